@@ -1,0 +1,218 @@
+"""Builds a Graph op by op: infers types, folds what is known, shares equal constants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.errors import BadModel, UnsupportedOp
+from sparrow.graph import Graph, Length, Node, Op, State, infer_types, retyped, verify
+from sparrow.ops.lane import Lane
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.transpose import Transpose
+from sparrow.tensor import BOOL, F32, I64, Array, DType, TensorType, dtype_of
+
+MAX_ELEMENTS = 1 << 31
+FOLD_BYTES = 1 << 28
+
+
+class Builder:
+    """Values, nodes and constants of a Graph under construction.
+
+    A value is a name. Ops over constants only are evaluated at once, so shape arithmetic never
+    reaches the Graph.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.types: dict[str, TensorType] = {}
+        self.consts: dict[str, Array] = {}
+        self.nodes: list[Node] = []
+        self.inputs: list[str] = []
+        self.states: list[State] = []
+        self.lengths: dict[str, tuple[int, str]] = {}
+        self.folded = 0
+        self.origin = ""
+        self._count = 0
+        self._shared: dict[bytes, str] = {}
+
+    def fresh(self) -> str:
+        """A new value name; ``%`` keeps it apart from names of the model."""
+        self._count += 1
+        return f"%{self._count}"
+
+    def input(self, name: str, t: TensorType) -> str:
+        """Declare a graph input."""
+        if name in self.types:
+            raise BadModel(f"input {name!r} is declared twice")
+        self._check(t)
+        self.types[name] = t
+        self.inputs.append(name)
+        return name
+
+    def const(self, array: Array, dtype: DType | None = None) -> str:
+        """A constant value; equal constants share one name."""
+        array = np.ascontiguousarray(array).reshape(np.shape(array))
+        t = TensorType(array.shape, dtype or dtype_of(array))
+        key = hashlib.sha256(repr(t).encode() + array.tobytes()).digest()
+        if key not in self._shared:
+            name = self.fresh()
+            self._check(t)
+            self.types[name], self.consts[name] = t, array
+            self._shared[key] = name
+        return self._shared[key]
+
+    def ints(self, *values: int) -> str:
+        """A rank-1 int64 constant."""
+        return self.const(np.array(values, np.int64), I64)
+
+    def scalar(self, value: float | int | bool, dtype: DType) -> str:
+        """A rank-0 constant."""
+        return self.const(np.asarray(value, dtype.numpy), dtype)
+
+    def type(self, name: str) -> TensorType:
+        """Type of a value."""
+        return self.types[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a value."""
+        return self.types[name].shape
+
+    def value(self, name: str) -> Array | None:
+        """Array of a constant value, None for one known only at run time."""
+        return self.consts.get(name)
+
+    def add(self, op: Op, *inputs: str) -> str:
+        """Apply an op with one output; returns the value."""
+        (y,) = self.add_n(op, *inputs)
+        return y
+
+    def add_n(self, op: Op, *inputs: str) -> tuple[str, ...]:
+        """Apply an op; returns its outputs. Trailing absent inputs (``""``) are dropped."""
+        names = list(inputs)
+        while names and not names[-1]:
+            names.pop()
+        cut = next((x for x in names if x in self.lengths), None)
+        if cut is not None:
+            raise UnsupportedOp(
+                f"{self.origin} ({type(op).__name__}): reads a tensor whose shape depends on the data",
+                hint="make that tensor a model output and compute the rest outside",
+            )
+        node = Node(op, tuple(names), (), self.origin)
+        out = infer_types(node, self.types)
+        for t in out:
+            self._check(t)
+        known = [self.consts.get(x) if x else None for x in names]
+        if all(k is not None or not x for k, x in zip(known, names, strict=True)) and (
+            sum(t.bytes for t in out) <= FOLD_BYTES
+        ):
+            with np.errstate(all="ignore"):
+                arrays = op.eval(*known)
+            self.folded += 1
+            return tuple(self.const(a, t.dtype) for a, t in zip(arrays, out, strict=True))
+        outputs = tuple(self.fresh() for _ in out)
+        self.types.update(zip(outputs, out, strict=True))
+        self.nodes.append(Node(op, node.inputs, outputs, self.origin))
+        return outputs
+
+    def arg(self, i: int, name: str) -> lane.Arg:
+        """Lane argument ``i`` with the dtype of a value."""
+        return lane.Arg(i, self.types[name].dtype)
+
+    def lane(self, expr: lane.Expr, *inputs: str) -> str:
+        """An elementwise op."""
+        return self.add(Lane(expr), *inputs)
+
+    def call(self, fn: str, *inputs: str) -> str:
+        """One lane function over values."""
+        return self.lane(lane.call(fn, *(self.arg(i, x) for i, x in enumerate(inputs))), *inputs)
+
+    def cast(self, x: str, dtype: DType) -> str:
+        """Convert elementwise; the value itself when it has the dtype."""
+        if self.types[x].dtype == dtype:
+            return x
+        e = self.arg(0, x)
+        one = lane.Imm(1, e.dtype) if e.dtype.kind != "float" else lane.Imm(1.0, e.dtype)
+        if dtype == BOOL:
+            zero = lane.Imm(0 if e.dtype.kind != "float" else 0.0, one.dtype)
+            return self.lane(lane.call("not", lane.call("eq", e, zero)), x)
+        return self.lane(lane.cast(e, dtype), x)
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """Reshape; the value itself when nothing changes."""
+        if self.shape(x) == tuple(shape):
+            return x
+        return self.add(Reshape(tuple(int(d) for d in shape)), x)
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """Transpose; the value itself for the identity."""
+        if list(perm) == list(range(len(perm))):
+            return x
+        return self.add(Transpose(tuple(int(p) for p in perm)), x)
+
+    def finish(self, outputs: Mapping[str, str], names: Mapping[str, str]) -> Graph:
+        """The finished, verified Graph.
+
+        Args:
+            outputs: Model output name -> value, in order.
+            names: Value -> name in the source model, used where still free.
+        """
+        rename: dict[str, str] = {}
+        taken = set(self.inputs) | {s.input for s in self.states}
+        produced = {y for n in self.nodes for y in n.outputs}
+        for out, v in list(outputs.items()):
+            if v in produced and v not in rename and out not in taken:
+                rename[v] = out
+            else:
+                same = self.fresh()
+                e = self.arg(0, v)
+                if v in self.lengths:
+                    self.lengths[same] = self.lengths[v]
+                self.types[same] = TensorType(self.shape(v), e.dtype)
+                self.nodes.append(Node(Lane(e), (v,), (same,), out))
+                if out in taken:
+                    raise BadModel(f"output {out!r} has the name of an input")
+                rename[same] = out
+            taken.add(out)
+        for v, name in names.items():
+            if v.startswith("%") and v not in rename and name not in taken:
+                rename[v] = name
+                taken.add(name)
+
+        def to(x: str) -> str:
+            return rename.get(x, x)
+
+        live = {rename_inverse for rename_inverse, o in rename.items() if o in outputs}
+        live |= {s.output for s in self.states}
+        cut = [(out, *self.lengths[v]) for out, v in outputs.items() if v in self.lengths]
+        live |= {count for _, _, count in cut}
+        kept: list[Node] = []
+        for n in reversed(self.nodes):
+            if live.intersection(n.outputs):
+                live.update(n.inputs)
+                kept.append(
+                    Node(n.op, tuple(map(to, n.inputs)), tuple(map(to, n.outputs)), n.origin)
+                )
+        g = Graph(
+            self.name,
+            tuple(self.inputs),
+            tuple(outputs),
+            (),
+            {to(k): t for k, t in self.types.items()},
+            {to(k): a for k, a in self.consts.items()},
+            tuple(State(s.name, s.input, to(s.output), s.initial) for s in self.states),
+            tuple(Length(out, axis, to(count)) for out, axis, count in cut),
+        )
+        done = retyped(g, kept[::-1])
+        verify(done)
+        return done
+
+    def _check(self, t: TensorType) -> None:
+        if min((0, *t.shape)) < 0 or t.size > MAX_ELEMENTS:
+            raise BadModel(f"{self.origin or self.name}: tensor of shape {t.shape} is out of range")
+
+
+__all__ = ["F32", "FOLD_BYTES", "MAX_ELEMENTS", "Builder"]

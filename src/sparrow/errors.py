@@ -1,0 +1,58 @@
+"""Every error a user can cause, each one line: where, expected, found, what to do next."""
+
+from __future__ import annotations
+
+
+class SparrowError(Exception):
+    """Base of all errors a user can cause; ``str()`` is one line, the exit code is 2.
+
+    Args:
+        message: Where, what was expected and what was found.
+        hint: What the user can do next; shown after the message.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
+        text = f"{self.message}; {self.hint}" if self.hint else self.message
+        super().__init__(printable(text))
+
+
+class BadModel(SparrowError):
+    """The model file is malformed, too large, or breaks the ONNX specification."""
+
+
+class BadInput(SparrowError):
+    """An argument, array, file or option given by the user is wrong."""
+
+
+class UnsupportedOp(SparrowError):
+    """An operator, or a case of it, has no decoder or no kernel."""
+
+
+class InvalidGraph(SparrowError):
+    """A Graph breaks one of its invariants (types, order, names)."""
+
+
+class CompileError(SparrowError):
+    """The C compiler is missing or refused the emitted code."""
+
+
+class BadBundle(SparrowError):
+    """A bundle folder is incomplete, altered, or from another schema version."""
+
+
+class GateFailed(SparrowError):
+    """A proof or budget gate did not hold; the exit code is 1."""
+
+    exit_code = 1
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line with control and bidirectional characters escaped, 2,000 at most."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+    return shown if len(shown) <= 2000 else shown[:1997] + "..."

@@ -1,0 +1,175 @@
+"""Graph -> standard ONNX, at every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sparrow import lane
+from sparrow.graph import Graph
+from sparrow.tensor import BF16, BOOL, DTYPES, F32, Array, DType, TensorType
+
+OPSET = 21
+IR_VERSION = 10
+PROTO = {t: getattr(TensorProto, {"float32": "FLOAT", "float64": "DOUBLE"}.get(t.name, t.name.upper())) for t in DTYPES if t.name != "int2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an op is written: its operands under their ONNX names."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    in_types: tuple[TensorType | None, ...]
+    out_types: tuple[TensorType, ...]
+
+
+class Writer:
+    """Collects ONNX nodes and initializers under fresh names."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._taken = taken
+        self._count = 0
+
+    def fresh(self, hint: str) -> str:
+        """A name nothing else has."""
+        while True:
+            self._count += 1
+            name = f"{hint}_{self._count}"
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def node(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attrs: Any
+    ) -> str:
+        """Append a node; returns its first output's name."""
+        out = list(outputs) if outputs is not None else [self.fresh(op)]
+        names = list(inputs)
+        while names and not names[-1]:
+            names.pop()
+        self.nodes.append(helper.make_node(op, names, out, name=self.fresh("n"), **attrs))
+        return out[0]
+
+    def const(self, array: Array, dtype: DType | None = None) -> str:
+        """Append an initializer; returns its name."""
+        name = self.fresh("const")
+        self.initializers.append(_tensor(name, array, dtype))
+        return name
+
+    def scalar(self, value: float | int | bool, dtype: DType) -> str:
+        """A rank-0 initializer."""
+        return self.const(np.asarray(value, dtype.numpy), dtype)
+
+    def expr(
+        self, e: lane.Expr, names: Sequence[str], shapes: Sequence[tuple[int, ...]]
+    ) -> str:
+        """Write a lane expression as elementwise nodes that broadcast to all of ``shapes``."""
+        done: dict[lane.Expr, str] = {}
+        y = self._expr(e, names, done)
+        full = np.broadcast_shapes(*shapes)
+        used = {a.index for a in lane.walk(e) if isinstance(a, lane.Arg)}
+        if np.broadcast_shapes(*(shapes[i] for i in used)) != full:
+            y = self.node("Expand", [y, self.const(np.array(full, np.int64))])
+        return y
+
+    def _expr(self, e: lane.Expr, names: Sequence[str], done: dict[lane.Expr, str]) -> str:
+        if e in done:
+            return done[e]
+        if isinstance(e, lane.Arg):
+            return names[e.index]
+        if isinstance(e, lane.Imm):
+            y = self.scalar(e.value, e.dtype)
+        elif e.fn == "cast":
+            y = self.node("Cast", [self._expr(e.args[0], names, done)], to=PROTO[e.dtype])
+        elif e.fn in _EXPANSIONS:
+            y = self._expr(_EXPANSIONS[e.fn](e.args[0]), names, done)
+        elif e.fn in ("gelu", "gelu_tanh"):
+            form = "tanh" if e.fn == "gelu_tanh" else "none"
+            y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
+        else:
+            row = lane.BY_NAME[e.fn].onnx
+            assert row is not None, e.fn
+            args = [self._expr(a, names, done) for a in e.args]
+            y = self.node(row[0], args, **dict(row[1]))
+        done[e] = y
+        return y
+
+
+def _silu(x: lane.Expr) -> lane.Expr:
+    return lane.call("mul", x, lane.call("sigmoid", x))
+
+
+def _hardswish(x: lane.Expr) -> lane.Expr:
+    lin = lane.call("add", lane.call("mul", x, lane.imm_like(1 / 6, x)), lane.imm_like(0.5, x))
+    return lane.call("mul", x, lane.clip(lin, lane.imm_like(0, x), lane.imm_like(1, x)))
+
+
+def _expm1(x: lane.Expr) -> lane.Expr:
+    return lane.call("sub", lane.call("exp", x), lane.imm_like(1, x))
+
+
+def _log1p(x: lane.Expr) -> lane.Expr:
+    return lane.call("log", lane.call("add", x, lane.imm_like(1, x)))
+
+
+def _trunc(x: lane.Expr) -> lane.Expr:
+    return lane.call("mul", lane.call("sign", x), lane.call("floor", lane.call("abs", x)))
+
+
+_EXPANSIONS = {
+    "silu": _silu,
+    "hardswish": _hardswish,
+    "expm1": _expm1,
+    "log1p": _log1p,
+    "trunc": _trunc,
+}
+
+
+def _tensor(name: str, array: Array, dtype: DType | None = None) -> TensorProto:
+    if dtype is None or dtype.numpy == array.dtype and dtype not in (BF16,) and dtype.bits >= 8:
+        return numpy_helper.from_array(np.ascontiguousarray(array), name)
+    return helper.make_tensor(name, PROTO[dtype], array.shape, array.ravel().tolist())
+
+
+def _value(name: str, t: TensorType) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, PROTO[t.dtype], t.shape)
+
+
+def to_onnx(g: Graph) -> onnx.ModelProto:
+    """``g`` as a standard ONNX model with the same names and answers; states become input/output pairs."""
+    w = Writer(set(g.types))
+    state_names = {s.output: s for s in g.states}
+    inputs = [*g.inputs, *(s.input for s in g.states)]
+    outputs = [*g.outputs, *(o for o in state_names if o not in g.outputs)]
+    for name, array in g.consts.items():
+        w.initializers.append(_tensor(name, array, g.types[name].dtype))
+    for n in g.nodes:
+        n.op.export(w, Site(n.inputs, n.outputs, g.in_types(n), g.out_types(n)))
+    # ONNX wants graph outputs to be produced by nodes, each once
+    final: list[str] = []
+    for name in outputs:
+        if name in g.inputs or name in g.consts or any(s.input == name for s in g.states) or name in final:
+            final.append(w.node("Identity", [name]))
+        else:
+            final.append(name)
+    graph = helper.make_graph(
+        w.nodes,
+        g.name or "graph",
+        [_value(i, g.types[i]) for i in inputs],
+        [_value(o, g.types[name]) for o, name in zip(final, outputs, strict=True)],
+        w.initializers,
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="sparrow"
+    )
+
+
+__all__ = ["BOOL", "F32", "IR_VERSION", "OPSET", "Site", "Writer", "to_onnx"]

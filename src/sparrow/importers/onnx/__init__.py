@@ -1,0 +1,8 @@
+"""ONNX files -> Graph."""
+
+from __future__ import annotations
+
+from sparrow.importers.onnx.decode import DECODERS
+from sparrow.importers.onnx.read import Imported, import_onnx, load_proto
+
+__all__ = ["DECODERS", "Imported", "import_onnx", "load_proto"]

@@ -1,0 +1,16 @@
+"""ONNX operators -> Builder calls. One table; ``domain.Name`` for operators outside the standard domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sparrow.importers.onnx.call import Decoder
+from sparrow.importers.onnx.decode import elementwise, indexing, linear, movement, normalize
+
+DECODERS: Mapping[str, Decoder] = {
+    **elementwise.DECODERS,
+    **indexing.DECODERS,
+    **linear.DECODERS,
+    **movement.DECODERS,
+    **normalize.DECODERS,
+}

@@ -1,0 +1,302 @@
+"""Reads an ONNX model: limits, external data, dynamic dimensions, then node by node into a Builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from sparrow.builder import Builder
+from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
+from sparrow.graph import Graph, State
+from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
+from sparrow.importers.onnx.decode import DECODERS
+from sparrow.importers.onnx.external import load_external
+from sparrow.tensor import TensorType
+
+MAX_BYTES = 2 << 30
+MAX_NODES = 200_000
+MAX_DEPTH = 16
+MIN_OPSET = 7
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one source node: ``ok``, ``decomposed`` (into ``parts`` ops), ``folded`` or ``missing``."""
+
+    name: str
+    op: str
+    verdict: str
+    parts: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A Graph, where its dynamic dimensions were frozen from, and what became of every node."""
+
+    graph: Graph
+    frozen: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """The model and the folder its external data lie in.
+
+    Raises:
+        BadInput: The file cannot be read.
+        BadModel: It is no ONNX model or larger than MAX_BYTES.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise BadModel(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
+        data = path.read_bytes()
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise BadModel(f"{path}: not an ONNX model (protobuf does not parse)") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise BadModel(f"{path}: not an ONNX model (no graph or no opset)")
+    return model, path.parent
+
+
+class _Reader:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        folder: Path | None,
+        name: str,
+        on_missing: Callable[[Call, str], None] | None,
+    ) -> None:
+        self.b = Builder(name)
+        self.folder = folder
+        self.opsets = {o.domain: int(o.version) for o in model.opset_import}
+        self.verdicts: list[Verdict] = []
+        self.names: dict[str, str] = {}
+        self.depth = 0
+        self.count = 0
+        self.on_missing = on_missing
+
+    def initializer(self, t: onnx.TensorProto) -> str:
+        where = f"initializer {t.name!r}"
+        if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data:
+            dtype = elem_type(t.data_type, where)
+            return self.b.const(load_external(t, dtype, self.folder), dtype)
+        array, dtype = to_array(t, where)
+        return self.b.const(array, dtype)
+
+    def graph(self, g: onnx.GraphProto, env: dict[str, str]) -> list[str]:
+        """Decode a (sub)graph whose inputs are already in ``env``; returns its output values."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise BadModel(f"graph {g.name!r}: subgraphs nest deeper than {MAX_DEPTH}")
+        for t in g.initializer:
+            env.setdefault(t.name, self.initializer(t))
+        if g.sparse_initializer:
+            raise UnsupportedOp(f"graph {g.name!r}: sparse initializers are not supported")
+        for node in g.node:
+            self.count += 1
+            if self.count > MAX_NODES:
+                raise BadModel(f"graph {g.name!r}: more than {MAX_NODES} nodes")
+            self.node(node, env)
+        self.depth -= 1
+        missing = [o.name for o in g.output if o.name not in env]
+        if missing:
+            raise BadModel(f"graph {g.name!r}: output {missing[0]!r} is computed by no node")
+        return [env[o.name] for o in g.output]
+
+    def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
+        where = node.name or (node.output[0] if node.output else node.op_type)
+        for x in node.input:
+            if x and x not in env:
+                raise BadModel(f"{where} ({node.op_type}): input {x!r} is not defined before it")
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        version = self.opsets.get(domain, self.opsets.get("ai.onnx", 0) if not domain else 0)
+        outputs = list(node.output)
+        while outputs and not outputs[-1]:
+            outputs.pop()
+
+        def run(sub: onnx.GraphProto, actual: Sequence[str]) -> list[str]:
+            inner = dict(env)
+            if len(sub.input) != len(actual):
+                raise BadModel(f"{where}: subgraph takes {len(sub.input)} inputs, got {len(actual)}")
+            inner.update(zip((i.name for i in sub.input), actual, strict=True))
+            return self.graph(sub, inner)
+
+        call = Call(
+            self.b,
+            node.op_type if not domain else f"{domain}.{node.op_type}",
+            version,
+            where,
+            tuple(env[x] if x else "" for x in node.input),
+            len(outputs),
+            {a.name: attribute(a, where) for a in node.attribute},
+            run,
+            tuple(bool(o) for o in outputs),
+        )
+        before, folded = len(self.b.nodes), self.b.folded
+        self.b.origin = where
+        try:
+            decoder = DECODERS.get(call.op_type)
+            if decoder is None:
+                raise call.unsupported("no decoder for this operator", "see docs/operators.md")
+            results = decoder(call)
+        except InvalidGraph as e:
+            raise BadModel(e.message) from None
+        except UnsupportedOp as e:
+            self.verdicts.append(Verdict(where, call.op_type, "missing", (), str(e)))
+            raise
+        if len(results) < len(outputs):
+            raise call.unsupported(f"output {len(results)} is not supported")
+        parts = tuple(type(n.op).__name__ for n in self.b.nodes[before:])
+        kind = "ok" if len(parts) == 1 else "decomposed" if parts else "folded"
+        if not parts and self.b.folded == folded:
+            kind = "ok"
+        self.verdicts.append(Verdict(where, call.op_type, kind, parts))
+        for name, v in zip(outputs, results, strict=False):
+            if name:
+                if name in env:
+                    raise BadModel(f"{where} ({node.op_type}): defines {name!r} a second time")
+                env[name] = v
+                self.names.setdefault(v, name)
+
+
+def _freeze(
+    model: onnx.ModelProto, shapes: Shapes
+) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
+    """Static types of the model inputs; symbolic dims bound by ``shapes`` stay bound elsewhere."""
+    given = {k: tuple(int(d) for d in v) for k, v in shapes.items()}
+    initialized = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initialized]
+    unknown = set(given) - {i.name for i in inputs}
+    if unknown:
+        raise BadInput(
+            f"shape given for {sorted(unknown)[0]!r}, which is no input of the model",
+            hint=f"inputs: {', '.join(repr(i.name) for i in inputs)}",
+        )
+    symbols: dict[str, tuple[int, str]] = {}
+    frozen: list[str] = []
+    for i in inputs:
+        if i.name not in given or not i.type.tensor_type.HasField("shape"):
+            continue
+        dims = i.type.tensor_type.shape.dim
+        if len(dims) != len(given[i.name]):
+            raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
+        for d, n in zip(dims, given[i.name], strict=True):
+            if d.dim_param and symbols.setdefault(d.dim_param, (n, i.name))[0] != n:
+                other = symbols[d.dim_param]
+                raise BadInput(f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}")
+    result: list[tuple[str, TensorType]] = []
+    for i in inputs:
+        if i.type.WhichOneof("value") != "tensor_type":
+            raise UnsupportedOp(f"input {i.name!r}: only tensors are supported, not sequences or optionals")
+        tt = i.type.tensor_type
+        dtype = elem_type(tt.elem_type, f"input {i.name!r}")
+        if not tt.HasField("shape"):
+            if i.name not in given:
+                raise BadInput(f"input {i.name!r} has no shape", hint=f"give --shape {i.name}=...")
+            result.append((i.name, TensorType(given[i.name], dtype)))
+            continue
+        shape: list[int] = []
+        for axis, d in enumerate(tt.shape.dim):
+            if d.HasField("dim_value") and d.dim_value >= 0 and d.dim_value < 1 << 40:
+                n = int(d.dim_value)
+                if i.name in given and given[i.name][axis] != n:
+                    raise BadInput(f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}")
+            elif d.HasField("dim_value"):
+                raise BadModel(f"input {i.name!r}: axis {axis} has extent {d.dim_value}")
+            elif i.name in given:
+                n = given[i.name][axis]
+                frozen.append(f"{i.name}[{axis}] ({d.dim_param or '?'}) = {n} from shape {i.name}")
+            elif d.dim_param in symbols:
+                n, source = symbols[d.dim_param]
+                frozen.append(f"{i.name}[{axis}] ({d.dim_param}) = {n} from shape {source}")
+            else:
+                dims_text = "x".join(str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?" for q in tt.shape.dim)
+                raise BadInput(
+                    f"input {i.name!r} is {dims_text}: dimension {axis} ({d.dim_param or '?'}) is dynamic",
+                    hint=f"give --shape {i.name}=" + "x".join(str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim),
+                )
+            if n < 0:
+                raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
+            shape.append(n)
+        result.append((i.name, TensorType(tuple(shape), dtype)))
+    return result, tuple(frozen)
+
+
+def import_onnx(
+    source: str | Path | onnx.ModelProto,
+    shapes: Shapes | None = None,
+    *,
+    constants: Mapping[str, np.ndarray] | None = None,  # type: ignore[type-arg]
+    states: Mapping[str, str] | None = None,
+    name: str = "main",
+) -> Imported:
+    """Decode an ONNX model into a Graph.
+
+    Args:
+        source: Path or model.
+        shapes: Static shapes of inputs that have dynamic dimensions.
+        constants: Inputs to bind to fixed values (they vanish from the Graph).
+        states: Model input -> model output pairs carried from call to call, starting at zero.
+        name: Name of the entry point.
+
+    Raises:
+        BadInput: The file or the given shapes are wrong.
+        BadModel: The model is malformed.
+        UnsupportedOp: A node cannot be decoded; says which and why.
+    """
+    model, folder = load_proto(source)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if version and version < MIN_OPSET:
+        raise UnsupportedOp(
+            f"opset {version} is older than {MIN_OPSET}",
+            hint="convert it with onnx.version_converter.convert_version(model, 13)",
+        )
+    reader = _Reader(model, folder, name, None)
+    env: dict[str, str] = {}
+    fixed = dict(constants or {})
+    bound = dict(states or {})
+    types, frozen = _freeze(model, shapes or {})
+    declared = {n for n, _ in types}
+    for what, names in (("constant", fixed), ("state", bound)):
+        for n in names:
+            if n not in declared:
+                raise BadInput(f"{what} {n!r} is no input of the model", hint=f"inputs: {sorted(declared)}")
+    outputs = {o.name for o in model.graph.output}
+    for n, out in bound.items():
+        if out not in outputs:
+            raise BadInput(f"state {n!r}: {out!r} is no output of the model", hint=f"outputs: {sorted(outputs)}")
+    for n, t in types:
+        if n in fixed:
+            env[n] = reader.b.const(np.asarray(fixed[n]).astype(t.dtype.numpy), t.dtype)
+        elif n in bound:
+            reader.b.types[n] = t
+            env[n] = n
+        else:
+            env[n] = reader.b.input(n, t)
+    results = reader.graph(model.graph, env)
+    result = dict(zip((o.name for o in model.graph.output), results, strict=True))
+    carried = set(bound.values())
+    for n, out in bound.items():
+        value = result[out]
+        if value in reader.b.inputs or value in reader.b.consts or value in bound:
+            value = reader.b.lane(reader.b.arg(0, value), value)
+        zero = np.zeros(reader.b.shape(n), reader.b.type(n).dtype.numpy)
+        reader.b.states.append(State(n, n, value, zero))
+    final = {k: v for k, v in result.items() if k not in carried}
+    return Imported(reader.b.finish(final, reader.names), frozen, tuple(reader.verdicts))

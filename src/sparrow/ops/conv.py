@@ -1,0 +1,145 @@
+"""Convolution of any number of spatial axes, with a fused epilogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.errors import InvalidGraph
+from sparrow.graph import Op, Types
+from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
+from sparrow.tensor import Array, TensorType
+
+if TYPE_CHECKING:
+    from sparrow.export import Site, Writer
+
+LETTERS = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+
+
+def windows(
+    x: Array, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> Array:
+    """Sliding windows of a channels-first array: [N, C, *out, *kernel], a view."""
+    n = len(kernel)
+    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(x, spans, axis=tuple(range(2, 2 + n)))
+    picks = tuple(slice(None, None, s) for s in strides)
+    taps = tuple(slice(None, None, d) for d in dilations)
+    return view[(slice(None), slice(None), *picks, *taps)]
+
+
+def pooled_extent(size: int, k: int, s: int, d: int, pads: tuple[int, int], ceil: bool) -> int:
+    """Output extent of a window sliding over one axis; ceil mode drops windows that start in the end pad."""
+    span = size + pads[0] + pads[1] - ((k - 1) * d + 1)
+    if span < 0:
+        return 0
+    n = (-(-span // s) if ceil else span // s) + 1
+    if ceil and (n - 1) * s >= size + pads[0]:
+        n -= 1
+    return n
+
+
+def to_channels_first(x: Array, last: bool) -> Array:
+    """Move a trailing channel axis to position 1."""
+    return np.moveaxis(x, -1, 1) if last else x
+
+
+def from_channels_first(x: Array, last: bool) -> Array:
+    """Undo `to_channels_first`."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if last else x
+
+
+@dataclass(frozen=True, slots=True)
+class Conv(Op):
+    """y = epilogue(conv(x, w) + b). ONNX Conv-11.
+
+    x [N, C, *spatial] or, with ``channels_last``, [N, *spatial, C]; w [M, C/group, *kernel] always;
+    b [M] optional; further inputs are operands 1.. of the epilogue (operand 0 is the sum) and
+    broadcast to y.
+
+    Attributes:
+        strides: One per spatial axis.
+        dilations: One per spatial axis.
+        pads: (begin, end) zeros per spatial axis.
+        group: Channel groups; C for depthwise.
+        channels_last: Layout of x and y.
+        epilogue: Lane expression applied to the sum, or None.
+    """
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    group: int = 1
+    channels_last: bool = False
+    epilogue: lane.Expr | None = None
+
+    def infer(
+        self, x: TensorType, w: TensorType, b: TensorType | None = None, *e: TensorType
+    ) -> tuple[TensorType, ...]:
+        n = len(self.strides)
+        if x.rank != n + 2 or w.rank != n + 2 or len(self.pads) != n or len(self.dilations) != n:
+            raise InvalidGraph(f"x {x} and w {w} do not fit {n} spatial axes")
+        c = x.shape[-1] if self.channels_last else x.shape[1]
+        spatial = x.shape[1:-1] if self.channels_last else x.shape[2:]
+        m = w.shape[0]
+        if self.group < 1 or c != w.shape[1] * self.group or m % self.group:
+            raise InvalidGraph(f"{c} channels in {self.group} groups do not fit weights {w.shape}")
+        if b is not None and b.shape != (m,):
+            raise InvalidGraph(f"bias {b.shape} does not fit {m} output channels")
+        if min((*self.strides, *self.dilations, *w.shape[2:])) < 1:
+            raise InvalidGraph("strides, dilations and kernel extents must be positive")
+        if min((0, *(p for pair in self.pads for p in pair))) < 0:
+            raise InvalidGraph(f"negative pads {self.pads}")
+        out = tuple(
+            pooled_extent(size, k, s, d, p, False)
+            for size, k, s, d, p in zip(
+                spatial, w.shape[2:], self.strides, self.dilations, self.pads, strict=True
+            )
+        )
+        shape = (x.shape[0], *out, m) if self.channels_last else (x.shape[0], m, *out)
+        axes = LETTERS.get(n, "") if self.channels_last else ""
+        return (epilogue_type(self.epilogue, TensorType(shape, x.dtype, axes), e),)
+
+    def eval(self, x: Array, w: Array, b: Array | None = None, *e: Array) -> tuple[Array, ...]:
+        n = len(self.strides)
+        first = to_channels_first(x, self.channels_last)
+        padded = np.pad(first, ((0, 0), (0, 0), *self.pads))
+        win = windows(padded, w.shape[2:], self.strides, self.dilations)
+        g = self.group
+        batch, out, taps = x.shape[0], win.shape[2 : 2 + n], int(np.prod(w.shape[1:]))
+        order = (1, 0, *range(3, 3 + n), 2, *range(3 + n, 3 + 2 * n))
+        cols = win.reshape(batch, g, w.shape[1], *win.shape[2:]).transpose(order)
+        cols = cols.reshape(g, batch * int(np.prod(out)), taps)
+        y = cols @ w.reshape(g, w.shape[0] // g, taps).transpose(0, 2, 1)
+        y = y.reshape(g, batch, *out, w.shape[0] // g)
+        y = np.moveaxis(np.moveaxis(y, 0, -2).reshape(batch, *out, w.shape[0]), -1, 1)
+        if b is not None:
+            y = y + b.reshape(-1, *(1,) * n)
+        y = from_channels_first(y.astype(x.dtype, copy=False), self.channels_last)
+        return (apply_epilogue(self.epilogue, y, e),)
+
+    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+        w = x[1]
+        assert w is not None
+        return 2 * y[0].size * int(np.prod(w.shape[1:]))
+
+    def export(self, w: Writer, site: Site) -> None:
+        n = len(self.strides)
+        x = site.inputs[0]
+        forward, back = (0, n + 1, *range(1, n + 1)), (0, *range(2, n + 2), 1)
+        if self.channels_last:
+            x = w.node("Transpose", [x], perm=list(forward))
+        y = w.node(
+            "Conv",
+            [x, *site.inputs[1:3]],
+            strides=list(self.strides),
+            dilations=list(self.dilations),
+            pads=[p[0] for p in self.pads] + [p[1] for p in self.pads],
+            group=self.group,
+        )
+        if self.channels_last:
+            y = w.node("Transpose", [y], perm=list(back))
+        export_epilogue(w, self.epilogue, y, site, first=3)

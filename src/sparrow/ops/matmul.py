@@ -1,0 +1,78 @@
+"""Matrix product with broadcast batch axes, transposition flags and a fused epilogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.errors import InvalidGraph
+from sparrow.graph import Op, Types
+from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
+from sparrow.ops.lane import broadcast_shape
+from sparrow.tensor import Array, TensorType
+
+if TYPE_CHECKING:
+    from sparrow.export import Site, Writer
+
+
+def _swapped(shape: tuple[int, ...], swap: bool) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2]) if swap else shape
+
+
+@dataclass(frozen=True, slots=True)
+class MatMul(Op):
+    """y = epilogue(a @ b + bias). a [.., M, K], b [.., K, N], bias [N] optional. ONNX MatMul-13, Gemm-13.
+
+    Attributes:
+        trans_a: a is stored [.., K, M].
+        trans_b: b is stored [.., N, K].
+        epilogue: Lane expression over the sum (operand 0) and further inputs, or None.
+    """
+
+    trans_a: bool = False
+    trans_b: bool = False
+    epilogue: lane.Expr | None = None
+
+    def infer(
+        self, a: TensorType, b: TensorType, bias: TensorType | None = None, *e: TensorType
+    ) -> tuple[TensorType, ...]:
+        if a.rank < 2 or b.rank < 2:
+            raise InvalidGraph(f"matrix product of ranks {a.rank} and {b.rank}")
+        if a.dtype != b.dtype:
+            raise InvalidGraph(f"matrix product of {a.dtype} and {b.dtype}")
+        (*_, m, k), (*_, kb, n) = _swapped(a.shape, self.trans_a), _swapped(b.shape, self.trans_b)
+        if k != kb:
+            raise InvalidGraph(f"inner extents {k} and {kb} differ")
+        if bias is not None and bias.shape != (n,):
+            raise InvalidGraph(f"bias {bias.shape} does not fit {n} columns")
+        batch = broadcast_shape(a.shape[:-2], b.shape[:-2])
+        return (epilogue_type(self.epilogue, TensorType((*batch, m, n), a.dtype), e),)
+
+    def eval(self, a: Array, b: Array, bias: Array | None = None, *e: Array) -> tuple[Array, ...]:
+        y = (np.swapaxes(a, -1, -2) if self.trans_a else a) @ (
+            np.swapaxes(b, -1, -2) if self.trans_b else b
+        )
+        if bias is not None:
+            y = y + bias
+        return (apply_epilogue(self.epilogue, y.astype(a.dtype, copy=False), e),)
+
+    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+        a = x[0]
+        assert a is not None
+        return 2 * y[0].size * _swapped(a.shape, self.trans_a)[-1]
+
+    def export(self, w: Writer, site: Site) -> None:
+        names = list(site.inputs[:2])
+        for i, swap in enumerate((self.trans_a, self.trans_b)):
+            t = site.in_types[i]
+            assert t is not None
+            if swap:
+                order = [*range(t.rank - 2), t.rank - 1, t.rank - 2]
+                names[i] = w.node("Transpose", [names[i]], perm=order)
+        y = w.node("MatMul", names)
+        if len(site.inputs) > 2 and site.inputs[2]:
+            y = w.node("Add", [y, site.inputs[2]])
+        export_epilogue(w, self.epilogue, y, site, first=3)
