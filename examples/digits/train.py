@@ -4,9 +4,9 @@
     python examples/digits/train.py
 
 Deterministic (fixed seeds, one thread). The last 500 samples are held out: a harder test than a
-shuffled split, which puts digits of every writer into both parts. They are used neither for training
-nor for choosing anything, and are scored once, on the exported file. Writes `digits.onnx` and
-`digits.json`.
+shuffled split, which puts digits of every writer into both parts. They are used neither for
+training nor for choosing anything, and are scored once, on the exported file. Writes `digits.onnx`
+and `digits.json`.
 """
 
 import json

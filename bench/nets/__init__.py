@@ -1,0 +1,1 @@
+"""Well-known networks with random weights: shapes and operators of the originals, no downloads."""
