@@ -45,12 +45,12 @@ typedef enum sparrow_status {
   SPARROW_BAD_VALUE = 5   /* another input value the graph does not define (a shape, a divisor) */
 } sparrow_status;
 
-/* Element types. Sub-byte elements are packed densely in row-major order, the first element in the
- * lowest bits, the last byte zero padded: n elements take ceil(n * bits / 8) bytes. */
+/* Element types. A sub-byte integer takes one byte in a tensor that crosses this interface, sign or
+ * zero extended; how packed weights hold it is the kernel's own matter. */
 typedef enum sparrow_dtype {
   SPARROW_FLOAT32 = 1,
-  SPARROW_FLOAT16 = 2,  /* IEEE binary16 */
-  SPARROW_BFLOAT16 = 3, /* the upper half of a binary32 */
+  SPARROW_FLOAT16 = 2,  /* IEEE binary16, 2 bytes */
+  SPARROW_BFLOAT16 = 3, /* the upper half of a binary32, 2 bytes */
   SPARROW_FLOAT64 = 4,
   SPARROW_INT2 = 5,
   SPARROW_INT4 = 6,

@@ -1,0 +1,378 @@
+"""C sources to objects and shared libraries: ziglang or SPARROW_CC, parallel, cached by content."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparrow.device.cache import FileCache, cache_folder, file_sha256
+from sparrow.errors import BadInput, CompileError
+
+NATIVE = Path(__file__).resolve().parent.parent / "native"
+
+FLAGS = (
+    "-O3",
+    "-g0",
+    "-ffreestanding",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fomit-frame-pointer",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    # Kernels say fma where they mean it; contracting the rest would make results depend on the ISA.
+    "-ffp-contract=off",
+    # One arena holds values of different types one after the other.
+    "-fno-strict-aliasing",
+    "-fno-asynchronous-unwind-tables",
+)
+ZIG_FLAGS = ("-Xclang", "-O3")  # zig passes -O2 to clang for every -O1 .. -O3
+
+SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
+
+# What a file pulls in beside system headers; both must be hashed.
+_INCLUDE = re.compile(r'^[ \t]*(?:#[ \t]*include|\.incbin)[ \t]*"([^"\n]+)"', re.MULTILINE)
+
+# A DLL without a C runtime still needs an entry point; zig 0.16 and 0.17 differ in its name.
+_DLL_MAIN = """\
+int _fltused = 0;
+int __stdcall DllMainCRTStartup(void *dll, unsigned long reason, void *reserved);
+int __stdcall DllMainCRTStartup(void *dll, unsigned long reason, void *reserved) {
+  (void)dll, (void)reason, (void)reserved;
+  return 1;
+}
+int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved);
+int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved) {
+  return DllMainCRTStartup(dll, reason, reserved);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the compiler has to know about a device.
+
+    Attributes:
+        triple: ``<arch>-<os>-<abi>`` in zig's words, such as ``x86_64-linux-musl``.
+        cpu: zig's ``-mcpu``: a CPU name and ``+feature`` parts, with underscores.
+        isa: Name of the vocabulary header, such as ``avx2``.
+    """
+
+    triple: str
+    cpu: str
+    isa: str
+
+    @property
+    def os(self) -> str:
+        """The operating system of the triple: linux, macos, ios, windows, freestanding."""
+        return self.triple.split("-")[1]
+
+    @property
+    def library_suffix(self) -> str:
+        """File suffix of a shared library."""
+        return SUFFIXES.get(self.os, ".so")
+
+
+X86_CPUS = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
+
+
+def host_target(isa: str) -> Target:
+    """Return the Target of the machine this runs on, for one instruction set it has.
+
+    Raises:
+        BadInput: ``isa`` does not belong to this kind of machine.
+    """
+    machine = platform.machine().lower()
+    arch = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm"}.get(machine, machine)
+    system = {
+        "darwin": "macos-none",
+        "win32": "windows-gnu",
+    }.get(sys.platform, "linux-musleabihf" if arch == "arm" else "linux-musl")
+    cpus = X86_CPUS if arch == "x86_64" else {"scalar": _PLAIN_CPUS.get(arch, "baseline")}
+    if isa not in cpus:
+        raise BadInput(f"instruction set {isa!r} on {arch}", hint=f"use one of {', '.join(cpus)}")
+    return Target(f"{arch}-{system}", cpus[isa], isa)
+
+
+_PLAIN_CPUS = {"aarch64": "generic", "arm": "generic+v7a+neon", "riscv64": "generic_rv64+m+a+f+d+c"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One translation unit: C, or assembly when the name ends in ``.S``.
+
+    Attributes:
+        name: File name for messages; no folder.
+        text: The whole file.
+        include_dirs: Searched for ``#include "..."`` and ``.incbin "..."``, in this order.
+    """
+
+    name: str
+    text: str
+    include_dirs: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Source:
+        """Read a file; its own folder is its include folder."""
+        return cls(path.name, path.read_text(encoding="utf-8"), (path.parent,))
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A compiler and the cache for what it makes.
+
+    Attributes:
+        command: Compiler driver and leading arguments.
+        identity: Everything about it that can change its output.
+        is_zig: Whether it is zig, which names targets itself; otherwise a gcc or clang driver that
+            already aims at the target.
+        cache: Where objects, libraries and logs go.
+    """
+
+    command: tuple[str, ...]
+    identity: str
+    is_zig: bool
+    cache: FileCache = field(default_factory=lambda: FileCache(cache_folder()))
+
+    def compile_objects(
+        self,
+        sources: Sequence[Source],
+        target: Target,
+        flags: Sequence[str] = (),
+        *,
+        jobs: int | None = None,
+    ) -> tuple[Path, ...]:
+        """Compile every source, in parallel, and return the cached objects in the same order.
+
+        Args:
+            sources: Translation units; what they include is part of the cache key.
+            target: Device to compile for.
+            flags: After the standing `FLAGS`, such as ``-DSPARROW_HOOKS``.
+            jobs: Compilers at once; default one per usable core.
+
+        Raises:
+            CompileError: A source does not compile; names the first error and the log.
+            BadInput: The cache folder cannot be written.
+        """
+        everything = (*self._target_flags(target), *FLAGS, *flags)
+        keys = [self._source_key(s, everything) for s in sources]
+        found = [self.cache.get(key, ".o") for key in keys]
+        missing = [i for i, path in enumerate(found) if path is None]
+        if missing:
+            workers = min(len(missing), jobs or usable_cores())
+            with ThreadPoolExecutor(workers) as pool:
+                jobs_done = pool.map(
+                    lambda i: self._compile(sources[i], keys[i], target, everything), missing
+                )
+                for i, path in zip(missing, jobs_done, strict=True):
+                    found[i] = path
+            self.cache.evict()
+        return tuple(path for path in found if path is not None)
+
+    def link_shared(
+        self,
+        objects: Sequence[Path],
+        target: Target,
+        out: Path | None = None,
+        flags: Sequence[str] = (),
+    ) -> Path:
+        """Link objects to a shared library that needs no other library.
+
+        Args:
+            objects: From `compile_objects`, for the same target.
+            target: Device to link for.
+            out: Where to put a copy, atomically; None returns the cached file itself.
+            flags: Appended, such as ``-lkernel32``.
+
+        Raises:
+            CompileError: The linker failed.
+            BadInput: ``out`` or the cache folder cannot be written.
+        """
+        if target.os == "windows":
+            objects = (*objects, *self.compile_objects([Source("dllmain.c", _DLL_MAIN)], target))
+        everything = (*self._target_flags(target), *_link_flags(target), *flags)
+        digest = hashlib.sha256(repr((self.identity, "link", everything)).encode())
+        for path in objects:
+            digest.update(bytes.fromhex(file_sha256(path)))
+        key = digest.hexdigest()
+        suffix = target.library_suffix
+        library = self.cache.get(key, suffix)
+        if library is None:
+            with self.cache.scratch() as work:
+                names = [f"{i}.o" for i in range(len(objects))]
+                for path, name in zip(objects, names, strict=True):
+                    shutil.copyfile(path, work / name)
+                built = f"library{suffix}"
+                arguments = [*everything, *names, "-o", built, *flags]
+                self._run(arguments, work, key, f"link for {target.triple}")
+                library = self.cache.put(key, suffix, work / built)
+            self.cache.evict()
+        return library if out is None else _copy_to(library, out)
+
+    def _compile(self, source: Source, key: str, target: Target, flags: Sequence[str]) -> Path:
+        with self.cache.scratch() as work:
+            (work / source.name).write_text(source.text, encoding="utf-8", newline="\n")
+            includes = [f"-I{folder.absolute()}" for folder in source.include_dirs]
+            arguments = [*flags, *includes, "-c", source.name, "-o", "out.o"]
+            self._run(arguments, work, key, f"{source.name} for {target.triple}")
+            return self.cache.put(key, ".o", work / "out.o")
+
+    def _run(self, arguments: Sequence[str], work: Path, key: str, what: str) -> None:
+        # The local zig cache would keep a second, unbounded copy of every object.
+        zig_folders = {
+            "ZIG_GLOBAL_CACHE_DIR": str(self.cache.folder / "zig"),
+            "ZIG_LOCAL_CACHE_DIR": str(work / "zig"),
+        }
+        command = [*self.command, *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=work,
+                env={**os.environ, **zig_folders, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except OSError as e:
+            raise CompileError(
+                f"compiler {self.command[0]} does not start: {e.strerror}", hint=_NO_COMPILER
+            ) from e
+        if done.returncode == 0:
+            return
+        text = done.stdout.decode("utf-8", "replace")
+        log = work / "log"
+        log.write_text(f"{shlex.join(command)}\n{text}", encoding="utf-8")
+        raise CompileError(
+            f"{what}: {_first_error(text, done.returncode)}",
+            hint=f"full log: {self.cache.put(key, '.log', log)}",
+        )
+
+    def _target_flags(self, target: Target) -> tuple[str, ...]:
+        if self.is_zig:
+            return ("-target", target.triple, f"-mcpu={target.cpu}", *ZIG_FLAGS)
+        cpu, *features = target.cpu.replace("_", "-").split("+")
+        if target.triple.startswith("x86"):
+            return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
+        return (f"-mcpu={'+'.join((cpu, *features))}",)
+
+    def _source_key(self, source: Source, flags: Sequence[str]) -> str:
+        digest = hashlib.sha256(repr((self.identity, source.name, tuple(flags))).encode())
+        digest.update(source.text.encode())
+        for name, content in _dependencies(source):
+            digest.update(f"\0{name}\0".encode() + content)
+        return digest.hexdigest()
+
+
+_NO_COMPILER = "install the compiler with `pip install ziglang`, or set SPARROW_CC"
+
+
+def find_toolchain(cache: FileCache | None = None) -> Toolchain:
+    """Return the compiler that SPARROW_CC names, else zig from the ziglang wheel.
+
+    Raises:
+        CompileError: There is neither.
+    """
+    cache = cache or FileCache(cache_folder())
+    override = os.environ.get("SPARROW_CC")
+    if override:
+        command = tuple(shlex.split(override))
+        is_zig = Path(command[0]).stem == "zig"
+        return Toolchain(command, _identify(command), is_zig, cache)
+    spec = importlib.util.find_spec("ziglang")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        # Started directly: `python -m ziglang` would start a second Python first.
+        zig = Path(folder) / ("zig.exe" if sys.platform == "win32" else "zig")
+        if zig.is_file():
+            version = importlib.metadata.version("ziglang")
+            return Toolchain((str(zig), "cc"), f"ziglang {version}", True, cache)
+    raise CompileError("no C compiler: the ziglang package is not installed", hint=_NO_COMPILER)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _identify(command: tuple[str, ...]) -> str:
+    binary = shutil.which(command[0])
+    if binary is None:
+        raise CompileError(f"SPARROW_CC: no program {command[0]!r}", hint=_NO_COMPILER)
+    version = subprocess.run(
+        [*command, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    stat = os.stat(binary)
+    return repr((command, version.stdout, os.path.realpath(binary), stat.st_size, stat.st_mtime_ns))
+
+
+def _link_flags(target: Target) -> tuple[str, ...]:
+    flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
+    if target.os == "linux":
+        # memcpy and, for the thread pool, pthread_create come from the process that loads it.
+        flags = (*flags, "-Wl,-z,undefs")
+        if "android" in target.triple:
+            flags = (*flags, "-Wl,-z,max-page-size=16384")
+    return flags
+
+
+def _dependencies(source: Source) -> list[tuple[str, bytes]]:
+    """Return name and content of every file included by quotes, in the order of discovery."""
+    found: list[tuple[str, bytes]] = []
+    seen: set[Path] = set()
+    waiting = [(name, source.include_dirs) for name in _INCLUDE.findall(source.text)]
+    while waiting:
+        name, folders = waiting.pop()
+        path = next((f / name for f in folders if (f / name).is_file()), None)
+        if path is None or path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        content = path.read_bytes()
+        found.append((name, content))
+        inner = _INCLUDE.findall(content.decode("utf-8", "replace"))
+        waiting += [(n, (path.parent, *source.include_dirs)) for n in inner]
+    return found
+
+
+def _first_error(text: str, returncode: int) -> str:
+    if returncode < 0:
+        return f"the compiler was killed by signal {-returncode} (is memory short?)"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        if "error:" in line or "error(" in line:
+            return line
+    return lines[-1] if lines else f"the compiler exited with {returncode} and no message"
+
+
+def _copy_to(file: Path, out: Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as e:
+        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as to, file.open("rb") as source:
+            shutil.copyfileobj(source, to)
+        temporary.chmod(0o755)
+        os.replace(temporary, out)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
+    return out

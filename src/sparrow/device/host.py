@@ -1,0 +1,637 @@
+"""Run a built model library in this process: load, allocate, call, profile, tap."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import platform
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.device.build import NATIVE, Source, Toolchain, find_toolchain, host_target
+from sparrow.errors import BadBundle, BadInput
+from sparrow.tensor import BY_NAME, Array, DType
+
+ABI_VERSION = 1
+ALIGNMENT = 64
+FLAG_HOOKS = 1
+
+# sparrow_dtype, in the order of its values from 1.
+DTYPES: tuple[DType, ...] = tuple(
+    BY_NAME[name]
+    for name in (
+        *("float32", "float16", "bfloat16", "float64", "int2", "int4", "uint4", "int8", "uint8"),
+        *("int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"),
+    )
+)
+
+# sparrow_status, in the order of its values from 0.
+STATUSES = (
+    "ok",
+    "there is no such entry point",
+    "a needed buffer is missing",
+    "a buffer is not aligned",
+    "an index in an input is out of range",
+    "an input value is outside what the model defines",
+)
+
+
+class CTensorInfo(ctypes.Structure):
+    """sparrow_tensor_info."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("scales", ctypes.POINTER(ctypes.c_float)),
+        ("zero_points", ctypes.POINTER(ctypes.c_int32)),
+        ("bytes", ctypes.c_uint64),
+        ("offset", ctypes.c_uint64),
+        ("dtype", ctypes.c_uint32),
+        ("rank", ctypes.c_int32),
+        ("n_scales", ctypes.c_int32),
+        ("axis", ctypes.c_int32),
+        ("block", ctypes.c_int32),
+        ("count_of", ctypes.c_int32),
+        ("count_axis", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class CEntryInfo(ctypes.Structure):
+    """sparrow_entry_info."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("inputs", ctypes.POINTER(CTensorInfo)),
+        ("outputs", ctypes.POINTER(CTensorInfo)),
+        ("step_names", ctypes.POINTER(ctypes.c_char_p)),
+        ("n_inputs", ctypes.c_int32),
+        ("n_outputs", ctypes.c_int32),
+        ("n_steps", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class CModelInfo(ctypes.Structure):
+    """sparrow_model_info."""
+
+    _fields_ = (
+        ("abi_version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("name", ctypes.c_char_p),
+        ("isa", ctypes.c_char_p),
+        ("weights", ctypes.c_void_p),
+        ("entries", ctypes.POINTER(CEntryInfo)),
+        ("states", ctypes.POINTER(CTensorInfo)),
+        ("weights_bytes", ctypes.c_uint64),
+        ("workspace_bytes", ctypes.c_uint64),
+        ("state_bytes", ctypes.c_uint64),
+        ("weights_align", ctypes.c_uint32),
+        ("workspace_align", ctypes.c_uint32),
+        ("state_align", ctypes.c_uint32),
+        ("n_entries", ctypes.c_int32),
+        ("n_states", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class CCall(ctypes.Structure):
+    """sparrow_call."""
+
+    _fields_ = (
+        ("entry", ctypes.c_uint32),
+        ("inputs", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
+        ("state", ctypes.c_void_p),
+        ("parallel_for", ctypes.c_void_p),
+        ("parallel_ctx", ctypes.c_void_p),
+        ("tap", ctypes.c_void_p),
+        ("profile", ctypes.c_void_p),
+        ("hook_ctx", ctypes.c_void_p),
+    )
+
+
+class CProfile(ctypes.Structure):
+    """sparrow_profile."""
+
+    _fields_ = (("stamps", ctypes.c_void_p), ("n_steps", ctypes.c_int32))
+
+
+_TAP = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input, output or state tensor of a library.
+
+    Attributes:
+        name: The model's own name.
+        dtype: Element type.
+        shape: Extents; the largest possible where the length is data-dependent.
+        bytes: Size of the dense tensor.
+        offset: Where in the state block; 0 for inputs and outputs.
+        scales: Quantization scales, float32, empty when not quantized.
+        zero_points: int32, as many as scales.
+        axis: Axis that scales run along, -1 when there is at most one.
+        block: Elements of that axis that share a scale.
+        count_of: Output that holds the valid extent of axis `count_axis`; -1 when fixed.
+        count_axis: See `count_of`.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    bytes: int
+    offset: int
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int
+    block: int
+    count_of: int
+    count_axis: int
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """NumPy dtype of the array in `Session.run`; bfloat16 is its bits as uint16."""
+        return np.dtype("uint16") if self.dtype.name == "bfloat16" else self.dtype.numpy
+
+
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """One entry point. ``steps`` is empty in a library built without hooks."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    n_steps: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a library says of itself. ``linked_weights`` is the address of a linked blob, or 0."""
+
+    name: str
+    isa: str
+    hooks: bool
+    entries: tuple[EntryInfo, ...]
+    states: tuple[TensorInfo, ...]
+    weights_bytes: int
+    workspace_bytes: int
+    state_bytes: int
+    weights_align: int
+    workspace_align: int
+    state_align: int
+    linked_weights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """What one step wrote: output number ``output`` of step ``step``, as raw bytes."""
+
+    step: int
+    output: int
+    data: bytes
+
+
+class HostLibrary:
+    """A model library in this process. Loading runs its code: load only what you would execute.
+
+    Attributes:
+        path: The library file.
+        info: Parsed `model_info`.
+
+    Raises:
+        BadBundle: The file is no library for this machine, or of another ABI version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            library = ctypes.CDLL(str(path.resolve()))
+            model_run, model_info, model_reset = (
+                library.model_run,
+                library.model_info,
+                library.model_reset,
+            )
+        except (OSError, AttributeError) as e:
+            raise BadBundle(f"{path} is not a model library for this machine: {e}") from e
+        model_info.restype = ctypes.POINTER(CModelInfo)
+        model_run.restype = model_reset.restype = ctypes.c_int
+        # No argtypes: converting a prebuilt byref through them costs more than the call.
+        self._run: Callable[[object], int] = model_run
+        self._reset: Callable[[object, object], int] = model_reset
+        found = model_info().contents
+        if found.abi_version != ABI_VERSION:
+            raise BadBundle(
+                f"{path} has ABI version {found.abi_version}, this Sparrow has {ABI_VERSION}",
+                hint="build the model again",
+            )
+        self.info = _model_info(found)
+
+
+class Pool:
+    """A native thread pool; any number of sessions may share it.
+
+    Attributes:
+        threads: Participants, the calling thread included; at most what was asked for.
+
+    Raises:
+        BadInput: ``threads`` is less than 1.
+        CompileError: The runtime could not be compiled.
+    """
+
+    def __init__(self, threads: int, toolchain: Toolchain | None = None) -> None:
+        if threads < 1:
+            raise BadInput(f"threads must be at least 1, got {threads}")
+        runtime = _runtime(toolchain)
+        runtime.sparrow_pool_create.restype = ctypes.c_void_p
+        handle: int | None = runtime.sparrow_pool_create(ctypes.c_int(threads))
+        if handle is None:
+            raise MemoryError("sparrow_pool_create")
+        self.handle = handle
+        self.threads: int = runtime.sparrow_pool_threads(ctypes.c_void_p(handle))
+        self.parallel_for = _address(runtime.sparrow_pool_parallel_for)
+        # Not at exit: a thread may still be inside a model then, and the system ends the workers.
+        weakref.finalize(self, _destroy_pool, runtime, handle, os.getpid()).atexit = False
+
+
+@functools.cache
+def shared_pool(threads: int) -> Pool:
+    """Return the process's pool of this many threads."""
+    return Pool(threads)
+
+
+class Session:
+    """One instance of a model: its workspace and state, and calls prepared once.
+
+    Calls from several Python threads take turns; sessions of one library run side by side.
+
+    Args:
+        library: The model.
+        weights: The blob, uint8, at least ``info.weights_bytes`` long; used in place when aligned,
+            as a memory map is, else copied once. None where the blob is linked in.
+        threads: Threads per call; more than one take the process's `shared_pool`.
+        pool: A pool of one's own instead.
+
+    Raises:
+        BadInput: Weights are missing or too short.
+    """
+
+    def __init__(
+        self,
+        library: HostLibrary,
+        weights: NDArray[np.uint8] | None = None,
+        threads: int = 1,
+        pool: Pool | None = None,
+    ) -> None:
+        info = library.info
+        if pool is None and threads != 1:
+            pool = shared_pool(threads)
+        self.library = library
+        self.pool = pool
+        self._lock = threading.RLock()
+        self._weights, weights_at = _weights(info, weights)
+        self._workspace = aligned(info.workspace_bytes, max(ALIGNMENT, info.workspace_align))
+        self._state = aligned(info.state_bytes, max(ALIGNMENT, info.state_align))
+        self._calls = [
+            _Prepared(
+                entry,
+                CCall(
+                    entry=i,
+                    weights=weights_at,
+                    workspace=self._workspace.ctypes.data,
+                    state=self._state.ctypes.data,
+                    parallel_for=pool.parallel_for if pool else None,
+                    parallel_ctx=pool.handle if pool else None,
+                ),
+            )
+            for i, entry in enumerate(info.entries)
+        ]
+        self._run = library._run
+        self._weights_at = weights_at
+        self.reset()
+
+    def run(
+        self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None = None
+    ) -> list[Array]:
+        """Run one inference.
+
+        Args:
+            entry: Index into ``library.info.entries``.
+            inputs: One array per input, of its exact shape and dtype (`TensorInfo.numpy`);
+                C-contiguous aligned arrays are read in place, others copied.
+            out: C-contiguous arrays to write to, one per output, none overlapping another buffer;
+                None allocates new ones.
+
+        Returns:
+            The outputs; one of data-dependent length is a view of its valid part.
+
+        Raises:
+            BadInput: Wrong entry, count, shape or dtype, or an input value that the model rejects.
+        """
+        if not 0 <= entry < len(self._calls):
+            raise BadInput(f"entry point {entry}, the model has {len(self._calls)}")
+        call = self._calls[entry]
+        if len(inputs) != len(call.inputs):
+            raise BadInput(f"{len(inputs)} inputs, entry {call.info.name!r} has {len(call.inputs)}")
+        if out is None:
+            outputs = [np.empty(shape, dtype) for dtype, shape in call.outputs]
+        else:
+            outputs = list(out)
+            _check_outputs(call.info, outputs)
+        copies = []  # alive until the call returns
+        with self._lock:
+            slots = call.input_slots
+            for i, (dtype, shape) in enumerate(call.inputs):
+                x = inputs[i]
+                if x.dtype != dtype or x.shape != shape:
+                    raise _mismatch("input", call.info.inputs[i], x)
+                flags = x.flags
+                if not (flags.c_contiguous and flags.aligned):
+                    x = np.array(x, order="C")
+                    copies.append(x)
+                slots[i] = x.__array_interface__["data"][0]
+            slots = call.output_slots
+            for i, y in enumerate(outputs):
+                slots[i] = y.__array_interface__["data"][0]
+            status = self._run(call.reference)
+        if status:
+            _check_status(status, call.info.name)
+        return _trim(call.info, outputs) if call.trims else outputs
+
+    def reset(self) -> None:
+        """Put the state back to its initial values."""
+        with self._lock:
+            status = self.library._reset(
+                ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(self._weights_at)
+            )
+        _check_status(status, "reset")
+
+    def state(self) -> dict[str, Array]:
+        """Return a copy of every state tensor by name."""
+        with self._lock:
+            block = self._state.copy()
+        return {
+            t.name: block[t.offset : t.offset + t.bytes].view(t.numpy).reshape(t.shape).copy()
+            for t in self.library.info.states
+        }
+
+    def profile(self, entry: int, inputs: Sequence[Array], runs: int = 1) -> NDArray[np.int64]:
+        """Time every step of ``runs`` inferences; returns ns of shape (runs, n_steps).
+
+        Raises:
+            BadInput: The library was built without ``-DSPARROW_HOOKS``.
+        """
+        self._need_hooks()
+        n_steps = self.library.info.entries[entry].n_steps
+        stamps = np.zeros((runs, n_steps, 2), np.uint64)
+        record = CProfile(None, n_steps)
+        hook = _address(_runtime(None).sparrow_profile_hook)
+        call = self._calls[entry].call
+        with self._lock:
+            call.profile, call.hook_ctx = hook, ctypes.addressof(record)
+            try:
+                for row in stamps:
+                    record.stamps = row.ctypes.data
+                    self.run(entry, inputs)
+            finally:
+                call.profile = call.hook_ctx = None
+        return (stamps[:, :, 1] - stamps[:, :, 0]).astype(np.int64)
+
+    def tap(self, entry: int, inputs: Sequence[Array]) -> tuple[list[Array], list[Tap]]:
+        """Run one inference and return its outputs and what every step wrote, in order.
+
+        Raises:
+            BadInput: The library was built without ``-DSPARROW_HOOKS``.
+        """
+        self._need_hooks()
+        taps: list[Tap] = []
+
+        def hook(_ctx: object, step: int, output: int, data: int, size: int) -> None:
+            taps.append(Tap(step, output, ctypes.string_at(data, size)))
+
+        native = _TAP(hook)
+        call = self._calls[entry].call
+        with self._lock:
+            call.tap = _address(native)
+            try:
+                outputs = self.run(entry, inputs)
+            finally:
+                call.tap = None
+        return outputs, taps
+
+    def _need_hooks(self) -> None:
+        if not self.library.info.hooks:
+            raise BadInput(
+                f"{self.library.path} has no tap and profile hooks",
+                hint="build it with -DSPARROW_HOOKS",
+            )
+
+
+class _Prepared:
+    """The structs of one entry's call, made once; a run only rewrites its pointers."""
+
+    def __init__(self, info: EntryInfo, call: CCall) -> None:
+        self.info = info
+        self.call = call
+        self.reference = ctypes.byref(call)
+        self.input_slots = (ctypes.c_void_p * len(info.inputs))()
+        self.output_slots = (ctypes.c_void_p * len(info.outputs))()
+        call.inputs = ctypes.addressof(self.input_slots)
+        call.outputs = ctypes.addressof(self.output_slots)
+        self.inputs = [(t.numpy, t.shape) for t in info.inputs]
+        self.outputs = [(t.numpy, t.shape) for t in info.outputs]
+        self.trims = any(t.count_of >= 0 for t in info.outputs)
+
+
+def aligned(size: int, alignment: int = ALIGNMENT) -> NDArray[np.uint8]:
+    """Return an uninitialised uint8 array whose data starts at a multiple of ``alignment``."""
+    block = np.empty(size + alignment, np.uint8)
+    start = -block.ctypes.data % alignment
+    return block[start : start + size]
+
+
+def host_isa() -> str:
+    """Return the widest instruction set with a vocabulary header that this machine runs.
+
+    ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4); ``avx2`` includes FMA and F16C (x86-64-v3).
+    Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "scalar"
+    if sys.platform == "linux":
+        try:
+            return isa_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        except OSError:
+            return "scalar"
+    if sys.platform == "darwin":
+        names = ["machdep.cpu.features", "machdep.cpu.leaf7_features", "machdep.cpu.extfeatures"]
+        try:
+            found = subprocess.run(
+                ["/usr/sbin/sysctl", "-n", *names], capture_output=True, check=False
+            )
+        except OSError:
+            return "scalar"
+        return isa_of_flags(f"flags : {found.stdout.decode('ascii', 'replace')}")
+    if sys.platform == "win32":
+        # 40 is PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows does not tell AVX-512 BW, DQ and VL.
+        return "avx2" if ctypes.windll.kernel32.IsProcessorFeaturePresent(40) else "scalar"
+    return "scalar"
+
+
+_V3 = frozenset(("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
+_V4 = _V3 | frozenset(("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
+
+
+def isa_of_flags(cpuinfo: str) -> str:
+    """Return the instruction set for the first ``flags`` line of a Linux cpuinfo text."""
+    for line in cpuinfo.splitlines():
+        if line.startswith("flags") and ":" in line:
+            flags = frozenset(line.split(":", 1)[1].lower().split())
+            return "avx512" if flags >= _V4 else "avx2" if flags >= _V3 else "scalar"
+    return "scalar"
+
+
+def _model_info(found: CModelInfo) -> ModelInfo:
+    return ModelInfo(
+        name=_text(found.name),
+        isa=_text(found.isa),
+        hooks=bool(found.flags & FLAG_HOOKS),
+        entries=tuple(_entry_info(found.entries[i]) for i in range(found.n_entries)),
+        states=tuple(_tensor_info(found.states[i]) for i in range(found.n_states)),
+        weights_bytes=found.weights_bytes,
+        workspace_bytes=found.workspace_bytes,
+        state_bytes=found.state_bytes,
+        weights_align=found.weights_align,
+        workspace_align=found.workspace_align,
+        state_align=found.state_align,
+        linked_weights=found.weights or 0,
+    )
+
+
+def _entry_info(found: CEntryInfo) -> EntryInfo:
+    names = range(found.n_steps) if found.step_names else range(0)
+    return EntryInfo(
+        name=_text(found.name),
+        inputs=tuple(_tensor_info(found.inputs[i]) for i in range(found.n_inputs)),
+        outputs=tuple(_tensor_info(found.outputs[i]) for i in range(found.n_outputs)),
+        n_steps=found.n_steps,
+        steps=tuple(_text(found.step_names[i]) for i in names),
+    )
+
+
+def _tensor_info(found: CTensorInfo) -> TensorInfo:
+    n = found.n_scales
+    return TensorInfo(
+        name=_text(found.name),
+        dtype=DTYPES[found.dtype - 1],
+        shape=tuple(found.shape[i] for i in range(found.rank)),
+        bytes=found.bytes,
+        offset=found.offset,
+        scales=tuple(found.scales[i] for i in range(n)),
+        zero_points=tuple(found.zero_points[i] if found.zero_points else 0 for i in range(n)),
+        axis=found.axis,
+        block=found.block,
+        count_of=found.count_of,
+        count_axis=found.count_axis,
+    )
+
+
+def _text(found: bytes | None) -> str:
+    return (found or b"").decode("utf-8", "replace")
+
+
+def _weights(info: ModelInfo, given: NDArray[np.uint8] | None) -> tuple[Array | None, int | None]:
+    """Return the array to keep alive and the address of the blob."""
+    if info.weights_bytes == 0:
+        return None, None
+    if given is None:
+        if info.linked_weights:
+            return None, info.linked_weights
+        raise BadInput(f"model {info.name!r} needs {info.weights_bytes} bytes of weights, got none")
+    if given.dtype != np.uint8 or given.ndim != 1 or given.nbytes < info.weights_bytes:
+        raise BadInput(
+            f"weights of model {info.name!r}: expected uint8 of shape ({info.weights_bytes},), "
+            f"got {given.dtype} of shape {given.shape}"
+        )
+    if given.ctypes.data % max(info.weights_align, 1) or not given.flags.c_contiguous:
+        copy = aligned(given.size, max(ALIGNMENT, info.weights_align))
+        copy[:] = given
+        given = copy
+    return given, given.ctypes.data
+
+
+def _check_outputs(info: EntryInfo, outputs: list[Array]) -> None:
+    if len(outputs) != len(info.outputs):
+        raise BadInput(f"{len(outputs)} output arrays, entry {info.name!r} has {len(info.outputs)}")
+    for tensor, y in zip(info.outputs, outputs, strict=True):
+        if y.dtype != tensor.numpy or y.shape != tensor.shape:
+            raise _mismatch("output", tensor, y)
+        if not y.flags.carray:
+            raise BadInput(f"output {tensor.name!r}: the array is not C-contiguous and writeable")
+
+
+def _mismatch(kind: str, tensor: TensorInfo, array: Array) -> BadInput:
+    return BadInput(
+        f"{kind} {tensor.name!r}: expected {tensor.numpy} of shape {tensor.shape}, "
+        f"got {array.dtype} of shape {array.shape}"
+    )
+
+
+def _check_status(status: int, where: str) -> None:
+    if status:
+        known = 0 < status < len(STATUSES)
+        raise BadInput(f"{where}: {STATUSES[status] if known else f'status {status}'}")
+
+
+def _trim(info: EntryInfo, outputs: list[Array]) -> list[Array]:
+    trimmed = []
+    for tensor, y in zip(info.outputs, outputs, strict=True):
+        if tensor.count_of >= 0:
+            count = int(outputs[tensor.count_of][()])
+            assert 0 <= count <= tensor.shape[tensor.count_axis], (tensor.name, count)
+            axis = tensor.count_axis
+            shape = (*tensor.shape[:axis], count, *tensor.shape[axis + 1 :])
+            y = y.reshape(-1)[: math.prod(shape)].reshape(shape)
+        trimmed.append(y)
+    return trimmed
+
+
+@functools.cache
+def _runtime(toolchain: Toolchain | None) -> ctypes.CDLL:
+    """Return native/runtime as a library, compiled for the baseline CPU of this machine."""
+    toolchain = toolchain or find_toolchain()
+    target = host_target("scalar")
+    files = [NATIVE / "runtime" / name for name in ("pool.c", "profile.c")]
+    sources = [Source.from_file(path) for path in files]
+    objects = toolchain.compile_objects(sources, target, ("-std=c99",))
+    system = {"windows": ("-lkernel32",), "macos": ("-lSystem",)}.get(target.os, ())
+    return ctypes.CDLL(str(toolchain.link_shared(objects, target, flags=system)))
+
+
+def _address(function: object) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None
+    return address
+
+
+def _destroy_pool(runtime: ctypes.CDLL, handle: int, owner: int) -> None:
+    # A forked child has the pool's memory but none of its threads: there is nothing to join.
+    if os.getpid() == owner:
+        runtime.sparrow_pool_destroy(ctypes.c_void_p(handle))

@@ -1,0 +1,347 @@
+/* See pool.h. C99 with the __atomic builtins of gcc and clang.
+ *
+ * A region is one parallel_for. The caller writes fn, arg, n and `pending` = n, then opens each
+ * share by storing how many of its indices are left. A participant takes an index by decrementing
+ * `left` of a share with compare-and-swap, its own share first, and subtracts what it has run from
+ * `pending` once, when it finds nothing more. The region ends when `pending` is 0.
+ *
+ * Why a worker that arrives late is harmless: it reads fn, arg and n only while it holds an index
+ * that is not yet subtracted from `pending`, so the region they belong to cannot end, and the next
+ * one cannot overwrite them. A compare-and-swap that succeeds is always a claim on the region that
+ * is open at that moment, whichever the thread set out for. */
+#include "pool.h"
+
+#include "clock.h"
+
+/* How long an idle thread polls before it sleeps. Long enough for the gaps between the steps of
+ * one inference, short enough not to be noticed between two. */
+#define SPIN_NS 30000u
+
+#define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
+
+#if defined(_WIN32)
+
+typedef HANDLE worker_id;
+typedef DWORD worker_result;
+#define WORKER_CALL WINAPI
+
+static void *take_memory(size_t bytes) { return HeapAlloc(GetProcessHeap(), HEAP_ZERO_MEMORY, bytes); }
+static void give_memory(void *p) { HeapFree(GetProcessHeap(), 0, p); }
+
+typedef struct parking {
+  SRWLOCK lock;
+  CONDITION_VARIABLE changed;
+} parking;
+
+/* HEAP_ZERO_MEMORY is the initial state of both. */
+static int parking_open(parking *p) {
+  (void)p;
+  return 1;
+}
+static void parking_close(parking *p) { (void)p; }
+static void park(parking *p, const uint32_t *word, uint32_t seen) {
+  AcquireSRWLockExclusive(&p->lock);
+  while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == seen)
+    SleepConditionVariableSRW(&p->changed, &p->lock, INFINITE, 0);
+  ReleaseSRWLockExclusive(&p->lock);
+}
+static void unpark(parking *p, const uint32_t *word) {
+  (void)word;
+  AcquireSRWLockExclusive(&p->lock);
+  ReleaseSRWLockExclusive(&p->lock);
+  WakeAllConditionVariable(&p->changed);
+}
+static int worker_start(worker_id *id, worker_result(WORKER_CALL *fn)(void *), void *arg) {
+  *id = CreateThread(NULL, 0, fn, arg, 0, NULL);
+  return *id != NULL;
+}
+static void worker_join(worker_id id) {
+  WaitForSingleObject(id, INFINITE);
+  CloseHandle(id);
+}
+
+#else
+
+typedef void *worker_result;
+#define WORKER_CALL
+
+#if defined(__linux__)
+
+/* Declared here, not included: the library has no NEEDED entry and takes these from the process. */
+typedef unsigned long worker_id; /* pthread_t of glibc, musl and bionic is one machine word */
+extern int pthread_create(worker_id *id, const void *attributes, void *(*fn)(void *), void *arg);
+extern int pthread_join(worker_id id, void **result);
+extern long syscall(long number, ...);
+extern void *calloc(size_t count, size_t bytes);
+extern void free(void *p);
+
+#if defined(__x86_64__)
+#define SYS_FUTEX 202L
+#elif defined(__i386__) || defined(__arm__)
+#define SYS_FUTEX 240L
+#elif defined(__riscv) && __riscv_xlen == 32
+#define SYS_FUTEX 422L
+#elif defined(__powerpc__)
+#define SYS_FUTEX 221L
+#else
+#define SYS_FUTEX 98L /* the generic table: aarch64, riscv64, loongarch64 */
+#endif
+
+typedef struct parking {
+  int unused;
+} parking;
+
+static int parking_open(parking *p) {
+  p->unused = 0;
+  return 1;
+}
+static void parking_close(parking *p) { (void)p; }
+static void park(parking *p, const uint32_t *word, uint32_t seen) {
+  (void)p;
+  while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == seen)
+    syscall(SYS_FUTEX, word, 128L /* FUTEX_WAIT_PRIVATE */, (long)seen, (void *)0, (void *)0, 0L);
+}
+static void unpark(parking *p, const uint32_t *word) {
+  (void)p;
+  syscall(SYS_FUTEX, word, 129L /* FUTEX_WAKE_PRIVATE */, 0x7fffffffL, (void *)0, (void *)0, 0L);
+}
+
+#else
+#include <pthread.h>
+#include <stdlib.h>
+
+typedef pthread_t worker_id;
+typedef struct parking {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+} parking;
+
+static int parking_open(parking *p) {
+  if (pthread_mutex_init(&p->lock, NULL) != 0) return 0;
+  if (pthread_cond_init(&p->changed, NULL) == 0) return 1;
+  pthread_mutex_destroy(&p->lock);
+  return 0;
+}
+static void parking_close(parking *p) {
+  pthread_cond_destroy(&p->changed);
+  pthread_mutex_destroy(&p->lock);
+}
+static void park(parking *p, const uint32_t *word, uint32_t seen) {
+  pthread_mutex_lock(&p->lock);
+  while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&p->changed, &p->lock);
+  pthread_mutex_unlock(&p->lock);
+}
+static void unpark(parking *p, const uint32_t *word) {
+  (void)word;
+  /* Taking the lock makes sure that a thread between its check and its wait is woken too. */
+  pthread_mutex_lock(&p->lock);
+  pthread_mutex_unlock(&p->lock);
+  pthread_cond_broadcast(&p->changed);
+}
+
+#endif
+
+static void *take_memory(size_t bytes) { return calloc(1, bytes); }
+static void give_memory(void *p) { free(p); }
+static int worker_start(worker_id *id, worker_result (*fn)(void *), void *arg) {
+  return pthread_create(id, NULL, fn, arg) == 0;
+}
+static void worker_join(worker_id id) { pthread_join(id, NULL); }
+
+#endif
+
+/* One participant's line: the indices left in its share, and who it is. */
+typedef struct share {
+  uint32_t left;
+  int number;
+  struct sparrow_pool *pool;
+  worker_id worker;
+} share;
+
+typedef union share_line {
+  share s;
+  char line[LINE];
+} share_line;
+
+struct sparrow_pool {
+  /* Written by the caller, once per region. */
+  uint32_t region; /* changes when a region opens or the pool stops */
+  sparrow_task fn;
+  void *arg;
+  int n;
+  int threads;
+  uint32_t stop;
+  void *block; /* what take_memory gave */
+  parking workers_park, caller_park;
+  char pad0[LINE];
+  uint32_t pending; /* indices of the open region not yet reported as run */
+  char pad1[LINE];
+  uint32_t sleepers; /* workers that sleep, or are about to */
+  char pad2[LINE];
+  uint32_t busy; /* a region is open */
+  char pad3[LINE];
+  share_line shares[1]; /* [threads] */
+};
+
+static void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb" ::: "memory"); /* yield is a no-op on most cores; isb waits some cycles */
+#elif defined(__arm__) && __ARM_ARCH >= 7
+  __asm__ volatile("yield" ::: "memory");
+#else
+  __asm__ volatile("" ::: "memory");
+#endif
+}
+
+/* Polls until *word differs from `seen`; 0 when the time ran out first. */
+static int spin(const uint32_t *word, uint32_t seen) {
+  uint64_t start = 0;
+  for (;;) {
+    for (int i = 0; i < 32; ++i) {
+      if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != seen) return 1;
+      cpu_relax();
+    }
+    uint64_t now = sparrow_now_ns();
+    if (start == 0) start = now;
+    if (now - start > SPIN_NS) return 0;
+  }
+}
+
+static uint32_t share_start(int n, int threads, int number) {
+  return (uint32_t)((uint64_t)(uint32_t)n * (uint32_t)number / (uint32_t)threads);
+}
+
+/* Runs indices of one share until none is left; returns how many. */
+static uint32_t drain(sparrow_pool *pool, int number) {
+  uint32_t *left = &pool->shares[number].s.left;
+  uint32_t done = 0;
+  uint32_t seen = __atomic_load_n(left, __ATOMIC_RELAXED);
+  while (seen != 0) {
+    if (!__atomic_compare_exchange_n(left, &seen, seen - 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+      continue;
+    /* The index is ours: fn, arg and n are stable until it is reported. */
+    uint32_t end = share_start(pool->n, pool->threads, number + 1);
+    pool->fn(pool->arg, (int)(end - seen));
+    ++done;
+    seen = __atomic_load_n(left, __ATOMIC_RELAXED);
+  }
+  return done;
+}
+
+static void work(sparrow_pool *pool, int number) {
+  uint32_t done = 0;
+  for (int i = 0, at = number; i < pool->threads; ++i, ++at) {
+    if (at >= pool->threads) at = 0;
+    done += drain(pool, at);
+  }
+  /* The last to report wakes the caller, which sleeps only in the rare case that a task ran on
+   * much longer than its own work; the high bit of pending says so. */
+  if (done != 0) {
+    uint32_t rest = __atomic_sub_fetch(&pool->pending, done, __ATOMIC_SEQ_CST);
+    if (rest == 0x80000000u) {
+      __atomic_store_n(&pool->pending, 0, __ATOMIC_SEQ_CST);
+      unpark(&pool->caller_park, &pool->pending);
+    }
+  }
+}
+
+static worker_result WORKER_CALL worker_main(void *self) {
+  share *me = (share *)self;
+  sparrow_pool *pool = me->pool;
+  uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
+  for (;;) {
+    if (!spin(&pool->region, seen)) {
+      /* Either the caller sees the sleeper after changing `region`, or park sees the change. */
+      __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+      park(&pool->workers_park, &pool->region, seen);
+      __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+    }
+    seen = __atomic_load_n(&pool->region, __ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return 0;
+    work(pool, me->number);
+  }
+}
+
+static void announce(sparrow_pool *pool) {
+  __atomic_add_fetch(&pool->region, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) != 0)
+    unpark(&pool->workers_park, &pool->region);
+}
+
+sparrow_pool *sparrow_pool_create(int threads) {
+  if (threads < 1) threads = 1;
+  if (threads > SPARROW_POOL_MAX_THREADS) threads = SPARROW_POOL_MAX_THREADS;
+  size_t bytes = sizeof(sparrow_pool) + (size_t)threads * sizeof(share_line) + LINE;
+  char *block = (char *)take_memory(bytes);
+  if (block == NULL) return NULL;
+  sparrow_pool *pool = (sparrow_pool *)(void *)(block + (LINE - (uintptr_t)block % LINE) % LINE);
+  pool->block = block;
+  if (!parking_open(&pool->workers_park)) {
+    give_memory(block);
+    return NULL;
+  }
+  if (!parking_open(&pool->caller_park)) {
+    parking_close(&pool->workers_park);
+    give_memory(block);
+    return NULL;
+  }
+  pool->threads = threads;
+  int started = 1;
+  for (; started < threads; ++started) {
+    share *s = &pool->shares[started].s;
+    s->number = started;
+    s->pool = pool;
+    if (!worker_start(&s->worker, worker_main, s)) break;
+  }
+  /* No region has opened yet, so no worker has read `threads`. */
+  pool->threads = started;
+  return pool;
+}
+
+int sparrow_pool_threads(const sparrow_pool *pool) { return pool->threads; }
+
+void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
+  sparrow_pool *pool = (sparrow_pool *)ctx;
+  if (n <= 1 || pool->threads == 1 || __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE)) {
+    for (int i = 0; i < n; ++i) fn(arg, i);
+    return;
+  }
+  pool->fn = fn;
+  pool->arg = arg;
+  pool->n = n;
+  __atomic_store_n(&pool->pending, (uint32_t)n, __ATOMIC_RELAXED);
+  uint32_t start = 0;
+  for (int t = 0; t < pool->threads; ++t) {
+    uint32_t end = share_start(n, pool->threads, t + 1);
+    __atomic_store_n(&pool->shares[t].s.left, end - start, __ATOMIC_RELEASE);
+    start = end;
+  }
+  announce(pool);
+  work(pool, 0);
+  for (;;) {
+    uint32_t seen = __atomic_load_n(&pool->pending, __ATOMIC_ACQUIRE);
+    if (seen == 0) break;
+    if (spin(&pool->pending, seen)) continue;
+    if (__atomic_compare_exchange_n(&pool->pending, &seen, seen | 0x80000000u, 0, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST)) {
+      for (;;) {
+        seen = __atomic_load_n(&pool->pending, __ATOMIC_ACQUIRE);
+        if (seen == 0) break;
+        park(&pool->caller_park, &pool->pending, seen);
+      }
+    }
+  }
+  __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE);
+}
+
+void sparrow_pool_destroy(sparrow_pool *pool) {
+  if (pool == NULL) return;
+  __atomic_store_n(&pool->stop, 1, __ATOMIC_RELEASE);
+  announce(pool);
+  for (int t = 1; t < pool->threads; ++t) worker_join(pool->shares[t].s.worker);
+  parking_close(&pool->workers_park);
+  parking_close(&pool->caller_park);
+  give_memory(pool->block);
+}
