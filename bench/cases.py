@@ -1,0 +1,66 @@
+"""What is measured: random networks, the bundled demo, real models with stored inputs."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from models import MODELS, Feeds, Model
+
+REPO = Path(__file__).resolve().parent.parent
+INPUT_SETS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A network and the inputs that the measured calls cycle through."""
+
+    name: str
+    model: Callable[[], onnx.ModelProto]
+    inputs: Callable[[], Sequence[Feeds]]
+
+
+def data_folder() -> Path:
+    """Where the real models are: `SPARROW_DATA`, by default `../shared/data` of the repository."""
+    return Path(os.environ.get("SPARROW_DATA", REPO.parent / "shared" / "data"))
+
+
+def drawn(row: Model) -> list[Feeds]:
+    rng = np.random.default_rng(0)
+    return [row.feeds(rng) for _ in range(INPUT_SETS)]
+
+
+def digit_images() -> list[Feeds]:
+    rng = np.random.default_rng(0)
+    return [{"image": rng.random((1, 1, 8, 8), np.float32)} for _ in range(INPUT_SETS)]
+
+
+def stored(reference: Path, names: Sequence[str]) -> list[Feeds]:
+    """The first samples of a `refs/*.npz`: `in0, in1, ..` with the samples on the first axis."""
+    with np.load(reference) as arrays:
+        columns = [arrays[f"in{i}"][:INPUT_SETS] for i in range(len(names))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def real_cases(data: Path) -> list[Case]:
+    """Every ONNX file under `data` that has stored reference inputs; none without the folder."""
+    cases = []
+    for reference in sorted(data.glob("refs/*__onnx.npz")):
+        with np.load(reference) as arrays:
+            meta = json.loads(str(arrays["meta"]))
+        path = data / meta["model"]
+        cases.append(
+            Case(path.stem, partial(onnx.load, path), partial(stored, reference, meta["inputs"]))
+        )
+    return cases
+
+
+def all_cases() -> list[Case]:
+    digits = partial(onnx.load, REPO / "examples" / "digits" / "digits.onnx")
+    random = [Case(row.name, row.build, partial(drawn, row)) for row in MODELS]
+    return [Case("digits", digits, digit_images), *real_cases(data_folder()), *random]

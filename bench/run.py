@@ -1,0 +1,288 @@
+"""Honest A/B of engines on whole networks.
+
+    python bench/run.py --engines sparrow,onnxruntime --threads 1,2 [names ...]
+
+Every round runs each engine for a short block, in random order, in one process, so that clock, heat
+and neighbours fall on all alike; the ratio to the baseline is taken within the round. Printed are
+medians and a bootstrap 95 % interval of the median ratio; no speed-up is named when the interval
+contains 1. Rows are appended to `bench/results/<target>.csv`. Exit code 1 if an engine refused a
+network or its outputs differ from the baseline's.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cases import REPO, Case, all_cases
+from engines import ENGINES, Engine, Outputs, RefusedError, Run
+from models import Feeds
+
+Times = npt.NDArray[np.float64]
+
+# Largest difference allowed between engines, as a share of the reference's largest magnitude: five
+# times the worst seen (1.9e-5, detector_n) between ONNX Runtime with and without optimisation and
+# OpenVINO, over all cases.
+TOLERANCE = 1e-4
+# Worker threads of the engine before spin for a while after its last call; let them go to sleep.
+REST_S = 0.005
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the results file; `ratio` is baseline time / engine time, above 1 is faster."""
+
+    time: str
+    commit: str
+    cpu: str
+    mhz: str
+    engine: str
+    version: str
+    model: str
+    threads: int
+    median_ns: int
+    mad_ns: int
+    runs: int
+    baseline: str
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Per round the mean ns per call; `runs` counts the calls of all rounds."""
+
+    ns: Times
+    runs: int
+
+
+@cache
+def commit() -> str:
+    """The commit, with `-dirty` when src differs from it."""
+    git = ("git", "-C", str(REPO))
+    head = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+    )
+    same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src"], check=False)
+    return head.stdout.strip() + ("-dirty" if same.returncode else "")
+
+
+def cpu() -> str:
+    """The CPU's name and how many of it this machine has."""
+    return f"{cpuinfo('model name') or platform.processor()} x{os.cpu_count()}"
+
+
+def cpuinfo(key: str) -> str:
+    """The first value of `key` in Linux's cpuinfo; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def difference(outputs: Outputs, reference: Outputs) -> float:
+    """Largest difference over all outputs, relative to each reference's largest magnitude.
+
+    Infinite where names, shapes or non-finite places do not agree.
+    """
+    if outputs.keys() != reference.keys():
+        return float("inf")
+    worst = 0.0
+    for name, want in reference.items():
+        got = outputs[name]
+        if got.shape != want.shape:
+            return float("inf")
+        wide, exact = got.astype(np.float64), want.astype(np.float64)
+        if not np.array_equal(np.isfinite(wide), np.isfinite(exact)):
+            return float("inf")
+        finite = np.isfinite(exact)
+        if finite.any():
+            scale = np.abs(exact[finite]).max() or 1.0
+            worst = max(worst, float(np.abs(wide[finite] - exact[finite]).max() / scale))
+    return worst
+
+
+def block(run: Run, inputs: Sequence[Feeds], calls: int) -> float:
+    """Mean ns per call over `calls` calls with changing inputs, after one untimed call."""
+    run(inputs[-1])
+    start = time.perf_counter_ns()
+    for i in range(calls):
+        run(inputs[i % len(inputs)])
+    return (time.perf_counter_ns() - start) / calls
+
+
+def measure(
+    runs: Mapping[str, Run], inputs: Sequence[Feeds], rounds: int, block_ms: float
+) -> dict[str, Samples]:
+    """Interleaved blocks of about `block_ms`, each engine once a round, in random order."""
+    calls = {}
+    for name, run in runs.items():
+        block(run, inputs, 2)
+        calls[name] = max(1, round(block_ms * 1e6 / block(run, inputs, 3)))
+    times = {name: np.zeros(rounds) for name in runs}
+    rng = np.random.default_rng()
+    for i in range(rounds):
+        for name in rng.permutation(list(runs)):
+            time.sleep(REST_S)
+            times[name][i] = block(runs[name], inputs, calls[name])
+    return {name: Samples(times[name], calls[name] * rounds) for name in runs}
+
+
+def interval(ratios: Times) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the median."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[picks], axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def verdict(row: Row) -> str:
+    """The ratio in words; no speed-up is named when the interval contains 1."""
+    if row.engine == row.baseline:
+        return "baseline"
+    spread = f"[{row.low:.3f}, {row.high:.3f}]"
+    if row.low <= 1 <= row.high:
+        return f"no difference shown {spread}"
+    return f"{'faster' if row.ratio > 1 else 'SLOWER'} x{row.ratio:.3f} {spread}"
+
+
+def admit(
+    case: Case, engines: Sequence[Engine], threads: int
+) -> tuple[dict[str, Run], list[Feeds], list[str]]:
+    """Load the engines: the calls that agree with the first one, inputs, one line per failure."""
+    model, inputs = case.model(), case.inputs()
+    runs: dict[str, Run] = {}
+    failures: list[str] = []
+    reference: list[Outputs] = []
+    for engine in engines:
+        try:
+            run = engine.load(model, threads)
+        except RefusedError as error:
+            failures.append(f"{case.name}: {engine.name} refused it: {error}")
+            continue
+        outputs = [run(feeds) for feeds in inputs]
+        reference = reference or outputs
+        worst = max(difference(got, want) for got, want in zip(outputs, reference, strict=True))
+        if worst > TOLERANCE:
+            failures.append(f"{case.name}: {engine.name} differs from the baseline by {worst:.1e}")
+            continue
+        runs[engine.name] = run
+    return runs, list(inputs), failures
+
+
+def summarise(
+    case: Case, engines: Sequence[Engine], threads: int, samples: Mapping[str, Samples]
+) -> list[Row]:
+    """One row per engine; `engines[0]` is the baseline."""
+    base = engines[0].name
+    stamp, mhz = datetime.now(UTC).isoformat(timespec="seconds"), cpuinfo("cpu MHz")
+    rows = []
+    for engine in engines:
+        if engine.name not in samples:
+            continue
+        own = samples[engine.name].ns
+        ratios = samples[base].ns / own
+        median = float(np.median(own))
+        low, high = interval(ratios)
+        rows.append(
+            Row(
+                time=stamp,
+                commit=commit(),
+                cpu=cpu(),
+                mhz=mhz,
+                engine=engine.name,
+                version=engine.version(),
+                model=case.name,
+                threads=threads,
+                median_ns=round(median),
+                mad_ns=round(float(np.median(np.abs(own - median)))),
+                runs=samples[engine.name].runs,
+                baseline=base,
+                ratio=round(float(np.median(ratios)), 4),
+                low=round(low, 4),
+                high=round(high, 4),
+            )
+        )
+    return rows
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Add rows to the results file, with a header where the file is new."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow([field.name for field in fields(Row)])
+        writer.writerows(astuple(row) for row in rows)
+
+
+def line_of(row: Row) -> str:
+    spread = row.mad_ns / row.median_ns
+    return (
+        f"{row.model:42s} {row.threads:7d} {row.engine:12s} {row.median_ns / 1e3:11.1f} "
+        f"{spread:7.1%}  {verdict(row)}"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Interleaved benchmark of engines on networks.")
+    known = {engine.name: engine for engine in ENGINES}
+    parser.add_argument("--engines", default="sparrow,onnxruntime", help=f"of {', '.join(known)}")
+    parser.add_argument("--against", default="onnxruntime", help="the baseline engine")
+    parser.add_argument("--threads", default="1,2", help="thread counts, each measured by itself")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--block-ms", type=float, default=20)
+    parser.add_argument("--target", default="host", help="names the results file")
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    parser.add_argument("names", nargs="*", metavar="name", help="networks; default: all")
+    options = parser.parse_args()
+    names = dict.fromkeys([options.against, *options.engines.split(",")])
+    if unknown := names.keys() - known.keys():
+        parser.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    options.engines = [known[name] for name in names]
+    cases = {case.name: case for case in all_cases()}
+    if unknown := set(options.names) - cases.keys():
+        parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
+    options.cases = [cases[name] for name in options.names or cases]
+    options.threads = [int(n) for n in options.threads.split(",")]
+    return options
+
+
+def main() -> int:
+    options = arguments()
+    results = REPO / "bench" / "results" / f"{options.target}.csv"
+    print(f"{commit()}  {cpu()}, {cpuinfo('cpu MHz')} MHz, {options.rounds} rounds", flush=True)
+    print(f"{'network':42s} {'threads':>7s} {'engine':12s} {'median us':>11s} {'MAD':>7s}")
+    failures = []
+    for case in options.cases:
+        for threads in options.threads:
+            runs, inputs, failed = admit(case, options.engines, threads)
+            for line in failed:
+                print(line, file=sys.stderr, flush=True)
+            failures += failed
+            if options.engines[0].name not in runs:
+                continue
+            samples = measure(runs, inputs, options.rounds, options.block_ms)
+            rows = summarise(case, options.engines, threads, samples)
+            for row in rows:
+                print(line_of(row), flush=True)
+            if not options.no_save:
+                append(results, rows)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
