@@ -5,8 +5,9 @@
 Every round runs each engine for a short block, in random order, in one process, so that clock, heat
 and neighbours fall on all alike; the ratio to the baseline is taken within the round. Printed are
 medians and a bootstrap 95 % interval of the median ratio; no speed-up is named when the interval
-contains 1. Rows are appended to `bench/results/<target>.csv`. Exit code 1 if an engine refused a
-network or its outputs differ from the baseline's.
+contains 1. What the interval cannot see: two loads of one engine may differ by 2 % through where
+their memory lies. Rows are appended to `bench/results/<target>.csv`. Exit code 1 if an engine
+refused a network or its outputs differ from the baseline's.
 """
 
 import argparse
