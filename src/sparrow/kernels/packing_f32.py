@@ -1,0 +1,470 @@
+"""Weight packing and tile choice of the float32 kernels.
+
+Parameter classes have the field names of the C structs in ``native/kernels`` (plus `tasks` and
+`scratch_bytes`), so `c_literal` turns one into the compound literal that the kernel takes. Packed
+weights depend on the weight's shape and the lane count only, never on tiles: entry points with
+different M, and re-tuned tiles, share one blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Simd:
+    """What the tile choice needs to know of a CPU.
+
+    `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache.
+    """
+
+    lanes: int
+    registers: int
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    ways: int = 8
+
+
+SCALAR = Simd(1, 14)
+AVX2 = Simd(8, 16)
+AVX512 = Simd(16, 32, 48 << 10, 1 << 20, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """`sp_gemm` of gemm_f32.h; `scratch_bytes` per task, 0 unless `sp_gemm_pack_f32` is meant."""
+
+    m: int
+    n: int
+    k: int
+    lda: int
+    ldb: int
+    ldc: int
+    a_trans: int
+    b_packed: int
+    b_trans: int
+    mr: int
+    nv: int
+    ku: int
+    pf: int
+    mc: int
+    task_m: int
+    task_n: int
+    batch: int
+    sa: int
+    sb: int
+    sc: int
+    tasks: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Sizes and addresses of a windowed layer.
+
+    Element (n, y, x, c) of the input lies at n*xn + y*xh + x*xw + c; output pixels lie at distance
+    `ldy`. Pads `pt` and `pl` are those before the image; those after it follow from `oh` and `ow`.
+    """
+
+    ih: int
+    iw: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    sh: int = 1
+    sw: int = 1
+    dh: int = 1
+    dw: int = 1
+    pt: int = 0
+    pl: int = 0
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv2dShape(Window):
+    """A convolution: `ci` and `co` count all groups; `xc` is the distance of input channels."""
+
+    ci: int
+    co: int
+    groups: int = 1
+    xc: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv2d(Conv2dShape):
+    """`sp_conv2d` of conv2d_f32.h."""
+
+    mr: int
+    nv: int
+    ku: int
+    rb: int
+    task_h: int
+    task_n: int
+    as_gemm: int
+    mc: int
+    task_m: int
+    pf: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depthwise(Window):
+    """`sp_depthwise` of depthwise_f32.h."""
+
+    c: int
+    mr: int
+    rb: int
+    task_h: int
+    task_c: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool2d(Window):
+    """`sp_pool2d` of pool_f32.h."""
+
+    c: int
+    pb: int
+    pr: int
+    average: int
+    task_h: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mean2d:
+    """`sp_mean2d` of pool_f32.h."""
+
+    batch: int
+    ih: int
+    iw: int
+    c: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    task_c: int
+    tasks: int
+
+
+Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d
+
+_STRUCTS = {
+    Gemm: "sp_gemm",
+    Conv2d: "sp_conv2d",
+    Depthwise: "sp_depthwise",
+    Pool2d: "sp_pool2d",
+    Mean2d: "sp_mean2d",
+}
+
+
+def c_literal(p: Params) -> str:
+    """The parameters as a C99 compound literal with designated initialisers."""
+    values = (
+        f".{f.name} = {getattr(p, f.name)}"
+        for f in fields(p)
+        if f.name not in ("tasks", "scratch_bytes")
+    )
+    return f"(({_STRUCTS[type(p)]}){{{', '.join(values)}}})"
+
+
+def pack_gemm_b(b: F32, lanes: int) -> F32:
+    """[k, n] -> [ceil(n / lanes), k, lanes], zero padded."""
+    k, n = b.shape
+    out = np.zeros((k, _up(n, lanes)), np.float32)
+    out[:, :n] = b
+    return np.ascontiguousarray(out.reshape(k, -1, lanes).transpose(1, 0, 2))
+
+
+def pack_conv(w: F32, groups: int, lanes: int) -> F32:
+    """OIHW [co, i, kh, kw] -> [groups, ceil(co / groups / lanes), kh, kw, i, lanes]."""
+    co, ci, kh, kw = w.shape
+    g = co // groups
+    out = np.zeros((groups, _up(g, lanes), ci, kh, kw), np.float32)
+    out[:, :g] = w.reshape(groups, g, ci, kh, kw)
+    split = out.reshape(groups, -1, lanes, ci, kh, kw)
+    return np.ascontiguousarray(split.transpose(0, 1, 4, 5, 3, 2))
+
+
+def pack_depthwise(w: F32, lanes: int) -> F32:
+    """[c, 1, kh, kw] -> [kh * kw, c rounded up to lanes], zero padded."""
+    c, _, kh, kw = w.shape
+    out = np.zeros((kh * kw, _up(c, lanes)), np.float32)
+    out[:, :c] = w.reshape(c, kh * kw).T
+    return out
+
+
+def choose_gemm(
+    m: int,
+    n: int,
+    k: int,
+    cpu: Simd,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    b: str = "packed",
+    a_trans: bool = False,
+    lda: int | None = None,
+    ldb: int | None = None,
+    ldc: int | None = None,
+    sa: int | None = None,
+    sb: int | None = None,
+    sc: int | None = None,
+) -> Gemm:
+    """Tiles and tasks of C[m, n] = A[m, k] B[k, n].
+
+    `b` is "packed" (constant, by `pack_gemm_b`), "plain" (row-major) or "trans" ([n, k]); the last
+    two may ask for `scratch_bytes`, and then `sp_gemm_pack_f32` must be called. `lda`, `ldb`, `ldc`
+    are distances of rows and `sa`, `sb`, `sc` of the matrices of a batch (0 shares one); all are
+    dense by default.
+    """
+    assert b in ("packed", "plain", "trans"), b
+    lda = (m if a_trans else k) if lda is None else lda
+    ldb = (k if b == "trans" else n) if ldb is None else ldb
+    ldc = n if ldc is None else ldc
+    vectors = -(-n // cpu.lanes)
+    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu)
+    grid = _grid(2 * m * n * k, -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n)
+    task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+    mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
+    rows = -(-m // task_m)
+    cols = -(-vectors // task_n)
+    pack = b == "trans" or (b == "plain" and min(m, task_m) >= 8 * t.mr)
+    return Gemm(
+        m=m,
+        n=n,
+        k=k,
+        lda=lda,
+        ldb=0 if b == "packed" else ldb,
+        ldc=ldc,
+        a_trans=int(a_trans),
+        b_packed=int(b == "packed"),
+        b_trans=int(b == "trans"),
+        mr=t.mr,
+        nv=t.nv,
+        ku=t.ku,
+        pf=t.pf if b == "packed" else 0,
+        mc=min(mc, task_m),
+        task_m=task_m,
+        task_n=task_n,
+        batch=batch,
+        sa=(lda * (k if a_trans else m) if sa is None else sa),
+        sb=0 if b == "packed" else (ldb * (n if b == "trans" else k) if sb is None else sb),
+        sc=ldc * m if sc is None else sc,
+        tasks=rows * cols * batch,
+        scratch_bytes=4 * min(task_n, vectors) * k * cpu.lanes if pack else 0,
+    )
+
+
+def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
+    """Tiles and tasks of a convolution (`choose_depthwise` is faster when ci == co == groups)."""
+    ci, co = s.ci // s.groups, s.co // s.groups
+    vectors = -(-co // cpu.lanes)
+    k = s.kh * s.kw * ci
+    flops = 2 * s.oh * s.ow * co * k
+    as_gemm = _is_gemm(s)
+    mc = task_m = rb = task_h = pf = 0
+    if as_gemm:
+        m = s.oh * s.ow
+        t = _tile(m, vectors, k, 4 * s.xw, cpu)
+        grid = _grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
+        task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+        mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
+        tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
+        pf = t.pf
+    else:
+        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu)
+        copies = s.batch * s.groups
+        grid = _grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
+        task_h, task_n = grid[0], grid[1] * t.nv
+        row_bytes = 4 * s.iw * ci
+        rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
+        tasks = copies * -(-s.oh // task_h) * -(-vectors // task_n)
+    return Conv2d(
+        **asdict(s),
+        mr=t.mr,
+        nv=t.nv,
+        ku=t.ku,
+        rb=rb,
+        task_h=task_h,
+        task_n=task_n,
+        as_gemm=int(as_gemm),
+        mc=mc,
+        task_m=task_m,
+        pf=pf,
+        tasks=tasks,
+    )
+
+
+def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depthwise:
+    """Tiles and tasks of a depthwise convolution of `c` channels."""
+    vectors = -(-c // cpu.lanes)
+
+    def tile(w: int) -> float:
+        if w == 0:
+            return 0.0
+        columns = (w - 1) * s.sw + (s.kw - 1) * s.dw + 1
+        spill = max(0, w + s.kw + 2 - cpu.registers)
+        return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
+
+    mr = min(range(1, min(s.ow, 12) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
+    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
+    task_h, task_c = _grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
+    row_bytes = 4 * s.iw * min(c, task_c * cpu.lanes)
+    return Depthwise(
+        **asdict(s),
+        c=c,
+        mr=mr,
+        rb=min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh)),
+        task_h=task_h,
+        task_c=task_c,
+        tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
+    )
+
+
+def choose_pool2d(
+    s: Window,
+    c: int,
+    *,
+    average: bool = False,
+    include_pad: bool = False,
+    pb: int = 0,
+    pr: int = 0,
+    threads: int = 1,
+) -> Pool2d:
+    """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
+    task_h = _grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 1, 1)[0]
+    return Pool2d(
+        **asdict(s),
+        c=c,
+        pb=pb,
+        pr=pr,
+        average=(2 if include_pad else 1) if average else 0,
+        task_h=task_h,
+        tasks=s.batch * -(-s.oh // task_h),
+    )
+
+
+def choose_mean2d(
+    ih: int,
+    iw: int,
+    c: int,
+    cpu: Simd,
+    *,
+    batch: int = 1,
+    xn: int | None = None,
+    xh: int | None = None,
+    xw: int | None = None,
+    ldy: int | None = None,
+    threads: int = 1,
+) -> Mean2d:
+    """Tasks of the mean over all pixels; dense NHWC by default."""
+    xw = c if xw is None else xw
+    xh = iw * xw if xh is None else xh
+    vectors = -(-c // cpu.lanes)
+    task_c = 4 * _grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 1, 1)[1]
+    return Mean2d(
+        batch=batch,
+        ih=ih,
+        iw=iw,
+        c=c,
+        xn=ih * xh if xn is None else xn,
+        xh=xh,
+        xw=xw,
+        ldy=c if ldy is None else ldy,
+        task_c=task_c,
+        tasks=batch * -(-vectors // task_c),
+    )
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def _is_gemm(s: Conv2dShape) -> bool:
+    """True when pixels lie at equal distances and the taps of a pixel are one run of k."""
+    if s.groups != 1 or s.xc != 1 or s.pt or s.pl:
+        return False
+    if s.kh == s.kw == s.sh == s.sw == 1:
+        return s.xh == s.iw * s.xw and s.oh == s.ih and s.ow == s.iw
+    one_row = s.kh == 1 or (s.dh == 1 and s.xh == s.kw * s.xw)
+    one_column = s.kw == 1 or (s.dw == 1 and s.xw == s.ci)
+    return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    mr: int
+    nv: int
+    ku: int
+    pf: int
+
+
+def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> _Tile:
+    """The register tile with the least predicted time for `rows` x `vectors` outputs."""
+    best = min(_tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu))
+    return best
+
+
+def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
+    for nv in range(1, min(vectors, 8) + 1):
+        for mr in range(1, min(rows, cpu.registers) + 1):
+            if mr * nv + nv + 1 > cpu.registers:
+                break
+            ku = 1
+            while ku < 8 and ku * mr * nv < 8 and 2 * ku * mr * nv + nv + 1 <= cpu.registers:
+                ku *= 2
+            yield _Tile(mr, nv, ku, 16 if mr == 1 else 0)
+
+
+def _cost(t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> float:
+    """Cycles of a core with two FMAs of latency 4 and two loads per cycle."""
+    sets = 4096 // int(np.gcd(row_bytes, 4096))
+    resident = sets * (cpu.ways - 1) - t.nv
+
+    def tile(mr: int, nv: int) -> float:
+        if mr == 0 or nv == 0:
+            return 0.0
+        # rows that share too few cache sets are fetched from L2 once per line and k
+        evicted = 0.25 * mr if mr > resident else 0.0
+        step = max(mr * nv / 2, (mr + nv) / 2 + 0.25, 4 / t.ku)
+        return k * (step + evicted) + 1.5 * mr * nv + 20
+
+    full_m, tail_m = divmod(rows, t.mr)
+    full_n, tail_n = divmod(vectors, t.nv)
+    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    )
+
+
+def _grid(
+    flops: int, rows: int, columns: int, copies: int, threads: int, a: int, b: int
+) -> tuple[int, int]:
+    """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
+
+    Work below a million operations is not split. Among equally balanced grids the one that reads
+    least wins: every column of tasks reads the inputs (weight `a`), every row the weights (`b`).
+    """
+    wish = min(threads, flops * copies // 500_000) if flops * copies >= 1_000_000 else 1
+    wish = -(-max(wish, 1) // copies)
+    best = (rows, columns)
+    best_cost = (float(rows * columns), 0)
+    for tn in range(1, min(columns, wish) + 1):
+        tm = min(rows, -(-wish // tn))
+        task = (-(-rows // tm), -(-columns // tn))
+        cost = (float(task[0] * task[1]), a * tn + b * tm)
+        if cost < best_cost:
+            best, best_cost = task, cost
+    return best

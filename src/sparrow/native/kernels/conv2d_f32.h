@@ -1,0 +1,149 @@
+/* Float32 2-D convolution as an implicit matrix product, any strides, dilations, zero pads, groups.
+ *   Y[n][oy][ox][o] = ep(sum over ky, kx, c of X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W)
+ * Included after isa/<isa>.h; all fields of sp_conv2d are literals in emitted code.
+ *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c * xc]: NHWC, views, or NCHW
+ *   w  [groups][ceil(co / groups / SP_LANES)][kh][kw][ci / groups][SP_LANES], zero padded, by
+ *      packing_f32.pack_conv()
+ *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy, channels innermost; the epilogue
+ *      sees that pixel number as its row; must not alias x or w
+ * Taps outside the image are skipped: padding costs nothing and nothing outside x is read. */
+#ifndef SP_CONV2D_F32_H
+#define SP_CONV2D_F32_H
+#include "gemm_f32.h"
+
+/* Tiles: mr pixels of one output row x nv vectors; blocks of rb output rows are finished for all
+ * channels of the task before the next block. Task grid: batch x ceil(oh / task_h) rows x groups x
+ * ceil(vectors of a group / task_n), task_n a multiple of nv. as_gemm: the taps of a pixel are one
+ * run of k and pixels lie at equal distances (1x1 stride 1, or one output pixel); then mc, task_m,
+ * ku, pf are those of sp_gemm with m = oh * ow, and the row fields rb, task_h are not used. */
+typedef struct sp_conv2d {
+  int batch, ih, iw, ci, oh, ow, co;
+  int kh, kw, sh, sw, dh, dw, pt, pl, groups;
+  ptrdiff_t xn, xh, xw, xc, ldy;
+  int mr, nv, ku;
+  int rb, task_h, task_n;
+  int as_gemm, mc, task_m, pf;
+} sp_conv2d;
+
+/* Column kx of one kernel row; x is the image row, w the kernel row of this output vector. */
+SP_INLINE void sp_conv2d_tap_f32(const sp_conv2d p, const sp_tile t, sp_f32 *acc, const float *x,
+                                 const float *w, int ox, int kx) {
+  const int ci = p.ci / p.groups;
+  const int lo = p.pl - kx * p.dw - ox * p.sw; /* pixel i reads column i * sw - lo */
+  const int hi = p.iw - 1 + lo;
+  const int i0 = lo > 0 ? (lo + p.sw - 1) / p.sw : 0;
+  const int i1 = hi < 0 ? 0 : (int)sp_imin(hi / p.sw + 1, t.mr);
+  if (kx < p.kw && i0 < i1)
+    sp_tile_mac_f32(t, acc, i0, i1, x, -lo * p.xw, w + (ptrdiff_t)kx * ci * SP_LANES, ci);
+}
+
+/* mr pixels from column ox. At an edge ox is a literal wherever speed matters: each tap then gets
+ * its own loop over the pixels it reaches, with constant displacements. */
+SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const float *x,
+                                  const float *w, float *y, int edge, int oy, int ox, ptrdiff_t row,
+                                  ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
+  const int ci = p.ci / p.groups;
+  const int top = oy * p.sh - p.pt;
+  const int ky0 = top < 0 ? (-top + p.dh - 1) / p.dh : 0;
+  const int ky1 = (int)sp_imin(p.kh, (p.ih - top + p.dh - 1) / p.dh);
+  sp_f32 acc[SP_TILE_MAX];
+  sp_tile_zero_f32(t, acc);
+  for (int ky = ky0; ky < ky1; ++ky) {
+    const float *xr = x + (top + ky * p.dh) * p.xh;
+    const float *wr = w + (ptrdiff_t)ky * p.kw * ci * SP_LANES;
+    if (!edge) {
+      const ptrdiff_t at = (ox * p.sw - p.pl) * p.xw;
+      if (p.xc == 1 && p.dw == 1 && p.xw == ci) {
+        sp_tile_mac_f32(t, acc, 0, t.mr, xr, at, wr, p.kw * ci);
+      } else {
+        for (int kx = 0; kx < p.kw; ++kx)
+          sp_tile_mac_f32(t, acc, 0, t.mr, xr, at + kx * p.dw * p.xw,
+                          wr + (ptrdiff_t)kx * ci * SP_LANES, ci);
+      }
+    } else {
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 0);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 1);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 2);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 3);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 4);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 5);
+      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 6);
+      for (int kx = 7; kx < p.kw; ++kx) sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, kx);
+    }
+  }
+  sp_tile_put_f32(t, acc, y + ox * p.ldy, p.ldy, row + ox, col, n, ep, e);
+}
+
+/* Output rows [oy0, oy1) of nv vectors of one group; x is the group's image, y and row its pixel 0.
+ */
+SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float *x, const float *w,
+                                   float *y, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
+                                   sp_ep_f32 ep, const void *const *e) {
+  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
+  const sp_tile t = {p.mr, nv, 1, p.sw * p.xw, p.xc, bv, SP_LANES, SP_LANES, 0};
+  sp_tile tail = t;
+  tail.mr = p.ow % p.mr;
+  const int tiles = p.ow / p.mr;
+  /* tiles [lo, hi) read no column outside the image */
+  const int reach =
+      p.iw - 1 + p.pl - (p.kw - 1) * p.dw; /* last column at which all taps are inside, times sw */
+  const int inside = reach < 0 ? 0 : (int)sp_imin((reach / p.sw + 1) / p.mr, tiles);
+  const int lo = (int)sp_imin((p.pl + p.sw * p.mr - 1) / (p.sw * p.mr), tiles);
+  const int hi = (int)sp_imax(inside, lo);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
+    const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
+    if (lo > 0) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, 0, r, col, n, ep, e);
+    for (int i = 1; i < lo; ++i)
+      sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    for (int i = lo; i < hi; ++i)
+      sp_conv2d_tile_f32(p, t, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
+    if (hi < tiles) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
+    for (int i = hi + 1; i < tiles; ++i)
+      sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    if (tail.mr > 0)
+      sp_conv2d_tile_f32(p, tail, x, w, yr, p.pl > tiles * p.mr * p.sw || reach < (p.ow - 1) * p.sw,
+                         oy, tiles * p.mr, r, col, n, ep, e);
+  }
+}
+
+SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const float *x, const float *w, float *y,
+                             sp_ep_f32 ep, const void *const *e, int task) {
+  if (p.as_gemm) {
+    const int m = p.oh * p.ow;
+    const sp_gemm g = {
+        m,    p.co, p.kh * p.kw * p.ci, p.xw,     0,       p.ldy, 0, 1,        0, p.mr, p.nv, p.ku,
+        p.pf, p.mc, p.task_m,           p.task_n, p.batch, p.xn,  0, m * p.ldy};
+    sp_gemm_f32(g, x, w, y, ep, e, task);
+  } else {
+    const int ci = p.ci / p.groups;
+    const int co = p.co / p.groups;
+    const int vectors = (co + SP_LANES - 1) / SP_LANES;
+    const int tn = (vectors + p.task_n - 1) / p.task_n;
+    const int th = (p.oh + p.task_h - 1) / p.task_h;
+    const int j0 = task % tn * p.task_n;
+    const int g = task / tn % p.groups;
+    const int oy0 = task / (tn * p.groups) % th * p.task_h;
+    const int z = task / (tn * p.groups * th);
+    const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
+    const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
+    const int full = co / SP_LANES / p.nv * p.nv;
+    const int rest = co - full * SP_LANES;
+    const int tail = (rest + SP_LANES - 1) / SP_LANES;
+    const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * ci * SP_LANES;
+    const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
+    const float *xg = x + z * p.xn + g * ci * p.xc;
+    const float *wg = w + g * vectors * bv;
+    float *yg = y + row * p.ldy + g * co;
+    for (int oy = oy0; oy < oy1; oy += p.rb) {
+      const int oe = (int)sp_imin(oy + p.rb, oy1);
+      for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+        sp_conv2d_panel_f32(p, p.nv, SP_LANES, xg, wg + j * bv, yg + j * SP_LANES, oy, oe, row,
+                            g * co + j * SP_LANES, ep, e);
+      if (tail > 0 && j1 > full)
+        sp_conv2d_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, xg, wg + full * bv,
+                            yg + full * SP_LANES, oy, oe, row, g * co + full * SP_LANES, ep, e);
+    }
+  }
+}
+#endif

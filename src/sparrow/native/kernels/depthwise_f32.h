@@ -1,0 +1,114 @@
+/* Float32 depthwise 2-D convolution (one output channel per input channel), NHWC.
+ *   Y[n][oy][ox][c] = ep(sum over ky, kx of X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c]
+ *                                           * W[ky][kx][c])
+ * Included after isa/<isa>.h; all fields of sp_depthwise are literals in emitted code.
+ *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
+ *   w  [kh * kw][c rounded up to SP_LANES], zero padded, by packing_f32.pack_depthwise()
+ *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
+ * Taps outside the image are skipped; nothing outside x is read. */
+#ifndef SP_DEPTHWISE_F32_H
+#define SP_DEPTHWISE_F32_H
+#include "../base.h"
+#include "epilogue.h"
+
+#define SP_DEPTHWISE_MR 16 /* output pixels of a tile */
+
+/* Tiles of mr output pixels x 1 vector; blocks of rb output rows are finished channel vector by
+ * channel vector, so that input rows are read again from L1. Task grid: batch x ceil(oh / task_h)
+ * rows x ceil(ceil(c / SP_LANES) / task_c) vectors. */
+typedef struct sp_depthwise {
+  int batch, ih, iw, c, oh, ow;
+  int kh, kw, sh, sw, dh, dw, pt, pl;
+  ptrdiff_t xn, xh, xw, ldy;
+  int mr, rb, task_h, task_c;
+} sp_depthwise;
+
+/* mr pixels from column ox of row oy, n channels. Input columns are walked once; each feeds the
+ * outputs that use it. At an edge ox is a literal wherever speed matters, so that the tests fold
+ * away. */
+SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *x, const float *w,
+                                     float *y, int edge, int oy, int ox, ptrdiff_t row,
+                                     ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
+  const ptrdiff_t wk = (ptrdiff_t)(p.c + SP_LANES - 1) / SP_LANES * SP_LANES;
+  const int top = oy * p.sh - p.pt;
+  const int left = ox * p.sw - p.pl;
+  const int ky0 = top < 0 ? (-top + p.dh - 1) / p.dh : 0;
+  const int ky1 = (int)sp_imin(p.kh, (p.ih - top + p.dh - 1) / p.dh);
+  sp_f32 acc[SP_DEPTHWISE_MR];
+  SP_UNROLL
+  for (int i = 0; i < mr; ++i) acc[i] = sp_zero_f32();
+  for (int ky = ky0; ky < ky1; ++ky) {
+    const float *xr = x + (top + ky * p.dh) * p.xh;
+    const float *wr = w + ky * p.kw * wk;
+    SP_UNROLL
+    for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
+      if (!edge || (left + j >= 0 && left + j < p.iw)) {
+        const sp_f32 v = sp_loadn_f32(xr + (left + j) * p.xw, n);
+        SP_UNROLL
+        for (int kx = 0; kx < p.kw; ++kx) {
+          const int d = j - kx * p.dw; /* i * sw */
+          if (d >= 0 && d % p.sw == 0 && d / p.sw < mr)
+            acc[d / p.sw] = sp_fma_f32(v, sp_load_f32(wr + kx * wk), acc[d / p.sw]);
+        }
+      }
+    }
+  }
+  SP_UNROLL
+  for (int i = 0; i < mr; ++i)
+    sp_storen_f32(y + (ox + i) * p.ldy, ep(acc[i], e, row + ox + i, col, n), n);
+}
+
+/* Output rows [oy0, oy1) of one vector of n channels; y and row belong to pixel 0 of the image. */
+SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const float *w, float *y,
+                                     int oy0, int oy1, ptrdiff_t row, ptrdiff_t col, int n,
+                                     sp_ep_f32 ep, const void *const *e) {
+  const int tiles = p.ow / p.mr;
+  const int rest = p.ow % p.mr;
+  const int reach =
+      p.iw - 1 + p.pl - (p.kw - 1) * p.dw; /* last column with all taps inside, times sw */
+  const int inside = reach < 0 ? 0 : (int)sp_imin((reach / p.sw + 1) / p.mr, tiles);
+  const int lo = (int)sp_imin((p.pl + p.sw * p.mr - 1) / (p.sw * p.mr), tiles);
+  const int hi = (int)sp_imax(inside, lo);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
+    const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
+    if (lo > 0) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, 0, r, col, n, ep, e);
+    for (int i = 1; i < lo; ++i)
+      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    for (int i = lo; i < hi; ++i)
+      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
+    if (hi < tiles) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
+    for (int i = hi + 1; i < tiles; ++i)
+      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    if (rest > 0) sp_depthwise_tile_f32(p, rest, x, w, yr, 1, oy, tiles * p.mr, r, col, n, ep, e);
+  }
+}
+
+SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const float *w, float *y,
+                                sp_ep_f32 ep, const void *const *e, int task) {
+  const int full = p.c / SP_LANES;
+  const int rest = p.c % SP_LANES;
+  const int vectors = full + (rest > 0);
+  const int tc = (vectors + p.task_c - 1) / p.task_c;
+  const int th = (p.oh + p.task_h - 1) / p.task_h;
+  const int j0 = task % tc * p.task_c;
+  const int oy0 = task / tc % th * p.task_h;
+  const int z = task / (tc * th);
+  const int j1 = (int)sp_imin(j0 + p.task_c, vectors);
+  const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
+  const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
+  const float *xz = x + z * p.xn;
+  float *yz = y + row * p.ldy;
+  for (int oy = oy0; oy < oy1; oy += p.rb) {
+    const int oe = (int)sp_imin(oy + p.rb, oy1);
+    for (int j = j0; j < (int)sp_imin(j1, full); ++j) {
+      const ptrdiff_t c = (ptrdiff_t)j * SP_LANES;
+      sp_depthwise_rows_f32(p, xz + c, w + c, yz + c, oy, oe, row, c, SP_LANES, ep, e);
+    }
+    if (rest > 0 && j1 > full) {
+      const ptrdiff_t c = (ptrdiff_t)full * SP_LANES;
+      sp_depthwise_rows_f32(p, xz + c, w + c, yz + c, oy, oe, row, c, rest, ep, e);
+    }
+  }
+}
+#endif

@@ -1,0 +1,126 @@
+/* Float32 matrix product with a fused epilogue.
+ *   C[z][i][j] = ep(sum_k A[z][i][k] * B[z][k][j], row z * m + i, column j)   z < batch
+ * Included after isa/<isa>.h; all fields of sp_gemm are literals in emitted code.
+ *   a  row i, k at a[z * sa + i * lda + k], or [.. + k * lda + i] when a_trans
+ *   b  b_packed: [ceil(n / SP_LANES)][k][SP_LANES], zero padded, by packing_f32.pack_gemm_b();
+ *      else row-major, (k, j) at b[z * sb + k * ldb + j], or [.. + j * ldb + k] when b_trans
+ *   c  element (i, j) at c[z * sc + i * ldc + j]; must not alias a or b
+ * b_trans, and plain B that is read often, are packed first: sp_gemm_pack_f32.
+ * The sum over k runs in order in ku interleaved partial sums, whatever the tiles and tasks. */
+#ifndef SP_GEMM_F32_H
+#define SP_GEMM_F32_H
+#include "tile_f32.h"
+
+/* Tiles: mr rows x nv vectors; blocks of mc rows (a multiple of mr) are finished for all columns of
+ * the task before the next block. Task grid: batch x ceil(m / task_m) x ceil(vectors / task_n), with
+ * vectors = ceil(n / SP_LANES); task_m is a multiple of mr, task_n of nv. */
+typedef struct sp_gemm {
+  int m, n, k;
+  ptrdiff_t lda, ldb, ldc;
+  int a_trans, b_packed, b_trans;
+  int mr, nv, ku, pf;
+  int mc, task_m, task_n;
+  int batch;
+  ptrdiff_t sa, sb, sc;
+} sp_gemm;
+
+SP_INLINE void sp_gemm_tile_f32(const sp_gemm p, const sp_tile t, const float *a, const float *b,
+                                float *c, ptrdiff_t row, ptrdiff_t col, int n, sp_ep_f32 ep,
+                                const void *const *e) {
+  sp_f32 acc[SP_TILE_MAX];
+  sp_tile_zero_f32(t, acc);
+  sp_tile_mac_f32(t, acc, 0, t.mr, a, 0, b, p.k);
+  sp_tile_put_f32(t, acc, c, p.ldc, row, col, n, ep, e);
+}
+
+/* Rows [i0, i1) of nv vectors of columns; a, b, c and row belong to row 0. */
+SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a, const float *b,
+                                 float *c, int i0, int i1, ptrdiff_t row, ptrdiff_t col,
+                                 sp_ep_f32 ep, const void *const *e) {
+  const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
+  const ptrdiff_t ai = p.a_trans ? 1 : p.lda;
+  const sp_tile t = {p.mr,
+                     nv,
+                     p.ku,
+                     ai,
+                     p.a_trans ? p.lda : 1,
+                     bv,
+                     p.b_packed ? SP_LANES : p.ldb,
+                     p.b_packed ? SP_LANES : n,
+                     p.pf};
+  sp_tile tail = t;
+  tail.mr = p.m % p.mr;
+  int i = i0;
+  for (; i + p.mr <= i1; i += p.mr)
+    sp_gemm_tile_f32(p, t, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
+  if (tail.mr > 0 && i < i1)
+    sp_gemm_tile_f32(p, tail, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
+}
+
+/* Rows [i0, i1) x vectors [j0, j1) of one matrix; b starts at vector j0. */
+SP_INLINE void sp_gemm_block_f32(const sp_gemm p, const float *a, const float *b, float *c, int i0,
+                                 int i1, int j0, int j1, ptrdiff_t row, sp_ep_f32 ep,
+                                 const void *const *e) {
+  const int full = p.n / SP_LANES / p.nv * p.nv;
+  const int rest = p.n - full * SP_LANES;
+  const int tail = (rest + SP_LANES - 1) / SP_LANES;
+  const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
+  for (int i = i0; i < i1; i += p.mc) {
+    const int ie = (int)sp_imin(i + p.mc, i1);
+    for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+      sp_gemm_panel_f32(p, p.nv, SP_LANES, a, b + (j - j0) * bv, c + j * SP_LANES, i, ie, row,
+                        j * SP_LANES, ep, e);
+    if (tail > 0 && j1 > full)
+      sp_gemm_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, a, b + (full - j0) * bv,
+                        c + full * SP_LANES, i, ie, row, full * SP_LANES, ep, e);
+  }
+}
+
+SP_INLINE void sp_gemm_f32(const sp_gemm p, const float *a, const float *b, float *c, sp_ep_f32 ep,
+                           const void *const *e, int task) {
+  const int vectors = (p.n + SP_LANES - 1) / SP_LANES;
+  const int tn = (vectors + p.task_n - 1) / p.task_n;
+  const int tm = (p.m + p.task_m - 1) / p.task_m;
+  const int z = task / (tn * tm);
+  const int i = task / tn % tm * p.task_m;
+  const int j = task % tn * p.task_n;
+  const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
+  sp_gemm_block_f32(p, a + z * p.sa, b + z * p.sb + j * bv, c + z * p.sc, i,
+                    (int)sp_imin(i + p.task_m, p.m), j, (int)sp_imin(j + p.task_n, vectors),
+                    (ptrdiff_t)z * p.m, ep, e);
+}
+
+/* Vectors [j0, j1) of a row-major or transposed B -> [j1 - j0][k][SP_LANES], zero padded. */
+SP_INLINE void sp_gemm_pack_b_f32(const sp_gemm p, const float *b, int j0, int j1, float *to) {
+  for (int j = j0; j < j1; ++j) {
+    const int n = (int)sp_imin(p.n - j * SP_LANES, SP_LANES);
+    float *d = to + (ptrdiff_t)(j - j0) * p.k * SP_LANES;
+    if (p.b_trans) {
+      const float *s = b + (ptrdiff_t)j * SP_LANES * p.ldb;
+      for (int l = 0; l < SP_LANES; ++l)
+        for (int k = 0; k < p.k; ++k) d[k * SP_LANES + l] = l < n ? s[l * p.ldb + k] : 0.0f;
+    } else {
+      for (int k = 0; k < p.k; ++k)
+        sp_store_f32(d + k * SP_LANES, sp_loadn_f32(b + (ptrdiff_t)j * SP_LANES + k * p.ldb, n));
+    }
+  }
+}
+
+/* sp_gemm_f32 for B known only at run time (b_packed = 0): packs the columns of the task into
+ * scratch (task_n * k * SP_LANES floats, private to the task), then multiplies. */
+SP_INLINE void sp_gemm_pack_f32(const sp_gemm p, const float *a, const float *b, float *c,
+                                float *scratch, sp_ep_f32 ep, const void *const *e, int task) {
+  const int vectors = (p.n + SP_LANES - 1) / SP_LANES;
+  const int tn = (vectors + p.task_n - 1) / p.task_n;
+  const int tm = (p.m + p.task_m - 1) / p.task_m;
+  const int z = task / (tn * tm);
+  const int i = task / tn % tm * p.task_m;
+  const int j0 = task % tn * p.task_n;
+  const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
+  sp_gemm q = p;
+  q.b_packed = 1;
+  sp_gemm_pack_b_f32(p, b + z * p.sb, j0, j1, scratch);
+  sp_gemm_block_f32(q, a + z * p.sa, scratch, c + z * p.sc, i, (int)sp_imin(i + p.task_m, p.m), j0,
+                    j1, (ptrdiff_t)z * p.m, ep, e);
+}
+#endif

@@ -1,0 +1,90 @@
+/* Register tile of the float32 matrix kernels: mr rows (pixels) x nv vectors of output channels.
+ * Included by gemm_f32.h and conv2d_f32.h after isa/<isa>.h. */
+#ifndef SP_TILE_F32_H
+#define SP_TILE_F32_H
+#include "../base.h"
+#include "epilogue.h"
+
+#define SP_TILE_MAX 64 /* accumulators of one tile, ku * mr * nv */
+#define SP_TILE_NV 8   /* vectors of one row of B */
+
+/* Every field is a literal in emitted code.
+ *   ku      partial sums per output element (1, 2, 4 or 8): k modulo ku picks one; summed at the end
+ *   ai, ak  distance of two rows and of two k in A
+ *   bv, bk  distance of two vectors and of two k in B
+ *   bn      valid lanes of the last vector of B; less than SP_LANES only when B is not packed
+ *   pf      B is prefetched this many k ahead; 0 = never */
+typedef struct sp_tile {
+  int mr, nv, ku;
+  ptrdiff_t ai, ak, bv, bk;
+  int bn, pf;
+} sp_tile;
+
+SP_INLINE void sp_tile_zero_f32(const sp_tile t, sp_f32 *acc) {
+  SP_UNROLL
+  for (int i = 0; i < t.ku * t.mr * t.nv; ++i) acc[i] = sp_zero_f32();
+}
+
+/* One k of rows [i0, i1): acc[i][v] += a[at + i * ai] * b[v]. */
+SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
+                                ptrdiff_t at, const float *b) {
+  sp_f32 w[SP_TILE_NV];
+  SP_UNROLL
+  for (int v = 0; v < t.nv; ++v)
+    w[v] = v == t.nv - 1 ? sp_loadn_f32(b + v * t.bv, t.bn) : sp_load_f32(b + v * t.bv);
+  if (t.pf > 0) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v) sp_prefetch(b + v * t.bv + t.pf * t.bk);
+  }
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    if (i >= i0 && i < i1) {
+      const sp_f32 x = sp_set1_f32(a[at + i * t.ai]);
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_fma_f32(x, w[v], acc[i * t.nv + v]);
+    }
+  }
+}
+
+/* acc += A[i0:i1, 0:k] * B[0:k]. Row 0 of A is a + at (at may lie outside when i0 > 0). */
+SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
+                               ptrdiff_t at, const float *b, int k) {
+  int c = 0;
+  for (; c + t.ku <= k; c += t.ku) {
+    SP_UNROLL
+    for (int u = 0; u < t.ku; ++u)
+      sp_tile_step_f32(t, acc + u * t.mr * t.nv, i0, i1, a, at + (c + u) * t.ak,
+                       b + (c + u) * t.bk);
+  }
+  for (; c < k; ++c) sp_tile_step_f32(t, acc, i0, i1, a, at + c * t.ak, b + c * t.bk);
+}
+
+/* Partial sums u and u + h become partial sum u. */
+SP_INLINE void sp_tile_fold_f32(const sp_tile t, sp_f32 *acc, int h) {
+  SP_UNROLL
+  for (int i = 0; i < h * t.mr * t.nv; ++i) acc[i] = sp_add_f32(acc[i], acc[h * t.mr * t.nv + i]);
+}
+
+/* Sum the partial sums, apply the epilogue and store rows row.. and channels col..; the last
+ * vector has n valid lanes. */
+SP_INLINE void sp_tile_put_f32(const sp_tile t, sp_f32 *acc, float *y, ptrdiff_t ldy, ptrdiff_t row,
+                               ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
+  if (t.ku > 4) sp_tile_fold_f32(t, acc, 4);
+  if (t.ku > 2) sp_tile_fold_f32(t, acc, 2);
+  if (t.ku > 1) sp_tile_fold_f32(t, acc, 1);
+  /* all epilogues before the first store: the compiler then loads a bias once per tile */
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      acc[i * t.nv + v] =
+          ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
+  }
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      sp_storen_f32(y + i * ldy + v * SP_LANES, acc[i * t.nv + v], v == t.nv - 1 ? n : SP_LANES);
+  }
+}
+#endif
