@@ -311,7 +311,8 @@ def main() -> None:
                         session.run(None, layer.feeds)
             t = float(np.quantile(mine, 0.25))
             tile = "x".join(str(getattr(layer.params, f, "")) for f in ("mr", "nv", "ku"))
-            line = f"{layer.name:26s}{tile.strip('x'):>8s}{1e6 * t:10.1f} us{1e-9 * layer.flops / t:8.1f}"
+            line = f"{layer.name:26s}{tile.strip('x'):>8s}{1e6 * t:10.1f} us"
+            line += f"{1e-9 * layer.flops / t:8.1f}"
             if session:
                 other = float(np.quantile(node_seconds(session.end_profiling()), 0.25))
                 line += f"   ort{1e-9 * layer.flops / other:8.1f}   x{other / t:.2f}"

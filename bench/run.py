@@ -36,14 +36,24 @@ Times = npt.NDArray[np.float64]
 # times the worst seen (1.9e-5, detector_n) between ONNX Runtime with and without optimisation and
 # OpenVINO, over all cases.
 TOLERANCE = 1e-4
-# Worker threads of the engine before spin for a while after its last call; let them go to sleep.
-REST_S = 0.005
+# Workers spin on after an engine's last call (ONNX Runtime's for 33 ms) and would take a core from
+# the next engine: wait for a window in which the process burns nothing. Its clock ticks in 4 ms.
+QUIET_WINDOW_S = 0.010
+QUIET_CPU_S = 0.001
+QUIET_LIMIT_S = 0.5
+# Above this share of the machine, other processes make an engine that waits for its second thread
+# two to four times slower; such rows say so.
+BUSY_SHARE = 0.05
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the results file; `ratio` is baseline time / engine time, above 1 is faster."""
+    """One line of the results file.
+
+    `ratio` is baseline time / engine time, above 1 is faster; `others` is the share of the
+    machine's processor time that other processes took while this was measured.
+    """
 
     time: str
     commit: str
@@ -60,14 +70,16 @@ class Row:
     ratio: float
     low: float
     high: float
+    others: float
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Per round the mean ns per call; `runs` counts the calls of all rounds."""
+    """Per round the mean ns per call; `runs` counts the calls of all rounds; `others` as in Row."""
 
     ns: Times
     runs: int
+    others: float
 
 
 @cache
@@ -115,9 +127,34 @@ def difference(outputs: Outputs, reference: Outputs) -> float:
     return worst
 
 
+def machine_busy_s() -> float:
+    """Processor seconds spent by all processes since boot (Linux, in 10 ms ticks); 0 elsewhere."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return 0.0
+    user, nice, system = path.read_text(encoding="utf-8").split()[1:4]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def settle() -> None:
+    """Wait until no thread of this process runs.
+
+    Raises:
+        RuntimeError: some thread never stops, so that engines cannot be told apart.
+    """
+    limit = time.perf_counter() + QUIET_LIMIT_S
+    while time.perf_counter() < limit:
+        before = time.process_time()
+        time.sleep(QUIET_WINDOW_S)
+        if time.process_time() - before < QUIET_CPU_S:
+            return
+    raise RuntimeError("an engine's threads keep running after its last call")
+
+
 def block(run: Run, inputs: Sequence[Feeds], calls: int) -> float:
-    """Mean ns per call over `calls` calls with changing inputs, after one untimed call."""
-    run(inputs[-1])
+    """Mean ns per call over `calls` calls with changing inputs, after a quarter as many untimed."""
+    for i in range(max(1, calls // 4)):
+        run(inputs[i % len(inputs)])
     start = time.perf_counter_ns()
     for i in range(calls):
         run(inputs[i % len(inputs)])
@@ -134,11 +171,15 @@ def measure(
         calls[name] = max(1, round(block_ms * 1e6 / block(run, inputs, 3)))
     times = {name: np.zeros(rounds) for name in runs}
     rng = np.random.default_rng()
+    start, busy, own = time.perf_counter(), machine_busy_s(), time.process_time()
     for i in range(rounds):
         for name in rng.permutation(list(runs)):
-            time.sleep(REST_S)
+            settle()
             times[name][i] = block(runs[name], inputs, calls[name])
-    return {name: Samples(times[name], calls[name] * rounds) for name in runs}
+    available = (time.perf_counter() - start) * (os.cpu_count() or 1)
+    used = machine_busy_s() - busy - (time.process_time() - own)
+    others = max(0.0, used / available)
+    return {name: Samples(times[name], calls[name] * rounds, others) for name in runs}
 
 
 def interval(ratios: Times) -> tuple[float, float]:
@@ -150,12 +191,20 @@ def interval(ratios: Times) -> tuple[float, float]:
 
 
 def verdict(row: Row) -> str:
-    """The ratio in words; no speed-up is named when the interval contains 1."""
+    """The ratio in words.
+
+    No speed-up is named when the interval contains 1, or for several threads on a busy machine;
+    with one thread the interleaving copes.
+    """
+    busy = f"  (other processes took {row.others:.0%} of the machine)"
+    note = busy if row.others > BUSY_SHARE else ""
     if row.engine == row.baseline:
-        return "baseline"
-    spread = f"[{row.low:.3f}, {row.high:.3f}]"
+        return f"baseline{note}"
+    spread = f"[{row.low:.3f}, {row.high:.3f}]{note}"
     if row.low <= 1 <= row.high:
         return f"no difference shown {spread}"
+    if note and row.threads > 1:
+        return f"not comparable x{row.ratio:.3f} {spread}"
     return f"{'faster' if row.ratio > 1 else 'SLOWER'} x{row.ratio:.3f} {spread}"
 
 
@@ -214,6 +263,7 @@ def summarise(
                 ratio=round(float(np.median(ratios)), 4),
                 low=round(low, 4),
                 high=round(high, 4),
+                others=round(samples[engine.name].others, 3),
             )
         )
     return rows

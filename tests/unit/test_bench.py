@@ -1,0 +1,121 @@
+"""The benchmark's own promises: sane networks, honest verdicts, outputs really compared."""
+
+import csv
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models
+import run
+from cases import all_cases
+from engines import Run
+from nets.build import Array
+
+ROW = run.Row(
+    time="2026-01-01T00:00:00+00:00", commit="0", cpu="cpu", mhz="1", engine="sparrow", version="0",
+    model="m", threads=1, median_ns=10, mad_ns=1, runs=3, baseline="onnxruntime",
+    ratio=1.5, low=1.4, high=1.6, others=0.0,
+)  # fmt: skip
+
+
+def with_interval(ratio: float, low: float, high: float) -> run.Row:
+    return replace(ROW, ratio=ratio, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    "name", ["ds_cnn", "autoencoder", "lstm", "gru", "resnet8", "shufflenet_v2", "unet"]
+)
+def test_network_runs_and_its_flops_are_those_of_the_row(name: str) -> None:
+    row = next(row for row in models.MODELS if row.name == name)
+    models.check(row, row.build())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", models.MODELS, ids=lambda row: row.name)
+def test_every_network_runs(row: models.Model) -> None:
+    models.check(row, row.build())
+
+
+def test_building_twice_gives_the_same_bytes() -> None:
+    row = models.MODELS[-1]
+    assert row.build().SerializeToString() == row.build().SerializeToString()
+
+
+def test_names_of_cases_are_unique() -> None:
+    names = [case.name for case in all_cases()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("bounds", [(1.2, 0.99, 1.4), (0.9, 0.8, 1.0), (1.01, 1.0, 1.02)])
+def test_no_speed_up_is_named_when_the_interval_contains_one(
+    bounds: tuple[float, float, float],
+) -> None:
+    assert run.verdict(with_interval(*bounds)).startswith("no difference shown")
+
+
+def test_wins_and_losses_are_named() -> None:
+    assert run.verdict(with_interval(1.5, 1.4, 1.6)).startswith("faster")
+    assert run.verdict(with_interval(0.5, 0.4, 0.6)).startswith("SLOWER")
+
+
+def test_no_speed_up_of_threads_is_named_on_a_busy_machine() -> None:
+    busy = replace(ROW, others=0.3)
+    assert run.verdict(replace(busy, threads=2)).startswith("not comparable")
+    assert "other processes took 30%" in run.verdict(busy)
+
+
+def test_interval_covers_the_median_of_noise_without_difference() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        low, high = run.interval(np.exp(rng.normal(0, 0.05, 40)))
+        covered += low <= 1 <= high
+    # A 95 % interval: 3 sigma of the binomial below 95 is 88.
+    assert covered >= 88
+
+
+def test_difference_sees_values_shapes_names_and_nan() -> None:
+    want: dict[str, Array] = {"y": np.array([1.0, -4.0], np.float32)}
+    near = np.array([1.5, -4.0], np.float32)
+    assert run.difference({"y": near}, want) == pytest.approx(0.125)
+    assert run.difference({"y": want["y"][None]}, want) == np.inf
+    assert run.difference({"z": want["y"]}, want) == np.inf
+    assert run.difference({"y": np.array([1.0, np.nan], np.float32)}, want) == np.inf
+
+
+def test_measure_ranks_calls_by_their_time() -> None:
+    def spin(size: int) -> Run:
+        return lambda feeds: {"y": np.sort(feeds["x"][:size])}
+
+    inputs: list[models.Feeds] = [{"x": np.random.default_rng(0).random(200_000)}]
+    samples = run.measure({"big": spin(200_000), "small": spin(20_000)}, inputs, 3, 1)
+    assert np.median(samples["big"].ns / samples["small"].ns) > 3
+    assert samples["small"].runs >= samples["big"].runs
+
+
+def test_settle_waits_for_a_spinning_worker() -> None:
+    stop = time.perf_counter() + 0.06
+
+    def spin() -> None:
+        while time.perf_counter() < stop:
+            pass
+
+    worker = threading.Thread(target=spin)
+    worker.start()
+    run.settle()
+    assert time.perf_counter() >= stop
+    worker.join()
+
+
+def test_rows_are_appended_under_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "host.csv"
+    run.append(path, [ROW])
+    run.append(path, [ROW, ROW])
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert {row["median_ns"] for row in rows} == {"10"}
