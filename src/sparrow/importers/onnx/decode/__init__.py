@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sparrow.importers.onnx.call import Decoder
-from sparrow.importers.onnx.decode import elementwise, indexing, linear, movement, normalize
+from sparrow.importers.onnx.decode import (
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    normalize,
+    recurrent,
+)
 
 DECODERS: Mapping[str, Decoder] = {
     **elementwise.DECODERS,
@@ -13,4 +20,5 @@ DECODERS: Mapping[str, Decoder] = {
     **linear.DECODERS,
     **movement.DECODERS,
     **normalize.DECODERS,
+    **recurrent.DECODERS,
 }
