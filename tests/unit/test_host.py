@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sparrow.device import host
+from sparrow.device import abi
 from sparrow.device.build import NATIVE, Source, find_toolchain, host_target
-from sparrow.device.host import HostLibrary, Pool, Session, aligned, host_isa, isa_of_flags
+from sparrow.device.cpu import host_isa, isa_of_flags
+from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.errors import BadBundle, BadInput
 
 F32 = NDArray[np.float32]
@@ -223,14 +224,14 @@ def test_other_files_and_abi_versions_are_refused(tmp_path: Path) -> None:
 def test_enums_and_structs_mirror_the_header() -> None:
     header = (NATIVE / "sparrow.h").read_text(encoding="utf-8")
     dtypes = dict(re.findall(r"SPARROW_([A-Z]+\d*) = (\d+)", header.split("sparrow_dtype {")[1]))
-    assert dtypes == {t.name.upper(): str(i) for i, t in enumerate(host.DTYPES, 1)}
+    assert dtypes == {t.name.upper(): str(i) for i, t in enumerate(abi.DTYPES, 1)}
     statuses = header.split("sparrow_status {")[1].split("}")[0]
-    assert len(re.findall(r"SPARROW_\w+ = \d+", statuses)) == len(host.STATUSES)
+    assert len(re.findall(r"SPARROW_\w+ = \d+", statuses)) == len(abi.STATUSES)
     mirrors = {
-        "sparrow_tensor_info": host.CTensorInfo,
-        "sparrow_entry_info": host.CEntryInfo,
-        "sparrow_model_info": host.CModelInfo,
-        "sparrow_call": host.CCall,
+        "sparrow_tensor_info": abi.CTensorInfo,
+        "sparrow_entry_info": abi.CEntryInfo,
+        "sparrow_model_info": abi.CModelInfo,
+        "sparrow_call": abi.CCall,
     }
     for name, mirror in mirrors.items():
         body = header.split(f"typedef struct {name} {{")[1].split(f"}} {name};")[0]

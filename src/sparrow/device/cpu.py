@@ -1,0 +1,50 @@
+"""Which instruction sets this machine has."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+
+def host_isa() -> str:
+    """Return the widest instruction set with a vocabulary header that this machine runs.
+
+    ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4); ``avx2`` includes FMA and F16C (x86-64-v3).
+    Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "scalar"
+    if sys.platform == "linux":
+        try:
+            return isa_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        except OSError:
+            return "scalar"
+    if sys.platform == "darwin":
+        names = ["machdep.cpu.features", "machdep.cpu.leaf7_features", "machdep.cpu.extfeatures"]
+        try:
+            found = subprocess.run(
+                ["/usr/sbin/sysctl", "-n", *names], capture_output=True, check=False
+            )
+        except OSError:
+            return "scalar"
+        return isa_of_flags(f"flags : {found.stdout.decode('ascii', 'replace')}")
+    if sys.platform == "win32":
+        # 40 is PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows does not tell AVX-512 BW, DQ and VL.
+        return "avx2" if ctypes.windll.kernel32.IsProcessorFeaturePresent(40) else "scalar"
+    return "scalar"
+
+
+_V3 = frozenset(("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
+_V4 = _V3 | frozenset(("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
+
+
+def isa_of_flags(cpuinfo: str) -> str:
+    """Return the instruction set for the first ``flags`` line of a Linux cpuinfo text."""
+    for line in cpuinfo.splitlines():
+        if line.startswith("flags") and ":" in line:
+            flags = frozenset(line.split(":", 1)[1].lower().split())
+            return "avx512" if flags >= _V4 else "avx2" if flags >= _V3 else "scalar"
+    return "scalar"
