@@ -319,15 +319,16 @@ def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depth
         spill = max(0, w + s.kw + 2 - cpu.registers)
         return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
 
-    mr = min(range(1, min(s.ow, 12) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
+    mr = min(range(1, min(s.ow, 16) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = _grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
-    row_bytes = 4 * s.iw * min(c, task_c * cpu.lanes)
+    pixel_bytes = 4 * min(c, task_c * cpu.lanes)
+    room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(
         **asdict(s),
         c=c,
         mr=mr,
-        rb=min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh)),
+        rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),
         task_h=task_h,
         task_c=task_c,
         tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),

@@ -224,4 +224,33 @@ SP_INLINE int32_t sp_sum_i32(sp_i32 v) {
   return _mm_cvtsi128_si32(_mm512_castsi512_si128(v));
 }
 
+/* transpose: pairs, quads, then quarters of 128 bits twice */
+SP_INLINE void sp_transpose_f32(sp_f32 *v) {
+  __m512 a[16], b[16];
+  SP_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    a[i] = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+    a[i + 4] = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+    a[i + 8] = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+    a[i + 12] = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    v[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
+    v[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xdd);
+  }
+}
+
 #endif

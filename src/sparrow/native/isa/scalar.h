@@ -255,4 +255,7 @@ SP_INLINE float sp_hmax_f32(sp_f32 v) { return v; }
 SP_INLINE float sp_hmin_f32(sp_f32 v) { return v; }
 SP_INLINE int32_t sp_sum_i32(sp_i32 v) { return v; }
 
+/* lanes: element j of v[i] and element i of v[j] change places, v[SP_LANES] */
+SP_INLINE void sp_transpose_f32(sp_f32 *v) { (void)v; }
+
 #endif

@@ -25,20 +25,40 @@ typedef struct sp_conv2d {
   int as_gemm, mc, task_m, pf;
 } sp_conv2d;
 
-/* Column kx of one kernel row; x is the image row, w the kernel row of this output vector. */
+/* Tap kx of one kernel row when it is one of [k0, k1); x is the image row, w the kernel row. */
 SP_INLINE void sp_conv2d_tap_f32(const sp_conv2d p, const sp_tile t, sp_f32 *acc, const float *x,
-                                 const float *w, int ox, int kx) {
+                                 const float *w, int ox, int k0, int k1, int kx) {
   const int ci = p.ci / p.groups;
   const int lo = p.pl - kx * p.dw - ox * p.sw; /* pixel i reads column i * sw - lo */
   const int hi = p.iw - 1 + lo;
   const int i0 = lo > 0 ? (lo + p.sw - 1) / p.sw : 0;
   const int i1 = hi < 0 ? 0 : (int)sp_imin(hi / p.sw + 1, t.mr);
-  if (kx < p.kw && i0 < i1)
-    sp_tile_mac_f32(t, acc, i0, i1, x, -lo * p.xw, w + (ptrdiff_t)kx * ci * SP_LANES, ci);
+  if (kx >= k0 && kx < k1 && i0 < i1) {
+    /* rolled: taps that read the same pixels would share loads, and spill them */
+    SP_ROLLED
+    for (int c = 0; c < ci; ++c)
+      sp_tile_step_f32(t, acc, i0, i1, x, c * p.xc - lo * p.xw,
+                       w + ((ptrdiff_t)kx * ci + c) * SP_LANES);
+  }
 }
 
-/* mr pixels from column ox. At an edge ox is a literal wherever speed matters: each tap then gets
- * its own loop over the pixels it reaches, with constant displacements. */
+/* Taps [k0, k1): one copy of the loop each for the first seven. */
+SP_INLINE void sp_conv2d_taps_f32(const sp_conv2d p, const sp_tile t, sp_f32 *acc, const float *x,
+                                  const float *w, int ox, int k0, int k1) {
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 0);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 1);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 2);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 3);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 4);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 5);
+  sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, 6);
+  for (int kx = (int)sp_imax(k0, 7); kx < k1; ++kx)
+    sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, kx);
+}
+
+/* mr pixels from column ox. Taps [k0, k1) of a kernel row reach all of them; each tap before and
+ * after gets its own loop over the pixels it reaches. At an edge ox is a literal wherever speed
+ * matters, so that all this folds into constant displacements. */
 SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const float *x,
                                   const float *w, float *y, int edge, int oy, int ox, ptrdiff_t row,
                                   ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
@@ -46,30 +66,25 @@ SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const floa
   const int top = oy * p.sh - p.pt;
   const int ky0 = top < 0 ? (-top + p.dh - 1) / p.dh : 0;
   const int ky1 = (int)sp_imin(p.kh, (p.ih - top + p.dh - 1) / p.dh);
+  const int left = ox * p.sw - p.pl;
+  const int right = p.iw - 1 - left - (t.mr - 1) * p.sw;
+  const int k0 = edge && left < 0 ? (int)sp_imin((-left + p.dw - 1) / p.dw, p.kw) : 0;
+  const int k1 = edge ? (right < 0 ? k0 : (int)sp_imax(k0, sp_imin(right / p.dw + 1, p.kw))) : p.kw;
   sp_f32 acc[SP_TILE_MAX];
   sp_tile_zero_f32(t, acc);
   for (int ky = ky0; ky < ky1; ++ky) {
     const float *xr = x + (top + ky * p.dh) * p.xh;
     const float *wr = w + (ptrdiff_t)ky * p.kw * ci * SP_LANES;
-    if (!edge) {
-      const ptrdiff_t at = (ox * p.sw - p.pl) * p.xw;
-      if (p.xc == 1 && p.dw == 1 && p.xw == ci) {
-        sp_tile_mac_f32(t, acc, 0, t.mr, xr, at, wr, p.kw * ci);
-      } else {
-        for (int kx = 0; kx < p.kw; ++kx)
-          sp_tile_mac_f32(t, acc, 0, t.mr, xr, at + kx * p.dw * p.xw,
-                          wr + (ptrdiff_t)kx * ci * SP_LANES, ci);
-      }
+    sp_conv2d_taps_f32(p, t, acc, xr, wr, ox, 0, k0);
+    if (p.xc == 1 && p.dw == 1 && p.xw == ci) {
+      sp_tile_mac_f32(t, acc, 0, t.mr, xr, (left + k0) * p.xw, wr + (ptrdiff_t)k0 * ci * SP_LANES,
+                      (k1 - k0) * ci);
     } else {
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 0);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 1);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 2);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 3);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 4);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 5);
-      sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, 6);
-      for (int kx = 7; kx < p.kw; ++kx) sp_conv2d_tap_f32(p, t, acc, xr, wr, ox, kx);
+      for (int kx = k0; kx < k1; ++kx)
+        sp_tile_mac_f32(t, acc, 0, t.mr, xr, (left + kx * p.dw) * p.xw,
+                        wr + (ptrdiff_t)kx * ci * SP_LANES, ci);
     }
+    sp_conv2d_taps_f32(p, t, acc, xr, wr, ox, k1, p.kw);
   }
   sp_tile_put_f32(t, acc, y + ox * p.ldy, p.ldy, row + ox, col, n, ep, e);
 }

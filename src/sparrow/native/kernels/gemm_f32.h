@@ -90,20 +90,38 @@ SP_INLINE void sp_gemm_f32(const sp_gemm p, const float *a, const float *b, floa
                     (ptrdiff_t)z * p.m, ep, e);
 }
 
-/* Vectors [j0, j1) of a row-major or transposed B -> [j1 - j0][k][SP_LANES], zero padded. */
-SP_INLINE void sp_gemm_pack_b_f32(const sp_gemm p, const float *b, int j0, int j1, float *to) {
-  for (int j = j0; j < j1; ++j) {
-    const int n = (int)sp_imin(p.n - j * SP_LANES, SP_LANES);
-    float *d = to + (ptrdiff_t)(j - j0) * p.k * SP_LANES;
-    if (p.b_trans) {
-      const float *s = b + (ptrdiff_t)j * SP_LANES * p.ldb;
-      for (int l = 0; l < SP_LANES; ++l)
-        for (int k = 0; k < p.k; ++k) d[k * SP_LANES + l] = l < n ? s[l * p.ldb + k] : 0.0f;
-    } else {
-      for (int k = 0; k < p.k; ++k)
-        sp_store_f32(d + k * SP_LANES, sp_loadn_f32(b + (ptrdiff_t)j * SP_LANES + k * p.ldb, n));
-    }
+/* nk columns of n rows at distance ld -> nk vectors, zero padded. */
+SP_INLINE void sp_gemm_turn_f32(const float *s, ptrdiff_t ld, int n, int nk, float *to) {
+  sp_f32 v[SP_LANES];
+  SP_UNROLL
+  for (int i = 0; i < SP_LANES; ++i) v[i] = i < n ? sp_loadn_f32(s + i * ld, nk) : sp_zero_f32();
+  sp_transpose_f32(v);
+  SP_UNROLL
+  for (int i = 0; i < SP_LANES; ++i)
+    if (i < nk) sp_store_f32(to + i * SP_LANES, v[i]);
+}
+
+/* n columns of a row-major or transposed B -> [k][SP_LANES], zero padded. */
+SP_INLINE void sp_gemm_pack_vector_f32(const sp_gemm p, const float *b, int n, float *to) {
+  if (p.b_trans) {
+    const int full = p.k / SP_LANES * SP_LANES;
+    for (int k = 0; k < full; k += SP_LANES)
+      sp_gemm_turn_f32(b + k, p.ldb, n, SP_LANES, to + k * SP_LANES);
+    if (full < p.k) sp_gemm_turn_f32(b + full, p.ldb, n, p.k - full, to + full * SP_LANES);
+  } else {
+    for (int k = 0; k < p.k; ++k) sp_store_f32(to + k * SP_LANES, sp_loadn_f32(b + k * p.ldb, n));
   }
+}
+
+/* Vectors [j0, j1) of B -> [j1 - j0][k][SP_LANES]. */
+SP_INLINE void sp_gemm_pack_b_f32(const sp_gemm p, const float *b, int j0, int j1, float *to) {
+  const int full = p.n / SP_LANES;
+  const ptrdiff_t step = SP_LANES * (p.b_trans ? p.ldb : 1);
+  const ptrdiff_t size = (ptrdiff_t)p.k * SP_LANES;
+  for (int j = j0; j < (int)sp_imin(j1, full); ++j)
+    sp_gemm_pack_vector_f32(p, b + j * step, SP_LANES, to + (j - j0) * size);
+  if (p.n % SP_LANES > 0 && j1 > full)
+    sp_gemm_pack_vector_f32(p, b + full * step, p.n % SP_LANES, to + (full - j0) * size);
 }
 
 /* sp_gemm_f32 for B known only at run time (b_packed = 0): packs the columns of the task into
