@@ -1,0 +1,221 @@
+"""The node tests that come with the onnx package, as cases for an ahead-of-time compiler.
+
+ONNX feeds everything at run time; here the operands that determine shapes have to be known when the
+model is compiled, so each case says which of its inputs are bound as constants.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+from sparrow.importers.onnx.call import ELEM
+from sparrow.tensor import BF16, Array, DType
+
+# Operands that decide the shape of an output, or that the compiler turns into attributes.
+SHAPE_OPERANDS: dict[str, Sequence[int]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumProd": (1,),
+    "CumSum": (1,),
+    "DFT": (1, 2),
+    "Dropout": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "If": (0,),
+    "Loop": (0, 1),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "NonMaxSuppression": (2,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "Range": (0, 1, 2),
+    "ReduceL1": (1,),
+    "ReduceL2": (1,),
+    "ReduceLogSum": (1,),
+    "ReduceLogSumExp": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceMin": (1,),
+    "ReduceProd": (1,),
+    "ReduceSum": (1,),
+    "ReduceSumSquare": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "Squeeze": (1,),
+    "STFT": (1, 3),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+# What these return depends on the shape of their operand alone.
+_SHAPE_ONLY = ("Shape", "Size")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One node test.
+
+    Attributes:
+        name: Name in the onnx package.
+        model: The model, usually of one node.
+        inputs: Arrays in storage dtypes by input name; absent optional inputs are left out.
+        outputs: Expected arrays in order.
+        constants: Names of inputs to bind when importing.
+        foreign: Why no tensor of ours can hold the inputs or outputs, or ``""``.
+        rtol: Relative tolerance of floats.
+        atol: Absolute tolerance of floats.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    inputs: dict[str, Array]
+    outputs: tuple[Array, ...]
+    constants: frozenset[str]
+    foreign: str
+    rtol: float
+    atol: float
+
+
+def value_dtype(v: onnx.ValueInfoProto) -> DType | None:
+    """DType of a graph input or output, None where we have none."""
+    if v.type.WhichOneof("value") != "tensor_type":
+        return None
+    return ELEM.get(v.type.tensor_type.elem_type)
+
+
+def _foreign(model: onnx.ModelProto) -> str:
+    for v in (*model.graph.input, *model.graph.output):
+        kind = v.type.WhichOneof("value")
+        if kind != "tensor_type":
+            return f"{kind.removesuffix('_type')} values"
+        if v.type.tensor_type.elem_type not in ELEM:
+            name = TensorProto.DataType.Name(v.type.tensor_type.elem_type)
+            family = "float8" if name.startswith("FLOAT8") else name.lower()
+            return f"element type {family}"
+    return ""
+
+
+def _array(value: Any, dtype: DType) -> Array:
+    if isinstance(value, TensorProto):
+        value = numpy_helper.to_array(value)
+    return np.ascontiguousarray(np.asarray(value).astype(dtype.numpy)).reshape(np.shape(value))
+
+
+def _bound(graph: onnx.GraphProto) -> frozenset[str]:
+    """Graph inputs that shape-determining operands are computed from."""
+    made = {y: n for n in graph.node for y in n.output}
+    todo = [
+        n.input[i]
+        for n in graph.node
+        for i in SHAPE_OPERANDS.get(n.op_type, ())
+        if i < len(n.input)
+    ]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if not name or name in seen:
+            continue
+        seen.add(name)
+        node = made.get(name)
+        if node is not None and node.op_type not in _SHAPE_ONLY:
+            todo.extend(node.input)
+    return frozenset(i.name for i in graph.input if i.name in seen)
+
+
+def _case(test: Any) -> Case:
+    (data,) = test.data_sets
+    model: onnx.ModelProto = test.model
+    foreign = _foreign(model)
+    inputs: dict[str, Array] = {}
+    outputs: tuple[Array, ...] = ()
+    if not foreign:
+        for v, value in zip(model.graph.input, data[0], strict=False):
+            dtype = value_dtype(v)
+            if value is not None and dtype is not None:
+                inputs[v.name] = _array(value, dtype)
+        found = [(value_dtype(v), a) for v, a in zip(model.graph.output, data[1], strict=True)]
+        outputs = tuple(_array(a, d) for d, a in found if d is not None)
+    bound = _bound(model.graph)
+    return Case(test.name, model, inputs, outputs, bound, foreign, test.rtol, test.atol)
+
+
+@cache
+def load_cases() -> tuple[Case, ...]:
+    """All node tests; the package computes their data at every load, so once per process."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return tuple(_case(t) for t in load_model_tests(kind="node"))
+
+
+def onnxruntime_boundary(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with casts at inputs and outputs whose dtype NumPy does not have.
+
+    They are fed and returned in the storage dtype of `DType`: bfloat16 as float32, int4 as int8.
+    """
+
+    def plain(v: onnx.ValueInfoProto) -> int | None:
+        dtype = value_dtype(v)
+        if dtype == BF16:
+            return int(TensorProto.FLOAT)
+        if dtype is None or dtype.bits >= 8:
+            return None
+        return int(TensorProto.INT8 if dtype.kind == "int" else TensorProto.UINT8)
+
+    before: list[onnx.NodeProto] = []
+    after: list[onnx.NodeProto] = []
+    inner = {
+        v.name: f"{v.name}:inner" for v in (*model.graph.input, *model.graph.output) if plain(v)
+    }
+
+    def renamed(names: Sequence[str]) -> Iterator[str]:
+        return (inner.get(n, n) for n in names)
+
+    nodes = []
+    for n in model.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(n)
+        copy.ClearField("input")
+        copy.ClearField("output")
+        copy.input.extend(renamed(n.input))
+        copy.output.extend(renamed(n.output))
+        nodes.append(copy)
+    ends: tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]] = ([], [])
+    for values, found in ((model.graph.input, ends[0]), (model.graph.output, ends[1])):
+        for v in values:
+            code = plain(v)
+            if code is None:
+                found.append(v)
+                continue
+            shape = [d.dim_value for d in v.type.tensor_type.shape.dim]
+            found.append(helper.make_tensor_value_info(v.name, code, shape))
+            if values is model.graph.input:
+                to = v.type.tensor_type.elem_type
+                before.append(helper.make_node("Cast", [v.name], [inner[v.name]], to=to))
+            else:
+                after.append(helper.make_node("Cast", [inner[v.name]], [v.name], to=code))
+    graph = helper.make_graph(
+        [*before, *nodes, *after], model.graph.name, *ends, model.graph.initializer
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -1,0 +1,107 @@
+"""Every ONNX node test is imported, interpreted and run by ONNX Runtime, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OrtLacksIt
+
+from conformance.onnx_cases import Case, load_cases, onnxruntime_boundary
+from conformance.refused import REFUSED
+from sparrow.errors import SparrowError
+from sparrow.export import to_onnx
+from sparrow.graph import Graph
+from sparrow.importers.onnx import import_onnx
+from sparrow.reference import evaluate
+from sparrow.tensor import Array
+
+Record = Callable[[str, object], None]
+CASES = {c.name: c for c in load_cases()}
+
+
+def refusal(case: Case) -> str:
+    """Why a case is expected to be refused, ``""`` when it must work."""
+    if case.foreign:
+        return case.foreign
+    for reason, patterns in REFUSED.items():
+        if any(fnmatchcase(case.name, p) for p in patterns):
+            return reason
+    return ""
+
+
+def load(case: Case) -> Graph:
+    shapes = {k: v.shape for k, v in case.inputs.items()}
+    constants = {k: v for k, v in case.inputs.items() if k in case.constants}
+    return import_onnx(case.model, shapes, constants=constants).graph
+
+
+def cut(g: Graph, name: str, values: Mapping[str, Array]) -> Array:
+    """An output without its padding."""
+    y = values[name]
+    for n in g.lengths:
+        if n.output == name:
+            y = np.take(y, np.arange(int(values[n.count])), n.axis)
+    return y
+
+
+def compare(got: Array, want: Array, case: Case, what: str) -> None:
+    assert got.dtype == want.dtype and got.shape == want.shape, (
+        f"{what}: {got.dtype}{got.shape}, expected {want.dtype}{want.shape}"
+    )
+    if got.dtype.kind == "f":
+        rtol = max(case.rtol, 2**-10 if got.dtype == np.float16 else 0.0)
+        np.testing.assert_allclose(got, want, rtol, case.atol, err_msg=what)
+    else:
+        np.testing.assert_array_equal(got, want, err_msg=what)
+
+
+def run_onnxruntime(g: Graph, feeds: Mapping[str, Array]) -> list[Array] | None:
+    """Outputs of the exported graph, None when ONNX Runtime lacks an operator for these types."""
+    model = onnxruntime_boundary(to_onnx(g))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    # constant folding would hide which kernels exist, fusions would change rounding
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    except OrtLacksIt:
+        return None
+    return [np.asarray(y) for y in session.run(None, dict(feeds))]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_node(name: str, record_property: Record) -> None:
+    case = CASES[name]
+    reason = refusal(case)
+    if reason:
+        with pytest.raises(SparrowError):
+            load(case)
+        record_property("node", f"refused: {reason}")
+        return
+    g = load(case)
+    feeds = {k: v for k, v in case.inputs.items() if k in g.inputs}
+    values = evaluate(g, feeds)
+    for out, want in zip(g.outputs, case.outputs, strict=True):
+        compare(cut(g, out, values), want, case, f"{out}, reference")
+    found = run_onnxruntime(g, feeds)
+    if found is None:
+        record_property("node", "passed, not in ONNX Runtime")
+        return
+    for out, y in zip(g.outputs, found, strict=True):
+        compare(y, values[out], case, f"{out}, ONNX Runtime")
+    record_property("node", "passed")
+
+
+def test_every_refusal_is_needed() -> None:
+    idle = [
+        p
+        for patterns in REFUSED.values()
+        for p in patterns
+        if not any(fnmatchcase(name, p) for name in CASES)
+    ]
+    assert not idle
