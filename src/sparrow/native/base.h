@@ -14,30 +14,35 @@
 #endif
 
 /* SP_INLINE   a function that is always inlined, and no warning when it is not used.
+ * SP_OUTLINE  a file-local function that is never inlined: rare slow paths.
  * SP_CONST    a file-local constant table, likewise.
  * SP_UNROLL   the next loop is fully unrolled; its trip count must be a literal after inlining
  *             (clang reports a loop that is not). gcc peels up to 64 iterations: 64 is the limit.
  * SP_RESTRICT the pointer aliases nothing else.  SP_ALIGN(n) aligns an object to n bytes. */
 #if defined(__clang__)
 #define SP_INLINE static inline __attribute__((always_inline, unused))
+#define SP_OUTLINE static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("clang loop unroll(full)")
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __attribute__((aligned(n)))
 #elif defined(__GNUC__)
 #define SP_INLINE static inline __attribute__((always_inline, unused))
+#define SP_OUTLINE static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("GCC unroll 64")
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __attribute__((aligned(n)))
 #elif defined(_MSC_VER)
 #define SP_INLINE static __forceinline
+#define SP_OUTLINE static __declspec(noinline)
 #define SP_CONST static const
 #define SP_UNROLL
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __declspec(align(n))
 #else
 #define SP_INLINE static inline
+#define SP_OUTLINE static
 #define SP_CONST static const
 #define SP_UNROLL
 #define SP_RESTRICT
