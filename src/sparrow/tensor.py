@@ -193,6 +193,15 @@ class TensorType:
         return f"{self.dtype}[{'x'.join(map(str, self.shape))}]{self.axes}{q}"
 
 
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a dense row-major tensor, in elements."""
+    strides, step = [], 1
+    for d in reversed(shape):
+        strides.append(step)
+        step *= max(d, 1)
+    return tuple(strides[::-1])
+
+
 def type_of(array: Array) -> TensorType:
     """Type of a plain NumPy array."""
     return TensorType(array.shape, dtype_of(array))

@@ -1,0 +1,13 @@
+"""The kernel table: what can compute a node, in order of preference where costs are equal."""
+
+from __future__ import annotations
+
+from sparrow.kernels import conv, loop, matmul, softmax
+from sparrow.kernels.case import Kernel
+
+KERNELS: tuple[Kernel, ...] = (
+    *loop.ROWS,
+    *conv.ROWS,
+    *matmul.ROWS,
+    *softmax.ROWS,
+)

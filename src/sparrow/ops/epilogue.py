@@ -49,3 +49,31 @@ def export_epilogue(
         shapes = (site.out_types[0].shape, *(t.shape for t in site.in_types[first:] if t))
         y = w.expr(epilogue, (y, *site.inputs[first:]), shapes)
     w.node("Identity", [y], [site.outputs[0]])
+
+
+def rows_and_columns(
+    shape: tuple[int, ...], operand: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """How a broadcast operand moves with the row and the column of an output.
+
+    Args:
+        shape: Output shape; its last axis is the column, all others together are the row.
+        operand: Shape of the operand, broadcasting to ``shape``.
+        strides: Strides of the operand in elements.
+
+    Returns:
+        (row stride, column stride), or None when rows are not equally spaced.
+    """
+    lead = len(shape) - len(operand)
+    walk = [0] * lead + [0 if d == 1 else s for d, s in zip(operand, strides, strict=True)]
+    row: int | None = None
+    span = 1
+    for d, s in zip(shape[-2::-1], walk[-2::-1], strict=True):
+        if d == 1:
+            continue
+        if row is None:
+            row = s
+        if s != row * span:
+            return None
+        span *= d
+    return row or 0, walk[-1] if shape else 0

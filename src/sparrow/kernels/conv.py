@@ -1,0 +1,168 @@
+"""Convolution rows: depthwise row kernels and implicit GEMM, channels last."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sparrow.kernels.case import (
+    Case,
+    In,
+    Invoke,
+    Kernel,
+    Lowered,
+    Out,
+    Packed,
+    Reject,
+    Tensor,
+    row_stride,
+)
+from sparrow.kernels.epilogue import epilogue_of
+from sparrow.kernels.packing_f32 import (
+    AVX2,
+    AVX512,
+    SCALAR,
+    Conv2dShape,
+    Simd,
+    Window,
+    choose_conv2d,
+    choose_depthwise,
+    pack_conv,
+    pack_depthwise,
+)
+from sparrow.ops.conv import Conv
+from sparrow.tensor import F32
+
+SIMD = {"scalar": SCALAR, "avx2": AVX2, "avx512": AVX512}
+
+
+def params_of(p: Any) -> dict[str, int]:
+    """Fields of a C parameter struct from its Python twin."""
+    return {k: v for k, v in asdict(p).items() if k not in ("tasks", "scratch_bytes")}
+
+
+def image_strides(t: Tensor) -> tuple[int, int, int, int]:
+    """(xn, xh, xw, xc) of a channels-last tensor of one or two spatial axes; one row when it has one."""
+    n, *spatial, c = t.strides
+    return (n, spatial[0] if len(spatial) == 2 else 0, spatial[-1], c)
+
+
+def window_of(
+    case: Case,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+) -> dict[str, int] | Reject:
+    """Sizes of a channels-last window layer as `Window` fields."""
+    x, y = case.x[0], case.y[0]
+    assert x is not None
+    ldy = row_stride(y)
+    if ldy is None:
+        return Reject("output pixels are not equally spaced")
+    if len(kernel) > 2:
+        return Reject(f"{len(kernel)} spatial axes")
+    if 0 in y.shape:
+        return Reject("empty output")
+    one = len(kernel) == 1
+    xn, xh, xw, _ = image_strides(x)
+
+    def two(v: tuple[int, ...], fill: int) -> tuple[int, int]:
+        return (fill, v[0]) if one else (v[0], v[1])
+
+    ih, iw = two(x.shape[1:-1], 1)
+    oh, ow = two(y.shape[1:-1], 1)
+    kh, kw = two(kernel, 1)
+    sh, sw = two(strides, 1)
+    dh, dw = two(dilations, 1)
+    pt, pl = two(tuple(p[0] for p in pads), 0)
+    return {
+        "ih": ih, "iw": iw, "oh": oh, "ow": ow, "kh": kh, "kw": kw, "xn": xn, "xh": xh, "xw": xw,
+        "ldy": ldy, "sh": sh, "sw": sw, "dh": dh, "dw": dw, "pt": pt, "pl": pl, "batch": x.shape[0],
+    }  # fmt: skip
+
+
+def _common(case: Case) -> tuple[Conv, Tensor, Tensor] | Reject:
+    op = case.op
+    assert isinstance(op, Conv)
+    x, w = case.x[0], case.x[1]
+    assert x is not None and w is not None
+    if not op.channels_last:
+        return Reject("channels are not last")
+    if x.type.dtype != F32 or w.type.dtype != F32:
+        return Reject(f"{x.type.dtype} x {w.type.dtype}")
+    if w.const is None:
+        return Reject("weights are not constant")
+    return op, x, w
+
+
+def _two_d(w: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1], 1, w.shape[2])
+
+
+def _depthwise(case: Case) -> Lowered | Reject:
+    common = _common(case)
+    if isinstance(common, Reject):
+        return common
+    op, x, w = common
+    c = x.shape[-1]
+    if op.group != c or w.shape[0] != c:
+        return Reject("not depthwise with one output per channel")
+    if x.strides[-1] != 1 and c > 1:
+        return Reject("input channels are not adjacent")
+    window = window_of(case, w.shape[2:], op.strides, op.dilations, op.pads)
+    if isinstance(window, Reject):
+        return window
+    ep = epilogue_of(case, op.epilogue, 2, 3)
+    if isinstance(ep, Reject):
+        return ep
+    simd = SIMD[case.target.isa.name]
+    assert w.const is not None
+    p = choose_depthwise(Window(**window), c, simd, threads=case.threads)
+    call = Invoke(
+        "depthwise_f32.h",
+        "sp_depthwise_f32",
+        "sp_depthwise",
+        params_of(p),
+        (In(0), Packed(0), Out(0), ep),
+    )
+    flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
+    packed = pack_depthwise(_two_d(w.const), simd.lanes)
+    return Lowered((call,), p.tasks, (packed,), cycles=flops / (case.target.isa.flops_per_cycle * 0.35))
+
+
+def _conv2d(case: Case) -> Lowered | Reject:
+    common = _common(case)
+    if isinstance(common, Reject):
+        return common
+    op, x, w = common
+    window = window_of(case, w.shape[2:], op.strides, op.dilations, op.pads)
+    if isinstance(window, Reject):
+        return window
+    ep = epilogue_of(case, op.epilogue, 2, 3)
+    if isinstance(ep, Reject):
+        return ep
+    simd = SIMD[case.target.isa.name]
+    assert w.const is not None
+    shape = Conv2dShape(
+        **window, ci=x.shape[-1], co=w.shape[0], groups=op.group, xc=image_strides(x)[3]
+    )
+    p = choose_conv2d(shape, simd, threads=case.threads)
+    call = Invoke(
+        "conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), (In(0), Packed(0), Out(0), ep)
+    )
+    flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
+    # a group narrower than a vector wastes its lanes
+    each = w.shape[0] // op.group
+    waste = -(-each // simd.lanes) * simd.lanes / each
+    packed = pack_conv(_two_d(w.const), op.group, simd.lanes)
+    cycles = flops * waste / (case.target.isa.flops_per_cycle * 0.7)
+    return Lowered((call,), p.tasks, (packed,), cycles=cycles)
+
+
+ROWS = (
+    Kernel("depthwise_f32", Conv, _depthwise),
+    Kernel("conv2d_f32", Conv, _conv2d),
+)

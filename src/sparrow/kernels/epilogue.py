@@ -1,0 +1,49 @@
+"""The epilogue argument of convolution-like rows: bias, then the op's expression."""
+
+from __future__ import annotations
+
+from sparrow import lane
+from sparrow.emit.lane_c import vectorizable
+from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
+from sparrow.ops.epilogue import rows_and_columns
+from sparrow.tensor import F32
+
+
+def epilogue_of(
+    case: Case, expr: lane.Expr | None, bias: int, first: int, row: int = 0
+) -> Epilogue | Reject:
+    """Epilogue of a row over inputs of ``case``.
+
+    Args:
+        case: The node.
+        expr: Its epilogue over the sum (operand 0) and the inputs from ``first`` on.
+        bias: Index of the optional bias input, one value per column.
+        first: Index of the first extra operand.
+        row: Output row the call starts at; operands that move with rows are offset to it.
+    """
+    y = case.y[0]
+    total: lane.Expr = lane.Arg(0, F32)
+    extras: list[Extra] = []
+    if bias < len(case.x) and case.x[bias] is not None:
+        b = case.x[bias]
+        assert b is not None
+        extras.append(Extra(In(bias), b.type, 0, b.strides[0]))
+        total = lane.call("add", total, lane.Arg(1, F32))
+    if expr is not None:
+        operands: list[lane.Expr] = [total]
+        for i in range(first, len(case.x)):
+            t = case.x[i]
+            assert t is not None
+            moves = rows_and_columns(y.shape, t.shape, t.strides)
+            if moves is None:
+                return Reject(f"epilogue operand {i} has unequal row distances")
+            extras.append(Extra(In(i, row * moves[0]), t.type, *moves))
+            operands.append(lane.Arg(len(extras), t.type.dtype))
+        total = lane.substitute(expr, operands)
+    if extras and not vectorizable(total):
+        return Reject("the epilogue has no float32 vector form")
+    if isinstance(total, lane.Arg):
+        return Epilogue(None)
+    if not vectorizable(total):
+        return Reject("the epilogue has no float32 vector form")
+    return Epilogue(total, tuple(extras))

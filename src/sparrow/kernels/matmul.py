@@ -1,0 +1,132 @@
+"""Matrix product rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sparrow.kernels.case import (
+    Argument,
+    Case,
+    Epilogue,
+    In,
+    Invoke,
+    Kernel,
+    Lowered,
+    Out,
+    Packed,
+    Reject,
+    Scratch,
+    Tensor,
+)
+from sparrow.kernels.conv import SIMD, params_of
+from sparrow.kernels.epilogue import epilogue_of
+from sparrow.kernels.loop import broadcast_strides, collapse
+from sparrow.kernels.packing_f32 import choose_gemm, pack_gemm_b
+from sparrow.ops.matmul import MatMul
+from sparrow.tensor import F32
+
+MAX_CALLS = 256
+
+
+def _matrix(t: Tensor, trans: bool) -> tuple[int, bool] | None:
+    """Distance of stored rows and whether they are transposed, if one of the two axes is dense."""
+    r, c = t.strides[-2:]
+    rows, cols = t.shape[-2:]
+    if c == 1 or cols == 1:
+        return (r if rows > 1 else max(cols, 1)), trans
+    if r == 1 or rows == 1:
+        return c, not trans
+    return None
+
+
+def _gemm(case: Case) -> Lowered | Reject:
+    op = case.op
+    assert isinstance(op, MatMul)
+    a, b, y = case.x[0], case.x[1], case.y[0]
+    assert a is not None and b is not None
+    if a.type.dtype != F32:
+        return Reject(f"{a.type.dtype}")
+    if 0 in y.shape or 0 in a.shape:
+        return Reject("empty operands")
+    simd = SIMD[case.target.isa.name]
+    m, n = y.shape[-2:]
+    k = a.shape[-2] if op.trans_a else a.shape[-1]
+    left, out = _matrix(a, op.trans_a), _matrix(y, False)
+    if left is None or out is None or (out[1] and min(m, n) > 1):
+        return Reject("rows of an operand are not dense")
+    (lda, a_trans), ldc = left, out[0]
+    if y.strides[-1] != 1 and n > 1:
+        return Reject("output columns are not adjacent")
+    batch_shape = y.shape[:-2]
+    walks = [broadcast_strides(Tensor(t.type, t.strides), (*batch_shape, *t.shape[-2:]))[:-2] for t in (a, b, y)]
+    dims, (wa, wb, wy) = collapse(batch_shape, walks)
+    packed: tuple[np.ndarray, ...] = ()  # type: ignore[type-arg]
+    if b.const is not None and all(w == 0 for w in wb):
+        value = b.const.reshape(b.shape[-2:])
+        packed = (pack_gemm_b(value.T if op.trans_b else value, simd.lanes),)
+        form, ldb = "packed", 0
+        # rows of all matrices form one when they follow each other
+        if not a_trans and len(dims) == 1 and wa[0] == m * lda and wy[0] == m * ldc:
+            m, dims, wa, wb, wy = m * dims[0], (), (), (), ()
+    else:
+        right = _matrix(b, op.trans_b)
+        if right is None:
+            return Reject("rows of b are not dense")
+        ldb, b_trans = right
+        form = "trans" if b_trans else "plain"
+    flops = 2 * y.type.size * k
+    cycles = flops / (case.target.isa.flops_per_cycle * (0.7 if form == "packed" else 0.5))
+    single = len(dims) <= 1
+    p = choose_gemm(
+        m,
+        n,
+        k,
+        simd,
+        threads=case.threads,
+        batch=dims[0] if dims and single else 1,
+        b=form,
+        a_trans=a_trans,
+        lda=lda,
+        ldb=ldb or None,
+        ldc=ldc,
+        sa=wa[0] if dims and single else 0,
+        sb=wb[0] if dims and single else 0,
+        sc=wy[0] if dims and single else 0,
+    )
+    packs = p.scratch_bytes > 0
+    function = "sp_gemm_pack_f32" if packs else "sp_gemm_f32"
+
+    def invoke(oa: int, ob: int, oy: int, ep: Epilogue, repeat: int = 1) -> Invoke:
+        args: list[Argument] = [In(0, oa), Packed(0) if packed else In(1, ob), Out(0, oy)]
+        if packs:
+            args.append(Scratch("float", p.scratch_bytes))
+        return Invoke("gemm_f32.h", function, "sp_gemm", params_of(p), (*args, ep), repeat)
+
+    if single:
+        ep = epilogue_of(case, op.epilogue, 2, 3)
+        if isinstance(ep, Reject):
+            return ep
+        if case.threads == 1:
+            # one after the other in the same scratch, which then stays in cache
+            return Lowered((invoke(0, 0, 0, ep, p.tasks),), 1, packed, p.scratch_bytes, cycles)
+        scratch = p.scratch_bytes * p.tasks
+        return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles)
+    calls: list[Invoke] = []
+    count = int(np.prod(dims))
+    if count > MAX_CALLS:
+        return Reject(f"{count} matrices at unequal distances")
+    p = replace(p, task_m=-(-m // p.mr) * p.mr, task_n=-(-n // simd.lanes), tasks=1)
+    if packs:
+        p = replace(p, scratch_bytes=4 * -(-n // simd.lanes) * simd.lanes * k)
+    for i, index in enumerate(np.ndindex(*dims)):
+        ep = epilogue_of(case, op.epilogue, 2, 3, row=i * m)
+        if isinstance(ep, Reject):
+            return ep
+        at = [sum(j * s for j, s in zip(index, w, strict=True)) for w in (wa, wb, wy)]
+        calls.append(invoke(at[0], at[1], at[2], ep))
+    return Lowered(tuple(calls), len(calls), packed, p.scratch_bytes * len(calls), cycles)
+
+
+ROWS = (Kernel("gemm_f32", MatMul, _gemm),)

@@ -1,0 +1,34 @@
+"""Softmax rows."""
+
+from __future__ import annotations
+
+import math
+
+from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject
+from sparrow.ops.softmax import Softmax
+from sparrow.tensor import F32
+
+TASK_ELEMENTS = 1 << 14
+
+
+def _softmax(case: Case) -> Lowered | Reject:
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Softmax) and x is not None
+    if x.type.dtype != F32:
+        return Reject(f"{x.type.dtype}")
+    if not (x.contiguous and y.contiguous):
+        return Reject("operands are not dense")
+    if x.type.size == 0:
+        return Lowered(())
+    outer, n = math.prod(x.shape[: op.axis]), x.shape[op.axis]
+    inner = math.prod(x.shape[op.axis + 1 :])
+    tasks = min(outer, 16, max(1, x.type.size // TASK_ELEMENTS)) if case.threads > 1 else 1
+    rows = -(-outer // tasks)
+    params = {"outer": outer, "n": n, "inner": inner, "log": int(op.log), "task_rows": rows}
+    call = Invoke("softmax_f32.h", "sp_softmax_f32", "sp_softmax", params, (In(0), Out(0)))
+    lanes = case.target.isa.lanes
+    width = lanes if inner > 1 else min(lanes, n)
+    return Lowered((call,), -(-outer // rows), cycles=20 * x.type.size / width)
+
+
+ROWS = (Kernel("softmax_f32", Softmax, _softmax, inplace=(0,)),)
