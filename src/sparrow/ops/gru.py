@@ -34,9 +34,10 @@ class GRU(Op):
         r = f(x Wr' + h Rr' + br)              n = g(x Wh' + (r h) Rh' + bh)
         with ``reset_after``                   n = g(x Wh' + r (h Rh' + rb) + bh)
 
-    Inputs: x [T, B, I], w [3H, I], r [3H, H], b [3H] (the ONNX biases that are only ever added, summed),
-    lens int32 [B], h0 [B, H], rb [H] (only with ``reset_after``). All but x and r are optional; without w,
-    x is [T, B, 3H]: the projection x w' + b computed before (one matrix product for all steps).
+    Inputs: x [T, B, I], w [3H, I], r [3H, H], b [3H] (sum of the ONNX biases that are only added),
+    lens int32 [B], h0 [B, H], rb [H] (only with ``reset_after``). All but x and r are optional;
+    without w, x is [T, B, 3H]: the projection x w' + b computed before (one matrix product for
+    all steps).
     float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h [B, H].
 
     Attributes:

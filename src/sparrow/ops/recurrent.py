@@ -42,7 +42,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An activation of a recurrent op: a name of `ACTIVATIONS`, and alpha and beta where it takes them."""
+    """A name of `ACTIVATIONS`, and alpha and beta where it takes them."""
 
     name: str
     alpha: float = 0.0
@@ -83,7 +83,7 @@ SIGMOID, TANH = Activation("Sigmoid"), Activation("Tanh")
 
 
 def clipped(x: Array, clip: float) -> Array:
-    """x limited to [-clip, clip]; 0 is no limit."""
+    """Values limited to [-clip, clip]; 0 is no limit."""
     return np.clip(x, -clip, clip) if clip else x
 
 
@@ -143,9 +143,9 @@ def scan(
     Args:
         step: (gate inputs [B, .], *states) -> new states; the first state is the output.
         gates: Gate inputs [T, B, .].
-        lens: Steps of each sequence, clamped to [0, T]; None for T. The rest of the output is zero, the
-            final states are those after the last step; without any step they are zero (ONNX is silent,
-            ONNX Runtime does so).
+        lens: Steps of each sequence, clamped to [0, T]; None for T. The rest of the output is
+            zero, the final states are those after the last step; without any step they are zero
+            (ONNX is silent, ONNX Runtime does so).
         reverse: Walk each sequence from its last step to its first.
         states: Initial states [B, H].
 
@@ -196,7 +196,7 @@ def export_recurrent(
         reverse: Direction.
         sequence: Whether site.outputs starts with y.
         clip: ONNX clip, 0 for none.
-        states: ONNX inputs 5.. (initial states, peepholes), ``""`` where absent, with their ONNX rank.
+        states: ONNX inputs 5.. (initial states, peepholes) of this direction, ``""`` where absent.
         attrs: Further attributes.
     """
     r_type, x_type = site.in_types[2], site.in_types[0]

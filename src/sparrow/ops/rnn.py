@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class RNN(Op):
     """(y, y_h) of a plain recurrent layer in one direction: h' = f(x w' + h r' + b). ONNX RNN-14.
 
-    Inputs: x [T, B, I], w [H, I], r [H, H], b [H] (sum of both ONNX biases), lens int32 [B], h0 [B, H].
-    All but x and r are optional; without w, x is [T, B, H]: the projection x w' + b computed
-    before. float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h [B, H].
+    Inputs: x [T, B, I], w [H, I], r [H, H], b [H] (sum of both ONNX biases), lens int32 [B],
+    h0 [B, H]. All but x and r are optional; without w, x is [T, B, H]: the projection x w' + b
+    computed before. float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h [B, H].
 
     Attributes:
         reverse: Walk each sequence backwards.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sparrow.importers.onnx.call import Decoder
 from sparrow.importers.onnx.decode import (
+    attention,
     elementwise,
     indexing,
     linear,
@@ -15,6 +16,7 @@ from sparrow.importers.onnx.decode import (
 )
 
 DECODERS: Mapping[str, Decoder] = {
+    **attention.DECODERS,
     **elementwise.DECODERS,
     **indexing.DECODERS,
     **linear.DECODERS,

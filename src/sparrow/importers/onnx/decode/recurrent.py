@@ -89,7 +89,7 @@ class _Layer:
 
 
 def _activations(n: Call, count: int, defaults: Sequence[Activation]) -> list[Activation]:
-    """All activations of the node, direction by direction; alpha and beta are dealt out in order."""
+    """Activations of the node, direction by direction; alpha and beta are dealt out in order."""
     names = n.attr("activations")
     if names is None:
         return list(defaults) * (count // len(defaults))

@@ -1,0 +1,145 @@
+"""Scaled dot-product attention with a mask, causality, soft cap and grouped heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparrow.errors import InvalidGraph
+from sparrow.graph import Op, Types
+from sparrow.ops.lane import broadcast_shape
+from sparrow.tensor import F32, F64, Array, TensorType
+
+if TYPE_CHECKING:
+    from sparrow.export import Site, Writer
+
+HEADS_SECOND = (0, 2, 1, 3)
+
+
+def _rows_inside(shape: tuple[int, ...], interleaved: bool) -> tuple[int, ...]:
+    """Shape as [B, heads, rows, D]; the swap is its own inverse."""
+    return (shape[0], shape[2], shape[1], shape[3]) if interleaved else shape
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Op):
+    """y = softmax(cap(scale * q k') + mask) v for every head. ONNX Attention-24.
+
+    Inputs: q [B, H, S, D], k [B, G, T, D], v [B, G, T, E], H a multiple of G: query head h reads
+    key head h // (H / G); mask optional, of the dtype of q and broadcast to [B, H, S, T]. float32
+    or float64. Output y [B, H, S, E]. cap(s) = softcap * tanh(s / softcap). A row that may see
+    no key (mask -inf everywhere) is zero.
+
+    Attributes:
+        scale: Factor of the scores.
+        softcap: Bound of the scores, 0 for none.
+        causal: Row i sees the keys j <= i + ``offset`` only.
+        offset: Keys before the first row, with ``causal``; may be negative.
+        interleaved: For q, k, v and y, whether it is stored [B, rows, heads, D], as projections
+            write it.
+    """
+
+    scale: float
+    softcap: float = 0.0
+    causal: bool = False
+    offset: int = 0
+    interleaved: tuple[bool, bool, bool, bool] = (False, False, False, False)
+
+    def infer(
+        self, q: TensorType, k: TensorType, v: TensorType, mask: TensorType | None = None
+    ) -> tuple[TensorType, ...]:
+        if not q.rank == k.rank == v.rank == 4:
+            raise InvalidGraph(f"attention over {q}, {k}, {v}, expected rank 4")
+        b, h, s, d = _rows_inside(q.shape, self.interleaved[0])
+        bk, g, t, dk = _rows_inside(k.shape, self.interleaved[1])
+        bv, gv, tv, e = _rows_inside(v.shape, self.interleaved[2])
+        if (bk, dk) != (b, d) or (bv, gv, tv) != (b, g, t) or (g == 0 or h % g):
+            raise InvalidGraph(f"keys {k} and values {v} do not fit queries {q}")
+        if q.dtype not in (F32, F64) or k.dtype != q.dtype or v.dtype != q.dtype:
+            raise InvalidGraph(f"attention over {q.dtype}, {k.dtype}, {v.dtype}")
+        if mask is not None:
+            full = (b, h, s, t)
+            if mask.dtype != q.dtype or broadcast_shape(mask.shape, full) != full:
+                raise InvalidGraph(f"mask {mask} does not fit scores {full}")
+        shape = _rows_inside((b, h, s, e), self.interleaved[3])
+        return (TensorType(shape, q.dtype),)
+
+    def visible(self, rows: int, keys: int) -> Array:
+        """Which keys each row sees by causality: bool [rows, keys]."""
+        return np.tri(rows, keys, self.offset, dtype=np.bool_)
+
+    def eval(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, ...]:
+        q, k, v = (
+            x.transpose(HEADS_SECOND) if swap else x
+            for x, swap in zip((q, k, v), self.interleaved[:3], strict=True)
+        )
+        group = q.shape[1] // k.shape[1]
+        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+        scores = (q * q.dtype.type(self.scale)) @ np.swapaxes(k, -1, -2)
+        if self.softcap:
+            scores = np.tanh(scores / self.softcap) * self.softcap
+        if mask is not None:
+            scores = scores + mask
+        if self.causal:
+            scores = np.where(self.visible(*scores.shape[-2:]), scores, -np.inf)
+        top = scores.max(-1, keepdims=True, initial=-np.inf)
+        e = np.exp(scores - np.where(np.isneginf(top), 0, top))
+        total = e.sum(-1, keepdims=True)
+        y = (e / np.where(total == 0, 1, total)).astype(q.dtype) @ v
+        if self.interleaved[3]:
+            y = np.ascontiguousarray(y.transpose(HEADS_SECOND))
+        return (y,)
+
+    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+        q, k = x[0], x[1]
+        assert q is not None and k is not None
+        b, h, s, d = _rows_inside(q.shape, self.interleaved[0])
+        keys = _rows_inside(k.shape, self.interleaved[1])[2]
+        e = y[0].shape[3]
+        return b * h * s * keys * (2 * d + 2 * e + 5)
+
+    def export(self, w: Writer, site: Site) -> None:
+        q, k, v = (
+            w.node("Transpose", [x], perm=list(HEADS_SECOND)) if swap else x
+            for x, swap in zip(site.inputs[:3], self.interleaved[:3], strict=True)
+        )
+        q_type, k_type = site.in_types[0], site.in_types[1]
+        assert q_type is not None and k_type is not None
+        b, h, s, d = _rows_inside(q_type.shape, self.interleaved[0])
+        g, t = _rows_inside(k_type.shape, self.interleaved[1])[1:3]
+        e = site.out_types[0].shape[3]
+        dtype = q_type.dtype
+        if g != h:
+            k, v = (_repeated(w, x, (b, g, h // g, t, n)) for x, n in ((k, d), (v, e)))
+        q = w.node("Mul", [q, w.scalar(self.scale, dtype)])
+        scores = w.node("MatMul", [q, w.node("Transpose", [k], perm=[0, 1, 3, 2])])
+        if self.softcap:
+            cap = w.scalar(self.softcap, dtype)
+            scores = w.node("Mul", [w.node("Tanh", [w.node("Div", [scores, cap])]), cap])
+        masked = len(site.inputs) > 3 and bool(site.inputs[3])
+        if masked:
+            scores = w.node("Add", [scores, site.inputs[3]])
+        if self.causal:
+            seen = w.const(self.visible(s, t))
+            scores = w.node("Where", [seen, scores, w.scalar(-np.inf, dtype)])
+        p = w.node("Softmax", [scores], axis=-1)
+        if masked or (self.causal and self.offset < 0):
+            # ONNX Softmax of nothing but -inf is NaN
+            top = w.node("ReduceMax", [scores, w.const(np.array([-1], np.int64))], keepdims=1)
+            blind = w.node("Equal", [top, w.scalar(-np.inf, dtype)])
+            p = w.node("Where", [blind, w.scalar(0, dtype), p])
+        y = w.node("MatMul", [p, v])
+        if self.interleaved[3]:
+            w.node("Transpose", [y], [site.outputs[0]], perm=list(HEADS_SECOND))
+        else:
+            w.node("Identity", [y], [site.outputs[0]])
+
+
+def _repeated(w: Writer, x: str, shape: tuple[int, int, int, int, int]) -> str:
+    """[B, G, T, D] with every head ``repeats`` times in a row; shape is (B, G, repeats, T, D)."""
+    b, g, repeats, t, d = shape
+    x = w.node("Unsqueeze", [x, w.const(np.array([2], np.int64))])
+    x = w.node("Expand", [x, w.const(np.array(shape, np.int64))])
+    return w.node("Reshape", [x, w.const(np.array([b, g * repeats, t, d], np.int64))])
