@@ -130,6 +130,29 @@ def attention(name: str, m: int, k: int, n: int, heads: int, trans: bool, cpu: p
     return Layer(name, 2 * m * n * k * heads, params, a, b, heads * m * n, node, feeds)
 
 
+def pool(name: str, size: int, c: int, k: int, stride: int) -> Layer:
+    """A maximum over k x k, with pads as ResNet has them for k = 3."""
+    o = (size + 2 - k) // stride + 1
+    x = rnd(1, c, size, size)
+    window = pf.Window(
+        ih=size, iw=size, oh=o, ow=o, kh=k, kw=k, xn=0, xh=size * c, xw=c, ldy=c, sh=stride,
+        sw=stride, pt=1, pl=1,
+    )  # fmt: skip
+    node = model("MaxPool", {"x": x}, {}, kernel_shape=[k] * 2, strides=[stride] * 2, pads=[1] * 4)
+    data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    params = pf.choose_pool2d(window, c)
+    return Layer(name, o * o * c * k * k, params, data, x, o * o * c, node, {"x": x})
+
+
+def mean(name: str, size: int, c: int, cpu: pf.Simd) -> Layer:
+    """Global average pooling."""
+    x = rnd(1, c, size, size)
+    data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    params = pf.choose_mean2d(size, size, c, cpu)
+    node = model("GlobalAveragePool", {"x": x}, {})
+    return Layer(name, size * size * c, params, data, x, c, node, {"x": x})
+
+
 def layers(cpu: pf.Simd) -> list[Layer]:
     return [
         conv("resnet 7x7/2 3-64", 224, 3, 64, 7, cpu, 2, nchw=True),
@@ -177,6 +200,11 @@ def layers(cpu: pf.Simd) -> list[Layer]:
         conv("squeeze 13 3x3 64-256", 13, 64, 256, 3, cpu),
         conv("squeeze 13 1x1 512-1000", 13, 512, 1000, 1, cpu),
         conv("groups 14 3x3 256 g32", 14, 256, 256, 3, cpu, 1, 32),
+        pool("maxpool 112 3x3/2 64", 112, 64, 3, 2),
+        pool("maxpool 55 3x3/2 128", 55, 128, 3, 2),
+        mean("mean 7 2048", 7, 2048, cpu),
+        mean("mean 13 1000", 13, 1000, cpu),
+        gemm("gemm 1024x1024x1024", 1024, 1024, 1024, cpu),
         gemm("bert 128x256x256", 128, 256, 256, cpu),
         gemm("bert 128x256x1024", 128, 256, 1024, cpu),
         gemm("bert 128x1024x256", 128, 1024, 256, cpu),
@@ -197,6 +225,9 @@ def call(p: pf.Params) -> str:
         if p.scratch_bytes:
             return f"sp_gemm_pack_f32({text}, a, b, y, scratch, ep, e, i)"
         return f"sp_gemm_f32({text}, a, b, y, ep, e, i)"
+    if isinstance(p, (pf.Pool2d, pf.Mean2d)):
+        kind = "pool2d" if isinstance(p, pf.Pool2d) else "mean2d"
+        return f"sp_{kind}_f32({text}, a, y, ep, e, i)"
     kind = "conv2d" if isinstance(p, pf.Conv2d) else "depthwise"
     return f"sp_{kind}_f32({text}, a, b, y, ep, e, i)"
 

@@ -424,8 +424,13 @@ def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
         for mr in range(1, min(rows, cpu.registers) + 1):
             if mr * nv + nv + 1 >= cpu.registers:  # one to spare: an exact fill spills in places
                 break
-            ku = 1
-            while ku < 8 and ku * mr * nv < 10 and 2 * ku * mr * nv + nv + 1 < cpu.registers:
+            ku = 1  # partial sums are for tiles that cannot be larger
+            while (
+                mr == rows
+                and ku < 8
+                and ku * mr * nv < 10
+                and 2 * ku * mr * nv + nv + 1 < cpu.registers
+            ):
                 ku *= 2
             yield _Tile(mr, nv, ku, 16 if mr == 1 else 0)
 

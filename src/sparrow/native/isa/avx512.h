@@ -155,10 +155,10 @@ SP_INLINE sp_f32 sp_fnma_f32(sp_f32 a, sp_f32 b, sp_f32 c) { return _mm512_fnmad
 SP_INLINE sp_f32 sp_maxq_f32(sp_f32 a, sp_f32 b) { return _mm512_max_ps(a, b); }
 SP_INLINE sp_f32 sp_minq_f32(sp_f32 a, sp_f32 b) { return _mm512_min_ps(a, b); }
 SP_INLINE sp_f32 sp_max_f32(sp_f32 a, sp_f32 b) {
-  return _mm512_mask_mov_ps(_mm512_max_ps(a, b), sp_isnan_f32(a), a);
+  return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); /* max(x, NaN) is NaN */
 }
 SP_INLINE sp_f32 sp_min_f32(sp_f32 a, sp_f32 b) {
-  return _mm512_mask_mov_ps(_mm512_min_ps(a, b), sp_isnan_f32(a), a);
+  return _mm512_mask_min_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); /* min(x, NaN) is NaN */
 }
 SP_INLINE sp_f32 sp_sqrt_f32(sp_f32 v) { return _mm512_sqrt_ps(v); }
 SP_INLINE sp_f32 sp_neg_f32(sp_f32 v) { return _mm512_xor_ps(v, sp_sign_bit()); }

@@ -33,13 +33,8 @@ SP_INLINE void sp_conv2d_tap_f32(const sp_conv2d p, const sp_tile t, sp_f32 *acc
   const int hi = p.iw - 1 + lo;
   const int i0 = lo > 0 ? (lo + p.sw - 1) / p.sw : 0;
   const int i1 = hi < 0 ? 0 : (int)sp_imin(hi / p.sw + 1, t.mr);
-  if (kx >= k0 && kx < k1 && i0 < i1) {
-    /* rolled: taps that read the same pixels would share loads, and spill them */
-    SP_ROLLED
-    for (int c = 0; c < ci; ++c)
-      sp_tile_step_f32(t, acc, i0, i1, x, c * p.xc - lo * p.xw,
-                       w + ((ptrdiff_t)kx * ci + c) * SP_LANES);
-  }
+  if (kx >= k0 && kx < k1 && i0 < i1)
+    sp_tile_mac_f32(t, acc, i0, i1, x, -lo * p.xw, w + (ptrdiff_t)kx * ci * SP_LANES, ci);
 }
 
 /* Taps [k0, k1): one copy of the loop each for the first seven. */

@@ -47,7 +47,7 @@ SP_INLINE void sp_pool2d_pixel_f32(const sp_pool2d p, int nv, const float *x, fl
       SP_UNROLL
       for (int v = 0; v < nv; ++v) {
         const sp_f32 t = sp_loadn_f32(s + v * SP_LANES, v == nv - 1 ? n : SP_LANES);
-        acc[v] = p.average ? sp_add_f32(acc[v], t) : sp_max_f32(acc[v], t);
+        acc[v] = p.average ? sp_add_f32(acc[v], t) : sp_max_f32(t, acc[v]);
       }
     }
   }

@@ -59,12 +59,15 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
 SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
                                ptrdiff_t at, const float *b, int k) {
   int c = 0;
+  /* rolled: taps that read the same pixels would share loads, and spill them */
+  SP_ROLLED
   for (; c + t.ku <= k; c += t.ku) {
     SP_UNROLL
     for (int u = 0; u < t.ku; ++u)
       sp_tile_step_f32(t, acc + u * t.mr * t.nv, i0, i1, a, at + (c + u) * t.ak,
                        b + (c + u) * t.bk);
   }
+  SP_ROLLED
   for (; c < k; ++c) sp_tile_step_f32(t, acc, i0, i1, a, at + c * t.ak, b + c * t.bk);
 }
 
