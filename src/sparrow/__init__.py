@@ -1,0 +1,30 @@
+"""Sparrow: a trained network in, one small, fast, proved artifact out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sparrow.api import Budget, Bundle, build, emit_sources, load_bundle
+    from sparrow.errors import SparrowError
+
+# The compiler pulls in onnx and scipy; importing it on first use keeps `import sparrow` fast.
+_LAZY = {
+    "Budget": "sparrow.api",
+    "Bundle": "sparrow.api",
+    "SparrowError": "sparrow.errors",
+    "build": "sparrow.api",
+    "emit_sources": "sparrow.api",
+    "load_bundle": "sparrow.api",
+}
+
+__all__ = ["Budget", "Bundle", "SparrowError", "__version__", "build", "emit_sources", "load_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sparrow' has no attribute {name!r}")

@@ -96,15 +96,11 @@ def targets() -> dict[str, Target]:
 
 
 def target(name: str) -> Target:
-    """The target of a name; ``host`` is the row of the machine this runs on.
+    """The target row of a name.
 
     Raises:
         BadInput: No such row.
     """
-    if name == "host":
-        from sparrow.device.host import host_isa
-
-        return targets()[{"avx512": "x86_64_v4", "avx2": "x86_64_v3"}.get(host_isa(), "x86_64")]
     try:
         return targets()[name]
     except KeyError:

@@ -1,0 +1,95 @@
+"""The way down in one call: models to a plan and its emitted sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+
+from sparrow.emit.c import Artifact, emit
+from sparrow.errors import BadInput
+from sparrow.graph import Graph, Module
+from sparrow.importers.onnx import Imported, import_onnx
+from sparrow.kernels import KERNELS
+from sparrow.kernels.case import Kernel
+from sparrow.passes import optimize
+from sparrow.plan import Plan, plan
+from sparrow.rewrite import Remark
+from sparrow.selection import CostTable
+from sparrow.targets import Target
+from sparrow.tensor import Array
+
+Model: TypeAlias = str | Path | onnx.ModelProto
+Shapes: TypeAlias = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to become an entry point.
+
+    Attributes:
+        model: Path or ModelProto.
+        shapes: Static shapes of dynamic inputs.
+        constants: Inputs bound to fixed values.
+        states: Model input -> output pairs carried between calls.
+    """
+
+    model: Model
+    shapes: Shapes = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """Everything between the model files and the C compiler."""
+
+    imported: tuple[Imported, ...]
+    module: Module
+    plan: Plan
+    artifact: Artifact
+    remarks: tuple[Remark, ...]
+
+
+def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, list[Remark]]:
+    """Import and optimise every entry point."""
+    if not sources:
+        raise BadInput("no model given")
+    imported: list[Imported] = []
+    graphs: list[Graph] = []
+    remarks: list[Remark] = []
+    for name, s in sources.items():
+        found = import_onnx(
+            s.model, s.shapes, constants=s.constants, states=s.states, name=name
+        )
+        imported.append(found)
+        graphs.append(optimize(found.graph, remarks=remarks))
+    return tuple(imported), Module(next(iter(sources)), tuple(graphs)), remarks
+
+
+def compile_sources(
+    sources: Mapping[str, Source],
+    target: Target,
+    *,
+    threads: int = 1,
+    kernels: Sequence[Kernel] = KERNELS,
+    costs: CostTable | None = None,
+) -> Compiled:
+    """Models to C.
+
+    Args:
+        sources: Entry point name -> model.
+        target: Device.
+        threads: Threads that tasks are cut for; results do not depend on it.
+        kernels: Kernel table.
+        costs: Measured costs.
+
+    Raises:
+        SparrowError: The model is malformed, unsupported, or has no kernel for the target.
+    """
+    imported, module, remarks = front(sources)
+    planned = plan(module, target, threads=threads, kernels=kernels, costs=costs)
+    return Compiled(imported, module, planned, emit(planned), tuple(remarks))
