@@ -24,6 +24,13 @@ SP_INLINE sp_f32 sp_clamp_f32(sp_f32 v, float lo, float hi) {
   return sp_minq_f32(sp_set1_f32(hi), sp_maxq_f32(sp_set1_f32(lo), v));
 }
 
+/* -1, +0 or 1; NaN stays NaN. */
+SP_INLINE sp_f32 sp_sign_f32(sp_f32 v) {
+  const sp_f32 zero = sp_zero_f32();
+  const sp_f32 r = sp_select_f32(sp_eq_f32(v, zero), zero, sp_copysign_f32(sp_set1_f32(1.0f), v));
+  return sp_select_f32(sp_isnan_f32(v), v, r);
+}
+
 /* 2^n for -126 <= n <= 127. */
 SP_INLINE sp_f32 sp_pow2i_f32(sp_i32 n) {
   return sp_from_bits_f32(sp_shl_i32(sp_add_i32(n, sp_set1_i32(127)), 23));
