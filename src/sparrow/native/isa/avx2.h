@@ -34,11 +34,10 @@ SP_INLINE __m256i sp_first(int n) {
 SP_INLINE uint64_t sp_get_bytes(const void *p, int n) {
   const uint8_t *b = (const uint8_t *)p;
   if (n >= 4)
-    return (uint64_t) * (const sp_u32_at *)p |
-           (uint64_t) * (const sp_u32_at *)(b + n - 4) << (8 * (n - 4));
+    return (uint64_t)*(const sp_u32_at *)p | (uint64_t)*(const sp_u32_at *)(b + n - 4)
+                                                 << (8 * (n - 4));
   if (n <= 0) return 0;
-  return (uint64_t)b[0] | (uint64_t)b[n / 2] << (8 * (n / 2)) |
-         (uint64_t)b[n - 1] << (8 * (n - 1));
+  return (uint64_t)b[0] | (uint64_t)b[n / 2] << (8 * (n / 2)) | (uint64_t)b[n - 1] << (8 * (n - 1));
 }
 
 /* Stores the low n bytes of v, 0 <= n <= 7. */
@@ -90,9 +89,7 @@ SP_INLINE sp_i32 sp_load_i32(const int32_t *p) {
 SP_INLINE sp_i32 sp_loadn_i32(const int32_t *p, int n) {
   return n >= SP_LANES ? sp_load_i32(p) : _mm256_maskload_epi32((const int *)p, sp_first(n));
 }
-SP_INLINE void sp_store_i32(int32_t *p, sp_i32 v) {
-  _mm256_storeu_si256((__m256i *)(void *)p, v);
-}
+SP_INLINE void sp_store_i32(int32_t *p, sp_i32 v) { _mm256_storeu_si256((__m256i *)(void *)p, v); }
 SP_INLINE void sp_storen_i32(int32_t *p, sp_i32 v, int n) {
   if (n >= SP_LANES)
     sp_store_i32(p, v);
@@ -186,8 +183,7 @@ SP_INLINE sp_mask sp_mask_not(sp_mask a) {
 SP_INLINE int sp_mask_any(sp_mask a) { return _mm256_movemask_ps(a) != 0; }
 SP_INLINE sp_f32 sp_select_f32(sp_mask m, sp_f32 a, sp_f32 b) { return _mm256_blendv_ps(b, a, m); }
 SP_INLINE sp_i32 sp_select_i32(sp_mask m, sp_i32 a, sp_i32 b) {
-  return _mm256_castps_si256(
-      _mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a), m));
+  return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a), m));
 }
 
 /* f32 */

@@ -61,8 +61,7 @@ SP_INLINE void sp_put_halves(uint16_t *p, __m256i v, int n) {
     _mm256_mask_storeu_epi16(p, sp_first(n), v);
 }
 SP_INLINE __m128i sp_get_bytes(const void *p, int n) {
-  return n >= SP_LANES ? _mm_loadu_si128((const __m128i *)p)
-                       : _mm_maskz_loadu_epi8(sp_first(n), p);
+  return n >= SP_LANES ? _mm_loadu_si128((const __m128i *)p) : _mm_maskz_loadu_epi8(sp_first(n), p);
 }
 SP_INLINE void sp_put_bytes(void *p, __m128i v, int n) {
   if (n >= SP_LANES)
@@ -79,8 +78,7 @@ SP_INLINE void sp_storen_f16(uint16_t *p, sp_f32 v, int n) {
 }
 SP_INLINE void sp_store_f16(uint16_t *p, sp_f32 v) { sp_storen_f16(p, v, SP_LANES); }
 SP_INLINE sp_f32 sp_loadn_bf16(const uint16_t *p, int n) {
-  return _mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(sp_get_halves(p, n)), 16));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sp_get_halves(p, n)), 16));
 }
 SP_INLINE sp_f32 sp_load_bf16(const uint16_t *p) { return sp_loadn_bf16(p, SP_LANES); }
 SP_INLINE void sp_storen_bf16(uint16_t *p, sp_f32 v, int n) {

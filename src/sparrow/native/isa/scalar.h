@@ -2,8 +2,8 @@
  * name; the other headers in this folder implement the same functions for more lanes.
  *
  * - sp_fma_f32(a, b, c) is a * b + c and sp_fnma_f32(a, b, c) is c - a * b: rounded once where the
- *   instruction set has a fused operation, twice here, and a compiler may contract either. Code that
- *   needs one particular rounding must not use them on inexact products.
+ *   instruction set has a fused operation, twice here, and a compiler may contract either.
+ *   Code that needs one particular rounding must not use them on inexact products.
  * - loadn/storen touch only elements < n; 0 <= n, and n >= SP_LANES is the whole vector. Lanes >= n
  *   of a load are 0. A literal n folds to a plain access.
  * - sp_max/min_f32 return NaN when either operand is NaN; the sign of max(-0, +0) is unspecified.
@@ -125,9 +125,7 @@ SP_INLINE void sp_store_i8(int8_t *p, sp_i32 v) {
 SP_INLINE void sp_storen_i8(int8_t *p, sp_i32 v, int n) {
   if (n > 0) sp_store_i8(p, v);
 }
-SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) {
-  *p = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-}
+SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { *p = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v); }
 SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   if (n > 0) sp_store_u8(p, v);
 }
@@ -192,8 +190,8 @@ SP_INLINE sp_f32 sp_ceil_f32(sp_f32 v) {
   return t < v ? sp_copysign_f32(t + 1.0f, v) : t;
 }
 
-/* Correctly rounded. The significand m in [2^46, 2^48) has a root k in [2^23, 2^24); Newton in float
- * finds k within a few units and the integer remainder m - k^2 settles it exactly. */
+/* Correctly rounded. The significand m in [2^46, 2^48) has a root k in [2^23, 2^24); Newton in
+ * float finds k within a few units and the integer remainder m - k^2 settles it exactly. */
 SP_INLINE sp_f32 sp_sqrt_f32(sp_f32 v) {
   int32_t b = sp_bits_f32(v);
   int32_t e = 0;

@@ -6,8 +6,8 @@
  * Polynomials are minimax fits of our own; "2^-n" is their relative error before rounding.
  *
  * Whether a multiply and an add are fused may differ between instruction sets and compilers, so
- * last bits may differ too. Where a wrong contraction could hurt (argument reductions, pow), one factor
- * is short enough for the product to be exact, and then fusing changes nothing. */
+ * last bits may differ too. Where a wrong contraction could hurt (argument reductions, pow), one
+ * factor is short enough for the product to be exact, and then fusing changes nothing. */
 #ifndef SP_MATH_H
 #define SP_MATH_H
 
@@ -117,11 +117,9 @@ SP_INLINE sp_f32 sp_log_edges_f32(sp_f32 x, sp_f32 r) {
 SP_INLINE sp_f32 sp_log_split_any_f32(sp_f32 x, sp_f32 *f) {
   const sp_mask small = sp_lt_f32(x, sp_set1_f32(1.17549435e-38f));
   sp_f32 m;
-  const sp_i32 e =
-      sp_log_split_f32(sp_select_f32(small, sp_mulk_f32(x, 16777216.0f), x), &m);
+  const sp_i32 e = sp_log_split_f32(sp_select_f32(small, sp_mulk_f32(x, 16777216.0f), x), &m);
   *f = sp_addk_f32(m, -1.0f);
-  return sp_cvt_i32_f32(
-      sp_sub_i32(e, sp_select_i32(small, sp_set1_i32(24), sp_set1_i32(0))));
+  return sp_cvt_i32_f32(sp_sub_i32(e, sp_select_i32(small, sp_set1_i32(24), sp_set1_i32(0))));
 }
 
 /* 0.9 ULP */
@@ -164,9 +162,9 @@ SP_INLINE sp_f32 sp_sigmoid_f32(sp_f32 x) {
   return sp_div_f32(sp_select_f32(sp_lt_f32(x, sp_zero_f32()), e, one), sp_add_f32(one, e));
 }
 
-/* tanh(x/2) = t = x P / 2 Q with polynomials of z = x^2, then tanh(x) = 2t / (1 + t^2), which near 1 damps
- * every error: m = x P and q = Q give m q / (q^2 + m^2/4). For |x| <= 9.02, where float tanh has become
- * 1; 2^-25.3. */
+/* tanh(x/2) = t = x P / 2 Q with polynomials of z = x^2, then tanh(x) = 2t / (1 + t^2), which near
+ * 1 damps every error: m = x P and q = Q give m q / (q^2 + m^2/4). For |x| <= 9.02, where float
+ * tanh has become 1; 2^-25.3. */
 typedef struct sp_tanh_parts {
   sp_f32 m, q, den;
 } sp_tanh_parts;
@@ -255,7 +253,8 @@ SP_INLINE sp_f32 sp_gelu_f32(sp_f32 x) {
   return sp_fma_f32(h, sp_erf_ratio_f32(sp_mulk_f32(x, 0.707106781f)), h);
 }
 
-/* x (1 + tanh(u)) / 2, u = sqrt(2/pi) (x + 0.044715 x^3). Absolute error up to 3 |x| 2^-24; NaN at -inf. */
+/* x (1 + tanh(u)) / 2, u = sqrt(2/pi) (x + 0.044715 x^3). Absolute error up to 3 |x| 2^-24; NaN at
+ * -inf. */
 SP_INLINE sp_f32 sp_gelu_tanh_f32(sp_f32 x) {
   const sp_f32 h = sp_mulk_f32(x, 0.5f);
   const sp_f32 a = sp_fmak_f32(sp_mul_f32(x, x), sp_set1_f32(0.0356774081f), 0.797884561f);
@@ -265,8 +264,8 @@ SP_INLINE sp_f32 sp_gelu_tanh_f32(sp_f32 x) {
 /* x sigmoid(x). 3.3 ULP for x > -85, below absolute error under 2^-141; NaN at -inf. */
 SP_INLINE sp_f32 sp_silu_f32(sp_f32 x) { return sp_mul_f32(x, sp_sigmoid_f32(x)); }
 
-/* x tanh(softplus(x)) = x n / (n + 2), n = e^x (e^x + 2). 4.4 ULP for x > -85, below absolute error under
- * 2^-141; NaN at -inf. */
+/* x tanh(softplus(x)) = x n / (n + 2), n = e^x (e^x + 2). 4.4 ULP for x > -85, below absolute error
+ * under 2^-141; NaN at -inf. */
 SP_INLINE sp_f32 sp_mish_f32(sp_f32 x) {
   const sp_f32 e = sp_exp_f32(sp_minq_f32(sp_set1_f32(20.0f), x));
   const sp_f32 n = sp_mul_f32(e, sp_addk_f32(e, 2.0f));
@@ -291,12 +290,13 @@ SP_INLINE sp_f32 sp_hardswish_f32(sp_f32 x) {
 }
 
 /* 2/pi after the binary point, below 32 zero bits. */
-SP_CONST uint32_t sp_two_over_pi[9] = {0u,          0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u,
-                                       0xdb629599u, 0x3c439041u, 0xfe5163abu, 0xdebbc561u};
+SP_CONST uint32_t sp_two_over_pi[9] = {0u,          0xa2f9836eu, 0x4e441529u,
+                                       0xfc2757d1u, 0xf534ddc0u, 0xdb629599u,
+                                       0x3c439041u, 0xfe5163abu, 0xdebbc561u};
 
-/* Payne-Hanek for one finite |x| >= 2^13: quadrant (mod 4) and r = x - quadrant * pi/2, |r| <= pi/4.
- * x = m 2^e; the 96 bits of 2/pi from weight 2^(1-e) down give m 2^e 2/pi modulo 4 with an error
- * below 2^-60, and no float is nearer than 2^-31 to a multiple of pi/2. */
+/* Payne-Hanek for one finite |x| >= 2^13: quadrant (mod 4) and r = x - quadrant * pi/2, |r| <=
+ * pi/4. x = m 2^e; the 96 bits of 2/pi from weight 2^(1-e) down give m 2^e 2/pi modulo 4 with an
+ * error below 2^-60, and no float is nearer than 2^-31 to a multiple of pi/2. */
 SP_OUTLINE int32_t sp_reduce_big_f32(float x, float *r) {
   union {
     float f;
@@ -323,9 +323,9 @@ SP_OUTLINE int32_t sp_reduce_big_f32(float x, float *r) {
   return (int32_t)(b.u >> 31 ? 0u - q : q);
 }
 
-/* Quadrant (mod 4) and r = x - quadrant * pi/2, |r| <= pi/4 (1 + 2^-20), with a relative error below
- * 2^-24 for every float; NaN for infinities and NaN. Up to 2^13 pi/2 by pieces of 11 bits, whose products
- * with the quadrant are exact. */
+/* Quadrant (mod 4) and r = x - quadrant * pi/2, |r| <= pi/4 (1 + 2^-20), with a relative error
+ * below 2^-24 for every float; NaN for infinities and NaN. Up to 2^13 pi/2 by pieces of 11 bits,
+ * whose products with the quadrant are exact. */
 SP_INLINE sp_i32 sp_reduce_pio2_f32(sp_f32 x, sp_f32 *r) {
   const sp_mask big = sp_ge_f32(sp_abs_f32(x), sp_set1_f32(12800.0f));
   sp_i32 q = sp_rne_f32_i32(sp_mulk_f32(x, 0.636619772f));
@@ -416,10 +416,9 @@ SP_INLINE sp_f32 sp_atan_f32(sp_f32 x) {
   /* a > tan(3pi/8): pi/2 + atan(-1/a); a > tan(pi/8): pi/4 + atan((a-1)/(a+1)) */
   const sp_mask far = sp_gt_f32(a, sp_set1_f32(2.41421356f));
   const sp_mask mid = sp_gt_f32(a, sp_set1_f32(0.414213562f));
-  const sp_f32 num = sp_select_f32(
-      far, sp_set1_f32(-1.0f), sp_select_f32(mid, sp_sub_f32(a, one), a));
-  const sp_f32 den =
-      sp_select_f32(far, a, sp_select_f32(mid, sp_add_f32(a, one), one));
+  const sp_f32 num =
+      sp_select_f32(far, sp_set1_f32(-1.0f), sp_select_f32(mid, sp_sub_f32(a, one), a));
+  const sp_f32 den = sp_select_f32(far, a, sp_select_f32(mid, sp_add_f32(a, one), one));
   const sp_f32 hi = sp_select_f32(far, sp_set1_f32(1.57079637f),
                                   sp_select_f32(mid, sp_set1_f32(0.785398185f), zero));
   const sp_f32 lo = sp_select_f32(far, sp_set1_f32(-4.371139e-8f),
@@ -518,9 +517,9 @@ SP_INLINE sp_f32 sp_asinh_f32(sp_f32 x) {
 SP_INLINE sp_f32 sp_acosh_f32(sp_f32 x) {
   const sp_f32 t = sp_addk_f32(x, -1.0f);
   const sp_f32 s = sp_sqrt_f32(sp_mul_f32(t, sp_addk_f32(t, 2.0f)));
-  return sp_log_twice_f32(x, sp_select_f32(sp_lt_f32(t, sp_zero_f32()),
-                                           sp_from_bits_f32(sp_set1_i32(0x7fc00000)),
-                                           sp_log1p_f32(sp_add_f32(t, s))));
+  return sp_log_twice_f32(
+      x, sp_select_f32(sp_lt_f32(t, sp_zero_f32()), sp_from_bits_f32(sp_set1_i32(0x7fc00000)),
+                       sp_log1p_f32(sp_add_f32(t, s))));
 }
 
 /* 2.2 ULP */
@@ -537,14 +536,15 @@ SP_INLINE sp_f32 sp_upper_f32(sp_f32 v) {
 }
 
 /* log2(x) for finite x > 0 as *hi + *lo, *hi of 12 bits; relative error about 2^-35.
- * log2(m) = 2/ln2 (s + s^3/3 + s^5/5 + ...), s = (m - 1) / (m + 1), |s| <= 0.172. Sums of two floats
- * throughout, and every product whose rounding would matter has factors of 12 bits. */
+ * log2(m) = 2/ln2 (s + s^3/3 + s^5/5 + ...), s = (m - 1) / (m + 1), |s| <= 0.172. Sums of two
+ * floats throughout, and every product whose rounding would matter has factors of 12 bits. */
 SP_INLINE void sp_log2_pair_f32(sp_f32 x, sp_f32 *hi, sp_f32 *lo) {
   const sp_mask small = sp_lt_f32(x, sp_set1_f32(1.17549435e-38f));
   const sp_i32 b = sp_bits_f32(sp_select_f32(small, sp_mulk_f32(x, 16777216.0f), x));
-  const sp_i32 k = sp_shr_i32(sp_sub_i32(b, sp_set1_i32(0x3f3504f3)), 23); /* m in [sqrt 1/2, sqrt 2) */
-  const sp_f32 e = sp_cvt_i32_f32(
-      sp_sub_i32(k, sp_select_i32(small, sp_set1_i32(24), sp_set1_i32(0))));
+  const sp_i32 k =
+      sp_shr_i32(sp_sub_i32(b, sp_set1_i32(0x3f3504f3)), 23); /* m in [sqrt 1/2, sqrt 2) */
+  const sp_f32 e =
+      sp_cvt_i32_f32(sp_sub_i32(k, sp_select_i32(small, sp_set1_i32(24), sp_set1_i32(0))));
   const sp_f32 f = sp_addk_f32(sp_from_bits_f32(sp_sub_i32(b, sp_shl_i32(k, 23))), -1.0f);
   /* m + 1 = g + gl exactly, g = gh + (g - gh) */
   const sp_f32 g = sp_addk_f32(f, 2.0f);
@@ -595,9 +595,8 @@ SP_INLINE sp_f32 sp_pow_f32(sp_f32 x, sp_f32 y) {
   const sp_f32 a = sp_abs_f32(x);
   const sp_f32 half_y = sp_mulk_f32(y, 0.5f);
   const sp_mask whole = sp_eq_f32(sp_trunc_f32(y), y);
-  const sp_mask odd = sp_mask_and(
-      sp_mask_and(whole, sp_ne_f32(sp_trunc_f32(half_y), half_y)),
-      sp_lt_f32(sp_abs_f32(y), sp_set1_f32(16777216.0f)));
+  const sp_mask odd = sp_mask_and(sp_mask_and(whole, sp_ne_f32(sp_trunc_f32(half_y), half_y)),
+                                  sp_lt_f32(sp_abs_f32(y), sp_set1_f32(16777216.0f)));
   const sp_mask y_neg = sp_lt_f32(y, zero);
   sp_f32 hi, lo, yc, yh, p, q, n, r, s;
   sp_mask out;
@@ -626,9 +625,8 @@ SP_INLINE sp_f32 sp_pow_f32(sp_f32 x, sp_f32 y) {
   s = sp_select_f32(sp_eq_f32(a, inf), sp_select_f32(y_neg, zero, inf), s);
   /* odd whole powers keep the sign of x, also of -0; other powers of negative numbers are NaN */
   s = sp_select_f32(odd, sp_copysign_f32(s, x), s);
-  s = sp_select_f32(sp_mask_and(sp_mask_and(sp_lt_f32(x, zero), sp_lt_f32(a, inf)),
-                                sp_mask_not(whole)),
-                    nan, s);
+  s = sp_select_f32(
+      sp_mask_and(sp_mask_and(sp_lt_f32(x, zero), sp_lt_f32(a, inf)), sp_mask_not(whole)), nan, s);
   s = sp_select_f32(sp_mask_or(sp_isnan_f32(x), sp_isnan_f32(y)), nan, s);
   return sp_select_f32(sp_mask_or(sp_eq_f32(x, one), sp_eq_f32(y, zero)), one, s);
 }

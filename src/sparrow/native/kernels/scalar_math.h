@@ -1,6 +1,6 @@
-/* Scalar arithmetic with ONNX meaning for what has no vector form: elementary functions of float64, integer
- * division and powers, conversions. C99 without libm; on targets without 64-bit division the compiler's own
- * run-time support does that. Include after an ISA header.
+/* Scalar arithmetic with ONNX meaning for what has no vector form: elementary functions of float64,
+ * integer division and powers, conversions. C99 without libm; on targets without 64-bit division
+ * the compiler's own run-time support does that. Include after an ISA header.
  *
  * The bound beside each float64 function is the largest error in units in the last place found by
  * tests/numerics/test_math.py. Special values as in numpy. */
@@ -28,7 +28,9 @@ SP_INLINE double sp_from_bits_f64(uint64_t u) {
 SP_INLINE double sp_inf_f64(void) { return sp_from_bits_f64((uint64_t)0x7ff << 52); }
 SP_INLINE double sp_nan_f64(void) { return sp_from_bits_f64((uint64_t)0xfff << 51); }
 
-SP_INLINE double sp_abs_f64(double x) { return sp_from_bits_f64(sp_bits_f64(x) & ~((uint64_t)1 << 63)); }
+SP_INLINE double sp_abs_f64(double x) {
+  return sp_from_bits_f64(sp_bits_f64(x) & ~((uint64_t)1 << 63));
+}
 SP_INLINE double sp_copysign_f64(double mag, double sgn) {
   return sp_from_bits_f64(sp_bits_f64(sp_abs_f64(mag)) | (sp_bits_f64(sgn) & ((uint64_t)1 << 63)));
 }
@@ -37,9 +39,8 @@ SP_INLINE double sp_sign_f64(double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : x =
 /* From 2^52 on every double is an integer; the comparison is false for NaN, which is returned. */
 SP_INLINE double sp_round_f64(double x) {
   const double a = sp_abs_f64(x);
-  return a < 4503599627370496.0
-             ? sp_copysign_f64((a + 4503599627370496.0) - 4503599627370496.0, x)
-             : x;
+  return a < 4503599627370496.0 ? sp_copysign_f64((a + 4503599627370496.0) - 4503599627370496.0, x)
+                                : x;
 }
 SP_INLINE double sp_trunc_f64(double x) {
   return sp_abs_f64(x) < 4503599627370496.0 ? sp_copysign_f64((double)(int64_t)x, x) : x;
@@ -62,14 +63,18 @@ SP_INLINE double sp_poly_f64(double z, const double *c, int n) {
 }
 
 /* 2^n for -1022 <= n <= 1023; v 2^n for |n| <= 2000, rounded once. */
-SP_INLINE double sp_pow2i_f64(int n) { return sp_from_bits_f64((uint64_t)(uint32_t)(n + 1023) << 52); }
+SP_INLINE double sp_pow2i_f64(int n) {
+  return sp_from_bits_f64((uint64_t)(uint32_t)(n + 1023) << 52);
+}
 SP_INLINE double sp_scale_f64(double v, int n) {
   const int h = n >= 0 ? n / 2 : -((1 - n) / 2);
   return v * sp_pow2i_f64(h) * sp_pow2i_f64(n - h);
 }
 
 /* The upper 26 significant bits: products of two such values are exact. */
-SP_INLINE double sp_upper_f64(double x) { return sp_from_bits_f64(sp_bits_f64(x) & ~(uint64_t)0x7ffffff); }
+SP_INLINE double sp_upper_f64(double x) {
+  return sp_from_bits_f64(sp_bits_f64(x) & ~(uint64_t)0x7ffffff);
+}
 
 /* 0.51 ULP. Newton for 1/sqrt on [1, 4), then one step from the exact remainder. */
 SP_OUTLINE double sp_sqrt_f64(double x) {
@@ -84,7 +89,8 @@ SP_OUTLINE double sp_sqrt_f64(double x) {
   }
   b = sp_bits_f64(x);
   e += (int)(b >> 52) - 1023;
-  m = sp_from_bits_f64((b & (((uint64_t)1 << 52) - 1)) | (uint64_t)(uint32_t)(1023 + (e & 1)) << 52);
+  m = sp_from_bits_f64((b & (((uint64_t)1 << 52) - 1)) | (uint64_t)(uint32_t)(1023 + (e & 1))
+                                                             << 52);
   y = sp_from_bits_f64(0x5fe6eb50c7b537a9u - (sp_bits_f64(m) >> 1));
   for (i = 0; i < 4; ++i) y = y * (1.5 - 0.5 * m * y * y);
   s = m * y;
@@ -96,8 +102,8 @@ SP_OUTLINE double sp_sqrt_f64(double x) {
 
 /* (e^r - 1 - r) / r^2 on |r| <= ln(2)/2; 2^-58 of e^r */
 SP_CONST double sp_exp_c64[10] = {
-    0.50000000000000122,   0.16666666666666699,    0.041666666666515417,   0.0083333333333072083,
-    0.0013888888947016537, 0.00019841269917380893, 2.4801489941666331e-05, 2.7557216301061197e-06,
+    0.50000000000000122,    0.16666666666666699,    0.041666666666515417,   0.0083333333333072083,
+    0.0013888888947016537,  0.00019841269917380893, 2.4801489941666331e-05, 2.7557216301061197e-06,
     2.7631280506492224e-07, 2.5117861548537302e-08};
 
 /* n and e^r - 1 with x = n ln 2 + r; |x| < 2^20 */
@@ -165,7 +171,8 @@ SP_INLINE double sp_log_edge_f64(double x) {
 /* log((1 + f) 2^e) + c for a small correction c */
 SP_INLINE double sp_log_sum_f64(double f, double e, double c) {
   const double h = 0.5 * f * f;
-  return e * 0.6931471803691238 - ((h - (sp_log_tail_f64(f) + (e * 1.9082149292705877e-10 + c))) - f);
+  return e * 0.6931471803691238 -
+         ((h - (sp_log_tail_f64(f) + (e * 1.9082149292705877e-10 + c))) - f);
 }
 
 /* 0.9 ULP */
@@ -190,8 +197,8 @@ SP_OUTLINE double sp_log1p_f64(double x) {
   return sp_log_sum_f64(f, (double)e, c / u);
 }
 
-/* log2(x) for positive finite x as *hi + *lo, *hi of 26 bits; relative error about 2^-64. The same steps as
- * sp_log2_pair_f32 in math.h, with pieces of 26 bits. */
+/* log2(x) for positive finite x as *hi + *lo, *hi of 26 bits; relative error about 2^-64. The same
+ * steps as sp_log2_pair_f32 in math.h, with pieces of 26 bits. */
 SP_INLINE void sp_log2_pair_f64(double x, double *hi, double *lo) {
   static const double c[9] = {0.20000000000000001,  0.14285714285714188,  0.11111111111145328,
                               0.09090909084619575,  0.076923083772885523, 0.066666201784968904,
@@ -239,9 +246,10 @@ SP_OUTLINE double sp_log2_f64(double x) {
 SP_OUTLINE double sp_pow_f64(double x, double y) {
   /* (2^r - 1) / r on |r| <= 1/2; 2^-64 */
   static const double c[12] = {
-      0.69314718055994529,    0.24022650695910072,    0.055504108664821701,   0.009618129107628496,
-      0.0013333558146389867,  0.00015403530393340534, 1.525273385682267e-05,  1.3215486833520221e-06,
-      1.0178050949538563e-07, 7.0548880792146437e-09, 4.4567151559408789e-10, 2.5742044851764023e-11};
+      0.69314718055994529,    0.24022650695910072,    0.055504108664821701,
+      0.009618129107628496,   0.0013333558146389867,  0.00015403530393340534,
+      1.525273385682267e-05,  1.3215486833520221e-06, 1.0178050949538563e-07,
+      7.0548880792146437e-09, 4.4567151559408789e-10, 2.5742044851764023e-11};
   const double inf = sp_inf_f64();
   const double a = sp_abs_f64(x);
   double hi, lo, yc, yh, p, q, n, r, s = 0.0;
@@ -279,8 +287,9 @@ SP_CONST uint32_t sp_two_over_pi_64[42] = {
     0x6d367ecfu, 0x27cb09b7u, 0x4f463f66u, 0x9e5fea2du, 0x7527bac7u, 0xebe5f17bu, 0x3d0739f7u,
     0x8a5292eau, 0x6bfb5fb1u, 0x1f8d5d08u, 0x56033046u, 0xfc7b6babu, 0xf0cfbc20u, 0x9af4361du};
 
-/* Quadrant (mod 4) and r = x - quadrant pi/2 for finite |x| >= 2^20, as sp_reduce_big_f32 in math.h with a
- * window of 192 bits: 53 are used up by x, and no double is nearer than 2^-62 to a multiple of pi/2. */
+/* Quadrant (mod 4) and r = x - quadrant pi/2 for finite |x| >= 2^20, as sp_reduce_big_f32 in math.h
+ * with a window of 192 bits: 53 are used up by x, and no double is nearer than 2^-62 to a multiple
+ * of pi/2. */
 SP_OUTLINE int sp_reduce_big_f64(double x, double *r) {
   const uint64_t b = sp_bits_f64(x);
   const uint64_t m = (b & (((uint64_t)1 << 52) - 1)) | (uint64_t)1 << 52;
@@ -290,7 +299,8 @@ SP_OUTLINE int sp_reduce_big_f64(double x, double *r) {
   uint64_t carry;
   double f = 0.0;
   int i, k, q, neg;
-  for (i = 0; i < 6; ++i) w[i] = (uint32_t)((((uint64_t)t[i] << 32 | t[i + 1]) << (at % 32u)) >> 32);
+  for (i = 0; i < 6; ++i)
+    w[i] = (uint32_t)((((uint64_t)t[i] << 32 | t[i + 1]) << (at % 32u)) >> 32);
   for (k = 0; k < 2; ++k) {
     const uint64_t part = k ? m >> 32 : m & 0xffffffffu;
     carry = 0;
@@ -319,8 +329,8 @@ SP_OUTLINE int sp_reduce_big_f64(double x, double *r) {
   return b >> 63 ? -q : q;
 }
 
-/* Quadrant (mod 4) and r, |r| <= pi/4; finite x. Up to 2^20 by pieces of pi/2 of 33 bits, whose products
- * with the quadrant are exact. */
+/* Quadrant (mod 4) and r, |r| <= pi/4; finite x. Up to 2^20 by pieces of pi/2 of 33 bits, whose
+ * products with the quadrant are exact. */
 SP_INLINE int sp_reduce_pio2_f64(double x, double *r) {
   const double n = sp_round_f64(x * 0.6366197723675814);
   double a, hi, lo;
@@ -335,10 +345,12 @@ SP_INLINE int sp_reduce_pio2_f64(double x, double *r) {
 
 /* sin(r + q pi/2), |r| <= pi/4; 2^-58 */
 SP_INLINE double sp_sin_quadrant_f64(int q, double r) {
-  static const double s[6] = {-0.16666666666666632,   0.0083333333333224131,  -0.0001984126982980784,
-                              2.7557313691927935e-06, -2.5050758116676803e-08, 1.5896795727029331e-10};
-  static const double c[6] = {0.041666666666666602,    -0.0013888888888874125, 2.4801587289482154e-05,
-                              -2.7557314352323448e-07, 2.0875723271948013e-09, -1.1359647736545903e-11};
+  static const double s[6] = {-0.16666666666666632,    0.0083333333333224131,
+                              -0.0001984126982980784,  2.7557313691927935e-06,
+                              -2.5050758116676803e-08, 1.5896795727029331e-10};
+  static const double c[6] = {0.041666666666666602,   -0.0013888888888874125,
+                              2.4801587289482154e-05, -2.7557314352323448e-07,
+                              2.0875723271948013e-09, -1.1359647736545903e-11};
   const double z = r * r;
   const double h = 0.5 * z;
   const double t = 1.0 - h;
@@ -379,10 +391,10 @@ SP_OUTLINE double sp_tan_f64(double x) {
 /* 1.6 ULP */
 SP_OUTLINE double sp_atan_f64(double x) {
   /* (atan(t) - t) / t^3 on |t| <= tan(pi/8); 2^-64 */
-  static const double c[12] = {
-      -0.33333333333333326, 0.19999999999997689,   -0.14285714285390494, 0.11111111088332776,
-      -0.090909081501223302, 0.076922828852070399, -0.066662286271832155, 0.058770401201273331,
-      -0.05218522419142179, 0.045040297526027791,  -0.033485649252510775, 0.015206531232980354};
+  static const double c[12] = {-0.33333333333333326,  0.19999999999997689,   -0.14285714285390494,
+                               0.11111111088332776,   -0.090909081501223302, 0.076922828852070399,
+                               -0.066662286271832155, 0.058770401201273331,  -0.05218522419142179,
+                               0.045040297526027791,  -0.033485649252510775, 0.015206531232980354};
   double a = sp_abs_f64(x), hi = 0.0, lo = 0.0, z;
   if (x != x) return x;
   if (a > 2.414213562373095) {
@@ -400,11 +412,11 @@ SP_OUTLINE double sp_atan_f64(double x) {
 
 /* (asin(t) - t) / t, z = t^2 <= 1/4; 2^-59 */
 SP_INLINE double sp_asin_poly_f64(double z) {
-  static const double c[13] = {
-      0.16666666666666763,  0.074999999999702444,  0.044642857175137975, 0.030381942682762706,
-      0.022372215685216901, 0.017351599629588599,  0.013980967166170262, 0.011397727829832059,
-      0.010786806733780617, 0.003681964113529656,  0.021766191475992284, -0.021081199837883119,
-      0.032679393692465759};
+  static const double c[13] = {0.16666666666666763,  0.074999999999702444, 0.044642857175137975,
+                               0.030381942682762706, 0.022372215685216901, 0.017351599629588599,
+                               0.013980967166170262, 0.011397727829832059, 0.010786806733780617,
+                               0.003681964113529656, 0.021766191475992284, -0.021081199837883119,
+                               0.032679393692465759};
   return z * sp_poly_f64(z, c, 13);
 }
 
@@ -466,9 +478,8 @@ SP_OUTLINE double sp_tanh_f64(double x) {
 /* 1.8 ULP */
 SP_OUTLINE double sp_asinh_f64(double x) {
   const double a = sp_abs_f64(x);
-  const double r = a > 268435456.0
-                       ? sp_log_f64(a) + 0.6931471805599453
-                       : sp_log1p_f64(a + a * a / (1.0 + sp_sqrt_f64(1.0 + a * a)));
+  const double r = a > 268435456.0 ? sp_log_f64(a) + 0.6931471805599453
+                                   : sp_log1p_f64(a + a * a / (1.0 + sp_sqrt_f64(1.0 + a * a)));
   return sp_copysign_f64(r, x);
 }
 
@@ -490,19 +501,22 @@ SP_OUTLINE double sp_atanh_f64(double x) {
 SP_OUTLINE double sp_erf_f64(double x) {
   /* erf(a) / a - 1 in a^2 up to 1, then -log(1 - erf(a)) / a up to 2.3 and up to 6 */
   static const double near[13] = {
-      0.12837916709551259,     -0.37612638903183748,   0.11283791670954854,    -0.026866170645072331,
-      0.005223977624775146,    -0.00085483269784005877, 0.00012055331023995434, -1.492559318666096e-05,
-      1.6460967525703493e-06,  -1.6349967574189849e-07, 1.4657482180782338e-08, -1.1364092511145272e-09,
+      0.12837916709551259,     -0.37612638903183748,   0.11283791670954854,
+      -0.026866170645072331,   0.005223977624775146,   -0.00085483269784005877,
+      0.00012055331023995434,  -1.492559318666096e-05, 1.6460967525703493e-06,
+      -1.6349967574189849e-07, 1.4657482180782338e-08, -1.1364092511145272e-09,
       5.942541717811766e-11};
   static const double mid[15] = {
-      1.1283790016265709,      0.63662143392163062,     0.10276491739368311,    -0.019106806010275965,
-      -0.00025039368184910144, 0.0017516677234974481,   -0.00064321955718845629, 6.0226921924890069e-05,
-      5.3037634104294206e-05,  -3.3089584179270863e-05, 1.0712841772011496e-05, -2.2719252160096649e-06,
+      1.1283790016265709,      0.63662143392163062,     0.10276491739368311,
+      -0.019106806010275965,   -0.00025039368184910144, 0.0017516677234974481,
+      -0.00064321955718845629, 6.0226921924890069e-05,  5.3037634104294206e-05,
+      -3.3089584179270863e-05, 1.0712841772011496e-05,  -2.2719252160096649e-06,
       3.1867271071721437e-07,  -2.7109965161335531e-08, 1.0660281826063256e-09};
   static const double far[12] = {
-      1.1287653168865532,     0.63498630279402868,     0.1059131119097642,     -0.022723360041130871,
-      0.0024595985786309586,  0.00042267151587711588,  -0.00027657973739826419, 7.0484636015598625e-05,
-      -1.1095001884285008e-05, 1.1168309525306747e-06, -6.6411775412426646e-08, 1.7848171375893657e-09};
+      1.1287653168865532,      0.63498630279402868,     0.1059131119097642,
+      -0.022723360041130871,   0.0024595985786309586,   0.00042267151587711588,
+      -0.00027657973739826419, 7.0484636015598625e-05,  -1.1095001884285008e-05,
+      1.1168309525306747e-06,  -6.6411775412426646e-08, 1.7848171375893657e-09};
   const double a = sp_abs_f64(x);
   double t;
   if (x != x) return x;
@@ -527,7 +541,9 @@ SP_INLINE double sp_softplus_f64(double x) {
 }
 
 /* Absolute error of the three: up to 4 |x| 2^-53. */
-SP_INLINE double sp_gelu_f64(double x) { return 0.5 * x * (1.0 + sp_erf_f64(x * 0.7071067811865476)); }
+SP_INLINE double sp_gelu_f64(double x) {
+  return 0.5 * x * (1.0 + sp_erf_f64(x * 0.7071067811865476));
+}
 SP_INLINE double sp_gelu_tanh_f64(double x) {
   return 0.5 * x * (1.0 + sp_tanh_f64(x * (0.7978845608028654 + 0.035677408136300125 * x * x)));
 }
@@ -537,8 +553,8 @@ SP_INLINE double sp_hardswish_f64(double x) {
 }
 SP_INLINE double sp_silu_f64(double x) { return x * sp_sigmoid_f64(x); }
 
-/* a - trunc(a / b) b, exact, with the sign of a; NaN for b = 0 or infinite a. Subtracts bit by bit, so that no
- * wide division is needed. */
+/* a - trunc(a / b) b, exact, with the sign of a; NaN for b = 0 or infinite a. Subtracts bit by bit,
+ * so that no wide division is needed. */
 SP_OUTLINE double sp_fmod_f64(double a, double b) {
   const uint64_t one = (uint64_t)1 << 52;
   uint64_t x = sp_bits_f64(sp_abs_f64(a)), y = sp_bits_f64(sp_abs_f64(b));
@@ -608,7 +624,8 @@ SP_INLINE int64_t sp_imod_i64(int64_t a, int64_t b) {
 SP_INLINE uint32_t sp_imod_u32(uint32_t a, uint32_t b) { return sp_irem_u32(a, b); }
 SP_INLINE uint64_t sp_imod_u64(uint64_t a, uint64_t b) { return sp_irem_u64(a, b); }
 
-/* a^n by squaring, saturating to the type; n < 0 gives the truncated real result, 0^negative the largest value. */
+/* a^n by squaring, saturating to the type; n < 0 gives the truncated real result, 0^negative the
+ * largest value. */
 SP_OUTLINE uint64_t sp_ipow_u64(uint64_t a, uint64_t n) {
   uint64_t r = 1;
   int over = 0; /* a has left the type */
@@ -640,11 +657,13 @@ SP_INLINE int32_t sp_ipow_i32(int32_t a, int32_t n) {
   return r > INT32_MAX ? INT32_MAX : r < INT32_MIN ? INT32_MIN : (int32_t)r;
 }
 
-/* Float to integer: truncates, saturates (ONNX leaves values out of range undefined), NaN gives 0. A float32
- * argument is exact as a double. */
+/* Float to integer: truncates, saturates (ONNX leaves values out of range undefined), NaN gives 0.
+ * A float32 argument is exact as a double. */
 SP_INLINE int64_t sp_f64_to_i64(double x) {
   if (x != x) return 0;
-  return x >= 9223372036854775808.0 ? INT64_MAX : x < -9223372036854775808.0 ? INT64_MIN : (int64_t)x;
+  return x >= 9223372036854775808.0   ? INT64_MAX
+         : x < -9223372036854775808.0 ? INT64_MIN
+                                      : (int64_t)x;
 }
 SP_INLINE uint64_t sp_f64_to_u64(double x) {
   if (!(x > 0.0)) return 0;
