@@ -35,8 +35,13 @@ class Writer:
     def __init__(self, taken: set[str]) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
+        self.opset = OPSET
         self._taken = taken
         self._count = 0
+
+    def require(self, opset: int) -> None:
+        """Raise the opset of the model for an operator that is newer than OPSET."""
+        self.opset = max(self.opset, opset)
 
     def fresh(self, hint: str) -> str:
         """A name nothing else has."""
@@ -50,11 +55,12 @@ class Writer:
     def node(
         self, op: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attrs: Any
     ) -> str:
-        """Append a node; returns its first output's name."""
+        """Append a node; returns its first output's name. A DType among ``attrs`` becomes its ONNX code."""
         out = list(outputs) if outputs is not None else [self.fresh(op)]
         names = list(inputs)
         while names and not names[-1]:
             names.pop()
+        attrs = {k: PROTO[v] if isinstance(v, DType) else v for k, v in attrs.items()}
         self.nodes.append(helper.make_node(op, names, out, name=self.fresh("n"), **attrs))
         return out[0]
 
@@ -168,7 +174,7 @@ def to_onnx(g: Graph) -> onnx.ModelProto:
         w.initializers,
     )
     return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="sparrow"
+        graph, opset_imports=[helper.make_opsetid("", w.opset)], ir_version=IR_VERSION, producer_name="sparrow"
     )
 
 

@@ -149,6 +149,11 @@ class _Reader:
         before, folded = len(self.b.nodes), self.b.folded
         self.b.origin = where
         try:
+            if call.op_type != "Identity" and not self.b.lengths.keys().isdisjoint(call.inputs):
+                raise call.unsupported(
+                    "reads a tensor whose shape depends on the data",
+                    "make that tensor a model output and compute the rest outside",
+                )
             decoder = DECODERS.get(call.op_type)
             if decoder is None:
                 raise call.unsupported("no decoder for this operator", "see docs/operators.md")

@@ -12,7 +12,10 @@ from sparrow.importers.onnx.decode import (
     linear,
     movement,
     normalize,
+    numeric,
     recurrent,
+    refused,
+    select,
 )
 
 DECODERS: Mapping[str, Decoder] = {
@@ -22,5 +25,8 @@ DECODERS: Mapping[str, Decoder] = {
     **linear.DECODERS,
     **movement.DECODERS,
     **normalize.DECODERS,
+    **numeric.DECODERS,
     **recurrent.DECODERS,
+    **refused.DECODERS,
+    **select.DECODERS,
 }
