@@ -255,7 +255,7 @@ def choose_gemm(
         mr=t.mr,
         nv=t.nv,
         ku=t.ku,
-        pf=t.pf if b == "packed" else 0,
+        pf=_prefetch(t, k, n, cpu) if b == "packed" else 0,
         mc=min(mc, task_m),
         task_m=task_m,
         task_n=task_n,
@@ -275,7 +275,7 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
     k = s.kh * s.kw * ci
     flops = 2 * s.oh * s.ow * co * k
     as_gemm = _is_gemm(s)
-    mc = task_m = rb = task_h = pf = 0
+    mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
         t = _tile(m, vectors, k, 4 * s.xw, cpu)
@@ -283,7 +283,6 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
-        pf = t.pf
     else:
         t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu)
         copies = s.batch * s.groups
@@ -303,7 +302,7 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
         as_gemm=int(as_gemm),
         mc=mc,
         task_m=task_m,
-        pf=pf,
+        pf=_prefetch(t, k, co, cpu),
         tasks=tasks,
     )
 
@@ -410,7 +409,18 @@ class _Tile:
     mr: int
     nv: int
     ku: int
-    pf: int
+
+
+def _prefetch(t: _Tile, k: int, n: int, cpu: Simd) -> int:
+    """What is prefetched of k x n weights.
+
+    16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
+    weights as a whole do not stay there anyway.
+    """
+    if t.mr == 1:
+        return 16
+    fits = 4 * k * t.nv * cpu.lanes <= cpu.l2_bytes // 8
+    return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
 
 
 def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> _Tile:
@@ -432,7 +442,7 @@ def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
                 and 2 * ku * mr * nv + nv + 1 < cpu.registers
             ):
                 ku *= 2
-            yield _Tile(mr, nv, ku, 16 if mr == 1 else 0)
+            yield _Tile(mr, nv, ku)
 
 
 def _cost(t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> float:

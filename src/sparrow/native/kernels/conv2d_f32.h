@@ -90,9 +90,7 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
                                    float *y, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
                                    sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
-  const sp_tile t = {p.mr, nv, 1, p.sw * p.xw, p.xc, bv, SP_LANES, SP_LANES, 0};
-  sp_tile tail = t;
-  tail.mr = p.ow % p.mr;
+  sp_tile t = {p.mr, nv, p.ku, p.sw * p.xw, p.xc, bv, SP_LANES, SP_LANES, p.pf, nv * bv};
   const int tiles = p.ow / p.mr;
   /* tiles [lo, hi) read no column outside the image */
   const int reach =
@@ -111,9 +109,12 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
     if (hi < tiles) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
     for (int i = hi + 1; i < tiles; ++i)
       sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    sp_tile tail = t;
+    tail.mr = p.ow % p.mr;
     if (tail.mr > 0)
       sp_conv2d_tile_f32(p, tail, x, w, yr, p.pl > tiles * p.mr * p.sw || reach < (p.ow - 1) * p.sw,
                          oy, tiles * p.mr, r, col, n, ep, e);
+    if (t.next < (2 * nv - 1) * bv) t.next += bv;
   }
 }
 

@@ -6,6 +6,8 @@
  *      else row-major, (k, j) at b[z * sb + k * ldb + j], or [.. + j * ldb + k] when b_trans
  *   c  element (i, j) at c[z * sc + i * ldc + j]; must not alias a or b
  * b_trans, and plain B that is read often, are packed first: sp_gemm_pack_f32.
+ * pf: constant B is prefetched pf values of k ahead (m = 1), or, when -1, the next panel while this one
+ * is used.
  * The sum over k runs in order in ku interleaved partial sums, whatever the tiles and tasks. */
 #ifndef SP_GEMM_F32_H
 #define SP_GEMM_F32_H
@@ -39,22 +41,17 @@ SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a,
                                  sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
   const ptrdiff_t ai = p.a_trans ? 1 : p.lda;
-  const sp_tile t = {p.mr,
-                     nv,
-                     p.ku,
-                     ai,
-                     p.a_trans ? p.lda : 1,
-                     bv,
-                     p.b_packed ? SP_LANES : p.ldb,
-                     p.b_packed ? SP_LANES : n,
-                     p.pf};
-  sp_tile tail = t;
-  tail.mr = p.m % p.mr;
+  const ptrdiff_t bk = p.b_packed ? SP_LANES : p.ldb;
+  const int bn = p.b_packed ? SP_LANES : n;
+  sp_tile t = {p.mr, nv, p.ku, ai, p.a_trans ? p.lda : 1, bv, bk, bn, p.pf, nv * bv};
   int i = i0;
-  for (; i + p.mr <= i1; i += p.mr)
+  for (; i + p.mr <= i1; i += p.mr) {
     sp_gemm_tile_f32(p, t, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
-  if (tail.mr > 0 && i < i1)
-    sp_gemm_tile_f32(p, tail, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
+    if (t.next < (2 * nv - 1) * bv) t.next += bv;
+  }
+  t.mr = p.m % p.mr;
+  if (t.mr > 0 && i < i1)
+    sp_gemm_tile_f32(p, t, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
 }
 
 /* Rows [i0, i1) x vectors [j0, j1) of one matrix; b starts at vector j0. */
