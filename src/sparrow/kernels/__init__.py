@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sparrow.kernels import conv, loop, matmul, softmax
+from sparrow.kernels import conv, loop, matmul, pool, softmax
 from sparrow.kernels.case import Kernel
 
 KERNELS: tuple[Kernel, ...] = (
     *loop.ROWS,
     *conv.ROWS,
     *matmul.ROWS,
+    *pool.ROWS,
     *softmax.ROWS,
 )

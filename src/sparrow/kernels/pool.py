@@ -1,0 +1,89 @@
+"""Pooling and mean-over-pixels rows, channels last."""
+
+from __future__ import annotations
+
+import math
+
+from sparrow.kernels.case import Case, Epilogue, In, Invoke, Kernel, Lowered, Out, Reject
+from sparrow.kernels.conv import SIMD, params_of, window_of
+from sparrow.kernels.packing_f32 import Window, choose_mean2d, choose_pool2d
+from sparrow.ops.pool import Pool
+from sparrow.ops.reduce import Reduce
+from sparrow.tensor import F32
+
+
+def _pool(case: Case) -> Lowered | Reject:
+    op, x = case.op, case.x[0]
+    assert isinstance(op, Pool) and x is not None
+    if op.kind not in ("max", "average") or op.indices or x.type.dtype != F32:
+        return Reject("only float32 maximum and mean without indices")
+    if not op.channels_last:
+        return Reject("channels are not last")
+    if x.strides[-1] != 1 and x.shape[-1] > 1:
+        return Reject("input channels are not adjacent")
+    window = window_of(case, op.kernel, op.strides, op.dilations, op.pads)
+    if isinstance(window, Reject):
+        return window
+    c = x.shape[-1]
+    end = [p[1] for p in op.pads]
+    pb, pr = (0, end[0]) if len(end) == 1 else (end[0], end[1])
+    p = choose_pool2d(
+        Window(**window),
+        c,
+        average=op.kind == "average",
+        include_pad=op.count_pads,
+        pb=pb,
+        pr=pr,
+        threads=case.threads,
+    )
+    call = Invoke(
+        "pool_f32.h",
+        "sp_pool2d_f32",
+        "sp_pool2d",
+        params_of(p),
+        (In(0), Out(0), Epilogue(None)),
+    )
+    taps = case.y[0].type.size * math.prod(op.kernel)
+    return Lowered((call,), p.tasks, cycles=2 * taps / case.target.isa.lanes)
+
+
+def _mean(case: Case) -> Lowered | Reject:
+    """The mean over all axes between the first and the last."""
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Reduce) and x is not None
+    rank = x.type.rank
+    if op.kind != "mean" or x.type.dtype != F32 or rank not in (3, 4):
+        return Reject("only the float32 mean over the pixels of an image")
+    if op.axes != tuple(range(1, rank - 1)) or 0 in x.shape:
+        return Reject("not a mean over every axis between batch and channel")
+    if (x.strides[-1] != 1 and x.shape[-1] > 1) or not y.contiguous:
+        return Reject("channels are not adjacent")
+    n, c = x.shape[0], x.shape[-1]
+    ih, iw = (1, x.shape[1]) if rank == 3 else x.shape[1:3]
+    xh = x.strides[1] if rank == 4 else 0
+    p = choose_mean2d(
+        ih,
+        iw,
+        c,
+        SIMD[case.target.isa.name],
+        batch=n,
+        xn=x.strides[0],
+        xh=xh,
+        xw=x.strides[-2],
+        ldy=c,
+        threads=case.threads,
+    )
+    call = Invoke(
+        "pool_f32.h",
+        "sp_mean2d_f32",
+        "sp_mean2d",
+        params_of(p),
+        (In(0), Out(0), Epilogue(None)),
+    )
+    return Lowered((call,), p.tasks, cycles=x.type.size / case.target.isa.lanes)
+
+
+ROWS = (
+    Kernel("pool2d_f32", Pool, _pool),
+    Kernel("mean2d_f32", Reduce, _mean),
+)
