@@ -41,7 +41,7 @@ class Slice(Op):
     def eval(self, x: Array) -> tuple[Array, ...]:
         for axis, (a, n, s) in enumerate(zip(self.starts, self.sizes, self.steps, strict=True)):
             x = np.take(x, a + s * np.arange(n), axis) if n else np.take(x, np.arange(0), axis)
-        return (np.ascontiguousarray(x),)
+        return (np.asarray(x, order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
@@ -52,6 +52,10 @@ class Slice(Op):
         return Slice(starts, sizes, steps)
 
     def export(self, w: Writer, site: Site) -> None:
+        if not self.starts:
+            # ONNX has no slice of a scalar
+            w.node("Identity", list(site.inputs), [site.outputs[0]])
+            return
         ends = []
         for a, n, s in zip(self.starts, self.sizes, self.steps, strict=True):
             end = a + n * s
