@@ -1,0 +1,281 @@
+"""Resampling on a regular grid: outputs are fixed weighted sums along every resized axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import floor, prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow import lane
+from sparrow.errors import InvalidGraph
+from sparrow.graph import Op, Types
+from sparrow.tensor import BOOL, Array, TensorType
+
+if TYPE_CHECKING:
+    from sparrow.export import Site, Writer
+
+Mode = Literal["nearest", "linear", "cubic"]
+Coordinates = Literal[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+]
+NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How one axis is resized.
+
+    Attributes:
+        axis: Which, >= 0.
+        size: Output extent.
+        scale: Output over input extent as the coordinates see it; not always the exact ratio.
+        roi: (start, end) of the region read, relative to the axis; only for ``tf_crop_and_resize``.
+    """
+
+    axis: int
+    size: int
+    scale: float
+    roi: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """Output element o along ``axis`` is sum_k weight[o, k] * x[index[o, k]].
+
+    Attributes:
+        axis: The axis.
+        index: int32 [size, K], inside the axis.
+        weight: float64 [size, K]; all ones with K = 1 for nearest.
+        outside: bool [size], elements that take the extrapolation value; None for none.
+    """
+
+    axis: int
+    index: NDArray[np.int32]
+    weight: NDArray[np.float64]
+    outside: NDArray[np.bool_] | None
+
+
+def _coordinates(mode: Coordinates, a: Axis, extent: int) -> NDArray[np.float64]:
+    y = np.arange(a.size, dtype=np.float64)
+    out = a.scale * extent
+    if mode == "align_corners":
+        return np.zeros_like(y) if out == 1 else y * (extent - 1) / (out - 1)
+    if mode == "asymmetric":
+        return y / a.scale
+    if mode == "tf_crop_and_resize":
+        start, end = a.roi
+        if out == 1:
+            return np.full_like(y, (start + end) * (extent - 1) / 2)
+        return y * (end - start) * (extent - 1) / (out - 1) + start * (extent - 1)
+    if mode == "pytorch_half_pixel" and out == 1:
+        return np.full_like(y, -0.5)
+    x = (y + 0.5) / a.scale - 0.5
+    if mode == "half_pixel_symmetric":
+        x = x + extent / 2 * (1 - a.size / out)
+    return x
+
+
+def _cubic(x: NDArray[np.float64], a: float) -> NDArray[np.float64]:
+    """Keys' kernel at distance ``x``."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Op):
+    """y = x resampled along ``axes``. Float types compute in at least float32; integers saturate.
+
+    Every mode reduces to fixed taps per axis, see `taps`. ONNX Resize-19, Upsample-9.
+
+    Attributes:
+        axes: The axes that change, ascending.
+        mode: Interpolation.
+        coordinates: Where output elements lie in x.
+        nearest: Rounding of the coordinate, for ``nearest``.
+        cubic_a: Parameter of Keys' kernel.
+        exclude_outside: Taps outside x weigh nothing and the rest is renormalized, instead of
+            reading the border element.
+        antialias: Widen the kernel when shrinking.
+        extrapolation: Value outside x, for ``tf_crop_and_resize``.
+    """
+
+    axes: tuple[Axis, ...]
+    mode: Mode = "nearest"
+    coordinates: Coordinates = "half_pixel"
+    nearest: NearestMode = "round_prefer_floor"
+    cubic_a: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+    extrapolation: float = 0.0
+
+    def infer(self, x: TensorType) -> tuple[TensorType, ...]:
+        where = [a.axis for a in self.axes]
+        if where != sorted({i for i in where if 0 <= i < x.rank}):
+            raise InvalidGraph(f"resize of axes {where} of {x}")
+        shape = list(x.shape)
+        for a in self.axes:
+            if a.size < 0 or not a.scale > 0 or (a.size and shape[a.axis] == 0):
+                raise InvalidGraph(f"axis {a.axis} of {x} to {a.size} with scale {a.scale}")
+            shape[a.axis] = a.size
+        if x.dtype == BOOL and self.mode != "nearest":
+            raise InvalidGraph(f"{self.mode} resize of {x}")
+        return (replace(x, shape=tuple(shape)),)
+
+    def taps(self, shape: tuple[int, ...]) -> tuple[Taps, ...]:
+        """Indices and weights per resized axis for an x of this shape."""
+        return tuple(self._taps(a, shape[a.axis]) for a in self.axes)
+
+    def _taps(self, a: Axis, extent: int) -> Taps:
+        x = _coordinates(self.coordinates, a, extent)
+        outside = None
+        if self.coordinates == "tf_crop_and_resize":
+            over = (x < 0) | (x > extent - 1)
+            outside = over if over.any() else None
+        # float to int must stay in range whatever roi and scale say
+        x = np.clip(np.nan_to_num(x), -(2.0**30), 2.0**30)
+        if self.mode == "nearest":
+            step: Any = {
+                "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+                "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+                "floor": np.floor,
+                "ceil": np.ceil,
+            }[self.nearest]
+            index = np.clip(step(x), 0, extent - 1).astype(np.int32)[:, None]
+            return Taps(a.axis, index, np.ones(index.shape), outside)
+        radius = 1 if self.mode == "linear" else 2
+        stretch = min(a.scale, 1.0) if self.antialias else 1.0
+        # taps reach from floor(x) + first to floor(x) + last
+        first = floor(-radius / stretch) + 1
+        last = 1 - first
+        base = np.floor(x).astype(np.int64)
+        index = base[:, None] + np.arange(first, last + 1)
+        distance = (index - x[:, None]) * stretch
+        if self.mode == "linear":
+            weight = np.clip(1 - np.abs(distance), 0, 1)
+        else:
+            weight = _cubic(distance, self.cubic_a)
+        if self.antialias:
+            weight = weight / weight.sum(1, keepdims=True)
+        if self.exclude_outside:
+            weight = np.where((index < 0) | (index >= extent), 0.0, weight)
+            total = weight.sum(1, keepdims=True)
+            weight = weight / np.where(total == 0, 1.0, total)
+        return Taps(a.axis, np.clip(index, 0, extent - 1).astype(np.int32), weight, outside)
+
+    def eval(self, x: Array) -> tuple[Array, ...]:
+        rows = self.taps(x.shape)
+        wide = x if self.mode == "nearest" else x.astype(np.result_type(x.dtype, np.float32))
+        for t in rows:
+            if self.mode == "nearest":
+                wide = np.take(wide, t.index[:, 0], t.axis)
+                continue
+            weight = t.weight.astype(wide.dtype)
+            shape = (1,) * t.axis + (-1,) + (1,) * (wide.ndim - t.axis - 1)
+            wide = sum(
+                (
+                    np.take(wide, t.index[:, k], t.axis) * weight[:, k].reshape(shape)
+                    for k in range(weight.shape[1])
+                ),
+                np.zeros((), wide.dtype),
+            )
+        for t in rows:
+            if t.outside is not None:
+                shape = (1,) * t.axis + (-1,) + (1,) * (wide.ndim - t.axis - 1)
+                value = np.asarray(self.extrapolation).astype(wide.dtype)
+                wide = np.where(t.outside.reshape(shape), value, wide)
+        return (np.ascontiguousarray(lane.convert(np.asarray(wide), x.dtype)),)
+
+    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+        assert x[0] is not None
+        if self.mode == "nearest":
+            return 0
+        return int(2 * y[0].size * prod(t.index.shape[1] for t in self.taps(x[0].shape)))
+
+    def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
+        moved = [replace(a, axis=perm.index(a.axis)) for a in self.axes]
+        return replace(self, axes=tuple(sorted(moved, key=lambda a: a.axis)))
+
+    def export(self, w: Writer, site: Site) -> None:
+        t, y = site.in_types[0], site.out_types[0]
+        assert t is not None
+        where = [a.axis for a in self.axes]
+        rest = [i for i in range(t.rank) if i not in where]
+        # runtimes interpolate the last axes of [1, channels, ...] only
+        lead = [1, prod(t.shape[i] for i in rest), *(1,) * (2 - len(where))]
+        x = w.node("Transpose", [site.inputs[0]], perm=[*rest, *where])
+        if self._plain(t.shape):
+            shape = [*lead, *(t.shape[i] for i in where)]
+            x = w.node("Reshape", [x, w.const(np.array(shape, np.int64))], allowzero=1)
+            x = self._standard(w, x, t.shape, lead)
+        else:
+            x = self._matrices(w, x, t)
+        order = [*rest, *where]
+        grown = w.const(np.array([y.shape[i] for i in order], np.int64))
+        x = w.node("Reshape", [x, grown], allowzero=1)
+        back = [order.index(i) for i in range(t.rank)]
+        w.node("Transpose", [x], [site.outputs[0]], perm=back)
+
+    def _plain(self, shape: tuple[int, ...]) -> bool:
+        """Whether an ONNX Resize can state the coordinates, by sizes or by scales."""
+        by_size = all(a.scale == a.size / shape[a.axis] for a in self.axes)
+        by_scale = all(
+            floor(np.float32(a.scale) * shape[a.axis]) == a.size
+            and float(np.float32(a.scale)) == a.scale
+            for a in self.axes
+        )
+        # here the last element lies at a fractional extent, which runtimes round
+        by_extent = self.coordinates in ("align_corners", "tf_crop_and_resize")
+        return by_size or (by_scale and not by_extent)
+
+    def _standard(self, w: Writer, x: str, shape: tuple[int, ...], lead: list[int]) -> str:
+        n = len(lead)
+        scales = sizes = roi = ""
+        if all(a.scale == a.size / shape[a.axis] for a in self.axes):
+            sizes = w.const(np.array([*lead, *(a.size for a in self.axes)], np.int64))
+        else:
+            scales = w.const(np.array([*(1,) * n, *(a.scale for a in self.axes)], np.float32))
+        if self.coordinates == "tf_crop_and_resize":
+            starts, ends = [a.roi[0] for a in self.axes], [a.roi[1] for a in self.axes]
+            roi = w.const(np.array([*(0,) * n, *starts, *(1,) * n, *ends], np.float32))
+        attrs: dict[str, Any] = {"antialias": 1} if self.antialias else {}
+        if self.mode == "cubic":
+            attrs["cubic_coeff_a"] = self.cubic_a
+        return w.node(
+            "Resize",
+            [x, roi, scales, sizes],
+            mode=self.mode,
+            coordinate_transformation_mode=self.coordinates,
+            nearest_mode=self.nearest,
+            exclude_outside=int(self.exclude_outside),
+            extrapolation_value=self.extrapolation,
+            **attrs,
+        )
+
+    def _matrices(self, w: Writer, x: str, t: TensorType) -> str:
+        """Gathers (nearest) or products with a dense matrix per axis, on the last axes of ``x``."""
+        n, rank = len(self.axes), t.rank
+        for i, taps in enumerate(self.taps(t.shape)):
+            at = rank - n + i
+            if self.mode == "nearest":
+                x = w.node("Gather", [x, w.const(taps.index[:, 0].astype(np.int64))], axis=at)
+                continue
+            dense = np.zeros((t.shape[taps.axis], len(taps.index)), t.dtype.numpy)
+            for o, (index, weight) in enumerate(zip(taps.index, taps.weight, strict=True)):
+                np.add.at(dense[:, o], index, weight.astype(dense.dtype))
+            swap = [*range(rank)]
+            swap[at], swap[-1] = swap[-1], swap[at]
+            x = w.node("Transpose", [x], perm=swap)
+            x = w.node("MatMul", [x, w.const(dense, t.dtype)])
+            x = w.node("Transpose", [x], perm=swap)
+        return x
+
