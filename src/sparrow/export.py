@@ -141,7 +141,7 @@ _EXPANSIONS = {
 
 def _tensor(name: str, array: Array, dtype: DType | None = None) -> TensorProto:
     if dtype is None or dtype.numpy == array.dtype and dtype not in (BF16,) and dtype.bits >= 8:
-        return numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return numpy_helper.from_array(np.asarray(array, order="C"), name)
     return helper.make_tensor(name, PROTO[dtype], array.shape, array.ravel().tolist())
 
 

@@ -209,6 +209,6 @@ def type_of(array: Array) -> TensorType:
 
 def round_bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round float32 values to the nearest bfloat16 (ties to even), kept as float32; NaN stays NaN."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return np.where(np.isnan(x), x, rounded.view(np.float32)).astype(np.float32)

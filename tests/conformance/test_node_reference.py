@@ -22,6 +22,11 @@ from sparrow.tensor import Array
 Record = Callable[[str, object], None]
 CASES = {c.name: c for c in load_cases()}
 
+# Absolute tolerances above the package's own 1e-7, with the reason.
+LOOSER: dict[str, tuple[float, str]] = {
+    "test_dft*": (1e-6, "the expected zeros carry the rounding of a float32 FFT"),
+}
+
 
 def refusal(case: Case) -> str:
     """Why a case is expected to be refused, ``""`` when it must work."""
@@ -54,7 +59,8 @@ def compare(got: Array, want: Array, case: Case, what: str) -> None:
     )
     if got.dtype.kind == "f":
         rtol = max(case.rtol, 2**-10 if got.dtype == np.float16 else 0.0)
-        np.testing.assert_allclose(got, want, rtol, case.atol, err_msg=what)
+        loose = [atol for p, (atol, _) in LOOSER.items() if fnmatchcase(case.name, p)]
+        np.testing.assert_allclose(got, want, rtol, max(case.atol, *loose, 0.0), err_msg=what)
     else:
         np.testing.assert_array_equal(got, want, err_msg=what)
 

@@ -43,7 +43,7 @@ class Gather(Op):
 
     def eval(self, x: Array, index: Array) -> tuple[Array, ...]:
         picked = np.take(x, in_range(index, x.shape[self.axis]), self.axis)
-        return (np.ascontiguousarray(picked),)
+        return (np.asarray(picked, order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0

@@ -45,7 +45,7 @@ class GatherND(Op):
         lead = index.shape[:-1]
         batch = np.indices(lead, sparse=True)[:b]
         at = [in_range(index[..., j], x.shape[b + j]) for j in range(depth)]
-        return (np.ascontiguousarray(x[(*batch, *at)]),)
+        return (np.asarray(x[(*batch, *at)], order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0

@@ -45,7 +45,7 @@ class Lane(Op):
     def eval(self, *x: Array) -> tuple[Array, ...]:
         y = lane.evaluate(self.expr, x)
         shape = np.broadcast_shapes(*(a.shape for a in x))
-        return (np.ascontiguousarray(np.broadcast_to(y, shape)),)
+        return (np.asarray(np.broadcast_to(y, shape), order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return y[0].size * sum(isinstance(e, lane.Call) for e in lane.walk(self.expr))

@@ -33,7 +33,7 @@ class Transpose(Op):
         return (TensorType(tuple(x.shape[p] for p in self.perm), x.dtype, self.axes, x.quant),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
-        return (np.ascontiguousarray(x.transpose(self.perm)),)
+        return (np.asarray(x.transpose(self.perm), order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
