@@ -1,0 +1,162 @@
+"""Small C functions over the native headers, compiled for one instruction set and called by tests.
+
+Freestanding, nothing linked, every warning an error: what emitted code has to compile under.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sparrow
+
+NATIVE = Path(sparrow.__file__).parent / "native"
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{NATIVE}")
+COMMON = ("-std=c99", "-O2", "-ffreestanding", "-nostdlib", "-shared", "-fPIC", *WARNINGS)
+
+# zig's and gcc's name of the CPU, numpy's name of the feature level.
+ISAS = {
+    "scalar": ("x86_64", "x86-64", None),
+    "avx2": ("x86_64_v3", "x86-64-v3", "AVX2"),
+    "avx512": ("x86_64_v4", "x86-64-v4", "AVX512_SKX"),
+}
+
+_protect = ctypes.CDLL(None).mprotect if sys.platform != "win32" else None
+
+
+def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> ctypes.CDLL:
+    """Compile one C file and load it; fails the test on any warning, skips a CPU without ``isa``.
+
+    Args:
+        text: The file, without the ISA header, which comes first.
+        isa: A key of `ISAS`.
+        folder: Where the library goes.
+        compiler: ``zig`` or ``gcc``.
+    """
+    zig_cpu, gcc_cpu, feature = ISAS[isa]
+    command = [sys.executable, "-m", "ziglang", "cc", "-g0", f"-mcpu={zig_cpu}"]
+    if compiler == "gcc":
+        gcc = shutil.which("gcc")
+        if gcc is None:
+            pytest.skip("no gcc here")
+        command = [gcc, f"-march={gcc_cpu}"]
+    if isa == "scalar":
+        command.append("-pedantic")
+    source, library = folder / f"{isa}.c", folder / f"{isa}.so"
+    source.write_text(f'#include "isa/{isa}.h"\n{text}')
+    done = subprocess.run(
+        [*command, *COMMON, str(source), "-o", str(library)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+    have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
+    if feature is not None and not have[feature]:
+        pytest.skip(f"this CPU has no {feature}")
+    return ctypes.CDLL(str(library))
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: NDArray[Any] | int) -> None:
+    """Call a void function with array pointers and ``ptrdiff_t`` numbers."""
+    converted = [
+        ctypes.c_ssize_t(a) if isinstance(a, int) else ctypes.c_void_p(a.ctypes.data)
+        for a in arguments
+    ]
+    library[name](*converted)
+
+
+@functools.cache
+def _page() -> tuple[mmap.mmap, NDArray[np.uint8]]:
+    """One readable page followed by one without access (where the system can do that)."""
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    view = np.frombuffer(memory, np.uint8)
+    if _protect is not None:
+        after = ctypes.c_void_p(view.ctypes.data + mmap.PAGESIZE)
+        assert _protect(after, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    return memory, view
+
+
+def before_guard(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of ``values`` whose end is the end of accessible memory.
+
+    There is one such place: the next call overwrites it.
+    """
+    view = _page()[1]
+    end = mmap.PAGESIZE
+    copy = view[end - values.nbytes : end].view(values.dtype)
+    copy[:] = values
+    return copy
+
+
+def every_exponent(dtype: type[np.float32] | type[np.float64], count: int) -> NDArray[Any]:
+    """Random bit patterns: every exponent, both signs, subnormals, infinities and NaN."""
+    rng = np.random.default_rng(20)
+    if dtype is np.float32:
+        return rng.integers(0, 1 << 32, count, dtype=np.uint32).view(np.float32)
+    return rng.integers(0, 1 << 64, count, dtype=np.uint64).view(np.float64)
+
+
+def ulp_error(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance from the exact result in units in the last place of the result's type.
+
+    Args:
+        got: float32 or float64 results.
+        want: The same in a wider type. Infinities, NaN and the signs of zeros must agree with
+            ``want`` rounded; if they do not the error is infinite.
+    """
+    dtype = got.dtype.type
+    info = np.finfo(dtype)
+    with np.errstate(all="ignore"):
+        rounded = want.astype(dtype)
+        finite = np.isfinite(want) & (want != 0)
+        exponent = np.frexp(np.where(finite, want, 1))[1] - 1
+        unit = np.ldexp(np.ones((), want.dtype), np.maximum(exponent, info.minexp) - info.nmant)
+        error = (np.abs(got.astype(want.dtype) - want) / unit).astype(np.float64)
+    same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
+    special = ~np.isfinite(rounded) | ~np.isfinite(got)
+    error = np.where(special, np.where(same, 0.0, np.inf), error)
+    signs = (rounded == 0) & (got == 0) & (np.signbit(got) != np.signbit(rounded))
+    return np.where(signs, np.inf, error)
+
+
+def worst(error: NDArray[np.float64], *arguments: NDArray[Any]) -> str:
+    """The largest error and where it is, for messages."""
+    at = int(np.argmax(error))
+    return f"{error[at]:.3f} at {', '.join(repr(float(a[at])) for a in arguments)}"
+
+
+def loop(name: str, expression: str, inputs: Sequence[str], output: str) -> str:
+    """C function ``name(out, in..., count)`` that applies ``expression`` of a, b, c to vectors.
+
+    Args:
+        name: Of the C function.
+        expression: In the variables a, b, c.
+        inputs: ``f32`` or ``i32`` per variable.
+        output: ``f32`` or ``i32``.
+    """
+    ctypes_of = {"f32": "float", "i32": "int32_t"}
+    names = "abc"[: len(inputs)]
+    pointers = "".join(f", const {ctypes_of[t]} *p{v}" for v, t in zip(names, inputs, strict=True))
+    loads = "".join(
+        f"    const sp_{t} {v} = sp_loadn_{t}(p{v} + i, n);\n    (void){v};\n"
+        for v, t in zip(names, inputs, strict=True)
+    )
+    signature = f"void {name}({ctypes_of[output]} *out{pointers}, ptrdiff_t count)"
+    return (
+        f"{signature};\n{signature} {{\n  ptrdiff_t i;\n"
+        f"  for (i = 0; i < count; i += SP_LANES) {{\n"
+        f"    const int n = (int)sp_imin(count - i, SP_LANES);\n{loads}"
+        f"    sp_storen_{output}(out + i, {expression}, n);\n  }}\n}}\n"
+    )
