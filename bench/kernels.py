@@ -81,7 +81,7 @@ def model(
 
 def conv(
     name: str, size: int | tuple[int, int], ci: int, co: int, k: int, cpu: pf.Simd,
-    stride: int = 1, groups: int = 1, nchw: bool = False,
+    stride: int = 1, groups: int = 1, nchw: bool = False, winograd: bool = False,
 ) -> Layer:  # fmt: skip
     """A convolution with pads k // 2; depthwise when ci == co == groups."""
     ih, iw = (size, size) if isinstance(size, int) else size
@@ -103,6 +103,10 @@ def conv(
             window |= {"xh": iw, "xw": 1, "xc": ih * iw}
         params = pf.choose_conv2d(pf.Conv2dShape(**window, ci=ci, co=co, groups=groups), cpu)
         packed = pf.pack_conv(w, groups, cpu.lanes)
+        if winograd:
+            chosen = pf.choose_winograd(pf.Conv2dShape(**window, ci=ci, co=co), cpu)
+            assert chosen is not None
+            params, packed = chosen, pf.pack_winograd(w, cpu.lanes)
     node = model(
         "Conv", {"x": x}, {"w": w, "bias": bias}, group=groups, strides=[stride] * 2, pads=[pad] * 4
     )
@@ -160,6 +164,13 @@ def layers(cpu: pf.Simd) -> list[Layer]:
         conv("resnet 28 3x3 128", 28, 128, 128, 3, cpu),
         conv("resnet 14 3x3 256", 14, 256, 256, 3, cpu),
         conv("resnet 7 3x3 512", 7, 512, 512, 3, cpu),
+        *(
+            conv(f"winograd {size} 3x3 {ci}", size, ci, ci, 3, cpu, winograd=True)
+            for size, ci in ((56, 64), (28, 128), (14, 256), (7, 512), ((60, 80), 32))
+        ),
+        conv("winograd 120x160 3x3 16", (120, 160), 16, 16, 3, cpu, winograd=True),
+        conv("winograd 55 3x3 16-64", 55, 16, 64, 3, cpu, winograd=True),
+        conv("winograd 13 3x3 64-256", 13, 64, 256, 3, cpu, winograd=True),
         conv("resnet 56 1x1 64-256", 56, 64, 256, 1, cpu),
         conv("resnet 56 1x1 256-64", 56, 256, 64, 1, cpu),
         conv("resnet 28 1x1 512-128", 28, 512, 128, 1, cpu),
@@ -228,13 +239,15 @@ def call(p: pf.Params) -> str:
     if isinstance(p, (pf.Pool2d, pf.Mean2d)):
         kind = "pool2d" if isinstance(p, pf.Pool2d) else "mean2d"
         return f"sp_{kind}_f32({text}, a, y, ep, e, i)"
+    if isinstance(p, pf.Winograd):
+        return f"sp_winograd_f32({text}, a, b, y, scratch, ep, e, i)"
     kind = "conv2d" if isinstance(p, pf.Conv2d) else "depthwise"
     return f"sp_{kind}_f32({text}, a, b, y, ep, e, i)"
 
 
 def build(chosen: list[Layer], isa: str, folder: Path) -> Path:
     """One function per layer, `times` runs of all its tasks."""
-    heads = ("gemm", "conv2d", "depthwise", "pool")
+    heads = ("gemm", "conv2d", "depthwise", "pool", "winograd")
     text = [f'#include "isa/{isa}.h"', *(f'#include "kernels/{h}_f32.h"' for h in heads), EPILOGUE]
     for number, layer in enumerate(chosen):
         text.append(
@@ -267,7 +280,7 @@ def ours(library: ctypes.CDLL, number: int, layer: Layer) -> Callable[[int], flo
 
     def run(times: int, keep: object = (aligned, scratch, bias)) -> float:
         if times == 0:  # input and output into the cache, as the layer before leaves them
-            return float(aligned[0].sum() + aligned[2].sum())
+            return float(aligned[0].sum() + aligned[2].sum() + scratch.sum())
         start = time.perf_counter()
         function(*pointers, e, times)
         return (time.perf_counter() - start) / times

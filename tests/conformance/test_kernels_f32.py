@@ -56,6 +56,7 @@ class Case:
     want: NDArray[np.float64]
     ld: int
     scratch: int = 0
+    atol: float = 2e-5
 
 
 def rnd(*shape: int) -> F32:
@@ -238,6 +239,27 @@ def base_fields(s: pf.Window) -> dict[str, int]:
     return {name: getattr(s, name) for name in pf.Window.__dataclass_fields__}
 
 
+def winograd_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+    shapes = (
+        ((9, 11), (1, 1, 1, 1), 5, 35, 2),
+        ((13, 14), (1, 0, 1, 2), 34, 17, 1),
+        ((33, 41), (2, 2, 2, 2), 32, 48, 1),
+    )
+    for size, pads, ci, co, batch in shapes:
+        base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
+        s = pf.Conv2dShape(**base_fields(base), ci=ci, co=co)
+        p = pf.choose_winograd(s, cpu, threads=threads)
+        assert p is not None
+        x, w = conv_data(s)
+        call = f"sp_winograd_f32({pf.c_literal(p)}, a, b, y, scratch, ep, e, i)"
+        packed = pf.pack_winograd(w, cpu.lanes)
+        want = conv_reference(s)
+        yield Case(
+            f"winograd {size} {ci} {co}", call, p.tasks, strided(x, ci + 1), packed,
+            want, s.ldy, p.scratch_bytes, 1e-5 * float(np.abs(want).max()),
+        )  # fmt: skip
+
+
 def depthwise_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
     for name, geometry, _, c, more in CONVS:
         if more.get("nchw"):
@@ -295,7 +317,7 @@ def pool_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
 
 
 def build(cases: list[Case], isa: str, flags: list[str], path: Path) -> ctypes.CDLL:
-    heads = ("gemm", "conv2d", "depthwise", "pool")
+    heads = ("gemm", "conv2d", "depthwise", "pool", "winograd")
     text = [f'#include "isa/{isa}.h"', *(f'#include "kernels/{h}_f32.h"' for h in heads), EPILOGUE]
     for number, case in enumerate(cases):
         text.append(
@@ -335,7 +357,7 @@ def test_kernels(isa: str, cpu: pf.Simd, flags: list[str], feature: str, tmp_pat
     have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if feature and not have.get(feature):
         pytest.skip(f"this CPU has no {feature}")
-    makers = (gemm_cases, conv_cases, depthwise_cases, pool_cases)
+    makers = (gemm_cases, conv_cases, winograd_cases, depthwise_cases, pool_cases)
     cases = [case for make in makers for case in make(cpu, 1)]
     cases += [case for make in makers for case in make(cpu, 16) if case.tasks > 1]
     with ThreadPoolExecutor(2) as pool:  # half of the cases each
@@ -348,7 +370,7 @@ def test_kernels(isa: str, cpu: pf.Simd, flags: list[str], feature: str, tmp_pat
         want = case.want + rnd(n) + rnd(rows, n)
         for at_end in (True, False):
             got = run(libraries[number % 2], number // 2, case, at_end)
-            np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5, err_msg=case.name)
+            np.testing.assert_allclose(got, want, 1e-5, case.atol, err_msg=case.name)
             np.testing.assert_array_equal(
                 got, first.setdefault(case.name, got), f"{case.name}: depends on tasks"
             )

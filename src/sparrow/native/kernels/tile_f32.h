@@ -22,8 +22,8 @@
  *   ai, ak  distance of two rows and of two k in A
  *   bv, bk  distance of two vectors and of two k in B
  *   bn      valid lanes of the last vector of B; less than SP_LANES only when B is not packed
- *   pf      B is prefetched this many k ahead; 0 = never; -1 = the line at distance next from b
- *   next    not a literal: a vector of the next panel */
+ *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b
+ *   next    not a literal: where what is needed later lies */
 typedef struct sp_tile {
   int mr, nv, ku;
   ptrdiff_t ai, ak, bv, bk;
@@ -47,7 +47,10 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) sp_prefetch(b + v * t.bv + t.pf * t.bk);
   }
-  if (t.pf < 0) sp_prefetch(b + t.next);
+  if (t.pf < 0) {
+    SP_UNROLL
+    for (int v = 0; v < -t.pf; ++v) sp_prefetch(b + t.next + v * t.bv);
+  }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
     if (i >= i0 && i < i1) {

@@ -1,0 +1,179 @@
+/* Float32 3x3 convolution, stride 1, by Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308): 36
+ * products per 16 outputs instead of 144, at the price of rounding errors some ten times those of the
+ * direct sum. Included after isa/<isa>.h; all fields of sp_winograd are literals in emitted code.
+ *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
+ *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by packing_f32.pack_winograd()
+ *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy; the epilogue sees that pixel number
+ *      as its row; must not alias x or w
+ *   scratch  private to the task: 36 * (tb * ceil(ci / SP_LANES) + 1 + tb * nv) * SP_LANES floats
+ * Nothing outside x is read. */
+#ifndef SP_WINOGRAD_F32_H
+#define SP_WINOGRAD_F32_H
+#include "tile_f32.h"
+
+/* Blocks of tb output tiles of 4 x 4 are transformed, multiplied in register tiles of mr rows x nv
+ * vectors, and transformed back nv vectors at a time. Task i takes blocks i * task_b .. + task_b - 1. */
+typedef struct sp_winograd {
+  int batch, ih, iw, ci, oh, ow, co, pt, pl;
+  ptrdiff_t xn, xh, xw, ldy;
+  int mr, nv, tb, task_b;
+} sp_winograd;
+
+/* o = B' d, elements at distance ds and os. */
+SP_INLINE void sp_winograd_in_f32(const sp_f32 *d, int ds, sp_f32 *o, int os) {
+  const sp_f32 two = sp_set1_f32(2.0f), four = sp_set1_f32(4.0f), five = sp_set1_f32(5.0f);
+  const sp_f32 p = sp_fnma_f32(four, d[2 * ds], d[4 * ds]);
+  const sp_f32 q = sp_fnma_f32(four, d[ds], d[3 * ds]);
+  const sp_f32 r = sp_sub_f32(d[4 * ds], d[2 * ds]);
+  const sp_f32 s = sp_sub_f32(d[3 * ds], d[ds]);
+  o[0] = sp_fma_f32(four, d[0], sp_fnma_f32(five, d[2 * ds], d[4 * ds]));
+  o[os] = sp_add_f32(p, q);
+  o[2 * os] = sp_sub_f32(p, q);
+  o[3 * os] = sp_fma_f32(two, s, r);
+  o[4 * os] = sp_fnma_f32(two, s, r);
+  o[5 * os] = sp_fma_f32(four, d[ds], sp_fnma_f32(five, d[3 * ds], d[5 * ds]));
+}
+
+/* o = A' m. */
+SP_INLINE void sp_winograd_out_f32(const sp_f32 *m, int ms, sp_f32 *o, int os) {
+  const sp_f32 s = sp_add_f32(m[ms], m[2 * ms]), d = sp_sub_f32(m[ms], m[2 * ms]);
+  const sp_f32 t = sp_add_f32(m[3 * ms], m[4 * ms]), e = sp_sub_f32(m[3 * ms], m[4 * ms]);
+  o[0] = sp_add_f32(sp_add_f32(m[0], s), t);
+  o[os] = sp_fma_f32(sp_set1_f32(2.0f), e, d);
+  o[2 * os] = sp_fma_f32(sp_set1_f32(4.0f), t, s);
+  o[3 * os] = sp_add_f32(sp_fma_f32(sp_set1_f32(8.0f), e, d), m[5 * ms]);
+}
+
+/* n channels of the 6 x 6 input pixels at (y0, x0); pixels outside the image are 0. v[36] at
+ * distance vf. */
+SP_INLINE void sp_winograd_load_f32(const sp_winograd p, const float *x, int y0, int x0, int edge,
+                                    int n, float *v, ptrdiff_t vf) {
+  sp_f32 d[36], t[36];
+  SP_UNROLL
+  for (int i = 0; i < 36; ++i) {
+    const int iy = y0 + i / 6, ix = x0 + i % 6;
+    if (!edge || (iy >= 0 && iy < p.ih && ix >= 0 && ix < p.iw))
+      d[i] = sp_loadn_f32(x + iy * p.xh + ix * p.xw, n);
+    else
+      d[i] = sp_zero_f32();
+  }
+  SP_UNROLL
+  for (int i = 0; i < 6; ++i) sp_winograd_in_f32(d + i, 6, t + i, 6);
+  SP_UNROLL
+  for (int i = 0; i < 6; ++i) {
+    sp_f32 o[6];
+    sp_winograd_in_f32(t + 6 * i, 1, o, 1);
+    SP_UNROLL
+    for (int j = 0; j < 6; ++j) sp_store_f32(v + (6 * i + j) * vf, o[j]);
+  }
+}
+
+/* All channels of one tile into v. */
+SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int y0, int x0,
+                                       float *v, ptrdiff_t vf) {
+  const int full = p.ci / SP_LANES * SP_LANES;
+  if (y0 >= 0 && y0 + 6 <= p.ih && x0 >= 0 && x0 + 6 <= p.iw) {
+    for (int c = 0; c < full; c += SP_LANES)
+      sp_winograd_load_f32(p, x + c, y0, x0, 0, SP_LANES, v + c, vf);
+  } else {
+    for (int c = 0; c < full; c += SP_LANES)
+      sp_winograd_load_f32(p, x + c, y0, x0, 1, SP_LANES, v + c, vf);
+  }
+  if (full < p.ci) sp_winograd_load_f32(p, x + full, y0, x0, 1, p.ci - full, v + full, vf);
+}
+
+/* One vector of n channels of one tile: m[36] at distance mf -> output pixels (oy, ox) and on. */
+SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdiff_t mf, float *y,
+                                     int z, int oy, int ox, ptrdiff_t col, int n, sp_ep_f32 ep,
+                                     const void *const *e) {
+  sp_f32 d[36], t[24], o[16];
+  SP_UNROLL
+  for (int i = 0; i < 36; ++i) d[i] = sp_load_f32(m + i * mf);
+  SP_UNROLL
+  for (int i = 0; i < 6; ++i) sp_winograd_out_f32(d + i, 6, t + i, 6);
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) sp_winograd_out_f32(t + 6 * i, 1, o + 4 * i, 1);
+  SP_UNROLL
+  for (int i = 0; i < 16; ++i) {
+    const int py = oy + i / 4, px = ox + i % 4;
+    const ptrdiff_t row = ((ptrdiff_t)z * p.oh + py) * p.ow + px;
+    if (py < p.oh && px < p.ow) sp_storen_f32(y + row * p.ldy, ep(o[i], e, row, col, n), n);
+  }
+}
+
+/* m[t.mr][t.nv][SP_LANES] = rows of v times w. */
+SP_INLINE void sp_winograd_product_f32(const sp_winograd p, const sp_tile t, const float *v,
+                                       const float *w, float *m) {
+  sp_f32 acc[SP_TILE_MAX];
+  sp_tile_zero_f32(t, acc);
+  sp_tile_mac_f32(t, acc, 0, t.mr, v, 0, w, p.ci);
+  sp_tile_put_f32(t, acc, m, t.nv * SP_LANES, 0, 0, SP_LANES, sp_ep_none, (const void *const *)0);
+}
+
+/* Vectors of channels from col: products of all 36 positions, then the way back of count tiles from
+ * tile t0. */
+SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const float *v,
+                                     ptrdiff_t vf, const float *w, float *m, float *y, int t0,
+                                     int count, ptrdiff_t col, sp_ep_f32 ep, const void *const *e) {
+  const int up = (p.ci + SP_LANES - 1) / SP_LANES * SP_LANES;
+  const int th = (p.oh + 3) / 4, tw = (p.ow + 3) / 4;
+  const ptrdiff_t mf = (ptrdiff_t)p.tb * nv * SP_LANES;
+  /* while one position is multiplied, the weights of the next are fetched */
+  const ptrdiff_t bv = (ptrdiff_t)36 * p.ci * SP_LANES;
+  const int steps = (p.tb + p.mr - 1) / p.mr;
+  const int lines = (nv + steps - 1) / steps;
+  for (int f = 0; f < 36; ++f) {
+    const float *b = w + (ptrdiff_t)f * p.ci * SP_LANES;
+    sp_tile t = {p.mr, nv, 1, up, 1, bv, SP_LANES, SP_LANES, -lines, (ptrdiff_t)p.ci * SP_LANES};
+    int i = 0;
+    for (; i + p.mr <= p.tb; i += p.mr) {
+      sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);
+      if (t.next < (nv - lines) * bv) t.next += lines * bv;
+    }
+    t.mr = p.tb % p.mr;
+    if (t.mr > 0)
+      sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);
+  }
+  for (int i = 0; i < count; ++i) {
+    const int z = (t0 + i) / (th * tw);
+    const int oy = (t0 + i) / tw % th * 4;
+    const int ox = (t0 + i) % tw * 4;
+    for (int j = 0; j < nv - 1; ++j)
+      sp_winograd_store_f32(p, m + (i * nv + j) * SP_LANES, mf, y + j * SP_LANES, z, oy, ox,
+                            col + j * SP_LANES, SP_LANES, ep, e);
+    sp_winograd_store_f32(p, m + (i * nv + nv - 1) * SP_LANES, mf, y + (nv - 1) * SP_LANES, z, oy,
+                          ox, col + (nv - 1) * SP_LANES, n, ep, e);
+  }
+}
+
+SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float *w, float *y,
+                               float *scratch, sp_ep_f32 ep, const void *const *e, int task) {
+  const int up = (p.ci + SP_LANES - 1) / SP_LANES * SP_LANES;
+  const int th = (p.oh + 3) / 4, tw = (p.ow + 3) / 4;
+  const int tiles = p.batch * th * tw;
+  const int full = p.co / SP_LANES / p.nv * p.nv;
+  const int rest = p.co - full * SP_LANES;
+  const int tail = (rest + SP_LANES - 1) / SP_LANES;
+  const ptrdiff_t bv = (ptrdiff_t)36 * p.ci * SP_LANES;
+  /* one vector more than the tiles need: powers of two apart, 36 stores would share a cache set */
+  const ptrdiff_t vf = (ptrdiff_t)p.tb * up + SP_LANES;
+  float *m = scratch + 36 * vf;
+  const int end = (int)sp_imin((ptrdiff_t)(task + 1) * p.task_b * p.tb, tiles);
+  for (int t0 = task * p.task_b * p.tb; t0 < end; t0 += p.tb) {
+    const int count = (int)sp_imin(p.tb, end - t0);
+    for (int i = 0; i < count; ++i) {
+      const int z = (t0 + i) / (th * tw);
+      const int y0 = (t0 + i) / tw % th * 4 - p.pt;
+      const int x0 = (t0 + i) % tw * 4 - p.pl;
+      sp_winograd_tile_in_f32(p, x + z * p.xn, y0, x0, scratch + i * up, vf);
+    }
+    /* rows past count hold leftovers: they are multiplied, never stored */
+    for (int j = 0; j < full; j += p.nv)
+      sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, w + j * bv, m, y + j * SP_LANES, t0,
+                            count, j * SP_LANES, ep, e);
+    if (tail > 0)
+      sp_winograd_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, scratch, vf, w + full * bv, m,
+                            y + full * SP_LANES, t0, count, full * SP_LANES, ep, e);
+  }
+}
+#endif
