@@ -18,7 +18,7 @@ def missing(what: str) -> None:
 
 
 def data_folder() -> Path:
-    """Folder of the shared models and data: SPARROW_DATA, or ``../shared/data`` beside the checkout."""
+    """Folder of the models and data: SPARROW_DATA, or ``../shared/data`` beside the checkout."""
     return Path(os.environ.get("SPARROW_DATA") or REPO.parent / "shared" / "data")
 
 

@@ -1,8 +1,9 @@
 """From a photo to drawn boxes: the ultra-light face detector, built by Sparrow.
 
-    python examples/face_detection/detect.py MODEL.onnx PHOTO.jpg [-o BOXES.png] [--threshold 0.7]
+    python examples/face_detection/detect.py MODEL.onnx PHOTO.jpg [-o OUT.png] [--threshold 0.7]
 
-MODEL is a version-RFB-320 or version-slim-320 ONNX file (Linzaer, Ultra-Light-Fast-Generic-Face-Detector).
+MODEL is a version-RFB-320 or version-slim-320 ONNX file of Linzaer's
+Ultra-Light-Fast-Generic-Face-Detector.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Face:
 
 
 def preprocess(photo: Image.Image, width: int, height: int) -> Floats:
-    """RGB, bilinear resize without keeping the aspect, (v - 127) / 128, float32 [1, 3, height, width]."""
+    """RGB, bilinear resize, aspect not kept, (v - 127) / 128: float32 [1, 3, height, width]."""
     rgb = photo.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     x = (np.asarray(rgb, np.float32) - 127) / 128
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])
@@ -99,7 +100,11 @@ def postprocess(
     picked = np.flatnonzero(s > threshold)
     corners = boxes[0, picked] * np.tile(np.asarray(size, np.float32), 2)
     kept = suppress(corners, s[picked])
-    return [Face(*(round(float(v), 1) for v in corners[i]), float(s[picked][i])) for i in kept]
+    faces = []
+    for i in kept:
+        x1, y1, x2, y2 = (round(float(v), 1) for v in corners[i])
+        faces.append(Face(x1, y1, x2, y2, float(s[picked][i])))
+    return faces
 
 
 def detect(bundle: sparrow.Bundle, photo: Image.Image, threshold: float = 0.7) -> list[Face]:

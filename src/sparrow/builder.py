@@ -13,7 +13,7 @@ from sparrow.graph import Graph, Length, Node, Op, State, infer_types, retyped, 
 from sparrow.ops.lane import Lane
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.transpose import Transpose
-from sparrow.tensor import BOOL, F32, I64, Array, DType, TensorType, dtype_of
+from sparrow.tensor import BOOL, F32, I64, Array, DType, Quantization, TensorType, dtype_of
 
 MAX_ELEMENTS = 1 << 31
 FOLD_BYTES = 1 << 28
@@ -53,11 +53,13 @@ class Builder:
         self.inputs.append(name)
         return name
 
-    def const(self, array: Array, dtype: DType | None = None) -> str:
-        """A constant value; equal constants share one name."""
-        array = np.ascontiguousarray(array).reshape(np.shape(array))
-        t = TensorType(array.shape, dtype or dtype_of(array))
-        key = hashlib.sha256(repr(t).encode() + array.tobytes()).digest()
+    def const(
+        self, array: Array, dtype: DType | None = None, quant: Quantization | None = None
+    ) -> str:
+        """A constant value; equal constants of equal types share one name."""
+        array = np.asarray(array, order="C")
+        t = TensorType(array.shape, dtype or dtype_of(array), quant=quant)
+        key = hashlib.sha256(f"{t!r}{hash(quant)}".encode() + array.tobytes()).digest()
         if key not in self._shared:
             name = self.fresh()
             self._check(t)
@@ -98,7 +100,7 @@ class Builder:
         cut = next((x for x in names if x in self.lengths), None)
         if cut is not None:
             raise UnsupportedOp(
-                f"{self.origin} ({type(op).__name__}): reads a tensor whose shape depends on the data",
+                f"{self.origin} ({type(op).__name__}): reads a tensor of data-dependent shape",
                 hint="make that tensor a model output and compute the rest outside",
             )
         node = Node(op, tuple(names), (), self.origin)
@@ -106,13 +108,15 @@ class Builder:
         for t in out:
             self._check(t)
         known = [self.consts.get(x) if x else None for x in names]
-        if all(k is not None or not x for k, x in zip(known, names, strict=True)) and (
-            sum(t.bytes for t in out) <= FOLD_BYTES
+        if (
+            all(k is not None or not x for k, x in zip(known, names, strict=True))
+            and sum(t.bytes for t in out) <= FOLD_BYTES
+            and op.foldable([self.types[x] if x else None for x in names])
         ):
             with np.errstate(all="ignore"):
                 arrays = op.eval(*known)
             self.folded += 1
-            return tuple(self.const(a, t.dtype) for a, t in zip(arrays, out, strict=True))
+            return tuple(self.const(a, t.dtype, t.quant) for a, t in zip(arrays, out, strict=True))
         outputs = tuple(self.fresh() for _ in out)
         self.types.update(zip(outputs, out, strict=True))
         self.nodes.append(Node(op, node.inputs, outputs, self.origin))

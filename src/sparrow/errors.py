@@ -51,7 +51,7 @@ class GateFailed(SparrowError):
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line with control and bidirectional characters escaped, 2,000 at most."""
+    """Return ``text`` on one line, control and bidirectional characters escaped, cut at 2,000."""
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )

@@ -16,7 +16,11 @@ from sparrow.tensor import BF16, BOOL, DTYPES, F32, Array, DType, TensorType
 
 OPSET = 21
 IR_VERSION = 10
-PROTO = {t: getattr(TensorProto, {"float32": "FLOAT", "float64": "DOUBLE"}.get(t.name, t.name.upper())) for t in DTYPES if t.name != "int2"}
+PROTO = {
+    t: getattr(TensorProto, {"float32": "FLOAT", "float64": "DOUBLE"}.get(t.name, t.name.upper()))
+    for t in DTYPES
+    if t.name != "int2"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Writer:
     def node(
         self, op: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attrs: Any
     ) -> str:
-        """Append a node; returns its first output's name. A DType among ``attrs`` becomes its ONNX code."""
+        """Append a node; returns its first output. A DType in ``attrs`` becomes its ONNX code."""
         out = list(outputs) if outputs is not None else [self.fresh(op)]
         names = list(inputs)
         while names and not names[-1]:
@@ -74,9 +78,7 @@ class Writer:
         """A rank-0 initializer."""
         return self.const(np.asarray(value, dtype.numpy), dtype)
 
-    def expr(
-        self, e: lane.Expr, names: Sequence[str], shapes: Sequence[tuple[int, ...]]
-    ) -> str:
+    def expr(self, e: lane.Expr, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> str:
         """Write a lane expression as elementwise nodes that broadcast to all of ``shapes``."""
         done: dict[lane.Expr, str] = {}
         y = self._expr(e, names, done)
@@ -140,7 +142,7 @@ _EXPANSIONS = {
 
 
 def _tensor(name: str, array: Array, dtype: DType | None = None) -> TensorProto:
-    if dtype is None or dtype.numpy == array.dtype and dtype not in (BF16,) and dtype.bits >= 8:
+    if dtype is None or (dtype.numpy == array.dtype and dtype not in (BF16,) and dtype.bits >= 8):
         return numpy_helper.from_array(np.asarray(array, order="C"), name)
     return helper.make_tensor(name, PROTO[dtype], array.shape, array.ravel().tolist())
 
@@ -150,7 +152,7 @@ def _value(name: str, t: TensorType) -> onnx.ValueInfoProto:
 
 
 def to_onnx(g: Graph) -> onnx.ModelProto:
-    """``g`` as a standard ONNX model with the same names and answers; states become input/output pairs."""
+    """``g`` as standard ONNX with the same names and answers; states become inputs and outputs."""
     w = Writer(set(g.types))
     state_names = {s.output: s for s in g.states}
     inputs = [*g.inputs, *(s.input for s in g.states)]
@@ -162,7 +164,12 @@ def to_onnx(g: Graph) -> onnx.ModelProto:
     # ONNX wants graph outputs to be produced by nodes, each once
     final: list[str] = []
     for name in outputs:
-        if name in g.inputs or name in g.consts or any(s.input == name for s in g.states) or name in final:
+        if (
+            name in g.inputs
+            or name in g.consts
+            or any(s.input == name for s in g.states)
+            or name in final
+        ):
             final.append(w.node("Identity", [name]))
         else:
             final.append(name)
@@ -174,7 +181,10 @@ def to_onnx(g: Graph) -> onnx.ModelProto:
         w.initializers,
     )
     return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", w.opset)], ir_version=IR_VERSION, producer_name="sparrow"
+        graph,
+        opset_imports=[helper.make_opsetid("", w.opset)],
+        ir_version=IR_VERSION,
+        producer_name="sparrow",
     )
 
 

@@ -16,7 +16,7 @@ Types = Sequence[TensorType | None]
 
 
 class Op:
-    """An operator: kind and attributes in one typed value; subclasses are frozen slotted dataclasses.
+    """An operator: kind and attributes in one typed value; subclasses are frozen dataclasses.
 
     ``infer`` maps input types to output types and raises InvalidGraph when they do not fit;
     ``eval`` maps arrays to a tuple of arrays and defines what the op means. Absent optional
@@ -30,6 +30,10 @@ class Op:
     def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         """Floating-point (or integer) operations of one call; a multiply-add counts two."""
         return sum(t.size for t in y)
+
+    def foldable(self, x: Types) -> bool:
+        """Whether the op may be evaluated at import when its inputs are constants."""
+        return True
 
     def export(self, w: Writer, site: Site) -> None:
         """Write this op as standard ONNX nodes."""
@@ -176,8 +180,8 @@ def verify(g: Graph) -> None:
     """Check every invariant of a Graph.
 
     Raises:
-        InvalidGraph: A value is used before or without its definition, defined twice, has no type or
-            another type than its node infers, or a constant does not have its type.
+        InvalidGraph: A value is used before or without its definition, defined twice, has no type
+            or another than its node infers, or a constant does not have its type.
     """
     defined = set(g.consts) | set(g.inputs) | {s.input for s in g.states}
     if len(defined) != len(g.consts) + len(g.inputs) + len(g.states):

@@ -1,8 +1,8 @@
 """Lane expressions: what a fused elementwise loop computes for one element.
 
-An expression is a tree of calls over arguments and immediates, all typed. ``LANE_FNS`` is the table of
-functions: what each means in NumPy, how it is written in ONNX, and which result type it has. How it
-is written in C belongs to the emitter.
+An expression is a tree of calls over arguments and immediates, all typed. ``LANE_FNS`` is the table
+of functions: what each means in NumPy, how it is written in ONNX, and which result type it has. How
+it is written in C belongs to the emitter.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class LaneFn:
     kinds: str = "float int uint"
 
 
-def _idiv(a: Array, b: Array) -> Array:
+def _idiv(a: Array, b: Array) -> Any:
     if a.dtype.kind == "f":
         return np.divide(a, b)
     # C truncation; a zero divisor gives 0, as in the native code (ONNX leaves it undefined)
@@ -86,44 +86,44 @@ def _idiv(a: Array, b: Array) -> Array:
     return np.where(b == 0, np.zeros_like(q), q).astype(a.dtype)
 
 
-def _mod(a: Array, b: Array) -> Array:
+def _mod(a: Array, b: Array) -> Any:
     if a.dtype.kind == "f":
         return np.mod(a, b)
     return np.where(b == 0, np.zeros_like(a), np.mod(a, np.where(b == 0, np.ones_like(b), b)))
 
 
-def _fmod(a: Array, b: Array) -> Array:
+def _fmod(a: Array, b: Array) -> Any:
     if a.dtype.kind == "f":
         return np.fmod(a, b)
     return np.where(b == 0, np.zeros_like(a), np.fmod(a, np.where(b == 0, np.ones_like(b), b)))
 
 
-def _pow(a: Array, b: Array) -> Array:
+def _pow(a: Array, b: Array) -> Any:
     if a.dtype.kind != "f":
         r = np.power(a.astype(np.float64), b.astype(np.float64))
         return convert(r, np.dtype(a.dtype))
     return np.power(a, b.astype(a.dtype))
 
 
-def _sigmoid(x: Array) -> Array:
+def _sigmoid(x: Array) -> Any:
     return special.expit(x)
 
 
-def _softplus(x: Array) -> Array:
+def _softplus(x: Array) -> Any:
     return np.logaddexp(x, np.zeros((), x.dtype))
 
 
-def _gelu(x: Array) -> Array:
+def _gelu(x: Array) -> Any:
     half = x.dtype.type(0.5)
     return half * x * (1 + special.erf(x * x.dtype.type(0.7071067811865476)))
 
 
-def _gelu_tanh(x: Array) -> Array:
+def _gelu_tanh(x: Array) -> Any:
     t = x.dtype.type
     return t(0.5) * x * (1 + np.tanh(t(0.7978845608028654) * (x + t(0.044715) * x * x * x)))
 
 
-def _hardswish(x: Array) -> Array:
+def _hardswish(x: Array) -> Any:
     t = x.dtype.type
     return x * np.clip(x * t(1 / 6) + t(0.5), t(0), t(1))
 

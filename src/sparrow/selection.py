@@ -30,7 +30,7 @@ def signature(case: Case) -> str:
 
 
 def choose(case: Case, kernels: Sequence[Kernel], costs: CostTable | None = None) -> Choice | str:
-    """The cheapest row that applies, measured cost before predicted; a text of reasons if none does."""
+    """The cheapest row that applies, measured before predicted; the reasons if none does."""
     best: tuple[float, Kernel, Lowered] | None = None
     rejected: list[tuple[str, str]] = []
     for row in kernels:

@@ -17,7 +17,7 @@ Kind = Literal["float", "int", "uint", "bool"]
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """A scalar type. ``bits`` is the logical width; how sub-byte codes are packed is a kernel's matter.
+    """A scalar type. ``bits`` is the logical width; packing sub-byte codes is a kernel's matter.
 
     ``storage`` is the NumPy type of its values in Python; bfloat16 values are kept as float32
     rounded to bfloat16, sub-byte integers as int8/uint8.
@@ -73,7 +73,7 @@ _OF_NUMPY = {t.numpy: t for t in (F16, F64, I8, I16, I32, I64, U8, U16, U32, U64
 
 
 def dtype_of(array: Array) -> DType:
-    """DType of a NumPy array; sub-byte and bfloat16 types have no NumPy type and are never returned."""
+    """DType of a NumPy array; sub-byte and bfloat16 types have no NumPy type: never returned."""
     try:
         return _OF_NUMPY[array.dtype]
     except KeyError:
@@ -95,8 +95,9 @@ class Affine:
     Attributes:
         scale: float32, of shape ``shape / block``: one per block, rank of the tensor.
         zero_point: int32, same shape as scale.
-        block: Extent of a quantization block along each axis, -1 for all of it. Per tensor of rank 4:
-            (-1, -1, -1, -1); per channel of axis 0: (1, -1, -1, -1); groups of 32: (1, -1, -1, 32).
+        block: Extent of a quantization block along each axis, -1 for all of it. For rank 4: per
+            tensor (-1, -1, -1, -1); per channel of axis 0 (1, -1, -1, -1); groups of 32 of the
+            last axis (1, -1, -1, 32).
     """
 
     scale: NDArray[np.float32]
@@ -113,6 +114,11 @@ class Affine:
     def per_tensor(self) -> bool:
         """Whether one scale serves the whole tensor."""
         return self.scale.size == 1
+
+    def permuted(self, perm: tuple[int, ...]) -> Affine:
+        """The quantization of the codes transposed by ``perm``."""
+        block = tuple(self.block[p] for p in perm)
+        return Affine(self.scale.transpose(perm), self.zero_point.transpose(perm), block)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +139,11 @@ class BinaryCode:
     def __hash__(self) -> int:
         return hash((self.block, _digest(self.alpha)))
 
+    def permuted(self, perm: tuple[int, ...]) -> BinaryCode:
+        """The quantization of the codes transposed by ``perm``."""
+        order = (0, *(p + 1 for p in perm))
+        return BinaryCode(self.alpha.transpose(order), tuple(self.block[p] for p in perm))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codebook:
@@ -148,6 +159,17 @@ class Codebook:
 
 
 Quantization: TypeAlias = Affine | BinaryCode | Codebook
+
+
+def moved(quant: Quantization | None, rank: int) -> Quantization | None:
+    """Quantization of codes that were rearranged or selected, now of ``rank`` axes.
+
+    What speaks of positions in the tensor (a scale per channel or block) is lost.
+    """
+    if isinstance(quant, Affine) and quant.per_tensor:
+        ones = (1,) * rank
+        return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
+    return quant if isinstance(quant, Codebook) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +230,7 @@ def type_of(array: Array) -> TensorType:
 
 
 def round_bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round float32 values to the nearest bfloat16 (ties to even), kept as float32; NaN stays NaN."""
+    """Round float32 values to the nearest bfloat16 (ties to even), kept as float32."""
     bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return np.where(np.isnan(x), x, rounded.view(np.float32)).astype(np.float32)

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from detect import Face, decode, detect, draw, preprocess, priors, suppress
 from PIL import Image
 
 import sparrow
 from data import data
-from detect import Face, decode, detect, draw, preprocess, priors, suppress
 
 
 def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:

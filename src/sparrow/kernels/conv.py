@@ -25,7 +25,6 @@ from sparrow.kernels.packing_f32 import (
     AVX512,
     SCALAR,
     Conv2dShape,
-    Simd,
     Window,
     choose_conv2d,
     choose_depthwise,
@@ -44,7 +43,7 @@ def params_of(p: Any) -> dict[str, int]:
 
 
 def image_strides(t: Tensor) -> tuple[int, int, int, int]:
-    """(xn, xh, xw, xc) of a channels-last tensor of one or two spatial axes; one row when it has one."""
+    """(xn, xh, xw, xc) of a channels-last tensor of one or two spatial axes."""
     n, *spatial, c = t.strides
     return (n, spatial[0] if len(spatial) == 2 else 0, spatial[-1], c)
 
@@ -130,7 +129,9 @@ def _depthwise(case: Case) -> Lowered | Reject:
     )
     flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
     packed = pack_depthwise(_two_d(w.const), simd.lanes)
-    return Lowered((call,), p.tasks, (packed,), cycles=flops / (case.target.isa.flops_per_cycle * 0.35))
+    return Lowered(
+        (call,), p.tasks, (packed,), cycles=flops / (case.target.isa.flops_per_cycle * 0.35)
+    )
 
 
 def _conv2d(case: Case) -> Lowered | Reject:

@@ -25,7 +25,7 @@ from sparrow.kernels.epilogue import epilogue_of
 from sparrow.kernels.loop import broadcast_strides, collapse
 from sparrow.kernels.packing_f32 import choose_gemm, pack_gemm_b
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import F32
+from sparrow.tensor import F32, Array
 
 MAX_CALLS = 256
 
@@ -60,9 +60,12 @@ def _gemm(case: Case) -> Lowered | Reject:
     if y.strides[-1] != 1 and n > 1:
         return Reject("output columns are not adjacent")
     batch_shape = y.shape[:-2]
-    walks = [broadcast_strides(Tensor(t.type, t.strides), (*batch_shape, *t.shape[-2:]))[:-2] for t in (a, b, y)]
+    walks = [
+        broadcast_strides(Tensor(t.type, t.strides), (*batch_shape, *t.shape[-2:]))[:-2]
+        for t in (a, b, y)
+    ]
     dims, (wa, wb, wy) = collapse(batch_shape, walks)
-    packed: tuple[np.ndarray, ...] = ()  # type: ignore[type-arg]
+    packed: tuple[Array, ...] = ()
     if b.const is not None and all(w == 0 for w in wb):
         value = b.const.reshape(b.shape[-2:])
         packed = (pack_gemm_b(value.T if op.trans_b else value, simd.lanes),)

@@ -19,7 +19,7 @@ class Isa:
         name: Of the vocabulary header ``native/isa/<name>.h``.
         lanes: float32 lanes of a vector.
         registers: Vector registers.
-        flops_per_cycle: float32 operations a core retires per cycle at best; an FMA lane counts two.
+        flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
     """
 
     name: str

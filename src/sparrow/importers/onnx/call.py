@@ -131,7 +131,9 @@ class Call:
 
     def unsupported(self, what: str, hint: str = "") -> UnsupportedOp:
         """An error naming this node."""
-        return UnsupportedOp(f"{self.where} (onnx {self.op_type}-{self.version}): {what}", hint=hint)
+        return UnsupportedOp(
+            f"{self.where} (onnx {self.op_type}-{self.version}): {what}", hint=hint
+        )
 
     def bad(self, what: str) -> BadModel:
         """An error naming this node."""

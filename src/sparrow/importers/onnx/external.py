@@ -23,7 +23,13 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     info = {e.key: e.value for e in t.external_data}
     location = info.get("location", "")
     parts = PurePosixPath(location.replace("\\", "/")).parts
-    if not parts or ".." in parts or location.startswith(("/", "\\")) or ":" in location or "\0" in location:
+    if (
+        not parts
+        or ".." in parts
+        or location.startswith(("/", "\\"))
+        or ":" in location
+        or "\0" in location
+    ):
         raise BadModel(f"{where}: external data at {location!r} are not beside the model")
     path = folder
     for part in parts:
@@ -49,7 +55,9 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     if not path.is_file():
         raise BadModel(f"{where}: external data file {location!r} is missing")
     if path.stat().st_size < offset + need:
-        raise BadModel(f"{where}: external data file {location!r} is too short for {need} bytes at {offset}")
+        raise BadModel(
+            f"{where}: external data file {location!r} is too short for {need} bytes at {offset}"
+        )
     with path.open("rb") as f:
         f.seek(offset)
         raw = f.read(need)

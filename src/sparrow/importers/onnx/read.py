@@ -1,4 +1,4 @@
-"""Reads an ONNX model: limits, external data, dynamic dimensions, then node by node into a Builder."""
+"""Reads an ONNX model: limits, external data, dynamic dimensions, then node by node."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.inliner import inline_local_functions
 
 from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
@@ -16,7 +17,7 @@ from sparrow.graph import Graph, State
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS
 from sparrow.importers.onnx.external import load_external
-from sparrow.tensor import TensorType
+from sparrow.tensor import Array, TensorType
 
 MAX_BYTES = 2 << 30
 MAX_NODES = 200_000
@@ -27,7 +28,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one source node: ``ok``, ``decomposed`` (into ``parts`` ops), ``folded`` or ``missing``."""
+    """What became of a source node: ok, decomposed (into ``parts`` ops), folded or missing."""
 
     name: str
     op: str
@@ -131,7 +132,9 @@ class _Reader:
         def run(sub: onnx.GraphProto, actual: Sequence[str]) -> list[str]:
             inner = dict(env)
             if len(sub.input) != len(actual):
-                raise BadModel(f"{where}: subgraph takes {len(sub.input)} inputs, got {len(actual)}")
+                raise BadModel(
+                    f"{where}: subgraph takes {len(sub.input)} inputs, got {len(actual)}"
+                )
             inner.update(zip((i.name for i in sub.input), actual, strict=True))
             return self.graph(sub, inner)
 
@@ -202,11 +205,15 @@ def _freeze(
         for d, n in zip(dims, given[i.name], strict=True):
             if d.dim_param and symbols.setdefault(d.dim_param, (n, i.name))[0] != n:
                 other = symbols[d.dim_param]
-                raise BadInput(f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}")
+                raise BadInput(
+                    f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
+                )
     result: list[tuple[str, TensorType]] = []
     for i in inputs:
         if i.type.WhichOneof("value") != "tensor_type":
-            raise UnsupportedOp(f"input {i.name!r}: only tensors are supported, not sequences or optionals")
+            raise UnsupportedOp(
+                f"input {i.name!r}: only tensors are supported, not sequences or optionals"
+            )
         tt = i.type.tensor_type
         dtype = elem_type(tt.elem_type, f"input {i.name!r}")
         if not tt.HasField("shape"):
@@ -219,7 +226,9 @@ def _freeze(
             if d.HasField("dim_value") and d.dim_value >= 0 and d.dim_value < 1 << 40:
                 n = int(d.dim_value)
                 if i.name in given and given[i.name][axis] != n:
-                    raise BadInput(f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}")
+                    raise BadInput(
+                        f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}"
+                    )
             elif d.HasField("dim_value"):
                 raise BadModel(f"input {i.name!r}: axis {axis} has extent {d.dim_value}")
             elif i.name in given:
@@ -229,10 +238,16 @@ def _freeze(
                 n, source = symbols[d.dim_param]
                 frozen.append(f"{i.name}[{axis}] ({d.dim_param}) = {n} from shape {source}")
             else:
-                dims_text = "x".join(str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?" for q in tt.shape.dim)
+                dims_text = "x".join(
+                    str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?"
+                    for q in tt.shape.dim
+                )
                 raise BadInput(
-                    f"input {i.name!r} is {dims_text}: dimension {axis} ({d.dim_param or '?'}) is dynamic",
-                    hint=f"give --shape {i.name}=" + "x".join(str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim),
+                    f"input {i.name!r} is {dims_text}: axis {axis} ({d.dim_param or '?'}) is dynamic",
+                    hint=f"give --shape {i.name}="
+                    + "x".join(
+                        str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim
+                    ),
                 )
             if n < 0:
                 raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
@@ -245,7 +260,7 @@ def import_onnx(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, np.ndarray] | None = None,  # type: ignore[type-arg]
+    constants: Mapping[str, Array] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:
@@ -265,7 +280,7 @@ def import_onnx(
     """
     model, folder = load_proto(source)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inline_local_functions(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version and version < MIN_OPSET:
         raise UnsupportedOp(
@@ -281,11 +296,16 @@ def import_onnx(
     for what, names in (("constant", fixed), ("state", bound)):
         for n in names:
             if n not in declared:
-                raise BadInput(f"{what} {n!r} is no input of the model", hint=f"inputs: {sorted(declared)}")
+                raise BadInput(
+                    f"{what} {n!r} is no input of the model", hint=f"inputs: {sorted(declared)}"
+                )
     outputs = {o.name for o in model.graph.output}
     for n, out in bound.items():
         if out not in outputs:
-            raise BadInput(f"state {n!r}: {out!r} is no output of the model", hint=f"outputs: {sorted(outputs)}")
+            raise BadInput(
+                f"state {n!r}: {out!r} is no output of the model",
+                hint=f"outputs: {sorted(outputs)}",
+            )
     for n, t in types:
         if n in fixed:
             env[n] = reader.b.const(np.asarray(fixed[n]).astype(t.dtype.numpy), t.dtype)

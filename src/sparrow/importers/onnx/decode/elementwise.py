@@ -157,7 +157,11 @@ def _pow(n: Call) -> Sequence[str]:
     if v is not None and v.size == 1 and a.dtype.kind == "float":
         k = float(v.ravel()[0])
         if k == 2.0:
-            return [n.b.lane(lane.call("mul", a, a), x)] if v.ndim <= n.type().rank else [n.b.call("pow", x, p)]
+            return (
+                [n.b.lane(lane.call("mul", a, a), x)]
+                if v.ndim <= n.type().rank
+                else [n.b.call("pow", x, p)]
+            )
         if k == 0.5 and v.ndim <= n.type().rank:
             return [n.b.lane(lane.call("sqrt", a), x)]
     if a.dtype.kind != "float" and e.dtype.kind == "float":
@@ -204,7 +208,7 @@ def _dropout(n: Call) -> Sequence[str]:
 
 
 def _batch_norm(n: Call) -> Sequence[str]:
-    """(x - mean) / sqrt(var + eps) * scale + bias over axis 1; the per-channel factors fold when constant."""
+    """(x - mean) / sqrt(var + eps) * scale + bias over axis 1, as one multiply-add per channel."""
     if n.attr("training_mode", 0) or n.n_outputs > 1:
         raise n.unsupported("training mode", "export the model for inference")
     rank = n.type().rank
@@ -229,8 +233,8 @@ _UNARY_FNS = {
     "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tan": "tan",
     "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh",
     "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "Erf": "erf", "Sigmoid": "sigmoid",
-    "Softplus": "softplus", "Relu": "relu", "HardSwish": "hardswish", "IsNaN": "isnan", "Not": "not",
-    "BitwiseNot": "bitnot",
+    "Softplus": "softplus", "Relu": "relu", "HardSwish": "hardswish", "IsNaN": "isnan",
+    "Not": "not", "BitwiseNot": "bitnot",
 }  # fmt: skip
 _BINARY_FNS = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Equal": "eq", "Less": "lt",

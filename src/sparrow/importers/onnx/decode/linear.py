@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -82,7 +81,7 @@ def _matmul(n: Call) -> Sequence[str]:
 
 
 def _gemm(n: Call) -> Sequence[str]:
-    """alpha * A' @ B' + beta * C; C broadcasts to the product."""
+    """Alpha * A' @ B' + beta * C; C broadcasts to the product."""
     op = MatMul(bool(n.attr("transA", 0)), bool(n.attr("transB", 0)))
     if n.type(0).rank != 2 or n.type(1).rank != 2:
         raise n.bad(f"operands {n.type(0)} and {n.type(1)} are not matrices")

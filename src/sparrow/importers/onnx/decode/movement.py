@@ -75,7 +75,12 @@ def _flatten(n: Call) -> Sequence[str]:
     if not 0 <= axis <= len(shape):
         raise n.bad(f"axis {axis} of a rank-{len(shape)} tensor")
     rows = int(np.prod(shape[:axis], dtype=np.int64))
-    return [n.b.reshape(n.x(), (rows, n.type().size // rows if rows else int(np.prod(shape[axis:], dtype=np.int64))))]
+    return [
+        n.b.reshape(
+            n.x(),
+            (rows, n.type().size // rows if rows else int(np.prod(shape[axis:], dtype=np.int64))),
+        )
+    ]
 
 
 def axes_of(n: Call, since: int) -> tuple[int, ...] | None:
@@ -120,7 +125,7 @@ def _concat(n: Call) -> Sequence[str]:
 
 
 def slice_axis(n: Call, x: str, axis: int, start: int, size: int, step: int = 1) -> str:
-    """x restricted along one axis; the value itself when nothing is dropped."""
+    """X restricted along one axis; the value itself when nothing is dropped."""
     shape = n.b.shape(x)
     if start == 0 and size == shape[axis] and step == 1:
         return x
@@ -148,7 +153,11 @@ def _slice(n: Call) -> Sequence[str]:
         if s == 0:
             raise n.bad("step 0")
         picked = range(shape[axis])[slice(lo, hi if hi > -(1 << 31) else None, s)]
-        first[axis], sizes[axis], strides[axis] = (picked.start if len(picked) else 0), len(picked), s
+        first[axis], sizes[axis], strides[axis] = (
+            (picked.start if len(picked) else 0),
+            len(picked),
+            s,
+        )
     if all(s == 1 for s in strides) and tuple(sizes) == shape:
         return [n.x()]
     return [n.b.add(Slice(tuple(first), tuple(sizes), tuple(strides)), n.x())]

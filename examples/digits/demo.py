@@ -1,0 +1,77 @@
+"""The main job on the bundled model: compile, prove, time, and open the evidence.
+
+python examples/digits/demo.py [-o out/digits]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sparrow.measure import compare, interval_text
+
+import sparrow
+
+HERE = Path(__file__).resolve().parent
+MODEL = HERE / "digits.onnx"
+
+
+def held_out() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Test images, float32 [N, 1, 1, 8, 8], and their labels; the model never saw them."""
+    digits = load_digits()
+    test = json.loads((HERE / "digits.json").read_text())["test"]
+    images = (digits.images[test] / 16).astype(np.float32)
+    return images[:, None, None], digits.target[test].astype(np.int64)
+
+
+def main() -> None:
+    """Build, verify, evaluate, compare, report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--out", type=Path, default=Path("out/digits"))
+    args = parser.parse_args()
+    images, labels = held_out()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+
+    bundle = sparrow.build(MODEL, out=args.out, calib=images[:4])
+    proof = bundle.verify()
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+    ours = np.array([bundle.run(x)["probabilities"][0] for x in images])
+    theirs = np.array([session.run(None, {"image": x})[0][0] for x in images])
+    speed = compare(
+        {
+            "sparrow": lambda: bundle.run(images[0]),
+            "onnxruntime": lambda: session.run(None, {"image": images[0]}),
+        }
+    )
+
+    table = Table(title=f"digits.onnx on {len(labels)} held-out samples")
+    for head in ("", "sparrow", "onnxruntime"):
+        table.add_column(head, justify="left" if not head else "right")
+    accuracy = [float((p.argmax(1) == labels).mean()) for p in (ours, theirs)]
+    table.add_row("accuracy", *(f"{a:.1%}" for a in accuracy))
+    table.add_row("largest difference of a probability", f"{np.abs(ours - theirs).max():.1e}", "")
+    times = [speed.median_ns[name] / 1000 for name in ("sparrow", "onnxruntime")]
+    table.add_row("one call, one thread", *(f"{t:.1f} us" for t in times))
+    table.add_row("speed", interval_text(speed.ratio("onnxruntime", "sparrow")), "")
+    files = bundle.receipt["memory"]
+    table.add_row("weights", f"{files['weights_bytes'] / 1024:.1f} KiB", "")
+    table.add_row("working memory", f"{files['arena_bytes'] / 1024:.1f} KiB", "")
+    table.add_row("proof", "every layer within its bound" if proof.ok else "FAILED", "")
+    Console().print(table)
+    print(f"evidence: {args.out / 'report.html'}")
+    if not proof.ok:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
