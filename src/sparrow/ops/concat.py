@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -34,7 +34,8 @@ class Concat(Op):
                 raise InvalidGraph(f"{t} does not join {first} along axis {self.axis}")
         shape = list(first.shape)
         shape[self.axis] = sum(t.shape[self.axis] for t in x)
-        return (replace(first, shape=tuple(shape)),)
+        quant = moved(first.quant, first.rank) if all(t.quant == first.quant for t in x) else None
+        return (replace(first, shape=tuple(shape), quant=quant),)
 
     def eval(self, *x: Array) -> tuple[Array, ...]:
         return (np.concatenate(x, self.axis),)

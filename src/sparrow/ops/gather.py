@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import I32, I64, Array, TensorType
+from sparrow.tensor import I32, I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -39,7 +39,7 @@ class Gather(Op):
         shape = (*x.shape[: self.axis], *index.shape, *x.shape[self.axis + 1 :])
         if index.size and x.shape[self.axis] == 0:
             raise InvalidGraph(f"indices into an empty axis of {x}")
-        return (TensorType(shape, x.dtype, quant=x.quant),)
+        return (TensorType(shape, x.dtype, quant=moved(x.quant, len(shape))),)
 
     def eval(self, x: Array, index: Array) -> tuple[Array, ...]:
         picked = np.take(x, in_range(index, x.shape[self.axis]), self.axis)

@@ -10,7 +10,7 @@ import numpy as np
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.lane import broadcast_shape
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -42,7 +42,7 @@ class Pad(Op):
             if sum(p) and d < least:
                 raise InvalidGraph(f"{self.mode} padding {p} of an axis of {d}")
         shape = tuple(d + a + b for d, (a, b) in zip(x.shape, self.pads, strict=True))
-        return (replace(x, shape=shape),)
+        return (replace(x, shape=shape, quant=moved(x.quant, x.rank)),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         if self.mode == "constant":
@@ -73,7 +73,7 @@ class Expand(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
         if broadcast_shape(x.shape, self.shape) != self.shape:
             raise InvalidGraph(f"{x} does not broadcast to {self.shape}")
-        return (TensorType(self.shape, x.dtype, quant=x.quant),)
+        return (TensorType(self.shape, x.dtype, quant=moved(x.quant, len(self.shape))),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         return (np.asarray(np.broadcast_to(x, self.shape), order="C"),)

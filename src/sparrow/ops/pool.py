@@ -17,7 +17,7 @@ from sparrow.ops.conv import (
     to_channels_first,
     windows,
 )
-from sparrow.tensor import I64, Array, TensorType
+from sparrow.tensor import I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -90,7 +90,7 @@ class Pool(Op):
         out = self.out_extents(spatial)
         shape = (x.shape[0], *out, x.shape[-1]) if self.channels_last else (*x.shape[:2], *out)
         axes = LETTERS.get(n, "") if self.channels_last else ""
-        y = TensorType(shape, x.dtype, axes, x.quant)
+        y = TensorType(shape, x.dtype, axes, moved(x.quant, len(shape)))
         return (y, TensorType(shape, I64, axes)) if self.indices else (y,)
 
     def _spans(self, spatial: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import BOOL, I64, Array, TensorType
+from sparrow.tensor import BOOL, I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -56,7 +56,8 @@ class Reduce(Op):
             raise InvalidGraph(f"reduction over axes {self.axes} of {x}")
         if x.dtype == BOOL and self.kind not in ("max", "min"):
             raise InvalidGraph(f"{self.kind} of {x}")
-        return (replace(x, shape=reduced_shape(x.shape, self.axes)),)
+        quant = moved(x.quant, x.rank) if self.kind in ("max", "min") else None
+        return (replace(x, shape=reduced_shape(x.shape, self.axes), quant=quant),)
 
     def identity(self, dtype: np.dtype[Any]) -> float | int | bool:
         """What an empty reduction gives."""
@@ -177,7 +178,7 @@ class Cumulate(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
         if not 0 <= self.axis < x.rank or x.dtype == BOOL:
             raise InvalidGraph(f"running {self.kind} over axis {self.axis} of {x}")
-        return (x,)
+        return (replace(x, quant=None),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         wide = x.astype(np.float32) if x.dtype == np.float16 else x
@@ -219,4 +220,3 @@ class Cumulate(Op):
         square = w.node("Where", [w.const(np.ascontiguousarray(mask)), rows, one])
         over = w.const(np.array([self.axis + 1], np.int64))
         w.node("ReduceProd", [square, over], [site.outputs[0]], keepdims=0)
-

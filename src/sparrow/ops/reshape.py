@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -22,7 +22,7 @@ class Reshape(Op):
     shape: tuple[int, ...]
 
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
-        y = TensorType(self.shape, x.dtype, quant=x.quant)
+        y = TensorType(self.shape, x.dtype, quant=moved(x.quant, len(self.shape)))
         if y.size != x.size or min((0, *self.shape)) < 0:
             raise InvalidGraph(f"{x.shape} ({x.size} elements) cannot become {self.shape}")
         return (y,)

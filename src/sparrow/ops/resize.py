@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import BOOL, Array, TensorType
+from sparrow.tensor import BOOL, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -129,7 +129,7 @@ class Resize(Op):
             shape[a.axis] = a.size
         if x.dtype == BOOL and self.mode != "nearest":
             raise InvalidGraph(f"{self.mode} resize of {x}")
-        return (replace(x, shape=tuple(shape)),)
+        return (replace(x, shape=tuple(shape), quant=moved(x.quant, x.rank)),)
 
     def taps(self, shape: tuple[int, ...]) -> tuple[Taps, ...]:
         """Indices and weights per resized axis for an x of this shape."""
@@ -278,4 +278,3 @@ class Resize(Op):
             x = w.node("MatMul", [x, w.const(dense, t.dtype)])
             x = w.node("Transpose", [x], perm=swap)
         return x
-

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -36,7 +36,7 @@ class Slice(Op):
             last = a + (n - 1) * s
             if n < 0 or s == 0 or (n and not (0 <= a < d and 0 <= last < d)):
                 raise InvalidGraph(f"slice start {a} size {n} step {s} leaves an axis of {d}")
-        return (replace(x, shape=self.sizes),)
+        return (replace(x, shape=self.sizes, quant=moved(x.quant, x.rank)),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         for axis, (a, n, s) in enumerate(zip(self.starts, self.sizes, self.steps, strict=True)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import BOOL, I64, Array, TensorType
+from sparrow.tensor import BOOL, I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -33,7 +33,7 @@ class TopK(Op):
         if not 0 <= self.k <= x.shape[self.axis]:
             raise InvalidGraph(f"k is {self.k} on an axis of {x.shape[self.axis]}")
         shape = tuple(self.k if i == self.axis else d for i, d in enumerate(x.shape))
-        y = replace(x, shape=shape)
+        y = replace(x, shape=shape, quant=moved(x.quant, x.rank))
         return y, TensorType(shape, I64, x.axes)
 
     def eval(self, x: Array) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Affine, Array, BinaryCode, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -30,7 +30,10 @@ class Transpose(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
         if sorted(self.perm) != list(range(x.rank)):
             raise InvalidGraph(f"perm {self.perm} does not permute the axes of {x}")
-        return (TensorType(tuple(x.shape[p] for p in self.perm), x.dtype, self.axes, x.quant),)
+        quant = x.quant
+        if isinstance(quant, Affine | BinaryCode):
+            quant = quant.permuted(self.perm)
+        return (TensorType(tuple(x.shape[p] for p in self.perm), x.dtype, self.axes, quant),)
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         return (np.asarray(x.transpose(self.perm), order="C"),)
