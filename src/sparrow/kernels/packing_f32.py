@@ -180,6 +180,7 @@ class Winograd:
     nv: int
     tb: int
     task_b: int
+    task_n: int
     tasks: int
     scratch_bytes: int
 
@@ -361,34 +362,45 @@ def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd 
     tiles = s.batch * -(-s.oh // 4) * -(-s.ow // 4)
     vectors = -(-s.co // cpu.lanes)
     up = _up(s.ci, cpu.lanes)
-    room = max(1, cpu.l2_bytes // 2 // (4 * 36 * up))
-    wish = min(threads, 2 * s.oh * s.ow * s.co * s.ci * 9 // 500_000)
-    blocks = max(-(-tiles // room), min(wish, tiles), 1)
-    tb = -(-tiles // blocks)
-    blocks = -(-tiles // tb)
-    t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu)
-    task_b = -(-blocks // max(1, min(wish, blocks)))
-    return Winograd(
-        batch=s.batch,
-        ih=s.ih,
-        iw=s.iw,
-        ci=s.ci,
-        oh=s.oh,
-        ow=s.ow,
-        co=s.co,
-        pt=s.pt,
-        pl=s.pl,
-        xn=s.xn,
-        xh=s.xh,
-        xw=s.xw,
-        ldy=s.ldy,
-        mr=t.mr,
-        nv=t.nv,
-        tb=tb,
-        task_b=task_b,
-        tasks=-(-blocks // task_b),
-        scratch_bytes=4 * 36 * (tb * up + cpu.lanes + tb * t.nv * cpu.lanes),
-    )
+    tile_bytes = 4 * 36 * up
+    room = max(1, min(cpu.l2_bytes // tile_bytes, max(16, cpu.l2_bytes // 4 // tile_bytes)))
+    flops = 18 * s.batch * s.oh * s.ow * s.co * s.ci
+    wish = max(1, min(threads, flops // 500_000)) if flops >= 1_000_000 else 1
+
+    def plan(columns: int) -> Winograd:
+        rows = min(tiles, -(-wish // columns))
+        blocks = _up(max(-(-tiles // room), rows), rows)
+        tb = -(-tiles // blocks)
+        blocks = -(-tiles // tb)
+        t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu)
+        task_b = -(-blocks // rows)
+        panels = -(-vectors // t.nv)
+        task_n = -(-panels // columns) * t.nv
+        return Winograd(
+            batch=s.batch,
+            ih=s.ih,
+            iw=s.iw,
+            ci=s.ci,
+            oh=s.oh,
+            ow=s.ow,
+            co=s.co,
+            pt=s.pt,
+            pl=s.pl,
+            xn=s.xn,
+            xh=s.xh,
+            xw=s.xw,
+            ldy=s.ldy,
+            mr=t.mr,
+            nv=t.nv,
+            tb=tb,
+            task_b=task_b,
+            task_n=task_n,
+            tasks=-(-blocks // task_b) * -(-vectors // task_n),
+            scratch_bytes=4 * 36 * (tb * up + cpu.lanes + tb * t.nv * cpu.lanes),
+        )
+
+    plans = [plan(columns) for columns in range(1, min(wish, vectors) + 1)]
+    return min(plans, key=lambda p: -(-p.tasks // wish) * _winograd_task_cycles(p, cpu))
 
 
 def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
@@ -405,13 +417,16 @@ def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
 
 def winograd_cycles(p: Winograd, cpu: Simd) -> float:
     """Predicted cycles on one core, weights not in any cache."""
-    vectors, up = -(-p.co // cpu.lanes), _up(p.ci, cpu.lanes)
-    blocks = -(-(p.batch * -(-p.oh // 4) * -(-p.ow // 4)) // p.tb)
+    return p.tasks * _winograd_task_cycles(p, cpu)
+
+
+def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
+    vectors, up = min(p.task_n, -(-p.co // cpu.lanes)), _up(p.ci, cpu.lanes)
     work = 36 * _cost(_Tile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
     turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
     weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
-    again = (blocks - 1) * weight_bytes / _L3 if weight_bytes > cpu.l2_bytes else 0.0
-    return blocks * (work + turn) + again + 0.7 * weight_bytes / _DRAM
+    again = (p.task_b - 1) * weight_bytes / _L3 if weight_bytes > cpu.l2_bytes else 0.0
+    return p.task_b * (work + turn) + again + 0.7 * weight_bytes / _DRAM
 
 
 def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depthwise:
@@ -583,11 +598,12 @@ def _grid(
     wish = min(threads, flops * copies // 500_000) if flops * copies >= 1_000_000 else 1
     wish = -(-max(wish, 1) // copies)
     best = (rows, columns)
-    best_cost = (float(rows * columns), 0)
+    best_cost = (rows * columns, 0)
     for tn in range(1, min(columns, wish) + 1):
         tm = min(rows, -(-wish // tn))
         task = (-(-rows // tm), -(-columns // tn))
-        cost = (float(task[0] * task[1]), a * tn + b * tm)
+        count = -(-rows // task[0]) * -(-columns // task[1])
+        cost = (-(-count // wish) * task[0] * task[1], a * tn + b * tm)
         if cost < best_cost:
             best, best_cost = task, cost
     return best

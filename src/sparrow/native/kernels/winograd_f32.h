@@ -12,11 +12,12 @@
 #include "tile_f32.h"
 
 /* Blocks of tb output tiles of 4 x 4 are transformed, multiplied in register tiles of mr rows x nv
- * vectors, and transformed back nv vectors at a time. Task i takes blocks i * task_b .. + task_b - 1. */
+ * vectors, and transformed back nv vectors at a time. Task grid: ceil(blocks / task_b) x
+ * ceil(vectors / task_n); task_n is a multiple of nv. */
 typedef struct sp_winograd {
   int batch, ih, iw, ci, oh, ow, co, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int mr, nv, tb, task_b;
+  int mr, nv, tb, task_b, task_n;
 } sp_winograd;
 
 /* o = B' d, elements at distance ds and os. */
@@ -158,8 +159,13 @@ SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float 
   /* one vector more than the tiles need: powers of two apart, 36 stores would share a cache set */
   const ptrdiff_t vf = (ptrdiff_t)p.tb * up + SP_LANES;
   float *m = scratch + 36 * vf;
-  const int end = (int)sp_imin((ptrdiff_t)(task + 1) * p.task_b * p.tb, tiles);
-  for (int t0 = task * p.task_b * p.tb; t0 < end; t0 += p.tb) {
+  const int vectors = full + tail;
+  const int tn = (vectors + p.task_n - 1) / p.task_n;
+  const int j0 = task % tn * p.task_n;
+  const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
+  const int begin = task / tn * p.task_b * p.tb;
+  const int end = (int)sp_imin(begin + p.task_b * p.tb, tiles);
+  for (int t0 = begin; t0 < end; t0 += p.tb) {
     const int count = (int)sp_imin(p.tb, end - t0);
     for (int i = 0; i < count; ++i) {
       const int z = (t0 + i) / (th * tw);
@@ -168,10 +174,10 @@ SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float 
       sp_winograd_tile_in_f32(p, x + z * p.xn, y0, x0, scratch + i * up, vf);
     }
     /* rows past count hold leftovers: they are multiplied, never stored */
-    for (int j = 0; j < full; j += p.nv)
+    for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
       sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, w + j * bv, m, y + j * SP_LANES, t0,
                             count, j * SP_LANES, ep, e);
-    if (tail > 0)
+    if (tail > 0 && j1 > full)
       sp_winograd_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, scratch, vf, w + full * bv, m,
                             y + full * SP_LANES, t0, count, full * SP_LANES, ep, e);
   }
