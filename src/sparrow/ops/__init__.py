@@ -22,6 +22,7 @@ from sparrow.ops.nonzero import NonZero
 from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
@@ -44,6 +45,7 @@ OPS: tuple[type[Op], ...] = (
     ConvTranspose,
     Cumulate,
     DeformConv,
+    Dequantize,
     Det,
     Expand,
     GRU,
@@ -60,6 +62,7 @@ OPS: tuple[type[Op], ...] = (
     Normalize,
     Pad,
     Pool,
+    Quantize,
     RNN,
     Reduce,
     Reshape,

@@ -11,6 +11,7 @@ from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
+from sparrow.ops.sums import CODES, narrowed, sum_type, widened
 from sparrow.tensor import Array, TensorType
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def windows(
 
 
 def pooled_extent(size: int, k: int, s: int, d: int, pads: tuple[int, int], ceil: bool) -> int:
-    """Output extent of a window sliding over one axis; ceil mode drops windows that start in the end pad."""
+    """Output extent of a window sliding over one axis; ceil mode drops windows that start in the
+    end pad.
+    """
     span = size + pads[0] + pads[1] - ((k - 1) * d + 1)
     if span < 0:
         return 0
@@ -54,7 +57,7 @@ def from_channels_first(x: Array, last: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Conv(Op):
-    """y = epilogue(conv(x, w) + b). ONNX Conv-11.
+    """y = epilogue(conv(x, w) + b). ONNX Conv-11; over 8-bit codes exact int32, ConvInteger-10.
 
     x [N, C, *spatial] or, with ``channels_last``, [N, *spatial, C]; w [M, C/group, *kernel] always;
     b [M] optional; further inputs are operands 1.. of the epilogue (operand 0 is the sum) and
@@ -101,7 +104,10 @@ class Conv(Op):
         )
         shape = (x.shape[0], *out, m) if self.channels_last else (x.shape[0], m, *out)
         axes = LETTERS.get(n, "") if self.channels_last else ""
-        return (epilogue_type(self.epilogue, TensorType(shape, x.dtype, axes), e),)
+        dtype = sum_type("convolution", (x, w))
+        if dtype.kind != "float" and x.dtype not in CODES:
+            raise InvalidGraph(f"convolution of {x}")
+        return (epilogue_type(self.epilogue, TensorType(shape, dtype, axes), e),)
 
     def eval(self, x: Array, w: Array, b: Array | None = None, *e: Array) -> tuple[Array, ...]:
         n = len(self.strides)
@@ -113,12 +119,12 @@ class Conv(Op):
         order = (1, 0, *range(3, 3 + n), 2, *range(3 + n, 3 + 2 * n))
         cols = win.reshape(batch, g, w.shape[1], *win.shape[2:]).transpose(order)
         cols = cols.reshape(g, batch * int(np.prod(out)), taps)
-        y = cols @ w.reshape(g, w.shape[0] // g, taps).transpose(0, 2, 1)
+        y = widened(cols) @ widened(w).reshape(g, w.shape[0] // g, taps).transpose(0, 2, 1)
         y = y.reshape(g, batch, *out, w.shape[0] // g)
         y = np.moveaxis(np.moveaxis(y, 0, -2).reshape(batch, *out, w.shape[0]), -1, 1)
         if b is not None:
             y = y + b.reshape(-1, *(1,) * n)
-        y = from_channels_first(y.astype(x.dtype, copy=False), self.channels_last)
+        y = from_channels_first(narrowed(y, x), self.channels_last)
         return (apply_epilogue(self.epilogue, y, e),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
@@ -132,14 +138,21 @@ class Conv(Op):
         forward, back = (0, n + 1, *range(1, n + 1)), (0, *range(2, n + 2), 1)
         if self.channels_last:
             x = w.node("Transpose", [x], perm=list(forward))
+        codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
+        operands = [x, *site.inputs[1:3]]
+        # ConvInteger has zero points where Conv has the bias
+        bias = operands.pop() if codes and len(operands) > 2 else ""
         y = w.node(
-            "Conv",
-            [x, *site.inputs[1:3]],
+            "ConvInteger" if codes else "Conv",
+            operands,
             strides=list(self.strides),
             dilations=list(self.dilations),
             pads=[p[0] for p in self.pads] + [p[1] for p in self.pads],
             group=self.group,
         )
+        if bias:
+            spread = np.array([-1, *(1,) * n], np.int64)
+            y = w.node("Add", [y, w.node("Reshape", [bias, w.const(spread)])])
         if self.channels_last:
             y = w.node("Transpose", [y], perm=list(back))
         export_epilogue(w, self.epilogue, y, site, first=3)

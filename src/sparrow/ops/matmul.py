@@ -12,6 +12,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.lane import broadcast_shape
+from sparrow.ops.sums import CODES, narrowed, sum_type, widened
 from sparrow.tensor import Array, TensorType
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def _swapped(shape: tuple[int, ...], swap: bool) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MatMul(Op):
-    """y = epilogue(a @ b + bias). a [.., M, K], b [.., K, N], bias [N] optional. ONNX MatMul-13, Gemm-13.
+    """y = epilogue(a @ b + bias). a [.., M, K], b [.., K, N], bias [N] optional.
+
+    The product of 8-bit codes (either sign) is exact int32. ONNX MatMul-13, Gemm-13,
+    MatMulInteger-10.
 
     Attributes:
         trans_a: a is stored [.., K, M].
@@ -41,23 +45,24 @@ class MatMul(Op):
     ) -> tuple[TensorType, ...]:
         if a.rank < 2 or b.rank < 2:
             raise InvalidGraph(f"matrix product of ranks {a.rank} and {b.rank}")
-        if a.dtype != b.dtype:
-            raise InvalidGraph(f"matrix product of {a.dtype} and {b.dtype}")
+        dtype = sum_type("matrix product", (a, b))
         (*_, m, k), (*_, kb, n) = _swapped(a.shape, self.trans_a), _swapped(b.shape, self.trans_b)
         if k != kb:
             raise InvalidGraph(f"inner extents {k} and {kb} differ")
         if bias is not None and bias.shape != (n,):
             raise InvalidGraph(f"bias {bias.shape} does not fit {n} columns")
         batch = broadcast_shape(a.shape[:-2], b.shape[:-2])
-        return (epilogue_type(self.epilogue, TensorType((*batch, m, n), a.dtype), e),)
+        y = TensorType((*batch, m, n), dtype)
+        return (epilogue_type(self.epilogue, y, e),)
 
     def eval(self, a: Array, b: Array, bias: Array | None = None, *e: Array) -> tuple[Array, ...]:
-        y = (np.swapaxes(a, -1, -2) if self.trans_a else a) @ (
-            np.swapaxes(b, -1, -2) if self.trans_b else b
+        left, right = widened(a), widened(b)
+        y = (np.swapaxes(left, -1, -2) if self.trans_a else left) @ (
+            np.swapaxes(right, -1, -2) if self.trans_b else right
         )
         if bias is not None:
             y = y + bias
-        return (apply_epilogue(self.epilogue, y.astype(a.dtype, copy=False), e),)
+        return (apply_epilogue(self.epilogue, narrowed(y, a), e),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         a = x[0]
@@ -72,7 +77,8 @@ class MatMul(Op):
             if swap:
                 order = [*range(t.rank - 2), t.rank - 1, t.rank - 2]
                 names[i] = w.node("Transpose", [names[i]], perm=order)
-        y = w.node("MatMul", names)
+        codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
+        y = w.node("MatMulInteger" if codes else "MatMul", names)
         if len(site.inputs) > 2 and site.inputs[2]:
             y = w.node("Add", [y, site.inputs[2]])
         export_epilogue(w, self.epilogue, y, site, first=3)

@@ -77,7 +77,7 @@ def _check(quant: Affine, x: TensorType) -> None:
         )
 
 
-def _onnx_operands(quant: Affine, shape: tuple[int, ...]) -> tuple[Array, Array, dict[str, int]]:
+def _onnx_operands(quant: Affine, shape: tuple[int, ...]) -> tuple[Array, Array, dict[str, Any]]:
     """(scale, zero point, attributes) of QuantizeLinear and DequantizeLinear."""
     scale, zero = quant.scale, quant.zero_point
     if quant.per_tensor:

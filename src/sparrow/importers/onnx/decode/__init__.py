@@ -1,4 +1,6 @@
-"""ONNX operators -> Builder calls. One table; ``domain.Name`` for operators outside the standard domain."""
+"""ONNX operators -> Builder calls. One table; ``domain.Name`` for operators outside the standard
+domain.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from sparrow.importers.onnx.decode import (
     normalize,
     numeric,
     pooling,
+    quantized,
     recurrent,
     reduction,
     refused,
@@ -41,6 +44,7 @@ DECODERS: Mapping[str, Decoder] = {
     **normalize.DECODERS,
     **numeric.DECODERS,
     **pooling.DECODERS,
+    **quantized.DECODERS,
     **recurrent.DECODERS,
     **reduction.DECODERS,
     **refused.DECODERS,

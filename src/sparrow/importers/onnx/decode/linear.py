@@ -44,7 +44,8 @@ def per_axis(n: Call, name: str, rank: int) -> tuple[int, ...]:
     return v
 
 
-def _conv(n: Call) -> Sequence[str]:
+def convolution(n: Call) -> Conv:
+    """The op of a node that convolves input 0 with the weights at input 1."""
     x, w = n.type(0), n.type(1)
     rank = x.rank - 2
     if rank < 1 or w.rank != x.rank:
@@ -54,8 +55,11 @@ def _conv(n: Call) -> Sequence[str]:
         raise n.bad(f"kernel_shape {kernel} does not fit weights {w.shape}")
     strides, dilations = per_axis(n, "strides", rank), per_axis(n, "dilations", rank)
     pads = resolve_pads(n, x.shape[2:], kernel, strides, dilations)
-    op = Conv(strides, dilations, pads, int(n.attr("group", 1)))
-    return [n.b.add(op, n.x(0), n.x(1), n.opt(2))]
+    return Conv(strides, dilations, pads, int(n.attr("group", 1)))
+
+
+def _conv(n: Call) -> Sequence[str]:
+    return [n.b.add(convolution(n), n.x(0), n.x(1), n.opt(2))]
 
 
 def matmul(n: Call, a: str, b: str) -> str:

@@ -1,0 +1,345 @@
+"""Quantized operators: types on codes, and float ops between Dequantize and Quantize.
+
+Integer products (MatMulInteger, ConvInteger) are exact int32 sums over the codes, corrected for
+zero
+points afterwards:
+
+    sum (x - zx)(w - zw) = sum x w - zx sum w - zw sum x + zx zw sum 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.importers.onnx.call import Call, Decoder, elem_type
+from sparrow.importers.onnx.decode import (
+    elementwise,
+    linear,
+    movement,
+    normalize,
+    pooling,
+    reduction,
+)
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize, Quantize, affine
+from sparrow.ops.reduce import Reduce
+from sparrow.tensor import F32, I8, I32, U8, Affine, Array, DType
+
+_FLOATS: Mapping[str, Decoder] = {
+    **elementwise.DECODERS,
+    **linear.DECODERS,
+    **movement.DECODERS,
+    **normalize.DECODERS,
+    **pooling.DECODERS,
+    **reduction.DECODERS,
+}
+_STANDARD_OPSET = 21
+
+
+def _scale(n: Call, i: int) -> Array:
+    """Constant scale of input ``i`` as float32."""
+    if n.b.value(n.x(i)) is None:
+        raise n.unsupported(
+            "a scale computed at run time", "use static quantization, or DynamicQuantizeLinear"
+        )
+    return n.const(i, "the scale").astype(np.float32)
+
+
+def _zero(n: Call, i: int, like: Array) -> Array:
+    """Constant zero point of input ``i``, 0 when absent, shaped like the scale."""
+    if not n.has(i):
+        return np.zeros(like.shape, np.int32)
+    z = n.const(i, "the zero point").astype(np.int32)
+    return z.reshape(like.shape) if z.size == like.size else z
+
+
+def _affine(n: Call, x: str, i: int, axis: int, block: int = 0) -> Affine:
+    """Quantization of ``x`` from scale input ``i`` and zero-point input ``i`` + 1."""
+    shape = n.b.shape(x)
+    scale = _scale(n, i)
+    if scale.size == 1 and not block:
+        axis = 0
+    elif shape:
+        axis = n.axis(axis, len(shape))
+    return affine(scale, _zero(n, i + 1, scale), shape, axis, block)
+
+
+def _typed(n: Call, x: str, quant: Affine) -> str:
+    """Codes with their quantization: a constant gets the type, a run-time value keeps its own."""
+    v = n.b.value(x)
+    return x if v is None else n.b.const(v, n.b.type(x).dtype, quant)
+
+
+def dequantize(n: Call, x: str, quant: Affine, dtype: DType = F32) -> str:
+    """Real values of codes; they may carry no other quantization than ``quant``."""
+    return n.b.add(Dequantize(quant, dtype), _typed(n, x, quant))
+
+
+def _read(n: Call, i: int, axis: int = 1) -> str:
+    """Real values of (codes, scale, zero point) at inputs ``i``, ``i`` + 1, ``i`` + 2."""
+    return dequantize(n, n.x(i), _affine(n, n.x(i), i + 1, axis))
+
+
+def _write(n: Call, y: str, i: int, axis: int = 1) -> str:
+    """Codes of ``y`` for (scale, zero point) at inputs ``i`` and ``i`` + 1."""
+    dtype = n.type(i + 1).dtype if n.has(i + 1) else U8
+    return n.b.add(Quantize(_affine(n, y, i, axis), dtype), y)
+
+
+def _check_codes(n: Call, dtype: DType) -> DType:
+    if dtype.kind not in ("int", "uint"):
+        raise n.unsupported(f"quantization to {dtype}")
+    return dtype
+
+
+def _quantize_linear(n: Call) -> Sequence[str]:
+    given = int(n.attr("output_dtype", 0))
+    if n.has(2):
+        dtype = n.type(2).dtype
+    else:
+        dtype = elem_type(given, n.where) if given else U8
+    x = n.x() if n.type().dtype.kind == "float" else n.b.cast(n.x(), F32)
+    quant = _affine(n, x, 1, int(n.attr("axis", 1)), int(n.attr("block_size", 0)))
+    return [n.b.add(Quantize(quant, _check_codes(n, dtype)), x)]
+
+
+def _dequantize_linear(n: Call) -> Sequence[str]:
+    _check_codes(n, n.type().dtype)
+    given = int(n.attr("output_dtype", 0))
+    dtype = elem_type(given, n.where) if given else n.type(1).dtype
+    quant = _affine(n, n.x(), 1, int(n.attr("axis", 1)), int(n.attr("block_size", 0)))
+    return [dequantize(n, n.x(), quant, dtype)]
+
+
+def _dynamic_quantize(n: Call) -> Sequence[str]:
+    """uint8 codes with the scale and zero point of this very tensor, computed at run time."""
+    b, x = n.b, n.x()
+    axes = tuple(range(n.type().rank))
+    zero = lane.Imm(0.0, F32)
+    high, low = (b.reshape(b.add(Reduce(k, axes), x), ()) for k in ("max", "min"))
+    hi, lo = (lane.call(f, lane.Arg(i, F32), zero) for i, f in enumerate(("max", "min")))
+    scale = b.lane(lane.call("div", lane.call("sub", hi, lo), lane.Imm(255.0, F32)), high, low)
+    top = lane.Imm(255.0, F32)
+    s = lane.Arg(1, F32)
+    ratio = lane.call("div", lane.call("sub", zero, lane.call("min", lane.Arg(0, F32), zero)), s)
+    # an all-zero tensor has scale 0; its zero point is 0
+    ratio = lane.call("where", lane.call("eq", s, zero), zero, ratio)
+    point = b.lane(lane.call("round", lane.clip(ratio, zero, top)), low, scale)
+    steps = lane.call("round", lane.call("div", lane.Arg(0, F32), s))
+    shifted = lane.clip(lane.call("add", steps, lane.Arg(2, F32)), zero, top)
+    codes = b.lane(lane.cast(shifted, U8), x, scale, point)
+    return [codes, scale, b.cast(point, U8)]
+
+
+def _is_zero(n: Call, i: int) -> bool:
+    v = n.b.value(n.x(i)) if n.has(i) else None
+    return not n.has(i) or (v is not None and not v.any())
+
+
+def _check_bytes(n: Call, *inputs: int) -> None:
+    for i in inputs:
+        if n.type(i).dtype not in (I8, U8):
+            raise n.bad(f"input {i} is {n.type(i)}, expected int8 or uint8")
+
+
+def _matmul_integer(n: Call) -> Sequence[str]:
+    """(a - za) @ (b - zb) in int32; za per tensor or row, zb per tensor or column."""
+    _check_bytes(n, 0, 1)
+    b, ta, tb = n.b, n.type(0), n.type(1)
+    if ta.rank < 2 or tb.rank < 2:
+        raise n.unsupported(f"integer product of ranks {ta.rank} and {tb.rank}")
+    y = b.add(MatMul(), n.x(0), n.x(1))
+    za = zb = ""
+    if not _is_zero(n, 2):
+        za = b.cast(n.x(2), I32)
+        if n.type(2).size > 1:
+            shape = (ta.shape[-2], 1) if n.type(2).rank == 1 else n.type(2).shape
+            za = b.reshape(za, shape)
+        else:
+            za = b.reshape(za, ())
+        columns = b.add(Reduce("sum", (tb.rank - 2,)), b.cast(n.x(1), I32))
+        y = b.call("sub", y, b.call("mul", za, columns))
+    if not _is_zero(n, 3):
+        zb = b.cast(n.x(3), I32)
+        if n.type(3).size == 1:
+            zb = b.reshape(zb, ())
+        rows = b.add(Reduce("sum", (ta.rank - 1,)), b.cast(n.x(0), I32))
+        y = b.call("sub", y, b.call("mul", zb, rows))
+    if za and zb:
+        depth = b.scalar(ta.shape[-1], I32)
+        y = b.call("add", y, b.call("mul", b.call("mul", za, zb), depth))
+    return [y]
+
+
+def _ones(n: Call, shape: Sequence[int]) -> str:
+    return n.b.const(np.ones(shape, np.int8), I8)
+
+
+def _conv_integer(n: Call) -> Sequence[str]:
+    """Convolution of codes in int32; zero points x per tensor, w per tensor or output channel."""
+    _check_bytes(n, 0, 1)
+    b, tx, tw = n.b, n.type(0), n.type(1)
+    op = linear.convolution(n)
+    y = b.add(op, n.x(0), n.x(1))
+    spatial = (1,) * (tx.rank - 2)
+    m, g = tw.shape[0], op.group
+    zx = zw = ""
+    # a tap in the padding stands for a real 0, so only taps inside x count
+    one_x = _ones(n, (1, *tx.shape[1:])) if any(map(any, op.pads)) else ""
+    if not _is_zero(n, 2):
+        if n.type(2).size != 1:
+            raise n.bad(f"x_zero_point is {n.type(2)}, expected one element")
+        zx = b.reshape(b.cast(n.x(2), I32), ())
+        if one_x:
+            taps = b.add(op, one_x, n.x(1))
+        else:
+            sums = b.add(Reduce("sum", tuple(range(1, tw.rank))), b.cast(n.x(1), I32))
+            taps = b.reshape(sums, (m, *spatial))
+        y = b.call("sub", y, b.call("mul", zx, taps))
+    if not _is_zero(n, 3):
+        if n.type(3).size not in (1, m):
+            raise n.bad(f"w_zero_point is {n.type(3)} for {m} output channels")
+        zw = b.cast(n.x(3), I32)
+        size = n.type(3).size
+        # one sum per group and window, used by all channels of the group
+        split = (g, m // g, *spatial)
+        zw = b.reshape(zw, split if size == m else (1, 1, *spatial))
+        one_w = _ones(n, (g, *tw.shape[1:]))
+        windows = b.add(op, n.x(0), one_w)
+        if zx:
+            counts = b.add(op, one_x or _ones(n, (1, *tx.shape[1:])), one_w)
+            windows = b.call("sub", windows, b.call("mul", zx, counts))
+        shape = b.shape(windows)
+        windows = b.reshape(windows, (shape[0], g, 1, *shape[2:]))
+        whole = b.shape(y)
+        term = b.call("mul", zw, windows)
+        y = b.call("sub", b.reshape(y, (whole[0], g, m // g, *whole[2:])), term)
+        y = b.reshape(y, whole)
+    return [y]
+
+
+def _qlinear_conv(n: Call) -> Sequence[str]:
+    x, w = _read(n, 0), _read(n, 3, axis=0)
+    bias = ""
+    if n.has(8):
+        scale = _scale(n, 1).reshape(-1)[:1] * _scale(n, 4).reshape(-1)
+        quant = affine(scale, np.zeros(scale.shape, np.int32), n.type(8).shape, 0, 0)
+        bias = dequantize(n, n.x(8), quant)
+    (y,) = linear.DECODERS["Conv"](replace(n, inputs=(x, w, bias)))
+    return [_write(n, y, 6)]
+
+
+def _rows_affine(n: Call, i: int, axis: int) -> Affine:
+    """Quantization of a matrix operand: per tensor, per row (a, y) or per column (b)."""
+    shape, scale = n.type(i).shape, _scale(n, i + 1)
+    zero = _zero(n, i + 2, scale)
+    if scale.ndim <= 1:
+        return affine(scale, zero, shape, axis % len(shape), 0)
+    blocks = tuple(-1 if s == 1 else 1 for s in scale.shape)
+    return Affine(scale, zero, blocks)
+
+
+def _qlinear_matmul(n: Call) -> Sequence[str]:
+    if n.type(0).rank < 2 or n.type(3).rank < 2:
+        raise n.unsupported(f"product of {n.type(0)} and {n.type(3)}")
+    a = dequantize(n, n.x(0), _rows_affine(n, 0, -2))
+    b = dequantize(n, n.x(3), _rows_affine(n, 3, -1))
+    return [_write(n, linear.matmul(n, a, b), 6, axis=-2)]
+
+
+def _qgemm(n: Call) -> Sequence[str]:
+    """com.microsoft.QGemm: a, b, c = int32 of scale a * b; without a y scale the result is
+    float.
+    """
+    a = _read(n, 0)
+    b = _read(n, 3, axis=0 if n.attr("transB", 0) else 1)
+    alpha = np.float32(n.attr("alpha", 1.0))
+    c = ""
+    if n.has(6):
+        scale = (alpha * _scale(n, 1).reshape(-1)[:1] * _scale(n, 4).reshape(-1)).astype(np.float32)
+        shape = n.type(6).shape
+        zero = np.zeros(scale.shape, np.int32)
+        c = dequantize(n, n.x(6), affine(scale, zero, shape, len(shape) - 1, 0))
+    (y,) = linear.DECODERS["Gemm"](replace(n, inputs=(a, b, c)))
+    return [_write(n, y, 7) if n.has(7) else y]
+
+
+def _float(op_type: str, *reads: int, write: int) -> Decoder:
+    """A float operator over dequantized inputs; ``reads`` and ``write`` say where the operands
+    start.
+    """
+
+    def decode(n: Call) -> Sequence[str]:
+        inputs = [_read(n, i) for i in reads]
+        last = bool(n.attr("channels_last", 0))
+        if last:
+            inputs = [_to_first(n, x) for x in inputs]
+        call = replace(n, op_type=op_type, version=_STANDARD_OPSET, inputs=tuple(inputs))
+        (y,) = _FLOATS[op_type](call)
+        return [_write(n, _to_last(n, y) if last else y, write)]
+
+    return decode
+
+
+def _to_first(n: Call, x: str) -> str:
+    rank = len(n.b.shape(x))
+    return n.b.transpose(x, (0, rank - 1, *range(1, rank - 1)))
+
+
+def _to_last(n: Call, x: str) -> str:
+    rank = len(n.b.shape(x))
+    return n.b.transpose(x, (0, *range(2, rank), 1))
+
+
+def _qlinear_softmax(n: Call) -> Sequence[str]:
+    version = int(n.attr("opset", 13))
+    call = replace(n, op_type="Softmax", version=version, inputs=(_read(n, 0),))
+    (y,) = _FLOATS["Softmax"](call)
+    return [_write(n, y, 3)]
+
+
+def _qlinear_concat(n: Call) -> Sequence[str]:
+    if len(n.inputs) < 5 or len(n.inputs) % 3 != 2:
+        raise n.bad(f"{len(n.inputs)} inputs, expected 2 and then 3 per tensor")
+    parts = tuple(_read(n, i) for i in range(2, len(n.inputs), 3))
+    (y,) = _FLOATS["Concat"](replace(n, inputs=parts))
+    return [_write(n, y, 0)]
+
+
+def _qlinear_where(n: Call) -> Sequence[str]:
+    y = n.b.call("where", n.x(0), _read(n, 1), _read(n, 4))
+    return [_write(n, y, 7)]
+
+
+def _qlinear_reduce_mean(n: Call) -> Sequence[str]:
+    call = replace(n, op_type="ReduceMean", version=13, inputs=(_read(n, 0),))
+    (y,) = _FLOATS["ReduceMean"](call)
+    return [_write(n, y, 3)]
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "QuantizeLinear": _quantize_linear,
+    "DequantizeLinear": _dequantize_linear,
+    "DynamicQuantizeLinear": _dynamic_quantize,
+    "MatMulInteger": _matmul_integer,
+    "ConvInteger": _conv_integer,
+    "QLinearConv": _qlinear_conv,
+    "QLinearMatMul": _qlinear_matmul,
+    "com.microsoft.QuantizeLinear": _quantize_linear,
+    "com.microsoft.DequantizeLinear": _dequantize_linear,
+    "com.microsoft.QGemm": _qgemm,
+    "com.microsoft.QLinearAdd": _float("Add", 0, 3, write=6),
+    "com.microsoft.QLinearMul": _float("Mul", 0, 3, write=6),
+    "com.microsoft.QLinearSigmoid": _float("Sigmoid", 0, write=3),
+    "com.microsoft.QLinearLeakyRelu": _float("LeakyRelu", 0, write=3),
+    "com.microsoft.QLinearAveragePool": _float("AveragePool", 0, write=3),
+    "com.microsoft.QLinearGlobalAveragePool": _float("GlobalAveragePool", 0, write=3),
+    "com.microsoft.QLinearSoftmax": _qlinear_softmax,
+    "com.microsoft.QLinearConcat": _qlinear_concat,
+    "com.microsoft.QLinearWhere": _qlinear_where,
+    "com.microsoft.QLinearReduceMean": _qlinear_reduce_mean,
+}

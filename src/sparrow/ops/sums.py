@@ -1,0 +1,42 @@
+"""Operand and result types of sums of products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparrow.errors import InvalidGraph
+from sparrow.tensor import I8, I32, U8, Array, DType, TensorType
+
+CODES = (I8, U8)
+
+
+def sum_type(what: str, operands: Sequence[TensorType]) -> DType:
+    """Type of a sum of products: that of the operands, int32 for 8-bit codes of either sign.
+
+    Sums over codes are exact; zero points and scales are not applied.
+
+    Raises:
+        InvalidGraph: The operands differ in type.
+    """
+    first = operands[0].dtype
+    if all(t.dtype in CODES for t in operands):
+        return I32
+    if any(t.dtype != first for t in operands):
+        raise InvalidGraph(f"{what} of {' and '.join(str(t.dtype) for t in operands)}")
+    return first
+
+
+def widened(x: Array) -> Array:
+    """An operand in the type it is summed in: half as float32, 8-bit codes as float64 (exact)."""
+    if x.dtype == np.float16:
+        return x.astype(np.float32)
+    return x.astype(np.float64) if x.dtype.itemsize == 1 else x
+
+
+def narrowed(y: Array, operand: Array) -> Array:
+    """A sum over operands like ``operand`` in its own type; int32 wraps."""
+    if operand.dtype.itemsize == 1:
+        return y.astype(np.int64).astype(np.int32)
+    return y.astype(operand.dtype, copy=False)
