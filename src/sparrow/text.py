@@ -60,8 +60,8 @@ _Item = TypeVar("_Item")
 
 
 def _parts_of(hint: object) -> Iterator[type]:
-    """Dataclasses a field of this type may hold, lane expressions and dtypes excepted."""
-    literal = (lane.Arg, lane.Imm, lane.Call, DType)
+    """Dataclasses a field may hold, those with a text form of their own excepted."""
+    literal = (lane.Arg, lane.Imm, lane.Call, DType, Affine, BinaryCode, Codebook)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in literal:
         yield hint
     for inner in typing.get_args(hint):
@@ -117,16 +117,17 @@ class _Printer:
         if not re.fullmatch("[A-Za-z]*", t.axes):
             raise InvalidGraph(f"axes {t.axes!r} are no letters")
         plain = f"{t.dtype}[{'x'.join(map(str, t.shape))}]{t.axes}"
-        match t.quant:
-            case None:
-                return plain
+        return plain if t.quant is None else f"{plain} {self.quant(t.quant)}"
+
+    def quant(self, q: Quantization) -> str:
+        match q:
             case Affine(scale, zero_point, block):
                 arrays = f"{self.array(scale, F32)}, {self.array(zero_point, BY_NAME['int32'])}"
-                return f"{plain} affine({arrays}, {self.value(block)})"
+                return f"affine({arrays}, {self.value(block)})"
             case BinaryCode(alpha, block):
-                return f"{plain} binary({self.array(alpha, F32)}, {self.value(block)})"
+                return f"binary({self.array(alpha, F32)}, {self.value(block)})"
             case Codebook(values):
-                return f"{plain} codebook({self.array(values, F32)})"
+                return f"codebook({self.array(values, F32)})"
 
     def array(self, a: Array, dtype: DType) -> str:
         return f"{self.type_text(TensorType(a.shape, dtype))} {self.data(a)}"
@@ -149,6 +150,8 @@ class _Printer:
                 return f"({inner},)" if len(v) == 1 else f"({inner})"
             case DType():
                 return v.name
+            case Affine() | BinaryCode() | Codebook():
+                return self.quant(v)
             case lane.Arg(index, dtype):
                 return f"%{index}" if dtype == F32 else f"%{index}:{SHORT[dtype]}"
             case lane.Imm(value, dtype):
@@ -364,6 +367,9 @@ class _Line:
             return self.string()
         if self.take("("):
             return tuple(self.rows(self.value, ")"))
+        quant = self.quant()
+        if quant is not None:
+            return quant
         if self.take("%"):
             index = self.operand_index()
             dtype = self.word(_BY_SHORT, "a dtype") if self.take(":") else F32
