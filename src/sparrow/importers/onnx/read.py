@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,6 +109,7 @@ class _Reader:
             env.setdefault(t.name, self.initializer(t))
         if g.sparse_initializer:
             raise UnsupportedOp(f"graph {g.name!r}: sparse initializers are not supported")
+        _check_names(g)
         for node in g.node:
             self.count += 1
             if self.count > MAX_NODES:
@@ -117,6 +120,21 @@ class _Reader:
         if missing:
             raise BadModel(f"graph {g.name!r}: output {missing[0]!r} is computed by no node")
         return [env[o.name] for o in g.output]
+
+    def attributes(
+        self, node: onnx.NodeProto, domain: str, version: int, where: str
+    ) -> dict[str, Any]:
+        """Values of a node's attributes, each of the type that the operator's schema states."""
+        expected = _attribute_types(node.op_type, version, domain)
+        for a in node.attribute:
+            if expected.get(a.name, a.type) != a.type:
+                kinds = onnx.AttributeProto.AttributeType
+                found = kinds.Name(a.type) if a.type in kinds.values() else str(a.type)
+                wanted = kinds.Name(expected[a.name])
+                raise BadModel(
+                    f"{where} ({node.op_type}): attribute {a.name!r} is {found}, expected {wanted}"
+                )
+        return {a.name: attribute(a, where) for a in node.attribute}
 
     def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
         where = node.name or (node.output[0] if node.output else node.op_type)
@@ -145,7 +163,7 @@ class _Reader:
             where,
             tuple(env[x] if x else "" for x in node.input),
             len(outputs),
-            {a.name: attribute(a, where) for a in node.attribute},
+            self.attributes(node, domain, version, where),
             run,
             tuple(bool(o) for o in outputs),
         )
@@ -179,6 +197,29 @@ class _Reader:
                     raise BadModel(f"{where} ({node.op_type}): defines {name!r} a second time")
                 env[name] = v
                 self.names.setdefault(v, name)
+
+
+def _check_names(g: onnx.GraphProto) -> None:
+    """Refuse names that are not UTF-8; protobuf hands those out as bytes."""
+    texts = [(v.name, "value") for v in (*g.input, *g.output, *g.initializer)]
+    for n in g.node:
+        texts += [(n.op_type, "operator"), (n.domain, "domain"), (n.name, "node")]
+        texts += [(v, "value") for v in (*n.input, *n.output)]
+        texts += [(a.name, "attribute") for a in n.attribute]
+    for text, what in texts:
+        if not isinstance(text, str):
+            raise BadModel(f"graph {g.name!r}: {what} name {text!r} is not UTF-8")
+
+
+@cache
+def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
+    """Attribute types by name as the operator's schema has them; none without a schema."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    kinds: Mapping[str, Any] = schema.attributes
+    return {name: int(a.type.value) for name, a in kinds.items()}
 
 
 def _freeze(
@@ -243,7 +284,7 @@ def _freeze(
                     for q in tt.shape.dim
                 )
                 raise BadInput(
-                    f"input {i.name!r} is {dims_text}: axis {axis} ({d.dim_param or '?'}) is dynamic",
+                    f"input {i.name!r} is {dims_text}: axis {axis} is dynamic",
                     hint=f"give --shape {i.name}="
                     + "x".join(
                         str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim
@@ -287,6 +328,13 @@ def import_onnx(
             f"opset {version} is older than {MIN_OPSET}",
             hint="convert it with onnx.version_converter.convert_version(model, 13)",
         )
+    if version > onnx.defs.onnx_opset_version():
+        raise UnsupportedOp(
+            f"opset {version} is newer than {onnx.defs.onnx_opset_version()}",
+            hint="install a newer onnx package, or export the model with an older opset",
+        )
+    if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
+        raise BadModel("an opset version is out of range")
     reader = _Reader(model, folder, name, None)
     env: dict[str, str] = {}
     fixed = dict(constants or {})
