@@ -228,6 +228,8 @@ def conv_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
         call = f"sp_conv2d_f32({pf.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_conv(w, groups, cpu.lanes)
         yield Case(f"conv {name}", call, p.tasks, data, packed, want, s.ldy)
+        if (product := pf.gemm_of(p)) is not None:
+            yield gemm_case(f"conv {name} as gemm", product, data, packed, want)
 
 
 def conv_data(s: pf.Conv2dShape) -> tuple[F32, F32]:

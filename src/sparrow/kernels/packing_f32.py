@@ -350,6 +350,40 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
     )
 
 
+def gemm_of(p: Conv2d) -> Gemm | None:
+    """The product that `sp_conv2d_f32` forwards to when `as_gemm`: same weights, tasks and result.
+
+    Calling `sp_gemm_f32` at once spares the compiler the convolution it would discard.
+    """
+    if not p.as_gemm:
+        return None
+    m = p.oh * p.ow
+    return Gemm(
+        m=m,
+        n=p.co,
+        k=p.kh * p.kw * p.ci,
+        lda=p.xw,
+        ldb=0,
+        ldc=p.ldy,
+        a_trans=0,
+        b_packed=1,
+        b_trans=0,
+        mr=p.mr,
+        nv=p.nv,
+        ku=p.ku,
+        pf=p.pf,
+        mc=p.mc,
+        task_m=p.task_m,
+        task_n=p.task_n,
+        batch=p.batch,
+        sa=p.xn,
+        sb=0,
+        sc=m * p.ldy,
+        tasks=p.tasks,
+        scratch_bytes=0,
+    )
+
+
 def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd | None:
     """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
 

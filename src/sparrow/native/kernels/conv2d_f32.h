@@ -102,13 +102,12 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
     float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
     if (lo > 0) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, 0, r, col, n, ep, e);
-    for (int i = 1; i < lo; ++i)
-      sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
       sp_conv2d_tile_f32(p, t, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
     if (hi < tiles) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
-    for (int i = hi + 1; i < tiles; ++i)
-      sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    if (lo > 1 || hi + 1 < tiles) /* more edge tiles than one a side: ox is not a literal */
+      for (int i = 1; i < tiles; ++i)
+        if (i < lo || i > hi) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
     sp_tile tail = t;
     tail.mr = p.ow % p.mr;
     if (tail.mr > 0)

@@ -73,13 +73,13 @@ SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const
     float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
     if (lo > 0) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, 0, r, col, n, ep, e);
-    for (int i = 1; i < lo; ++i)
-      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
       sp_depthwise_tile_f32(p, p.mr, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
     if (hi < tiles) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
-    for (int i = hi + 1; i < tiles; ++i)
-      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    if (lo > 1 || hi + 1 < tiles) /* more edge tiles than one a side: ox is not a literal */
+      for (int i = 1; i < tiles; ++i)
+        if (i < lo || i > hi)
+          sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
     if (rest > 0) sp_depthwise_tile_f32(p, rest, x, w, yr, 1, oy, tiles * p.mr, r, col, n, ep, e);
   }
 }
