@@ -1,51 +1,30 @@
 """Graph -> Plan: kernels, buffers and arena offsets, all fixed, no text.
 
-Values are views into buffers. Reshapes, slices and concatenations become views where the kernels
-around them accept the strides; elementwise ops reuse a dying operand's buffer; what is left is
-packed into one arena by liveness. Entry points share the arena (it is as large as the largest
-needs), the weights (equal bytes are stored once) and the states of the same name.
+Values are views into buffers (`views`); elementwise ops reuse a dying operand's buffer; what is
+left is packed into one arena by liveness (`arena`). Entry points share the arena (it is as large as
+the largest needs), the weights (equal bytes are stored once) and the states of the same name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparrow import lane
+from sparrow.arena import ALIGN, Item, aligned, pack
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Graph, Module, Node
+from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
-from sparrow.kernels.case import (
-    Case,
-    Epilogue,
-    In,
-    Invoke,
-    Kernel,
-    Lowered,
-    Tensor,
-    is_contiguous,
-)
-from sparrow.ops.concat import Concat
-from sparrow.ops.reshape import Reshape
-from sparrow.ops.slice import Slice
-from sparrow.selection import Choice, CostTable, choose, refuse
+from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
+from sparrow.ops.lane import Lane
+from sparrow.rewrite import namer
+from sparrow.selection import Choice, CostTable, refuse
 from sparrow.targets import Target
-from sparrow.tensor import BF16, Array, TensorType, row_major
-
-ALIGN = 64
-Kind = Literal["arena", "input", "output", "weights", "state"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a buffer lives: byte ``offset`` in the arena, weights or states, or caller's ``index``."""
-
-    kind: Kind
-    index: int
-    offset: int
+from sparrow.tensor import BF16, Array, TensorType
+from sparrow.views import Alias, Buffer, Machine, Place, Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +49,11 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One node to run: its views, its call, where its packed arrays and scratch lie."""
+    """One node to run: its views, its call, where its packed arrays and scratch lie.
+
+    ``inputs[k]`` is None where the input is absent or only its packed form is read. Output 0 may
+    lie on the inputs that ``inplace`` names.
+    """
 
     node: Node
     kernel: str
@@ -80,11 +63,16 @@ class Step:
     packed: tuple[int, ...]
     scratch: Place | None
     rejected: tuple[tuple[str, str], ...]
+    inplace: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """An entry point: steps in order, the views of its values, and states to be copied at the end."""
+    """An entry point: steps in order, the views of its values, and states to be copied at the end.
+
+    ``graph`` is the entry of the module, where outputs and states that share a value, or that are
+    an input, got a copy of their own; names of outputs are those of the module's graph.
+    """
 
     graph: Graph
     steps: tuple[Step, ...]
@@ -95,7 +83,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StateSlot:
-    """A state's type and its place in the state block and, for its initial value, in the weights."""
+    """A state's type, its place in the state block and that of its initial value in the weights."""
 
     name: str
     type: TensorType
@@ -147,331 +135,202 @@ def stored_bytes(array: Array, t: TensorType) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
-@dataclass(slots=True)
-class _Buffer:
-    """Memory of one or more values."""
+def with_own_outputs(g: Graph) -> Graph:
+    """``g`` with every output and stored state computed by a node and none of them twice.
 
-    bytes: int
-    place: Place | None = None
-    values: list[str] = field(default_factory=list)
-    first: int = 1 << 30
-    last: int = -1
+    An output that is an input, a constant, the old value of a state, or another output as well
+    becomes a copy made at the end.
+    """
+    taken = {*g.inputs, *g.consts, *(s.input for s in g.states)}
+    fresh = namer(g)
+    types = dict(g.types)
+    copies: list[Node] = []
 
+    def own(value: str) -> str:
+        if value not in taken:
+            taken.add(value)
+            return value
+        name = fresh()
+        types[name] = types[value]
+        expr = lane.Arg(0, types[value].dtype)
+        copies.append(Node(Lane(expr), (value,), (name,), f"copy of {value}"))
+        return name
 
-@dataclass(slots=True)
-class _Alias:
-    buffer: _Buffer
-    offset: int
-    strides: tuple[int, ...]
+    outputs = tuple(map(own, g.outputs))
+    # a state that keeps its value needs no step
+    states = tuple(
+        s if s.output == s.input else State(s.name, s.input, own(s.output), s.initial)
+        for s in g.states
+    )
+    if not copies:
+        return g
+    nodes = (*g.nodes, *copies)
+    return replace(g, nodes=nodes, outputs=outputs, states=states, types=types)
 
 
 class _Planner:
+    """Plans one entry point."""
+
     def __init__(
-        self,
-        g: Graph,
-        target: Target,
-        threads: int,
-        kernels: Sequence[Kernel],
-        costs: CostTable | None,
-        weights: Weights,
-        state_at: Mapping[str, int],
+        self, g: Graph, machine: Machine, weights: Weights, state_at: Mapping[str, int]
     ) -> None:
-        self.g, self.target, self.threads = g, target, threads
-        self.kernels, self.costs, self.weights = kernels, costs, weights
-        self.alias: dict[str, _Alias] = {}
-        self.producers = g.producers()
-        self.users = g.users()
-        self.at = {y: i for i, n in enumerate(g.nodes) for y in n.outputs}
-        self.state_at = state_at
-        self.absorbed: set[int] = set()
-        self.commits: list[tuple[str, Place]] = []
-        self.pinned = set(g.outputs) | {s.output for s in g.states} | {n.count for n in g.lengths}
+        self.g = with_own_outputs(g)
+        self.weights = weights
+        self.machine = machine
+        self.state_places = {s.name: Place("state", 0, state_at[s.name]) for s in g.states}
+        self.stored = [s for s in self.g.states if s.output != s.input]
 
     def run(self) -> Entry:
         g = self.g
-        for i, name in enumerate(g.inputs):
-            self._own(name, Place("input", i, 0))
-        for s in g.states:
-            self._own(s.input, Place("state", 0, self.state_at[s.name]))
-        for name in g.consts:
-            self._own(name, None)
-        for i, n in enumerate(g.nodes):
-            if not self._as_view(i, n):
-                for y in n.outputs:
-                    self._own(y, None)
-        for i, n in enumerate(g.nodes):
-            if isinstance(n.op, Concat):
-                self._absorb(i, n)
-        choices = [
-            None if i in self.absorbed else self._choose(n) for i, n in enumerate(g.nodes)
-        ]
-        self._place_outputs()
-        self._lifetimes(choices)
-        self._in_place(choices)
-        arena, scratch = self._pack(choices)
-        self._const_places(choices)
-        views = {
-            name: View(self.g.types[name], a.buffer.place, a.offset, a.strides)
-            for name, a in self.alias.items()
+        fixed = {name: Place("input", i, 0) for i, name in enumerate(g.inputs)}
+        fixed |= {s.input: self.state_places[s.name] for s in g.states}
+        pinned = frozenset({*g.outputs, *(s.output for s in self.stored)})
+        self.views = Views(g, self.machine, fixed, pinned)
+        self.choices = {i: self._choose(n) for i, n in self._running()}
+        self._lifetimes()
+        for i, name in enumerate(g.outputs):
+            self._pin(name, Place("output", i, 0))
+        commits = [s for s in self.stored if not self._direct(s)]
+        self._reuse()
+        arena_bytes, scratch = self._pack()
+        self._store_constants()
+        at = {
+            name: View(g.types[name], a.buffer.place, a.offset, a.strides)
+            for name, a in self.views.alias.items()
             if a.buffer.place is not None
         }
-        steps = []
-        for i, (n, c) in enumerate(zip(g.nodes, choices, strict=True)):
-            if c is None:
-                continue
-            steps.append(
-                Step(
-                    n,
-                    c.kernel.name,
-                    c.lowered,
-                    tuple(views.get(x) if x else None for x in n.inputs),
-                    tuple(views[y] for y in n.outputs),
-                    tuple(self.weights.add(np.ascontiguousarray(p).tobytes()) for p in c.lowered.packed),
-                    scratch.get(i),
-                    c.rejected,
-                )
-            )
-        commits = tuple((views[v], place) for v, place in self.commits)
-        return Entry(g, tuple(steps), views, arena, commits)
+        steps = tuple(
+            self._step(n, self.choices[i], at, scratch.get(i)) for i, n in self._running()
+        )
+        copies = tuple((at[s.output], self.state_places[s.name]) for s in commits)
+        return Entry(g, steps, at, arena_bytes, copies)
 
-    def _own(self, name: str, place: Place | None) -> None:
-        t = self.g.types[name]
-        self.alias[name] = _Alias(_Buffer(t.bytes, place, [name]), 0, row_major(t.shape))
-
-    def _tensor(self, name: str) -> Tensor:
-        return Tensor(self.g.types[name], self.alias[name].strides, self.g.consts.get(name))
-
-    def _case(self, n: Node) -> Case:
-        x = tuple(self._tensor(v) if v else None for v in n.inputs)
-        y = tuple(self._tensor(v) for v in n.outputs)
-        if isinstance(n.op, Concat):
-            out = self.alias[n.outputs[0]].buffer
-            x = tuple(
-                replace(t, placed=self.alias[v].buffer is out) if t else None
-                for v, t in zip(n.inputs, x, strict=True)
-            )
-        return Case(n.op, x, y, self.target, self.threads)
+    def _running(self) -> Iterator[tuple[int, Node]]:
+        return ((i, n) for i, n in enumerate(self.g.nodes) if i not in self.views.still)
 
     def _choose(self, n: Node) -> Choice:
-        c = choose(self._case(n), self.kernels, self.costs)
+        c = self.views.choose(n)
         if isinstance(c, str):
-            raise refuse(n, c, self.target)
+            raise refuse(n, c, self.machine.target)
         return c
 
-    def _kernel_name(self, n: Node) -> str | None:
-        c = choose(self._case(n), self.kernels, self.costs)
-        return None if isinstance(c, str) else c.kernel.name
+    def _buffer(self, name: str) -> Buffer:
+        return self.views.alias[name].buffer
 
-    def _as_view(self, i: int, n: Node) -> bool:
-        """Make a reshape or slice a view of its operand when everyone around accepts it."""
-        if not isinstance(n.op, (Reshape, Slice)):
-            return False
-        (x,), (y,) = n.inputs, n.outputs
-        source = self.alias[x]
-        t = self.g.types[y]
-        movable = source.buffer.place is None and x not in self.g.consts
-        if y in self.pinned and (
-            not movable
-            or source.buffer.bytes != t.bytes
-            or any(v in self.pinned for v in source.buffer.values)
-        ):
-            return False
-        if isinstance(n.op, Reshape):
-            if not is_contiguous(self.g.types[x].shape, source.strides):
-                return False
-            self._view(y, source, source.offset, row_major(t.shape))
-            self.absorbed.add(i)
-            return True
-        start = sum(a * s for a, s in zip(n.op.starts, source.strides, strict=True))
-        strides = tuple(k * s for k, s in zip(n.op.steps, source.strides, strict=True))
-        offset = source.offset + start * t.dtype.bytes
-        if y in self.pinned:
-            return False
-        if not is_contiguous(t.shape, strides):
-            if any(isinstance(u.op, (Reshape, Concat)) for u in self.users.get(y, ())):
-                return False
-            self._own(y, None)
-            before = [self._dense_kernel(u) for u in self.users.get(y, ())]
-            self.alias[y] = _Alias(source.buffer, offset, strides)
-            after = [self._dense_kernel(u) for u in self.users.get(y, ())]
-            if before != after or None in after:
-                del self.alias[y]
-                return False
-        self._view(y, source, offset, strides)
-        self.absorbed.add(i)
-        return True
-
-    def _dense_kernel(self, n: Node) -> str | None:
-        """Kernel of a node whose operands not yet placed are taken as dense."""
-        guessed = [v for v in (*n.inputs, *n.outputs) if v and v not in self.alias]
-        for v in guessed:
-            self._own(v, None)
-        name = self._kernel_name(n)
-        for v in set(guessed):
-            del self.alias[v]
-        return name
-
-    def _view(self, name: str, source: _Alias, offset: int, strides: tuple[int, ...]) -> None:
-        self.alias[name] = _Alias(source.buffer, offset, strides)
-        source.buffer.values.append(name)
-
-    def _absorb(self, i: int, n: Node) -> None:
-        """Let the operands of a concatenation be written where it would copy them."""
-        assert isinstance(n.op, Concat)
-        y = n.outputs[0]
-        out = self.alias[y]
-        axis = n.op.axis
-        element = self.g.types[y].dtype.bytes
-        outer_one = all(d == 1 for d in self.g.types[y].shape[:axis])
-        done: list[str] = []
-        at = 0
-        for x in n.inputs:
-            offset = out.offset + at * out.strides[axis] * element
-            at += self.g.types[x].shape[axis]
-            if self._may_move(x, n, outer_one):
-                moved = self.alias[x]
-                previous = {v: (self.alias[v].offset, self.alias[v].strides) for v in moved.buffer.values}
-                touched = {id(u): u for v in moved.buffer.values for u in self._around(v)}
-                touched.pop(id(n), None)
-                before = {k: self._kernel_name(u) for k, u in touched.items()}
-                for v in moved.buffer.values:
-                    a = self.alias[v]
-                    strides = a.strides if outer_one else out.strides
-                    self.alias[v] = _Alias(out.buffer, offset + a.offset, strides)
-                after = {k: self._kernel_name(u) for k, u in touched.items()}
-                if before == after:
-                    out.buffer.values += moved.buffer.values
-                    done.append(x)
-                    continue
-                for v, (o, s) in previous.items():
-                    self.alias[v] = _Alias(moved.buffer, o, s)
-        if len(done) == len(n.inputs):
-            self.absorbed.add(i)
-
-    def _around(self, v: str) -> Iterable[Node]:
-        """Nodes that read or write a value and still run."""
-        near = [*self.users.get(v, ())]
-        if v in self.producers:
-            near.append(self.producers[v])
-        return [u for u in near if self.at[u.outputs[0]] not in self.absorbed]
-
-    def _may_move(self, x: str, n: Node, outer_one: bool) -> bool:
-        a = self.alias[x]
-        whole = a.offset == 0 and self.g.types[x].bytes == a.buffer.bytes
-        if not whole or a.buffer.place is not None or n.inputs.count(x) > 1:
-            return False
-        if any(v in self.pinned or v in self.g.consts for v in a.buffer.values):
-            return False
-        if self.alias[n.outputs[0]].buffer is a.buffer:
-            return False
-        return outer_one or a.buffer.values == [x]
-
-    def _place_outputs(self) -> None:
-        for i, name in enumerate(self.g.outputs):
-            if not self._pin(name, Place("output", i, 0)):
-                raise InvalidGraph(f"output {name!r} has no memory of its own")
-        for s in self.g.states:
-            a = self.alias[s.output]
-            written = self.at[s.output]
-            reads = [self.at[u.outputs[0]] for v in self.alias[s.input].buffer.values for u in self.users.get(v, ())]
-            place = Place("state", 0, self.state_at[s.name])
-            if not all(r < written for r in reads) or not self._pin(s.output, place):
-                self.commits.append((s.output, place))
-
-    def _pin(self, name: str, place: Place) -> bool:
-        a = self.alias[name]
-        dense = is_contiguous(self.g.types[name].shape, a.strides)
-        if a.buffer.place is None and a.offset == 0 and dense and a.buffer.bytes == self.g.types[name].bytes:
-            a.buffer.place = place
-            return True
-        return False
-
-    def _lifetimes(self, choices: Sequence[Choice | None]) -> None:
-        for i, n in enumerate(self.g.nodes):
+    def _lifetimes(self) -> None:
+        for i, n in self._running():
             for v in (*n.inputs, *n.outputs):
                 if v:
-                    b = self.alias[v].buffer
+                    b = self._buffer(v)
                     b.first, b.last = min(b.first, i), max(b.last, i)
         for name in self.g.live_out():
-            self.alias[name].buffer.last = len(self.g.nodes)
+            self._buffer(name).last = len(self.g.nodes)
 
-    def _in_place(self, choices: Sequence[Choice | None]) -> None:
-        """Let output 0 take over the buffer of an operand that dies here."""
-        for i, (n, c) in enumerate(zip(self.g.nodes, choices, strict=True)):
-            if c is None or not c.kernel.inplace:
-                continue
-            y = n.outputs[0]
-            out = self.alias[y]
-            if out.buffer.place is not None or out.offset or out.buffer.first != i:
-                continue
-            for k in c.kernel.inplace:
-                if k >= len(n.inputs) or not n.inputs[k]:
+    def _pin(self, name: str, place: Place) -> None:
+        a = self.views.alias[name]
+        assert a.buffer.place is None and a.offset == 0, name
+        assert a.buffer.bytes == self.g.types[name].bytes, name
+        a.buffer.place = place
+
+    def _direct(self, s: State) -> bool:
+        """Write a state's new value where the old one is, if that has been read by then."""
+        old = self._buffer(s.input)
+        written = self._buffer(s.output).first
+        for i, n in self._running():
+            for k, v in enumerate(n.inputs):
+                if not v or self._buffer(v) is not old or i < written:
                     continue
-                x = n.inputs[k]
-                a = self.alias[x]
-                same = (
-                    a.buffer is not out.buffer
-                    and a.buffer.place is None
-                    and x not in self.g.consts
-                    and a.buffer.last == i
-                    and a.offset == 0
-                    and a.strides == out.strides
-                    and self.g.types[x].shape == self.g.types[y].shape
-                    and self.g.types[x].dtype.bytes == self.g.types[y].dtype.bytes
-                    and a.buffer.bytes == out.buffer.bytes
-                    and not any(self._overlaps(v, x) for j, v in enumerate(n.inputs) if v and j != k)
-                )
-                if same:
-                    for v in out.buffer.values:
-                        self.alias[v].buffer = a.buffer
-                    a.buffer.values += out.buffer.values
-                    a.buffer.last = max(a.buffer.last, out.buffer.last)
+                in_step = n.outputs[0] == s.output and k in self.choices[i].kernel.inplace
+                if i > written or not in_step or not self._same_elements(v, s.output):
+                    return False
+        self._pin(s.output, self.state_places[s.name])
+        return True
+
+    def _same_elements(self, x: str, y: str) -> bool:
+        """Whether two values of one shape and element size lie alike in their buffers."""
+        a, b, t, u = self.views.alias[x], self.views.alias[y], self.g.types[x], self.g.types[y]
+        if t.shape != u.shape or t.dtype.bytes != u.dtype.bytes or a.offset != b.offset:
+            return False
+        walks = zip(t.shape, a.strides, b.strides, strict=True)
+        return all(d == 1 or p == q for d, p, q in walks)
+
+    def _reuse(self) -> None:
+        """Let output 0 take over the buffer of an operand that dies in its step."""
+        for i, n in self._running():
+            out = self._buffer(n.outputs[0])
+            if out.place is not None or out.first != i:
+                continue
+            for k in self.choices[i].kernel.inplace:
+                if k < len(n.inputs) and n.inputs[k] and self._dies_into(i, n, k):
+                    self._merge(out, self._buffer(n.inputs[k]))
                     break
 
-    def _overlaps(self, v: str, x: str) -> bool:
-        """Whether another operand lies in the buffer of ``x`` at other elements."""
-        a, b = self.alias[v], self.alias[x]
-        return a.buffer is b.buffer and (a.offset, a.strides) != (b.offset, b.strides)
+    def _dies_into(self, i: int, n: Node, k: int) -> bool:
+        x, y = n.inputs[k], n.outputs[0]
+        dying, out = self._buffer(x), self._buffer(y)
+        if dying is out or dying.place is not None or x in self.g.consts or dying.last != i:
+            return False
+        if dying.bytes != out.bytes or not self._same_elements(x, y):
+            return False
+        # another output, or an operand that reads other elements of the buffer, would be
+        # overwritten
+        others = [v for v in n.inputs if v and self._buffer(v) is dying]
+        return all(self._same_elements(v, x) for v in others) and not any(
+            self._buffer(v) is dying for v in n.outputs
+        )
 
-    def _pack(self, choices: Sequence[Choice | None]) -> tuple[int, dict[int, Place]]:
-        """Offsets by size, largest first, each at the lowest free place during its life."""
-        buffers = {id(a.buffer): a.buffer for v, a in self.alias.items() if v not in self.g.consts}
-        items: list[tuple[int, int, int, _Buffer | int]] = [
-            (b.bytes, b.first, b.last, b) for b in buffers.values() if b.place is None and b.last >= 0
+    def _merge(self, out: Buffer, into: Buffer) -> None:
+        for v in out.values:
+            a = self.views.alias[v]
+            self.views.alias[v] = Alias(into, a.offset, a.strides)
+        into.values += out.values
+        into.last = max(into.last, out.last)
+
+    def _pack(self) -> tuple[int, dict[int, Place]]:
+        """Place what is left in the arena: bytes needed, and the scratch memory of steps."""
+        consts = self.g.consts
+        buffers = {id(a.buffer): a.buffer for v, a in self.views.alias.items() if v not in consts}
+        free = [
+            b
+            for b in buffers.values()
+            if b.place is None and b.last >= 0 and not any(v in consts for v in b.values)
         ]
-        for i, c in enumerate(choices):
-            if c is not None and c.lowered.scratch_bytes:
-                items.append((c.lowered.scratch_bytes, i, i, i))
-        placed: list[tuple[int, int, int, int]] = []
-        scratch: dict[int, Place] = {}
-        for size, first, last, what in sorted(items, key=lambda t: (-t[0], t[1])):
-            at = 0
-            for start, end, f, last_use in sorted(placed):
-                if f <= last and first <= last_use and at < end and start < at + size:
-                    at = -(-end // ALIGN) * ALIGN
-            placed.append((at, at + size, first, last))
-            if isinstance(what, int):
-                scratch[what] = Place("arena", 0, at)
-            else:
-                what.place = Place("arena", 0, at)
-        return max((end for _, end, _, _ in placed), default=0), scratch
+        scratch = [(i, c.lowered.scratch_bytes) for i, c in self.choices.items()]
+        scratch = [(i, size) for i, size in scratch if size]
+        items = [Item(b.bytes, b.first, b.last) for b in free]
+        offsets, total = pack([*items, *(Item(size, i, i) for i, size in scratch)])
+        for b, offset in zip(free, offsets, strict=False):
+            b.place = Place("arena", 0, offset)
+        rest = offsets[len(free) :]
+        return total, {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
 
-    def _const_places(self, choices: Sequence[Choice | None]) -> None:
+    def _store_constants(self) -> None:
         """Store the constants that kernels read as they are (not only packed)."""
-        for n, c in zip(self.g.nodes, choices, strict=True):
-            if c is not None:
-                for index in _reads(c.lowered):
-                    self._store(n.inputs[index])
+        for i, n in self._running():
+            for k in sorted(_reads(self.choices[i].lowered)):
+                b = self._buffer(n.inputs[k])
+                const = next((v for v in b.values if v in self.g.consts), None)
+                if const is not None and b.place is None:
+                    data = stored_bytes(self.g.consts[const], self.g.types[const])
+                    b.place = Place("weights", 0, self.weights.add(data))
 
-    def _store(self, name: str) -> None:
-        a = self.alias[name]
-        if name in self.g.consts and a.buffer.place is None:
-            data = stored_bytes(self.g.consts[name], self.g.types[name])
-            a.buffer.place = Place("weights", 0, self.weights.add(data))
-        elif a.buffer.place is None:
-            for v in a.buffer.values:
-                if v in self.g.consts:
-                    self._store(v)
+    def _step(self, n: Node, c: Choice, at: Mapping[str, View], scratch: Place | None) -> Step:
+        packed = tuple(
+            self.weights.add(np.ascontiguousarray(p).tobytes()) for p in c.lowered.packed
+        )
+        inputs = tuple(at.get(x) if x else None for x in n.inputs)
+        outputs = tuple(at[y] for y in n.outputs)
+        return Step(
+            n,
+            c.kernel.name,
+            c.lowered,
+            inputs,
+            outputs,
+            packed,
+            scratch,
+            c.rejected,
+            c.kernel.inplace,
+        )
 
 
 def _reads(lowered: Lowered) -> set[int]:
@@ -508,30 +367,27 @@ def plan(
 
     Raises:
         UnsupportedOp: A node has no kernel; says which and why.
+        InvalidGraph: A state has different types in two entry points.
     """
     weights = Weights()
+    states, state_bytes = _state_slots(module, weights)
+    state_at = {s.name: s.offset for s in states}
+    machine = Machine(target, threads, kernels, costs)
+    entries = tuple(_Planner(g, machine, weights, state_at).run() for g in module)
+    arena_bytes = max((e.arena_bytes for e in entries), default=0)
+    return Plan(module, target, entries, states, arena_bytes, state_bytes, weights.blob())
+
+
+def _state_slots(module: Module, weights: Weights) -> tuple[tuple[StateSlot, ...], int]:
     slots: dict[str, StateSlot] = {}
     at = 0
     for g in module:
         for s in g.states:
             t = g.types[s.input]
-            if s.name in slots and slots[s.name].type != t:
-                raise InvalidGraph(f"state {s.name!r} is {slots[s.name].type} and {t}")
             if s.name not in slots:
                 initial = weights.add(stored_bytes(s.initial, t)) if np.any(s.initial) else -1
                 slots[s.name] = StateSlot(s.name, t, at, initial)
-                at += -(-t.bytes // ALIGN) * ALIGN
-    state_at = {s.name: s.offset for s in slots.values()}
-    entries = tuple(
-        _Planner(g, target, threads, kernels, costs, weights, state_at).run() for g in module
-    )
-    return Plan(
-        module,
-        target,
-        entries,
-        tuple(slots.values()),
-        max((e.arena_bytes for e in entries), default=0),
-        at,
-        weights.blob(),
-    )
-
+                at += aligned(t.bytes)
+            elif slots[s.name].type != t:
+                raise InvalidGraph(f"state {s.name!r} is {slots[s.name].type} and {t}")
+    return tuple(slots.values()), at

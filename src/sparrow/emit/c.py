@@ -1,7 +1,7 @@
 """Plan -> C: one ``model.c`` that holds everything, ``model.h``, and the weight blob.
 
-``model.c`` can be compiled whole, or in parts (``-DSPARROW_PART=k``) that a build runs in parallel and
-caches one by one; part 0 is the driver and holds no kernel.
+``model.c`` can be compiled whole, or in parts (``-DSPARROW_PART=k``) that a build runs in parallel
+and caches one by one; part 0 is the driver and holds no kernel.
 """
 
 from __future__ import annotations
@@ -11,23 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sparrow.emit.lane_c import compute, float_literal, scalar, storage, vector, vectorizable
-from sparrow.kernels.case import (
-    Argument,
-    Epilogue,
-    In,
-    Invoke,
-    Loop,
-    Out,
-    Packed,
-    Param,
-    Scratch,
-    Stream,
-)
-from sparrow.plan import Entry, Place, Plan, Step, View
-from sparrow.tensor import BF16, F16, F32, Affine, TensorType
+from sparrow.emit.lane_c import float_literal
+from sparrow.emit.steps import Bodies, StepFunction, address
+from sparrow.graph import Graph
+from sparrow.plan import Entry, Plan
+from sparrow.tensor import Affine, TensorType
 
-STEPS_PER_PART = 12
+# Compile effort is counted in bytes of native code that a body inlines.
+PART_EFFORT = 60_000
+SMALL = 1_000
+_SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f64_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*\n', re.MULTILINE)
 
 
@@ -42,7 +35,9 @@ class Artifact:
 def c_string(text: str) -> str:
     """A C string literal; everything but plain ASCII becomes an octal escape."""
     safe = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:-+ ()[]%,")
-    body = "".join(chr(b) if chr(b) in safe else f"\\{b:03o}" for b in text.encode("utf-8", "replace"))
+    body = "".join(
+        chr(b) if chr(b) in safe else f"\\{b:03o}" for b in text.encode("utf-8", "replace")
+    )
     return f'"{body}"'
 
 
@@ -71,239 +66,6 @@ def amalgamate(headers: Iterable[str]) -> str:
     for h in headers:
         add(h)
     return "\n".join(out)
-
-
-def _param(v: Param) -> str:
-    if isinstance(v, tuple):
-        return "{" + ", ".join(_param(i) for i in v) + "}" if v else "{0}"
-    return float_literal(v) if isinstance(v, float) else str(v)
-
-
-class _Emitter:
-    def __init__(self, plan: Plan, prefix: str) -> None:
-        self.plan = plan
-        self.prefix = prefix
-
-    def base(self, place: Place) -> str:
-        return {
-            "arena": "f->ws",
-            "weights": "f->w",
-            "state": "f->st",
-            "input": f"((const unsigned char *)f->call->inputs[{place.index}])",
-            "output": f"((unsigned char *)f->call->outputs[{place.index}])",
-        }[place.kind]
-
-    def at(self, view: View, ctype: str, const: bool) -> str:
-        offset = view.place.offset + view.offset
-        q = "const " if const else ""
-        plus = f" + {offset}" if offset else ""
-        return f"({q}{ctype} *)({self.base(view.place)}{plus})"
-
-    def operand(self, step: Step, o: In | Out | Packed, ctype: str) -> str:
-        if isinstance(o, Packed):
-            return f"(const {ctype} *)(f->w + {step.packed[o.index]})"
-        view = step.inputs[o.index] if isinstance(o, In) else step.outputs[o.index]
-        assert view is not None, (step.node, o)
-        text = self.at(view, ctype, isinstance(o, In))
-        return f"{text} + {o.offset}" if o.offset else text
-
-    def element(self, step: Step, o: In | Out) -> str:
-        view = step.inputs[o.index] if isinstance(o, In) else step.outputs[o.index]
-        assert view is not None
-        return storage(view.type.dtype)
-
-    def step(self, name: str, step: Step) -> str:
-        """The function of a step, and the lane functions it needs."""
-        before: list[str] = []
-        bodies: list[list[str]] = []
-        for k, call in enumerate(step.lowered.calls):
-            if isinstance(call, Loop):
-                bodies.append(self.loop(f"{name}_{k}", step, call, before))
-            else:
-                bodies.append(self.invoke(f"{name}_{k}", step, call, before))
-        split = len(bodies) == 1
-        lines = [f"SP_LINK void {name}(const sp_frame *f, int task) {{"]
-        if split and step.lowered.tasks == 1:
-            lines.append("  (void)task;")
-        for k, body in enumerate(bodies):
-            if split:
-                lines += [f"  {line}" for line in body]
-            else:
-                lines += [f"  if (task == {k}) {{", *(f"    {line}" for line in body), "  }"]
-        if not bodies:
-            lines = [f"SP_LINK void {name}(const sp_frame *f, int task) {{", "  (void)f;", "  (void)task;"]
-        lines.append("}")
-        return "\n".join([*before, *lines])
-
-    def invoke(self, name: str, step: Step, call: Invoke, before: list[str]) -> list[str]:
-        lines: list[str] = []
-        args: list[str] = []
-        for a in call.arguments:
-            args.append(self.argument(name, step, a, lines, before))
-        fields = ", ".join(f".{k} = {_param(v)}" for k, v in call.params.items())
-        head = f"({call.struct}){{{fields}}}"
-        task = "0" if len(step.lowered.calls) > 1 else "i" if call.repeat > 1 else "task"
-        text = f"{call.function}({', '.join([head, *args, task])});"
-        repeat = f"for (int i = 0; i < {call.repeat}; ++i) " if call.repeat > 1 else ""
-        lines.append(repeat + text)
-        return lines
-
-    def argument(
-        self, name: str, step: Step, a: Argument, lines: list[str], before: list[str]
-    ) -> str:
-        if isinstance(a, Scratch):
-            assert step.scratch is not None
-            index = "task" if len(step.lowered.calls) == 1 else name.rsplit("_", 1)[1]
-            return f"({a.ctype} *)(f->ws + {step.scratch.offset} + (ptrdiff_t){index} * {a.per_task})"
-        if isinstance(a, Packed):
-            ctype = {"f": "float", "i": "int", "u": "uint"}
-            d = step.lowered.packed[a.index].dtype
-            text = "float" if d.str == "<f4" else "double" if d.str == "<f8" else f"{ctype[d.kind]}{d.itemsize * 8}_t"
-            return self.operand(step, a, text)
-        if isinstance(a, Epilogue):
-            return self.epilogue(name, step, a, lines, before)
-        return self.operand(step, a, self.element(step, a))
-
-    def epilogue(
-        self, name: str, step: Step, e: Epilogue, lines: list[str], before: list[str]
-    ) -> str:
-        if e.expr is None:
-            return "sp_ep_none, NULL"
-        loads = {0: "acc"}
-        body: list[str] = []
-        for k, x in enumerate(e.extras):
-            at = " + ".join(
-                t for t in (_times("row", x.row_stride), _times("col", x.col_stride)) if t
-            )
-            p = f"(const {storage(x.type.dtype)} *)e[{k}]"
-            load = _load(x.type, p, at or "0", vectored=x.col_stride == 1)
-            body.append(f"const sp_f32 x{k} = {load};")
-            loads[k + 1] = f"x{k}"
-        statements, result = vector(e.expr, loads)
-        body += statements
-        head = "sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
-        before.append(
-            f"SP_INLINE sp_f32 {name}_ep({head}) {{\n"
-            + "  (void)e, (void)row, (void)col, (void)n;\n"
-            + "".join(f"  {line}\n" for line in body)
-            + f"  return {result};\n}}"
-        )
-        if not e.extras:
-            return f"{name}_ep, NULL"
-        table = ", ".join(
-            self.operand(step, x.source, storage(x.type.dtype)) for x in e.extras
-        )
-        lines.append(f"const void *const e_{name}[] = {{{table}}};")
-        return f"{name}_ep, e_{name}"
-
-    def loop(self, name: str, step: Step, c: Loop, before: list[str]) -> list[str]:
-        """Statements of a loop nest; split along the outermost axis when the step has several tasks."""
-        tasks = step.lowered.tasks if len(step.lowered.calls) == 1 else 1
-        dims = c.dims or (1,)
-        pad = 1 if not c.dims else 0
-        xs = [(*s.strides, *(0,) * pad) for s in c.x]
-        ys = (*c.y.strides, *(0,) * pad)
-        y_type = c.y.type
-        lines = [
-            f"const {storage(s.type.dtype)} *x{i} = {self.operand(step, s.operand, storage(s.type.dtype))};"
-            for i, s in enumerate(c.x)
-        ]
-        assert isinstance(c.y.operand, Out)
-        y_c = storage(y_type.dtype)
-        lines.append(f"{y_c} *y = {self.operand(step, c.y.operand, y_c)};")
-        last = len(dims) - 1
-        inner = [x[last] for x in xs]
-        dense = ys[last] == 1 and all(s in (0, 1) for s in inner)
-        use_vectors = vectorizable(c.expr) and dense and dims[last] >= 2
-        for axis in range(last):
-            lo, hi = ("0", str(dims[axis]))
-            if axis == 0 and tasks > 1:
-                lines.append(_range(dims[0], tasks, 1))
-                lo, hi = "lo", "hi"
-            lines.append(f"{'  ' * axis}for (ptrdiff_t i{axis} = {lo}; i{axis} < {hi}; ++i{axis}) {{")
-        indent = "  " * last
-        for i, s in enumerate(c.x):
-            lines.append(f"{indent}const {storage(s.type.dtype)} *p{i} = x{i}{_walk(xs[i][:last])};")
-        lines.append(f"{indent}{y_c} *q = y{_walk(ys[:last])};")
-        lo, hi = "0", str(dims[last])
-        if last == 0 and tasks > 1:
-            lines.append(_range(dims[0], tasks, 64))
-            lo, hi = "lo", "hi"
-        if use_vectors:
-            self.vector_lane(name, c, inner, before)
-            args = "".join(f", p{i}" for i in range(len(c.x)))
-            lines += [
-                f"{indent}ptrdiff_t j = {lo};",
-                f"{indent}for (; j + SP_LANES <= {hi}; j += SP_LANES) {name}_lane(q{args}, j, SP_LANES);",
-                f"{indent}if (j < {hi}) {name}_lane(q{args}, j, (int)({hi} - j));",
-            ]
-        else:
-            loads = {}
-            body = []
-            for i, s in enumerate(c.x):
-                at = _times("j", inner[i]) or "0"
-                loads[i] = _scalar_load(s.type, f"p{i}", at)
-            statements, result = scalar(c.expr, loads)
-            body += statements
-            body.append(_scalar_store(y_type, "q", _times("j", ys[last]) or "0", result, c))
-            lines.append(f"{indent}for (ptrdiff_t j = {lo}; j < {hi}; ++j) {{")
-            lines += [f"{indent}  {line}" for line in body]
-            lines.append(f"{indent}}}")
-        for axis in range(last - 1, -1, -1):
-            lines.append(f"{'  ' * axis}}}")
-        return lines
-
-    def vector_lane(self, name: str, c: Loop, inner: Sequence[int], before: list[str]) -> None:
-        params = [f"{storage(c.y.type.dtype)} *q"]
-        loads, body = {}, []
-        for i, s in enumerate(c.x):
-            params.append(f"const {storage(s.type.dtype)} *p{i}")
-            vectored = inner[i] == 1
-            body.append(f"const sp_f32 x{i} = {_load(s.type, f'p{i}', 'j' if vectored else '0', vectored)};")
-            loads[i] = f"x{i}"
-        statements, result = vector(c.expr, loads)
-        store = {F16: "sp_storen_f16", BF16: "sp_storen_bf16"}.get(c.y.type.dtype, "sp_storen_f32")
-        before.append(
-            f"SP_INLINE void {name}_lane({', '.join(params)}, ptrdiff_t j, int n) {{\n"
-            + "".join(f"  {line}\n" for line in [*body, *statements])
-            + f"  {store}(q + j, {result}, n);\n}}"
-        )
-
-
-def _times(name: str, stride: int) -> str:
-    return "" if stride == 0 else name if stride == 1 else f"{name} * {stride}"
-
-
-def _walk(strides: Sequence[int]) -> str:
-    terms = [_times(f"i{k}", s) for k, s in enumerate(strides)]
-    return "".join(f" + {t}" for t in terms if t)
-
-
-def _range(extent: int, tasks: int, grain: int) -> str:
-    each = -(-extent // (tasks * grain)) * grain
-    return f"const ptrdiff_t lo = sp_imin({extent}, task * {each}), hi = sp_imin({extent}, lo + {each});"
-
-
-def _load(t: TensorType, p: str, at: str, vectored: bool) -> str:
-    kind = {F32: "f32", F16: "f16", BF16: "bf16"}[t.dtype]
-    if vectored:
-        return f"sp_loadn_{kind}({p} + {at}, n)"
-    if kind == "f32":
-        return f"sp_set1_f32(({p})[{at}])"
-    return f"sp_set1_f32(sp_get_{kind}({p} + {at}))"
-
-
-def _scalar_load(t: TensorType, p: str, at: str) -> str:
-    if t.dtype in (F16, BF16):
-        return f"sp_get_{'f16' if t.dtype == F16 else 'bf16'}({p} + {at})"
-    return f"{p}[{at}]"
-
-
-def _scalar_store(t: TensorType, q: str, at: str, value: str, c: Loop) -> str:
-    if t.dtype in (F16, BF16):
-        return f"sp_put_{'f16' if t.dtype == F16 else 'bf16'}({q} + {at}, {value});"
-    del c
-    return f"{q}[{at}] = {value};"
 
 
 def _info(label: str, name: str, t: TensorType, extra: Mapping[str, str]) -> tuple[list[str], str]:
@@ -339,8 +101,7 @@ def _info(label: str, name: str, t: TensorType, extra: Mapping[str, str]) -> tup
     return tables, "{" + ", ".join(f".{k} = {v}" for k, v in fields.items()) + "}"
 
 
-def _entry_tables(e: Entry, label: str) -> list[str]:
-    g = e.graph
+def _entry_tables(e: Entry, g: Graph, label: str) -> list[str]:
     counts = {n.output: n for n in g.lengths}
     out: list[str] = []
     rows: dict[str, list[str]] = {"in": [], "out": []}
@@ -362,7 +123,9 @@ def _entry_tables(e: Entry, label: str) -> list[str]:
     )
     if e.steps:
         out.append(
-            f"#ifdef SPARROW_HOOKS\nstatic const char *const {label}_steps[] = {{\n  {names_text}}};\n#endif"
+            "#ifdef SPARROW_HOOKS\n"
+            f"static const char *const {label}_steps[] = {{\n  {names_text}}};\n"
+            "#endif"
         )
     return out
 
@@ -423,10 +186,42 @@ SP_INLINE void sp_copy_bytes(unsigned char *to, const unsigned char *from, ptrdi
 """
 
 
-def _parts(plan: Plan) -> list[list[tuple[int, int]]]:
-    """(entry, step) indices per part; part 0, the driver, is not among them."""
-    steps = [(e, s) for e, entry in enumerate(plan.entries) for s in range(len(entry.steps))]
-    return [steps[i : i + STEPS_PER_PART] for i in range(0, len(steps), STEPS_PER_PART)]
+def _grouped(steps: Sequence[StepFunction]) -> list[list[StepFunction]]:
+    """Steps that share a body, directly or over others, in groups; in the order of first steps."""
+    group: dict[str, list[StepFunction]] = {}
+    found: list[list[StepFunction]] = []
+    for s in steps:
+        joined = {id(g): g for b in s.bodies if (g := group.get(b.name)) is not None}
+        mine = [s]
+        for g in joined.values():
+            mine = [*g, *mine]
+            found.remove(g)
+        found.append(mine)
+        for member in mine:
+            group |= {b.name: mine for b in member.bodies}
+    return found
+
+
+def _effort(group: Sequence[StepFunction], sizes: Mapping[str, int]) -> int:
+    """How long a group takes to compile, in bytes of always-inlined native code."""
+    bodies = {b.name: b for s in group for b in s.bodies}
+    return sum(SMALL + sizes.get(b.header, 0) for b in bodies.values())
+
+
+def _parts(steps: Sequence[StepFunction], sizes: Mapping[str, int]) -> list[list[StepFunction]]:
+    """Steps per part, of about equal effort; part 0, the driver, is not among them."""
+    groups = sorted(_grouped(steps), key=lambda g: -_effort(g, sizes))
+    total = sum(_effort(g, sizes) for g in groups)
+    parts: list[list[StepFunction]] = [
+        [] for _ in range(min(len(groups), -(-total // PART_EFFORT)))
+    ]
+    load = [0] * len(parts)
+    for g in groups:
+        k = load.index(min(load))
+        parts[k] += g
+        load[k] += _effort(g, sizes)
+    place = {s.name: i for i, s in enumerate(steps)}
+    return [sorted(p, key=lambda s: place[s.name]) for p in parts]
 
 
 def emit(plan: Plan, *, prefix: str = "model", embed: bool = False) -> Artifact:
@@ -435,37 +230,45 @@ def emit(plan: Plan, *, prefix: str = "model", embed: bool = False) -> Artifact:
     Args:
         plan: What to write.
         prefix: Prefix of the exported functions and of internal symbols with linkage.
-        embed: Whether the weights are linked in (as a symbol the caller assembles) instead of mapped.
+        embed: Whether the weights are linked in (as a symbol the caller assembles) instead of
+        mapped.
 
     Returns:
         ``model.c``, ``model.h``, ``sparrow.h`` and ``weights.bin``.
     """
-    em = _Emitter(plan, prefix)
-    parts = _parts(plan)
-    headers = {
-        c.header for e in plan.entries for s in e.steps for c in s.lowered.calls if isinstance(c, Invoke)
-    }
+    bodies = Bodies(prefix, plan.target.isa.lanes)
+    names = [
+        [f"{prefix}_e{e}_s{s}" for s in range(len(x.steps))] for e, x in enumerate(plan.entries)
+    ]
+    steps = [
+        bodies.step(name, s)
+        for entry, row in zip(plan.entries, names, strict=True)
+        for name, s in zip(row, entry.steps, strict=True)
+    ]
+    headers = sorted({f"kernels/{b.header}" for b in bodies if b.header})
+    parts = _parts(steps, {h.removeprefix("kernels/"): len(amalgamate([h])) for h in headers})
+    work: list[str] = [f"SP_LINK void {s.name}(const sp_frame *f, int task);" for s in steps]
+    for k, part in enumerate(parts, start=1):
+        work.append(f"\n#if SP_IN({k})")
+        done: set[str] = set()
+        for s in part:
+            work += [b.definition() for b in s.bodies if b.name not in done]
+            done |= {b.name for b in s.bodies}
+            work.append(s.text)
+        work.append("#endif")
     isa = plan.target.isa.name
+    native = ["base.h", f"isa/{isa}.h", *_helpers("\n".join(work)), *headers]
     text = [
         f"/* Emitted by Sparrow for {c_string(plan.target.name)[1:-1]}; instruction set: {isa}. */",
         '#include "sparrow.h"',
-        amalgamate(
-            ["base.h", f"isa/{isa}.h", "kernels/epilogue.h", "kernels/lane.h", *sorted(f"kernels/{h}" for h in headers)]
-        ),
+        amalgamate(native),
         _PRELUDE,
+        *work,
+        "\n#if SP_IN(0)",
+        _DRIVER,
     ]
-
-    def fn(e: int, s: int) -> str:
-        return f"{prefix}_e{e}_s{s}"
-
-    text += [f"SP_LINK void {fn(e, s)}(const sp_frame *f, int task);" for p in parts for e, s in p]
-    for k, part in enumerate(parts, start=1):
-        text.append(f"\n#if SP_IN({k})")
-        text += [em.step(fn(e, s), plan.entries[e].steps[s]) for e, s in part]
-        text.append("#endif")
-    text += ["\n#if SP_IN(0)", _DRIVER]
     for e, entry in enumerate(plan.entries):
-        text.append(_runner(em, e, entry, fn))
+        text.append(_runner(e, entry, names[e]))
     text += _exports(plan, prefix, embed)
     text.append("#endif\n")
     source = "\n".join(text)
@@ -478,23 +281,30 @@ def emit(plan: Plan, *, prefix: str = "model", embed: bool = False) -> Artifact:
     return Artifact(files, len(parts) + 1)
 
 
-def _runner(em: _Emitter, e: int, entry: Entry, fn: object) -> str:
-    assert callable(fn)
+def _helpers(work: str) -> list[str]:
+    """Native headers that emitted loops and epilogues need."""
+    found = ["kernels/epilogue.h"] if "_ep(" in work else []
+    if "sp_" in work:
+        found.append("kernels/lane.h")
+    if _SCALAR_MATH.search(work):
+        found.append("kernels/scalar_math.h")
+    return found
+
+
+def _runner(e: int, entry: Entry, names: Sequence[str]) -> str:
     lines = [f"static void sp_entry_{e}(const sp_frame *f) {{", "  (void)f;"]
     for i, s in enumerate(entry.steps):
         lines.append(f"  SP_PROFILE({i}, 1);")
         tasks = s.lowered.tasks
-        name = fn(e, i)
+        name = names[i]
         lines.append(f"  {name}(f, 0);" if tasks == 1 else f"  sp_split(f, {name}, {tasks});")
         lines.append(f"  SP_PROFILE({i}, 0);")
         for k, v in enumerate(s.outputs):
             low, high = v.span
-            at = v.place.offset + low
-            data = f"{em.base(v.place)} + {at}" if at else em.base(v.place)
-            lines.append(f"  SP_TAP({i}, {k}, {data}, {high - low});")
+            lines.append(f"  SP_TAP({i}, {k}, {address(v.place, low)}, {high - low});")
     for view, place in entry.commits:
-        source = f"{em.base(view.place)} + {view.place.offset + view.offset}"
-        lines.append(f"  sp_copy_bytes(f->st + {place.offset}, {source}, {view.type.bytes});")
+        source = address(view.place, view.offset)
+        lines.append(f"  sp_copy_bytes({address(place, 0)}, {source}, {view.type.bytes});")
     lines.append("}")
     return "\n".join(lines)
 
@@ -502,10 +312,9 @@ def _runner(em: _Emitter, e: int, entry: Entry, fn: object) -> str:
 def _exports(plan: Plan, prefix: str, embed: bool) -> list[str]:
     out: list[str] = []
     rows: list[str] = []
-    for e, entry in enumerate(plan.entries):
+    for e, (entry, g) in enumerate(zip(plan.entries, plan.module, strict=True)):
         label = f"sp_t{e}"
-        out += _entry_tables(entry, label)
-        g = entry.graph
+        out += _entry_tables(entry, g, label)
         fields = {
             "name": c_string(g.name),
             "inputs": f"{label}_in" if g.inputs else "NULL",
@@ -522,10 +331,15 @@ def _exports(plan: Plan, prefix: str, embed: bool) -> list[str]:
         tables, row = _info(f"sp_state{i}", s.name, s.type, {"offset": str(s.offset)})
         out += tables
         state_rows.append(f"  {row}")
-    out.append("#ifdef SPARROW_HOOKS\n#define SP_STEPS(...) __VA_ARGS__\n#else\n#define SP_STEPS(...)\n#endif")
+    out.append(
+        "#ifdef SPARROW_HOOKS\n#define SP_STEPS(...) __VA_ARGS__\n"
+        "#else\n#define SP_STEPS(...)\n#endif"
+    )
     out.append("static const sparrow_entry_info sp_entries[] = {\n" + ",\n".join(rows) + "};")
     if state_rows:
-        out.append("static const sparrow_tensor_info sp_states[] = {\n" + ",\n".join(state_rows) + "};")
+        out.append(
+            "static const sparrow_tensor_info sp_states[] = {\n" + ",\n".join(state_rows) + "};"
+        )
     if embed:
         out.append(f"extern const unsigned char {prefix}_weights[];")
     fields = {
@@ -574,12 +388,16 @@ def _run_function(plan: Plan, prefix: str) -> str:
     return f"""\
 SPARROW_API int {prefix}_run(const sparrow_call *call) {{
   sp_frame frame;
+  const sparrow_entry_info *entry;
   if (call == NULL) return SPARROW_NULL;
   if (call->entry >= {len(plan.entries)}u) return SPARROW_BAD_ENTRY;
-  for (int i = 0; i < sp_entries[call->entry].n_inputs; ++i)
-    if (call->inputs == NULL || (call->inputs[i] == NULL && sp_entries[call->entry].inputs[i].bytes != 0)) return SPARROW_NULL;
-  for (int i = 0; i < sp_entries[call->entry].n_outputs; ++i)
-    if (call->outputs == NULL || (call->outputs[i] == NULL && sp_entries[call->entry].outputs[i].bytes != 0)) return SPARROW_NULL;
+  entry = &sp_entries[call->entry];
+  if (call->inputs == NULL && entry->n_inputs > 0) return SPARROW_NULL;
+  if (call->outputs == NULL && entry->n_outputs > 0) return SPARROW_NULL;
+  for (int i = 0; i < entry->n_inputs; ++i)
+    if (call->inputs[i] == NULL && entry->inputs[i].bytes != 0) return SPARROW_NULL;
+  for (int i = 0; i < entry->n_outputs; ++i)
+    if (call->outputs[i] == NULL && entry->outputs[i].bytes != 0) return SPARROW_NULL;
 {chr(10).join(checks)}
   frame.call = call;
   frame.w = (const unsigned char *)call->weights;
@@ -610,7 +428,9 @@ def _reset_function(plan: Plan, prefix: str) -> str:
             lines.append("  if (weights == NULL) return SPARROW_NULL;")
         for s in plan.states:
             if s.initial >= 0:
-                lines.append(f"  sp_copy_bytes(to + {s.offset}, from + {s.initial}, {s.type.bytes});")
+                lines.append(
+                    f"  sp_copy_bytes(to + {s.offset}, from + {s.initial}, {s.type.bytes});"
+                )
     lines += ["  return SPARROW_OK;", "}"]
     return "\n".join(lines)
 
@@ -644,6 +464,3 @@ SPARROW_DECLARE({prefix});
 
 #endif
 """
-
-
-__all__ = ["Artifact", "amalgamate", "c_string", "compute", "emit"]

@@ -1,4 +1,9 @@
-"""Lane expressions as C: over scalars of any dtype, and over float32 vectors."""
+"""Lane expressions as C: over scalars of any dtype, and over vectors.
+
+In vectors a float value is an ``sp_f32``, an int8, uint8 or int32 one an ``sp_i32``, a bool an
+``sp_mask``; expressions that need anything else run over scalars, as fast as the C compiler can
+make that.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sparrow import lane
-from sparrow.tensor import BF16, BOOL, F16, F32, F64, DType
+from sparrow.tensor import BF16, BOOL, F16, F32, F64, I8, I32, U8, DType
 
 C_TYPES = {
     "float16": "uint16_t",
@@ -21,10 +26,77 @@ C_TYPES = {
     "uint4": "uint8_t",
 }
 WIDE = (F16, BF16, F32)
-_VECTOR_FNS = frozenset(
-    "add sub mul div max min sqrt abs neg floor ceil round trunc relu where sign "
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid "
-    "softplus pow gelu gelu_tanh silu hardswish lt le gt ge eq and or xor not isnan cast".split()
+VECTOR_INTS = (I8, U8, I32)
+_FLOAT_VECTORS = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "max",
+        "min",
+        "sqrt",
+        "abs",
+        "neg",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "relu",
+        "sign",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "sigmoid",
+        "softplus",
+        "pow",
+        "gelu",
+        "gelu_tanh",
+        "silu",
+        "hardswish",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "isnan",
+    ]
+)
+_INT_VECTORS = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "max",
+        "min",
+        "abs",
+        "neg",
+        "relu",
+        "sign",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "bitand",
+        "bitor",
+        "bitxor",
+        "bitnot",
+    ]
 )
 _OPERATORS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
 _ARITHMETIC = {"add": "+", "sub": "-", "mul": "*"}
@@ -67,31 +139,86 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     if dtype.name == "uint64":
         return f"UINT64_C({v})"
     if dtype.name == "int64":
-        return "INT64_MIN" if v == -(1 << 63) else f"INT64_C({v})" if v >= 0 else f"(-INT64_C({-v}))"
+        return (
+            "INT64_MIN" if v == -(1 << 63) else f"INT64_C({v})" if v >= 0 else f"(-INT64_C({-v}))"
+        )
     if v == -(1 << 31):
         return "INT32_MIN"
-    return f"({storage(dtype)}){v}" if dtype.bits < 32 else f"{v}u" if dtype.kind == "uint" else f"({v})"
+    return (
+        f"({storage(dtype)}){v}"
+        if dtype.bits < 32
+        else f"{v}u"
+        if dtype.kind == "uint"
+        else f"({v})"
+    )
+
+
+# -- vectors -------------------------------------------------------------------------------------
+
+
+def vector_type(dtype: DType) -> str | None:
+    """C type of a vector of values, or None where the vocabulary has none."""
+    if dtype in WIDE:
+        return "sp_f32"
+    return "sp_i32" if dtype in VECTOR_INTS else "sp_mask" if dtype == BOOL else None
 
 
 def vectorizable(e: lane.Expr) -> bool:
-    """Whether every step of ``e`` has a float32 vector form."""
-    if e.dtype not in WIDE:
+    """Whether every step of ``e`` has a vector form."""
+    return all(vector_type(s.dtype) is not None and _has_vector(s) for s in lane.walk(e))
+
+
+def _has_vector(e: lane.Expr) -> bool:
+    if not isinstance(e, lane.Call) or e.fn in ("cast", "where"):
+        return True
+    if any(a.dtype != e.args[0].dtype for a in e.args):
         return False
-    for s in lane.walk(e):
-        if isinstance(s, lane.Call):
-            if s.fn not in _VECTOR_FNS or any(a.dtype not in (*WIDE, BOOL) for a in s.args):
-                return False
-            if s.fn == "cast" and (s.dtype not in WIDE or s.args[0].dtype not in WIDE):
-                return False
-            if s.fn == "eq" and s.args[0].dtype == BOOL:
-                return False
-            if s.fn == "where" and s.dtype == BOOL:
-                return False
-        elif isinstance(s, lane.Arg) and s.dtype not in WIDE:
-            return False
-        elif isinstance(s, lane.Imm) and s.dtype not in WIDE:
-            return False
-    return True
+    if e.args[0].dtype == BOOL:
+        return e.fn in ("and", "or", "xor", "not", "eq")
+    return e.fn in (_FLOAT_VECTORS if e.args[0].dtype in WIDE else _INT_VECTORS)
+
+
+def vector_load(dtype: DType, p: str, n: str) -> str:
+    """Vector of ``n`` elements of a dtype at pointer ``p``."""
+    if dtype in WIDE:
+        return f"sp_loadn_{_suffix(dtype)}({p}, {n})"
+    if dtype == BOOL:
+        return f"sp_truth_i32(sp_loadn_u8({p}, {n}))"
+    return f"sp_loadn_{_suffix(dtype)}({p}, {n})"
+
+
+def vector_repeat(dtype: DType, p: str) -> str:
+    """Vector of the one element at pointer ``p`` in all lanes."""
+    if dtype == BOOL:
+        return f"sp_truth_i32(sp_set1_i32(*({p})))"
+    if dtype in WIDE:
+        return f"sp_set1_f32({scalar_load(dtype, p)})"
+    return f"sp_set1_i32(*({p}))"
+
+
+def vector_store(dtype: DType, p: str, v: str, n: str) -> str:
+    """Statement that stores the first ``n`` lanes at pointer ``p``."""
+    if dtype == BOOL:
+        v = f"sp_select_i32({v}, sp_set1_i32(1), sp_set1_i32(0))"
+        return f"sp_storen_u8({p}, {v}, {n});"
+    return f"sp_storen_{_suffix(dtype)}({p}, {v}, {n});"
+
+
+def _suffix(dtype: DType) -> str:
+    names = {F16: "f16", BF16: "bf16", F32: "f32", I8: "i8", U8: "u8", I32: "i32"}
+    return names[dtype]
+
+
+def scalar_load(dtype: DType, p: str) -> str:
+    """The element at pointer ``p`` in its compute type."""
+    return f"sp_get_{_suffix(dtype)}({p})" if dtype in (F16, BF16) else f"*({p})"
+
+
+def scalar_store(dtype: DType, p: str, v: str) -> str:
+    """Statement that stores a value of the compute type at pointer ``p``."""
+    if dtype in (F16, BF16):
+        return f"sp_put_{_suffix(dtype)}({p}, {v});"
+    return f"*({p}) = {v};"
 
 
 class _Text:
@@ -102,6 +229,14 @@ class _Text:
         self.args = args
         self.done: dict[lane.Expr, str] = {}
 
+    def of(self, e: lane.Expr) -> str:
+        if e not in self.done:
+            self.done[e] = self.make(e)
+        return self.done[e]
+
+    def make(self, e: lane.Expr) -> str:
+        raise AssertionError
+
     def let(self, ctype: str, text: str) -> str:
         name = f"t{len(self.lines)}"
         self.lines.append(f"const {ctype} {name} = {text};")
@@ -109,22 +244,34 @@ class _Text:
 
 
 class _Vector(_Text):
-    def of(self, e: lane.Expr) -> str:
-        if e not in self.done:
-            self.done[e] = self._of(e)
-        return self.done[e]
-
-    def _of(self, e: lane.Expr) -> str:
+    def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
             return self.args[e.index]
+        ctype = vector_type(e.dtype)
+        assert ctype is not None, e
         if isinstance(e, lane.Imm):
-            return f"sp_set1_f32({literal(e.value, F32)})"
+            return _vector_literal(e)
         if e.fn == "cast":
-            return self.of(e.args[0])
-        ctype = "sp_mask" if e.dtype == BOOL else "sp_f32"
-        return self.let(ctype, self._call(e))
+            text = self.cast(self.of(e.args[0]), e.args[0].dtype, e.dtype)
+            return self.let(ctype, text) if "(" in text else text
+        if e.args[0].dtype == BOOL:
+            return self.let(ctype, self.logic(e))
+        if e.args[0].dtype in WIDE:
+            return self.let(ctype, self.float(e))
+        return self.let(ctype, self.int(e))
 
-    def _call(self, e: lane.Call) -> str:
+    def logic(self, e: lane.Call) -> str:
+        a = [self.of(x) for x in e.args]
+        if e.fn == "eq":
+            return f"sp_mask_not(sp_mask_xor({a[0]}, {a[1]}))"
+        if e.fn != "where":
+            return f"sp_mask_{e.fn}({', '.join(a)})"
+        if e.dtype == BOOL:
+            other = f"sp_mask_and(sp_mask_not({a[0]}), {a[2]})"
+            return f"sp_mask_or(sp_mask_and({a[0]}, {a[1]}), {other})"
+        return f"sp_select_{'f32' if e.dtype in WIDE else 'i32'}({', '.join(a)})"
+
+    def float(self, e: lane.Call) -> str:
         if e.fn in ("add", "sub"):
             a, b = e.args
             if isinstance(a, lane.Call) and a.fn == "mul" and e.fn == "add":
@@ -141,20 +288,67 @@ class _Vector(_Text):
                 imm = e.args[i]
                 if isinstance(imm, lane.Imm) and not math.isnan(float(imm.value)):
                     return f"sp_{e.fn}q_f32({args[i]}, {args[1 - i]})"
-        if e.fn == "where":
-            return f"sp_select_f32({', '.join(args)})"
-        if e.fn in ("and", "or", "xor", "not"):
-            return f"sp_mask_{e.fn}({', '.join(args)})"
         return f"sp_{e.fn}_f32({', '.join(args)})"
+
+    def int(self, e: lane.Call) -> str:
+        a = [self.of(x) for x in e.args]
+        zero = "sp_set1_i32(0)"
+        if e.fn in ("le", "ge"):
+            return f"sp_mask_not(sp_{'gt' if e.fn == 'le' else 'lt'}_i32({a[0]}, {a[1]}))"
+        if e.fn == "relu":
+            return f"sp_max_i32({a[0]}, {zero})"
+        if e.fn == "sign":
+            low = f"sp_max_i32({a[0]}, sp_set1_i32(-1))"
+            return f"sp_min_i32({low}, sp_set1_i32(1))"
+        if e.fn == "bitnot":
+            return _wrapped(f"sp_xor_i32({a[0]}, sp_set1_i32(-1))", e.dtype)
+        if e.fn == "neg":
+            return _wrapped(f"sp_sub_i32({zero}, {a[0]})", e.dtype)
+        if e.fn == "abs":
+            return _wrapped(f"sp_max_i32({a[0]}, sp_sub_i32({zero}, {a[0]}))", e.dtype)
+        text = f"sp_{e.fn.removeprefix('bit')}_i32({a[0]}, {a[1]})"
+        return _wrapped(text, e.dtype) if e.fn in _ARITHMETIC else text
+
+    def cast(self, x: str, source: DType, to: DType) -> str:
+        if to in WIDE:
+            if source in VECTOR_INTS:
+                x = f"sp_cvt_i32_f32({x})"
+            elif source == BOOL:
+                x = f"sp_select_f32({x}, sp_set1_f32(1.0f), sp_zero_f32())"
+            exact = to == F32 or source == to
+            return x if exact else f"sp_round_{_suffix(to)}_f32({x})"
+        if to == BOOL:
+            if source in WIDE:
+                return f"sp_ne_f32({x}, sp_zero_f32())"
+            return x if source == BOOL else f"sp_truth_i32({x})"
+        if source in WIDE:
+            return f"sp_to_{_suffix(to)}_f32({x})"
+        if source == BOOL:
+            return f"sp_select_i32({x}, sp_set1_i32(1), sp_set1_i32(0))"
+        return x if to in (I32, source) else _wrapped(x, to)
+
+
+def _vector_literal(e: lane.Imm) -> str:
+    if e.dtype == BOOL:
+        return f"sp_truth_i32(sp_set1_i32({int(e.value)}))"
+    if e.dtype in WIDE:
+        # the literal is a value of its own dtype
+        return f"sp_set1_f32({literal(float(np.asarray(e.value, e.dtype.numpy)), F32)})"
+    return f"sp_set1_i32({literal(e.value, I32)})"
+
+
+def _wrapped(x: str, dtype: DType) -> str:
+    """Lanes brought back into the range of a narrow integer, as its arithmetic wraps."""
+    if dtype == U8:
+        return f"sp_and_i32({x}, sp_set1_i32(255))"
+    return f"sp_shr_i32(sp_shl_i32({x}, 24), 24)" if dtype == I8 else x
+
+
+# -- scalars -------------------------------------------------------------------------------------
 
 
 class _Scalar(_Text):
-    def of(self, e: lane.Expr) -> str:
-        if e not in self.done:
-            self.done[e] = self._of(e)
-        return self.done[e]
-
-    def _of(self, e: lane.Expr) -> str:
+    def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
             return self.args[e.index]
         if isinstance(e, lane.Imm):
@@ -162,8 +356,10 @@ class _Scalar(_Text):
         args = [self.of(a) for a in e.args]
         if e.fn == "cast":
             text = _cast(args[0], e.args[0].dtype, e.dtype)
+        elif e.fn == "pow":
+            text = _power(args, e.args[0].dtype, e.args[1].dtype)
         else:
-            text = _scalar_call(e.fn, e.args[-1].dtype if e.fn != "pow" else e.args[0].dtype, args)
+            text = _scalar_call(e.fn, e.args[-1].dtype, args)
         return self.let(compute(e.dtype), text)
 
 
@@ -177,6 +373,21 @@ def _cast(x: str, source: DType, to: DType) -> str:
     if to == BOOL:
         return f"(uint8_t)({x} != 0)"
     return f"({compute(to)}){x}"
+
+
+def _power(a: list[str], base: DType, exponent: DType) -> str:
+    """Base of any dtype to an exponent of any other."""
+    if base == F64:
+        return f"sp_pow_f64({a[0]}, (double){a[1]})"
+    if base in WIDE:
+        return f"SP_F32_2(pow, {a[0]}, (float){a[1]})"
+    to = f"sp_f64_to_{'u' if base.kind == 'uint' else 'i'}{max(base.bits, 8)}"
+    if exponent.kind == "float":
+        return f"{to}(sp_pow_f64((double){a[0]}, (double){a[1]}))"
+    if base.bits == 64:
+        kind = "u" if base.kind == "uint" else ""
+        return f"sp_ipow_{'u' if kind else 'i'}64({a[0]}, ({kind}int64_t){a[1]})"
+    return f"{to}((double)sp_ipow_i64({a[0]}, (int64_t){a[1]}))"
 
 
 def _scalar_call(fn: str, dtype: DType, a: list[str]) -> str:
@@ -208,7 +419,7 @@ def _float_call(fn: str, dtype: DType, a: list[str]) -> str:
         return f"-{a[0]}"
     if fn == "isnan":
         return f"(uint8_t)({a[0]} != {a[0]})"
-    if fn in ("mod", "fmod", "pow"):
+    if fn in ("mod", "fmod"):
         return f"sp_{fn}_f64({a[0]}, {a[1]})" if f64 else f"SP_F32_2({fn}, {a[0]}, {a[1]})"
     return f"sp_{fn}_f64({a[0]})" if f64 else f"SP_F32_1({fn}, {a[0]})"
 
@@ -240,12 +451,12 @@ def _int_call(fn: str, dtype: DType, a: list[str]) -> str:
     if fn == "sign":
         low = f" - ({a[0]} < 0)" if dtype.kind == "int" else ""
         return f"({t})(({a[0]} > 0){low})"
-    names = {"div": "idiv", "mod": "imod", "fmod": "irem", "pow": "ipow"}
+    names = {"div": "idiv", "mod": "imod", "fmod": "irem"}
     return f"({t})sp_{names[fn]}_{suffix}({a[0]}, {a[1]})"
 
 
 def vector(e: lane.Expr, args: Mapping[int, str]) -> tuple[list[str], str]:
-    """Statements and result (an sp_f32) of a `vectorizable` expression over sp_f32 operands."""
+    """Statements and result of a `vectorizable` expression over operands of their `vector_type`."""
     t = _Vector(args)
     y = t.of(e)
     return _used(t.lines, y), y

@@ -48,9 +48,7 @@ class Tensor:
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether strides are those of a dense row-major tensor (axes of extent 1 do not matter)."""
-    return all(
-        d == 1 or s == r for d, s, r in zip(shape, strides, row_major(shape), strict=True)
-    )
+    return all(d == 1 or s == r for d, s, r in zip(shape, strides, row_major(shape), strict=True))
 
 
 def row_stride(t: Tensor) -> int | None:
@@ -109,7 +107,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Argument: pointer to scratch memory as ``ctype *``; every task has ``per_task`` bytes of its own."""
+    """Argument: scratch memory as ``ctype *``; every task has ``per_task`` bytes of its own."""
 
     ctype: str
     per_task: int

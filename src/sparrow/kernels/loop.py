@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from sparrow import lane
+from sparrow.emit.lane_c import vectorizable
 from sparrow.kernels.case import (
     Case,
     In,
@@ -16,14 +20,17 @@ from sparrow.kernels.case import (
     Stream,
     Tensor,
 )
+from sparrow.ops.bitcast import BitCast
 from sparrow.ops.concat import Concat
 from sparrow.ops.lane import Lane
+from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.tensor import TensorType, row_major
 
 TASK_ELEMENTS = 1 << 15
+MAX_BLOCK = 8
 
 
 def collapse(
@@ -65,30 +72,119 @@ def loop(
     return Loop(dims, expr, streams, Stream(y[0], y[1], strides[0]))
 
 
-def tasks_for(loops: Loop, threads: int) -> int:
-    """Parts along the outermost axis: enough for 16 threads when there is enough work."""
-    total = 1
-    for d in loops.dims:
-        total *= d
-    work = total * (1 + lane.cost(loops.expr) / 4)
-    if not loops.dims or threads == 1:
+Form = Literal["scalar", "vector", "blocks", "transpose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a loop nest is run.
+
+    Attributes:
+        form: ``scalar``: one element at a time. ``vector``: SP_LANES elements of ``axis`` at a
+        time;
+            operands that do not lie dense along it go element by element through a small array.
+            ``blocks``: SP_LANES rows of the short last axis at a time as one dense run; operands
+            that are not one run go through a small array. ``transpose``: copies between ``axis``,
+            along which the source is dense, and ``other``, along which the result is.
+        axis: The innermost axis.
+        other: See ``transpose``.
+        cycles: Predicted cycles on one core.
+    """
+
+    form: Form
+    axis: int
+    other: int
+    cycles: float
+
+
+def is_copy(c: Loop) -> bool:
+    """Whether a loop moves elements without changing them."""
+    return isinstance(c.expr, lane.Arg) and c.x[0].type.dtype == c.y.type.dtype
+
+
+def schedule(c: Loop, lanes: int) -> Schedule:
+    """The cheapest form of a loop nest."""
+    if not c.dims:
+        return Schedule("scalar", 0, 0, 4.0 + lane.cost(c.expr))
+    total = math.prod(c.dims)
+    last = len(c.dims) - 1
+    work = lane.cost(c.expr)
+    streams = (*c.x, c.y)
+    every = [Schedule("scalar", last, 0, total * (0.5 + work + _touch(streams, last, 1)))]
+    if is_copy(c):
+        every += _transposes(c, total)
+        if all(s.strides[last] == 1 for s in streams):
+            # short runs are one move each, long ones a block move
+            per_run = 1.5 + c.dims[last] * 2 / lanes
+            every.append(Schedule("scalar", last, 0, total / max(c.dims[last], 1) * per_run))
+    elif vectorizable(c.expr):
+        for axis in range(last, -1, -1):
+            vectors = -(-c.dims[axis] // lanes) * (total / max(c.dims[axis], 1))
+            cost = 0.5 + work + _touch(streams, axis, lanes)
+            every.append(Schedule("vector", axis, 0, vectors * cost))
+        if len(c.dims) > 1 and 2 <= c.dims[-1] <= MAX_BLOCK and lanes > 1:
+            cost = 0.5 + work + sum(_block(s, c.dims[-1], lanes) for s in streams)
+            every.append(Schedule("blocks", last, 0, -(-total // lanes) * cost))
+    return min(every, key=lambda s: s.cycles)
+
+
+def _touch(streams: Sequence[Stream], axis: int, lanes: int) -> float:
+    """Cycles to load and store one vector of every operand."""
+    cost = 0.0
+    for s in streams:
+        step = s.strides[axis]
+        # a large step touches a cache line per element
+        far = 1.0 if abs(step) * s.type.dtype.bytes >= 64 else 0.25
+        cost += 0.25 if step == 0 else 1.0 if step == 1 else lanes * (1.0 + far)
+    return cost
+
+
+def _block(s: Stream, n: int, lanes: int) -> float:
+    """Cycles per vector of an operand in ``blocks`` form."""
+    if s.strides[-2] == 0 or (s.strides[-1] == 1 and s.strides[-2] == n):
+        return 1.0
+    # runs of n elements are moved as a whole
+    return lanes / n + 1.0 if s.strides[-1] == 1 else lanes * 1.25
+
+
+def _transposes(c: Loop, total: int) -> list[Schedule]:
+    x, y = c.x[0].strides, c.y.strides
+    dense_x = [a for a, s in enumerate(x) if s == 1 and c.dims[a] >= 4]
+    dense_y = [a for a, s in enumerate(y) if s == 1 and c.dims[a] >= 4]
+    return [
+        Schedule("transpose", a, b, total * 0.75)
+        for a in dense_x
+        for b in dense_y
+        if a != b and y[a] > 1 and x[b] > 1
+    ]
+
+
+def split_axis(c: Loop) -> int:
+    """The axis that tasks divide: the first long one, else the longest."""
+    long = [a for a, d in enumerate(c.dims) if d >= 16]
+    return long[0] if long else max(range(len(c.dims)), key=lambda a: c.dims[a])
+
+
+def tasks_for(c: Loop, threads: int) -> int:
+    """Parts along the split axis: enough for 16 threads when there is enough work."""
+    if not c.dims or threads == 1:
         return 1
-    return max(1, min(loops.dims[0], 16, int(work // TASK_ELEMENTS)))
+    work = math.prod(c.dims) * (1 + lane.cost(c.expr) / 4)
+    return max(1, min(c.dims[split_axis(c)], 16, int(work // TASK_ELEMENTS)))
 
 
-def _finish(loops: Loop, case: Case) -> Lowered:
-    total = 1
-    for d in loops.dims:
-        total *= d
-    cycles = total * (1 + lane.cost(loops.expr)) / case.target.isa.lanes
-    return Lowered((loops,), tasks_for(loops, case.threads), cycles=cycles)
+def _finish(c: Loop, case: Case) -> Lowered:
+    cycles = schedule(c, case.target.isa.lanes).cycles
+    return Lowered((c,), tasks_for(c, case.threads), cycles=cycles)
 
 
 def _lane(case: Case) -> Lowered | Reject:
     assert isinstance(case.op, Lane)
     y = case.y[0]
     x = [
-        (In(i), t.type, broadcast_strides(t, y.shape)) for i, t in enumerate(case.x) if t is not None
+        (In(i), t.type, broadcast_strides(t, y.shape))
+        for i, t in enumerate(case.x)
+        if t is not None
     ]
     return _finish(loop(y.shape, case.op.expr, x, (Out(0), y.type, y.strides)), case)
 
@@ -99,11 +195,12 @@ def copy(
     into: tuple[Out, Tensor, tuple[int, ...]],
 ) -> Loop:
     """A strided copy of ``shape`` elements."""
-    expr = lane.Arg(0, source[1].type.dtype)
+    expr = lane.Arg(0, into[1].type.dtype)
+    # the bits are moved: what the source takes them for does not matter
     return loop(
         shape,
         expr,
-        [(source[0], source[1].type, source[2])],
+        [(source[0], into[1].type, source[2])],
         (into[0], into[1].type, into[2]),
     )
 
@@ -137,6 +234,20 @@ def _slice(case: Case) -> Lowered | Reject:
     return _finish(copy(y.shape, (In(0, offset), x, strides), (Out(0), y, y.strides)), case)
 
 
+def _expand(case: Case) -> Lowered | Reject:
+    x, y = case.x[0], case.y[0]
+    assert x is not None
+    return _finish(
+        copy(y.shape, (In(0), x, broadcast_strides(x, y.shape)), (Out(0), y, y.strides)), case
+    )
+
+
+def _bitcast(case: Case) -> Lowered | Reject:
+    x, y = case.x[0], case.y[0]
+    assert x is not None
+    return _finish(copy(y.shape, (In(0), x, x.strides), (Out(0), y, y.strides)), case)
+
+
 def _concat(case: Case) -> Lowered | Reject:
     assert isinstance(case.op, Concat)
     y = case.y[0]
@@ -148,7 +259,7 @@ def _concat(case: Case) -> Lowered | Reject:
             into = (Out(0, at * y.strides[case.op.axis]), y, y.strides)
             loops.append(copy(x.shape, (In(i), x, x.strides), into))
         at += x.shape[case.op.axis]
-    cycles = y.type.size / case.target.isa.lanes
+    cycles = sum(schedule(c, case.target.isa.lanes).cycles for c in loops)
     return Lowered(tuple(loops), max(1, len(loops)), cycles=cycles)
 
 
@@ -157,5 +268,7 @@ ROWS = (
     Kernel("copy_transpose", Transpose, _transpose),
     Kernel("copy_reshape", Reshape, _reshape),
     Kernel("copy_slice", Slice, _slice),
+    Kernel("copy_expand", Expand, _expand),
+    Kernel("copy_bitcast", BitCast, _bitcast),
     Kernel("copy_concat", Concat, _concat),
 )

@@ -1,0 +1,285 @@
+"""Steps as C functions.
+
+The work of a call is a *body*: a static function of pointers, with all sizes written into it. Calls
+that differ in nothing but pointers share one body. A step is a small function that hands its
+pointers to the bodies of its calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sparrow.emit.lane_c import (
+    float_literal,
+    storage,
+    vector,
+    vector_load,
+    vector_repeat,
+    vector_type,
+)
+from sparrow.emit.loop_c import element_type, loop_function
+from sparrow.kernels.case import (
+    Argument,
+    Epilogue,
+    Extra,
+    In,
+    Invoke,
+    Loop,
+    Out,
+    Packed,
+    Param,
+    Scratch,
+)
+from sparrow.plan import Step, View
+from sparrow.views import Place
+
+EPILOGUE_HEAD = "sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
+
+
+@dataclass(slots=True, eq=False)
+class Body:
+    """A static function.
+
+    Attributes:
+        name: Its name.
+        text: Its definition and that of the functions it needs, ``@`` standing for the name.
+        header: Native header it needs, ``""`` for none.
+        users: Names of the step functions that call it.
+    """
+
+    name: str
+    text: str
+    header: str
+    users: list[str] = field(default_factory=list)
+
+    def definition(self) -> str:
+        """C text; a body with several callers stays one function."""
+        kind = "SP_OUTLINE" if len(self.users) > 1 else "static"
+        return self.text.replace("@@", kind).replace("@", self.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepFunction:
+    """A step as C: its name, definition, and the bodies it calls."""
+
+    name: str
+    text: str
+    bodies: tuple[Body, ...]
+
+
+def base(place: Place) -> str:
+    """Pointer to the start of the memory a place lies in."""
+    return {
+        "arena": "f->ws",
+        "weights": "f->w",
+        "state": "f->st",
+        "input": f"(const unsigned char *)f->call->inputs[{place.index}]",
+        "output": f"(unsigned char *)f->call->outputs[{place.index}]",
+    }[place.kind]
+
+
+def address(place: Place, offset: int) -> str:
+    """Pointer to a byte ``offset`` from a place."""
+    at = place.offset + offset
+    start = base(place)
+    if not at:
+        return start
+    return f"{start} + {at}" if "call" not in start else f"({start}) + {at}"
+
+
+def param(v: Param) -> str:
+    """A field of a parameter struct."""
+    if isinstance(v, tuple):
+        return "{" + ", ".join(param(i) for i in v) + "}" if v else "{0}"
+    return float_literal(v) if isinstance(v, float) else str(v)
+
+
+class Bodies:
+    """All bodies of an artifact, by their text."""
+
+    def __init__(self, prefix: str, lanes: int) -> None:
+        self.prefix, self.lanes = prefix, lanes
+        self._by_text: dict[str, Body] = {}
+
+    def __iter__(self) -> Iterator[Body]:
+        return iter(self._by_text.values())
+
+    def step(self, name: str, step: Step) -> StepFunction:
+        """The function of a step, its bodies registered here."""
+        calls = step.lowered.calls
+        lines: list[str] = []
+        bodies: list[Body] = []
+        for k, call in enumerate(calls):
+            # several calls are a task each; the tasks of a single call are its own
+            tasks = step.lowered.tasks if len(calls) == 1 else 1
+            index = "task" if len(calls) == 1 else str(k)
+            c = (
+                _LoopCall(step, call, tasks, index, self.lanes)
+                if isinstance(call, Loop)
+                else _InvokeCall(step, call, tasks, index)
+            )
+            body = self._body(c.text, c.header)
+            if name not in body.users:
+                body.users.append(name)
+            bodies.append(body)
+            inner = [*c.setup, f"{body.name}({', '.join(c.arguments)});"]
+            if len(calls) == 1:
+                lines += [f"  {line}" for line in inner]
+            else:
+                lines += [f"  if (task == {k}) {{", *(f"    {line}" for line in inner), "  }"]
+        used = "".join(lines)
+        unused = [f"  (void){v};" for v in ("f", "task") if not _mentions(used, v)]
+        text = "\n".join(
+            [f"SP_LINK void {name}(const sp_frame *f, int task) {{", *unused, *lines, "}"]
+        )
+        return StepFunction(name, text, tuple(dict.fromkeys(bodies)))
+
+    def _body(self, text: str, header: str) -> Body:
+        if text not in self._by_text:
+            name = f"{self.prefix}_f{len(self._by_text)}"
+            self._by_text[text] = Body(name, text, header)
+        return self._by_text[text]
+
+
+def _mentions(text: str, word: str) -> bool:
+    cleaned = "".join(c if c.isalnum() or c == "_" else " " for c in text)
+    return word in cleaned.split()
+
+
+class _Call:
+    """A call: the text of its body, and how the step calls it.
+
+    Attributes:
+        text: Body.
+        header: Native header the body needs.
+        setup: Statements before the call.
+        arguments: Arguments of the call.
+    """
+
+    header = ""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.text = ""
+        self.setup: list[str] = []
+        self.arguments: list[str] = []
+
+    def view(self, o: In | Out) -> View:
+        view = self.step.inputs[o.index] if isinstance(o, In) else self.step.outputs[o.index]
+        assert view is not None, (self.step.node, o)
+        return view
+
+    def pointer(self, o: In | Out | Packed, ctype: str) -> str:
+        """Typed pointer to an operand."""
+        q = "" if isinstance(o, Out) else "const "
+        if isinstance(o, Packed):
+            return f"({q}{ctype} *)({address(Place('weights', 0, 0), self.step.packed[o.index])})"
+        v = self.view(o)
+        text = f"({q}{ctype} *)({address(v.place, v.offset)})"
+        return f"{text} + {o.offset}" if o.offset else text
+
+    def define(self, before: list[str], parameters: list[str], body: list[str]) -> None:
+        head = f"@@ void @({', '.join(parameters)}) {{"
+        self.text = "\n".join([*before, head, *(f"  {line}" for line in body), "}"])
+
+
+class _LoopCall(_Call):
+    def __init__(self, step: Step, c: Loop, tasks: int, index: str, lanes: int) -> None:
+        super().__init__(step)
+        before, parameters, body = loop_function(c, tasks, lanes)
+        self.define(before, parameters, body)
+        if "sp_transpose_" in self.text:
+            self.header = "transpose.h"
+        self.arguments = [self.pointer(s.operand, element_type(c, s, lanes)) for s in (*c.x, c.y)]
+        if tasks > 1:
+            self.arguments.append(index)
+
+
+class _InvokeCall(_Call):
+    def __init__(self, step: Step, c: Invoke, tasks: int, index: str) -> None:
+        super().__init__(step)
+        self.header = c.header
+        self.index = index
+        self.before: list[str] = []
+        self.parameters: list[str] = []
+        handed = [self.argument(a) for a in c.arguments]
+        fields = ", ".join(f".{k} = {param(v)}" for k, v in c.params.items())
+        task = "i" if c.repeat > 1 else "task" if tasks > 1 else "0"
+        if task == "task":
+            self.parameters.append("int task")
+            self.arguments.append(index)
+        text = f"{c.function}(({c.struct}){{{fields}}}, {', '.join([*handed, task])});"
+        repeat = f"for (int i = 0; i < {c.repeat}; ++i) " if c.repeat > 1 else ""
+        self.define(self.before, self.parameters, [repeat + text])
+
+    def argument(self, a: Argument) -> str:
+        """What the kernel is handed; pointers become parameters of the body."""
+        if isinstance(a, Epilogue):
+            return self.epilogue(a)
+        if isinstance(a, Scratch):
+            assert self.step.scratch is not None
+            at = address(self.step.scratch, 0)
+            each = f" + (ptrdiff_t){self.index} * {a.per_task}" if a.per_task else ""
+            return self.parameter(f"{a.ctype} *", f"({a.ctype} *)({at}{each})")
+        if isinstance(a, Packed):
+            ctype = _array_type(self.step.lowered.packed[a.index].dtype.str)
+            return self.parameter(f"const {ctype} *", self.pointer(a, ctype))
+        ctype = storage(self.view(a).type.dtype)
+        q = "const " if isinstance(a, In) else ""
+        return self.parameter(f"{q}{ctype} *", self.pointer(a, ctype))
+
+    def parameter(self, ctype: str, value: str) -> str:
+        name = f"p{len(self.parameters)}"
+        self.parameters.append(f"{ctype}{name}")
+        self.arguments.append(value)
+        return name
+
+    def epilogue(self, e: Epilogue) -> str:
+        if e.expr is None:
+            return "sp_ep_none, NULL"
+        self.before.append(_epilogue_function(e))
+        if not e.extras:
+            return "@_ep, NULL"
+        table = ", ".join(self.pointer(x.source, storage(x.type.dtype)) for x in e.extras)
+        name = "e" if self.index == "task" else f"e{self.index}"
+        self.setup.append(f"const void *const {name}[] = {{{table}}};")
+        self.parameters.append("const void *const *e")
+        self.arguments.append(name)
+        return "@_ep, e"
+
+
+def _epilogue_function(e: Epilogue) -> str:
+    loads: dict[int, str] = {0: "acc"}
+    body: list[str] = []
+    for k, x in enumerate(e.extras):
+        ctype = vector_type(x.type.dtype)
+        body.append(f"const {ctype} x{k} = {_extra_load(k, x)};")
+        loads[k + 1] = f"x{k}"
+    assert e.expr is not None
+    statements, result = vector(e.expr, loads)
+    text = "".join(f"  {line}\n" for line in [*body, *statements, f"return {result};"])
+    unused = [f"(void){v}" for v in ("e", "row", "col", "n") if not _mentions(text, v)]
+    skip = f"  {', '.join(unused)};\n" if unused else ""
+    return f"SP_INLINE sp_f32 @_ep({EPILOGUE_HEAD}) {{\n{skip}{text}}}"
+
+
+def _extra_load(k: int, x: Extra) -> str:
+    p = f"(const {storage(x.type.dtype)} *)e[{k}]"
+    steps = (("row", x.row_stride), ("col", x.col_stride))
+    at = [n if s == 1 else f"{n} * {s}" for n, s in steps if s]
+    p = " + ".join([p, *at])
+    if x.col_stride == 1:
+        return vector_load(x.type.dtype, p, "n")
+    return vector_repeat(x.type.dtype, p)
+
+
+_ARRAY_TYPES: Mapping[str, str] = {"f4": "float", "f8": "double", "f2": "uint16_t"}
+
+
+def _array_type(text: str) -> str:
+    """C type of a NumPy dtype string such as ``<f4``."""
+    kind = text[1:]
+    if kind in _ARRAY_TYPES:
+        return _ARRAY_TYPES[kind]
+    return f"{'u' if kind[0] in 'ub' else ''}int{8 * int(kind[1:])}_t"
