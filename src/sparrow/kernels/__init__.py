@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparrow.kernels import conv, loop, matmul, pool, softmax
+from sparrow.kernels import conv, loop, matmul, pool, recurrent, softmax
 from sparrow.kernels.case import Kernel
 
 KERNELS: tuple[Kernel, ...] = (
@@ -10,5 +10,6 @@ KERNELS: tuple[Kernel, ...] = (
     *conv.ROWS,
     *matmul.ROWS,
     *pool.ROWS,
+    *recurrent.ROWS,
     *softmax.ROWS,
 )

@@ -4,7 +4,7 @@
  *       the other, hidden values each
  *   y   output of every step, at y + t * yt + b * yb; not written when sequence is 0
  *   r   recurrent weights packed by blocks of nv vectors of units, each
- *       [hidden][nv][gates][SP_LANES] (the last block may have fewer vectors): a block is one run of
+ *       [hidden][nv][gates][SP_LANES] (the last block may have fewer vectors): a block is a run of
  *       memory, and the states of its units are updated while the sums are in registers
  * One task is one sequence of the batch. Sequences are independent, so tasks may run at once. */
 #ifndef SP_RECURRENT_F32_H
