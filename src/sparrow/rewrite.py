@@ -1,19 +1,20 @@
 """Rules over a Graph, and the one loop that applies them.
 
-A rule looks at one node and answers with a `Rewrite`, with a `Reject` that says why it does not apply
-although it nearly does, or with None where it has nothing to say.
+A rule looks at one node and answers with a `Rewrite`, with a `Reject` that says why it does not
+apply although it nearly does, or with None where it has nothing to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Graph, Node, Op, retyped
+from sparrow.graph import Graph, Node, Op, infer_types, retyped
 from sparrow.ops.lane import Lane
 from sparrow.tensor import Array, TensorType, type_of
 
@@ -31,15 +32,18 @@ class Rewrite:
 
     Attributes:
         nodes: New nodes; they may use and define values of the removed ones.
-        remove: Nodes that go (the matched node is always among them).
+        remove: Nodes that go (the matched node is always among them); new nodes take the place
+            of the last.
         rename: Value -> value that takes its place everywhere.
         consts: New constants, under names from `Match.fresh`.
+        types: Types of new constants that `type_of` would not give them.
     """
 
     nodes: tuple[Node, ...]
     remove: tuple[Node, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
     consts: Mapping[str, Array] = field(default_factory=dict)
+    types: Mapping[str, TensorType] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +57,49 @@ class Remark:
 
 
 class Match:
-    """A node in its Graph, with what rules ask about."""
+    """A graph while rules rewrite it: what they ask about, and the edits they ask for.
 
-    def __init__(self, g: Graph, fresh: Callable[[], str]) -> None:
-        self.g = g
-        self.fresh = fresh
-        self._producers = g.producers()
-        self._users = g.users()
+    Nodes have keys that stay when a rename touches their operands; definitions and uses are kept
+    up to date edit by edit, so that a rule costs what it looks at and not the size of the graph.
+    """
+
+    def __init__(self, g: Graph) -> None:
+        self.fresh = namer(g)
+        self._g = g
+        self._types = dict(g.types)
+        self._consts = dict(g.consts)
         self._out = g.live_out()
+        self._fixed = {*g.inputs, *(s.input for s in g.states)}
+        self._nodes: dict[int, Node] = {}
+        self._key_of: dict[int, int] = {}
+        self._producers: dict[str, int] = {}
+        self._uses: dict[str, dict[int, int]] = {}
+        self._order = list(range(len(g.nodes)))
+        self._became: dict[int, list[int]] = {}
+        self._count = 0
+        for n in g.nodes:
+            self._attach(n)
 
-    def producer(self, value: str, kind: type[Op] | tuple[type[Op], ...]) -> Node | None:
+    # What rules ask about
+
+    def producer(self, value: str, kind: type[Op] | tuple[type[Op], ...] = Op) -> Node | None:
         """The node that defines ``value`` if its op is of ``kind``."""
-        n = self._producers.get(value)
+        key = self._producers.get(value)
+        n = None if key is None else self._nodes[key]
         return n if n is not None and isinstance(n.op, kind) else None
 
     def users(self, value: str) -> list[Node]:
         """Nodes that read a value, once per use."""
-        return self._users.get(value, [])
+        uses = self._uses.get(value, {})
+        return [self._nodes[k] for k, times in uses.items() for _ in range(times)]
 
     def only_user(self, value: str) -> Node | None:
-        """The single use of a value that is no graph output."""
-        users = self.users(value)
-        return users[0] if len(users) == 1 and value not in self._out else None
+        """The node of the single use of a value that is no graph output."""
+        uses = self._uses.get(value, {})
+        if len(uses) != 1 or value in self._out:
+            return None
+        ((key, times),) = uses.items()
+        return self._nodes[key] if times == 1 else None
 
     def is_output(self, value: str) -> bool:
         """Whether a value outlives the graph."""
@@ -82,14 +107,146 @@ class Match:
 
     def const(self, value: str) -> Array | None:
         """Array of a constant."""
-        return self.g.consts.get(value)
+        return self._consts.get(value)
 
     def type(self, value: str) -> TensorType:
         """Type of a value."""
-        return self.g.types[value]
+        return self._types[value]
+
+    # Edits
+
+    def _attach(self, n: Node) -> int:
+        key = self._count
+        self._count += 1
+        self._nodes[key] = n
+        self._key_of[id(n)] = key
+        for y in n.outputs:
+            self._producers[y] = key
+        self._read(key, n, 1)
+        return key
+
+    def _read(self, key: int, n: Node, sign: int) -> None:
+        for x in n.inputs:
+            if x:
+                uses = self._uses.setdefault(x, {})
+                uses[key] = uses.get(key, 0) + sign
+                if not uses[key]:
+                    del uses[key]
+
+    def _detach(self, key: int) -> Node:
+        n = self._nodes.pop(key)
+        del self._key_of[id(n)]
+        for y in n.outputs:
+            if self._producers.get(y) == key:
+                del self._producers[y]
+        self._read(key, n, -1)
+        return n
+
+    def _swap(self, key: int, n: Node) -> None:
+        old = self._nodes[key]
+        self._read(key, old, -1)
+        del self._key_of[id(old)]
+        self._nodes[key] = n
+        self._key_of[id(n)] = key
+        self._read(key, n, 1)
+
+    def _substitute(self, value: str, by: str) -> None:
+        """Let every reader of ``value`` read ``by``."""
+        for key in list(self._uses.get(value, ())):
+            n = self._nodes[key]
+            self._swap(key, replace(n, inputs=tuple(by if x == value else x for x in n.inputs)))
+
+    def _rename(self, y: str, x: str) -> list[int]:
+        assert _same_values(self._types[y], self._types[x]), (y, self._types[y], self._types[x])
+        if y not in self._out:
+            self._substitute(y, x)
+            return []
+        if x in self._out or x not in self._producers:
+            # an output keeps its name, and its source must keep its own: a copy
+            return [self._attach(Node(Lane(lane.Arg(0, self._types[x].dtype)), (x,), (y,), y))]
+        key = self._producers.pop(x)
+        n = self._nodes[key]
+        self._swap(key, replace(n, outputs=tuple(y if v == x else v for v in n.outputs)))
+        self._producers[y] = key
+        self._substitute(x, y)
+        return []
+
+    def apply(self, r: Rewrite) -> list[int]:
+        """Do what a rule asks for; returns the keys of the nodes whose neighbourhood changed."""
+        keys = [self._key_of[id(n)] for n in r.remove]
+        near = {x for n in r.remove for x in (*n.inputs, *n.outputs)}
+        gone = [self._detach(k) for k in keys]
+        for name, array in r.consts.items():
+            self._consts[name] = array
+            self._types[name] = r.types.get(name) or type_of(array)
+        new: list[int] = []
+        for n in r.nodes:
+            for y, t in zip(n.outputs, infer_types(n, self._types), strict=True):
+                assert y not in self._types or _same_values(self._types[y], t), (
+                    n,
+                    self._types[y],
+                    t,
+                )
+                self._types[y] = t
+            new.append(self._attach(n))
+            near.update((*n.inputs, *n.outputs))
+        for y, x in r.rename.items():
+            near.update((x, y))
+            new += self._rename(y, x)
+        self._became[keys[-1]] = new
+        for n in gone:
+            for y in n.outputs:
+                alive = y in self._producers or not (self._uses.get(y) or y in self._out)
+                assert alive, f"{y} lost its definition"
+        self._sweep_dead(near)
+        found = {self._producers[v] for v in near if v in self._producers}
+        found.update(k for v in near for k in self._uses.get(v, ()))
+        return sorted(found)
+
+    def _sweep_dead(self, values: Iterable[str]) -> None:
+        """Remove definitions nobody reads, beginning at ``values``."""
+        todo = list(values)
+        while todo:
+            key = self._producers.get(todo.pop())
+            if key is None:
+                continue
+            n = self._nodes[key]
+            if not any(self._uses.get(y) or y in self._out for y in n.outputs):
+                self._detach(key)
+                todo += n.inputs
+
+    # The result
+
+    def node(self, key: int) -> Node | None:
+        """The node of a key, None when it is gone."""
+        return self._nodes.get(key)
+
+    def keys(self) -> list[int]:
+        """Keys in execution order; what replaced a node stands where it stood."""
+        order: list[int] = []
+        stack = self._order[::-1]
+        while stack:
+            k = stack.pop()
+            if k in self._nodes:
+                order.append(k)
+            stack += reversed(self._became.get(k, ()))
+        nodes = [self._nodes[k] for k in order]
+        self._order, self._became = [self._key_of[id(n)] for n in in_order(nodes)], {}
+        return self._order
+
+    def graph(self) -> Graph:
+        """The rewritten graph."""
+        nodes = [self._nodes[k] for k in self.keys()]
+        return retyped(self._g, nodes, consts=self._consts, types=self._types)
+
+
+def _same_values(a: TensorType, b: TensorType) -> bool:
+    """Whether two types hold the same values; axis letters are only a name for the order."""
+    return (a.shape, a.dtype, a.quant) == (b.shape, b.dtype, b.quant)
 
 
 Rule: TypeAlias = Callable[[Match, Node], Rewrite | Reject | None]
+EDITS_PER_NODE = 400
 
 
 def namer(g: Graph) -> Callable[[], str]:
@@ -112,80 +269,45 @@ def namer(g: Graph) -> Callable[[], str]:
 def apply_rules(
     g: Graph, rules: Sequence[tuple[str, Rule]], remarks: list[Remark] | None = None
 ) -> Graph:
-    """Apply rules until none changes anything.
+    """Apply rules until none changes anything; ``g`` itself when none ever did.
 
-    Every sweep collects rewrites of disjoint nodes, then rebuilds the graph once; the last sweep's
-    rejections are reported.
+    After an edit the nodes around it are looked at again; when nothing is left to look at, a last
+    round over all nodes proves that no rule applies and collects the refusals.
     """
-    fresh = namer(g)
+    m = Match(g)
+    edits, limit = 0, EDITS_PER_NODE * (len(g.nodes) + 10)
     while True:
-        m = Match(g, fresh)
-        touched: set[int] = set()
-        renamed: dict[str, str] = {}
-        at: dict[int, tuple[Node, ...]] = {}
-        consts: dict[str, Array] = {}
-        done: list[Remark] = []
+        before = edits
         refused: list[Remark] = []
-        for n in g.nodes:
+        queue = deque(m.keys())
+        waiting = set(queue)
+        while queue:
+            key = queue.popleft()
+            waiting.discard(key)
+            n = m.node(key)
+            if n is None:
+                continue
             for name, rule in rules:
-                if id(n) in touched:
-                    break
                 r = rule(m, n)
+                where = n.origin or n.outputs[0]
                 if isinstance(r, Reject):
-                    refused.append(Remark(name, n.origin or n.outputs[0], r.reason, False))
-                if not isinstance(r, Rewrite) or any(id(d) in touched for d in r.remove):
+                    refused.append(Remark(name, where, r.reason, False))
+                if not isinstance(r, Rewrite):
                     continue
-                near = {id(d) for d in r.remove}
-                near |= {id(p) for d in r.remove for x in d.inputs if (p := m._producers.get(x))}
-                near |= {id(u) for d in r.remove for y in d.outputs for u in m.users(y)}
-                touched |= near
-                for d in r.remove:
-                    at[id(d)] = ()
-                at[id(r.remove[-1])] = r.nodes
-                renamed.update(r.rename)
-                consts.update(r.consts)
-                what = ", ".join(type(k.op).__name__ for k in r.nodes) or "nothing"
-                done.append(Remark(name, n.origin or n.outputs[0], f"became {what}", True))
-        if remarks is not None:
-            remarks += done or refused
-        if not done:
-            return g
-        g = prune(_rebuilt(g, at, renamed, consts))
-
-
-def _rebuilt(
-    g: Graph,
-    at: Mapping[int, tuple[Node, ...]],
-    renamed: Mapping[str, str],
-    consts: Mapping[str, Array],
-) -> Graph:
-    live = g.live_out()
-    fixed = {*g.inputs, *g.consts, *consts, *(s.input for s in g.states)}
-    names = dict(renamed)
-    copies: list[Node] = []
-
-    def to(x: str) -> str:
-        while x in names:
-            x = names[x]
-        return x
-
-    for y in renamed:
-        if y in live:
-            # an output keeps its name: its source takes it, or it stays as a copy
-            del names[y]
-            x = to(renamed[y])
-            if x in live or x in fixed:
-                t = g.types[x] if x in g.types else type_of(consts[x])
-                copies.append(Node(Lane(lane.Arg(0, t.dtype)), (x,), (y,), y))
-            else:
-                names[x] = y
-    nodes: list[Node] = []
-    for n in (*g.nodes, *copies):
-        for k in at.get(id(n), (n,)):
-            outputs = tuple(names.get(y, y) for y in k.outputs)
-            nodes.append(Node(k.op, tuple(map(to, k.inputs)), outputs, k.origin))
-    types = {**g.types, **{k: type_of(a) for k, a in consts.items() if k not in g.types}}
-    return retyped(g, in_order(nodes), consts={**g.consts, **consts}, types=types)
+                edits += 1
+                assert edits < limit, f"rule {name} undoes another at {where}"
+                if remarks is not None:
+                    what = ", ".join(type(k.op).__name__ for k in r.nodes) or "nothing"
+                    remarks.append(Remark(name, where, f"became {what}", True))
+                for k in m.apply(r):
+                    if k not in waiting:
+                        waiting.add(k)
+                        queue.append(k)
+                break
+        if edits == before:
+            if remarks is not None:
+                remarks += dict.fromkeys(refused)
+            return m.graph() if edits else g
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:
@@ -218,7 +340,7 @@ def prune(g: Graph) -> Graph:
     kept: list[Node] = []
     for n in reversed(g.nodes):
         if live.intersection(n.outputs):
-            live.update(n.inputs)
+            live.update(x for x in n.inputs if x)
             kept.append(n)
     return g if len(kept) == len(g.nodes) else retyped(g, kept[::-1])
 

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparrow.graph import Graph
-from sparrow.passes.affine import fold_affine
+from sparrow.passes.affine import fold_affine, fold_affine_before
+from sparrow.passes.attention import attention, interleave_inputs, interleave_output
 from sparrow.passes.cse import cse
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
-from sparrow.passes.fuse_lanes import fuse_lanes
-from sparrow.passes.layout import channels_last, sink_transpose
-from sparrow.passes.tidy import tidy_identity, tidy_reshape, tidy_transpose
+from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
+from sparrow.passes.global_pool import global_pool
+from sparrow.passes.hoist_projection import hoist_projection
+from sparrow.passes.layout import assign_layout
+from sparrow.passes.literals import hoist_constants, literals
+from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
+from sparrow.passes.pads import fold_pad, merge_pads
+from sparrow.passes.products import absorb_transpose, slice_before_reshape, split_product
+from sparrow.passes.report import compare
+from sparrow.passes.simplify import simplify
+from sparrow.passes.softmax import spelled_log_softmax, spelled_softmax
+from sparrow.passes.tidy import TIDY
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
-
-TIDY: tuple[tuple[str, Rule], ...] = (
-    ("tidy_transpose", tidy_transpose),
-    ("tidy_reshape", tidy_reshape),
-    ("tidy_identity", tidy_identity),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,40 +31,87 @@ class Pass:
 
     Attributes:
         name: Shown by ``--explain``.
+        why: Reason for its position in `PIPELINE`.
         rules: Local rules, or empty.
         function: Whole-graph function used when there are no rules.
-        why: Reason for its position in `PIPELINE`.
     """
 
     name: str
     why: str
     rules: tuple[tuple[str, Rule], ...] = ()
-    function: Callable[[Graph], Graph] | None = None
+    function: Callable[[Graph, list[Remark] | None], Graph] | None = None
 
     def __call__(self, g: Graph, remarks: list[Remark] | None = None) -> Graph:
         """Apply to a graph; the result gives the same answers."""
-        return self.function(g) if self.function else apply_rules(g, self.rules, remarks)
+        return self.function(g, remarks) if self.function else apply_rules(g, self.rules, remarks)
 
 
+def _rules(*rules: Rule) -> tuple[tuple[str, Rule], ...]:
+    return tuple((r.__name__, r) for r in rules)
+
+
+def _merge(g: Graph, remarks: list[Remark] | None) -> Graph:
+    return cse(prune(g))
+
+
+def _layout(g: Graph, remarks: list[Remark] | None) -> Graph:
+    return assign_layout(g, remarks)
+
+
+SCALARS = _rules(literals, hoist_constants, simplify)
 PIPELINE: tuple[Pass, ...] = (
-    Pass("prune", "nothing below should look at dead nodes", function=prune),
-    Pass("cse", "equal constants and nodes become one before anything matches on users", function=cse),
-    Pass("tidy", "matchers should not see through empty movement", TIDY),
-    Pass("fold_affine", "while the multiply-add of a batch norm is still one op", (("fold_affine", fold_affine),)),
-    Pass("bias_add", "biases fold before activations hide them", (("bias_add", bias_add),)),
-    Pass("channels_last", "after folding, which speaks of one channel axis", (("channels_last", channels_last),)),
-    Pass("layout", "transposes sink until they meet their inverse", (*TIDY, ("sink_transpose", sink_transpose))),
-    Pass("fuse_epilogue", "activations join sums before chains swallow them", (("fuse_epilogue", fuse_epilogue),)),
-    Pass("fuse_lanes", "what is left of elementwise chains becomes single loops", (("fuse_lanes", fuse_lanes),)),
-    Pass("fuse_rest", "a fused chain may now end at a sum", (("fuse_epilogue", fuse_epilogue),)),
-    Pass("clean", "what passes left behind", function=lambda g: prune(cse(g))),
+    Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
+    Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
+    Pass("scalars", "patterns are written over literals", SCALARS),
+    Pass(
+        "normalization",
+        "while each step of it is a node of its own",
+        (*_rules(normalization, shifted_normalization, scale_norm), *TIDY),
+    ),
+    Pass("softmax", "attention looks for one", _rules(spelled_softmax, spelled_log_softmax)),
+    Pass("pads", "while Pad and its reader are both channels-first", _rules(merge_pads, fold_pad)),
+    Pass("global_pool", "a reduction sinks through any transpose", _rules(global_pool)),
+    Pass(
+        "fold_affine",
+        "while the multiply-add of a batch norm is still a node of its own",
+        _rules(bias_add, fold_affine, fold_affine_before),
+    ),
+    Pass(
+        "activations",
+        "functions of one value become one when nothing more folds into weights",
+        (*_rules(fuse_unary), *SCALARS),
+    ),
+    Pass(
+        "products",
+        "slices reach the products they cut before transposes settle between them",
+        (*TIDY, *_rules(slice_before_reshape, split_product)),
+    ),
+    Pass("attention", "over the transposes of the exporter", (*_rules(attention), *TIDY)),
+    Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
+    Pass(
+        "views",
+        "kernels may read through the transposes that are left",
+        (*TIDY, *_rules(interleave_inputs, interleave_output, absorb_transpose)),
+    ),
+    Pass("hoist_projection", "no ONNX form: after all that", _rules(hoist_projection)),
+    Pass("fuse_epilogue", "activations join sums before chains take them", _rules(fuse_epilogue)),
+    Pass(
+        "fuse_lanes",
+        "what is left of elementwise chains becomes single loops",
+        (*_rules(fuse_lanes), *SCALARS),
+    ),
+    Pass("fuse_rest", "a fused chain may now end at a sum", _rules(fuse_epilogue, simplify)),
+    Pass("clean", "what passes left behind", (), _merge),
 )
 
 
 def optimize(
     g: Graph, passes: tuple[Pass, ...] = PIPELINE, remarks: list[Remark] | None = None
 ) -> Graph:
-    """Run the passes in order."""
+    """Run the passes in order; the last remark compares kernels and bytes before and after."""
+    source = g
     for p in passes:
         g = p(g, remarks)
+    if remarks is not None:
+        remarks.append(Remark("optimize", g.name, compare(source, g), g is not source))
     return g

@@ -1,30 +1,66 @@
-"""Common subexpressions: nodes with equal ops and equal operands become one."""
+"""Common subexpressions: nodes with equal ops and equal operands become one, and so do equal
+constants.
+
+    before   y = f(x);  z = f(x)          after   y = f(x), read for z
+
+An output that repeats another value becomes a copy of it where computing it again would cost more.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+import numpy as np
+
+from sparrow import lane
 from sparrow.graph import Graph, Node, Op, retyped
+from sparrow.ops.lane import Lane
 
 
 def cse(g: Graph) -> Graph:
     """Merge equal nodes and equal constants; graph outputs keep their names."""
-    first: dict[bytes, str] = {}
-    rename: dict[str, str] = {}
-    for name, array in g.consts.items():
-        key = hashlib.sha256(f"{g.types[name]!r}{array.shape}".encode() + array.tobytes()).digest()
-        same = first.setdefault(key, name)
-        if same != name and name not in g.outputs:
-            rename[name] = same
-    seen: dict[tuple[Op, tuple[str, ...]], Node] = {}
-    nodes: list[Node] = []
     live = g.live_out()
+    rename = _same_constants(g, live)
+    first: dict[tuple[Op, tuple[str, ...]], Node] = {}
+    nodes: list[Node] = []
+    changed = bool(rename)
     for n in g.nodes:
         inputs = tuple(rename.get(x, x) for x in n.inputs)
-        twin = seen.get((n.op, inputs))
-        if twin is not None and not live.intersection(n.outputs):
-            rename.update(zip(n.outputs, twin.outputs, strict=True))
+        twin = first.setdefault((n.op, inputs), n)
+        if twin is n:
+            nodes.append(Node(n.op, inputs, n.outputs, n.origin) if inputs != n.inputs else n)
             continue
-        seen.setdefault((n.op, inputs), n)
-        nodes.append(Node(n.op, inputs, n.outputs, n.origin))
-    return g if len(nodes) == len(g.nodes) and not rename else retyped(g, nodes)
+        if not live.intersection(n.outputs):
+            rename.update(zip(n.outputs, twin.outputs, strict=True))
+        elif _worth_copying(n):
+            nodes += _copies(g, twin.outputs, n)
+        else:
+            nodes.append(Node(n.op, inputs, n.outputs, n.origin))
+            continue
+        changed = True
+    return retyped(g, nodes) if changed else g
+
+
+def _same_constants(g: Graph, live: frozenset[str]) -> dict[str, str]:
+    """Constant -> earlier constant of equal type (quantization included) and equal bytes."""
+    first: dict[tuple[object, bytes], str] = {}
+    rename: dict[str, str] = {}
+    for name, array in g.consts.items():
+        data = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+        same = first.setdefault((g.types[name], data), name)
+        if same != name and name not in live:
+            rename[name] = same
+    return rename
+
+
+def _worth_copying(n: Node) -> bool:
+    """Whether a copy of the result costs less than computing it again."""
+    return not isinstance(n.op, Lane) or lane.cost(n.op.expr) > 1
+
+
+def _copies(g: Graph, sources: Sequence[str], n: Node) -> list[Node]:
+    return [
+        Node(Lane(lane.Arg(0, g.types[y].dtype)), (x,), (y,), n.origin)
+        for x, y in zip(sources, n.outputs, strict=True)
+    ]

@@ -1,10 +1,11 @@
-"""Fuse elementwise work into the convolution or matrix product before it (bias, residual add, activation).
+"""Fuse elementwise work into the convolution, transposed convolution or matrix product before it.
 
     before   y = g(Conv(x, w, b), r)
-    after    y = Conv(x, w, b, r) with epilogue g
+    after    y = Conv(x, w, b, r) with epilogue g              bias, residual add, activation
 
 A residual operand must not depend on the convolution, or the graph would have a cycle (OneFlow's
-add-to-output condition); it never does here, because only g reads the sum and r is ready when g runs.
+add-to-output condition); it never does here, because only g reads the sum and r is ready when g
+runs.
 """
 
 from __future__ import annotations
@@ -13,42 +14,48 @@ from dataclasses import replace
 
 from sparrow import lane
 from sparrow.graph import Node
-from sparrow.ops.conv import Conv
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
-from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, row_major
+from sparrow.passes.affine import SUMS, channel_axis
+from sparrow.passes.fuse_lanes import MAX_TREE, tree_size
+from sparrow.rewrite import Match, Reject, Rewrite, per_channel
+from sparrow.tensor import BOOL, F32, row_major
 
 MAX_EXTRAS = 6
 
 
 def bias_add(m: Match, n: Node) -> Rewrite | Reject | None:
     """Turn ``MatMul(a, b) + c`` with one value per column into the product's bias."""
-    if not isinstance(n.op, Lane) or n.op.expr not in _SUMS:
+    if not isinstance(n.op, Lane) or n.op.expr not in _ADDS:
         return None
     for i, x in enumerate(n.inputs):
-        p = m.producer(x, (Conv, MatMul))
+        p = m.producer(x, SUMS)
         other = n.inputs[1 - i]
-        if p is None or len(p.inputs) != 2 or p.op.epilogue is not None:  # type: ignore[attr-defined]
+        if p is None:
             continue
-        y, t = m.type(x), m.type(other)
-        last = isinstance(p.op, MatMul) or (isinstance(p.op, Conv) and p.op.channels_last)
-        axis = y.rank - 1 if last else 1
-        shaped = (1,) * (t.rank - (y.rank - axis)) + (y.shape[axis],) + (1,) * (y.rank - axis - 1)
-        if t.shape != shaped or m.const(other) is None or m.type(n.outputs[0]) != y:
+        assert isinstance(p.op, SUMS)
+        y, value = m.type(x), m.const(other)
+        if (
+            value is None
+            or m.type(other).quant is not None
+            or m.type(n.outputs[0]).shape != y.shape
+        ):
             continue
+        flat = per_channel(value, y.shape, channel_axis(p.op, y.rank))
+        if flat is None:
+            continue
+        if len(p.inputs) != 2 or p.op.epilogue is not None:
+            return Reject(f"{p.origin}: it has a bias or an epilogue already")
         if m.only_user(x) is None:
             return Reject(f"{p.origin}: its result is used elsewhere")
-        value = m.const(other)
-        assert value is not None
         name = m.fresh()
         new = Node(p.op, (*p.inputs, name), n.outputs, p.origin)
-        return Rewrite((new,), (p, n), consts={name: value.reshape(-1)})
+        return Rewrite((new,), (p, n), consts={name: flat})
     return None
 
 
-_SUMS = (
+_ADDS = (
     lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32)),
     lane.call("add", lane.Arg(1, F32), lane.Arg(0, F32)),
 )
@@ -60,7 +67,7 @@ def fuse_epilogue(m: Match, n: Node) -> Rewrite | Reject | None:
         return None
     why: Reject | None = None
     for x in reversed(dict.fromkeys(n.inputs)):
-        p = m.producer(x, (Conv, MatMul))
+        p = m.producer(x, SUMS)
         if p is not None:
             r = _fuse(m, n, x, p)
             if isinstance(r, Rewrite):
@@ -71,14 +78,16 @@ def fuse_epilogue(m: Match, n: Node) -> Rewrite | Reject | None:
 
 def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     op = p.op
-    assert isinstance(op, (Conv, MatMul)) and isinstance(n.op, Lane)
+    assert isinstance(op, SUMS) and isinstance(n.op, Lane)
     y, z = m.type(x), m.type(n.outputs[0])
     if any(u is not n for u in m.users(x)) or m.is_output(x):
         return Reject(f"{p.origin}: its result is used elsewhere")
     if z.shape != y.shape or z.dtype != F32 or y.dtype != F32:
         return Reject(f"{z} is not the float32 shape of the sum {y}")
-    if any(t.dtype != F32 for e in lane.walk(n.op.expr) if isinstance(t := e, lane.Arg)):
+    if any(m.type(v).dtype != F32 or m.type(v).quant is not None for v in n.inputs):
         return Reject("an operand is not float32")
+    if not _has_vector_form(n.op.expr):
+        return Reject("the expression has no float32 vector form")
     rows = isinstance(op, MatMul) or op.channels_last
     head = [*p.inputs, *[""] * (3 - len(p.inputs))][:3]
     extras = list(p.inputs[3:])
@@ -100,9 +109,26 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
             return Reject("the sum has its channels first")
     if len(extras) > MAX_EXTRAS:
         return Reject("too many epilogue operands")
+    inner = 1 if op.epilogue is None else tree_size(op.epilogue)
+    if tree_size(n.op.expr) * inner > MAX_TREE:
+        return Reject("the epilogue would be too long")
     e = lane.substitute(n.op.expr, args)
     new = Node(replace(op, epilogue=e), (*head, *extras), n.outputs, p.origin)
     while not new.inputs[-1]:
         new = replace(new, inputs=new.inputs[:-1])
     return Rewrite((new,), (p, n))
 
+
+def _has_vector_form(e: lane.Expr) -> bool:
+    """Whether kernels can evaluate an expression over float32 vectors and masks of them."""
+    for c in lane.walk(e):
+        if not isinstance(c, lane.Call):
+            continue
+        masks = sum(a.dtype == BOOL for a in c.args)
+        if c.dtype not in (F32, BOOL) or any(a.dtype not in (F32, BOOL) for a in c.args):
+            return False
+        if c.fn in ("mod", "fmod", "cast") or (c.fn == "eq" and masks):
+            return False
+        if c.fn == "where" and c.dtype == BOOL:
+            return False
+    return True

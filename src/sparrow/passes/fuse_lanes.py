@@ -1,7 +1,13 @@
-"""Fuse chains of elementwise ops into one.
+"""Fuse chains of elementwise ops into one loop.
 
-    before   y = f(a, b);  z = g(y, c)          y used once, or so cheap that computing it twice is less
-    after    z = g(f(a, b), c)                  than storing and loading it
+before   y = f(a, b);  z = g(y, c)
+after    z = g(f(a, b), c)                  y is read by nothing else
+
+before   y = f(a);  u = g(y);  v = h(y)
+after    u = g(f(a));  v = h(f(a))          f is cheap, and fewer bytes move
+
+before   a = x + 3;  b = clip(a, 0, 6);  c = x * b;  y = c / 6
+after    y = hardswish(x)                   `fuse_unary`: functions of one value become one early
 """
 
 from __future__ import annotations
@@ -9,14 +15,19 @@ from __future__ import annotations
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
+from sparrow.passes.literals import spans
 from sparrow.rewrite import Match, Reject, Rewrite
 
 MAX_CALLS = 48
 MAX_OPERANDS = 12
+MAX_TREE = 256
+"""Subexpressions of an expression, repeated ones counted again: walking it takes that long."""
+CLONE_COST = 4
+"""Cost (`lane.cost`) up to which computing a value twice is less than storing and loading it."""
 
 
 def fuse_lanes(m: Match, n: Node) -> Rewrite | Reject | None:
-    """Match a Lane one of whose operands is a Lane of the same size."""
+    """Match a Lane one of whose operands is a Lane."""
     if not isinstance(n.op, Lane):
         return None
     why: Reject | None = None
@@ -31,18 +42,62 @@ def fuse_lanes(m: Match, n: Node) -> Rewrite | Reject | None:
     return why
 
 
+def fuse_unary(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a Lane over another one that together are a function of one value."""
+    if not isinstance(n.op, Lane):
+        return None
+    for x in dict.fromkeys(n.inputs):
+        p = m.producer(x, Lane)
+        if p is None or len({*p.inputs, *n.inputs} - {x}) != 1:
+            continue
+        if any(u is not n for u in m.users(x)) or m.is_output(x):
+            return Reject(f"{x} is used elsewhere")
+        return _joined(m, n, x, p, (p, n))
+    return None
+
+
 def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     assert isinstance(n.op, Lane) and isinstance(p.op, Lane)
-    uses = [u for u in m.users(x) if u is not n]
-    if uses or m.is_output(x):
-        return Reject(f"{x} is used elsewhere")
+    others = [u for u in m.users(x) if u is not n]
     inner, outer = m.type(x), m.type(n.outputs[0])
     if inner.size < outer.size and lane.cost(p.op.expr) > 2:
         return Reject(f"{x} is broadcast: fused, it would be computed for every element")
+    if not others and not m.is_output(x):
+        return _joined(m, n, x, p, (p, n))
+    if lane.cost(p.op.expr) > CLONE_COST:
+        return Reject(f"{x} is used elsewhere and dear to compute again")
+    if _bytes_saved(m, n, x, p, others) <= 0:
+        return Reject(f"{x} is used elsewhere, and reading it is less than reading its operands")
+    return _joined(m, n, x, p, (n,))
+
+
+def _bytes_saved(m: Match, n: Node, x: str, p: Node, others: list[Node]) -> int:
+    """Bytes that no longer move when readers of ``x`` compute it themselves."""
+    size = m.type(x).bytes
+    operands = sum(m.type(v).bytes for v in set(p.inputs))
+    users = {id(u): u for u in (n, *others)}.values()
+
+    def added(u: Node) -> int:
+        return sum(m.type(v).bytes for v in set(p.inputs) - set(u.inputs))
+
+    def takes(u: Node) -> bool:
+        return isinstance(u.op, Lane) and m.type(u.outputs[0]).size == m.type(x).size
+
+    if not m.is_output(x) and all(takes(u) for u in users):
+        return operands + size * (1 + len(users)) - sum(added(u) for u in users)
+    return size - added(n)
+
+
+def _joined(m: Match, n: Node, x: str, p: Node, remove: tuple[Node, ...]) -> Rewrite | Reject:
+    """``n`` with ``p`` written into it."""
+    assert isinstance(n.op, Lane) and isinstance(p.op, Lane)
+    uses = sum(isinstance(a, lane.Arg) and n.inputs[a.index] == x for a in lane.walk(n.op.expr))
+    if tree_size(n.op.expr) + uses * tree_size(p.op.expr) > MAX_TREE:
+        return Reject("the fused expression would be too long")
+    first = len(n.inputs)
+    inner = [lane.Arg(first + k, m.type(v).dtype) for k, v in enumerate(p.inputs)]
     args = [
-        lane.substitute(p.op.expr, [lane.Arg(len(n.inputs) + k, a.dtype) for k, a in _args(m, p)])
-        if v == x
-        else lane.Arg(i, m.type(v).dtype)
+        lane.substitute(p.op.expr, inner) if v == x else lane.Arg(i, m.type(v).dtype)
         for i, v in enumerate(n.inputs)
     ]
     e, names = lane.compact(lane.substitute(n.op.expr, args), (*n.inputs, *p.inputs))
@@ -50,11 +105,11 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
         return Reject("the fused expression would be too long")
     if len(names) > MAX_OPERANDS:
         return Reject("the fused loop would read too many streams")
-    shapes = {m.type(v).shape for v in names}
-    if outer.shape not in shapes and inner.shape == outer.shape:
-        return Reject("no operand of the fused loop has the shape of the result")
-    return Rewrite((Node(Lane(e), names, n.outputs, n.origin),), (p, n))
+    if not names or not spans(m, names, m.type(n.outputs[0]).shape):
+        return Reject("no operand of the fused loop gives it the shape of the result")
+    return Rewrite((Node(Lane(e), names, n.outputs, n.origin),), remove)
 
 
-def _args(m: Match, p: Node) -> list[tuple[int, lane.Arg]]:
-    return [(k, lane.Arg(k, m.type(v).dtype)) for k, v in enumerate(p.inputs)]
+def tree_size(e: lane.Expr) -> int:
+    """Subexpressions, repeated ones counted again."""
+    return sum(1 for _ in lane.walk(e))

@@ -1,21 +1,33 @@
-"""Remove data movement that moves nothing: identities, inverse and repeated transposes and reshapes.
+"""Remove data movement that moves nothing: identities, inverse and repeated movement.
 
-    Transpose(Transpose(x, p), q)   ->  Transpose(x, p o q)
-    Transpose(x, p)                 ->  Reshape(x)     when p only moves axes of extent 1
-    Reshape(Reshape(x))             ->  Reshape(x)
-    Reshape(x), Slice(x), Lane(x)   ->  x              when nothing changes
+Transpose(Transpose(x, p), q)         ->  Transpose(x, p o q)
+Transpose(x, p)                       ->  Reshape(x)        p only moves axes of extent 1
+Reshape(Reshape(x))                   ->  Reshape(x)
+Slice(Slice(x))                       ->  Slice(x)
+Gather(x, [3, 4, 5])                  ->  Slice(x)          constant, equally spaced indices
+Concat(Concat(a, b), c)               ->  Concat(a, b, c)   along one axis, read once
+Concat(a), Concat(a, nothing)         ->  a
+Pad(x, 0), Expand(x), Reshape(x), Slice(x), Lane(x)  ->  x  nothing changes
+f(constants)                          ->  constant
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.concat import Concat
+from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
+from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
-from sparrow.rewrite import Match, Rewrite
+from sparrow.rewrite import Match, Reject, Rewrite, Rule
+from sparrow.tensor import Affine, TensorType
+
+FOLD_BYTES = 1 << 26
 
 
 def tidy_transpose(m: Match, n: Node) -> Rewrite | None:
@@ -30,11 +42,17 @@ def tidy_transpose(m: Match, n: Node) -> Rewrite | None:
         return Rewrite((Node(Transpose(perm, n.op.axes), p.inputs, n.outputs, n.origin),), (n,))
     if n.op.perm == tuple(range(len(n.op.perm))):
         return Rewrite((), (n,), {n.outputs[0]: x})
-    shape = m.type(x).shape
-    if [i for i in n.op.perm if shape[i] != 1] == [i for i, d in enumerate(shape) if d != 1]:
+    shape, quant = m.type(x).shape, m.type(x).quant
+    movers = [i for i in n.op.perm if shape[i] != 1]
+    if movers == sorted(movers) and not per_axis(m.type(x)):
         new = Node(Reshape(m.type(n.outputs[0]).shape), n.inputs, n.outputs, n.origin)
-        return Rewrite((new,), (n,))
+        return Rewrite((new,), (n,)) if m.type(n.outputs[0]).quant == quant else None
     return None
+
+
+def per_axis(t: TensorType) -> bool:
+    """Whether quantization of a type speaks of positions, which movement would change."""
+    return t.quant is not None and not (isinstance(t.quant, Affine) and t.quant.per_tensor)
 
 
 def tidy_reshape(m: Match, n: Node) -> Rewrite | None:
@@ -50,16 +68,110 @@ def tidy_reshape(m: Match, n: Node) -> Rewrite | None:
     return None
 
 
-def tidy_identity(m: Match, n: Node) -> Rewrite | None:
-    """Drop whole slices, concatenations of one, and lanes that return their operand."""
-    y = n.outputs[0]
-    if m.is_output(y) and m.producer(n.inputs[0], object) is None:  # type: ignore[arg-type]
+def tidy_slice(m: Match, n: Node) -> Rewrite | None:
+    """Merge with a slice before it."""
+    if not isinstance(n.op, Slice):
         return None
-    same = m.type(n.inputs[0]).shape == m.type(y).shape if n.inputs else False
-    if isinstance(n.op, Slice) and same and all(s > 0 for s in n.op.steps):
-        return Rewrite((), (n,), {y: n.inputs[0]})
-    if isinstance(n.op, Concat) and len(n.inputs) == 1:
-        return Rewrite((), (n,), {y: n.inputs[0]})
-    if isinstance(n.op, Lane) and same and isinstance(n.op.expr, lane.Arg) and not m.is_output(y):
-        return Rewrite((), (n,), {y: n.inputs[n.op.expr.index]})
+    p = m.producer(n.inputs[0], Slice)
+    if p is None:
+        return None
+    assert isinstance(p.op, Slice)
+    rows = zip(p.op.starts, p.op.steps, n.op.starts, n.op.steps, n.op.sizes, strict=True)
+    found = [(a + s * b if size else 0, s * t) for a, s, b, t, size in rows]
+    starts, steps = (tuple(v) for v in zip(*found, strict=True)) if found else ((), ())
+    return Rewrite((Node(Slice(starts, n.op.sizes, steps), p.inputs, n.outputs, n.origin),), (n,))
+
+
+def gather_slice(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Turn a gather of equally spaced constant indices into a slice."""
+    if not isinstance(n.op, Gather):
+        return None
+    index, x, axis = m.const(n.inputs[1]), m.type(n.inputs[0]), n.op.axis
+    if index is None or index.size == 0:
+        return None
+    extent = x.shape[axis]
+    at = np.where(index < 0, index + extent, index).ravel().astype(np.int64)
+    step = int(at[1] - at[0]) if at.size > 1 else 1
+    if at.min() < 0 or at.max() >= extent:
+        return Reject("an index lies outside the axis")
+    if step == 0 or np.any(np.diff(at) != step):
+        return Reject("the indices are not equally spaced")
+    starts, steps, sizes = [0] * x.rank, [1] * x.rank, list(x.shape)
+    starts[axis], steps[axis], sizes[axis] = int(at[0]), step, at.size
+    part, y = m.fresh(), n.outputs[0]
+    cut = Node(Slice(tuple(starts), tuple(sizes), tuple(steps)), n.inputs[:1], (part,), n.origin)
+    return Rewrite((cut, Node(Reshape(m.type(y).shape), (part,), (y,), n.origin)), (n,))
+
+
+def tidy_concat(m: Match, n: Node) -> Rewrite | None:
+    """Flatten a concatenation of concatenations along one axis; drop empty operands."""
+    if not isinstance(n.op, Concat):
+        return None
+    axis = n.op.axis
+    full = tuple(x for x in n.inputs if m.type(x).shape[axis])
+    if full and len(full) < len(n.inputs) and m.type(full[0]) == m.type(n.inputs[0]):
+        return Rewrite((Node(n.op, full, n.outputs, n.origin),), (n,))
+    for i, x in enumerate(n.inputs):
+        p = m.producer(x, Concat)
+        if p is not None and p.op == n.op and m.only_user(x) is n:
+            inputs = (*n.inputs[:i], *p.inputs, *n.inputs[i + 1 :])
+            return Rewrite((Node(n.op, inputs, n.outputs, n.origin),), (p, n))
     return None
+
+
+def tidy_identity(m: Match, n: Node) -> Rewrite | None:
+    """Drop nodes that return an operand as it is."""
+    y = n.outputs[0]
+    source = _identity_of(n)
+    if source is None or m.type(source).shape != m.type(y).shape:
+        return None
+    if m.is_output(y) and (isinstance(n.op, Lane) or m.producer(source) is None):
+        return None
+    return Rewrite((), (n,), {y: source})
+
+
+def _identity_of(n: Node) -> str | None:
+    """The operand a node returns if the shape stays."""
+    op = n.op
+    if isinstance(op, Slice):
+        return n.inputs[0] if all(s > 0 for s in op.steps) else None
+    if isinstance(op, Concat):
+        return n.inputs[0] if len(n.inputs) == 1 else None
+    if isinstance(op, (Pad, Expand)):
+        return n.inputs[0]
+    if isinstance(op, Lane) and isinstance(op.expr, lane.Arg):
+        return n.inputs[op.expr.index]
+    return None
+
+
+def fold_constants(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Evaluate a node over constants."""
+    known = [m.const(x) if x else None for x in n.inputs]
+    if not known or any(k is None and x for k, x in zip(known, n.inputs, strict=True)):
+        return None
+    types = [m.type(y) for y in n.outputs]
+    if sum(t.bytes for t in types) > FOLD_BYTES:
+        return Reject("the constant would be too large")
+    if any(m.is_output(y) for y in n.outputs):
+        return None
+    with np.errstate(all="ignore"):
+        values = n.op.eval(*known)
+    names = [m.fresh() for _ in n.outputs]
+    return Rewrite(
+        (),
+        (n,),
+        dict(zip(n.outputs, names, strict=True)),
+        dict(zip(names, values, strict=True)),
+        dict(zip(names, types, strict=True)),
+    )
+
+
+TIDY: tuple[tuple[str, Rule], ...] = (
+    ("fold_constants", fold_constants),
+    ("tidy_transpose", tidy_transpose),
+    ("tidy_reshape", tidy_reshape),
+    ("tidy_slice", tidy_slice),
+    ("gather_slice", gather_slice),
+    ("tidy_concat", tidy_concat),
+    ("tidy_identity", tidy_identity),
+)

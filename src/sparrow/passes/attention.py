@@ -1,0 +1,156 @@
+"""Recognise attention spelled out, and let it read and write projections where they lie.
+
+    before   s = MatMul(q, k') * c + mask;  y = MatMul(Softmax(s), v)     over [B, heads, rows, D]
+    after    y = Attention(q, k, v, mask)
+
+    before   y = Attention(Transpose(q, 0213), ..)            [B, rows, heads, D] -> [B, heads,
+    rows, D] after    y = Attention(q, ..) with q interleaved          the kernel walks strides
+
+    before   y = Transpose(Attention(..), 0213)
+    after    y = Attention(..) with y interleaved
+
+The scale is applied to q and the softmax runs over tiles of keys: within rounding. A row whose
+mask is -inf everywhere becomes 0, where Softmax gave NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sparrow import lane
+from sparrow.graph import Node
+from sparrow.ops.attention import HEADS_SECOND, Attention
+from sparrow.ops.lane import broadcast_shape
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.softmax import Softmax
+from sparrow.ops.transpose import Transpose
+from sparrow.passes.polynomial import factors
+from sparrow.passes.unfold import Unfolded
+from sparrow.rewrite import Match, Reject, Rewrite
+from sparrow.tensor import F32, F64
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """softmax(scale * product + mask)."""
+
+    product: Node
+    scale: float
+    mask: str | None
+
+
+def _scores(m: Match, value: str) -> _Scores | None:
+    """The scores under a softmax: a MatMul, scaled, with a mask added."""
+    u = Unfolded(m)
+    e = u.of(value) if m.only_user(value) is not None else u.leaf(value)
+    mask: str | None = None
+    if isinstance(e, lane.Call) and e.fn == "add":
+        for a, b in (e.args, e.args[::-1]):
+            if u.name(b) is not None and _product(m, u, a) is not None:
+                e, mask = a, u.name(b)
+                break
+    found = _product(m, u, e)
+    return None if found is None else _Scores(found[0], found[1], mask)
+
+
+def _product(m: Match, u: Unfolded, e: lane.Expr) -> tuple[Node, float] | None:
+    """(MatMul, k) of an expression k * MatMul."""
+    k, bases = factors(e)
+    if len(bases) != 1 or k == 0:
+        return None
+    ((base, p),) = bases.items()
+    value = u.name(base)
+    node = m.producer(value, MatMul) if value is not None and p == 1.0 else None
+    if node is None or value is None or m.only_user(value) is None:
+        return None
+    assert isinstance(node.op, MatMul)
+    plain = node.op.epilogue is None and len(node.inputs) == 2 and not node.op.trans_a
+    return (node, k) if plain else None
+
+
+def attention(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match the MatMul with the values."""
+    if not isinstance(n.op, MatMul) or n.op != MatMul() or len(n.inputs) != 2:
+        return None
+    soft = m.producer(n.inputs[0], Softmax)
+    if soft is None:
+        return None
+    assert isinstance(soft.op, Softmax)
+    if soft.op.log or soft.op.axis != m.type(soft.outputs[0]).rank - 1:
+        return Reject("the softmax is not over the keys")
+    if m.only_user(soft.outputs[0]) is None:
+        return Reject("the probabilities are used elsewhere")
+    s = _scores(m, soft.inputs[0])
+    if s is None:
+        return Reject("the scores are not a scaled matrix product with a mask")
+    q, k = s.product.inputs
+    v = n.inputs[1]
+    types = [m.type(x) for x in (q, k, v)]
+    rank = m.type(n.outputs[0]).rank
+    if any(t.rank != rank or t.dtype not in (F32, F64) for t in types) or rank not in (3, 4):
+        return Reject(f"operands {types}")
+    if len({t.shape[:-2] for t in types}) != 1:
+        return Reject("operands broadcast over batch or heads")
+    full = m.type(s.product.outputs[0]).shape
+    if s.mask is not None:
+        t = m.type(s.mask)
+        if t.dtype != types[0].dtype or broadcast_shape(t.shape, full) != full:
+            return Reject(f"mask {t} does not broadcast to the scores")
+    new: list[Node] = []
+    assert isinstance(s.product.op, MatMul)
+    if not s.product.op.trans_b:
+        flat, k = k, m.fresh()
+        order = (*range(rank - 2), rank - 1, rank - 2)
+        new.append(Node(Transpose(order), (flat,), (k,), n.origin))
+    heads = [q, k, v]
+    if rank == 3:
+        for i, x in enumerate(heads):
+            shape = (
+                m.type(x).shape if i != 1 or not new else (*full[:1], full[2], types[0].shape[2])
+            )
+            heads[i] = m.fresh()
+            new.append(Node(Reshape((1, *shape)), (x,), (heads[i],), n.origin))
+    inputs = (*heads, s.mask) if s.mask is not None else tuple(heads)
+    op = Attention(s.scale)
+    if rank == 4:
+        new.append(Node(op, inputs, n.outputs, n.origin))
+    else:
+        y = m.fresh()
+        new.append(Node(op, inputs, (y,), n.origin))
+        new.append(Node(Reshape(m.type(n.outputs[0]).shape), (y,), n.outputs, n.origin))
+    return Rewrite(tuple(new), (n,))
+
+
+def interleave_inputs(m: Match, n: Node) -> Rewrite | None:
+    """Match an Attention over transposed queries, keys or values."""
+    if not isinstance(n.op, Attention):
+        return None
+    for i in range(3):
+        p = m.producer(n.inputs[i], Transpose)
+        if p is None:
+            continue
+        assert isinstance(p.op, Transpose)
+        if p.op.perm != HEADS_SECOND:
+            continue
+        inside = list(n.op.interleaved)
+        inside[i] = not inside[i]
+        op = replace(n.op, interleaved=(inside[0], inside[1], inside[2], inside[3]))
+        inputs = (*n.inputs[:i], p.inputs[0], *n.inputs[i + 1 :])
+        return Rewrite((Node(op, inputs, n.outputs, n.origin),), (n,))
+    return None
+
+
+def interleave_output(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a transposed Attention."""
+    if not isinstance(n.op, Transpose) or n.op.perm != HEADS_SECOND:
+        return None
+    p = m.producer(n.inputs[0], Attention)
+    if p is None:
+        return None
+    if m.only_user(n.inputs[0]) is None:
+        return Reject("the result is used elsewhere")
+    assert isinstance(p.op, Attention)
+    a, b, c, d = p.op.interleaved
+    op = replace(p.op, interleaved=(a, b, c, not d))
+    return Rewrite((Node(op, p.inputs, n.outputs, p.origin),), (p, n))
