@@ -13,10 +13,29 @@ from sparrow.graph import Graph, Length, Node, Op, State, infer_types, retyped, 
 from sparrow.ops.lane import Lane
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.transpose import Transpose
-from sparrow.tensor import BOOL, F32, I64, Array, DType, Quantization, TensorType, dtype_of
+from sparrow.tensor import (
+    BF16,
+    BOOL,
+    F32,
+    I32,
+    I64,
+    Array,
+    DType,
+    Quantization,
+    TensorType,
+    dtype_of,
+    round_bfloat16,
+)
 
 MAX_ELEMENTS = 1 << 31
 FOLD_BYTES = 1 << 28
+
+
+def _low_bits(e: lane.Expr, dtype: DType) -> lane.Expr:
+    """int32 reduced to the values of a narrower type as its low bits give them."""
+    low, high = dtype.limits
+    shift, mask = lane.imm_like(-low, e), lane.imm_like(high - low, e)
+    return lane.call("sub", lane.call("bitand", lane.call("add", e, shift), mask), shift)
 
 
 class Builder:
@@ -116,6 +135,10 @@ class Builder:
             with np.errstate(all="ignore"):
                 arrays = op.eval(*known)
             self.folded += 1
+            arrays = tuple(
+                round_bfloat16(a) if t.dtype == BF16 else a
+                for a, t in zip(arrays, out, strict=True)
+            )
             return tuple(self.const(a, t.dtype, t.quant) for a, t in zip(arrays, out, strict=True))
         outputs = tuple(self.fresh() for _ in out)
         self.types.update(zip(outputs, out, strict=True))
@@ -143,6 +166,8 @@ class Builder:
         if dtype == BOOL:
             zero = lane.Imm(0 if e.dtype.kind != "float" else 0.0, one.dtype)
             return self.lane(lane.call("not", lane.call("eq", e, zero)), x)
+        if dtype.bits < 8:
+            return self.lane(lane.cast(_low_bits(lane.cast(e, I32), dtype), dtype), x)
         return self.lane(lane.cast(e, dtype), x)
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:

@@ -97,6 +97,8 @@ class Writer:
             y = self.scalar(e.value, e.dtype)
         elif e.fn == "cast":
             y = self.node("Cast", [self._expr(e.args[0], names, done)], to=PROTO[e.dtype])
+        elif e.fn == "mod" and e.dtype.kind == "float":
+            y = self._expr(_float_mod(*e.args), names, done)
         elif e.fn in _EXPANSIONS:
             y = self._expr(_EXPANSIONS[e.fn](e.args[0]), names, done)
         elif e.fn in ("gelu", "gelu_tanh"):
@@ -130,6 +132,15 @@ def _log1p(x: lane.Expr) -> lane.Expr:
 
 def _trunc(x: lane.Expr) -> lane.Expr:
     return lane.call("mul", lane.call("sign", x), lane.call("floor", lane.call("abs", x)))
+
+
+def _float_mod(a: lane.Expr, b: lane.Expr) -> lane.Expr:
+    """The remainder with the sign of the divisor, which Mod has for integers only."""
+    zero = lane.imm_like(0, a)
+    r = lane.call("fmod", a, b)
+    other = lane.call("xor", lane.call("lt", r, zero), lane.call("lt", b, zero))
+    wrong = lane.call("and", lane.call("not", lane.call("eq", r, zero)), other)
+    return lane.call("where", wrong, lane.call("add", r, b), r)
 
 
 _EXPANSIONS = {

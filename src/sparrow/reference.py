@@ -8,7 +8,7 @@ import numpy as np
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node
-from sparrow.tensor import Array
+from sparrow.tensor import BF16, Array, round_bfloat16
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
 
@@ -52,6 +52,11 @@ def evaluate(
     for i, n in enumerate(g.nodes):
         with np.errstate(all="ignore"):
             out = n.op.eval(*(env[x] if x else None for x in n.inputs))
+        # bfloat16 has no NumPy type: ops compute in float32, what is stored is rounded
+        out = tuple(
+            round_bfloat16(y) if name and g.types[name].dtype == BF16 else y
+            for name, y in zip(n.outputs, out, strict=True)
+        )
         if observe is not None:
             observe(n, out)
         for name, y in zip(n.outputs, out, strict=True):

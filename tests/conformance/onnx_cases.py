@@ -7,8 +7,9 @@ model is compiled, so each case says which of its inputs are bound as constants.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -17,8 +18,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+from conformance.refused import REFUSED
+from sparrow.graph import Graph
+from sparrow.importers.onnx import import_onnx
 from sparrow.importers.onnx.call import ELEM
-from sparrow.tensor import BF16, Array, DType
+from sparrow.tensor import BF16, F16, Array, DType
 
 # Operands that decide the shape of an output, or that the compiler turns into attributes.
 SHAPE_OPERANDS: dict[str, Sequence[int]] = {
@@ -68,6 +72,14 @@ SHAPE_OPERANDS: dict[str, Sequence[int]] = {
     "Trilu": (1,),
     "Unsqueeze": (1,),
     "Upsample": (1,),
+}
+# Relative tolerance of half types: two units in the last place, as an implementation may keep
+# intermediate values in float32 or round each of them.
+HALF = {F16: 2**-9, BF16: 2**-6}
+
+# Absolute tolerances above the package's own 1e-7, with the reason.
+LOOSER: dict[str, tuple[float, str]] = {
+    "test_dft*": (1e-6, "the expected zeros carry the rounding of a float32 FFT"),
 }
 # What these return depends on the shape of their operand alone.
 _SHAPE_ONLY = ("Shape", "Size")
@@ -123,12 +135,33 @@ def _array(value: Any, dtype: DType) -> Array:
     return np.ascontiguousarray(np.asarray(value).astype(dtype.numpy)).reshape(np.shape(value))
 
 
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of its subgraphs."""
+    for n in graph.node:
+        yield n
+        for g in _subgraphs(n):
+            yield from _all_nodes(g)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Values a node depends on, those that its subgraphs capture or return included."""
+    yield from node.input
+    for g in _subgraphs(node):
+        for inner in g.node:
+            yield from _reads(inner)
+        yield from (o.name for o in g.output)
+
+
 def _bound(graph: onnx.GraphProto) -> frozenset[str]:
     """Graph inputs that shape-determining operands are computed from."""
-    made = {y: n for n in graph.node for y in n.output}
+    made = {y: n for n in _all_nodes(graph) for y in n.output}
     todo = [
         n.input[i]
-        for n in graph.node
+        for n in _all_nodes(graph)
         for i in SHAPE_OPERANDS.get(n.op_type, ())
         if i < len(n.input)
     ]
@@ -140,7 +173,7 @@ def _bound(graph: onnx.GraphProto) -> frozenset[str]:
         seen.add(name)
         node = made.get(name)
         if node is not None and node.op_type not in _SHAPE_ONLY:
-            todo.extend(node.input)
+            todo.extend(_reads(node))
     return frozenset(i.name for i in graph.input if i.name in seen)
 
 
@@ -158,7 +191,10 @@ def _case(test: Any) -> Case:
         found = [(value_dtype(v), a) for v, a in zip(model.graph.output, data[1], strict=True)]
         outputs = tuple(_array(a, d) for d, a in found if d is not None)
     bound = _bound(model.graph)
-    return Case(test.name, model, inputs, outputs, bound, foreign, test.rtol, test.atol)
+    rtol = max(
+        test.rtol, *(HALF.get(d, 0.0) for d in map(value_dtype, model.graph.output) if d), 0.0
+    )
+    return Case(test.name, model, inputs, outputs, bound, foreign, rtol, test.atol)
 
 
 @cache
@@ -167,6 +203,44 @@ def load_cases() -> tuple[Case, ...]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return tuple(_case(t) for t in load_model_tests(kind="node"))
+
+
+def refusal(case: Case) -> str:
+    """Why a case is expected to be refused, ``""`` when it must work."""
+    if case.foreign:
+        return case.foreign
+    for reason, patterns in REFUSED.items():
+        if any(fnmatchcase(case.name, p) for p in patterns):
+            return reason
+    return ""
+
+
+def load(case: Case) -> Graph:
+    """Import a case with its shape-determining operands bound."""
+    shapes = {k: v.shape for k, v in case.inputs.items()}
+    constants = {k: v for k, v in case.inputs.items() if k in case.constants}
+    return import_onnx(case.model, shapes, constants=constants).graph
+
+
+def cut(g: Graph, name: str, values: Mapping[str, Array]) -> Array:
+    """An output without its padding."""
+    y = values[name]
+    for n in g.lengths:
+        if n.output == name:
+            y = np.take(y, np.arange(int(values[n.count])), n.axis)
+    return y
+
+
+def compare(got: Array, want: Array, case: Case, what: str) -> None:
+    """Assert that an output has the expected type and values."""
+    assert got.dtype == want.dtype and got.shape == want.shape, (
+        f"{what}: {got.dtype}{got.shape}, expected {want.dtype}{want.shape}"
+    )
+    if got.dtype.kind == "f":
+        loose = [atol for p, (atol, _) in LOOSER.items() if fnmatchcase(case.name, p)]
+        np.testing.assert_allclose(got, want, case.rtol, max(case.atol, *loose, 0.0), err_msg=what)
+    else:
+        np.testing.assert_array_equal(got, want, err_msg=what)
 
 
 def onnxruntime_boundary(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,59 +10,23 @@ import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OrtLacksIt
 
-from conformance.onnx_cases import Case, load_cases, onnxruntime_boundary
+from conformance.onnx_cases import (
+    compare,
+    cut,
+    load,
+    load_cases,
+    onnxruntime_boundary,
+    refusal,
+)
 from conformance.refused import REFUSED
 from sparrow.errors import SparrowError
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
-from sparrow.importers.onnx import import_onnx
 from sparrow.reference import evaluate
 from sparrow.tensor import Array
 
 Record = Callable[[str, object], None]
 CASES = {c.name: c for c in load_cases()}
-
-# Absolute tolerances above the package's own 1e-7, with the reason.
-LOOSER: dict[str, tuple[float, str]] = {
-    "test_dft*": (1e-6, "the expected zeros carry the rounding of a float32 FFT"),
-}
-
-
-def refusal(case: Case) -> str:
-    """Why a case is expected to be refused, ``""`` when it must work."""
-    if case.foreign:
-        return case.foreign
-    for reason, patterns in REFUSED.items():
-        if any(fnmatchcase(case.name, p) for p in patterns):
-            return reason
-    return ""
-
-
-def load(case: Case) -> Graph:
-    shapes = {k: v.shape for k, v in case.inputs.items()}
-    constants = {k: v for k, v in case.inputs.items() if k in case.constants}
-    return import_onnx(case.model, shapes, constants=constants).graph
-
-
-def cut(g: Graph, name: str, values: Mapping[str, Array]) -> Array:
-    """An output without its padding."""
-    y = values[name]
-    for n in g.lengths:
-        if n.output == name:
-            y = np.take(y, np.arange(int(values[n.count])), n.axis)
-    return y
-
-
-def compare(got: Array, want: Array, case: Case, what: str) -> None:
-    assert got.dtype == want.dtype and got.shape == want.shape, (
-        f"{what}: {got.dtype}{got.shape}, expected {want.dtype}{want.shape}"
-    )
-    if got.dtype.kind == "f":
-        rtol = max(case.rtol, 2**-10 if got.dtype == np.float16 else 0.0)
-        loose = [atol for p, (atol, _) in LOOSER.items() if fnmatchcase(case.name, p)]
-        np.testing.assert_allclose(got, want, rtol, max(case.atol, *loose, 0.0), err_msg=what)
-    else:
-        np.testing.assert_array_equal(got, want, err_msg=what)
 
 
 def run_onnxruntime(g: Graph, feeds: Mapping[str, Array]) -> list[Array] | None:

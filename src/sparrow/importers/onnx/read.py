@@ -19,6 +19,7 @@ from sparrow.graph import Graph, State
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS
 from sparrow.importers.onnx.external import load_external
+from sparrow.importers.onnx.functions import standard_body
 from sparrow.tensor import Array, TensorType
 
 MAX_BYTES = 2 << 30
@@ -136,6 +137,18 @@ class _Reader:
                 )
         return {a.name: attribute(a, where) for a in node.attribute}
 
+    def defined(self, call: Call, node: onnx.NodeProto, env: dict[str, str]) -> list[str]:
+        """Outputs of a node without a decoder, by the definition ONNX gives of its operator."""
+        types = [self.b.type(env[x]) if x else None for x in node.input]
+        body = standard_body(node, self.opsets, types)
+        if body is None:
+            raise call.unsupported("no decoder for this operator", "see docs/operators.md")
+        outer, self.opsets = self.opsets, {o.domain: int(o.version) for o in body.opset_import}
+        found = self.graph(body.graph, {x: env[x] for x in node.input if x})
+        self.opsets = outer
+        values = iter(found)
+        return [next(values) if y else "" for y in node.output]
+
     def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
         where = node.name or (node.output[0] if node.output else node.op_type)
         for x in node.input:
@@ -176,9 +189,7 @@ class _Reader:
                     "make that tensor a model output and compute the rest outside",
                 )
             decoder = DECODERS.get(call.op_type)
-            if decoder is None:
-                raise call.unsupported("no decoder for this operator", "see docs/operators.md")
-            results = decoder(call)
+            results = decoder(call) if decoder else self.defined(call, node, env)
         except InvalidGraph as e:
             raise BadModel(e.message) from None
         except UnsupportedOp as e:

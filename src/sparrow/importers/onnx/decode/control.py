@@ -1,4 +1,4 @@
-"""If, Loop and Scan: resolved or unrolled when the model is compiled."""
+"""If, Loop and Scan, resolved or unrolled when the model is compiled; tests for absent inputs."""
 
 from __future__ import annotations
 
@@ -219,8 +219,19 @@ def _scan_8(n: Call) -> Sequence[str]:
     return [_stack(n, c, 0) for c in columns]
 
 
+def _has_element(n: Call) -> Sequence[str]:
+    """Whether an optional input is there, which a model without optional values knows."""
+    return [n.b.scalar(n.has(0), BOOL)]
+
+
+def _get_element(n: Call) -> Sequence[str]:
+    return [n.x()]
+
+
 DECODERS: Mapping[str, Decoder] = {
     "If": _if,
     "Loop": _loop,
     "Scan": _scan,
+    "OptionalGetElement": _get_element,
+    "OptionalHasElement": _has_element,
 }

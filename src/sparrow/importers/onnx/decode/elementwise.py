@@ -9,7 +9,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.importers.onnx.call import Call, Decoder, elem_type
 from sparrow.lane import Expr, Imm, imm_like
-from sparrow.tensor import BOOL, F64, DType
+from sparrow.tensor import BOOL, F64, I32, I64, U32, U64, DType
 
 
 def _direct(fn: str) -> Decoder:
@@ -178,7 +178,22 @@ def _bitshift(n: Call) -> Sequence[str]:
     direction = n.attr("direction")
     if direction not in ("LEFT", "RIGHT"):
         raise n.bad(f"direction is {direction!r}, expected 'LEFT' or 'RIGHT'")
-    return [n.b.call("shl" if direction == "LEFT" else "shr", n.x(), n.x(1))]
+    fn = "shl" if direction == "LEFT" else "shr"
+    if n.type().dtype.kind == "uint":
+        return [n.b.call(fn, n.x(), n.x(1))]
+    # signed: on the bits, at a width that every runtime shifts; no shift count is negative then
+    dtype = n.type().dtype
+    wide, bits = (I64, U64) if dtype.bits == 64 else (I32, U32)
+    x = lane.cast(n.b.arg(0, n.x()), wide)
+    by = lane.cast(lane.cast(n.b.arg(1, n.x(1)), wide), bits)
+    if fn == "shl":
+        y: Expr = lane.cast(lane.call("shl", lane.cast(x, bits), by), wide)
+    else:
+        negative = lane.call("lt", x, imm_like(0, x))
+        magnitude = _select(negative, lane.call("bitnot", x), x)
+        moved = lane.cast(lane.call("shr", lane.cast(magnitude, bits), by), wide)
+        y = _select(negative, lane.call("bitnot", moved), moved)
+    return [n.b.lane(lane.cast(y, dtype), n.x(), n.x(1))]
 
 
 def _cast_to(n: Call, dtype: DType) -> Sequence[str]:
@@ -199,7 +214,9 @@ def _identity(n: Call) -> Sequence[str]:
 
 def _dropout(n: Call) -> Sequence[str]:
     mode = n.b.value(n.x(2)) if n.has(2) else None
-    if n.has(2) and (mode is None or bool(mode.ravel()[0])):
+    ratio = n.b.value(n.x(1)) if n.has(1) else None
+    drops = ratio is None or bool(ratio.any())
+    if n.has(2) and (mode is None or bool(mode.ravel()[0])) and drops:
         raise n.unsupported("training mode", "export the model for inference")
     if n.n_outputs == 1:
         return [n.x()]

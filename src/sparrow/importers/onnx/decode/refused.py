@@ -22,6 +22,7 @@ _SEQUENCE = _refuse(
     "sequences have no static type",
     "export the model with tensors; unroll or stack the sequence",
 )
+_TEXT = _refuse("n-grams are counted outside the model", "feed the feature vector")
 _OPTIONAL = _refuse("optional values have no static type", "export the model with plain tensors")
 _STRING = _refuse("strings do not exist on the device", "do this step outside the model")
 _IMAGE = _refuse("image files are decoded outside the model", "feed decoded pixels")
@@ -44,13 +45,11 @@ DECODERS: Mapping[str, Decoder] = {
     "SplitToSequence": _SEQUENCE,
     "ConcatFromSequence": _SEQUENCE,
     "Optional": _OPTIONAL,
-    "OptionalGetElement": _OPTIONAL,
-    "OptionalHasElement": _OPTIONAL,
     "StringConcat": _STRING,
     "StringNormalizer": _STRING,
     "StringSplit": _STRING,
     "RegexFullMatch": _STRING,
-    "TfIdfVectorizer": _STRING,
+    "TfIdfVectorizer": _TEXT,
     "ImageDecoder": _IMAGE,
     "ai.onnx.preview.training.Gradient": _TRAINING,
     "ai.onnx.preview.training.Adagrad": _TRAINING,
