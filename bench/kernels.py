@@ -1,6 +1,6 @@
 """Times of the float32 kernels, layer by layer, beside ONNX Runtime's kernels for the same layers.
 
-    python bench/kernels.py [--isa avx2] [--rounds 20] [--cold] [--set name.field=value ...] [names ...]
+    python bench/kernels.py [--isa avx2] [--rounds 20] [--cold] [--set name.field=value] [names ...]
 
 Single thread. Both run in turn in one process; ONNX Runtime's time is that of its compute node
 alone (its profiler, whole microseconds; layout reorders around a single convolution do not count).
