@@ -8,7 +8,6 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
@@ -372,7 +371,7 @@ class RoiPool(Op):
         one = _wide(rois).dtype.type
         for r in range(rois.shape[0]):
             region = _finite(_wide(rois[r]))
-            box = [_away(region[k] * one(self.scale)) for k in (2, 4, 1, 3)]
+            box = [_away(_finite(region[k] * one(self.scale))) for k in (2, 4, 1, 3)]
             spans = []
             for start, end, bins, extent in (
                 (box[0], box[1], self.out[0], x.shape[2]),
@@ -400,7 +399,7 @@ class RoiPool(Op):
         )
 
 
-def _away(x: NDArray[np.float32]) -> int:
+def _away(x: Array) -> int:
     """Nearest integer, halves away from zero (C ``round``)."""
     return int(np.copysign(np.floor(np.abs(x) + x.dtype.type(0.5)), x))
 

@@ -1,0 +1,43 @@
+"""Names of element types in native kernels, and how rows are divided into tasks."""
+
+from __future__ import annotations
+
+from math import prod
+
+from sparrow.kernels.case import Case, Reject
+from sparrow.tensor import BF16, BOOL, F16, F32, F64, DType
+
+TASK_ELEMENTS = 1 << 14
+MAX_TASKS = 16
+HALVES = (F16, BF16)
+_SUFFIX = {F16: "f16", BF16: "bf16", F32: "f32", F64: "f64", BOOL: "u8"}
+
+
+def suffix(dtype: DType) -> str:
+    """Name of a type in ``native/kernels/element.h``: ``f16`` .. ``u64``; booleans are ``u8``."""
+    return _SUFFIX.get(dtype) or f"{dtype.kind[0]}{max(dtype.bits, 8)}"
+
+
+def rows_per_task(case: Case, rows: int, work: int) -> int:
+    """Rows each task takes when ``rows`` rows are ``work`` elements of work together."""
+    if case.threads == 1 or rows <= 1:
+        return max(rows, 1)
+    tasks = max(1, min(rows, MAX_TASKS, work // TASK_ELEMENTS))
+    return -(-rows // tasks)
+
+
+def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Extents [outer, n, inner] of ``shape`` around ``axes``; None when those lie apart."""
+    kept = [a for a in axes if shape[a] != 1]
+    if not kept:
+        return prod(shape), 1, 1
+    first, last = kept[0], kept[-1]
+    if any(shape[i] != 1 and i not in axes for i in range(first, last)):
+        return None
+    return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
+
+
+def dense(case: Case) -> Reject | None:
+    """A refusal unless every operand is dense; the planner then keeps them dense."""
+    operands = (*(t for t in case.x if t is not None), *case.y)
+    return None if all(t.contiguous for t in operands) else Reject("operands are not dense")

@@ -1,0 +1,113 @@
+"""Normalization rows."""
+
+from __future__ import annotations
+
+from math import prod
+
+from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject, Tensor
+from sparrow.kernels.element import HALVES, around, dense, rows_per_task, suffix
+from sparrow.ops.normalize import LocalResponse, Normalize
+from sparrow.tensor import F32
+
+
+def _factors(
+    shape: tuple[int, ...], view: tuple[int, int, int], t: Tensor
+) -> dict[str, int] | Reject:
+    """Where scale or bias is found for a row and column, as fields of ``sp_norm``."""
+    _, n, inner = view
+    own = (*(1,) * (len(shape) - t.type.rank), *t.shape)
+    if t.type.size == 1:
+        return {"rows": 1, "row_step": 0, "run": 1, "col_step": 0}
+    used = [i for i, d in enumerate(own) if d != 1]
+    first, last = used[0], used[-1]
+    if any(own[i] != shape[i] for i in range(first, last + 1)):
+        return Reject("scale or bias varies along axes that are apart")
+    after = prod(shape[last + 1 :])
+    if inner > 1:
+        if t.type.size == inner and after == 1:
+            return {"rows": 1, "row_step": 0, "run": 1, "col_step": 1}
+        if after == n * inner:
+            return {"rows": t.type.size, "row_step": 1, "run": 1, "col_step": 0}
+        return Reject("scale or bias varies along reduced axes")
+    if after >= n:
+        # constant in a row; rows repeat them in order when what follows is the row alone
+        if after != n:
+            return Reject("scale or bias varies along outer axes only")
+        return {"rows": t.type.size, "row_step": 1, "run": 1, "col_step": 0}
+    columns = n // after
+    if t.type.size % columns:
+        return Reject("scale or bias covers rows in part")
+    rows = t.type.size // columns
+    return {"rows": rows, "row_step": columns, "run": after, "col_step": 1}
+
+
+def _normalize(case: Case) -> Lowered | Reject:
+    op, x = case.op, case.x[0]
+    assert isinstance(op, Normalize) and x is not None
+    dtype = x.type.dtype
+    if op.stash != (F32 if dtype in HALVES else dtype):
+        return Reject(f"statistics of {dtype} in {op.stash}")
+    if refused := dense(case):
+        return refused
+    if not x.type.size:
+        return Lowered(())
+    view = around(x.shape, op.axes)
+    if view is None:
+        return Reject("normalized axes do not lie together")
+    outer, n, inner = view
+    given = [case.x[i] if i < len(case.x) else None for i in (1, 2)]
+    found = [_factors(x.shape, view, t) for t in given if t is not None]
+    for f in found:
+        if isinstance(f, Reject):
+            return f
+    if len(found) == 2 and found[0] != found[1]:
+        return Reject("scale and bias vary along different axes")
+    factors = found[0] if found else {"rows": 1, "row_step": 0, "run": 1, "col_step": 0}
+    assert isinstance(factors, dict)
+    rows = rows_per_task(case, outer, 3 * x.type.size)
+    params = {
+        "outer": outer, "n": n, "inner": inner, "task_rows": rows, "center": int(op.center),
+        "scaled": int(given[0] is not None), "shifted": int(given[1] is not None),
+        "stats": int(op.stats), **factors, "epsilon": op.epsilon,
+    }  # fmt: skip
+    # what is absent is not read: any pointer of the right type will do
+    scale, bias = (In(i) if t is not None else In(0) for i, t in zip((1, 2), given, strict=True))
+    stats = [Out(1), Out(2)] if op.center else [Out(1), Out(1)]
+    if not op.stats:
+        stats = [Out(0), Out(0)]
+    call = Invoke(
+        "normalize.h",
+        f"sp_norm_{suffix(dtype)}",
+        "sp_norm",
+        params,
+        (In(0), scale, bias, Out(0), *stats),
+    )
+    width = 1 if dtype != F32 else min(case.target.isa.lanes, n if inner == 1 else inner)
+    return Lowered((call,), -(-outer // rows), cycles=4 * x.type.size / width + 40 * outer)
+
+
+def _lrn(case: Case) -> Lowered | Reject:
+    op, x = case.op, case.x[0]
+    assert isinstance(op, LocalResponse) and x is not None
+    if x.type.dtype != F32:
+        return Reject(f"{x.type.dtype}")
+    if refused := dense(case):
+        return refused
+    if not x.type.size:
+        return Lowered(())
+    view = around(x.shape, (op.axis,))
+    assert view is not None
+    outer, n, inner = view
+    rows = rows_per_task(case, outer, 4 * x.type.size)
+    params = {
+        "outer": outer, "n": n, "inner": inner, "size": op.size, "task_rows": rows,
+        "alpha": op.alpha / op.size, "beta": op.beta, "bias": op.bias,
+    }  # fmt: skip
+    call = Invoke("normalize.h", "sp_lrn_f32", "sp_lrn", params, (In(0), Out(0)))
+    return Lowered((call,), -(-outer // rows), cycles=(op.size + 20.0) * x.type.size)
+
+
+ROWS = (
+    Kernel("normalize", Normalize, _normalize, inplace=(0,)),
+    Kernel("lrn_f32", LocalResponse, _lrn),
+)

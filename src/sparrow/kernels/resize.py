@@ -1,0 +1,234 @@
+"""Resize and Pad rows: fixed taps along every axis, moved elements, or strided copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow import lane
+from sparrow.kernels.case import (
+    Case,
+    In,
+    Invoke,
+    Kernel,
+    Loop,
+    Lowered,
+    Out,
+    Packed,
+    Param,
+    Reject,
+    Stream,
+    Tensor,
+)
+from sparrow.kernels.element import rows_per_task, suffix
+from sparrow.ops.pad import Pad
+from sparrow.ops.resize import Resize
+from sparrow.tensor import F64, Array
+
+GROUPS = 5
+MAX_OFFSET = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Map:
+    """Element offsets and weights [outputs, taps] along one group of axes, and its y stride."""
+
+    offset: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    stride: int
+
+
+def _axis(x: Tensor, y: Tensor, axis: int, index: Array, weight: Array, dead: Array | None) -> _Map:
+    offset = index.astype(np.int64) * x.strides[axis]
+    if dead is not None:
+        offset = np.where(dead[:, None], -1, offset)
+    return _Map(offset, weight, y.strides[axis])
+
+
+def _maps(x: Tensor, y: Tensor, taken: dict[int, _Map]) -> tuple[list[_Map], int] | Reject:
+    """Groups of axes, outermost first, and the run of elements that lie dense in both tensors.
+
+    Axes not in ``taken`` are walked as they are; neighbours that both tensors walk as one merge.
+    """
+    rank = y.type.rank
+    inner, last = 1, rank
+    while last > 0 and last - 1 not in taken:
+        a = last - 1
+        if y.shape[a] != 1 and (x.strides[a] != inner or y.strides[a] != inner):
+            break
+        inner *= y.shape[a]
+        last = a
+    groups: list[_Map] = []
+    for a in range(last):
+        if a in taken:
+            groups.append(taken[a])
+            continue
+        d = y.shape[a]
+        if d == 1:
+            continue
+        offset = np.arange(d, dtype=np.int64)[:, None] * x.strides[a]
+        here = _Map(offset, np.ones((d, 1)), y.strides[a])
+        if groups and a - 1 not in taken and groups[-1].stride == here.stride * d:
+            before = groups[-1]
+            if before.offset.shape[0] < 2 or before.offset[1, 0] == x.strides[a] * d:
+                joined = (before.offset[:, None] + here.offset[None]).reshape(-1, 1)
+                groups[-1] = _Map(joined, np.ones(joined.shape), here.stride)
+                continue
+        groups.append(here)
+    if len(groups) > GROUPS:
+        return Reject(f"{len(groups)} separate groups of axes")
+    one = _Map(np.zeros((1, 1), np.int64), np.ones((1, 1)), 0)
+    groups = [one] * (GROUPS - len(groups)) + groups
+    if any(g.offset.size and g.offset.max() > MAX_OFFSET for g in groups):
+        return Reject("the tensor is too large for 32-bit offsets")
+    return groups, inner
+
+
+def _params(case: Case, groups: Sequence[_Map], inner: int, outside: float) -> dict[str, Param]:
+    sizes = [g.offset.size for g in groups]
+    rows = groups[0].offset.shape[0] * groups[1].offset.shape[0]
+    return {
+        "d": tuple(g.offset.shape[0] for g in groups),
+        "k": tuple(g.offset.shape[1] for g in groups),
+        "at": tuple(int(v) for v in np.cumsum([0, *sizes])[:GROUPS]),
+        "ys": tuple(g.stride for g in groups),
+        "inner": inner,
+        "task_rows": rows_per_task(case, rows, case.y[0].type.size),
+        "outside": outside,
+    }
+
+
+def _tasks(params: dict[str, Param]) -> int:
+    d, rows = params["d"], params["task_rows"]
+    assert isinstance(d, tuple) and isinstance(rows, int)
+    return -(-int(d[0] * d[1]) // rows)
+
+
+def _offsets(groups: Sequence[_Map]) -> NDArray[np.int32]:
+    return np.concatenate([g.offset.ravel() for g in groups]).astype(np.int32)
+
+
+def _moved(case: Case, taken: dict[int, _Map], fill: Array) -> Lowered | Reject:
+    """Elements of x moved along the axes in ``taken``."""
+    x, y = case.x[0], case.y[0]
+    assert x is not None
+    found = _maps(x, y, taken)
+    if isinstance(found, Reject):
+        return found
+    groups, inner = found
+    params = _params(case, groups, inner, 0.0)
+    call = Invoke(
+        "resize.h",
+        f"sp_remap_{8 * x.type.dtype.bytes}",
+        "sp_taps",
+        params,
+        (In(0), Packed(0), Packed(1), Out(0)),
+    )
+    size = y.type.size
+    cycles = size / min(inner, case.target.isa.lanes) + 6 * size / inner
+    return Lowered((call,), _tasks(params), (_offsets(groups), fill), cycles=cycles)
+
+
+def _resize(case: Case) -> Lowered | Reject:
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Resize) and x is not None
+    dtype = x.type.dtype
+    if not y.type.size:
+        return Lowered(())
+    taken = {
+        t.axis: _axis(x, y, t.axis, t.index, t.weight, t.outside) for t in op.taps(x.shape)
+    }
+    if op.mode == "nearest":
+        return _moved(case, taken, _bits(op.extrapolation, x))
+    found = _maps(x, y, taken)
+    if isinstance(found, Reject):
+        return found
+    groups, inner = found
+    params = _params(case, groups, inner, op.extrapolation)
+    wide = dtype == F64 or (dtype.kind != "float" and dtype.bits >= 32)
+    weight = np.concatenate([g.weight.ravel() for g in groups])
+    packed = (_offsets(groups), weight.astype(np.float64 if wide else np.float32))
+    call = Invoke(
+        "resize.h",
+        f"sp_resize_{suffix(dtype)}",
+        "sp_taps",
+        params,
+        (In(0), Packed(0), Packed(1), Out(0)),
+    )
+    taps = y.type.size * prod(g.offset.shape[1] for g in groups)
+    cycles = 2.0 * taps / min(inner, case.target.isa.lanes) + 6 * y.type.size / inner
+    return Lowered((call,), _tasks(params), packed, cycles=cycles)
+
+
+def _bits(value: float | int | bool, x: Tensor) -> Array:
+    """One element, as an unsigned integer of the width of the type."""
+    dtype = x.type.dtype
+    if dtype.name == "bfloat16":
+        high = np.asarray([value], np.float32).view(np.uint32) >> 16
+        return high.astype(np.uint16)
+    one = np.asarray([value]).astype(dtype.numpy)
+    return one.view(np.dtype(f"uint{8 * dtype.bytes}"))
+
+
+def _pad_loops(case: Case) -> Lowered | Reject:
+    """A constant border: one copy, and one fill per padded side."""
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Pad) and x is not None
+    if op.mode != "constant":
+        return Reject(f"{op.mode} padding")
+    value: lane.Expr = lane.Imm(
+        float(op.value) if x.type.dtype.kind == "float" else op.value, x.type.dtype
+    )
+    loops: list[Loop] = []
+    low = [0] * y.type.rank
+    high = list(y.shape)
+    # each side is cut off what the axes before it left
+    for axis, (a, b) in enumerate(op.pads):
+        for start, stop in ((0, a), (y.shape[axis] - b, y.shape[axis])):
+            extents = [h - v for v, h in zip(low, high, strict=True)]
+            extents[axis] = stop - start
+            if prod(extents):
+                first = [*low[:axis], start, *low[axis + 1 :]]
+                at = sum(i * s for i, s in zip(first, y.strides, strict=True))
+                stream = Stream(Out(0, at), y.type, y.strides)
+                loops.append(Loop(tuple(extents), value, (), stream))
+        low[axis], high[axis] = a, y.shape[axis] - b
+    if x.type.size:
+        at = sum(i * s for i, s in zip(low, y.strides, strict=True))
+        source = Stream(In(0), x.type, x.strides)
+        into = Stream(Out(0, at), y.type, y.strides)
+        loops.append(Loop(x.shape, lane.Arg(0, x.type.dtype), (source,), into))
+    cycles = y.type.size / case.target.isa.lanes + 20 * len(loops)
+    return Lowered(tuple(loops), max(1, len(loops)), cycles=cycles)
+
+
+def _pad_moved(case: Case) -> Lowered | Reject:
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Pad) and x is not None
+    if not y.type.size:
+        return Lowered(())
+    if not x.type.size:
+        return Reject("nothing to repeat")
+    taken = {}
+    for axis, (a, b) in enumerate(op.pads):
+        if a or b:
+            line = np.arange(x.shape[axis])
+            if op.mode == "constant":
+                index = np.pad(line, (a, b), constant_values=-1)
+            else:
+                index = np.pad(line, (a, b), mode=op.mode)
+            dead = index < 0
+            weight = np.ones((len(index), 1))
+            taken[axis] = _axis(x, y, axis, index[:, None], weight, dead if dead.any() else None)
+    return _moved(case, taken, _bits(op.value, x))
+
+
+ROWS = (
+    Kernel("resize", Resize, _resize),
+    Kernel("pad_copies", Pad, _pad_loops),
+    Kernel("pad_moved", Pad, _pad_moved),
+)

@@ -1,0 +1,174 @@
+/* Reductions, arg-reductions and running sums.
+ *   sp_reduce_<type>     any axes, any strides
+ *   sp_reduce_rows_f32   x is [outer][n][inner], dense, reduced over n; lanes along n or inner
+ *   sp_arg_<type>, sp_scan_<type>   along the middle axis of a dense [outer][n][inner]
+ * Maximum and minimum give NaN when there is one. */
+#ifndef SP_REDUCE_H
+#define SP_REDUCE_H
+
+#include "../base.h"
+#include "element.h"
+
+enum { SP_SUM, SP_MEAN, SP_MAX, SP_MIN, SP_PROD };
+
+/* kept and reduced: extents and x strides, unused ones 1 and 0. y is dense over the kept axes. */
+typedef struct sp_reduce {
+  int kind;
+  ptrdiff_t kept[4], ks[4], reduced[4], rs[4];
+  ptrdiff_t task_size;
+} sp_reduce;
+
+#define SP_DEFINE_REDUCE(name, T, A, W)                                                            \
+  SP_INLINE A sp_reduce_one_##name(const sp_reduce p, const T *x) {                                \
+    W sum = (W)(p.kind == SP_PROD);                                                                \
+    A best = p.kind == SP_MAX ? sp_low_##name() : sp_high_##name();                                \
+    for (ptrdiff_t a = 0; a < p.reduced[0]; ++a)                                                   \
+      for (ptrdiff_t b = 0; b < p.reduced[1]; ++b)                                                 \
+        for (ptrdiff_t c = 0; c < p.reduced[2]; ++c) {                                             \
+          const T *q = x + a * p.rs[0] + b * p.rs[1] + c * p.rs[2];                                \
+          for (ptrdiff_t d = 0; d < p.reduced[3]; ++d) {                                           \
+            const A v = sp_get_##name(q + d * p.rs[3]);                                            \
+            if (p.kind == SP_MAX)                                                                  \
+              best = (v > best || v != v) ? v : best;                                              \
+            else if (p.kind == SP_MIN)                                                             \
+              best = (v < best || v != v) ? v : best;                                              \
+            else if (p.kind == SP_PROD)                                                            \
+              sum *= sp_widen_##name(v);                                                           \
+            else                                                                                   \
+              sum += sp_widen_##name(v);                                                           \
+          }                                                                                        \
+        }                                                                                          \
+    if (p.kind == SP_MAX || p.kind == SP_MIN) return best;                                         \
+    if (p.kind == SP_MEAN)                                                                         \
+      return sp_quotient_##name(sum, p.reduced[0] * p.reduced[1] * p.reduced[2] * p.reduced[3]);   \
+    return sp_narrow_##name(sum);                                                                  \
+  }                                                                                                \
+  SP_INLINE void sp_reduce_##name(const sp_reduce p, const T *x, T *y, int task) {                 \
+    const ptrdiff_t size = p.kept[0] * p.kept[1] * p.kept[2] * p.kept[3];                          \
+    const ptrdiff_t lo = task * p.task_size, hi = sp_imin(size, lo + p.task_size);                 \
+    for (ptrdiff_t i = lo; i < hi; ++i) {                                                          \
+      const ptrdiff_t d = i % p.kept[3], i3 = i / p.kept[3];                                       \
+      const ptrdiff_t c = i3 % p.kept[2], i2 = i3 / p.kept[2];                                     \
+      const ptrdiff_t b = i2 % p.kept[1], a = i2 / p.kept[1];                                      \
+      const T *q = x + a * p.ks[0] + b * p.ks[1] + c * p.ks[2] + d * p.ks[3];                      \
+      sp_put_##name(y + i, sp_reduce_one_##name(p, q));                                            \
+    }                                                                                              \
+  }
+SP_FLOAT_TYPES(SP_DEFINE_REDUCE)
+SP_INT_TYPES(SP_DEFINE_REDUCE)
+
+typedef struct sp_rows {
+  int kind, outer, n, inner, task_rows;
+} sp_rows;
+
+SP_INLINE sp_f32 sp_reduce_step_f32(int kind, sp_f32 acc, sp_f32 v) {
+  return kind == SP_MAX    ? sp_max_f32(v, acc)
+         : kind == SP_MIN  ? sp_min_f32(v, acc)
+         : kind == SP_PROD ? sp_mul_f32(acc, v)
+                           : sp_add_f32(acc, v);
+}
+SP_INLINE sp_f32 sp_reduce_start_f32(int kind) {
+  return sp_set1_f32(kind == SP_MAX    ? sp_low_f32()
+                     : kind == SP_MIN  ? sp_high_f32()
+                     : kind == SP_PROD ? 1.0f
+                                       : 0.0f);
+}
+
+SP_INLINE float sp_reduce_row_f32(const sp_rows p, const float *x) {
+  const int n = p.n;
+  sp_f32 a[4];
+  float part[SP_LANES], r;
+  int j = 0;
+  for (int k = 0; k < 4; ++k) a[k] = sp_reduce_start_f32(p.kind);
+  for (; j + 4 * SP_LANES <= n; j += 4 * SP_LANES)
+    for (int k = 0; k < 4; ++k)
+      a[k] = sp_reduce_step_f32(p.kind, a[k], sp_load_f32(x + j + k * SP_LANES));
+  for (; j + SP_LANES <= n; j += SP_LANES)
+    a[0] = sp_reduce_step_f32(p.kind, a[0], sp_load_f32(x + j));
+  a[0] = sp_reduce_step_f32(p.kind, sp_reduce_step_f32(p.kind, a[0], a[1]),
+                            sp_reduce_step_f32(p.kind, a[2], a[3]));
+  sp_store_f32(part, a[0]);
+  r = part[0];
+  for (int k = 1; k < SP_LANES; ++k)
+    r = sp_lane0(sp_reduce_step_f32(p.kind, sp_set1_f32(r), sp_set1_f32(part[k])));
+  for (; j < n; ++j) r = sp_lane0(sp_reduce_step_f32(p.kind, sp_set1_f32(r), sp_set1_f32(x[j])));
+  return p.kind == SP_MEAN ? r / (float)n : r;
+}
+
+SP_INLINE void sp_reduce_lanes_f32(const sp_rows p, const float *x, float *y, int lanes) {
+  sp_f32 a = sp_reduce_start_f32(p.kind), b = a;
+  int i = 0;
+  for (; i + 2 <= p.n; i += 2) {
+    a = sp_reduce_step_f32(p.kind, a, sp_loadn_f32(x + (ptrdiff_t)i * p.inner, lanes));
+    b = sp_reduce_step_f32(p.kind, b, sp_loadn_f32(x + (ptrdiff_t)(i + 1) * p.inner, lanes));
+  }
+  if (i < p.n) a = sp_reduce_step_f32(p.kind, a, sp_loadn_f32(x + (ptrdiff_t)i * p.inner, lanes));
+  a = sp_reduce_step_f32(p.kind, a, b);
+  if (p.kind == SP_MEAN) a = sp_div_f32(a, sp_set1_f32((float)p.n));
+  sp_storen_f32(y, a, lanes);
+}
+
+SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int task) {
+  const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
+  for (int i = lo; i < hi; ++i) {
+    const float *q = x + (ptrdiff_t)i * p.n * p.inner;
+    float *o = y + (ptrdiff_t)i * p.inner;
+    if (p.inner == 1) {
+      *o = sp_reduce_row_f32(p, q);
+    } else {
+      int j = 0;
+      for (; j + SP_LANES <= p.inner; j += SP_LANES) sp_reduce_lanes_f32(p, q + j, o + j, SP_LANES);
+      if (j < p.inner) sp_reduce_lanes_f32(p, q + j, o + j, p.inner - j);
+    }
+  }
+}
+
+/* Index of the first (last) largest or smallest element; a NaN beats every number. */
+typedef struct sp_arg {
+  int min, last, outer, n, inner, task_rows;
+} sp_arg;
+
+#define SP_DEFINE_ARG(name, T, A, W)                                                              \
+  SP_INLINE void sp_arg_##name(const sp_arg p, const T *x, int64_t *y, int task) {                \
+    const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);              \
+    for (int i = lo; i < hi; ++i)                                                                 \
+      for (int j = 0; j < p.inner; ++j) {                                                         \
+        const T *q = x + (ptrdiff_t)i * p.n * p.inner + j;                                        \
+        A best = sp_get_##name(q);                                                                \
+        int at = 0;                                                                               \
+        for (int k = 1; k < p.n; ++k) {                                                           \
+          const A v = sp_get_##name(q + (ptrdiff_t)k * p.inner);                                  \
+          const int nan = v != v, had = best != best;                                             \
+          const int same = v == best || (nan && had);                                             \
+          const int wins = !had && (nan || (p.min ? v < best : v > best));                        \
+          if (wins || (p.last && same)) best = v, at = k;                                         \
+        }                                                                                         \
+        y[(ptrdiff_t)i * p.inner + j] = at;                                                       \
+      }                                                                                           \
+  }
+SP_FLOAT_TYPES(SP_DEFINE_ARG)
+SP_INT_TYPES(SP_DEFINE_ARG)
+
+typedef struct sp_scan {
+  int prod, exclusive, reverse, outer, n, inner, task_rows;
+} sp_scan;
+
+#define SP_DEFINE_SCAN(name, T, A, W)                                                             \
+  SP_INLINE void sp_scan_##name(const sp_scan p, const T *x, T *y, int task) {                    \
+    const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);              \
+    for (int i = lo; i < hi; ++i)                                                                 \
+      for (int j = 0; j < p.inner; ++j) {                                                         \
+        W run = (W)p.prod;                                                                        \
+        for (int k = 0; k < p.n; ++k) {                                                           \
+          const int row = p.reverse ? p.n - 1 - k : k;                                            \
+          const ptrdiff_t at = ((ptrdiff_t)i * p.n + row) * p.inner + j;                          \
+          const W v = sp_widen_##name(sp_get_##name(x + at)), before = run;                       \
+          run = p.prod ? run * v : run + v;                                                       \
+          sp_put_##name(y + at, sp_narrow_##name(p.exclusive ? before : run));                    \
+        }                                                                                         \
+      }                                                                                           \
+  }
+SP_FLOAT_TYPES(SP_DEFINE_SCAN)
+SP_INT_TYPES(SP_DEFINE_SCAN)
+
+#endif

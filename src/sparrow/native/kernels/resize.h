@@ -1,0 +1,133 @@
+/* Outputs that are fixed weighted sums of inputs along every axis.
+ * Five axes, outermost first, then a dense run of `inner` elements. Axis a has d[a] outputs with
+ * k[a] taps each: `offset` holds, axis after axis, the element offset of every tap (-1: the output
+ * lies outside), `weight` the factors likewise. Task grid: d[0] * d[1] rows, task_rows each. */
+#ifndef SP_RESIZE_H
+#define SP_RESIZE_H
+
+#include "../base.h"
+#include "element.h"
+
+typedef struct sp_taps {
+  int d[5], k[5], at[5];
+  ptrdiff_t ys[5];
+  int inner, task_rows;
+  float outside;
+} sp_taps;
+
+/* offsets and weights of one output along one axis */
+#define SP_TAPS_LOOP(p, offset)                                                                   \
+  const int lo = task * (p).task_rows, hi = (int)sp_imin((ptrdiff_t)(p).d[0] * (p).d[1],          \
+                                                         (ptrdiff_t)lo + (p).task_rows);          \
+  for (int row = lo; row < hi; ++row)                                                             \
+    for (int o2 = 0; o2 < (p).d[2]; ++o2)                                                         \
+      for (int o3 = 0; o3 < (p).d[3]; ++o3)                                                       \
+        for (int o4 = 0; o4 < (p).d[4]; ++o4) {                                                   \
+          const int o0 = row / (p).d[1], o1 = row % (p).d[1];                                     \
+          const int t0 = (p).at[0] + o0 * (p).k[0], t1 = (p).at[1] + o1 * (p).k[1];               \
+          const int t2 = (p).at[2] + o2 * (p).k[2], t3 = (p).at[3] + o3 * (p).k[3];               \
+          const int t4 = (p).at[4] + o4 * (p).k[4];                                               \
+          const int gone = (offset[t0] | offset[t1] | offset[t2] | offset[t3] | offset[t4]) < 0;  \
+          const ptrdiff_t to = o0 * (p).ys[0] + o1 * (p).ys[1] + o2 * (p).ys[2] + o3 * (p).ys[3] + \
+                               o4 * (p).ys[4];
+#define SP_TAPS_SUM(p)                               \
+  for (int a = 0; a < (p).k[0]; ++a)                 \
+    for (int b = 0; b < (p).k[1]; ++b)               \
+      for (int c = 0; c < (p).k[2]; ++c)             \
+        for (int d = 0; d < (p).k[3]; ++d)           \
+          for (int e = 0; e < (p).k[4]; ++e)
+#define SP_TAPS_FROM(x, offset) \
+  ((x) + offset[t0 + a] + offset[t1 + b] + offset[t2 + c] + offset[t3 + d] + offset[t4 + e])
+#define SP_TAPS_WEIGHT(weight) \
+  (weight[t0 + a] * weight[t1 + b] * weight[t2 + c] * weight[t3 + d] * weight[t4 + e])
+
+SP_INLINE void sp_resize_f32(const sp_taps p, const float *x, const int32_t *offset,
+                             const float *weight, float *y, int task) {
+  SP_TAPS_LOOP(p, offset)
+    if (gone) {
+      for (int j = 0; j < p.inner; ++j) y[to + j] = p.outside;
+    } else if (p.inner == 1) {
+      float sum = 0.0f;
+      SP_TAPS_SUM(p) sum += SP_TAPS_WEIGHT(weight) * *SP_TAPS_FROM(x, offset);
+      y[to] = sum;
+    } else {
+      int j = 0;
+      for (; j + SP_LANES <= p.inner; j += SP_LANES) {
+        sp_f32 sum = sp_zero_f32();
+        SP_TAPS_SUM(p)
+        sum = sp_fma_f32(sp_set1_f32(SP_TAPS_WEIGHT(weight)),
+                         sp_load_f32(SP_TAPS_FROM(x, offset) + j), sum);
+        sp_store_f32(y + to + j, sum);
+      }
+      if (j < p.inner) {
+        sp_f32 sum = sp_zero_f32();
+        SP_TAPS_SUM(p)
+        sum = sp_fma_f32(sp_set1_f32(SP_TAPS_WEIGHT(weight)),
+                         sp_loadn_f32(SP_TAPS_FROM(x, offset) + j, p.inner - j), sum);
+        sp_storen_f32(y + to + j, sum, p.inner - j);
+      }
+    }
+  }
+}
+
+/* Other types, summed in W; integers are truncated and saturate. */
+#define SP_SATURATE(name, T, A, W)                                    \
+  SP_INLINE A sp_saturate_##name(double v) {                          \
+    if (v != v) return 0;                                             \
+    if (v >= (double)sp_high_##name()) return sp_high_##name();       \
+    return v <= (double)sp_low_##name() ? sp_low_##name() : (A)v;     \
+  }
+SP_INT_TYPES(SP_SATURATE)
+#define SP_NO_SATURATION(name, T, A, W) \
+  SP_INLINE A sp_saturate_##name(W v) { return v; }
+SP_HALF_TYPES(SP_NO_SATURATION)
+SP_NO_SATURATION(f64, double, double, double)
+
+#define SP_DEFINE_RESIZE(name, T, A, W)                                                           \
+  SP_INLINE void sp_resize_##name(const sp_taps p, const T *x, const int32_t *offset,             \
+                                  const W *weight, T *y, int task) {                              \
+    SP_TAPS_LOOP(p, offset)                                                                       \
+      for (int j = 0; j < p.inner; ++j) {                                                         \
+        W sum = gone ? (W)p.outside : (W)0;                                                       \
+        if (!gone)                                                                                \
+          SP_TAPS_SUM(p)                                                                          \
+            sum += SP_TAPS_WEIGHT(weight) * (W)sp_get_##name(SP_TAPS_FROM(x, offset) + j);        \
+        sp_put_##name(y + to + j, sp_saturate_##name(sum));                                       \
+      }                                                                                           \
+    }                                                                                             \
+  }
+#define SP_DEFINE_INT_RESIZE(name, T, A, W) SP_DEFINE_RESIZE(name, T, A, float)
+SP_HALF_TYPES(SP_DEFINE_RESIZE)
+SP_DEFINE_RESIZE(f64, double, double, double)
+SP_DEFINE_INT_RESIZE(i8, int8_t, int8_t, float)
+SP_DEFINE_INT_RESIZE(u8, uint8_t, uint8_t, float)
+SP_DEFINE_INT_RESIZE(i16, int16_t, int16_t, float)
+SP_DEFINE_INT_RESIZE(u16, uint16_t, uint16_t, float)
+#define SP_DEFINE_WIDE_RESIZE(name, T, A, W) SP_DEFINE_RESIZE(name, T, A, double)
+SP_DEFINE_WIDE_RESIZE(i32, int32_t, int32_t, double)
+SP_DEFINE_WIDE_RESIZE(u32, uint32_t, uint32_t, double)
+SP_DEFINE_WIDE_RESIZE(i64, int64_t, int64_t, double)
+SP_DEFINE_WIDE_RESIZE(u64, uint64_t, uint64_t, double)
+
+/* One tap of weight 1: elements are moved. `outside` holds one element. */
+#define SP_DEFINE_REMAP(bits)                                                                     \
+  SP_INLINE void sp_remap_##bits(const sp_taps p, const void *from, const int32_t *offset,        \
+                                 const void *outside, void *into, int task) {                     \
+    const uint##bits##_t *x = (const uint##bits##_t *)from;                                       \
+    const uint##bits##_t *fill = (const uint##bits##_t *)outside;                                 \
+    uint##bits##_t *y = (uint##bits##_t *)into;                                                   \
+    SP_TAPS_LOOP(p, offset)                                                                       \
+      const uint##bits##_t *q =                                                                   \
+          gone ? x : x + offset[t0] + offset[t1] + offset[t2] + offset[t3] + offset[t4];          \
+      if (gone)                                                                                   \
+        for (int j = 0; j < p.inner; ++j) y[to + j] = *fill;                                      \
+      else                                                                                        \
+        for (int j = 0; j < p.inner; ++j) y[to + j] = q[j];                                       \
+    }                                                                                             \
+  }
+SP_DEFINE_REMAP(8)
+SP_DEFINE_REMAP(16)
+SP_DEFINE_REMAP(32)
+SP_DEFINE_REMAP(64)
+
+#endif
