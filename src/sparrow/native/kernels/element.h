@@ -2,7 +2,8 @@
  *
  * A row M(name, T, A, W) says: elements are stored as T, handled as A, and summed in W. Half
  * types are handled in float; integer sums are taken in uint64_t, where they wrap, and cut to T.
- *   sp_get_<name>(const T *) -> A   sp_put_<name>(T *, A)   sp_low_<name>() <= every A, sp_high_ >= */
+ *   sp_get_<name>(const T *) -> A   sp_put_<name>(T *, A)
+ *   sp_low_<name>(), sp_high_<name>()   least and greatest A, infinities where it has them */
 #ifndef SP_ELEMENT_H
 #define SP_ELEMENT_H
 
