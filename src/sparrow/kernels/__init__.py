@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from sparrow.kernels import conv, loop, matmul, pool, recurrent, softmax
+from sparrow.kernels import (
+    attention,
+    conv,
+    conv_any,
+    conv_transpose,
+    loop,
+    matmul,
+    matmul_any,
+    normalize,
+    pool,
+    pool_any,
+    recurrent,
+    reduce,
+    resize,
+    sample,
+    softmax,
+)
 from sparrow.kernels.case import Kernel
 
 KERNELS: tuple[Kernel, ...] = (
     *loop.ROWS,
+    *attention.ROWS,
     *conv.ROWS,
+    *conv_any.ROWS,
     *matmul.ROWS,
+    *matmul_any.ROWS,
     *pool.ROWS,
     *recurrent.ROWS,
+    *reduce.ROWS,
+    *normalize.ROWS,
+    *pool_any.ROWS,
+    *resize.ROWS,
+    *conv_transpose.ROWS,
+    *sample.ROWS,
     *softmax.ROWS,
 )

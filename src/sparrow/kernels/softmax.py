@@ -6,7 +6,7 @@ import math
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject
 from sparrow.ops.softmax import Softmax
-from sparrow.tensor import F32
+from sparrow.tensor import F32, F64
 
 TASK_ELEMENTS = 1 << 14
 
@@ -14,7 +14,7 @@ TASK_ELEMENTS = 1 << 14
 def _softmax(case: Case) -> Lowered | Reject:
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Softmax) and x is not None
-    if x.type.dtype != F32:
+    if x.type.dtype not in (F32, F64):
         return Reject(f"{x.type.dtype}")
     if not (x.contiguous and y.contiguous):
         return Reject("operands are not dense")
@@ -25,10 +25,11 @@ def _softmax(case: Case) -> Lowered | Reject:
     tasks = min(outer, 16, max(1, x.type.size // TASK_ELEMENTS)) if case.threads > 1 else 1
     rows = -(-outer // tasks)
     params = {"outer": outer, "n": n, "inner": inner, "log": int(op.log), "task_rows": rows}
-    call = Invoke("softmax_f32.h", "sp_softmax_f32", "sp_softmax", params, (In(0), Out(0)))
-    lanes = case.target.isa.lanes
+    kind = "f32" if x.type.dtype == F32 else "f64"
+    call = Invoke(f"softmax_{kind}.h", f"sp_softmax_{kind}", "sp_softmax", params, (In(0), Out(0)))
+    lanes = case.target.isa.lanes if x.type.dtype == F32 else 1
     width = lanes if inner > 1 else min(lanes, n)
     return Lowered((call,), -(-outer // rows), cycles=20 * x.type.size / width)
 
 
-ROWS = (Kernel("softmax_f32", Softmax, _softmax, inplace=(0,)),)
+ROWS = (Kernel("softmax", Softmax, _softmax, inplace=(0,)),)
