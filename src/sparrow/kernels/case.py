@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from sparrow import lane
 from sparrow.graph import Op
@@ -170,6 +173,32 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """An array to be made when the weights are written; asking a row for its cost does not pack.
+
+    Attributes:
+        shape: Shape of the packed array.
+        dtype: Its NumPy dtype.
+        make: Packs.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[], Array]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype: object = None, copy: object = None) -> Array:
+        """The packed array, for ``np.asarray``."""
+        packed = self.make()
+        assert packed.shape == self.shape and packed.dtype == self.dtype, (packed.shape, self)
+        return packed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
     """How a step is computed.
 
@@ -183,7 +212,7 @@ class Lowered:
 
     calls: tuple[Invoke | Loop, ...]
     tasks: int = 1
-    packed: tuple[Array, ...] = ()
+    packed: tuple[Array | Pack, ...] = ()
     scratch_bytes: int = 0
     cycles: float = 0.0
 

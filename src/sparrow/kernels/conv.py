@@ -9,13 +9,16 @@ import numpy as np
 
 from sparrow.kernels.case import (
     Case,
+    Epilogue,
     In,
     Invoke,
     Kernel,
     Lowered,
     Out,
+    Pack,
     Packed,
     Reject,
+    Scratch,
     Tensor,
     row_stride,
 )
@@ -28,11 +31,16 @@ from sparrow.kernels.packing_f32 import (
     Window,
     choose_conv2d,
     choose_depthwise,
+    choose_winograd,
+    conv2d_cycles,
+    gemm_of,
     pack_conv,
     pack_depthwise,
+    pack_winograd,
+    winograd_cycles,
 )
 from sparrow.ops.conv import Conv
-from sparrow.tensor import F32
+from sparrow.tensor import F32, Array
 
 SIMD = {"scalar": SCALAR, "avx2": AVX2, "avx512": AVX512}
 
@@ -97,8 +105,10 @@ def _common(case: Case) -> tuple[Conv, Tensor, Tensor] | Reject:
     return op, x, w
 
 
-def _two_d(w: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return w if w.ndim == 4 else w.reshape(w.shape[0], w.shape[1], 1, w.shape[2])
+def _two_d(w: Tensor) -> Array:
+    assert w.const is not None
+    o, i, *kernel = w.shape
+    return w.const if len(kernel) == 2 else w.const.reshape(o, i, 1, *kernel)
 
 
 def _depthwise(case: Case) -> Lowered | Reject:
@@ -118,7 +128,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isinstance(ep, Reject):
         return ep
     simd = SIMD[case.target.isa.name]
-    assert w.const is not None
+    weights = _two_d(w)
     p = choose_depthwise(Window(**window), c, simd, threads=case.threads)
     call = Invoke(
         "depthwise_f32.h",
@@ -128,13 +138,17 @@ def _depthwise(case: Case) -> Lowered | Reject:
         (In(0), Packed(0), Out(0), ep),
     )
     flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
-    packed = pack_depthwise(_two_d(w.const), simd.lanes)
-    return Lowered(
-        (call,), p.tasks, (packed,), cycles=flops / (case.target.isa.flops_per_cycle * 0.35)
+    columns = -(-c // simd.lanes) * simd.lanes
+    packed = Pack(
+        (window["kh"] * window["kw"], columns),
+        np.dtype(np.float32),
+        lambda: pack_depthwise(weights, simd.lanes),
     )
+    cycles = flops / (case.target.isa.flops_per_cycle * 0.35)
+    return Lowered((call,), p.tasks, (packed,), cycles=cycles)
 
 
-def _conv2d(case: Case) -> Lowered | Reject:
+def _shape_of(case: Case) -> tuple[Conv2dShape, Epilogue, Array] | Reject:
     common = _common(case)
     if isinstance(common, Reject):
         return common
@@ -145,25 +159,69 @@ def _conv2d(case: Case) -> Lowered | Reject:
     ep = epilogue_of(case, op.epilogue, 2, 3)
     if isinstance(ep, Reject):
         return ep
+    ci, co, xc = x.shape[-1], w.shape[0], image_strides(x)[3]
+    return Conv2dShape(**window, ci=ci, co=co, groups=op.group, xc=xc), ep, _two_d(w)
+
+
+def _conv2d(case: Case) -> Lowered | Reject:
+    found = _shape_of(case)
+    if isinstance(found, Reject):
+        return found
+    s, ep, w = found
     simd = SIMD[case.target.isa.name]
-    assert w.const is not None
-    shape = Conv2dShape(
-        **window, ci=x.shape[-1], co=w.shape[0], groups=op.group, xc=image_strides(x)[3]
+    p = choose_conv2d(s, simd, threads=case.threads)
+    gemm = gemm_of(p)
+    arguments = (In(0), Packed(0), Out(0), ep)
+    if gemm is not None:
+        call = Invoke("gemm_f32.h", "sp_gemm_f32", "sp_gemm", params_of(gemm), arguments)
+    else:
+        call = Invoke("conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), arguments)
+    panels = -(-(s.co // s.groups) // simd.lanes)
+    packed = Pack(
+        (s.groups, panels, s.kh, s.kw, s.ci // s.groups, simd.lanes),
+        np.dtype(np.float32),
+        lambda: pack_conv(w, s.groups, simd.lanes),
     )
-    p = choose_conv2d(shape, simd, threads=case.threads)
+    return Lowered((call,), p.tasks, (packed,), cycles=conv2d_cycles(p, simd))
+
+
+# Winograd is taken where it is predicted to be this much faster: its rounding errors are some ten
+# times larger and its weights take four times the space.
+WINOGRAD_GAIN = 1.25
+
+
+def _winograd(case: Case) -> Lowered | Reject:
+    found = _shape_of(case)
+    if isinstance(found, Reject):
+        return found
+    s, ep, w = found
+    simd = SIMD[case.target.isa.name]
+    p = choose_winograd(s, simd, threads=case.threads)
+    if p is None:
+        return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
+    arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
+    serial = case.threads == 1
     call = Invoke(
-        "conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), (In(0), Packed(0), Out(0), ep)
+        "winograd_f32.h",
+        "sp_winograd_f32",
+        "sp_winograd",
+        params_of(p),
+        arguments,
+        p.tasks if serial else 1,
     )
-    flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
-    # a group narrower than a vector wastes its lanes
-    each = w.shape[0] // op.group
-    waste = -(-each // simd.lanes) * simd.lanes / each
-    packed = pack_conv(_two_d(w.const), op.group, simd.lanes)
-    cycles = flops * waste / (case.target.isa.flops_per_cycle * 0.7)
-    return Lowered((call,), p.tasks, (packed,), cycles=cycles)
+    packed = Pack(
+        (-(-s.co // simd.lanes), 36, s.ci, simd.lanes),
+        np.dtype(np.float32),
+        lambda: pack_winograd(w, simd.lanes),
+    )
+    cycles = WINOGRAD_GAIN * winograd_cycles(p, simd)
+    if serial:
+        return Lowered((call,), 1, (packed,), p.scratch_bytes, cycles)
+    return Lowered((call,), p.tasks, (packed,), p.scratch_bytes * p.tasks, cycles)
 
 
 ROWS = (
     Kernel("depthwise_f32", Conv, _depthwise),
     Kernel("conv2d_f32", Conv, _conv2d),
+    Kernel("winograd_f32", Conv, _winograd, isas=("avx2", "avx512")),
 )

@@ -15,6 +15,7 @@ from sparrow.kernels.case import (
     Kernel,
     Lowered,
     Out,
+    Pack,
     Packed,
     Reject,
     Scratch,
@@ -25,7 +26,7 @@ from sparrow.kernels.epilogue import epilogue_of
 from sparrow.kernels.loop import broadcast_strides, collapse
 from sparrow.kernels.packing_f32 import choose_gemm, pack_gemm_b
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import F32, Array
+from sparrow.tensor import F32
 
 MAX_CALLS = 256
 
@@ -65,10 +66,12 @@ def _gemm(case: Case) -> Lowered | Reject:
         for t in (a, b, y)
     ]
     dims, (wa, wb, wy) = collapse(batch_shape, walks)
-    packed: tuple[Array, ...] = ()
+    packed: tuple[Pack, ...] = ()
     if b.const is not None and all(w == 0 for w in wb):
         value = b.const.reshape(b.shape[-2:])
-        packed = (pack_gemm_b(value.T if op.trans_b else value, simd.lanes),)
+        flat = value.T if op.trans_b else value
+        shape = (-(-n // simd.lanes), k, simd.lanes)
+        packed = (Pack(shape, np.dtype(np.float32), lambda: pack_gemm_b(flat, simd.lanes)),)
         form, ldb = "packed", 0
         # rows of all matrices form one when they follow each other
         if not a_trans and len(dims) == 1 and wa[0] == m * lda and wy[0] == m * ldc:
