@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import onnx
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Module
-from sparrow.importers.onnx import Imported, import_onnx
+from sparrow.importers.onnx import Imported, import_onnx, load_proto
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes import optimize
@@ -58,6 +58,7 @@ def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, 
     """Import and optimise every entry point."""
     if not sources:
         raise BadInput("no model given")
+    sources = _states_where_they_are(sources)
     imported: list[Imported] = []
     graphs: list[Graph] = []
     remarks: list[Remark] = []
@@ -68,6 +69,23 @@ def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, 
         imported.append(found)
         graphs.append(optimize(found.graph, remarks=remarks))
     return tuple(imported), Module(next(iter(sources)), tuple(graphs)), remarks
+
+
+def _states_where_they_are(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Each of several entry points takes the states whose input it has; one must have each."""
+    wanted = {name for s in sources.values() for name in s.states}
+    if len(sources) == 1 or not wanted:
+        return dict(sources)
+    inputs = {
+        name: {i.name for i in load_proto(s.model)[0].graph.input} for name, s in sources.items()
+    }
+    missing = wanted - set().union(*inputs.values())
+    if missing:
+        raise BadInput(f"state {min(missing)!r} is no input of any entry point")
+    return {
+        name: replace(s, states={i: o for i, o in s.states.items() if i in inputs[name]})
+        for name, s in sources.items()
+    }
 
 
 def compile_sources(
