@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparrow import lane
-from sparrow.arena import ALIGN, Item, aligned, pack
+from sparrow.arena import ALIGN, Item, aligned, lower_bound, pack
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
@@ -70,14 +70,16 @@ class Step:
 class Entry:
     """An entry point: steps in order, the views of its values, and states to be copied at the end.
 
-    ``graph`` is the entry of the module, where outputs and states that share a value, or that are
-    an input, got a copy of their own; names of outputs are those of the module's graph.
+    ``live_bytes`` is the most memory alive at one step; no arena is smaller. ``graph`` is the entry
+    of the module, where outputs and states that share a value, or that are an input, got a copy of
+    their own; names of outputs are those of the module's graph.
     """
 
     graph: Graph
     steps: tuple[Step, ...]
     views: Mapping[str, View]
     arena_bytes: int
+    live_bytes: int
     commits: tuple[tuple[View, Place], ...]
 
 
@@ -192,7 +194,7 @@ class _Planner:
             self._pin(name, Place("output", i, 0))
         commits = [s for s in self.stored if not self._direct(s)]
         self._reuse()
-        arena_bytes, scratch = self._pack()
+        arena_bytes, live_bytes, scratch = self._pack()
         self._store_constants()
         at = {
             name: View(g.types[name], a.buffer.place, a.offset, a.strides)
@@ -203,7 +205,7 @@ class _Planner:
             self._step(n, self.choices[i], at, scratch.get(i)) for i, n in self._running()
         )
         copies = tuple((at[s.output], self.state_places[s.name]) for s in commits)
-        return Entry(g, steps, at, arena_bytes, copies)
+        return Entry(g, steps, at, arena_bytes, live_bytes, copies)
 
     def _running(self) -> Iterator[tuple[int, Node]]:
         return ((i, n) for i, n in enumerate(self.g.nodes) if i not in self.views.still)
@@ -286,8 +288,8 @@ class _Planner:
         into.values += out.values
         into.last = max(into.last, out.last)
 
-    def _pack(self) -> tuple[int, dict[int, Place]]:
-        """Place what is left in the arena: bytes needed, and the scratch memory of steps."""
+    def _pack(self) -> tuple[int, int, dict[int, Place]]:
+        """Place what is left in the arena: its bytes, the least possible, the scratch of steps."""
         consts = self.g.consts
         buffers = {id(a.buffer): a.buffer for v, a in self.views.alias.items() if v not in consts}
         free = [
@@ -298,11 +300,13 @@ class _Planner:
         scratch = [(i, c.lowered.scratch_bytes) for i, c in self.choices.items()]
         scratch = [(i, size) for i, size in scratch if size]
         items = [Item(b.bytes, b.first, b.last) for b in free]
-        offsets, total = pack([*items, *(Item(size, i, i) for i, size in scratch)])
+        items += [Item(size, i, i) for i, size in scratch]
+        offsets, total = pack(items)
         for b, offset in zip(free, offsets, strict=False):
             b.place = Place("arena", 0, offset)
         rest = offsets[len(free) :]
-        return total, {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
+        places = {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
+        return total, lower_bound(items), places
 
     def _store_constants(self) -> None:
         """Store the constants that kernels read as they are (not only packed)."""

@@ -1,0 +1,95 @@
+"""Compiling and running what is emitted, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparrow.device.build import Source, Toolchain, find_toolchain
+from sparrow.device.build import Target as BuildTarget
+from sparrow.device.host import HostLibrary, Session, aligned
+from sparrow.emit.c import Artifact, emit
+from sparrow.graph import Graph, Module
+from sparrow.plan import Plan, plan
+from sparrow.targets import target
+from sparrow.tensor import BF16, Array, TensorType, round_bfloat16
+
+TARGETS = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
+STRICT = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+
+
+def standard(isa: str) -> str:
+    """The scalar artifact is strict C99; intrinsics headers need GNU C."""
+    return "-std=c99" if isa == "scalar" else "-std=gnu99"
+
+
+def planned(*graphs: Graph, isa: str = "scalar", threads: int = 1) -> Plan:
+    """Plan of entry points for an instruction set."""
+    return plan(Module("m", graphs), target(TARGETS[isa]), threads=threads)
+
+
+def compiled(
+    p: Plan,
+    folder: Path,
+    *,
+    parts: bool = False,
+    flags: Sequence[str] = (),
+    toolchain: Toolchain | None = None,
+) -> HostLibrary:
+    """Emit, compile and load a plan; sources are left in ``folder``.
+
+    Args:
+        p: The plan.
+        folder: An empty folder.
+        parts: Compile ``model.c`` part by part rather than whole.
+        flags: Compiler flags after those that make every warning an error.
+        toolchain: Compiler; by default the one that users get.
+    """
+    artifact = emit(p)
+    write(artifact, folder)
+    t = p.target
+    build = BuildTarget(t.triple, t.cpu, t.isa.name)
+    toolchain = toolchain or find_toolchain()
+    text = (folder / "model.c").read_text(encoding="utf-8")
+    heads = [f"#define SPARROW_PART {k}\n" for k in range(artifact.parts)] if parts else [""]
+    sources = [Source(f"model{k}.c", head + text, (folder,)) for k, head in enumerate(heads)]
+    warnings = STRICT if t.isa.name == "scalar" else STRICT[1:]
+    everything = (standard(t.isa.name), *warnings, *flags)
+    objects = toolchain.compile_objects(sources, build, everything)
+    return HostLibrary(toolchain.link_shared(objects, build))
+
+
+def write(artifact: Artifact, folder: Path) -> None:
+    """Write the files of an artifact."""
+    for name, data in artifact.files.items():
+        (folder / name).write_bytes(data)
+
+
+def blob(p: Plan) -> Array:
+    """The weights of a plan, aligned."""
+    data = aligned(len(p.weights))
+    data[:] = np.frombuffer(p.weights, np.uint8)
+    return data
+
+
+def session(p: Plan, library: HostLibrary, threads: int = 1) -> Session:
+    """An instance of a compiled plan."""
+    return Session(library, blob(p), threads)
+
+
+def stored(array: Array, t: TensorType) -> Array:
+    """A value of the reference as it crosses the interface of a model."""
+    if t.dtype == BF16:
+        return (round_bfloat16(array).view(np.uint32) >> 16).astype(np.uint16)
+    return np.ascontiguousarray(array)
+
+
+def run(
+    p: Plan, library: HostLibrary, feeds: Mapping[str, Array], entry: int = 0, threads: int = 1
+) -> list[Array]:
+    """Outputs of one call of a fresh session."""
+    g = p.module.entries[entry]
+    inputs = [stored(feeds[name], g.types[name]) for name in g.inputs]
+    return session(p, library, threads).run(entry, inputs)
