@@ -48,7 +48,9 @@ class _Case:
         return bool(self.rng.integers(2))
 
     def values(self, *shape: int) -> Array:
-        return (self.rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
+        normal: Array = self.rng.standard_normal(shape)
+        scaled: Array = normal / shape[-1] ** 0.5
+        return scaled.astype(np.float32)
 
     def input(self, *shape: int) -> str:
         return self.b.input(f"in{len(self.b.inputs)}", TensorType(shape, F32))

@@ -12,6 +12,7 @@
 #include "../base.h"
 #include "math.h"
 #include "tile_f32.h"
+#include "transpose.h"
 
 /* Every field is a literal in emitted code.
  *   batch, groups, repeat   sequences, key heads, query heads per key head
@@ -41,11 +42,11 @@ SP_INLINE ptrdiff_t sp_attention_scores_at(const sp_attention p) {
 SP_INLINE void sp_attention_pack_f32(const sp_attention p, const float *k, float *to) {
   for (int j = 0; j < sp_attention_panels(p); ++j) {
     const int n = (int)sp_imin(SP_LANES, p.keys - j * SP_LANES);
-    for (int c = 0; c < p.d; ++c) {
-      float *lane = to + ((ptrdiff_t)j * p.d + c) * SP_LANES;
-      for (int l = 0; l < n; ++l) lane[l] = k[((ptrdiff_t)j * SP_LANES + l) * p.ks + c];
-      for (int l = n; l < SP_LANES; ++l) lane[l] = 0.0f;
+    float *panel = to + (ptrdiff_t)j * p.d * SP_LANES;
+    if (n < SP_LANES) {
+      for (int c = 0; c < p.d; ++c) sp_store_f32(panel + c * SP_LANES, sp_zero_f32());
     }
+    sp_transpose_32(panel, SP_LANES, k + (ptrdiff_t)j * SP_LANES * p.ks, p.ks, p.d, n);
   }
 }
 
@@ -126,7 +127,8 @@ SP_INLINE float sp_attention_softmax_f32(const sp_attention p, float *s, const f
   for (int j = 0; j < keys; j += SP_LANES) {
     const sp_f32 v = sp_attention_finish_f32(p, sp_load_f32(s + j), m, j, keys);
     sp_store_f32(s + j, v);
-    top = sp_max_f32(top, v);
+    /* a NaN is passed over here and comes back with the sum */
+    top = sp_maxq_f32(v, top);
   }
   const float most = sp_hmax_f32(top);
   const sp_f32 shift = sp_set1_f32(most < -3.4028235e38f ? 0.0f : most);
