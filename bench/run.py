@@ -12,11 +12,8 @@ refused a network or its outputs differ from the baseline's.
 
 import argparse
 import csv
-import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -24,27 +21,27 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cases import REPO, Case, all_cases
-from engines import ENGINES, Engine, Outputs, RefusedError, Run
-from models import Feeds
-
-Times = npt.NDArray[np.float64]
+from engines import ENGINES, Engine, RefusedError
+from sparrow.measure import (
+    Feeds,
+    Outputs,
+    Run,
+    Samples,
+    busy_note,
+    comparison,
+    cpu,
+    cpuinfo,
+    difference,
+    interval,
+    measure,
+)
 
 # Largest difference allowed between engines, as a share of the reference's largest magnitude: five
 # times the worst seen (1.9e-5, detector_n) between ONNX Runtime with and without optimisation and
 # OpenVINO, over all cases.
 TOLERANCE = 1e-4
-# Workers spin on after an engine's last call (ONNX Runtime's for 33 ms) and would take a core from
-# the next engine: wait for a window in which the process burns nothing. Its clock ticks in 4 ms.
-QUIET_WINDOW_S = 0.010
-QUIET_CPU_S = 0.001
-QUIET_LIMIT_S = 0.5
-# Above this share of the machine, other processes make an engine that waits for its second thread
-# two to four times slower; such rows say so.
-BUSY_SHARE = 0.05
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +70,6 @@ class Row:
     others: float
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Per round the mean ns per call; `runs` counts the calls of all rounds; `others` as in Row."""
-
-    ns: Times
-    runs: int
-    others: float
-
-
 @cache
 def commit() -> str:
     """The commit, with `-dirty` when src differs from it."""
@@ -93,119 +81,11 @@ def commit() -> str:
     return head.stdout.strip() + ("-dirty" if same.returncode else "")
 
 
-def cpu() -> str:
-    """The CPU's name and how many of it this machine has."""
-    return f"{cpuinfo('model name') or platform.processor()} x{os.cpu_count()}"
-
-
-def cpuinfo(key: str) -> str:
-    """The first value of `key` in Linux's cpuinfo; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")
-
-
-def difference(outputs: Outputs, reference: Outputs) -> float:
-    """Largest difference over all outputs, relative to each reference's largest magnitude.
-
-    Infinite where names, shapes or non-finite places do not agree.
-    """
-    if outputs.keys() != reference.keys():
-        return float("inf")
-    worst = 0.0
-    for name, want in reference.items():
-        got = outputs[name]
-        if got.shape != want.shape:
-            return float("inf")
-        wide, exact = got.astype(np.float64), want.astype(np.float64)
-        if not np.array_equal(np.isfinite(wide), np.isfinite(exact)):
-            return float("inf")
-        finite = np.isfinite(exact)
-        if finite.any():
-            scale = np.abs(exact[finite]).max() or 1.0
-            worst = max(worst, float(np.abs(wide[finite] - exact[finite]).max() / scale))
-    return worst
-
-
-def machine_busy_s() -> float:
-    """Processor seconds spent by all processes since boot (Linux, in 10 ms ticks); 0 elsewhere."""
-    path = Path("/proc/stat")
-    if not path.exists():
-        return 0.0
-    user, nice, system = path.read_text(encoding="utf-8").split()[1:4]
-    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def settle() -> None:
-    """Wait until no thread of this process runs.
-
-    Raises:
-        RuntimeError: some thread never stops, so that engines cannot be told apart.
-    """
-    limit = time.perf_counter() + QUIET_LIMIT_S
-    while time.perf_counter() < limit:
-        before = time.process_time()
-        time.sleep(QUIET_WINDOW_S)
-        if time.process_time() - before < QUIET_CPU_S:
-            return
-    raise RuntimeError("an engine's threads keep running after its last call")
-
-
-def block(run: Run, inputs: Sequence[Feeds], calls: int) -> float:
-    """Mean ns per call over `calls` calls with changing inputs, after a quarter as many untimed."""
-    for i in range(max(1, calls // 4)):
-        run(inputs[i % len(inputs)])
-    start = time.perf_counter_ns()
-    for i in range(calls):
-        run(inputs[i % len(inputs)])
-    return (time.perf_counter_ns() - start) / calls
-
-
-def measure(
-    runs: Mapping[str, Run], inputs: Sequence[Feeds], rounds: int, block_ms: float
-) -> dict[str, Samples]:
-    """Interleaved blocks of about `block_ms`, each engine once a round, in random order."""
-    calls = {}
-    for name, run in runs.items():
-        block(run, inputs, 2)
-        calls[name] = max(1, round(block_ms * 1e6 / block(run, inputs, 3)))
-    times = {name: np.zeros(rounds) for name in runs}
-    rng = np.random.default_rng()
-    start, busy, own = time.perf_counter(), machine_busy_s(), time.process_time()
-    for i in range(rounds):
-        for name in rng.permutation(list(runs)):
-            settle()
-            times[name][i] = block(runs[name], inputs, calls[name])
-    available = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    used = machine_busy_s() - busy - (time.process_time() - own)
-    others = max(0.0, used / available)
-    return {name: Samples(times[name], calls[name] * rounds, others) for name in runs}
-
-
-def interval(ratios: Times) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the median."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[picks], axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def verdict(row: Row) -> str:
-    """The ratio in words.
-
-    No speed-up is named when the interval contains 1, or for several threads on a busy machine;
-    with one thread the interleaving copes.
-    """
-    busy = f"  (other processes took {row.others:.0%} of the machine)"
-    note = busy if row.others > BUSY_SHARE else ""
+    """The ratio in words, see `comparison`."""
     if row.engine == row.baseline:
-        return f"baseline{note}"
-    spread = f"[{row.low:.3f}, {row.high:.3f}]{note}"
-    if row.low <= 1 <= row.high:
-        return f"no difference shown {spread}"
-    if note and row.threads > 1:
-        return f"not comparable x{row.ratio:.3f} {spread}"
-    return f"{'faster' if row.ratio > 1 else 'SLOWER'} x{row.ratio:.3f} {spread}"
+        return f"baseline{busy_note(row.others)}"
+    return comparison(row.ratio, row.low, row.high, row.threads, row.others)
 
 
 def admit(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from sparrow.bundle import Bundle, load_bundle, write_bundle
+from sparrow.assemble import Budget, Evaluate, Progress, Request, write_bundle
+from sparrow.bundle import Bundle, load_bundle
 from sparrow.compiler import Model, Shapes, Source, compile_sources
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput
@@ -19,23 +19,6 @@ from sparrow.targets import Target
 from sparrow.targets import target as target_row
 
 PRECISIONS = ("float32", "auto")
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Gates of a build.
-
-    Attributes:
-        drop: Largest loss of accuracy, as a fraction.
-        latency: Largest median latency in nanoseconds.
-        size: Largest weights plus code in bytes.
-        ram: Largest workspace plus state in bytes.
-    """
-
-    drop: float | None = None
-    latency: float | None = None
-    size: int | None = None
-    ram: int | None = None
 
 
 def resolve_target(name: str) -> Target:
@@ -51,7 +34,9 @@ def sources_of(
 ) -> dict[str, Source]:
     """Entry points of what a user calls a model: one file or proto, or several by name."""
     if isinstance(model, Mapping):
-        return {str(name): Source(m, shapes or {}, states=states or {}) for name, m in model.items()}
+        return {
+            str(name): Source(m, shapes or {}, states=states or {}) for name, m in model.items()
+        }
     if not isinstance(model, (str, Path, onnx.ModelProto)):
         raise BadInput(
             f"a model is a path or an onnx.ModelProto, got {type(model).__name__}",
@@ -66,18 +51,19 @@ def build(
     out: str | Path | None = None,
     shapes: Shapes | None = None,
     calib: Iterable[Any] | None = None,
-    evaluate: Callable[..., float] | None = None,
+    evaluate: Evaluate | None = None,
     precision: str = "auto",
     threads: int = 1,
     budget: Budget | None = None,
     *,
     states: Mapping[str, str] | None = None,
     kernels: Sequence[Kernel] = (),
+    progress: Progress | None = None,
 ) -> Bundle:
     """Compile a model into a verified bundle.
 
     Args:
-        model: Path, ModelProto, or entry name -> model for several entry points over one weight blob.
+        model: Path, ModelProto, or entry name -> model for several entry points that share weights.
         target: Name of a target row, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions.
@@ -88,21 +74,25 @@ def build(
         budget: Gates; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
         kernels: Rows preferred to the built-in table where they cost no more.
+        progress: Told what happens, a few words each.
 
     Raises:
         SparrowError: One line that says where, what was expected and found, and what to do.
     """
     if precision not in PRECISIONS:
-        raise BadInput(f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}")
+        raise BadInput(
+            f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}"
+        )
     if threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
     sources = sources_of(model, shapes, states)
     compiled = compile_sources(
         sources, resolve_target(target), threads=threads, kernels=(*kernels, *KERNELS)
     )
-    return write_bundle(
-        compiled, sources, None if out is None else Path(out), threads=threads, calib=calib, evaluate=evaluate, budget=budget
+    request = Request(
+        threads, precision, calib, evaluate, budget or Budget(), progress or (lambda _: None)
     )
+    return write_bundle(compiled, sources, None if out is None else Path(out), request)
 
 
 def emit_sources(

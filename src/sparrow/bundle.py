@@ -1,27 +1,35 @@
-"""The bundle: a folder with sources, library, weights and evidence; and running it."""
+"""The bundle: a folder with sources, library, weights and evidence; running and proving it."""
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
 import tempfile
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparrow.compiler import Compiled, Source
 from sparrow.device import build as toolchain
+from sparrow.device.cache import file_sha256
+from sparrow.device.cpu import host_isa
 from sparrow.device.host import HostLibrary, Session
-from sparrow.errors import BadBundle, BadInput
-from sparrow.tensor import Array
+from sparrow.errors import BadBundle, BadInput, InvalidGraph
+from sparrow.tensor import BF16, Array, DType, round_bfloat16
 
 if TYPE_CHECKING:
-    from sparrow.api import Budget
+    from sparrow.golden import Golden
+    from sparrow.graph import Graph
+    from sparrow.profiling import Profile
+    from sparrow.proof import Proof
+    from sparrow.receipt import PlanRecord, ReceiptRecord
 
 LIBRARY = "model"
+# Written after the hashes are taken, or not the same twice.
+UNHASHED = ("receipt.json", "measurements.json", "report.html")
 
 
 class Bundle:
@@ -30,26 +38,32 @@ class Bundle:
     Args:
         folder: Holds ``model.c``, the library, ``weights.bin``, ``receipt.json`` and the rest.
         threads: Threads per call.
+
+    Raises:
+        BadBundle: Files are missing or the library is not for this machine.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.folder = folder
-        library = next(iter(sorted(folder.glob(f"{LIBRARY}.so"))), None)
-        weights = folder / "weights.bin"
-        if library is None or not weights.is_file():
+        self.threads = threads
+        suffixes = set(toolchain.SUFFIXES.values())
+        found = [p for s in sorted(suffixes) if (p := folder / f"{LIBRARY}{s}").is_file()]
+        if not found or not (folder / "weights.bin").is_file():
             raise BadBundle(f"{folder} is no bundle: the library or weights.bin is missing")
-        blob = np.memmap(weights, np.uint8, "r") if weights.stat().st_size else np.zeros(0, np.uint8)
-        self.session = Session(HostLibrary(library), blob, threads=threads)
+        self.session = Session(load_library(found[0]), self._blob(), threads=threads)
         self.entries = {e.name: i for i, e in enumerate(self.session.library.info.entries)}
         self._info = self.session.library.info.entries
 
-    def run(
-        self, feeds: Mapping[str, Array] | Array, entry: str | None = None
-    ) -> dict[str, Array]:
+    def _blob(self) -> Array | None:
+        path = self.folder / "weights.bin"
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+
+    def run(self, feeds: Mapping[str, Array] | Array, entry: str | None = None) -> dict[str, Array]:
         """Outputs of one call.
 
         Args:
             feeds: Input name -> array of its exact shape and dtype; a bare array for one input.
+                bfloat16 tensors are float32 arrays here.
             entry: Entry point; the first by default.
 
         Returns:
@@ -58,31 +72,152 @@ class Bundle:
         Raises:
             BadInput: Unknown entry or input names, missing inputs, wrong shape or dtype.
         """
-        if entry is None:
-            index = 0
-        elif entry in self.entries:
-            index = self.entries[entry]
-        else:
-            raise BadInput(f"entry {entry!r} is unknown", hint=f"entries: {', '.join(self.entries)}")
+        index = self.entry_index(entry)
         info = self._info[index]
         if not isinstance(feeds, Mapping):
             if len(info.inputs) != 1:
-                raise BadInput(f"one array for {len(info.inputs)} inputs", hint="pass a dict by name")
+                raise BadInput(
+                    f"one array for {len(info.inputs)} inputs", hint="pass a dict by name"
+                )
             feeds = {info.inputs[0].name: np.asarray(feeds)}
         try:
-            arrays = [feeds[t.name] for t in info.inputs]
+            arrays = [np.asarray(feeds[t.name]) for t in info.inputs]
         except KeyError as e:
             names = ", ".join(repr(t.name) for t in info.inputs)
-            raise BadInput(f"input {e.args[0]!r} is missing", hint=f"the model takes {names}") from None
+            raise BadInput(
+                f"input {e.args[0]!r} is missing", hint=f"the model takes {names}"
+            ) from None
         if len(feeds) != len(arrays):
             unknown = sorted(set(feeds) - {t.name for t in info.inputs})
             raise BadInput(f"input {unknown[0]!r} is unknown")
+        arrays = [
+            to_native(round_bfloat16(x), t.dtype)
+            if t.dtype == BF16 and x.dtype == np.float32
+            else x
+            for x, t in zip(arrays, info.inputs, strict=True)
+        ]
         outputs = self.session.run(index, arrays)
-        return {t.name: y for t, y in zip(info.outputs, outputs, strict=True)}
+        return {t.name: from_native(y, t.dtype) for t, y in zip(info.outputs, outputs, strict=True)}
+
+    def entry_index(self, entry: str | None) -> int:
+        """Index of an entry point; the first for None.
+
+        Raises:
+            BadInput: There is no such entry point.
+        """
+        if entry is None:
+            return 0
+        if entry not in self.entries:
+            raise BadInput(
+                f"entry {entry!r} is unknown", hint=f"entries: {', '.join(self.entries)}"
+            )
+        return self.entries[entry]
 
     def reset(self) -> None:
         """Set all states to their initial values."""
         self.session.reset()
+
+    @cached_property
+    def receipt(self) -> ReceiptRecord:
+        """How the bundle came to be and what was proved.
+
+        Raises:
+            BadBundle: ``receipt.json`` is missing or of another schema.
+        """
+        from sparrow.receipt import ReceiptRecord, load
+
+        return load(ReceiptRecord, self.folder / "receipt.json")
+
+    @cached_property
+    def plan(self) -> PlanRecord:
+        """Steps, kernels and memory.
+
+        Raises:
+            BadBundle: ``plan.json`` is missing or of another schema.
+        """
+        from sparrow.receipt import PlanRecord, load
+
+        return load(PlanRecord, self.folder / "plan.json")
+
+    @cached_property
+    def measurements(self) -> dict[str, Any]:
+        """Content of ``measurements.json``."""
+        path = self.folder / "measurements.json"
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError) as e:
+            raise BadBundle(f"{path} cannot be read: {e}") from None
+        if not isinstance(found, dict):
+            raise BadBundle(f"{path} is no JSON object")
+        return found
+
+    def verify(self) -> Proof:
+        """Prove the bundle again: hashes, every layer, every output.
+
+        Needs neither the source model nor what trained it. Altered files are not run.
+        """
+        return verify_bundle(self.folder)
+
+    def profile(self, entry: str | None = None, runs: int = 0) -> Profile:
+        """Time every step.
+
+        Args:
+            entry: Entry point; the first by default.
+            runs: Inferences; 0 takes as many as fit half a second.
+        """
+        from sparrow.profiling import profile_bundle
+
+        return profile_bundle(self, self.entry_index(entry), runs)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        r = self.receipt
+        rows = "".join(
+            f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>"
+            for k, v in (
+                ("verdict", r.verdict),
+                ("target", r.target),
+                ("entries", ", ".join(self.entries)),
+                ("flash", f"{r.memory.code_bytes + r.memory.weights_bytes:,} bytes"),
+                ("RAM", f"{r.memory.arena_bytes + r.memory.state_bytes:,} bytes"),
+            )
+        )
+        return f"<table>{rows}</table>"
+
+
+def to_native(x: Array, dtype: DType) -> Array:
+    """A value as the library takes it: bfloat16 as its upper half."""
+    if dtype == BF16:
+        return (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return x
+
+
+def from_native(x: Array, dtype: DType) -> Array:
+    """A value as the library gives it, in its storage type."""
+    if dtype == BF16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x
+
+
+def load_library(path: Path) -> HostLibrary:
+    """Load a library from a copy under a name of its own.
+
+    The loader knows libraries by name: a bundle built again at the same place would give the old
+    code. A file that is replaced while mapped would crash the process.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sparrow-"))
+    try:
+        copy = folder / path.name
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as e:
+            raise BadBundle(f"{path} cannot be read: {e.strerror}") from None
+        library = HostLibrary(copy)
+        library.path = path
+        return library
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolchain.Source]:
@@ -95,49 +230,157 @@ def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolch
     return found
 
 
-def compile_library(compiled: Compiled, folder: Path, hooks: bool = False) -> Path:
-    """Build the shared library of emitted sources into ``folder``."""
-    row = compiled.plan.target
-    target = toolchain.Target(row.triple, row.cpu, row.isa.name)
+def compile_library(
+    files: Mapping[str, bytes],
+    target: toolchain.Target,
+    parts: int,
+    folder: Path | None = None,
+    hooks: bool = False,
+) -> Path:
+    """Build the shared library of emitted sources.
+
+    Args:
+        files: ``model.c`` and ``sparrow.h``.
+        target: What to compile for.
+        parts: Translation units of ``model.c``.
+        folder: Where to put it as ``model<suffix>``; None leaves it in the cache.
+        hooks: Build the tap and profile hooks in.
+
+    Raises:
+        CompileError: The compiler is missing or refuses the sources.
+    """
     tools = toolchain.find_toolchain()
-    header = compiled.artifact.files["sparrow.h"].decode()
-    text = compiled.artifact.files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
-    objects = tools.compile_objects(
-        library_sources(text, compiled.artifact.parts, hooks), target
-    )
-    name = f"{LIBRARY}{'.hooks' if hooks else ''}{target.library_suffix}"
-    return tools.link_shared(objects, target, folder / name)
+    header = files["sparrow.h"].decode()
+    text = files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
+    objects = tools.compile_objects(library_sources(text, parts, hooks), target)
+    out = None if folder is None else folder / f"{LIBRARY}{target.library_suffix}"
+    return tools.link_shared(objects, target, out)
 
 
-def write_bundle(
-    compiled: Compiled,
-    sources: Mapping[str, Source],
-    out: Path | None,
-    *,
-    threads: int,
-    calib: Iterable[Any] | None,
-    evaluate: Callable[..., float] | None,
-    budget: Budget | None,
-) -> Bundle:
-    """Write, build and prove a bundle, then move it into place in one step."""
-    del sources, calib, evaluate, budget
-    parent = None if out is None else out.absolute().parent
-    temporary = Path(tempfile.mkdtemp(prefix=".sparrow-", dir=parent))
+def not_runnable(target: toolchain.Target) -> str:
+    """Why this machine cannot run code for a target; empty when it can."""
+    here = toolchain.host_target("scalar")
+    if here.triple != target.triple:
+        return f"this machine is {here.triple}, the target is {target.triple}"
+    order = ("scalar", "avx2", "avx512")
+    if target.isa not in order or order.index(target.isa) > order.index(host_isa()):
+        return f"this machine has {host_isa()}, the target needs {target.isa}"
+    return ""
+
+
+def hooked_library(folder: Path, plan: PlanRecord) -> HostLibrary:
+    """The library of a bundle built with tap and profile hooks, from its own sources.
+
+    Raises:
+        BadBundle: Sources are missing, or the target is not this machine.
+        CompileError: The compiler is missing.
+    """
+    t = toolchain.Target(plan.target.triple, plan.target.cpu, plan.target.isa)
+    why = not_runnable(t)
+    if why:
+        raise BadBundle(f"{folder} cannot run here: {why}")
     try:
-        for name, data in compiled.artifact.files.items():
-            (temporary / name).write_bytes(data)
-        compile_library(compiled, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if out is not None:
-        os.replace(temporary, out)
-        return Bundle(out, threads)
-    bundle = Bundle(temporary, threads)
-    weakref.finalize(bundle, shutil.rmtree, temporary, ignore_errors=True)
-    return bundle
+        files = {name: (folder / name).read_bytes() for name in ("model.c", "sparrow.h")}
+    except OSError as e:
+        raise BadBundle(f"{folder}: {e.filename} cannot be read: {e.strerror}") from None
+    return load_library(compile_library(files, t, plan.parts, hooks=True))
+
+
+def step_values(plan: PlanRecord) -> list[list[list[str]]]:
+    """For each entry, the values that each step writes."""
+    return [[[v.name for v in s.outputs] for s in e.steps] for e in plan.entries]
+
+
+def load_graphs(folder: Path, plan: PlanRecord) -> list[Graph]:
+    """The graphs of ``graph.txt``; their constants come from the ONNX twins.
+
+    Raises:
+        BadBundle: The files do not belong together.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from sparrow.golden import graph_arrays
+    from sparrow.importers.onnx.call import to_array
+    from sparrow.text import array_key, parse_graph
+
+    arrays = graph_arrays(folder / "golden.npz")
+    try:
+        for e in plan.entries:
+            model = onnx.ModelProto()
+            model.ParseFromString((folder / Path(e.model).name).read_bytes())
+            for t in model.graph.initializer:
+                a, _ = to_array(t, t.name)
+                arrays[array_key(a)] = a
+        text = (folder / "graph.txt").read_text(encoding="utf-8")
+        graphs = [parse_graph(part, arrays) for part in re.split(r"(?m)^(?=graph )", text) if part]
+    except (OSError, UnicodeDecodeError, DecodeError, BadInput, InvalidGraph) as e:
+        raise BadBundle(f"{folder}: graph.txt and the ONNX twins do not fit: {e}") from None
+    if [g.name for g in graphs] != [e.name for e in plan.entries]:
+        raise BadBundle(f"{folder}: graph.txt and plan.json have other entry points")
+    return graphs
+
+
+def load_evidence(folder: Path, plan: PlanRecord) -> tuple[list[Graph], Golden]:
+    """Graphs and golden calls of a bundle.
+
+    Raises:
+        BadBundle: They do not belong together.
+    """
+    from sparrow.golden import load_golden
+
+    graphs = load_graphs(folder, plan)
+    return graphs, load_golden(folder / "golden.npz", graphs, step_values(plan))
+
+
+def check_hashes(folder: Path, files: Mapping[str, str]) -> str:
+    """The first file that is missing or altered, in words; empty when all are as recorded."""
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            return f"{name} is missing"
+        found = file_sha256(path)
+        if found != expected:
+            return f"{name} has SHA-256 {found[:16]}.., the receipt says {expected[:16]}.."
+    present = {p.name for p in folder.iterdir()}
+    extra = sorted(n for n in present - set(files) - set(UNHASHED) if not n.startswith("."))
+    return f"{extra[0]} is not in the receipt" if extra else ""
+
+
+def verify_bundle(folder: Path) -> Proof:
+    """Prove a bundle from its folder alone; code of altered bundles is not run.
+
+    Raises:
+        BadBundle: It is no bundle, or its target is not this machine.
+    """
+    from sparrow.proof import Gate, Proof, prove
+    from sparrow.receipt import PlanRecord, ReceiptRecord, load
+
+    receipt = load(ReceiptRecord, folder / "receipt.json")
+    altered = check_hashes(folder, receipt.files)
+    hashes = Gate(
+        "files are those of the receipt",
+        f"{len(receipt.files)} hashes",
+        altered or f"{len(receipt.files)} of {len(receipt.files)}",
+        not altered,
+    )
+    if altered:
+        return Proof((hashes,), ())
+    plan = load(PlanRecord, folder / "plan.json")
+    graphs, golden = load_evidence(folder, plan)
+    hooked = hooked_library(folder, plan)
+    bundle = Bundle(folder)
+    done = prove(graphs, plan, golden, bundle.session.library, hooked, bundle._blob())
+    return Proof((hashes, *done.gates), done.layers)
 
 
 def load_bundle(folder: str | Path, threads: int = 1) -> Bundle:
-    """Open a bundle folder. A bundle is a program: this loads and runs its native code."""
+    """Open a bundle folder. A bundle is a program: this loads and runs its native code.
+
+    Raises:
+        BadBundle: It is no bundle for this machine.
+    """
     return Bundle(Path(folder), threads)
+
+
+__all__ = ["Bundle", "compile_library", "load_bundle", "verify_bundle"]

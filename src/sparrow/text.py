@@ -94,6 +94,12 @@ _PARTS: dict[str, type] = {
 }
 
 
+def array_key(a: Array) -> str:
+    """What the text calls a larger array by: 16 hex digits of a hash of dtype, shape and elements."""
+    h = hashlib.sha256(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
+    return h.hexdigest()[:16]
+
+
 class _Printer:
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
@@ -108,8 +114,7 @@ class _Printer:
                 == a.tobytes()
             ):
                 return text
-        h = hashlib.sha256(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
-        key = h.hexdigest()[:16]
+        key = array_key(a)
         self.arrays[key] = a
         return f"#{key}"
 

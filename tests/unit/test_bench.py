@@ -14,6 +14,7 @@ import run
 from cases import all_cases
 from engines import Run
 from nets.build import Array
+from sparrow import measure
 
 ROW = run.Row(
     time="2026-01-01T00:00:00+00:00", commit="0", cpu="cpu", mhz="1", engine="sparrow", version="0",
@@ -72,7 +73,7 @@ def test_interval_covers_the_median_of_noise_without_difference() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(100):
-        low, high = run.interval(np.exp(rng.normal(0, 0.05, 40)))
+        low, high = measure.interval(np.exp(rng.normal(0, 0.05, 40)))
         covered += low <= 1 <= high
     # A 95 % interval: 3 sigma of the binomial below 95 is 88.
     assert covered >= 88
@@ -81,10 +82,10 @@ def test_interval_covers_the_median_of_noise_without_difference() -> None:
 def test_difference_sees_values_shapes_names_and_nan() -> None:
     want: dict[str, Array] = {"y": np.array([1.0, -4.0], np.float32)}
     near = np.array([1.5, -4.0], np.float32)
-    assert run.difference({"y": near}, want) == pytest.approx(0.125)
-    assert run.difference({"y": want["y"][None]}, want) == np.inf
-    assert run.difference({"z": want["y"]}, want) == np.inf
-    assert run.difference({"y": np.array([1.0, np.nan], np.float32)}, want) == np.inf
+    assert measure.difference({"y": near}, want) == pytest.approx(0.125)
+    assert measure.difference({"y": want["y"][None]}, want) == np.inf
+    assert measure.difference({"z": want["y"]}, want) == np.inf
+    assert measure.difference({"y": np.array([1.0, np.nan], np.float32)}, want) == np.inf
 
 
 def test_measure_ranks_calls_by_their_time() -> None:
@@ -92,7 +93,7 @@ def test_measure_ranks_calls_by_their_time() -> None:
         return lambda feeds: {"y": np.sort(feeds["x"][:size])}
 
     inputs: list[models.Feeds] = [{"x": np.random.default_rng(0).random(200_000)}]
-    samples = run.measure({"big": spin(200_000), "small": spin(20_000)}, inputs, 3, 1)
+    samples = measure.measure({"big": spin(200_000), "small": spin(20_000)}, inputs, 3, 1)
     assert np.median(samples["big"].ns / samples["small"].ns) > 3
     assert samples["small"].runs >= samples["big"].runs
 
@@ -106,7 +107,7 @@ def test_settle_waits_for_a_spinning_worker() -> None:
 
     worker = threading.Thread(target=spin)
     worker.start()
-    run.settle()
+    measure.settle()
     assert time.perf_counter() >= stop
     worker.join()
 

@@ -1,0 +1,91 @@
+"""The source model in ONNX Runtime: an implementation we did not write, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sparrow.compiler import Source
+from sparrow.errors import SparrowError
+from sparrow.golden import Golden
+from sparrow.graph import Graph
+from sparrow.tensor import Array
+
+
+class OracleRefused(SparrowError):
+    """ONNX Runtime does not take the model; the text says why."""
+
+
+class Oracle:
+    """A source model in ONNX Runtime, one thread.
+
+    Raises:
+        OracleRefused: ONNX Runtime does not load it.
+    """
+
+    def __init__(self, source: Source, threads: int = 1) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        model = source.model
+        content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:
+            raise OracleRefused(f"onnxruntime refuses the model: {_first_line(e)}") from None
+        self.source = source
+        self.inputs = [i.name for i in self.session.get_inputs()]
+        self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs of one call.
+
+        Raises:
+            OracleRefused: ONNX Runtime fails on these inputs.
+        """
+        try:
+            found = self.session.run(self.outputs, {n: feeds[n] for n in self.inputs})
+        except Exception as e:
+            raise OracleRefused(f"onnxruntime fails: {_first_line(e)}") from None
+        return dict(zip(self.outputs, found, strict=True))
+
+
+def _first_line(e: Exception) -> str:
+    return str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
+
+
+def oracle_outputs(
+    sources: Mapping[str, Source], graphs: Sequence[Graph], golden: Golden
+) -> list[dict[str, Array]]:
+    """Outputs of the source models over the golden calls, states carried by hand.
+
+    Raises:
+        OracleRefused: ONNX Runtime does not take a model or a call.
+    """
+    items = list(sources.values())
+    oracles = [Oracle(s) for s in items]
+    states: dict[str, Array] = {}
+    results = []
+    for call in golden.calls:
+        s, g = items[call.entry], graphs[call.entry]
+        feeds: dict[str, Any] = {**s.constants, **call.feeds}
+        for state in g.states:
+            feeds[state.input] = states.get(state.name, state.initial)
+        if any(g.types[n].dtype.name == "bfloat16" for n in g.inputs):
+            raise OracleRefused("onnxruntime takes no bfloat16 arrays from NumPy")
+        out = oracles[call.entry].run(feeds)
+        for state in g.states:
+            states[state.name] = out[s.states[state.input]]
+        results.append({n: np.asarray(out[n]) for n in g.outputs})
+    return results
+
+
+__all__ = ["Oracle", "OracleRefused", "oracle_outputs"]

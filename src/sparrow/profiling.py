@@ -1,0 +1,359 @@
+"""Time per step, and honest comparison with ONNX Runtime."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparrow.bundle import Bundle, from_native, hooked_library, load_evidence, to_native
+from sparrow.compiler import Source
+from sparrow.device.host import Session
+from sparrow.errors import BadInput
+from sparrow.golden import Golden
+from sparrow.graph import Graph
+from sparrow.measure import (
+    Feeds,
+    Outputs,
+    busy_note,
+    comparison,
+    cpu,
+    difference,
+    interval,
+    machine_busy_s,
+    measure,
+    settle,
+)
+from sparrow.oracle import Oracle
+from sparrow.receipt import PlanRecord
+from sparrow.tensor import Array
+
+PROFILE_S = 0.5
+# Largest difference to the peer, as a share of an output's largest magnitude.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Median time of a step.
+
+    Attributes:
+        step: Index in the entry point.
+        op: Operator.
+        origin: Source node.
+        kernel: Kernel row.
+        ns: Median.
+        share: Of the sum over all steps.
+        gflops: Operations per ns.
+        bytes: Bytes that the step reads and writes.
+    """
+
+    step: int
+    op: str
+    origin: str
+    kernel: str
+    ns: float
+    share: float
+    gflops: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Time of every step of an entry point, from code with hooks.
+
+    Attributes:
+        entry: Entry point.
+        threads: Threads per call.
+        runs: Inferences measured.
+        total_ns: Sum of the medians.
+        steps: In order.
+    """
+
+    entry: str
+    threads: int
+    runs: int
+    total_ns: float
+    steps: tuple[StepTime, ...]
+
+    def __str__(self) -> str:
+        head = (
+            f"{'step':>4} {'op':14} {'kernel':24} {'us':>10} {'share':>7} {'GFLOP/s':>8} "
+            f"{'kB':>9}  node"
+        )
+        lines = [
+            f"{s.step:4d} {s.op:14.14} {s.kernel:24.24} {s.ns / 1e3:10.2f} {s.share:7.1%} "
+            f"{s.gflops:8.1f} {s.bytes / 1e3:9.1f}  {s.origin:.60}"
+            for s in self.steps
+        ]
+        total = (
+            f"{self.entry}: {self.total_ns / 1e3:.1f} us in {len(self.steps)} steps, "
+            f"median of {self.runs} runs, {self.threads} thread(s)"
+        )
+        return "\n".join([head, *lines, total])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{s.step}</td><td>{html.escape(s.op)}</td><td>{html.escape(s.origin[:80])}</td>"
+            f"<td>{html.escape(s.kernel)}</td><td>{s.ns / 1e3:.2f}</td><td>{s.share:.1%}</td>"
+            f"<td>{s.gflops:.1f}</td></tr>"
+            for s in self.steps
+        )
+        head = "".join(
+            f"<th>{h}</th>" for h in ("step", "op", "node", "kernel", "us", "share", "GFLOP/s")
+        )
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json`` and ``measurements.json``."""
+        return asdict(self)
+
+
+def profile_session(
+    session: Session,
+    plan: PlanRecord,
+    entry: int,
+    inputs: Sequence[Array],
+    runs: int,
+    seconds: float,
+) -> Profile:
+    """Median time of each step.
+
+    Args:
+        session: Of a library with hooks.
+        plan: Record of the plan.
+        entry: Entry point.
+        inputs: One call's inputs.
+        runs: Inferences; 0 takes as many as fit ``seconds``.
+        seconds: See ``runs``.
+    """
+    session.run(entry, inputs)
+    start = time.perf_counter()
+    session.profile(entry, inputs, 1)
+    once = max(time.perf_counter() - start, 1e-6)
+    count = runs or max(3, min(1000, int(seconds / once)))
+    ns = np.median(session.profile(entry, inputs, count), axis=0)
+    total = float(ns.sum())
+    record = plan.entries[entry]
+    steps = tuple(
+        StepTime(
+            s.index,
+            s.op,
+            s.origin,
+            s.kernel,
+            float(t),
+            float(t) / total if total else 0.0,
+            s.flops / float(t) if t else 0.0,
+            s.bytes,
+        )
+        for s, t in zip(record.steps, ns, strict=True)
+    )
+    return Profile(record.name, session.pool.threads if session.pool else 1, count, total, steps)
+
+
+def call_inputs(graphs: Sequence[Graph], golden: Golden, entry: int) -> list[Array]:
+    """Native inputs of the first golden call of an entry point."""
+    g = graphs[entry]
+    feeds = next(c.feeds for c in golden.calls if c.entry == entry)
+    return [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
+
+
+def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
+    """Profile an entry point of a bundle on its first golden inputs and record it there.
+
+    Raises:
+        BadBundle: Its evidence is incomplete or it is not for this machine.
+    """
+    graphs, golden = load_evidence(bundle.folder, bundle.plan)
+    library = hooked_library(bundle.folder, bundle.plan)
+    session = Session(library, bundle._blob(), threads=bundle.threads)
+    inputs = call_inputs(graphs, golden, entry)
+    done = profile_session(session, bundle.plan, entry, inputs, runs, PROFILE_S)
+    record(bundle.folder, "profiles", done.as_json())
+    return done
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    return {"cpu": cpu(), "cores": os.cpu_count() or 1}
+
+
+def record(folder: Path, kind: str, row: dict[str, Any]) -> None:
+    """Append a row to a list of ``measurements.json``; a folder that cannot be written is left."""
+    path = folder / "measurements.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **machine(), **row}
+        found.setdefault(kind, []).append(stamped)
+        temporary = path.with_name(f".measurements-{os.getpid()}")
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except (OSError, ValueError, AttributeError):
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Time of one call of an entry point: median and bootstrap 95 % interval."""
+
+    entry: str
+    threads: int
+    runs: int
+    median_ns: float
+    low_ns: float
+    high_ns: float
+    others: float
+
+    def __str__(self) -> str:
+        spread = f"[{self.low_ns / 1e3:.1f}, {self.high_ns / 1e3:.1f}]"
+        return (
+            f"{self.entry}: {self.median_ns / 1e3:.1f} us {spread}, "
+            f"{self.threads} thread(s){busy_note(self.others)}"
+        )
+
+
+def latency(session: Session, entry: int, inputs: Sequence[Array], seconds: float) -> Latency:
+    """Median time of a call over about ``seconds``."""
+    info = session.library.info.entries[entry]
+    out = [np.empty(t.shape, t.numpy) for t in info.outputs]
+    session.run(entry, inputs, out)
+    start = time.perf_counter_ns()
+    session.run(entry, inputs, out)
+    once = max(time.perf_counter_ns() - start, 100)
+    runs = max(5, min(2000, int(seconds * 1e9 / once)))
+    times = np.zeros(runs)
+    began, busy, own = time.perf_counter(), machine_busy_s(), time.process_time()
+    for i in range(runs):
+        start = time.perf_counter_ns()
+        session.run(entry, inputs, out)
+        times[i] = time.perf_counter_ns() - start
+    available = (time.perf_counter() - began) * (os.cpu_count() or 1)
+    used = machine_busy_s() - busy - (time.process_time() - own)
+    low, high = interval(times[:400])
+    threads = session.pool.threads if session.pool else 1
+    share = max(0.0, used / available) if runs * once > 1e8 else 0.0
+    return Latency(info.name, threads, runs, float(np.median(times)), low, high, share)
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """A bundle against another engine: ratio of its time to ours, above 1 is faster.
+
+    ``low`` and ``high`` bound the median ratio with 95 % confidence.
+    """
+
+    entry: str
+    against: str
+    version: str
+    threads: int
+    rounds: int
+    ours_ns: float
+    theirs_ns: float
+    ratio: float
+    low: float
+    high: float
+    others: float
+
+    @property
+    def verdict(self) -> str:
+        """The ratio in words; no speed-up when the interval contains 1."""
+        return comparison(self.ratio, self.low, self.high, self.threads, self.others)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.entry}: sparrow {self.ours_ns / 1e3:.1f} us, {self.against} {self.version} "
+            f"{self.theirs_ns / 1e3:.1f} us, {self.threads} thread(s), {self.rounds} rounds: "
+            f"{self.verdict}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json`` and ``measurements.json``."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def against_onnxruntime(
+    bundle: Bundle, source: Source, entry: int = 0, rounds: int = 20, block_ms: float = 20
+) -> Versus:
+    """Interleaved A/B of a bundle and ONNX Runtime on the golden inputs.
+
+    Raises:
+        BadInput: The outputs differ, or the machine is never quiet.
+        SparrowError: ONNX Runtime does not take the model.
+    """
+    import onnxruntime
+
+    graphs, golden = load_evidence(bundle.folder, bundle.plan)
+    g = graphs[entry]
+    feeds: list[Feeds] = [c.feeds for c in golden.calls if c.entry == entry]
+    oracle = Oracle(source, bundle.threads)
+    session, info = bundle.session, bundle.session.library.info.entries[entry]
+    dtypes = [g.types[n].dtype for n in g.inputs]
+    initial = {s.input: s.initial for s in g.states}
+    prepared = {
+        id(f): [to_native(f[n], d) for n, d in zip(g.inputs, dtypes, strict=True)] for f in feeds
+    }
+
+    def ours(f: Feeds) -> Outputs:
+        out = session.run(entry, prepared[id(f)])
+        return {t.name: y for t, y in zip(info.outputs, out, strict=True)}
+
+    def theirs(f: Feeds) -> Outputs:
+        return oracle.run({**initial, **f})
+
+    bundle.reset()
+    got = {
+        t.name: from_native(y, t.dtype)
+        for t, y in zip(info.outputs, ours(feeds[0]).values(), strict=True)
+    }
+    found = theirs(feeds[0])
+    apart = difference(got, {n: found[n] for n in got})
+    if apart > TOLERANCE:
+        raise BadInput(
+            f"entry {info.name!r}: outputs are {apart:.1e} from onnxruntime's; not comparable",
+            hint="sparrow verify says which layer differs",
+        )
+    try:
+        samples = measure({"sparrow": ours, "onnxruntime": theirs}, feeds, rounds, block_ms)
+        settle()
+    except RuntimeError as e:
+        raise BadInput(str(e)) from None
+    a, b = samples["sparrow"], samples["onnxruntime"]
+    ratios = b.ns / a.ns
+    low, high = interval(ratios)
+    done = Versus(
+        info.name,
+        "onnxruntime",
+        str(onnxruntime.__version__),
+        bundle.threads,
+        rounds,
+        float(np.median(a.ns)),
+        float(np.median(b.ns)),
+        float(np.median(ratios)),
+        low,
+        high,
+        a.others,
+    )
+    record(bundle.folder, "comparisons", done.as_json())
+    return done
+
+
+__all__ = [
+    "Latency",
+    "Profile",
+    "StepTime",
+    "Versus",
+    "against_onnxruntime",
+    "call_inputs",
+    "latency",
+    "machine",
+    "profile_bundle",
+    "profile_session",
+]

@@ -1,0 +1,379 @@
+"""The proof: does the native library compute what the reference defines, layer by layer.
+
+Each step is judged on the inputs it really got: the reference op is fed the natively computed
+values, so that a step answers for its *own* error only. What it inherits from the steps before is
+reported too.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparrow.bundle import from_native, to_native
+from sparrow.device.host import HostLibrary, Session
+from sparrow.errors import BadBundle
+from sparrow.golden import Golden, GoldenCall, thin
+from sparrow.graph import Graph, Node
+from sparrow.lane import Call, walk
+from sparrow.ops.lane import Lane
+from sparrow.ops.nms import NonMaxSuppression
+from sparrow.ops.nonzero import NonZero
+from sparrow.ops.reduce import ArgReduce
+from sparrow.ops.topk import TopK
+from sparrow.ops.unique import Unique
+from sparrow.receipt import EntryRecord, PlanRecord, ValueRecord
+from sparrow.tensor import BF16, BY_NAME, Array
+from sparrow.tolerances import tolerance_of
+
+# End to end, as a share of an output's largest magnitude: five times the most by which ONNX Runtime
+# with and without optimisation and OpenVINO differ over the benchmark's networks.
+OUTPUT_BOUND = 1e-4
+# Where a network rounds or picks, a difference in the last bit may move an element by a whole step.
+TIPPED_SHARE = 1e-3
+_TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCheck:
+    """Error of one step over all golden calls.
+
+    Attributes:
+        entry: Entry point.
+        step: Index of the step in it.
+        op: Operator.
+        origin: Source node.
+        own: |native - reference on the native inputs| at the element nearest to its bound.
+        bound: What is allowed there.
+        inherited: Largest |native - reference from the network's inputs|.
+        scale: Largest magnitude of the reference.
+        ok: Whether every element is within its bound.
+        found: The native value at that element.
+        expected: The reference's value at that element.
+        reason: Why the bound is what it is.
+    """
+
+    entry: str
+    step: int
+    op: str
+    origin: str
+    own: float
+    bound: float
+    inherited: float
+    scale: float
+    ok: bool
+    found: float
+    expected: float
+    reason: str
+
+    @property
+    def share(self) -> float:
+        """Own error as a share of its bound; 0 for exact steps that are exact."""
+        if self.own == 0:
+            return 0.0
+        return self.own / self.bound if self.bound > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A named check: what was expected and what was found."""
+
+    name: str
+    expected: str
+    found: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Every gate and every layer; ``ok`` when all hold."""
+
+    gates: tuple[Gate, ...]
+    layers: tuple[LayerCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything holds."""
+        return all(g.ok for g in self.gates)
+
+    @property
+    def failure(self) -> str:
+        """The first layer or gate that does not hold, in words; empty when all do."""
+        for c in self.layers:
+            if not c.ok:
+                return layer_failure(c)
+        for g in self.gates:
+            if not g.ok:
+                return f"{g.name}: expected {g.expected}, found {g.found}"
+        return ""
+
+    def __str__(self) -> str:
+        lines = [f"{'ok ' if g.ok else 'BAD'} {g.name}: {g.found}" for g in self.gates]
+        return "\n".join([*lines, f"verdict: {'ok' if self.ok else 'FAILED: ' + self.failure}"])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'ok' if g.ok else 'failed'}</td><td>{html.escape(g.name)}</td>"
+            f"<td>{html.escape(g.expected)}</td><td>{html.escape(g.found)}</td></tr>"
+            for g in self.gates
+        )
+        verdict = "proved" if self.ok else f"failed: {html.escape(self.failure)}"
+        head = "<tr><th></th><th>check</th><th>expected</th><th>found</th></tr>"
+        return f"<p><b>{verdict}</b></p><table>{head}{rows}</table>"
+
+
+def layer_failure(c: LayerCheck) -> str:
+    """One line about a layer beyond its bound."""
+    return (
+        f"layer {c.entry}.{c.step} {c.origin or '?'} ({c.op}): expected {c.expected:.9g}, "
+        f"found {c.found:.9g}, off by {c.own:.3g}, bound {c.bound:.3g} ({c.reason})"
+    )
+
+
+def tapped(data: bytes, v: ValueRecord) -> Array:
+    """The value that a step wrote, from the bytes its tap spans."""
+    dtype = BY_NAME[v.dtype]
+    raw = np.dtype(np.uint16) if dtype == BF16 else dtype.numpy
+    if len(data) != v.bytes:
+        raise BadBundle(
+            f"step output {v.name!r}: {len(data)} bytes tapped, the plan says {v.bytes}"
+        )
+    if not v.bytes:
+        return np.zeros(v.shape, dtype.numpy)
+    reach = [(d - 1) * s for d, s in zip(v.shape, v.strides, strict=True)]
+    start = -sum(min(r, 0) for r in reach) * raw.itemsize
+    strides = [s * raw.itemsize for s in v.strides]
+    y: Array = np.ndarray(v.shape, raw, data, start, strides)
+    return from_native(np.ascontiguousarray(y).reshape(v.shape), dtype)
+
+
+def gap(a: Array, b: Array) -> Array:
+    """|a - b| in double precision; 0 where both are NaN or equal infinities, else infinite there."""
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        # 64-bit integers would lose their low bits in a double
+        return np.where(a == b, 0.0, np.maximum(np.abs(a.astype(np.float64) - b), 1.0))
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(x - y)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    return np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
+
+
+class _Layers:
+    """Collects the worst of every step over the calls."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, int], LayerCheck] = {}
+
+    def add(self, key: tuple[int, int], row: LayerCheck) -> None:
+        old = self.rows.get(key)
+        if old is None:
+            self.rows[key] = row
+            return
+        worst = row if (row.share, not row.ok) > (old.share, not old.ok) else old
+        self.rows[key] = LayerCheck(
+            *(worst.entry, worst.step, worst.op, worst.origin, worst.own, worst.bound),
+            max(row.inherited, old.inherited),
+            max(row.scale, old.scale),
+            row.ok and old.ok,
+            *(worst.found, worst.expected, worst.reason),
+        )
+
+
+def _judge(
+    n: Node, g: Graph, env: Mapping[str, Array], native: Sequence[Array]
+) -> tuple[int, int, float, float, bool, float, float]:
+    """Worst output and element of a step: own error, bound, ok, native and reference value."""
+    row = tolerance_of(n.op)
+    operands = [env[x] if x else None for x in n.inputs]
+    with np.errstate(all="ignore"):
+        judged = row.judge(n.op, operands, g.in_types(n), g.out_types(n))
+    worst: tuple[int, int, float, float, bool, float, float] = (0, 0, 0.0, 0.0, True, 0.0, 0.0)
+    top = -1.0
+    for k, (got, want, bound) in enumerate(zip(native, judged.outputs, judged.bounds, strict=True)):
+        if not want.size:
+            continue
+        off = gap(got, want).reshape(-1)
+        allowed = np.broadcast_to(bound, want.shape).reshape(-1)
+        bad = ~((off <= allowed) | (off == 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(off == 0, 0.0, np.where(bad & ~(allowed > 0), np.inf, off / allowed))
+        at = int(np.argmax(np.where(np.isnan(share), np.inf, share)))
+        if share[at] > top:
+            top = float(share[at])
+            values = float(got.reshape(-1)[at]), float(want.reshape(-1)[at])
+            worst = (k, at, float(off[at]), float(allowed[at]), not bad.any(), *values)
+        elif bad.any():
+            worst = (*worst[:4], False, *worst[5:])
+    return worst
+
+
+def _check_call(
+    g: Graph,
+    entry: EntryRecord,
+    index: int,
+    call: GoldenCall,
+    cap: int,
+    states: Mapping[str, Array],
+    taps: Mapping[tuple[int, int], bytes],
+    found: _Layers,
+) -> None:
+    steps = {s.outputs[0].name: s for s in entry.steps}
+    env: dict[str, Array] = {**g.consts, **call.feeds}
+    for s in g.states:
+        env[s.input] = from_native(states[s.name], g.types[s.input].dtype)
+    for n in g.nodes:
+        step = steps.get(n.outputs[0])
+        if step is None:
+            # the planner made it a view: its value follows from what was really written
+            out = n.op.eval(*(env[x] if x else None for x in n.inputs))
+            env.update(zip(n.outputs, out, strict=True))
+            continue
+        native = [tapped(taps[step.index, k], v) for k, v in enumerate(step.outputs)]
+        _, _, own, bound, ok, got, want = _judge(n, g, env, native)
+        inherited = scale = 0.0
+        for y, a in zip(n.outputs, native, strict=True):
+            stored = call.layers[y]
+            inherited = max(inherited, float(gap(thin(a, cap), stored).max(initial=0.0)))
+            finite = np.abs(stored.astype(np.float64))
+            scale = max(scale, float(finite[np.isfinite(finite)].max(initial=0.0)))
+        row = LayerCheck(
+            *(entry.name, step.index, step.op, step.origin, own, bound, inherited, scale, ok),
+            *(got, want, tolerance_of(n.op).reason),
+        )
+        found.add((index, step.index), row)
+        env.update(zip(n.outputs, native, strict=True))
+
+
+def _tips(graphs: Sequence[Graph]) -> bool:
+    """Whether some op turns a tiny difference into a whole step."""
+    picks = (ArgReduce, NonMaxSuppression, NonZero, TopK, Unique)
+    for g in graphs:
+        for n in g.nodes:
+            if isinstance(n.op, picks):
+                return True
+            expr = n.op.expr if isinstance(n.op, Lane) else getattr(n.op, "epilogue", None)
+            for e in walk(expr) if expr is not None else ():
+                if isinstance(e, Call) and (
+                    e.fn in _TIPS or (e.fn == "cast" and e.dtype.kind in ("int", "uint"))
+                ):
+                    return True
+    return False
+
+
+def output_gate(
+    graphs: Sequence[Graph], golden: Golden, outputs: Sequence[Mapping[str, Array]]
+) -> Gate:
+    """End to end: the shipped library's outputs against the golden ones."""
+    worst, beyond, total = 0.0, 0, 0
+    where = ""
+    for call, got in zip(golden.calls, outputs, strict=True):
+        for name, want in call.outputs.items():
+            y = got[name]
+            off = gap(y, want)
+            finite = np.abs(want.astype(np.float64))
+            scale = float(finite[np.isfinite(finite)].max(initial=0.0))
+            limit = OUTPUT_BOUND * scale if want.dtype.kind == "f" else 0.0
+            beyond += int(np.count_nonzero(off > limit))
+            total += off.size
+            share = float(off.max(initial=0.0)) / scale if scale else float(off.max(initial=0.0))
+            if share > worst:
+                worst, where = share, name
+    tips = _tips(graphs)
+    allowed = max(1, int(TIPPED_SHARE * total)) if tips else 0
+    expected = f"within {OUTPUT_BOUND:g} of the largest magnitude"
+    expected += f"; {allowed} of {total} elements may tip" if tips else ""
+    found = f"at most {worst:.2g} away" + (f" (output {where!r})" if where else "")
+    found += f", {beyond} beyond" if beyond else ""
+    return Gate("outputs equal the reference", expected, found, beyond <= allowed)
+
+
+def run_calls(session: Session, graphs: Sequence[Graph], golden: Golden) -> list[dict[str, Array]]:
+    """Outputs of every golden call in order, from the initial state, at their largest extent."""
+    session.reset()
+    results = []
+    for call in golden.calls:
+        g = graphs[call.entry]
+        info = session.library.info.entries[call.entry]
+        inputs = [to_native(call.feeds[n], g.types[n].dtype) for n in g.inputs]
+        out = [np.zeros(t.shape, t.numpy) for t in info.outputs]
+        session.run(call.entry, inputs, out)
+        named = zip(info.outputs, out, strict=True)
+        results.append({t.name: from_native(y, t.dtype) for t, y in named})
+    return results
+
+
+def _same(a: Sequence[Mapping[str, Array]], b: Sequence[Mapping[str, Array]]) -> str:
+    """The first output that is not bit-identical, or ``""``."""
+    for k, (x, y) in enumerate(zip(a, b, strict=True)):
+        for name in x:
+            if x[name].tobytes() != y[name].tobytes():
+                return f"{name!r} of call {k}"
+    return ""
+
+
+def prove(
+    graphs: Sequence[Graph],
+    plan: PlanRecord,
+    golden: Golden,
+    shipped: HostLibrary,
+    hooked: HostLibrary,
+    weights: Array | None,
+) -> Proof:
+    """Run the golden calls and judge every step and every output.
+
+    Args:
+        graphs: Graph of each entry point, as compiled.
+        plan: Record of the plan.
+        golden: Calls with their reference results.
+        shipped: The library of the bundle.
+        hooked: The same code built with taps.
+        weights: The weight blob.
+    """
+    one = run_calls(Session(shipped, weights), graphs, golden)
+    two = run_calls(Session(shipped, weights, threads=2), graphs, golden)
+    session = Session(hooked, weights)
+    found = _Layers()
+    outputs = []
+    for call in golden.calls:
+        g, entry = graphs[call.entry], plan.entries[call.entry]
+        before = session.state()
+        inputs = [to_native(call.feeds[n], g.types[n].dtype) for n in g.inputs]
+        _, taps = session.tap(call.entry, inputs)
+        by_step = {(t.step, t.output): t.data for t in taps}
+        _check_call(g, entry, call.entry, call, golden.cap, before, by_step, found)
+    outputs = run_calls(session, graphs, golden)
+    layers = tuple(found.rows[k] for k in sorted(found.rows))
+    bad = [c for c in layers if not c.ok]
+    top = max(layers, key=lambda c: c.share, default=None)
+    nearest = f"; nearest is {top.share:.0%} of its bound" if top and not bad else ""
+    apart = _same(one, two)
+    other = _same(one, outputs)
+    gates = (
+        Gate(
+            "every layer within its own bound",
+            f"{len(layers)} layers",
+            f"{len(layers) - len(bad)} of {len(layers)}{nearest}",
+            not bad,
+        ),
+        output_gate(graphs, golden, one),
+        Gate(
+            "two threads give the bits of one",
+            "identical",
+            f"differs: {apart}" if apart else "identical",
+            not apart,
+        ),
+        Gate(
+            "shipped and tapped code agree",
+            "identical",
+            f"differs: {other}" if other else "identical",
+            not other,
+        ),
+    )
+    return Proof(gates, layers)
+
+
+__all__ = ["Gate", "LayerCheck", "Proof", "gap", "layer_failure", "prove", "run_calls"]

@@ -1,0 +1,307 @@
+"""The JSON files of a bundle as typed records: ``plan.json`` and ``receipt.json``, schema 1."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparrow.errors import BadBundle
+
+SCHEMA = 1
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __getitem__(self, field: str) -> Any:
+        """A field by name, so that a record reads like its JSON."""
+        if field not in type(self).model_fields:
+            raise KeyError(field)
+        return getattr(self, field)
+
+
+class ValueRecord(Record):
+    """A value in memory: element (i, j, ..) is ``element_bytes * sum(i * stride)`` from ``offset``.
+
+    ``place`` is arena, weights, state, or the caller's input or output number ``index``; strides
+    count elements. ``bytes`` is what the elements span.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    place: str
+    index: int
+    offset: int
+    bytes: int
+
+
+class Rejected(Record):
+    """A kernel row that was not taken, and why."""
+
+    kernel: str
+    reason: str
+
+
+class StepRecord(Record):
+    """One step of an entry point."""
+
+    index: int
+    op: str
+    origin: str
+    kernel: str
+    rejected: tuple[Rejected, ...]
+    inputs: tuple[ValueRecord | None, ...]
+    outputs: tuple[ValueRecord, ...]
+    packed: tuple[int, ...]
+    flops: int
+    bytes: int
+    tasks: int
+    scratch_offset: int
+    scratch_bytes: int
+
+
+class BufferRecord(Record):
+    """Arena memory that is held from step ``first`` to step ``last``."""
+
+    offset: int
+    bytes: int
+    first: int
+    last: int
+    values: tuple[str, ...]
+
+
+class TensorRecord(Record):
+    """An input, output or state."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class EntryRecord(Record):
+    """An entry point."""
+
+    name: str
+    model: str
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    arena_bytes: int
+    steps: tuple[StepRecord, ...]
+    buffers: tuple[BufferRecord, ...]
+
+
+class WeightRecord(Record):
+    """A range of ``weights.bin`` and the steps that read it."""
+
+    offset: int
+    bytes: int
+    dtype: str
+    shape: tuple[int, ...]
+    users: tuple[str, ...]
+
+
+class TargetRecord(Record):
+    """The device of a plan."""
+
+    name: str
+    triple: str
+    cpu: str
+    isa: str
+    cores: int
+    ghz: float
+    bandwidth_gbs: float
+    flops_per_cycle: int
+    source: str
+
+
+class PlanRecord(Record):
+    """``plan.json``: what runs, in which memory, and why so."""
+
+    schema_version: Literal[1]
+    target: TargetRecord
+    threads: int
+    parts: int
+    arena_bytes: int
+    state_bytes: int
+    weights_bytes: int
+    states: tuple[TensorRecord, ...]
+    entries: tuple[EntryRecord, ...]
+    weights: tuple[WeightRecord, ...]
+
+
+class NodeRecord(Record):
+    """What became of a source node."""
+
+    name: str
+    op: str
+    verdict: str
+    parts: tuple[str, ...]
+    reason: str
+
+
+class SourceRecord(Record):
+    """A model that was compiled, under the name it gives itself; no path, only content."""
+
+    entry: str
+    model: str
+    sha256: str
+    bytes: int
+    opset: int
+    frozen: tuple[str, ...]
+    nodes: tuple[NodeRecord, ...]
+
+
+class RemarkRecord(Record):
+    """A pass applied, or nearly applied, at a node."""
+
+    rule: str
+    node: str
+    text: str
+    applied: bool
+
+
+class SamplesRecord(Record):
+    """The golden calls: where their inputs come from and the SHA-256 of each call's inputs."""
+
+    source: Literal["random", "calibration"]
+    seed: int
+    ids: tuple[str, ...]
+    layers: str
+
+
+class DifferenceRecord(Record):
+    """Largest and mean difference of an output over all calls; ``scale`` its largest magnitude."""
+
+    entry: str
+    output: str
+    max: float
+    mean: float
+    scale: float
+
+
+class AgainstRecord(Record):
+    """Differences to an implementation; ``note`` says why there are none."""
+
+    what: str
+    differences: tuple[DifferenceRecord, ...]
+    note: str = ""
+
+
+class LayerRecord(Record):
+    """Error of one step.
+
+    ``own``: difference to the reference fed the native inputs, at the element nearest to its bound;
+    ``bound`` what is allowed there; ``inherited``: largest difference to the reference run from the
+    inputs of the network.
+    """
+
+    entry: str
+    step: int
+    op: str
+    origin: str
+    own: float
+    bound: float
+    inherited: float
+    scale: float
+    ok: bool
+
+
+class GateRecord(Record):
+    """A check and its outcome."""
+
+    name: str
+    expected: str
+    found: str
+    ok: bool
+
+
+class MemoryRecord(Record):
+    """What the artifact takes: flash is code plus weights, RAM is arena plus state."""
+
+    code_bytes: int
+    weights_bytes: int
+    arena_bytes: int
+    state_bytes: int
+
+
+class BudgetRecord(Record):
+    """Limits given to the build; None is no limit."""
+
+    drop: float | None
+    latency_ns: float | None
+    size_bytes: int | None
+    ram_bytes: int | None
+
+
+class ReceiptRecord(Record):
+    """``receipt.json``: how a bundle came to be and what was proved."""
+
+    schema_version: Literal[1]
+    verdict: str
+    ok: bool
+    name: str
+    target: str
+    precision: str
+    threads: int
+    versions: dict[str, str]
+    sources: tuple[SourceRecord, ...]
+    samples: SamplesRecord
+    accuracy: tuple[AgainstRecord, ...]
+    drop: float | None
+    drop_meaning: str
+    memory: MemoryRecord
+    budget: BudgetRecord
+    gates: tuple[GateRecord, ...]
+    layers: tuple[LayerRecord, ...]
+    tolerances: dict[str, str]
+    passes: tuple[RemarkRecord, ...]
+    files: dict[str, str]
+
+
+def dump(record: Record) -> bytes:
+    """Canonical JSON of a record: fixed order, one trailing newline, no infinity or NaN."""
+    plain = record.model_dump(mode="json")
+    return (json.dumps(_finite(plain), indent=1, ensure_ascii=True) + "\n").encode()
+
+
+def _finite(v: Any) -> Any:
+    if isinstance(v, float) and not (-1e308 < v < 1e308):
+        return 1e308 if v > 0 else -1e308 if v < 0 else 0.0
+    if isinstance(v, dict):
+        return {k: _finite(x) for k, x in v.items()}
+    return [_finite(x) for x in v] if isinstance(v, (list, tuple)) else v
+
+
+R = TypeVar("R", bound=Record)
+
+
+def load(kind: type[R], path: Path) -> R:
+    """Read a record.
+
+    Raises:
+        BadBundle: The file is missing, no JSON, or of another schema.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as e:
+        raise BadBundle(f"{path}: {e.strerror}; is this a bundle folder?") from None
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BadBundle(
+            f"{path}: {where}: {first['msg']}", hint="build the model again with this version"
+        ) from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file as hex digits."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

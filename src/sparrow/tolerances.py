@@ -1,0 +1,434 @@
+"""How far a native step may be from the NumPy reference: one row per op, each with its reason.
+
+Both sides compute in the tensor's own precision, each within some error of the exact value, so that
+the allowed difference is twice that error. Integers, booleans and data movement are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.graph import Op, Types
+from sparrow.ops.attention import Attention
+from sparrow.ops.bitcast import BitCast
+from sparrow.ops.compress import Compress
+from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.det import Det
+from sparrow.ops.epilogue import apply_epilogue
+from sparrow.ops.gather import Gather
+from sparrow.ops.gather_elements import GatherElements
+from sparrow.ops.gather_nd import GatherND
+from sparrow.ops.gru import GRU
+from sparrow.ops.lane import Lane
+from sparrow.ops.lstm import LSTM
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.nms import NonMaxSuppression
+from sparrow.ops.nonzero import NonZero
+from sparrow.ops.normalize import LocalResponse, Normalize
+from sparrow.ops.pad import Expand, Pad
+from sparrow.ops.pool import Pool
+from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.resize import Resize
+from sparrow.ops.rnn import RNN
+from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
+from sparrow.ops.scatter import ScatterElements, ScatterND
+from sparrow.ops.slice import Slice
+from sparrow.ops.softmax import Softmax
+from sparrow.ops.topk import TopK
+from sparrow.ops.transpose import Transpose
+from sparrow.ops.unique import Unique
+from sparrow.tensor import BF16, F16, F32, F64, Array, DType, TensorType
+
+UNIT = {F32: 2.0**-24, F64: 2.0**-53, F16: 2.0**-11, BF16: 2.0**-8}
+"""Half a unit in the last place of 1: the relative error of one rounding."""
+SMALLEST = {F32: 2.0**-126, F64: 2.0**-1022, F16: 2.0**-24, BF16: 2.0**-126}
+"""Absolute error granted to every float: below it functions may flush to zero."""
+
+# Units in the last place by which NumPy's, SciPy's or our function may miss the exact value; our
+# bounds stand beside the functions in native/kernels/math.h, the basic ones round correctly.
+ULPS = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "sqrt", "cast"), 0.6),
+    **dict.fromkeys(("exp", "expm1", "log", "log1p", "sin", "cos", "erf", "sigmoid", "tanh"), 4.0),
+    **dict.fromkeys(
+        ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 5.0
+    ),
+    **dict.fromkeys(("pow", "softplus", "silu", "gelu", "gelu_tanh", "hardswish"), 8.0),
+    **dict.fromkeys(("mod", "fmod"), 1.0),
+}
+# The reference forms x (1 + f(x)): where f(x) nears -1 the error stays that of the 1.
+ABSOLUTE = {"gelu": 4.0, "gelu_tanh": 4.0, "hardswish": 2.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Reference outputs of a node and, for each, the allowed difference (broadcasts to it)."""
+
+    outputs: tuple[Array, ...]
+    bounds: tuple[Array | float, ...]
+
+
+# Arrays, None where an optional operand is absent; ops name their own parameters.
+Operands: TypeAlias = Sequence[Any]
+Judge: TypeAlias = Callable[[Any, Operands, Types, Sequence[TensorType]], Judged]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A row: the ops it is for, how the bound is computed, and why it is that."""
+
+    ops: tuple[type[Op], ...]
+    judge: Judge
+    reason: str
+
+
+def _unit(t: TensorType) -> float:
+    return UNIT.get(t.dtype, 0.0)
+
+
+def _floor(t: TensorType) -> float:
+    return SMALLEST.get(t.dtype, 0.0)
+
+
+def _sum_unit(t: TensorType) -> float:
+    """Rounding unit of a running sum: half types accumulate in float32."""
+    return min(_unit(t), UNIT[F32])
+
+
+def _store(y: Array, t: TensorType) -> Array | float:
+    """Error of rounding a wider result to a half type."""
+    return _unit(t) * np.abs(y.astype(np.float64)) if t.dtype in (F16, BF16) else 0.0
+
+
+def _wide(a: Array) -> Array:
+    return a.astype(np.float64) if a.dtype.kind == "f" else a
+
+
+def lane_error(
+    e: lane.Expr, operands: Sequence[Array], errors: Sequence[Array | None]
+) -> tuple[Array, Array | None]:
+    """Value of a lane expression in double precision, and how far one evaluation may be from it.
+
+    Running error analysis: every call passes on what its arguments' errors change (found by moving
+    them by their bound) and adds its own rounding. A comparison or a conversion to integer that the
+    error could tip is allowed to tip.
+
+    Args:
+        e: The expression.
+        operands: Values of its arguments.
+        errors: Error of each argument; None where it is exact.
+
+    Returns:
+        Value, and its error or None where it is exact.
+    """
+    done: dict[lane.Expr, tuple[Array, Array | None]] = {}
+
+    def visit(x: lane.Expr) -> tuple[Array, Array | None]:
+        if x not in done:
+            done[x] = _lane_step(x, visit, operands, errors)
+        return done[x]
+
+    with np.errstate(all="ignore"):
+        return visit(e)
+
+
+def _lane_step(
+    e: lane.Expr,
+    visit: Callable[[lane.Expr], tuple[Array, Array | None]],
+    operands: Sequence[Array],
+    errors: Sequence[Array | None],
+) -> tuple[Array, Array | None]:
+    if isinstance(e, lane.Arg):
+        return _wide(operands[e.index]), errors[e.index]
+    if isinstance(e, lane.Imm):
+        # a float32 immediate is rounded once, on both sides alike
+        return _wide(np.asarray(e.value, e.dtype.numpy)), None
+    parts = [visit(a) for a in e.args]
+    values = [v for v, _ in parts]
+    y = _apply(e, values)
+    error: Array | None = None
+    for i, (v, err) in enumerate(parts):
+        if err is None:
+            continue
+        change: Array = np.zeros((), np.float64)
+        for moved in _moved(v, err):
+            other = _apply(e, [*values[:i], moved, *values[i + 1 :]])
+            change = np.maximum(change, np.abs(_number(other) - _number(y)))
+        error = change if error is None else error + change
+    if e.dtype.kind == "float":
+        unit = UNIT[e.dtype]
+        size = np.abs(y)
+        own: Array | float = 0.0
+        if e.fn != "cast" or _narrows(e.args[0].dtype, e.dtype):
+            own = 2 * ULPS.get(e.fn, 0.0) * unit * size
+        if e.fn in ABSOLUTE:
+            own = own + ABSOLUTE[e.fn] * unit * np.abs(values[0])
+        if e.fn in ULPS and e.fn not in ("add", "sub", "mul", "div", "sqrt"):
+            own = own + SMALLEST[e.dtype]
+        error = own + error if error is not None else np.asarray(own) if np.any(own) else None
+    return y, error
+
+
+def _apply(e: lane.Call, values: Sequence[Array]) -> Array:
+    if e.fn == "cast":
+        x = values[0]
+        wide = np.dtype(np.float64) if e.dtype.kind == "float" else e.dtype.numpy
+        return lane.convert(np.asarray(x), wide)
+    return np.asarray(lane.BY_NAME[e.fn].eval(*values))
+
+
+def _narrows(before: DType, after: DType) -> bool:
+    exact = {(F16, F32), (BF16, F32), (F16, F64), (BF16, F64), (F32, F64)}
+    return before != after and (before, after) not in exact
+
+
+def _moved(v: Array, error: Array) -> tuple[Array, ...]:
+    if v.dtype == np.bool_:
+        return (v ^ (error > 0),)
+    if v.dtype.kind in "iu":
+        return (v + error.astype(v.dtype), v - error.astype(v.dtype))
+    return (v + error, v - error)
+
+
+def _number(y: Array) -> Array:
+    return y.astype(np.float64)
+
+
+def _exact(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    outputs = op.eval(*x)
+    return Judged(outputs, (0.0,) * len(outputs))
+
+
+def _lane(op: Lane, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    (y,) = op.eval(*x)
+    _, error = lane_error(op.expr, [a for a in x if a is not None], [None] * len(x))
+    return Judged((y,), (0.0 if error is None else 2 * error + _floor(ty[0]),))
+
+
+def _absolute(x: Operands) -> list[Array | None]:
+    return [None if a is None else np.abs(a) for a in x]
+
+
+def _dot(
+    op: Any, terms: int, n: int, x: Operands, tx: Types, ty: Sequence[TensorType], factor: float = 1
+) -> Judged:
+    """Sums of ``terms`` products of the first ``n`` operands, then the epilogue over the rest."""
+    first = tx[0]
+    assert first is not None
+    if first.dtype.kind != "float":
+        return _exact(op, x, tx, ty)
+    bare = replace(op, epilogue=None)
+    (total,) = bare.eval(*x[:n])
+    (size,) = bare.eval(*_absolute(x[:n]))
+    error = factor * (terms + 2) * _sum_unit(first) * size.astype(np.float64)
+    error = error + _store(total, first)
+    if op.epilogue is None:
+        return Judged((total,), (2 * error + _floor(first),))
+    extras = [a for a in x[n:] if a is not None]
+    y = apply_epilogue(op.epilogue, total, extras)
+    _, after = lane_error(op.epilogue, (total, *extras), (error, *(None for _ in extras)))
+    return Judged((y,), (0.0 if after is None else 2 * after + _floor(ty[0]),))
+
+
+def _conv(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    assert tx[1] is not None
+    return _dot(op, prod(tx[1].shape[1:]), 3, x, tx, ty)
+
+
+def _conv_transpose(op: ConvTranspose, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    w = tx[1]
+    assert w is not None
+    return _dot(op, w.shape[0] // op.group * prod(w.shape[2:]), 3, x, tx, ty)
+
+
+def _matmul(op: MatMul, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    a = tx[0]
+    assert a is not None
+    return _dot(op, a.shape[-2 if op.trans_a else -1], 3, x, tx, ty)
+
+
+def _softmax(op: Softmax, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    (y,) = op.eval(*x)
+    t, a = ty[0], x[0]
+    assert a is not None
+    if not a.size:
+        return Judged((y,), (0.0,))
+    wide = a.astype(np.float64)
+    with np.errstate(all="ignore"):
+        shifted = np.abs(wide - wide.max(op.axis, keepdims=True))
+    relative = (shifted + a.shape[op.axis] + 12) * _sum_unit(t)
+    if op.log:
+        error = relative + 4 * _sum_unit(t) * np.abs(y.astype(np.float64))
+    else:
+        error = relative * y.astype(np.float64)
+    return Judged((y,), (2 * (error + _store(y, t)) + _floor(t),))
+
+
+def _reduce(op: Reduce, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    (y,) = op.eval(*x)
+    t, a = ty[0], x[0]
+    assert a is not None
+    if t.dtype.kind != "float" or op.kind in ("max", "min") or not a.size:
+        return Judged((y,), (0.0,))
+    terms = prod(a.shape[i] for i in op.axes)
+    size = np.abs(y) if op.kind == "prod" else op.eval(np.abs(a))[0]
+    error = (terms + 2) * _sum_unit(t) * size.astype(np.float64) + _store(y, t)
+    return Judged((y,), (2 * error + _floor(t),))
+
+
+def _cumulate(op: Cumulate, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    (y,) = op.eval(*x)
+    t, a = ty[0], x[0]
+    assert a is not None
+    if t.dtype.kind != "float":
+        return Judged((y,), (0.0,))
+    size = op.eval(np.abs(a))[0].astype(np.float64)
+    error = (a.shape[op.axis] + 2) * _sum_unit(t) * size + _store(y, t)
+    return Judged((y,), (2 * error + _floor(t),))
+
+
+def _pool(op: Pool, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    outputs = op.eval(*x)
+    t, a = ty[0], x[0]
+    assert a is not None
+    if op.kind == "max" or t.dtype.kind != "float":
+        return Judged(outputs, (0.0,) * len(outputs))
+    size = op.eval(np.abs(a))[0].astype(np.float64)
+    # p-norms add two powers, each within pow's own bound times p
+    terms = prod(op.kernel) + (0 if op.kind == "average" else 16 * op.p)
+    error = (terms + 3) * _sum_unit(t) * size + _store(outputs[0], t)
+    return Judged(outputs, (2 * error + _floor(t),))
+
+
+def _normalize(op: Normalize, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    outputs = op.eval(*x)
+    t, a = ty[0], x[0]
+    assert a is not None
+    u = max(_sum_unit(t), UNIT.get(op.stash, 0.0))
+    wide = a.astype(np.float64)
+    n = prod(a.shape[i] for i in op.axes)
+    mean = wide.mean(op.axes, keepdims=True) if op.center else np.zeros(())
+    centred = wide - mean
+    inverse = 1 / np.sqrt((centred**2).mean(op.axes, keepdims=True) + op.epsilon)
+    shift = (n + 3) * u * np.abs(wide).mean(op.axes, keepdims=True) if op.center else np.zeros(())
+    shift = shift + u * np.abs(wide)
+    # the mean's error moves the variance in second order; what is left is its own sum and the
+    # roundings of what is squared
+    slack = (n + 8) * u + np.max(shift, axis=op.axes, keepdims=True) * inverse
+    y = np.abs(centred) * inverse
+    error = inverse * shift + slack * y
+    if len(x) > 1 and x[1] is not None:
+        scale = np.abs(x[1].astype(np.float64))
+        error, y = error * scale, y * scale
+    if len(x) > 2 and x[2] is not None:
+        y = y + np.abs(x[2].astype(np.float64))
+    bounds: list[Array | float] = [2 * (error + 4 * _unit(t) * y) + _floor(t)]
+    stats = [shift.max(axis=op.axes, keepdims=True) + np.abs(mean) * u] if op.center else []
+    stats.append(2 * slack * inverse)
+    stored = UNIT.get(op.stash, 0.0)
+    for s, out in zip(stats, outputs[1:], strict=False):
+        bounds.append(2 * (s + stored * np.abs(out.astype(np.float64))))
+    return Judged(outputs, tuple(bounds))
+
+
+def _scatter(
+    op: ScatterElements | ScatterND, x: Operands, tx: Types, ty: Sequence[TensorType]
+) -> Judged:
+    (y,) = op.eval(*x)
+    t = ty[0]
+    if t.dtype.kind != "float" or op.reduction in ("none", "max", "min"):
+        return Judged((y,), (0.0,))
+    data, index, updates = x
+    assert data is not None and updates is not None
+    (size,) = op.eval(np.abs(data), index, np.abs(updates))
+    error = (updates.size + 2) * _unit(t) * size.astype(np.float64)
+    return Judged((y,), (2 * error + _floor(t),))
+
+
+def _widened(op: Op) -> Op:
+    """The op with its inner float types widened, so that a double evaluation stays double."""
+    changes = {f.name: F64 for f in fields(op) if getattr(op, f.name) == F32}  # type: ignore[arg-type]
+    return replace(op, **changes) if changes else op  # type: ignore[type-var]
+
+
+def _refined(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    """Eight times the distance of the reference from its own double-precision evaluation."""
+    outputs = op.eval(*x)
+    wide = [None if a is None else _wide(a) for a in x]
+    with np.errstate(all="ignore"):
+        exact = _widened(op).eval(*wide)
+    bounds: list[Array | float] = []
+    for y, e, t in zip(outputs, exact, ty, strict=True):
+        if t.dtype.kind != "float" or not y.size:
+            bounds.append(0.0)
+            continue
+        finite = np.isfinite(y) & np.isfinite(e)
+        off = np.abs(y.astype(np.float64) - e)[finite].max(initial=0.0)
+        size = np.abs(e)[finite].max(initial=0.0)
+        bounds.append(float(8 * off + 16 * _unit(t) * size + _floor(t)))
+    return Judged(outputs, tuple(bounds))
+
+
+TOLERANCES: tuple[Tolerance, ...] = (
+    Tolerance(
+        (
+            *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
+            *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
+        ),
+        _exact,
+        "moves, compares or counts values and rounds nothing",
+    ),
+    Tolerance(
+        (Lane,), _lane, "running error analysis of the expression with the ULPs of each function"
+    ),
+    Tolerance(
+        (Conv,),
+        _conv,
+        "a sum of K products in any order errs by at most (K+2) u (|x| * |w|), then the epilogue",
+    ),
+    Tolerance((ConvTranspose,), _conv_transpose, "as Conv"),
+    Tolerance((MatMul,), _matmul, "as Conv, K the inner extent"),
+    Tolerance(
+        (Softmax,),
+        _softmax,
+        "exp's argument errs by u |x - max|, the sum by n u, each relative to the result",
+    ),
+    Tolerance((Reduce,), _reduce, "a sum of n terms errs by (n+2) u sum|x|; max and min are exact"),
+    Tolerance((Cumulate,), _cumulate, "as Reduce, n the extent of the axis"),
+    Tolerance((Pool,), _pool, "as Reduce over the window; maxima are exact"),
+    Tolerance(
+        (Normalize,),
+        _normalize,
+        "errors of the mean and the variance, carried through to the result",
+    ),
+    Tolerance(
+        (ScatterElements, ScatterND),
+        _scatter,
+        "adds or multiplies at most every update; else exact",
+    ),
+    Tolerance(
+        (
+            *(Attention, DeformConv, Det, GRU, GridSample, LSTM, LocalResponse, RNN, Resize),
+            *(RoiAlign, RoiPool),
+        ),
+        _refined,
+        "its conditioning differs: 8 times the reference's own distance from double precision",
+    ),
+)
+_BY_OP = {op: row for row in TOLERANCES for op in row.ops}
+
+
+def tolerance_of(op: Op) -> Tolerance:
+    """The row of an op."""
+    return _BY_OP[type(op)]
+
+
+__all__ = ["TOLERANCES", "ULPS", "UNIT", "Judged", "Tolerance", "lane_error", "tolerance_of"]
