@@ -95,7 +95,7 @@ _PARTS: dict[str, type] = {
 
 
 def array_key(a: Array) -> str:
-    """What the text calls a larger array by: 16 hex digits of a hash of dtype, shape and elements."""
+    """What the text calls a larger array: 16 hex digits of a hash of dtype, shape and elements."""
     h = hashlib.sha256(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
     return h.hexdigest()[:16]
 
@@ -237,6 +237,7 @@ class _Line:
         self.depth = 0
 
     def fail(self, expected: str) -> NoReturn:
+        self.space()
         rest = self.text[self.at : self.at + 24]
         found = json.dumps(rest) if rest else "the end of the line"
         raise BadInput(f"line {self.number}: expected {expected}, found {found}")
