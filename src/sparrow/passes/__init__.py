@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from sparrow.graph import Graph
 from sparrow.passes.affine import fold_affine, fold_affine_before
-from sparrow.passes.attention import attention, interleave_inputs, interleave_output
+from sparrow.passes.attention import (
+    attention,
+    group_heads,
+    interleave_inputs,
+    interleave_output,
+)
 from sparrow.passes.cse import cse
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
 from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
@@ -17,10 +22,15 @@ from sparrow.passes.layout import assign_layout
 from sparrow.passes.literals import hoist_constants, literals
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
 from sparrow.passes.pads import fold_pad, merge_pads
-from sparrow.passes.products import absorb_transpose, slice_before_reshape, split_product
+from sparrow.passes.products import (
+    absorb_transpose,
+    slice_before_reshape,
+    slice_before_transpose,
+    split_product,
+)
 from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
-from sparrow.passes.softmax import spelled_log_softmax, spelled_softmax
+from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
@@ -68,7 +78,11 @@ PIPELINE: tuple[Pass, ...] = (
         "while each step of it is a node of its own",
         (*_rules(normalization, shifted_normalization, scale_norm), *TIDY),
     ),
-    Pass("softmax", "attention looks for one", _rules(spelled_softmax, spelled_log_softmax)),
+    Pass(
+        "softmax",
+        "attention looks for one",
+        _rules(spelled_softmax, spelled_log_softmax, flat_softmax),
+    ),
     Pass("pads", "while Pad and its reader are both channels-first", _rules(merge_pads, fold_pad)),
     Pass("global_pool", "a reduction sinks through any transpose", _rules(global_pool)),
     Pass(
@@ -84,9 +98,13 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "products",
         "slices reach the products they cut before transposes settle between them",
-        (*TIDY, *_rules(slice_before_reshape, split_product)),
+        (*TIDY, *_rules(slice_before_transpose, slice_before_reshape, split_product)),
     ),
-    Pass("attention", "over the transposes of the exporter", (*_rules(attention), *TIDY)),
+    Pass(
+        "attention",
+        "over the transposes of the exporter",
+        (*_rules(attention, group_heads), *TIDY),
+    ),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(
         "views",

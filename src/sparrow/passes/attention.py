@@ -3,11 +3,14 @@
     before   s = MatMul(q, k') * c + mask;  y = MatMul(Softmax(s), v)     over [B, heads, rows, D]
     after    y = Attention(q, k, v, mask)
 
-    before   y = Attention(Transpose(q, 0213), ..)            [B, rows, heads, D] -> [B, heads,
-    rows, D] after    y = Attention(q, ..) with q interleaved          the kernel walks strides
+    before   y = Attention(Transpose(q, 0213), ..)    q [B, rows, heads, D], perhaps reshaped
+    after    y = Attention(q, ..) with q interleaved  the kernel walks strides
 
     before   y = Transpose(Attention(..), 0213)
     after    y = Attention(..) with y interleaved
+
+    before   k = Reshape(Expand(Reshape(k0)))         [B, G, T, D] -> [B, heads, T, D]
+    after    Attention reads k0: query head h uses key head h // (heads / G)
 
 The scale is applied to q and the softmax runs over tiles of keys: within rounding. A row whose
 mask is -inf everywhere becomes 0, where Softmax gave NaN.
@@ -22,9 +25,11 @@ from sparrow.graph import Node
 from sparrow.ops.attention import HEADS_SECOND, Attention
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
+from sparrow.passes.layout import swap_reshape
 from sparrow.passes.polynomial import factors
 from sparrow.passes.unfold import Unfolded
 from sparrow.rewrite import Match, Reject, Rewrite
@@ -122,23 +127,66 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
     return Rewrite(tuple(new), (n,))
 
 
+def _ungrouped(m: Match, value: str) -> tuple[str, tuple[int, ...]] | None:
+    """Value and shape [B, G, T, D] of which [B, G * r, T, D] repeats every head r times in a row."""
+    merged = m.producer(value, Reshape)
+    grown = m.producer(merged.inputs[0], Expand) if merged is not None else None
+    if merged is None or grown is None:
+        return None
+    narrow, wide, full = (m.type(x).shape for x in (grown.inputs[0], merged.inputs[0], value))
+    if len(wide) != 5 or len(narrow) != 5 or narrow != (*wide[:2], 1, *wide[3:]):
+        return None
+    if full != (wide[0], wide[1] * wide[2], *wide[3:]):
+        return None
+    return grown.inputs[0], (*wide[:2], *wide[3:])
+
+
+def group_heads(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match an Attention over keys and values that repeat heads."""
+    if not isinstance(n.op, Attention) or n.op.interleaved[1] or n.op.interleaved[2]:
+        return None
+    k, v = (_ungrouped(m, x) for x in n.inputs[1:3])
+    if k is None and v is None:
+        return None
+    if k is None or v is None or k[1][1] != v[1][1]:
+        return Reject("keys and values repeat different heads")
+    names = m.fresh(), m.fresh()
+    flat = [
+        Node(Reshape(shape), (x,), (name,), n.origin)
+        for (x, shape), name in zip((k, v), names, strict=True)
+    ]
+    return Rewrite((*flat, replace(n, inputs=(n.inputs[0], *names, *n.inputs[3:]))), (n,))
+
+
 def interleave_inputs(m: Match, n: Node) -> Rewrite | None:
     """Match an Attention over transposed queries, keys or values."""
     if not isinstance(n.op, Attention):
         return None
     for i in range(3):
-        p = m.producer(n.inputs[i], Transpose)
-        if p is None:
+        found = _swapped(m, n.inputs[i])
+        if found is None:
             continue
-        assert isinstance(p.op, Transpose)
-        if p.op.perm != HEADS_SECOND:
-            continue
+        source, shape = found
         inside = list(n.op.interleaved)
         inside[i] = not inside[i]
         op = replace(n.op, interleaved=(inside[0], inside[1], inside[2], inside[3]))
-        inputs = (*n.inputs[:i], p.inputs[0], *n.inputs[i + 1 :])
-        return Rewrite((Node(op, inputs, n.outputs, n.origin),), (n,))
+        rows_first = m.fresh()
+        inputs = (*n.inputs[:i], rows_first, *n.inputs[i + 1 :])
+        flat = Node(Reshape(shape), (source,), (rows_first,), n.origin)
+        return Rewrite((flat, Node(op, inputs, n.outputs, n.origin)), (n,))
     return None
+
+
+def _swapped(m: Match, value: str) -> tuple[str, tuple[int, ...]] | None:
+    """(x, s) such that ``value`` is Transpose(Reshape(x, s), 0213)."""
+    outer = m.producer(value, Reshape)
+    p = m.producer(value if outer is None else outer.inputs[0], Transpose)
+    if p is None:
+        return None
+    assert isinstance(p.op, Transpose)
+    (x,) = p.inputs
+    found = swap_reshape(m.type(x).shape, p.op.perm, m.type(value).shape)
+    return (x, found[0]) if found is not None and found[1] == HEADS_SECOND else None
 
 
 def interleave_output(m: Match, n: Node) -> Rewrite | Reject | None:

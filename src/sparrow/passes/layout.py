@@ -22,6 +22,7 @@ import numpy as np
 from sparrow.graph import Graph, Node, Op
 from sparrow.ops.conv import LETTERS
 from sparrow.ops.reshape import Reshape
+from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.passes.cse import cse
 from sparrow.passes.tidy import TIDY
@@ -100,7 +101,8 @@ def swap_reshape(
             return None
         spots.append(at[0])
     order = sorted(range(len(groups)), key=spots.__getitem__)
-    flat = [j for k in order for j in groups[k][1]]
+    lead = next(j for j, d in enumerate(shape) if d != 1)
+    flat = [*range(lead), *(j for k in order for j in groups[k][1] if j >= lead)]
     return tuple(shape[j] for j in flat), inverse(flat)
 
 
@@ -208,7 +210,8 @@ def sink_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
             carried.inputs[i] = s.inputs[0]
         elif not carried.take(i):
             return Reject("quantization blocks follow the axes")
-    if gain <= carried.cost:
+    # of two equal ways the one that leaves more values channels-last, where windowed ops are near
+    if gain < carried.cost or (gain == carried.cost and perm != _to_first(len(perm))):
         return Reject("as many elements would be transposed on the other operands")
     outs = tuple(m.fresh() for _ in n.outputs)
     carried.new.append(Node(op, tuple(carried.inputs), outs, n.origin))
@@ -234,10 +237,27 @@ def hoist_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
     for i in p.op.transposable(types):
         if not carried.take(i):
             return Reject("quantization blocks follow the axes")
-    if carried.cost >= m.type(n.outputs[0]).size:
+    shared = _transposed_slices(m, p, n.op)
+    if carried.cost > shared or (carried.cost == shared and not isinstance(p.op, Slice)):
         return Reject(f"the operands of {type(p.op).__name__} are as large as its result")
     carried.new.append(Node(op, tuple(carried.inputs), n.outputs, p.origin))
     return carried.rewrite(p, n)
+
+
+def _to_first(rank: int) -> tuple[int, ...]:
+    """Channels-last to channels-first; nothing where that is its own inverse."""
+    return (0, rank - 1, *range(1, rank - 1)) if rank > 3 else ()
+
+
+def _transposed_slices(m: Match, p: Node, op: Transpose) -> int:
+    """Elements that equal transposes of ``p`` and, if it is a slice, of slices beside it move."""
+    beside = m.users(p.inputs[0]) if isinstance(p.op, Slice) else [p]
+    total = 0
+    for s in beside:
+        user = m.only_user(s.outputs[0]) if isinstance(s.op, type(p.op)) else None
+        if user is not None and isinstance(user.op, Transpose) and user.op.perm == op.perm:
+            total += m.type(s.outputs[0]).size
+    return total
 
 
 class _Carried:
@@ -268,6 +288,9 @@ class _Carried:
     def _transposed(self, x: str, t: TensorType) -> str:
         full = (*(1,) * (len(self.perm) - t.rank), *t.shape)
         value = self.m.const(x)
+        for u in self.m.users(x):
+            if isinstance(u.op, Transpose) and u.op.perm == self.perm:
+                return u.outputs[0]
         name = self.m.fresh()
         if value is not None:
             turned = np.ascontiguousarray(value.reshape(full).transpose(self.perm))
@@ -283,9 +306,7 @@ class _Carried:
         return name
 
     def _price(self, x: str, t: TensorType, full: tuple[int, ...]) -> int:
-        """Elements moved that were not before; a transpose that is there, or joins one, is free."""
-        if any(u.op == Transpose(self.perm) for u in self.m.users(x)) and t.shape == full:
-            return 0
+        """Elements moved that were not before; a transpose that joins one is free."""
         p = self.m.producer(x, Transpose)
         if p is None or t.shape != full:
             return t.size

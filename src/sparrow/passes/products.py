@@ -6,6 +6,9 @@ after    y = MatMul(a, b) with trans_b           the kernel walks strides
 before   y = MatMul(x, w);  q, k, v = Reshape(Split(y))     columns, each used once
 after    q = Reshape(MatMul(x, w[:, :n])); ..    a reshape of some columns would copy them
 
+before   p = Transpose(x)[2:5]
+after    p = Transpose(x[.., 2:5])               every reader of the transpose takes a part
+
 before   p = Reshape(x, [1, T, 3, C])[:, :, 1]
 after    p = Reshape(x[:, C : 2 C], [1, T, 1, C])    the slice moves to where it is one run
 """
@@ -91,6 +94,28 @@ def split_product(m: Match, n: Node) -> Rewrite | Reject | None:
         inputs.append(name)
     new = Node(p.op, tuple(inputs), n.outputs, p.origin)
     return Rewrite((new,), (n,), {}, consts, types)
+
+
+def slice_before_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a Slice of a Transpose that only slices read."""
+    if not isinstance(n.op, Slice):
+        return None
+    p = m.producer(n.inputs[0], Transpose)
+    if p is None:
+        return None
+    assert isinstance(p.op, Transpose)
+    t = m.type(n.inputs[0])
+    users = m.users(n.inputs[0])
+    if m.is_output(n.inputs[0]) or not all(isinstance(u.op, Slice) for u in users):
+        return Reject("the whole transpose is used elsewhere")
+    if sum(m.type(u.outputs[0]).size for u in users) > t.size:
+        return Reject("slices overlap: more elements would be transposed")
+    undone = tuple(int(i) for i in np.argsort(p.op.perm))
+    op = n.op.permuted(undone, (t,))
+    assert op is not None
+    part = m.fresh()
+    turned = Node(Transpose(p.op.perm, p.op.axes), (part,), n.outputs, n.origin)
+    return Rewrite((Node(op, p.inputs, (part,), n.origin), turned), (n,))
 
 
 def slice_before_reshape(m: Match, n: Node) -> Rewrite | Reject | None:

@@ -6,6 +6,9 @@
     before   d = x - max(x);  y = d - log(sum(exp(d)))
     after    y = LogSoftmax(x)
 
+    before   y = Reshape(Softmax(Reshape(x)))             rows flattened, as before opset 13
+    after    y = Softmax(x)
+
 Without the subtracted maximum it stays: exp overflows where Softmax does not.
 """
 
@@ -15,6 +18,7 @@ from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.ops.reduce import Reduce
+from sparrow.ops.reshape import Reshape
 from sparrow.ops.softmax import Softmax
 from sparrow.passes.polynomial import factors
 from sparrow.passes.unfold import Unfolded
@@ -61,6 +65,25 @@ def spelled_softmax(m: Match, n: Node) -> Rewrite | Reject | None:
     if x is None:
         return Reject("nothing, or not the maximum, is subtracted before exp: it may overflow")
     return Rewrite((Node(Softmax(total[1]), (x,), n.outputs, n.origin),), (n,))
+
+
+def flat_softmax(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a Reshape back to the shape that the operand of a Softmax had."""
+    if not isinstance(n.op, Reshape):
+        return None
+    soft = m.producer(n.inputs[0], Softmax)
+    flat = m.producer(soft.inputs[0], Reshape) if soft is not None else None
+    if soft is None or flat is None:
+        return None
+    assert isinstance(soft.op, Softmax)
+    (x,) = flat.inputs
+    shape, inner = m.type(x).shape, m.type(soft.outputs[0]).shape
+    if shape != n.op.shape or not shape or soft.op.axis != len(inner) - 1:
+        return Reject("the softmax is not along the last axis of one tensor")
+    if shape[-1] != inner[-1]:
+        return Reject("the softmax runs over several axes")
+    op = Softmax(len(shape) - 1, soft.op.log)
+    return Rewrite((Node(op, (x,), n.outputs, n.origin),), (n,))
 
 
 def spelled_log_softmax(m: Match, n: Node) -> Rewrite | None:

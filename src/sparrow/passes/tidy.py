@@ -5,6 +5,8 @@ Transpose(x, p)                       ->  Reshape(x)        p only moves axes of
 Reshape(Reshape(x))                   ->  Reshape(x)
 Slice(Slice(x))                       ->  Slice(x)
 Gather(x, [3, 4, 5])                  ->  Slice(x)          constant, equally spaced indices
+Gather(x, [[0, 1, 2], [1, 2, 3]])     ->  Concat of slices  as sliding windows are written
+Lane(Reshape(x))                      ->  Reshape(Lane(x))  so that it meets what computes x
 Concat(Concat(a, b), c)               ->  Concat(a, b, c)   along one axis, read once
 Concat(a), Concat(a, nothing)         ->  a
 Pad(x, 0), Expand(x), Reshape(x), Slice(x), Lane(x)  ->  x  nothing changes
@@ -14,6 +16,7 @@ f(constants)                          ->  constant
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparrow import lane
 from sparrow.graph import Node
@@ -28,6 +31,7 @@ from sparrow.rewrite import Match, Reject, Rewrite, Rule
 from sparrow.tensor import Affine, TensorType
 
 FOLD_BYTES = 1 << 26
+MAX_ROWS = 8
 
 
 def tidy_transpose(m: Match, n: Node) -> Rewrite | None:
@@ -95,12 +99,54 @@ def gather_slice(m: Match, n: Node) -> Rewrite | Reject | None:
     if at.min() < 0 or at.max() >= extent:
         return Reject("an index lies outside the axis")
     if step == 0 or np.any(np.diff(at) != step):
-        return Reject("the indices are not equally spaced")
+        return _gather_rows(m, n, at.reshape(index.shape))
     starts, steps, sizes = [0] * x.rank, [1] * x.rank, list(x.shape)
     starts[axis], steps[axis], sizes[axis] = int(at[0]), step, at.size
     part, y = m.fresh(), n.outputs[0]
     cut = Node(Slice(tuple(starts), tuple(sizes), tuple(steps)), n.inputs[:1], (part,), n.origin)
     return Rewrite((cut, Node(Reshape(m.type(y).shape), (part,), (y,), n.origin)), (n,))
+
+
+def _gather_rows(m: Match, n: Node, at: NDArray[np.int64]) -> Rewrite | Reject:
+    """A gather of a few rows of equally spaced indices as slices side by side."""
+    assert isinstance(n.op, Gather)
+    x, axis = m.type(n.inputs[0]), n.op.axis
+    if at.ndim != 2 or at.shape[0] > MAX_ROWS or at.shape[1] < 2 or x.quant is not None:
+        return Reject("the indices are not equally spaced")
+    steps = at[:, 1] - at[:, 0]
+    if np.any(steps == 0) or np.any(np.diff(at, axis=1) != steps[:, None]):
+        return Reject("the indices are not equally spaced in every row")
+    new: list[Node] = []
+    parts: list[str] = []
+    for row, step in zip(at, steps, strict=True):
+        first, every, sizes = [0] * x.rank, [1] * x.rank, list(x.shape)
+        first[axis], every[axis], sizes[axis] = int(row[0]), int(step), row.size
+        cut, part = m.fresh(), m.fresh()
+        op = Slice(tuple(first), tuple(sizes), tuple(every))
+        new.append(Node(op, n.inputs[:1], (cut,), n.origin))
+        shape = (*sizes[:axis], 1, *sizes[axis:])
+        new.append(Node(Reshape(shape), (cut,), (part,), n.origin))
+        parts.append(part)
+    new.append(Node(Concat(axis), tuple(parts), n.outputs, n.origin))
+    return Rewrite(tuple(new), (n,))
+
+
+def lane_before_reshape(m: Match, n: Node) -> Rewrite | None:
+    """Match a Lane over reshapes of tensors of one shape, and literals."""
+    if not isinstance(n.op, Lane) or not n.inputs:
+        return None
+    sources: list[str] = []
+    for x in n.inputs:
+        p = m.producer(x, Reshape)
+        if p is None or m.type(x).shape != m.type(n.outputs[0]).shape:
+            return None
+        sources.append(p.inputs[0])
+    shape = m.type(sources[0]).shape
+    if any(m.type(s).shape != shape or m.type(s).quant is not None for s in sources):
+        return None
+    middle, y = m.fresh(), n.outputs[0]
+    early = Node(n.op, tuple(sources), (middle,), n.origin)
+    return Rewrite((early, Node(Reshape(m.type(y).shape), (middle,), (y,), n.origin)), (n,))
 
 
 def tidy_concat(m: Match, n: Node) -> Rewrite | None:
@@ -174,4 +220,5 @@ TIDY: tuple[tuple[str, Rule], ...] = (
     ("gather_slice", gather_slice),
     ("tidy_concat", tidy_concat),
     ("tidy_identity", tidy_identity),
+    ("lane_before_reshape", lane_before_reshape),
 )
