@@ -183,12 +183,13 @@ class Builder:
         return self.add(Transpose(tuple(int(p) for p in perm)), x)
 
     def finish(self, outputs: Mapping[str, str], names: Mapping[str, str]) -> Graph:
-        """The finished, verified Graph.
+        """The finished, verified Graph; counts of data-dependent extents become outputs as well.
 
         Args:
             outputs: Model output name -> value, in order.
             names: Value -> name in the source model, used where still free.
         """
+        outputs = self._with_counts(outputs)
         rename: dict[str, str] = {}
         taken = set(self.inputs) | {s.input for s in self.states}
         produced = {y for n in self.nodes for y in n.outputs}
@@ -238,6 +239,20 @@ class Builder:
         done = retyped(g, kept[::-1])
         verify(done)
         return done
+
+    def _with_counts(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Outputs, and behind them the counts that say how much of them is filled."""
+        known = set(outputs.values())
+        added: dict[str, str] = {}
+        for out, v in outputs.items():
+            count = self.lengths[v][1] if v in self.lengths else ""
+            if count and count not in known:
+                name = f"{out}.count"
+                while name in self.types or name in outputs or name in added:
+                    name += "_"
+                added[name] = count
+                known.add(count)
+        return {**outputs, **added}
 
     def _check(self, t: TensorType) -> None:
         if min((0, *t.shape)) < 0 or t.size > MAX_ELEMENTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from sparrow.errors import InvalidGraph
@@ -91,14 +92,21 @@ class Length:
     """How much of an output is filled when its extent depends on the data (NonZero, NMS, ...).
 
     Attributes:
-        output: Graph output; its type holds the largest extent, the rest of it is zero.
+        output: Graph output; its type holds the largest extent. What is filled lies packed in
+            row-major order at the start (`filled`), the rest is zero.
         axis: The axis that is cut.
-        count: Graph value, int64 of shape (): elements used along ``axis``.
+        count: Graph output, int64 of shape (): elements used along ``axis``.
     """
 
     output: str
     axis: int
     count: str
+
+
+def filled(y: Array, axis: int, count: int) -> Array:
+    """The filled part of an output whose extent depends on the data, see `Length`."""
+    shape = tuple(count if i == axis else d for i, d in enumerate(y.shape))
+    return y.reshape(-1)[: prod(shape)].reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

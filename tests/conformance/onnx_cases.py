@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from conformance.refused import REFUSED
-from sparrow.graph import Graph
+from sparrow.graph import Graph, filled
 from sparrow.importers.onnx import import_onnx
 from sparrow.importers.onnx.call import ELEM
 from sparrow.tensor import BF16, F16, Array, DType
@@ -227,7 +227,7 @@ def cut(g: Graph, name: str, values: Mapping[str, Array]) -> Array:
     y = values[name]
     for n in g.lengths:
         if n.output == name:
-            y = np.take(y, np.arange(int(values[n.count])), n.axis)
+            y = filled(y, n.axis, int(values[n.count]))
     return y
 
 

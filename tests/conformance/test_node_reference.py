@@ -56,7 +56,8 @@ def test_node(name: str, record_property: Record) -> None:
     g = load(case)
     feeds = {k: v for k, v in case.inputs.items() if k in g.inputs}
     values = evaluate(g, feeds)
-    for out, want in zip(g.outputs, case.outputs, strict=True):
+    # behind the model's outputs come counts of data-dependent extents
+    for out, want in zip(g.outputs, case.outputs, strict=False):
         compare(cut(g, out, values), want, case, f"{out}, reference")
     found = run_onnxruntime(g, feeds)
     if found is None:

@@ -7,6 +7,7 @@ from sparrow.kernels import (
     conv,
     conv_any,
     conv_transpose,
+    gather,
     loop,
     matmul,
     matmul_any,
@@ -17,6 +18,7 @@ from sparrow.kernels import (
     reduce,
     resize,
     sample,
+    selecting,
     softmax,
 )
 from sparrow.kernels.case import Kernel
@@ -35,6 +37,8 @@ KERNELS: tuple[Kernel, ...] = (
     *pool_any.ROWS,
     *resize.ROWS,
     *conv_transpose.ROWS,
+    *gather.ROWS,
     *sample.ROWS,
+    *selecting.ROWS,
     *softmax.ROWS,
 )

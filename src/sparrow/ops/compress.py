@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.ops.padded import export_count, export_padded, pad_to
+from sparrow.ops.padded import export_count, export_packed, packed
 from sparrow.tensor import BF16, BOOL, F32, I64, Array, TensorType
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Compress(Op):
     """(y, count int64 []): the slices of x along ``axis`` (>= 0) where ``condition`` holds.
 
-    condition bool [n], n at most the extent of the axis; y has extent n, slices from ``count`` on
-    are zero. ONNX Compress-11.
+    condition bool [n], n at most the extent of the axis. y has extent n and is packed to the count,
+    see `graph.Length`. ONNX Compress-11.
     """
 
     axis: int
@@ -40,7 +40,9 @@ class Compress(Op):
     def eval(self, x: Array, condition: Array) -> tuple[Array, ...]:
         kept = np.compress(condition, x, self.axis)
         count = np.array(kept.shape[self.axis], np.int64)
-        return pad_to(kept, self.axis, condition.shape[0]), count
+        n = condition.shape[0]
+        shape = tuple(n if i == self.axis else d for i, d in enumerate(x.shape))
+        return packed(kept, shape), count
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
@@ -54,5 +56,5 @@ class Compress(Op):
         kept = w.node("Compress", [x, condition], axis=self.axis)
         if dtype == BF16:
             kept = w.node("Cast", [kept], to=BF16)
-        export_padded(w, kept, self.axis, site.out_types[0].shape, y)
+        export_packed(w, kept, site.out_types[0].shape, y)
         export_count(w, kept, self.axis, count)

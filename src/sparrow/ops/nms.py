@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.ops.padded import export_count, export_padded, pad_to
+from sparrow.ops.padded import export_count, export_packed, packed
 from sparrow.tensor import F32, I64, Array, TensorType
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class NonMaxSuppression(Op):
                 found += [(b, c, i) for i in kept]
         rows = scores.shape[0] * scores.shape[1] * min(self.limit, scores.shape[2])
         selected = np.array(found, np.int64).reshape(-1, 3)
-        return pad_to(selected, 0, rows), np.array(len(found), np.int64)
+        return packed(selected, (rows, 3)), np.array(len(found), np.int64)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         scores = x[1]
@@ -113,5 +113,5 @@ class NonMaxSuppression(Op):
             )
         kept = w.node("NonMaxSuppression", names, center_point_box=int(self.center))
         y, count = site.outputs
-        export_padded(w, kept, 0, site.out_types[0].shape, y)
+        export_packed(w, kept, site.out_types[0].shape, y)
         export_count(w, kept, 0, count)

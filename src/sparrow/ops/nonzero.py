@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparrow.graph import Op, Types
-from sparrow.ops.padded import export_count, export_padded, pad_to
+from sparrow.ops.padded import export_count, export_packed, packed
 from sparrow.tensor import I64, Array, TensorType
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class NonZero(Op):
     """(indices int64 [rank, size], count int64 []) of the elements that are not zero, in row-major
     order.
 
-    Columns from ``count`` on are zero. ONNX NonZero-13.
+    The first is packed as [rank, count], see `graph.Length`. ONNX NonZero-13.
     """
 
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
@@ -29,7 +29,7 @@ class NonZero(Op):
     def eval(self, x: Array) -> tuple[Array, ...]:
         found = np.stack(np.nonzero(np.atleast_1d(x))).astype(np.int64)[: x.ndim]
         count = np.count_nonzero(x)
-        return pad_to(found, 1, x.size), np.array(count, np.int64)
+        return packed(found, (x.ndim, x.size)), np.array(count, np.int64)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
@@ -37,5 +37,5 @@ class NonZero(Op):
     def export(self, w: Writer, site: Site) -> None:
         y, count = site.outputs
         found = w.node("NonZero", [site.inputs[0]])
-        export_padded(w, found, 1, site.out_types[0].shape, y)
+        export_packed(w, found, site.out_types[0].shape, y)
         export_count(w, found, 1, count)

@@ -1,9 +1,10 @@
-"""Outputs whose extent depends on the data: padded with zeros to the largest one, beside a
+"""Outputs whose extent depends on the data: packed at the start of the largest one, beside a
 count.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from sparrow.export import Writer
 
 
-def pad_to(x: Array, axis: int, extent: int) -> Array:
-    """``x`` with zeros behind it up to ``extent`` along ``axis``."""
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (0, extent - x.shape[axis])
-    return np.pad(x, pads)
+def packed(x: Array, shape: tuple[int, ...]) -> Array:
+    """An array of ``shape`` that starts with the elements of ``x`` and goes on with zeros."""
+    y = np.zeros(prod(shape), x.dtype)
+    y[: x.size] = x.reshape(-1)
+    return y.reshape(shape)
 
 
 def export_count(w: Writer, x: str, axis: int, output: str) -> None:
@@ -27,13 +28,11 @@ def export_count(w: Writer, x: str, axis: int, output: str) -> None:
     w.node("Squeeze", [n], [output])
 
 
-def export_padded(w: Writer, x: str, axis: int, shape: tuple[int, ...], output: str) -> None:
-    """Write ``x`` padded with zeros to the static ``shape``, from which it differs along
-    ``axis``.
-    """
-    n = w.node("Shape", [x], start=axis, end=axis + 1)
-    missing = w.node("Sub", [w.const(np.array([shape[axis]], np.int64)), n])
-    before = w.const(np.zeros(len(shape) + axis, np.int64))
-    after = w.const(np.zeros(len(shape) - axis - 1, np.int64))
-    padded = w.node("Pad", [x, w.node("Concat", [before, missing, after], axis=0)])
-    w.node("Reshape", [padded, w.const(np.array(shape, np.int64))], [output], allowzero=1)
+def export_packed(w: Writer, x: str, shape: tuple[int, ...], output: str) -> None:
+    """Write `packed`."""
+    total = w.const(np.array([prod(shape)], np.int64))
+    flat = w.node("Reshape", [x, w.const(np.array([-1], np.int64))])
+    missing = w.node("Sub", [total, w.node("Shape", [flat])])
+    pads = w.node("Concat", [w.const(np.zeros(1, np.int64)), missing], axis=0)
+    y = w.node("Pad", [flat, pads])
+    w.node("Reshape", [y, w.const(np.array(shape, np.int64))], [output], allowzero=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.ops.padded import export_count, export_padded, pad_to
+from sparrow.ops.padded import export_count, export_packed, packed
 from sparrow.tensor import BF16, F32, I64, Array, TensorType
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Unique(Op):
 
     y has the shape of x (flat without an axis), first and repeats [n] int64 give where each slice
     occurs first and how often, inverse int64 [n] where each slice of x is in y, count int64 [] how
-    many there are; behind ``count`` y, first and repeats are zero.
+    many there are; y, first and repeats are packed to it, see `graph.Length`.
 
     Attributes:
         axis: Axis >= 0 of the slices, or None for the elements of x flattened.
@@ -54,10 +54,10 @@ class Unique(Op):
             inverse = rank[inverse]
         n = flat.shape[axis]
         return (
-            pad_to(y, axis, n),
-            pad_to(first.astype(np.int64), 0, n),
+            packed(y, flat.shape),
+            packed(first.astype(np.int64), (n,)),
             inverse.astype(np.int64),
-            pad_to(repeats.astype(np.int64), 0, n),
+            packed(repeats.astype(np.int64), (n,)),
             np.array(len(first), np.int64),
         )
 
@@ -75,9 +75,9 @@ class Unique(Op):
             names[0] = w.node("Cast", [names[0]], to=BF16)
         y, first, inverse, repeats, count = site.outputs
         shapes = [t.shape for t in site.out_types]
-        export_padded(w, names[0], self.axis or 0, shapes[0], y)
-        export_padded(w, names[1], 0, shapes[1], first)
+        export_packed(w, names[0], shapes[0], y)
+        export_packed(w, names[1], shapes[1], first)
         full = w.const(np.array(shapes[2], np.int64))
         w.node("Reshape", [names[2], full], [inverse], allowzero=1)
-        export_padded(w, names[3], 0, shapes[3], repeats)
+        export_packed(w, names[3], shapes[3], repeats)
         export_count(w, names[1], 0, count)

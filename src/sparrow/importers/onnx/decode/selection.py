@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparrow.graph import Op
+from sparrow.graph import Op, filled
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.movement import slice_axis
 from sparrow.ops.compress import Compress
@@ -31,7 +31,9 @@ def _counted(n: Call, op: Op, cut: Mapping[int, int], *inputs: str) -> Sequence[
     known = n.b.value(count)
     for i, axis in cut.items():
         if known is not None:
-            outputs[i] = slice_axis(n, outputs[i], axis, 0, int(known))
+            y = n.b.value(outputs[i])
+            assert y is not None
+            outputs[i] = n.b.const(filled(y, axis, int(known)), n.b.type(outputs[i]).dtype)
         else:
             n.b.lengths[outputs[i]] = (axis, count)
     return outputs
