@@ -21,13 +21,13 @@ from sparrow.kernels.case import (
     Packed,
     Param,
     Reject,
-    Stream,
     Tensor,
 )
-from sparrow.kernels.element import rows_per_task, suffix
+from sparrow.kernels.element import HALVES, rows_per_task, suffix
+from sparrow.kernels.loop import copy, loop
 from sparrow.ops.pad import Pad
-from sparrow.ops.resize import Resize
-from sparrow.tensor import F64, Array
+from sparrow.ops.resize import WEIGHT_BITS, Resize, fixed_weights
+from sparrow.tensor import F32, Array
 
 GROUPS = 5
 MAX_OFFSET = (1 << 31) - 1
@@ -98,6 +98,7 @@ def _params(case: Case, groups: Sequence[_Map], inner: int, outside: float) -> d
         "ys": tuple(g.stride for g in groups),
         "inner": inner,
         "task_rows": rows_per_task(case, rows, case.y[0].type.size),
+        "shift": 0,
         "outside": outside,
     }
 
@@ -149,9 +150,22 @@ def _resize(case: Case) -> Lowered | Reject:
         return found
     groups, inner = found
     params = _params(case, groups, inner, op.extrapolation)
-    wide = dtype == F64 or (dtype.kind != "float" and dtype.bits >= 32)
-    weight = np.concatenate([g.weight.ravel() for g in groups])
-    packed = (_offsets(groups), weight.astype(np.float64 if wide else np.float32))
+    weight: Array
+    if dtype.kind != "float" and dtype.bits <= 16:
+        if len(taken) > 3:
+            return Reject("sums of more than three axes may leave int64")
+        params["shift"] = WEIGHT_BITS * len(taken)
+        # groups that are not resized have weight 1
+        resized = [id(m) for m in taken.values()]
+        parts = [
+            fixed_weights(g.weight) if id(g) in resized else g.weight.astype(np.int64)
+            for g in groups
+        ]
+        weight = np.concatenate([p.ravel() for p in parts])
+    else:
+        weight = np.concatenate([g.weight.ravel() for g in groups])
+        weight = weight.astype(np.float32 if dtype in (F32, *HALVES) else np.float64)
+    packed = (_offsets(groups), weight)
     call = Invoke(
         "resize.h",
         f"sp_resize_{suffix(dtype)}",
@@ -194,14 +208,11 @@ def _pad_loops(case: Case) -> Lowered | Reject:
             if prod(extents):
                 first = [*low[:axis], start, *low[axis + 1 :]]
                 at = sum(i * s for i, s in zip(first, y.strides, strict=True))
-                stream = Stream(Out(0, at), y.type, y.strides)
-                loops.append(Loop(tuple(extents), value, (), stream))
+                loops.append(loop(tuple(extents), value, (), (Out(0, at), y.type, y.strides)))
         low[axis], high[axis] = a, y.shape[axis] - b
     if x.type.size:
         at = sum(i * s for i, s in zip(low, y.strides, strict=True))
-        source = Stream(In(0), x.type, x.strides)
-        into = Stream(Out(0, at), y.type, y.strides)
-        loops.append(Loop(x.shape, lane.Arg(0, x.type.dtype), (source,), into))
+        loops.append(copy(x.shape, (In(0), x, x.strides), (Out(0, at), y, y.strides)))
     cycles = y.type.size / case.target.isa.lanes + 20 * len(loops)
     return Lowered(tuple(loops), max(1, len(loops)), cycles=cycles)
 

@@ -26,6 +26,8 @@ Coordinates = Literal[
     "asymmetric",
     "tf_crop_and_resize",
 ]
+# Three axes of 16-bit elements stay inside int64
+WEIGHT_BITS = 14
 NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
@@ -63,6 +65,14 @@ class Taps:
     outside: NDArray[np.bool_] | None
 
 
+def fixed_weights(weight: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Weights as multiples of 2^-WEIGHT_BITS; each row sums to what it did, so constants stay."""
+    whole = np.rint(weight * (1 << WEIGHT_BITS)).astype(np.int64)
+    missing = np.rint(weight.sum(1) * (1 << WEIGHT_BITS)).astype(np.int64) - whole.sum(1)
+    whole[np.arange(len(whole)), np.abs(weight).argmax(1)] += missing
+    return whole
+
+
 def _coordinates(mode: Coordinates, a: Axis, extent: int) -> NDArray[np.float64]:
     y = np.arange(a.size, dtype=np.float64)
     out = a.scale * extent
@@ -93,9 +103,11 @@ def _cubic(x: NDArray[np.float64], a: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Resize(Op):
-    """y = x resampled along ``axes``. Float types compute in at least float32; integers saturate.
+    """y = x resampled along ``axes``. ONNX Resize-19, Upsample-9.
 
-    Every mode reduces to fixed taps per axis, see `taps`. ONNX Resize-19, Upsample-9.
+    Every mode reduces to fixed taps per axis, see `taps`. Float types compute in at least float32.
+    Integers of 8 and 16 bits take the weights in fixed point (`fixed_weights`), so that sums are
+    exact on every target; wider ones compute in float64. Both are truncated and saturate.
 
     Attributes:
         axes: The axes that change, ascending.
@@ -174,12 +186,15 @@ class Resize(Op):
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         rows = self.taps(x.shape)
-        wide = x if self.mode == "nearest" else x.astype(np.result_type(x.dtype, np.float32))
+        fixed = x.dtype.kind in "iu" and x.dtype.itemsize <= 2
+        wide = x
+        if self.mode != "nearest":
+            wide = x.astype(np.int64 if fixed else np.result_type(x.dtype, np.float32))
         for t in rows:
             if self.mode == "nearest":
                 wide = np.take(wide, t.index[:, 0], t.axis)
                 continue
-            weight = t.weight.astype(wide.dtype)
+            weight = fixed_weights(t.weight) if fixed else t.weight.astype(wide.dtype)
             shape = (1,) * t.axis + (-1,) + (1,) * (wide.ndim - t.axis - 1)
             wide = sum(
                 (
@@ -188,11 +203,17 @@ class Resize(Op):
                 ),
                 np.zeros((), wide.dtype),
             )
+        if fixed and self.mode != "nearest":
+            # towards zero, as a cast from float would
+            wide = np.sign(wide) * (np.abs(wide) >> (WEIGHT_BITS * len(rows)))
         for t in rows:
             if t.outside is not None:
                 shape = (1,) * t.axis + (-1,) + (1,) * (wide.ndim - t.axis - 1)
-                value = np.asarray(self.extrapolation).astype(wide.dtype)
+                value = lane.convert(np.asarray(self.extrapolation), wide.dtype)
                 wide = np.where(t.outside.reshape(shape), value, wide)
+        if fixed:
+            limits = np.iinfo(x.dtype)
+            wide = np.clip(wide, limits.min, limits.max)
         return (np.ascontiguousarray(lane.convert(np.asarray(wide), x.dtype)),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]

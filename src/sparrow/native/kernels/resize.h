@@ -11,7 +11,7 @@
 typedef struct sp_taps {
   int d[5], k[5], at[5];
   ptrdiff_t ys[5];
-  int inner, task_rows;
+  int inner, task_rows, shift;
   float outside;
 } sp_taps;
 
@@ -70,7 +70,7 @@ SP_INLINE void sp_resize_f32(const sp_taps p, const float *x, const int32_t *off
   }
 }
 
-/* Other types, summed in W; integers are truncated and saturate. */
+/* Other types, summed in W; wide integers are truncated and saturate. */
 #define SP_SATURATE(name, T, A, W)                                    \
   SP_INLINE A sp_saturate_##name(double v) {                          \
     if (v != v) return 0;                                             \
@@ -96,18 +96,31 @@ SP_NO_SATURATION(f64, double, double, double)
       }                                                                                           \
     }                                                                                             \
   }
-#define SP_DEFINE_INT_RESIZE(name, T, A, W) SP_DEFINE_RESIZE(name, T, A, float)
 SP_HALF_TYPES(SP_DEFINE_RESIZE)
 SP_DEFINE_RESIZE(f64, double, double, double)
-SP_DEFINE_INT_RESIZE(i8, int8_t, int8_t, float)
-SP_DEFINE_INT_RESIZE(u8, uint8_t, uint8_t, float)
-SP_DEFINE_INT_RESIZE(i16, int16_t, int16_t, float)
-SP_DEFINE_INT_RESIZE(u16, uint16_t, uint16_t, float)
-#define SP_DEFINE_WIDE_RESIZE(name, T, A, W) SP_DEFINE_RESIZE(name, T, A, double)
-SP_DEFINE_WIDE_RESIZE(i32, int32_t, int32_t, double)
-SP_DEFINE_WIDE_RESIZE(u32, uint32_t, uint32_t, double)
-SP_DEFINE_WIDE_RESIZE(i64, int64_t, int64_t, double)
-SP_DEFINE_WIDE_RESIZE(u64, uint64_t, uint64_t, double)
+SP_DEFINE_RESIZE(i32, int32_t, int32_t, double)
+SP_DEFINE_RESIZE(u32, uint32_t, uint32_t, double)
+SP_DEFINE_RESIZE(i64, int64_t, int64_t, double)
+SP_DEFINE_RESIZE(u64, uint64_t, uint64_t, double)
+
+/* Narrow integers: weights are integers whose product is a multiple of 2^-shift, sums are exact. */
+#define SP_DEFINE_FIXED_RESIZE(name, T)                                                           \
+  SP_INLINE void sp_resize_##name(const sp_taps p, const T *x, const int32_t *offset,             \
+                                  const int64_t *weight, T *y, int task) {                        \
+    const int64_t one = (int64_t)1 << p.shift;                                                    \
+    SP_TAPS_LOOP(p, offset)                                                                       \
+      for (int j = 0; j < p.inner; ++j) {                                                         \
+        int64_t sum = 0;                                                                          \
+        if (!gone)                                                                                \
+          SP_TAPS_SUM(p) sum += SP_TAPS_WEIGHT(weight) * *(SP_TAPS_FROM(x, offset) + j);          \
+        y[to + j] = sp_saturate_##name(gone ? (double)p.outside : (double)(sum / one));           \
+      }                                                                                           \
+    }                                                                                             \
+  }
+SP_DEFINE_FIXED_RESIZE(i8, int8_t)
+SP_DEFINE_FIXED_RESIZE(u8, uint8_t)
+SP_DEFINE_FIXED_RESIZE(i16, int16_t)
+SP_DEFINE_FIXED_RESIZE(u16, uint16_t)
 
 /* One tap of weight 1: elements are moved. `outside` holds one element. */
 #define SP_DEFINE_REMAP(bits)                                                                     \
