@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import strategies
-from emitted import compiled, planned, session
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+import strategies
+from emitted import compiled, planned, session
 from sparrow import lane
 from sparrow.arena import Item, lower_bound, pack
 from sparrow.audit import audit
@@ -75,7 +75,9 @@ class Sketch(Builder):
 
     def weights(self, *shape: int) -> str:
         """A constant."""
-        return self.const(np.random.default_rng(len(self.consts)).standard_normal(shape, np.float32))
+        return self.const(
+            np.random.default_rng(len(self.consts)).standard_normal(shape, np.float32)
+        )
 
     def slice(self, x: str, start: int, size: int, axis: int, step: int = 1) -> str:
         """Part of one axis."""
@@ -115,7 +117,9 @@ def check(p: Plan, folder: Path) -> None:
         want = evaluate(g, given_)
         got = session(p, library).run(e, [given_[n] for n in g.inputs])
         for name, y in zip(g.outputs, got, strict=True):
-            np.testing.assert_allclose(y, want[name], 1e-4, 1e-6 * np.abs(want[name]).max(initial=1))
+            np.testing.assert_allclose(
+                y, want[name], 1e-4, 1e-6 * np.abs(want[name]).max(initial=1)
+            )
 
 
 # -- corner cases --------------------------------------------------------------------------------
@@ -352,35 +356,48 @@ def chain() -> Plan:
 def faults() -> Iterator[tuple[str, Plan]]:
     p = chain()
     size = 4 * 4 * 16 * 4
-    yield "is not there any more", altered(
-        p, 1, lambda s: replace(s, outputs=(replace(s.outputs[0], place=_place(s, 0)),))
+    yield (
+        "is not there any more",
+        altered(p, 1, lambda s: replace(s, outputs=(replace(s.outputs[0], place=_place(s, 0)),))),
     )
-    yield "is not there any more", altered(
-        p, 1, lambda s: replace(s, inputs=(moved(_view(s), 64), *s.inputs[1:]))
+    yield (
+        "is not there any more",
+        altered(p, 1, lambda s: replace(s, inputs=(moved(_view(s), 64), *s.inputs[1:]))),
     )
     yield "leaves its arena", replace(p, arena_bytes=p.arena_bytes - 4)
     first = p.entries[0].steps[0]
     strides = (*first.outputs[0].strides[:2], 8, 1)
-    yield "overlaps itself", altered(
-        p, 0, lambda s: replace(s, outputs=(replace(s.outputs[0], strides=strides),))
+    yield (
+        "overlaps itself",
+        altered(p, 0, lambda s: replace(s, outputs=(replace(s.outputs[0], strides=strides),))),
     )
-    yield "not written completely", altered(
-        p, -1 % len(p.entries[0].steps), lambda s: replace(s, outputs=(_short(s),))
+    yield (
+        "not written completely",
+        altered(p, -1 % len(p.entries[0].steps), lambda s: replace(s, outputs=(_short(s),))),
     )
     yield "packed weights", altered(p, 0, lambda s: replace(s, packed=(s.packed[0] + 64,)))
     yield "packed weights", replace(p, weights=bytes(len(p.weights)))
-    yield "writes", altered(
-        p,
-        0,
-        lambda s: replace(
-            s, outputs=(replace(s.outputs[0], place=replace(_place(s, 0), kind="weights", offset=0)),)
+    yield (
+        "writes",
+        altered(
+            p,
+            0,
+            lambda s: replace(
+                s,
+                outputs=(
+                    replace(s.outputs[0], place=replace(_place(s, 0), kind="weights", offset=0)),
+                ),
+            ),
         ),
     )
     scratch = replace(_place(first, -1), offset=p.entries[0].steps[1].outputs[0].place.offset)
-    yield "lies on the scratch", altered(
-        p,
-        1,
-        lambda s: replace(s, scratch=scratch, lowered=replace(s.lowered, scratch_bytes=size)),
+    yield (
+        "lies on the scratch",
+        altered(
+            p,
+            1,
+            lambda s: replace(s, scratch=scratch, lowered=replace(s.lowered, scratch_bytes=size)),
+        ),
     )
 
 
@@ -414,16 +431,14 @@ def test_auditor_finds_a_planted_fault(index: int) -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(0, 5)), max_size=14
-    )
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(0, 5)), max_size=14)
 )
 def test_packed_items_do_not_overlap(raw: list[tuple[int, int, int]]) -> None:
     items = [Item(size, first, first + more) for size, first, more in raw]
     offsets, total = pack(items)
     assert total >= lower_bound(items)
     for i, a in enumerate(items):
-        assert offsets[i] % 64 == 0 and offsets[i] + a.bytes <= total or a.bytes == 0
+        assert (offsets[i] % 64 == 0 and offsets[i] + a.bytes <= total) or a.bytes == 0
         for j, b in enumerate(items[:i]):
             if a.first <= b.last and b.first <= a.last and a.bytes and b.bytes:
                 apart = offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]

@@ -392,6 +392,9 @@ def _power(a: list[str], base: DType, exponent: DType) -> str:
 
 def _scalar_call(fn: str, dtype: DType, a: list[str]) -> str:
     """One call over scalars; ``dtype`` is that of the last argument."""
+    if dtype.kind != "float" and len(set(a)) == 1 and fn in (*_OPERATORS, "max", "min"):
+        # compilers warn of a comparison that is always true or false
+        return a[0] if fn in ("max", "min") else f"(uint8_t){int('=' in _OPERATORS[fn])}"
     if fn in _OPERATORS:
         return f"(uint8_t)({a[0]} {_OPERATORS[fn]} {a[1]})"
     if fn == "where":

@@ -1,0 +1,308 @@
+"""Every lane function and dtype as compiled C, against its meaning in NumPy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emitted import TARGETS, compiled, planned, run
+from sparrow import lane
+from sparrow.builder import Builder
+from sparrow.graph import Graph
+from sparrow.kernels.case import In, Loop, Out, Stream
+from sparrow.kernels.loop import schedule, split_axis
+from sparrow.ops.concat import Concat
+from sparrow.ops.slice import Slice
+from sparrow.ops.transpose import Transpose
+from sparrow.reference import evaluate
+from sparrow.tensor import (
+    BF16,
+    BOOL,
+    DTYPES,
+    F16,
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U16,
+    Array,
+    DType,
+    TensorType,
+    round_bfloat16,
+)
+
+WHOLE = tuple(t for t in DTYPES if t.bits >= 8)
+# distance in units of the result's last place; two correct float functions differ by that much
+ULPS = {F16: 2, BF16: 2, F32: 8, F64: 16}
+
+
+def edge_values(t: DType) -> Array:
+    """Values at which functions of a dtype do something special."""
+    if t == BOOL:
+        return np.array([False, True])
+    if t.kind == "float":
+        rng = np.random.default_rng(1)
+        usual = np.concatenate([rng.standard_normal(6) * 3, rng.standard_normal(3) * 100])
+        exact = [
+            0.0,
+            -0.0,
+            np.nan,
+            np.inf,
+            -np.inf,
+            1.0,
+            -1.0,
+            0.5,
+            2.5,
+            -3.5,
+            127.6,
+            255.4,
+            -128.9,
+        ]
+        far = [3e9, -3e9, 1e-7] if t != F16 else [3e4, -3e4, 1e-7]
+        with np.errstate(over="ignore"):
+            values = np.concatenate([exact, far, usual]).astype(t.numpy)
+        return round_bfloat16(values) if t == BF16 else values
+    low, high = t.limits
+    some = [
+        v for v in (0, 1, 2, 3, 7, -1, -2, -5, low, low + 1, high, high - 1, 100, -77) if v >= low
+    ]
+    return np.array([v for v in some if v <= high], t.numpy)
+
+
+def operands(count: int, t: DType) -> list[Array]:
+    """Every combination of edge values, flat; a third operand is arbitrary."""
+    v = edge_values(t)
+    if count == 1:
+        return [v]
+    grid = np.meshgrid(v, v, indexing="ij")
+    return [g.ravel() for g in grid]
+
+
+def expressions() -> list[tuple[str, lane.Expr, DType]]:
+    """Every function at every dtype it takes, and casts between all dtypes; operand 0, 1 of a dtype."""
+    found: list[tuple[str, lane.Expr, DType]] = []
+    for t in WHOLE:
+        x, y = lane.Arg(0, t), lane.Arg(1, t)
+        for f in lane.LANE_FNS:
+            if f.name == "cast" or t.kind not in f.kinds.split():
+                continue
+            if f.name == "where":
+                e: lane.Expr = lane.call("where", _flag(x, t), x, y)
+            else:
+                e = lane.call(f.name, *(x, y)[: f.arity])
+            found.append((f"{f.name}_{t}", e, t))
+        found += [(f"{t}_to_{u}", lane.cast(x, u), t) for u in WHOLE if u != t]
+    return found
+
+
+def _flag(x: lane.Expr, t: DType) -> lane.Expr:
+    return x if t == BOOL else lane.call("eq", x, x)
+
+
+@functools.cache
+def graph_of(kind: str) -> Graph:
+    """One loop per expression over operands of float or of integer dtypes."""
+    b = Builder(kind)
+    names: dict[tuple[DType, int], str] = {}
+    outputs: dict[str, str] = {}
+    for name, e, t in expressions():
+        if (t.kind == "float") != (kind == "float"):
+            continue
+        used = {a.index for a in lane.walk(e) if isinstance(a, lane.Arg)}
+        count = max(used) + 1
+        for i in range(count):
+            if (t, i) not in names:
+                size = operands(2, t)[0].size
+                names[t, i] = b.input(f"{t}_{i}", TensorType((size,), t))
+        outputs[name] = b.lane(e, *(names[t, i] for i in range(count)))
+    return b.finish(outputs, {})
+
+
+def values(g: Graph) -> dict[str, Array]:
+    by_name = {t.name: t for t in DTYPES}
+    parts = {n: n.rsplit("_", 1) for n in g.inputs}
+    return {n: operands(2, by_name[t])[int(i)] for n, (t, i) in parts.items()}
+
+
+def real(raw: Array, t: DType) -> Array:
+    """An output as the reference holds it."""
+    return (raw.astype(np.uint32) << 16).view(np.float32) if t == BF16 else raw
+
+
+def assert_close(name: str, got: Array, want: Array, t: DType, slack: Array | float = 0.0) -> None:
+    if t.kind != "float":
+        np.testing.assert_array_equal(got, want, name)
+        return
+    wide = np.float64
+    with np.errstate(all="ignore"):
+        step = np.spacing(np.abs(want.astype(t.numpy)))
+        step = (step.astype(wide) * (1 << 16)) if t == BF16 else step.astype(wide)
+        near = np.abs(got.astype(wide) - want.astype(wide)) <= ULPS[t] * step + slack
+    same = near | (got == want) | (np.isnan(got) & np.isnan(want))
+    at = np.flatnonzero(~same)
+    assert not at.size, f"{name}: {[(i, got[i], want[i]) for i in at[:5]]}"
+
+
+@pytest.mark.parametrize("kind", ["float", "int"])
+@pytest.mark.parametrize("form", ["vector", "scalar"])
+@pytest.mark.parametrize("isa", TARGETS)
+def test_every_function(
+    isa: str, form: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if form == "scalar":
+        monkeypatch.setattr("sparrow.kernels.loop.vectorizable", lambda e: False)
+    g = graph_of(kind)
+    feeds = values(g)
+    p = planned(g, isa=isa)
+    got = run(p, compiled(p, tmp_path, flags=("-O1",)), feeds)
+    want = evaluate(g, feeds)
+    exact = {name: (e, t) for name, e, t in expressions()}
+    for name, y in zip(g.outputs, got, strict=True):
+        t = g.types[name].dtype
+        e, source = exact[name]
+        if t == source and t in (F16, BF16):
+            # half types are computed wide and rounded once; NumPy rounds after every step
+            x = [feeds[f"{t}_{i}"].astype(np.float64) for i in range(2)]
+            want[name] = rounded(lane.evaluate(widened(e), x), t)
+        y = real(y, t)
+        x0, x1 = (feeds.get(f"{source}_{i}", np.zeros(1)) for i in range(2))
+        slack = np.zeros(y.shape)
+        if name.startswith("gelu"):
+            # the sum 1 + erf cancels for negative x: good to the last places of x, not of the result
+            slack = 8 * np.spacing(np.abs(x0.astype(np.float32)))
+        if name in ("pow_int64", "pow_uint64"):
+            # the reference computes in float64
+            small = (np.abs(x0.astype(float)) < 1 << 20) & (np.abs(x1.astype(float)) < 3)
+            y, want[name], slack = y[small], want[name][small], slack[small]
+        assert_close(name, y, want[name], t, slack)
+
+
+def widened(e: lane.Expr) -> lane.Expr:
+    """The same function of float64."""
+    if isinstance(e, lane.Call):
+        return lane.Call(e.fn, tuple(map(widened, e.args)), BOOL if e.dtype == BOOL else F64)
+    return replace(e, dtype=F64)
+
+
+def rounded(x: Array, t: DType) -> Array:
+    with np.errstate(over="ignore"):
+        return round_bfloat16(x.astype(np.float32)) if t == BF16 else x.astype(np.float16)
+
+
+# -- walks ---------------------------------------------------------------------------------------
+
+
+def walks() -> Graph:
+    """Loops and copies over every kind of stride: broadcast, negative, transposed, short axes."""
+    b = Builder("walks")
+    outputs: dict[str, str] = {}
+    tanh = lane.call("tanh", lane.Arg(0, F32))
+    add = lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32))
+
+    def x(*shape: int, t: DType = F32) -> str:
+        return b.input(f"x{len(b.inputs)}", TensorType(shape, t))
+
+    def out(y: str) -> None:
+        outputs[f"y{len(outputs)}"] = y
+
+    for n in (1, 2, 3, 5, 7, 8, 13, 16, 17, 33):
+        image = x(2, 19, n)
+        out(b.lane(add, image, x(n)))
+        out(b.lane(add, image, x(19, 1)))
+        out(b.lane(add, image, x(2, 1, n)))
+        out(b.lane(tanh, b.transpose(image, (0, 2, 1))))
+        out(b.transpose(image, (2, 1, 0)))
+        out(b.transpose(b.lane(tanh, image), (1, 2, 0)))
+        back = b.add(Slice((1, 18, n - 1), (1, 19, n), (1, -1, -1)), image)
+        out(b.lane(tanh, back))
+        out(b.add(Concat(2), b.lane(tanh, image), image))
+        half = b.add(Slice((0, 0, 0), (2, 10, (n + 1) // 2), (1, 2, 2)), image)
+        out(b.lane(add, half, x(1, 10, 1)))
+    for t in (U8, I8, U16, F16, BF16, F64, I64, BOOL):
+        wide = x(1, 5, 20, 21, t=t)
+        out(b.add(Transpose((0, 2, 3, 1)), wide))
+        out(b.add(Transpose((0, 3, 1, 2)), wide))
+    quantize = lane.call("round", lane.call("mul", lane.Arg(0, F32), lane.Imm(0.5, F32)))
+    quantize = lane.clip(quantize, lane.Imm(-128.0, F32), lane.Imm(127.0, F32))
+    out(b.lane(lane.cast(quantize, I8), x(3, 41)))
+    scaled = lane.call("mul", lane.cast(lane.Arg(0, U8), F32), lane.Imm(0.25, F32))
+    out(b.lane(scaled, x(3, 41, t=U8)))
+    wide_sum = lane.call("add", lane.cast(lane.Arg(0, I8), I32), lane.Arg(1, I32))
+    out(b.lane(wide_sum, x(5, 1, t=I8), x(37, t=I32)))
+    out(
+        b.lane(
+            lane.call("where", lane.Arg(0, BOOL), lane.Arg(1, F32), lane.Imm(-1.0, F32)),
+            x(1, 37, t=BOOL),
+            x(3, 1),
+        )
+    )
+    return b.finish(outputs, {})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("isa", TARGETS)
+def test_walks(isa: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if threads > 1:
+        # cut even small loops into tasks
+        monkeypatch.setattr("sparrow.kernels.loop.TASK_ELEMENTS", 64)
+    g = walks()
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for n in g.inputs:
+        t = g.types[n]
+        v = rng.standard_normal(t.shape) * 3
+        feeds[n] = (
+            round_bfloat16(v.astype(np.float32)) if t.dtype == BF16 else v.astype(t.dtype.numpy)
+        )
+    p = planned(g, isa=isa, threads=threads)
+    assert threads == 1 or any(s.lowered.tasks > 1 for s in p.entries[0].steps)
+    got = run(p, compiled(p, tmp_path, flags=("-O1",)), feeds, threads=threads)
+    want = evaluate(g, feeds)
+    for name, y in zip(g.outputs, got, strict=True):
+        t = g.types[name].dtype
+        assert_close(name, real(y, t).ravel(), want[name].ravel(), t)
+
+
+def stream(operand: In | Out, *strides: int) -> Stream:
+    return Stream(operand, TensorType((), F32), strides)
+
+
+def loop(dims: Sequence[int], x: Sequence[int], y: Sequence[int], fn: str = "tanh") -> Loop:
+    e: lane.Expr = lane.Arg(0, F32)
+    e = lane.call(fn, e) if fn else e
+    return Loop(tuple(dims), e, (stream(In(0), *x),), stream(Out(0), *y))
+
+
+def test_schedules() -> None:
+    assert schedule(loop((4420, 4), (4, 1), (4, 1)), 16).form == "blocks"
+    assert schedule(loop((64, 640), (640, 1), (700, 1)), 16) == schedule(
+        loop((64, 640), (640, 1), (700, 1)), 16
+    )
+    assert schedule(loop((64, 640), (640, 1), (700, 1)), 16).form == "vector"
+    assert schedule(loop((3, 76800), (76800, 1), (1, 3), ""), 16).form == "scalar"
+    assert schedule(loop((64, 6400), (6400, 1), (1, 64), ""), 16).form == "transpose"
+    assert schedule(loop((640, 2), (4, 1), (2, 1)), 1).form in ("scalar", "vector")
+
+
+def test_tasks_divide_a_long_axis() -> None:
+    assert split_axis(loop((3, 76800), (76800, 1), (1, 3))) == 1
+    assert split_axis(loop((64, 640), (640, 1), (700, 1))) == 0
+    assert split_axis(loop((3, 5), (5, 1), (6, 1))) == 1
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 8, 16]))
+@settings(deadline=None)
+def test_the_schedule_is_never_slower_than_one_element_at_a_time(
+    rows: int, cols: int, lanes: int
+) -> None:
+    c = loop((rows, cols), (cols, 1), (cols + 1, 1))
+    assert schedule(c, lanes).cycles <= rows * cols * (0.5 + 14 + 2)
