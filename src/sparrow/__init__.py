@@ -8,20 +8,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sparrow.api import Budget, Bundle, build, emit_sources, load_bundle
+    from sparrow.api import Budget, Bundle, Check, build, check, emit_sources, load_bundle
     from sparrow.errors import SparrowError
 
 # The compiler pulls in onnx and scipy; importing it on first use keeps `import sparrow` fast.
 _LAZY = {
     "Budget": "sparrow.api",
     "Bundle": "sparrow.api",
+    "Check": "sparrow.api",
     "SparrowError": "sparrow.errors",
     "build": "sparrow.api",
+    "check": "sparrow.api",
     "emit_sources": "sparrow.api",
     "load_bundle": "sparrow.api",
 }
 
-__all__ = ["Budget", "Bundle", "SparrowError", "__version__", "build", "emit_sources", "load_bundle"]
+__all__ = [
+    "Budget",
+    "Bundle",
+    "Check",
+    "SparrowError",
+    "__version__",
+    "build",
+    "check",
+    "emit_sources",
+    "load_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,15 @@ from typing import Any
 
 import onnx
 
-from sparrow.assemble import Budget, Evaluate, Progress, Request, write_bundle
 from sparrow.bundle import Bundle, load_bundle
+from sparrow.checker import Check, check_sources
 from sparrow.compiler import Model, Shapes, Source, compile_sources
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput
+from sparrow.importers.onnx.read import load_proto
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.targets import Target
 from sparrow.targets import target as target_row
 
@@ -32,17 +34,46 @@ def sources_of(
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
 ) -> dict[str, Source]:
-    """Entry points of what a user calls a model: one file or proto, or several by name."""
-    if isinstance(model, Mapping):
-        return {
-            str(name): Source(m, shapes or {}, states=states or {}) for name, m in model.items()
-        }
+    """Entry points of what a user calls a model: one file or proto, or several by name.
+
+    With several, a shape or state speaks of every entry point that has an input of that name.
+
+    Raises:
+        BadInput: It is no model, or a shape or state names an input that no entry point has.
+    """
+    shapes, states = shapes or {}, states or {}
+    if not isinstance(model, Mapping):
+        return {"main": Source(_model(model), shapes, states=states)}
+    if not model:
+        raise BadInput("no model given")
+    found: dict[str, Source] = {}
+    known: set[str] = set()
+    for name, m in model.items():
+        if not str(name) or len(str(name)) > 256:
+            raise BadInput(f"entry point name {str(name)[:40]!r} is empty or too long")
+        inputs = {i.name for i in load_proto(_model(m))[0].graph.input}
+        known |= inputs
+        found[str(name)] = Source(
+            m,
+            {k: v for k, v in shapes.items() if k in inputs},
+            states={k: v for k, v in states.items() if k in inputs},
+        )
+    unknown = [k for k in (*shapes, *states) if k not in known]
+    if unknown:
+        raise BadInput(
+            f"shape or state given for {unknown[0]!r}, which is no input of any entry point",
+            hint=f"inputs: {', '.join(sorted(known))}",
+        )
+    return found
+
+
+def _model(model: object) -> Model:
     if not isinstance(model, (str, Path, onnx.ModelProto)):
         raise BadInput(
             f"a model is a path or an onnx.ModelProto, got {type(model).__name__}",
             hint="export a torch module with torch.onnx.export(module, args, 'model.onnx')",
         )
-    return {"main": Source(model, shapes or {}, states=states or {})}
+    return model
 
 
 def build(
@@ -50,7 +81,7 @@ def build(
     target: str = "host",
     out: str | Path | None = None,
     shapes: Shapes | None = None,
-    calib: Iterable[Any] | None = None,
+    calib: Iterable[Any] | str | Path | None = None,
     evaluate: Evaluate | None = None,
     precision: str = "auto",
     threads: int = 1,
@@ -67,8 +98,9 @@ def build(
         target: Name of a target row, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions.
-        calib: Samples for the golden vectors (arrays, dicts or tuples); random ones when None.
-        evaluate: Accuracy of a predictor, for budgets.
+        calib: Samples for the golden calls: arrays, dicts or tuples, a ``.npz``, an image folder;
+            random inputs when None.
+        evaluate: Accuracy of a predictor, for ``budget.drop``.
         precision: ``float32``, or ``auto``, which is float32 without calibration data.
         threads: Threads the bundle will run with.
         budget: Gates; GateFailed when one does not hold.
@@ -77,22 +109,49 @@ def build(
         progress: Told what happens, a few words each.
 
     Raises:
+        GateFailed: The proof or a budget does not hold; no bundle is written.
         SparrowError: One line that says where, what was expected and found, and what to do.
     """
+    from sparrow.assemble import write_bundle
+    from sparrow.publish import check_place
+
     if precision not in PRECISIONS:
         raise BadInput(
             f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}"
         )
     if threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
+    place = None if out is None else Path(out)
+    row = resolve_target(target)
+    if place is not None:
+        check_place(place)
+    say = progress or (lambda _: None)
+    say("reading the model")
     sources = sources_of(model, shapes, states)
-    compiled = compile_sources(
-        sources, resolve_target(target), threads=threads, kernels=(*kernels, *KERNELS)
-    )
-    request = Request(
-        threads, precision, calib, evaluate, budget or Budget(), progress or (lambda _: None)
-    )
-    return write_bundle(compiled, sources, None if out is None else Path(out), request)
+    compiled = compile_sources(sources, row, threads=threads, kernels=(*kernels, *KERNELS))
+    request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
+    return write_bundle(compiled, sources, place, request)
+
+
+def check(
+    model: Model | Mapping[str, Model],
+    target: str = "host",
+    shapes: Shapes | None = None,
+    *,
+    states: Mapping[str, str] | None = None,
+) -> Check:
+    """What would become of every node on a target; lists all that is missing.
+
+    Args:
+        model: As for `build`.
+        target: Name of a target row, or ``host``.
+        shapes: Static shapes of inputs with dynamic dimensions.
+        states: Model input -> output pairs carried from call to call.
+
+    Raises:
+        SparrowError: The model cannot be read, or a dynamic dimension has no value.
+    """
+    return check_sources(sources_of(model, shapes, states), resolve_target(target))
 
 
 def emit_sources(
@@ -106,4 +165,4 @@ def emit_sources(
     return dict(compiled.artifact.files)
 
 
-__all__ = ["Budget", "Bundle", "build", "emit_sources", "load_bundle"]
+__all__ = ["Budget", "Bundle", "Check", "build", "check", "emit_sources", "load_bundle"]

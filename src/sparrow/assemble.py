@@ -8,8 +8,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,51 +55,12 @@ from sparrow.receipt import (
     dump,
 )
 from sparrow.report import render
+from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
 from sparrow.tolerances import tolerance_of
 
 MEASURE_S = 0.1
-Evaluate = Callable[[Callable[[Mapping[str, Array]], dict[str, Array]]], float]
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Gates of a build.
-
-    Attributes:
-        drop: Largest loss of accuracy, as a fraction.
-        latency: Largest median latency in nanoseconds.
-        size: Largest weights plus code in bytes.
-        ram: Largest workspace plus state in bytes.
-    """
-
-    drop: float | None = None
-    latency: float | None = None
-    size: int | None = None
-    ram: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """What a build was asked for, beside the models.
-
-    Attributes:
-        threads: Threads the bundle will run with.
-        precision: Asked-for precision.
-        calib: Samples for the golden calls, or None.
-        evaluate: Accuracy of a predictor, for the drop.
-        budget: Gates.
-        progress: Told what happens, a few words each.
-    """
-
-    threads: int
-    precision: str
-    calib: Iterable[Any] | None
-    evaluate: Evaluate | None
-    budget: Budget
-    progress: Progress
 
 
 def file_names(entries: Sequence[str]) -> list[str]:
@@ -505,4 +466,4 @@ def _sha(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-__all__ = ["Budget", "Request", "file_names", "write_bundle"]
+__all__ = ["file_names", "write_bundle"]

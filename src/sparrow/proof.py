@@ -151,7 +151,7 @@ def tapped(data: bytes, v: ValueRecord) -> Array:
 
 
 def gap(a: Array, b: Array) -> Array:
-    """|a - b| in double precision; 0 where both are NaN or equal infinities, else infinite there."""
+    """|a - b| in double precision; 0 where both are NaN or equal, else infinite."""
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
         # 64-bit integers would lose their low bits in a double
         return np.where(a == b, 0.0, np.maximum(np.abs(a.astype(np.float64) - b), 1.0))

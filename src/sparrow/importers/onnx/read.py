@@ -76,14 +76,10 @@ def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, P
     return model, path.parent
 
 
-class _Reader:
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        folder: Path | None,
-        name: str,
-        on_missing: Callable[[Call, str], None] | None,
-    ) -> None:
+class Reader:
+    """Decodes the nodes of one model into a Builder."""
+
+    def __init__(self, model: onnx.ModelProto, folder: Path | None, name: str) -> None:
         self.b = Builder(name)
         self.folder = folder
         self.opsets = {o.domain: int(o.version) for o in model.opset_import}
@@ -91,9 +87,9 @@ class _Reader:
         self.names: dict[str, str] = {}
         self.depth = 0
         self.count = 0
-        self.on_missing = on_missing
 
     def initializer(self, t: onnx.TensorProto) -> str:
+        """A constant value."""
         where = f"initializer {t.name!r}"
         if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data:
             dtype = elem_type(t.data_type, where)
@@ -121,6 +117,10 @@ class _Reader:
         if missing:
             raise BadModel(f"graph {g.name!r}: output {missing[0]!r} is computed by no node")
         return [env[o.name] for o in g.output]
+
+    def extra_outputs(self) -> dict[str, str]:
+        """Values to keep beside the model's outputs, by a name of their own."""
+        return {}
 
     def attributes(
         self, node: onnx.NodeProto, domain: str, version: int, where: str
@@ -150,6 +150,7 @@ class _Reader:
         return [next(values) if y else "" for y in node.output]
 
     def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
+        """Decode one node; its outputs join ``env``."""
         where = node.name or (node.output[0] if node.output else node.op_type)
         for x in node.input:
             if x and x not in env:
@@ -233,7 +234,7 @@ def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
     return {name: int(a.type.value) for name, a in kinds.items()}
 
 
-def _freeze(
+def freeze(
     model: onnx.ModelProto, shapes: Shapes
 ) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
     """Static types of the model inputs; symbolic dims bound by ``shapes`` stay bound elsewhere."""
@@ -330,6 +331,18 @@ def import_onnx(
         BadModel: The model is malformed.
         UnsupportedOp: A node cannot be decoded; says which and why.
     """
+    return decode(source, shapes or {}, constants or {}, states or {}, name, Reader)
+
+
+def decode(
+    source: str | Path | onnx.ModelProto,
+    shapes: Shapes,
+    constants: Mapping[str, Array],
+    states: Mapping[str, str],
+    name: str,
+    make: Callable[[onnx.ModelProto, Path | None, str], Reader],
+) -> Imported:
+    """`import_onnx` with a Reader of one's own: one that maps an output to ``""`` leaves it out."""
     model, folder = load_proto(source)
     if model.functions:
         model = inline_local_functions(model)
@@ -346,11 +359,10 @@ def import_onnx(
         )
     if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
         raise BadModel("an opset version is out of range")
-    reader = _Reader(model, folder, name, None)
+    reader = make(model, folder, name)
     env: dict[str, str] = {}
-    fixed = dict(constants or {})
-    bound = dict(states or {})
-    types, frozen = _freeze(model, shapes or {})
+    fixed, bound = dict(constants), dict(states)
+    types, frozen = freeze(model, shapes)
     declared = {n for n, _ in types}
     for what, names in (("constant", fixed), ("state", bound)):
         for n in names:
@@ -378,9 +390,13 @@ def import_onnx(
     carried = set(bound.values())
     for n, out in bound.items():
         value = result[out]
+        if not value:
+            reader.b.inputs.append(n)
+            continue
         if value in reader.b.inputs or value in reader.b.consts or value in bound:
             value = reader.b.lane(reader.b.arg(0, value), value)
         zero = np.zeros(reader.b.shape(n), reader.b.type(n).dtype.numpy)
         reader.b.states.append(State(n, n, value, zero))
-    final = {k: v for k, v in result.items() if k not in carried}
+    final = {k: v for k, v in result.items() if k not in carried and v}
+    final |= reader.extra_outputs()
     return Imported(reader.b.finish(final, reader.names), frozen, tuple(reader.verdicts))

@@ -1,0 +1,52 @@
+"""What a build is asked for, beside the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from sparrow.tensor import Array
+
+Predict: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
+Evaluate: TypeAlias = Callable[[Predict], float]
+Progress: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Gates of a build.
+
+    Attributes:
+        drop: Largest loss of accuracy, as a fraction.
+        latency: Largest median latency in nanoseconds.
+        size: Largest weights plus code in bytes.
+        ram: Largest workspace plus state in bytes.
+    """
+
+    drop: float | None = None
+    latency: float | None = None
+    size: int | None = None
+    ram: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What a build was asked for, beside the models.
+
+    Attributes:
+        threads: Threads the bundle will run with.
+        precision: Asked-for precision.
+        calib: Samples for the golden calls, or the path of some, or None.
+        evaluate: Accuracy of a predictor, for the drop.
+        budget: Gates.
+        progress: Told what happens, a few words each.
+    """
+
+    threads: int
+    precision: str
+    calib: Iterable[Any] | str | Path | None
+    evaluate: Evaluate | None
+    budget: Budget
+    progress: Progress
