@@ -8,15 +8,17 @@ import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many node tests passed and why others were refused."""
-    counts = Counter(
-        value
-        for report in terminalreporter.stats.get("passed", [])
-        for key, value in report.user_properties
-        if key == "node"
-    )
-    if counts:
-        terminalreporter.section("ONNX node tests")
+    """Print how many node tests passed, interpreted and compiled, and why others were refused."""
+    for kind, title in (("node", "interpreted"), ("native", "compiled")):
+        counts = Counter(
+            value
+            for report in terminalreporter.stats.get("passed", [])
+            for key, value in report.user_properties
+            if key == kind
+        )
+        if not counts:
+            continue
+        terminalreporter.section(f"ONNX node tests, {title}")
         for outcome, n in sorted(
             counts.items(), key=lambda kv: (not kv[0].startswith("passed"), -kv[1])
         ):
