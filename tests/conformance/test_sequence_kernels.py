@@ -73,7 +73,11 @@ def recurrent(kind: type[LSTM | GRU | RNN], hidden: int, seed: int) -> Graph:
     gates = {LSTM: 4, GRU: 3, RNN: 1}[kind]
     time, batch, width = (int(c.rng.integers(1, n)) for n in (6, 4, 6))
     x = c.input(time, batch, width)
-    w, r = c.b.const(c.values(gates * hidden, width)), c.b.const(c.values(gates * hidden, hidden))
+    w = c.b.const(c.values(gates * hidden, width))
+    # weights that are only known at run time are packed there
+    late = c.rng.integers(3) == 0
+    shape = (gates * hidden, hidden)
+    r = c.input(*shape) if late else c.b.const(c.values(*shape))
     bias = c.b.const(c.values(gates * hidden)) if c.flag() else ""
     lens = c.b.input("lens", TensorType((batch,), I32)) if c.flag() else ""
     h0, common = c.maybe(batch, hidden), (c.flag(), c.flag(), 0.5 * c.flag())

@@ -98,8 +98,6 @@ def _lower(
         return Reject(f"{x.type.dtype}")
     if case.x[1] is not None:
         return Reject("the input projection is not hoisted")
-    if r.const is None:
-        return Reject("recurrent weights are not constant")
     if 0 in x.shape or 0 in r.shape:
         return Reject("empty operands")
     first = case.y[0]
@@ -107,7 +105,7 @@ def _lower(
     rest = [t for t in case.x[3:] if t is not None]
     if not _inner_dense(x) or not _inner_dense(first):
         return Reject("rows are not dense")
-    if not all(t.contiguous for t in (*rest, *ends)):
+    if not all(t.contiguous for t in (r, *rest, *ends)):
         return Reject("states are not dense")
     time, batch, _ = x.shape
     hidden = r.shape[1]
@@ -124,6 +122,7 @@ def _lower(
         "couple": 0,
         "peephole": 0,
         "after": 0,
+        "pack": int(r.const is None),
         "clip": float(op.clip),
         "act": tuple(_KINDS.index(a.name) for a in activations),
         "alpha": tuple(float(a.alpha) for a in activations),
@@ -153,7 +152,9 @@ def _finish(
     outputs = [Out(i) for i in range(len(case.y))]
     if not sequence:
         outputs.insert(0, Out(0))
-    scratch = -(-buffers * hidden * 4 // 64) * 64
+    vectors = -(-hidden // case.target.isa.lanes)
+    weights = r.shape[0] * vectors * case.target.isa.lanes if params["pack"] else 0
+    scratch = -(-4 * (buffers * hidden + weights) // 64) * 64
     args = (
         *arguments,
         *outputs,
@@ -180,10 +181,15 @@ def _zeros(case: Case) -> NDArray[np.float32]:
     return np.zeros((x.shape[1], r.shape[1]), np.float32)
 
 
-def _weights(case: Case) -> Array:
-    r = case.x[2]
-    assert r is not None and r.const is not None
-    return r.const
+def _weights(call: _Call, first: int, gates: int) -> In | Packed:
+    """Recurrent weights of some gates: packed now, or as they are when only known at run time."""
+    r = call.case.x[2]
+    assert r is not None
+    if r.const is None:
+        return In(2)
+    hidden = r.shape[1]
+    some = r.const[first * hidden : (first + gates) * hidden]
+    return call.pack(pack_recurrent(some, gates, call.case.target.isa.lanes, call.nv))
 
 
 def _lstm(case: Case) -> Lowered | Reject:
@@ -195,7 +201,7 @@ def _lstm(case: Case) -> Lowered | Reject:
     call, params = found
     peephole = len(case.x) > 7 and case.x[7] is not None
     params |= {"couple": int(op.couple), "peephole": int(peephole)}
-    weights = call.pack(pack_recurrent(_weights(case), 4, case.target.isa.lanes, call.nv))
+    weights = _weights(call, 0, 4)
     arguments = (
         In(0),
         weights,
@@ -215,20 +221,18 @@ def _gru(case: Case) -> Lowered | Reject:
         return found
     call, params = found
     params |= {"after": int(op.reset_after)}
-    r, lanes = _weights(case), case.target.isa.lanes
-    hidden = r.shape[1]
-    if op.reset_after:
-        first = second = call.pack(pack_recurrent(r, 3, lanes, call.nv))
-    else:
-        first = call.pack(pack_recurrent(r[: 2 * hidden], 2, lanes, call.nv))
-        second = call.pack(pack_recurrent(r[2 * hidden :], 1, lanes, call.nv))
+    r = case.x[2]
+    assert r is not None
+    first = second = _weights(call, 0, 3 if op.reset_after else 2)
+    if not op.reset_after:
+        second = _weights(call, 2, 1)
     arguments = (
         In(0),
         first,
         second,
         call.given(4, _lengths(case)),
         call.given(5, _zeros(case)),
-        call.given(6, np.zeros(hidden, np.float32)),
+        call.given(6, np.zeros(r.shape[1], np.float32)),
     )
     return _finish(call, "sp_gru_f32", params, arguments, 4)
 
@@ -240,7 +244,7 @@ def _rnn(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     call, params = found
-    weights = call.pack(pack_recurrent(_weights(case), 1, case.target.isa.lanes, call.nv))
+    weights = _weights(call, 0, 1)
     arguments = (In(0), weights, call.given(4, _lengths(case)), call.given(5, _zeros(case)))
     return _finish(call, "sp_rnn_f32", params, arguments, 2)
 

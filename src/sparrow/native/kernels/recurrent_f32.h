@@ -20,11 +20,12 @@
  *   ku        partial sums per output: few units would otherwise wait for each other's additions
  *   couple    LSTM: forget gate is 1 - input gate;  peephole: LSTM reads p
  *   after     GRU: reset gate after the recurrent product
+ *   pack      r is [gates * hidden][hidden] as ONNX has it and packed into work first
  *   clip      activations see [-clip, clip]; 0 is no limit
  *   act       activations f, g, h in the order of ops/recurrent.py, with their alpha and beta */
 typedef struct sp_recur {
   int time, batch, hidden, nv, ku;
-  int reverse, sequence, couple, peephole, after;
+  int reverse, sequence, couple, peephole, after, pack;
   float clip;
   int act[3];
   float alpha[3], beta[3];
@@ -220,6 +221,31 @@ SP_INLINE void sp_rnn_block_f32(const sp_recur p, int nv, int n, const float *x,
                   sp_recur_lanes(v, nv, n));
 }
 
+/* `gates` gates of [gates * hidden][hidden] weights as blocks, units beyond hidden zero. */
+SP_INLINE const float *sp_recur_pack_f32(const sp_recur p, int gates, const float *r, float *to) {
+  const int all = sp_recur_vectors(p);
+  float *out = to;
+  for (int j = 0; j < all; j += p.nv) {
+    const int nv = (int)sp_imin(p.nv, all - j);
+    for (int k = 0; k < p.hidden; ++k) {
+      for (int v = 0; v < nv; ++v) {
+        for (int g = 0; g < gates; ++g) {
+          for (int l = 0; l < SP_LANES; ++l) {
+            const int unit = (j + v) * SP_LANES + l;
+            *out++ = unit < p.hidden ? r[((ptrdiff_t)g * p.hidden + unit) * p.hidden + k] : 0.0f;
+          }
+        }
+      }
+    }
+  }
+  return to;
+}
+
+/* Floats of `gates` packed gates. */
+SP_INLINE ptrdiff_t sp_recur_packed(const sp_recur p, int gates) {
+  return (ptrdiff_t)sp_recur_vectors(p) * SP_LANES * p.hidden * gates;
+}
+
 /* Blocks of p.nv vectors; at least one vector is left for the last block, whose last vector may
  * be partial. `body` uses nv, n and j. */
 #define SP_RECUR_BLOCKS(p, body)                                                    \
@@ -260,12 +286,13 @@ SP_INLINE void sp_recur_end_f32(const sp_recur p, int b, int steps, const float 
     sp_recur_zero_f32(yh + (ptrdiff_t)b * p.hidden, p.hidden);
 }
 
-/* work: 2 * hidden floats. y may be anything when sequence is 0. */
+/* work: 2 * hidden floats, then the packed weights. y may be anything when sequence is 0. */
 SP_INLINE void sp_lstm_f32(const sp_recur p, const float *x, const float *r, const int32_t *lens,
                            const float *h0, const float *c0, const float *peep, float *y, float *yh,
                            float *yc, float *work, int b) {
   const int steps = sp_recur_steps(p, lens, b);
   float *h = work, *next = work + p.hidden, *c = yc + (ptrdiff_t)b * p.hidden;
+  if (p.pack) r = sp_recur_pack_f32(p, 4, r, work + 2 * (ptrdiff_t)p.hidden);
   sp_recur_copy_f32(h, h0 + (ptrdiff_t)b * p.hidden, p.hidden);
   if (steps > 0)
     sp_recur_copy_f32(c, c0 + (ptrdiff_t)b * p.hidden, p.hidden);
@@ -283,13 +310,23 @@ SP_INLINE void sp_lstm_f32(const sp_recur p, const float *x, const float *r, con
   sp_recur_end_f32(p, b, steps, h, y, yh);
 }
 
-/* work: 4 * hidden floats. r: all three gates when after is 1; otherwise z and r, then r2 for h. */
+/* work: 4 * hidden floats, then the packed weights. r: all three gates when after is 1; otherwise
+ * z and r, then r2 for h. */
 SP_INLINE void sp_gru_f32(const sp_recur p, const float *x, const float *r, const float *r2,
                           const int32_t *lens, const float *h0, const float *rb, float *y,
                           float *yh, float *work, int b) {
   const int steps = sp_recur_steps(p, lens, b);
   float *h = work, *next = work + p.hidden;
   float *update = work + 2 * (ptrdiff_t)p.hidden, *reset = work + 3 * (ptrdiff_t)p.hidden;
+  if (p.pack) {
+    float *packed = work + 4 * (ptrdiff_t)p.hidden;
+    const int gates = p.after ? 3 : 2;
+    if (!p.after) {
+      const float *last_gate = r2 + 2 * (ptrdiff_t)p.hidden * p.hidden;
+      r2 = sp_recur_pack_f32(p, 1, last_gate, packed + sp_recur_packed(p, 2));
+    }
+    r = sp_recur_pack_f32(p, gates, r, packed);
+  }
   sp_recur_copy_f32(h, h0 + (ptrdiff_t)b * p.hidden, p.hidden);
   for (int i = 0; i < steps; ++i) {
     const int t = p.reverse ? steps - 1 - i : i;
@@ -308,11 +345,12 @@ SP_INLINE void sp_gru_f32(const sp_recur p, const float *x, const float *r, cons
   sp_recur_end_f32(p, b, steps, h, y, yh);
 }
 
-/* work: 2 * hidden floats. */
+/* work: 2 * hidden floats, then the packed weights. */
 SP_INLINE void sp_rnn_f32(const sp_recur p, const float *x, const float *r, const int32_t *lens,
                           const float *h0, float *y, float *yh, float *work, int b) {
   const int steps = sp_recur_steps(p, lens, b);
   float *h = work, *next = work + p.hidden;
+  if (p.pack) r = sp_recur_pack_f32(p, 1, r, work + 2 * (ptrdiff_t)p.hidden);
   sp_recur_copy_f32(h, h0 + (ptrdiff_t)b * p.hidden, p.hidden);
   for (int i = 0; i < steps; ++i) {
     const int t = p.reverse ? steps - 1 - i : i;
