@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
-from sparrow.measure import compare, interval_text
 
 import sparrow
+from sparrow.measure import comparison, interval, measure
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "digits.onnx"
@@ -47,12 +47,12 @@ def main() -> None:
     session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
     ours = np.array([bundle.run(x)["probabilities"][0] for x in images])
     theirs = np.array([session.run(None, {"image": x})[0][0] for x in images])
-    speed = compare(
-        {
-            "sparrow": lambda: bundle.run(images[0]),
-            "onnxruntime": lambda: session.run(None, {"image": images[0]}),
-        }
-    )
+    runs = {
+        "sparrow": bundle.run,
+        "onnxruntime": lambda x: {"probabilities": session.run(None, dict(x))[0]},
+    }
+    timed = measure(runs, [{"image": x} for x in images[:8]], rounds=30, block_ms=5)
+    ratios = timed["onnxruntime"].ns / timed["sparrow"].ns
 
     table = Table(title=f"digits.onnx on {len(labels)} held-out samples")
     for head in ("", "sparrow", "onnxruntime"):
@@ -60,12 +60,16 @@ def main() -> None:
     accuracy = [float((p.argmax(1) == labels).mean()) for p in (ours, theirs)]
     table.add_row("accuracy", *(f"{a:.1%}" for a in accuracy))
     table.add_row("largest difference of a probability", f"{np.abs(ours - theirs).max():.1e}", "")
-    times = [speed.median_ns[name] / 1000 for name in ("sparrow", "onnxruntime")]
+    times = [np.median(timed[name].ns) / 1000 for name in runs]
     table.add_row("one call, one thread", *(f"{t:.1f} us" for t in times))
-    table.add_row("speed", interval_text(speed.ratio("onnxruntime", "sparrow")), "")
-    files = bundle.receipt["memory"]
-    table.add_row("weights", f"{files['weights_bytes'] / 1024:.1f} KiB", "")
-    table.add_row("working memory", f"{files['arena_bytes'] / 1024:.1f} KiB", "")
+    others = timed["sparrow"].others
+    speed = comparison(float(np.median(ratios)), *interval(ratios), threads=1, others=others)
+    table.add_row("speed", speed, "")
+    memory = bundle.receipt.memory
+    table.add_row(
+        "code and weights", f"{(memory.code_bytes + memory.weights_bytes) / 1024:.0f} KiB", ""
+    )
+    table.add_row("working memory", f"{memory.arena_bytes / 1024:.0f} KiB", "")
     table.add_row("proof", "every layer within its bound" if proof.ok else "FAILED", "")
     Console().print(table)
     print(f"evidence: {args.out / 'report.html'}")
