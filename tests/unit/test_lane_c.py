@@ -88,7 +88,7 @@ def operands(count: int, t: DType) -> list[Array]:
 
 
 def expressions() -> list[tuple[str, lane.Expr, DType]]:
-    """Every function at every dtype it takes, and casts between all dtypes; operand 0, 1 of a dtype."""
+    """Every function at every dtype it takes and every cast: name, expression, operand dtype."""
     found: list[tuple[str, lane.Expr, DType]] = []
     for t in WHOLE:
         x, y = lane.Arg(0, t), lane.Arg(1, t)
@@ -177,7 +177,7 @@ def test_every_function(
         x0, x1 = (feeds.get(f"{source}_{i}", np.zeros(1)) for i in range(2))
         slack = np.zeros(y.shape)
         if name.startswith("gelu"):
-            # the sum 1 + erf cancels for negative x: good to the last places of x, not of the result
+            # 1 + erf cancels for negative x: good to the last places of x, not of the result
             slack = 8 * np.spacing(np.abs(x0.astype(np.float32)))
         if name in ("pow_int64", "pow_uint64"):
             # the reference computes in float64
@@ -231,7 +231,7 @@ def walks() -> Graph:
         wide = x(1, 5, 20, 21, t=t)
         out(b.add(Transpose((0, 2, 3, 1)), wide))
         out(b.add(Transpose((0, 3, 1, 2)), wide))
-    quantize = lane.call("round", lane.call("mul", lane.Arg(0, F32), lane.Imm(0.5, F32)))
+    quantize: lane.Expr = lane.call("round", lane.call("mul", lane.Arg(0, F32), lane.Imm(0.5, F32)))
     quantize = lane.clip(quantize, lane.Imm(-128.0, F32), lane.Imm(127.0, F32))
     out(b.lane(lane.cast(quantize, I8), x(3, 41)))
     scaled = lane.call("mul", lane.cast(lane.Arg(0, U8), F32), lane.Imm(0.25, F32))
@@ -258,11 +258,9 @@ def test_walks(isa: str, threads: int, tmp_path: Path, monkeypatch: pytest.Monke
     rng = np.random.default_rng(0)
     feeds = {}
     for n in g.inputs:
-        t = g.types[n]
-        v = rng.standard_normal(t.shape) * 3
-        feeds[n] = (
-            round_bfloat16(v.astype(np.float32)) if t.dtype == BF16 else v.astype(t.dtype.numpy)
-        )
+        u = g.types[n].dtype
+        v = rng.standard_normal(g.types[n].shape) * 3
+        feeds[n] = round_bfloat16(v.astype(np.float32)) if u == BF16 else v.astype(u.numpy)
     p = planned(g, isa=isa, threads=threads)
     assert threads == 1 or any(s.lowered.tasks > 1 for s in p.entries[0].steps)
     got = run(p, compiled(p, tmp_path, flags=("-O1",)), feeds, threads=threads)
