@@ -17,6 +17,9 @@ from sparrow.tensor import I64, Array, TensorType
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
 
+GridMode = Literal["nearest", "linear", "cubic"]
+GridPadding = Literal["zeros", "border", "reflection"]
+
 # Positions are cut to this before they become integers; what is beyond lies outside any tensor
 FAR = float(1 << 24)
 # More samples per bin than this change nothing but the time an absurd region would take
@@ -56,8 +59,8 @@ class GridSample(Op):
         align_corners: -1 and 1 are the centres of the border elements, not their outer edges.
     """
 
-    mode: Literal["nearest", "linear", "cubic"] = "linear"
-    padding: Literal["zeros", "border", "reflection"] = "zeros"
+    mode: GridMode = "linear"
+    padding: GridPadding = "zeros"
     align_corners: bool = False
 
     def infer(self, x: TensorType, grid: TensorType) -> tuple[TensorType, ...]:
@@ -85,7 +88,8 @@ class GridSample(Op):
         if self.padding == "border":
             at = np.clip(at, 0, extent - 1)
         elif self.padding == "reflection":
-            at = np.where((at < low) | (at > high), reflect(at, low, high), at).astype(v.dtype)
+            folded = reflect(at.astype(np.float64), low, high)
+            at = np.where((at < low) | (at > high), folded, at).astype(v.dtype)
         base = np.floor(at)
         f = (at - base)[..., None]
         if self.mode == "nearest":
