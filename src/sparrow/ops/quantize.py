@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.tensor import (
     BF16,
     F32,
     I32,
+    I64,
     Affine,
     Array,
     DType,
@@ -95,6 +97,23 @@ def _onnx_operands(quant: Affine, shape: tuple[int, ...]) -> tuple[Array, Array,
     return scale, zero, {"axis": axis, "block_size": step}
 
 
+class _Operands:
+    """Collects the constants of a lane expression behind operand 0: literals where one value
+    serves.
+    """
+
+    def __init__(self, quant: Affine, shape: tuple[int, ...]) -> None:
+        self.quant, self.shape = quant, shape
+        self.arrays: list[Array] = []
+
+    def take(self, values: Array, dtype: DType) -> lane.Expr:
+        if values.size == 1:
+            return lane.Imm(values.reshape(-1)[0].item(), dtype)
+        full = spread(values, self.quant.block, self.shape).astype(dtype.numpy)
+        self.arrays.append(np.asarray(full, order="C"))
+        return lane.Arg(len(self.arrays), dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantize(Op):
     """codes = saturate(rne(x / scale) + zero_point), NaN to zero_point. ONNX QuantizeLinear-21.
@@ -123,6 +142,24 @@ class Quantize(Op):
         low, high = self.dtype.limits
         codes = np.clip(np.where(np.isnan(steps), 0.0, steps) + zero, low, high)
         return (codes.astype(self.dtype.numpy),)
+
+    def expression(self, x: TensorType) -> tuple[lane.Expr, tuple[Array, ...]]:
+        """The same as an expression over x and constants that broadcast to it; at most 16 bits."""
+        assert self.dtype.bits <= 16, self.dtype
+        c = _Operands(self.quant, x.shape)
+        low, high = (limit - self.quant.zero_point for limit in self.dtype.limits)
+        x32 = lane.cast(lane.Arg(0, x.dtype), F32)
+        steps = lane.call("div", x32, c.take(self.quant.scale, F32))
+        # clipped before the zero point is added: both exact, and NaN becomes 0 in between
+        clipped = lane.clip(
+            lane.call("round", steps),
+            c.take(low.astype(np.float32), F32),
+            c.take(high.astype(np.float32), F32),
+        )
+        codes = lane.cast(clipped, I32)
+        if self.quant.zero_point.any():
+            codes = lane.call("add", codes, c.take(self.quant.zero_point, I32))
+        return lane.cast(codes, self.dtype), tuple(c.arrays)
 
     def export(self, w: Writer, site: Site) -> None:
         t = site.in_types[0]
@@ -169,6 +206,16 @@ class Dequantize(Op):
         if self.dtype == BF16:
             return (round_bfloat16(y),)
         return (y.astype(self.dtype.numpy),)
+
+    def expression(self, x: TensorType) -> tuple[lane.Expr, tuple[Array, ...]]:
+        """The same as an expression over the codes and constants that broadcast to them."""
+        c = _Operands(self.quant, x.shape)
+        codes: lane.Expr = lane.Arg(0, x.dtype)
+        if self.quant.zero_point.any():
+            wide = I32 if x.dtype.bits <= 16 else I64
+            codes = lane.call("sub", lane.cast(codes, wide), c.take(self.quant.zero_point, wide))
+        y = lane.call("mul", lane.cast(codes, F32), c.take(self.quant.scale, F32))
+        return lane.cast(y, self.dtype), tuple(c.arrays)
 
     def export(self, w: Writer, site: Site) -> None:
         t = site.in_types[0]

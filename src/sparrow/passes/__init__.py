@@ -20,6 +20,7 @@ from sparrow.passes.global_pool import global_pool
 from sparrow.passes.hoist_projection import hoist_projection
 from sparrow.passes.layout import assign_layout
 from sparrow.passes.literals import hoist_constants, literals
+from sparrow.passes.lower_quant import lower_quant
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
 from sparrow.passes.pads import fold_pad, merge_pads
 from sparrow.passes.products import (
@@ -71,6 +72,7 @@ def _layout(g: Graph, remarks: list[Remark] | None) -> Graph:
 SCALARS = _rules(literals, hoist_constants, simplify)
 PIPELINE: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
+    Pass("lower_quant", "float passes look for constant weights", (), lower_quant),
     Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
     Pass("scalars", "patterns are written over literals", SCALARS),
     Pass(
