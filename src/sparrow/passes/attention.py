@@ -128,7 +128,7 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
 
 
 def _ungrouped(m: Match, value: str) -> tuple[str, tuple[int, ...]] | None:
-    """Value and shape [B, G, T, D] of which [B, G * r, T, D] repeats every head r times in a row."""
+    """Value and shape [B, G, T, D] of which [B, G * r, T, D] repeats each head r times."""
     merged = m.producer(value, Reshape)
     grown = m.producer(merged.inputs[0], Expand) if merged is not None else None
     if merged is None or grown is None:

@@ -151,17 +151,13 @@ def _shifted(
     if scales and scale is None:
         return None
     op = Normalize(square.axes, root[1], True, m.type(x).dtype)
-    core = m.fresh()
-    inner = Node(op, (x,), (core,), n.origin)
-    y = lane.Arg(0, m.type(x).dtype)
-    names = [core]
-    out: lane.Expr = y
-    for fn, value in (("mul", scale), ("add", bias)):
-        if value is not None:
-            names.append(value)
-            out = lane.call(fn, out, lane.Arg(len(names) - 1, m.type(value).dtype))
-    outer = Node(Lane(out), tuple(names), n.outputs, n.origin)
-    return Rewrite((inner, outer), (n,))
+    y = m.fresh()
+    new = [Node(op, (x,), (y,), n.origin)]
+    operands = [lane.Arg(i, m.type(x).dtype) for i in (0, 1)]
+    if scale is not None:
+        new.append(Node(Lane(lane.call("mul", *operands)), (y, scale), (y := m.fresh(),), n.origin))
+    new.append(Node(Lane(lane.call("add", *operands)), (y, bias), n.outputs, n.origin))
+    return Rewrite(tuple(new), (n,))
 
 
 def _opened(u: Unfolded, e: lane.Expr) -> tuple[float, dict[lane.Expr, float]]:
