@@ -99,6 +99,7 @@ def _params(case: Case, groups: Sequence[_Map], inner: int, outside: float) -> d
         "inner": inner,
         "task_rows": rows_per_task(case, rows, case.y[0].type.size),
         "shift": 0,
+        "repeat": 1,
         "outside": outside,
     }
 
@@ -113,6 +114,15 @@ def _offsets(groups: Sequence[_Map]) -> NDArray[np.int32]:
     return np.concatenate([g.offset.ravel() for g in groups]).astype(np.int32)
 
 
+def _repeat(last: _Map, inner: int) -> int:
+    """How often every element of a dense last axis is written in a row, 1 when not evenly."""
+    offset = last.offset[:, 0]
+    times = int(np.count_nonzero(offset == 0))
+    if inner != 1 or last.stride != 1 or times < 2 or len(offset) % times:
+        return 1
+    return times if np.array_equal(offset, np.arange(len(offset)) // times) else 1
+
+
 def _moved(case: Case, taken: dict[int, _Map], fill: Array) -> Lowered | Reject:
     """Elements of x moved along the axes in ``taken``."""
     x, y = case.x[0], case.y[0]
@@ -122,6 +132,7 @@ def _moved(case: Case, taken: dict[int, _Map], fill: Array) -> Lowered | Reject:
         return found
     groups, inner = found
     params = _params(case, groups, inner, 0.0)
+    params["repeat"] = _repeat(groups[-1], inner)
     call = Invoke(
         "resize.h",
         f"sp_remap_{8 * x.type.dtype.bytes}",

@@ -11,7 +11,7 @@
 typedef struct sp_taps {
   int d[5], k[5], at[5];
   ptrdiff_t ys[5];
-  int inner, task_rows, shift;
+  int inner, task_rows, shift, repeat;
   float outside;
 } sp_taps;
 
@@ -122,21 +122,45 @@ SP_DEFINE_FIXED_RESIZE(u8, uint8_t)
 SP_DEFINE_FIXED_RESIZE(i16, int16_t)
 SP_DEFINE_FIXED_RESIZE(u16, uint16_t)
 
-/* One tap of weight 1: elements are moved. `outside` holds one element. */
+/* One tap of weight 1: elements are moved. `outside` holds one element. With `repeat` > 1 the last
+ * axis is a dense run of which every element is written that many times. A row that comes from where the one
+ * before it came from is copied from there. */
 #define SP_DEFINE_REMAP(bits)                                                                     \
   SP_INLINE void sp_remap_##bits(const sp_taps p, const void *from, const int32_t *offset,        \
                                  const void *outside, void *into, int task) {                     \
     const uint##bits##_t *x = (const uint##bits##_t *)from;                                       \
-    const uint##bits##_t *fill = (const uint##bits##_t *)outside;                                 \
-    uint##bits##_t *y = (uint##bits##_t *)into;                                                   \
-    SP_TAPS_LOOP(p, offset)                                                                       \
-      const uint##bits##_t *q =                                                                   \
-          gone ? x : x + offset[t0] + offset[t1] + offset[t2] + offset[t3] + offset[t4];          \
-      if (gone)                                                                                   \
-        for (int j = 0; j < p.inner; ++j) y[to + j] = *fill;                                      \
-      else                                                                                        \
-        for (int j = 0; j < p.inner; ++j) y[to + j] = q[j];                                       \
-    }                                                                                             \
+    const uint##bits##_t fill = *(const uint##bits##_t *)outside;                                 \
+    const int32_t *last = offset + p.at[4];                                                       \
+    const int lo = task * p.task_rows;                                                            \
+    const int hi = (int)sp_imin((ptrdiff_t)p.d[0] * p.d[1], (ptrdiff_t)lo + p.task_rows);         \
+    const int dense = p.ys[4] == p.inner, run = p.d[4] * p.inner;                                 \
+    for (int row = lo; row < hi; ++row)                                                           \
+      for (int o2 = 0; o2 < p.d[2]; ++o2)                                                         \
+        for (int o3 = 0; o3 < p.d[3]; ++o3) {                                                     \
+          const int o0 = row / p.d[1], o1 = row % p.d[1], t3 = p.at[3] + o3;                      \
+          const int32_t a = offset[p.at[0] + o0], b = offset[p.at[1] + o1];                       \
+          const int32_t c = offset[p.at[2] + o2], d = offset[t3];                                 \
+          const int gone = (a | b | c | d) < 0;                                                   \
+          const uint##bits##_t *q = gone ? x : x + a + b + c + d;                                 \
+          uint##bits##_t *y = (uint##bits##_t *)into + o0 * p.ys[0] + o1 * p.ys[1] +              \
+                              o2 * p.ys[2] + o3 * p.ys[3];                                        \
+          if (dense && o3 > 0 && offset[t3 - 1] == d) {                                           \
+            const uint##bits##_t *before = y - p.ys[3];                                           \
+            for (int j = 0; j < run; ++j) y[j] = before[j];                                       \
+          } else if (p.repeat > 1 && !gone) {                                                     \
+            for (int j = 0; j < run / p.repeat; ++j)                                              \
+              for (int k = 0; k < p.repeat; ++k) y[j * p.repeat + k] = q[j];                      \
+          } else {                                                                                \
+            for (int o4 = 0; o4 < p.d[4]; ++o4) {                                                 \
+              const int32_t e = last[o4];                                                         \
+              uint##bits##_t *to = y + o4 * p.ys[4];                                              \
+              if (gone || e < 0)                                                                  \
+                for (int j = 0; j < p.inner; ++j) to[j] = fill;                                   \
+              else                                                                                \
+                for (int j = 0; j < p.inner; ++j) to[j] = q[e + j];                               \
+            }                                                                                     \
+          }                                                                                       \
+        }                                                                                         \
   }
 SP_DEFINE_REMAP(8)
 SP_DEFINE_REMAP(16)
