@@ -22,10 +22,4 @@ NO_KERNEL: dict[str, tuple[str, ...]] = {
         "test_causal_conv_with_state_silu_fp16*",
         "test_flexattention_fp16*",
     ),
-    "the recurrent kernels take weights known when the model is built": (
-        "test_gru*",
-        "test_lstm*",
-        "test_rnn_seq_length",
-        "test_simple*",
-    ),
 }
