@@ -123,8 +123,8 @@ SP_DEFINE_FIXED_RESIZE(i16, int16_t)
 SP_DEFINE_FIXED_RESIZE(u16, uint16_t)
 
 /* One tap of weight 1: elements are moved. `outside` holds one element. With `repeat` > 1 the last
- * axis is a dense run of which every element is written that many times. A row that comes from where the one
- * before it came from is copied from there. */
+ * axis is a dense run of which every element is written that many times. A row that comes from
+ * where the one before it came from is copied from there. */
 #define SP_DEFINE_REMAP(bits)                                                                     \
   SP_INLINE void sp_remap_##bits(const sp_taps p, const void *from, const int32_t *offset,        \
                                  const void *outside, void *into, int task) {                     \
