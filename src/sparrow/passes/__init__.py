@@ -19,6 +19,7 @@ from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
 from sparrow.passes.global_pool import global_pool
 from sparrow.passes.hoist_projection import hoist_projection
 from sparrow.passes.layout import assign_layout
+from sparrow.passes.legalize import legalize
 from sparrow.passes.literals import hoist_constants, literals
 from sparrow.passes.lower_quant import lower_quant
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
@@ -107,6 +108,7 @@ PIPELINE: tuple[Pass, ...] = (
         "over the transposes of the exporter",
         (*_rules(attention, group_heads), *TIDY),
     ),
+    Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(
         "views",
