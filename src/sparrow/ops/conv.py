@@ -110,22 +110,35 @@ class Conv(Op):
         return (epilogue_type(self.epilogue, TensorType(shape, dtype, axes), e),)
 
     def eval(self, x: Array, w: Array, b: Array | None = None, *e: Array) -> tuple[Array, ...]:
-        n = len(self.strides)
-        first = to_channels_first(x, self.channels_last)
-        padded = np.pad(first, ((0, 0), (0, 0), *self.pads))
-        win = windows(padded, w.shape[2:], self.strides, self.dilations)
-        g = self.group
-        batch, out, taps = x.shape[0], win.shape[2 : 2 + n], int(np.prod(w.shape[1:]))
-        order = (1, 0, *range(3, 3 + n), 2, *range(3 + n, 3 + 2 * n))
-        cols = win.reshape(batch, g, w.shape[1], *win.shape[2:]).transpose(order)
-        cols = cols.reshape(g, batch * int(np.prod(out)), taps)
-        y = widened(cols) @ widened(w).reshape(g, w.shape[0] // g, taps).transpose(0, 2, 1)
-        y = y.reshape(g, batch, *out, w.shape[0] // g)
-        y = np.moveaxis(np.moveaxis(y, 0, -2).reshape(batch, *out, w.shape[0]), -1, 1)
+        """One product per kernel tap, summed over the taps: no copy of the windows is made."""
+        g, m = self.group, w.shape[0]
+        last = widened(x) if self.channels_last else np.moveaxis(widened(x), 1, -1)
+        padded = np.ascontiguousarray(np.pad(last, ((0, 0), *self.pads, (0, 0))))
+        kernel, each = widened(w), w.shape[1]
+        reach = [(k - 1) * d for k, d in zip(w.shape[2:], self.dilations, strict=True)]
+        out = tuple(
+            (size - r - 1) // s + 1
+            for size, r, s in zip(padded.shape[1:-1], reach, self.strides, strict=True)
+        )
+        rows = x.shape[0] * int(np.prod(out))
+        y = np.zeros((g, rows, m // g), kernel.dtype)
+        for tap in np.ndindex(*w.shape[2:]):
+            starts = [t * d for t, d in zip(tap, self.dilations, strict=True)]
+            picks = tuple(
+                slice(a, a + (k - 1) * s + 1, s)
+                for a, k, s in zip(starts, out, self.strides, strict=True)
+            )
+            seen = padded[(slice(None), *picks)].reshape(rows, g, each)
+            factor = kernel[(slice(None), slice(None), *tap)].reshape(g, m // g, each)
+            if each == m // g == 1:
+                y[:, :, 0] += seen[:, :, 0].T * factor[:, 0]
+            else:
+                y += np.matmul(seen.transpose(1, 0, 2), factor.transpose(0, 2, 1))
+        y = y.transpose(1, 0, 2).reshape(x.shape[0], *out, m)
         if b is not None:
-            y = y + b.reshape(-1, *(1,) * n)
-        y = from_channels_first(narrowed(y, x), self.channels_last)
-        return (apply_epilogue(self.epilogue, y, e),)
+            y = y + b
+        y = np.ascontiguousarray(y if self.channels_last else np.moveaxis(y, -1, 1))
+        return (apply_epilogue(self.epilogue, narrowed(y, x), e),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         w = x[1]
