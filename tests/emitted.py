@@ -83,7 +83,7 @@ def stored(array: Array, t: TensorType) -> Array:
     """A value of the reference as it crosses the interface of a model."""
     if t.dtype == BF16:
         return (round_bfloat16(array).view(np.uint32) >> 16).astype(np.uint16)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def run(

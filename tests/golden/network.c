@@ -12,16 +12,6 @@ SP_LINK void model_e0_s2(const sp_frame *f, int task);
 SP_LINK void model_e0_s3(const sp_frame *f, int task);
 
 #if SP_IN(1)
-static void model_f2(const float *p0, float *p1) {
-  sp_softmax_f32((sp_softmax){.outer = 64, .n = 8, .inner = 1, .log = 0, .task_rows = 64}, p0, p1, 0);
-}
-SP_LINK void model_e0_s3(const sp_frame *f, int task) {
-  (void)task;
-  model_f2((const float *)(f->ws), (float *)((unsigned char *)f->call->outputs[0]));
-}
-#endif
-
-#if SP_IN(2)
 SP_INLINE sp_f32 model_f0_ep(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n) {
   (void)row;
   const sp_f32 x0 = sp_loadn_f32((const float *)e[0] + col, n);
@@ -30,7 +20,7 @@ SP_INLINE sp_f32 model_f0_ep(sp_f32 acc, const void *const *e, ptrdiff_t row, pt
   return t1;
 }
 static void model_f0(const float *p0, const float *p1, float *p2, const void *const *e) {
-  sp_conv2d_f32((sp_conv2d){.ih = 8, .iw = 8, .oh = 8, .ow = 8, .kh = 1, .kw = 1, .xn = 192, .xh = 8, .xw = 1, .ldy = 8, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .pt = 0, .pl = 0, .batch = 1, .ci = 3, .co = 8, .groups = 1, .xc = 64, .mr = 8, .nv = 1, .ku = 1, .rb = 8, .task_h = 8, .task_n = 1, .as_gemm = 0, .mc = 0, .task_m = 0, .pf = 0}, p0, p1, p2, model_f0_ep, e, 0);
+  sp_conv2d_f32((sp_conv2d){..}, p0, p1, p2, model_f0_ep, e, 0);
 }
 SP_LINK void model_e0_s0(const sp_frame *f, int task) {
   (void)task;
@@ -45,7 +35,7 @@ SP_INLINE sp_f32 model_f1_ep(sp_f32 acc, const void *const *e, ptrdiff_t row, pt
   return t1;
 }
 SP_OUTLINE void model_f1(const float *p0, const float *p1, float *p2, const void *const *e) {
-  sp_gemm_f32((sp_gemm){.m = 64, .n = 8, .k = 8, .lda = 8, .ldb = 0, .ldc = 8, .a_trans = 0, .b_packed = 1, .b_trans = 0, .mr = 13, .nv = 1, .ku = 1, .pf = 0, .mc = 65, .task_m = 65, .task_n = 1, .batch = 1, .sa = 512, .sb = 0, .sc = 512}, p0, p1, p2, model_f1_ep, e, 0);
+  sp_gemm_f32((sp_gemm){..}, p0, p1, p2, model_f1_ep, e, 0);
 }
 SP_LINK void model_e0_s1(const sp_frame *f, int task) {
   (void)task;
@@ -56,6 +46,13 @@ SP_LINK void model_e0_s2(const sp_frame *f, int task) {
   (void)task;
   const void *const e[] = {(const float *)(f->w)};
   model_f1((const float *)(f->ws + 2048), (const float *)(f->w + 192), (float *)(f->ws), e);
+}
+static void model_f2(const float *p0, float *p1) {
+  sp_softmax_f32((sp_softmax){..}, p0, p1, 0);
+}
+SP_LINK void model_e0_s3(const sp_frame *f, int task) {
+  (void)task;
+  model_f2((const float *)(f->ws), (float *)((unsigned char *)f->call->outputs[0]));
 }
 #endif
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_golden(make: Callable[[], Graph], request: pytest.FixtureRequest) -> No
     source = emit(p).files["model.c"].decode()
     # the native headers before it have their own tests
     text = source[source.index("/* Where a call's memory is") :]
+    # which tiles a kernel takes is the kernel's matter
+    text = re.sub(r"(\(sp_\w+\)\{)[^}]*\}", r"\1..}", text)
     file = HERE / f"{make.__name__}.c"
     if request.config.getoption("--update-golden"):
         file.write_text(text, encoding="utf-8")

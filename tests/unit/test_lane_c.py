@@ -294,7 +294,8 @@ def test_schedules() -> None:
 def test_tasks_divide_a_long_axis() -> None:
     assert split_axis(loop((3, 76800), (76800, 1), (1, 3))) == 1
     assert split_axis(loop((64, 640), (640, 1), (700, 1))) == 0
-    assert split_axis(loop((3, 5), (5, 1), (6, 1))) == 1
+    assert split_axis(loop((3, 9), (9, 1), (10, 1))) == 1
+    assert split_axis(loop((3, 5), (5, 1), (6, 1))) == 0
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 8, 16]))

@@ -18,7 +18,7 @@ from sparrow.plan import Entry, Plan
 from sparrow.tensor import Affine, TensorType
 
 # Compile effort is counted in bytes of native code that a body inlines.
-PART_EFFORT = 60_000
+PART_EFFORT = 100_000
 SMALL = 1_000
 _SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f64_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*\n', re.MULTILINE)

@@ -27,7 +27,7 @@ from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
-from sparrow.tensor import TensorType, row_major
+from sparrow.tensor import F32, TensorType, row_major
 
 TASK_ELEMENTS = 1 << 15
 MAX_BLOCK = 8
@@ -66,7 +66,16 @@ def loop(
     x: Sequence[tuple[In, TensorType, tuple[int, ...]]],
     y: tuple[Out, TensorType, tuple[int, ...]],
 ) -> Loop:
-    """A loop nest over ``shape`` with collapsed axes; strides are per axis of ``shape``."""
+    """A loop nest over ``shape`` with collapsed axes; strides are per axis of ``shape``.
+
+    Operands that ``expr`` does not mention (only their shape mattered) are left out.
+    """
+    used = sorted({a.index for a in lane.walk(expr) if isinstance(a, lane.Arg)})
+    kept = [x[i] for i in used]
+    table: list[lane.Expr] = [lane.Imm(0.0, F32)] * len(x)
+    for k, i in enumerate(used):
+        table[i] = lane.Arg(k, x[i][1].dtype)
+    expr, x = lane.substitute(expr, table), kept
     dims, strides = collapse(shape, [y[2], *(s for _, _, s in x)])
     streams = tuple(Stream(o, t, s) for (o, t, _), s in zip(x, strides[1:], strict=True))
     return Loop(dims, expr, streams, Stream(y[0], y[1], strides[0]))
@@ -160,9 +169,14 @@ def _transposes(c: Loop, total: int) -> list[Schedule]:
 
 
 def split_axis(c: Loop) -> int:
-    """The axis that tasks divide: the first long one, else the longest."""
-    long = [a for a, d in enumerate(c.dims) if d >= 16]
-    return long[0] if long else max(range(len(c.dims)), key=lambda a: c.dims[a])
+    """The axis that tasks divide: the first long one, else the longest.
+
+    A short last axis may be part of a block, which is not divided.
+    """
+    inner = len(c.dims) > 1 and c.dims[-1] <= MAX_BLOCK
+    axes = range(len(c.dims) - inner)
+    long = [a for a in axes if c.dims[a] >= 16]
+    return long[0] if long else max(axes, key=lambda a: c.dims[a])
 
 
 def tasks_for(c: Loop, threads: int) -> int:
