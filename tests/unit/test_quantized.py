@@ -266,6 +266,29 @@ def test_qgemm(given: bool) -> None:
     check(model([node], {"x": x}, consts, out, ["com.microsoft"]), {"x": x}, step=1)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("depth", [32, 40])
+def test_weights_of_few_bits(bits: int, zeros: bool, depth: int) -> None:
+    rows, block = 6, 16
+    blocks = -(-depth // block)
+    consts: dict[str, Array] = {
+        "w": codes(np.uint8, rows, blocks, block * bits // 8),
+        "s": RNG.uniform(0.01, 0.1, rows * blocks).astype(np.float32),
+    }
+    names = ["x", "w", "s"]
+    if zeros:
+        names, consts["z"] = [*names, "z"], codes(np.uint8, rows * -(-blocks * bits // 8))
+    node = helper.make_node(
+        "MatMulNBits", names, ["y"], domain="com.microsoft",
+        K=depth, N=rows, bits=bits, block_size=block,
+    )  # fmt: skip
+    x = RNG.standard_normal((2, 3, depth)).astype(np.float32)
+    g = check(model([node], {"x": x}, consts, TensorProto.FLOAT, ["com.microsoft"]), {"x": x})
+    (held,) = g.consts
+    assert g.types[held].dtype.bits == bits and g.types[held].shape == (rows, depth)
+
+
 def test_scale_at_run_time_is_refused() -> None:
     x, s = f32(1, 2), np.array(0.5, np.float32)
     node = helper.make_node("QuantizeLinear", ["x", "s"], ["y"])

@@ -27,7 +27,7 @@ from sparrow.importers.onnx.decode import (
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize, affine
 from sparrow.ops.reduce import Reduce
-from sparrow.tensor import F32, I8, I32, U8, Affine, Array, DType
+from sparrow.tensor import F16, F32, I8, I32, U4, U8, Affine, Array, DType
 
 _FLOATS: Mapping[str, Decoder] = {
     **elementwise.DECODERS,
@@ -321,6 +321,46 @@ def _qlinear_reduce_mean(n: Call) -> Sequence[str]:
     return [_write(n, y, 3)]
 
 
+def _nibbles(packed: Array, bits: int, count: int) -> Array:
+    """The first ``count`` codes of each row of bytes, low bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return codes.reshape(*packed.shape[:-1], -1)[..., :count]
+
+
+def _matmul_nbits(n: Call) -> Sequence[str]:
+    """com.microsoft.MatMulNBits: x [.., k] times weights [n, k] of 4 or 8 bits, blocks along k."""
+    rows, depth = int(n.attr("N", 0)), int(n.attr("K", 0))
+    bits, block = int(n.attr("bits", 4)), int(n.attr("block_size", 0))
+    if bits not in (4, 8):
+        raise n.unsupported(f"weights of {bits} bits")
+    if rows < 1 or depth < 1 or block < 1:
+        raise n.bad(f"N {rows}, K {depth}, block_size {block}")
+    if n.has(4) or n.type(2).dtype not in (F32, F16):
+        raise n.unsupported("a group index or scales of another type than float")
+    blocks = -(-depth // block)
+    packed, scale = n.const(1, "the weights"), _scale(n, 2)
+    if packed.size * (8 // bits) != rows * blocks * block or scale.size != rows * blocks:
+        raise n.bad(f"weights {n.type(1)} and scales {n.type(2)} for N {rows}, K {depth}")
+    dtype = U4 if bits == 4 else U8
+    codes = _nibbles(packed.reshape(rows, -1), bits, depth)
+    zero = np.full((rows, blocks), 1 << (bits - 1), np.int32)
+    if n.has(3):
+        points = n.const(3, "the zero points")
+        if points.dtype != np.uint8 or points.size != rows * -(-blocks * bits // 8):
+            raise n.unsupported(f"zero points {n.type(3)}")
+        zero = _nibbles(points.reshape(rows, -1), bits, blocks).astype(np.int32)
+    quant = affine(scale.reshape(rows, blocks), zero, (rows, depth), 1, block)
+    w = dequantize(n, n.b.const(np.asarray(codes, order="C"), dtype), quant)
+    x = n.b.cast(n.x(), F32)
+    if n.type().rank < 2:
+        raise n.unsupported(f"product of {n.type()}")
+    y = n.b.add(MatMul(trans_b=True), x, w)
+    if n.has(5):
+        y = n.b.call("add", y, n.b.cast(n.x(5), F32))
+    return [n.b.cast(y, n.type().dtype)]
+
+
 DECODERS: Mapping[str, Decoder] = {
     "QuantizeLinear": _quantize_linear,
     "DequantizeLinear": _dequantize_linear,
@@ -331,6 +371,7 @@ DECODERS: Mapping[str, Decoder] = {
     "QLinearMatMul": _qlinear_matmul,
     "com.microsoft.QuantizeLinear": _quantize_linear,
     "com.microsoft.DequantizeLinear": _dequantize_linear,
+    "com.microsoft.MatMulNBits": _matmul_nbits,
     "com.microsoft.QGemm": _qgemm,
     "com.microsoft.QLinearAdd": _float("Add", 0, 3, write=6),
     "com.microsoft.QLinearMul": _float("Mul", 0, 3, write=6),
