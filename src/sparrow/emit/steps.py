@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sparrow import lane
 from sparrow.emit.lane_c import (
     float_literal,
     storage,
@@ -252,14 +253,17 @@ class _InvokeCall(_Call):
 def _epilogue_function(e: Epilogue) -> str:
     loads: dict[int, str] = {0: "acc"}
     body: list[str] = []
+    assert e.expr is not None
+    used = {a.index for a in lane.walk(e.expr) if isinstance(a, lane.Arg)}
     for k, x in enumerate(e.extras):
+        if k + 1 not in used:
+            continue
         ctype = vector_type(x.type.dtype)
         body.append(f"const {ctype} x{k} = {_extra_load(k, x)};")
         loads[k + 1] = f"x{k}"
-    assert e.expr is not None
     statements, result = vector(e.expr, loads)
     text = "".join(f"  {line}\n" for line in [*body, *statements, f"return {result};"])
-    unused = [f"(void){v}" for v in ("e", "row", "col", "n") if not _mentions(text, v)]
+    unused = [f"(void){v}" for v in ("acc", "e", "row", "col", "n") if not _mentions(text, v)]
     skip = f"  {', '.join(unused)};\n" if unused else ""
     return f"SP_INLINE sp_f32 @_ep({EPILOGUE_HEAD}) {{\n{skip}{text}}}"
 

@@ -1,0 +1,125 @@
+"""Text of emitted C: names, headers, shared bodies, parts; random graphs compiled and run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import strategies
+from emitted import compiled, planned, run
+from sparrow import lane
+from sparrow.builder import Builder
+from sparrow.emit.c import amalgamate, c_string, emit
+from sparrow.errors import UnsupportedOp
+from sparrow.graph import Graph
+from sparrow.ops.conv import Conv
+from sparrow.reference import evaluate
+from sparrow.tensor import F32, TensorType
+
+
+def convolutions(count: int) -> Graph:
+    """Equal 1x1 convolutions one after the other, each with weights of its own."""
+    b = Builder('evil "name" */ \\ \n#include <x>')
+    y = b.input("x", TensorType((1, 4, 4, 8), F32))
+    for i in range(count):
+        w = np.random.default_rng(i).standard_normal((8, 8, 1, 1)).astype(np.float32) / 8
+        op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True)
+        y = b.add(op, y, b.const(w), b.const(np.full(8, i, np.float32)))
+    return b.finish({"y": y}, {})
+
+
+def source(g: Graph) -> str:
+    return emit(planned(g)).files["model.c"].decode()
+
+
+@given(st.text())
+def test_a_string_literal_cannot_be_left(text: str) -> None:
+    literal = c_string(text)
+    assert literal.isascii() and literal[0] == literal[-1] == '"'
+    body = literal[1:-1]
+    assert not set(body) & set('"\n\r?*')
+    assert body.encode().decode("unicode_escape").encode("latin-1") == text.encode(errors="replace")
+
+
+def test_equal_calls_share_one_body() -> None:
+    text = source(convolutions(5))
+    assert text.count("void model_f0(") == 1
+    assert text.count("  model_f0(") == 5
+    assert "void model_f1(" not in text
+
+
+def test_names_of_the_model_stay_inside_literals(tmp_path: Path) -> None:
+    g = convolutions(1)
+    info = compiled(planned(g), tmp_path).info
+    assert info.entries[0].name == g.name
+
+
+def test_headers_are_inlined_once() -> None:
+    text = amalgamate(["kernels/conv2d_f32.h", "kernels/gemm_f32.h", "base.h"])
+    assert text.count("#define SP_BASE_H") == 1
+    assert '#include "' not in text
+
+
+def test_only_headers_that_are_used_are_inlined() -> None:
+    text = source(convolutions(1))
+    assert "sp_softmax_f32" not in text and "sp_transpose_32" not in text
+    assert "sp_pow_f64" not in text
+
+
+def test_steps_with_a_common_body_stay_in_one_part() -> None:
+    b = Builder("g")
+    y = b.input("x", TensorType((1, 8, 8, 8), F32))
+    for k in (1, 3, 5, 1, 3, 5, 1):
+        w = np.ones((8, 8, k, k), np.float32)
+        op = Conv((1, 1), (1, 1), ((k // 2, k // 2),) * 2, 1, True)
+        y = b.add(op, y, b.const(w), b.const(np.full(8, k, np.float32)))
+    artifact = emit(planned(b.finish({"y": y}, {})))
+    text = artifact.files["model.c"].decode()
+    parts = text.split("\n#if SP_IN(")[1:-1]
+    assert len(parts) == artifact.parts - 1
+    for name in {f"model_f{i}(" for i in range(20)}:
+        assert sum(f"void {name}" in part for part in parts) <= 1
+        used = [part for part in parts if f"  {name}" in part]
+        assert all(f"void {name}" in part for part in used)
+
+
+def test_operands_that_are_not_read(tmp_path: Path) -> None:
+    """A constant result, and an epilogue that forgets its sum, compile without a warning."""
+    b = Builder("g")
+    x = b.input("x", TensorType((1, 3, 3, 2), F32))
+    five = lane.Imm(5.0, F32)
+    w = np.ones((2, 2, 1, 1), np.float32)
+    op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, lane.call("exp", five))
+    y = b.add(op, x, b.const(w), b.const(np.ones(2, np.float32)), x)
+    g = b.finish({"y": y, "five": b.lane(five, x)}, {})
+    p = planned(g)
+    got = run(p, compiled(p, tmp_path), {"x": np.zeros((1, 3, 3, 2), np.float32)})
+    np.testing.assert_allclose(got[0], np.exp(5.0), 1e-6)
+    np.testing.assert_array_equal(got[1], np.float32(5))
+
+
+@pytest.mark.slow
+@given(strategies.graphs(max_nodes=8), st.sampled_from(["scalar", "avx2", "avx512"]))
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+def test_random_graphs_compute_what_the_reference_does(g: Graph, isa: str) -> None:
+    try:
+        p = planned(g, isa=isa)
+    except UnsupportedOp:
+        assume(False)
+    feeds = strategies.feeds(g)
+    with tempfile.TemporaryDirectory() as folder:
+        got = run(p, compiled(p, Path(folder), flags=("-O1",)), feeds)
+    want = evaluate(g, feeds)
+    for name, y in zip(g.outputs, got, strict=True):
+        finite = np.abs(want[name][np.isfinite(want[name])])
+        np.testing.assert_allclose(y, want[name], 2e-4, 2e-4 * (1 + finite.max(initial=0)))
