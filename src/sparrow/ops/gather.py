@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def in_range(index: Array, extent: int) -> Array:
     """Indices with negative ones counted from the end, clamped into the axis.
 
-    Clamping is what the native code does with an index outside [-extent, extent), which ONNX forbids:
-    a hostile index reads some element of the tensor, never memory outside it.
+    Clamping is what the native code does with an index outside [-extent, extent), which ONNX
+    forbids: a hostile index reads some element of the tensor, never memory outside it.
     """
     wrapped = np.where(index < 0, index + extent, index)
     return np.clip(wrapped, 0, max(extent - 1, 0))
@@ -27,7 +27,9 @@ def in_range(index: Array, extent: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Gather(Op):
-    """y[.., i.., ..] = x[.., index[i..], ..] along ``axis`` (>= 0). index int32 or int64. ONNX Gather-13."""
+    """y[.., i.., ..] = x[.., index[i..], ..] along ``axis`` (>= 0). index int32 or int64. ONNX
+    Gather-13.
+    """
 
     axis: int
 
