@@ -158,3 +158,57 @@ def comparison(ratio: float, low: float, high: float, threads: int, others: floa
 def busy_note(others: float) -> str:
     """A remark when other processes took more than BUSY_SHARE of the machine."""
     return f"  (other processes took {others:.0%} of the machine)" if others > BUSY_SHARE else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median of how many times as long one takes as the other, with its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+    others: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Interleaved timings of several calls that do the same.
+
+    Attributes:
+        samples: By name.
+        median_ns: Median time of one call, by name.
+    """
+
+    samples: Mapping[str, Samples]
+    median_ns: Mapping[str, float]
+
+    def ratio(self, slow: str, fast: str) -> Ratio:
+        """Time of ``slow`` over time of ``fast``, taken within each round."""
+        a, b = self.samples[slow], self.samples[fast]
+        ratios = a.ns / b.ns
+        return Ratio(float(np.median(ratios)), *interval(ratios), max(a.others, b.others))
+
+
+def compare(
+    runs: Mapping[str, Callable[[], object]], rounds: int = 20, block_ms: float = 20
+) -> Comparison:
+    """Time calls against each other, interleaved in random order.
+
+    Raises:
+        RuntimeError: Some thread of a peer never stops.
+    """
+
+    def bound(call: Callable[[], object]) -> Run:
+        def run(_: Feeds) -> Outputs:
+            call()
+            return {}
+
+        return run
+
+    samples = measure({k: bound(call) for k, call in runs.items()}, [{}], rounds, block_ms)
+    return Comparison(samples, {k: float(np.median(s.ns)) for k, s in samples.items()})
+
+
+def interval_text(ratio: Ratio, threads: int = 1) -> str:
+    """A ratio in words, see `comparison`."""
+    return comparison(ratio.median, ratio.low, ratio.high, threads, ratio.others)

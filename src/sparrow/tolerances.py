@@ -35,6 +35,7 @@ from sparrow.ops.nonzero import NonZero
 from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
@@ -381,10 +382,11 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
+            *(Dequantize, Quantize),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,
-        "moves, compares or counts values and rounds nothing",
+        "moves, compares or counts values, or rounds once and correctly",
     ),
     Tolerance(
         (Lane,), _lane, "running error analysis of the expression with the ULPs of each function"
@@ -394,7 +396,7 @@ TOLERANCES: tuple[Tolerance, ...] = (
         _conv,
         "a sum of K products in any order errs by at most (K+2) u (|x| * |w|), then the epilogue",
     ),
-    Tolerance((ConvTranspose,), _conv_transpose, "as Conv"),
+    Tolerance((ConvTranspose,), _conv_transpose, "as Conv, K channels times taps"),
     Tolerance((MatMul,), _matmul, "as Conv, K the inner extent"),
     Tolerance(
         (Softmax,),
@@ -427,8 +429,8 @@ _BY_OP = {op: row for row in TOLERANCES for op in row.ops}
 
 
 def tolerance_of(op: Op) -> Tolerance:
-    """The row of an op."""
-    return _BY_OP[type(op)]
+    """The row of an op; a user's own op gets the last one, which assumes nothing."""
+    return _BY_OP.get(type(op), TOLERANCES[-1])
 
 
 __all__ = ["TOLERANCES", "ULPS", "UNIT", "Judged", "Tolerance", "lane_error", "tolerance_of"]

@@ -1,0 +1,588 @@
+"""The command line: parse arguments, call the library, print; heavy imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparrow.errors import BadInput, GateFailed, SparrowError, printable
+
+if TYPE_CHECKING:
+    from sparrow.compiler import Model
+    from sparrow.request import Evaluate, Predict
+    from sparrow.tensor import Array
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A trained network in, one small, fast, proved artifact out.",
+)
+
+ModelArgument = Annotated[
+    list[str],
+    typer.Argument(help="model.onnx, or name=model.onnx for each of several entry points"),
+]
+FolderArgument = Annotated[Path, typer.Argument(help="bundle folder")]
+TargetOption = Annotated[str, typer.Option(help="target row, see `sparrow targets`")]
+ShapeOption = Annotated[
+    list[str] | None, typer.Option(help="static shape of an input: input=1x3x240x320")
+]
+StateOption = Annotated[
+    list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]
+EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]
+
+
+class _Progress:
+    """One changing line on stderr; silent when that is no terminal."""
+
+    def __init__(self) -> None:
+        self.shown = sys.stderr.isatty()
+
+    def __call__(self, what: str) -> None:
+        if self.shown:
+            print(f"\r\x1b[K{what} ...", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+_progress = _Progress()
+
+
+def models_of(texts: list[str]) -> Model | dict[str, Model]:
+    """One path, or entry name -> path.
+
+    Raises:
+        BadInput: Names are missing or repeated.
+    """
+    if len(texts) == 1 and (Path(texts[0]).exists() or "=" not in texts[0]):
+        return texts[0]
+    found: dict[str, Model] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise BadInput(
+                f"{text!r} does not name its entry point", hint="write prefill=a.onnx step=b.onnx"
+            )
+        if name in found:
+            raise BadInput(f"entry point {name!r} is given twice")
+        found[name] = path
+    return found
+
+
+def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Input name -> extents from ``input=1x3x240x320``.
+
+    Raises:
+        BadInput: A text does not read so.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, _, dims = text.rpartition("=")
+        if not name or not re.fullmatch(r"\d{1,12}(x\d{1,12})*|scalar", dims):
+            raise BadInput(f"--shape {text!r}", hint="write --shape input=1x3x240x320")
+        found[name] = () if dims == "scalar" else tuple(int(d) for d in dims.split("x"))
+    return found
+
+
+def states_of(texts: list[str] | None) -> dict[str, str]:
+    """Input name -> output name from ``in=out``.
+
+    Raises:
+        BadInput: A text does not read so.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, _, output = text.partition("=")
+        if not name or not output:
+            raise BadInput(f"--state {text!r}", hint="write --state cache_in=cache_out")
+        found[name] = output
+    return found
+
+
+_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
+_TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+
+
+def quantity(text: str | None, option: str, units: Mapping[str, float]) -> float | None:
+    """A number with a unit, such as ``1%``, ``256kB`` or ``20ms``.
+
+    Raises:
+        BadInput: It is no such number.
+    """
+    if text is None:
+        return None
+    m = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?) *([A-Za-z%]*)", text.strip())
+    if not m or m[2] not in units:
+        known = ", ".join(u for u in units if u)
+        raise BadInput(f"{option} {text!r}", hint=f"write a number with one of {known}")
+    return float(m[1]) * units[m[2]]
+
+
+def evaluator(text: str | None) -> Evaluate | None:
+    """The function of ``file.py:name``; what it raises becomes one line.
+
+    Raises:
+        BadInput: There is no such file or function, or the file fails.
+    """
+    if text is None:
+        return None
+    file, _, name = text.rpartition(":")
+    path = Path(file)
+    if not path.is_file() or not name.isidentifier():
+        raise BadInput(f"--evaluate {text!r}: no such file", hint="write --evaluate file.py:name")
+    scope: dict[str, Any] = {"__name__": "evaluate", "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
+    except Exception as e:  # the user's own code may raise anything
+        raise BadInput(f"{path}: {type(e).__name__}: {e}") from e
+    f = scope.get(name)
+    if not callable(f):
+        raise BadInput(f"{path} has no function {name!r}")
+
+    def call(predict: Predict) -> float:
+        try:
+            return float(f(predict))
+        except SparrowError:
+            raise
+        except Exception as e:  # see above
+            raise BadInput(f"{path}: {name}: {type(e).__name__}: {e}") from e
+
+    return call
+
+
+def show(facts: Any) -> None:
+    """Print JSON."""
+    print(json.dumps(facts, indent=1))
+
+
+@app.command()
+def build(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="bundle folder to write")],
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="samples: .npz, .npy, image or image folder")
+    ] = None,
+    evaluate: Annotated[str | None, typer.Option(help="accuracy: file.py:function")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or auto")] = "auto",
+    threads: ThreadsOption = 1,
+    drop: Annotated[str | None, typer.Option(help="largest loss of accuracy: 1%")] = None,
+    latency: Annotated[str | None, typer.Option(help="largest median latency: 20ms")] = None,
+    size: Annotated[str | None, typer.Option(help="largest code plus weights: 15MB")] = None,
+    ram: Annotated[str | None, typer.Option(help="largest arena plus state: 64kB")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="print every decision")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile models into a proved bundle."""
+    from sparrow.api import build as build_bundle
+    from sparrow.request import Budget
+
+    size_bytes, ram_bytes = quantity(size, "--size", _UNITS), quantity(ram, "--ram", _UNITS)
+    budget = Budget(
+        drop=quantity(drop, "--drop", {"%": 0.01, "": 1.0}),
+        latency=quantity(latency, "--latency", _TIMES),
+        size=None if size_bytes is None else int(size_bytes),
+        ram=None if ram_bytes is None else int(ram_bytes),
+    )
+    bundle = build_bundle(
+        models_of(model),
+        target,
+        out,
+        shapes_of(shape),
+        calib,
+        evaluator(evaluate),
+        precision,
+        threads,
+        budget,
+        states=states_of(state),
+        progress=_progress,
+    )
+    _progress.clear()
+    receipt, measured = bundle.receipt, bundle.measurements
+    if as_json:
+        show({"receipt": receipt.model_dump(mode="json"), "measurements": measured})
+        return
+    if explain:
+        _explain(bundle)
+    memory = receipt.memory
+    print(receipt.verdict)
+    for a in receipt.accuracy:
+        worst = max((d.max / d.scale if d.scale else d.max for d in a.differences), default=None)
+        text = a.note if worst is None else f"at most {worst:.1e} of the largest magnitude away"
+        print(f"against {a.what}: {printable(text)}")
+    print(
+        f"flash {memory.code_bytes + memory.weights_bytes:,} bytes (code {memory.code_bytes:,}), "
+        f"RAM {memory.arena_bytes + memory.state_bytes:,} bytes (state {memory.state_bytes:,})"
+    )
+    for row in measured.get("latencies", ()):
+        low, high = row["low_ns"] / 1e3, row["high_ns"] / 1e3
+        print(
+            f"{printable(row['entry'])}: {row['median_ns'] / 1e3:.1f} us [{low:.1f}, {high:.1f}], "
+            f"{row['threads']} thread(s)"
+        )
+    print(f"report: {out / 'report.html'}")
+
+
+def _explain(bundle: Any) -> None:
+    for r in bundle.receipt.passes:
+        mark = "+" if r.applied else "-"
+        print(f"{mark} {r.rule:20} {printable(r.node)[:60]}: {printable(r.text)}")
+    for e in bundle.plan.entries:
+        for s in e.steps:
+            print(f"  {printable(e.name)}.{s.index} {s.op} {printable(s.origin)[:60]}: {s.kernel}")
+            for other in s.rejected:
+                print(f"      not {other.kernel}: {printable(other.reason)}")
+
+
+@app.command()
+def check(
+    model: ModelArgument,
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of every node what would become of it: ok, decomposed, folded or missing."""
+    from dataclasses import asdict
+
+    from sparrow.api import check as check_model
+
+    found = check_model(models_of(model), target, shapes_of(shape), states=states_of(state))
+    if as_json:
+        show({"ok": found.ok, **asdict(found), "counts": found.counts})
+    else:
+        for f in found.frozen:
+            print(f"frozen      {printable(f)}")
+        for n in found.nodes:
+            text = f"{n.verdict:11} {n.op:20.40} {printable(n.name)[:120]}"
+            if n.verdict == "decomposed":
+                text += f": {', '.join(n.parts[:8])}{' ...' if len(n.parts) > 8 else ''}"
+            print(f"{text}{': ' + printable(n.reason) if n.reason else ''}{_hint(n.hint)}")
+        counts = ", ".join(f"{v} {k}" for k, v in found.counts.items()) or "no nodes"
+        print(f"{found.target}: {counts}")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _hint(text: str) -> str:
+    return f"; {printable(text)}" if text else ""
+
+
+@app.command()
+def run(
+    folder: FolderArgument,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="file, or name=file: .npy, .npz (arrays by input name) or an image"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".npz to write")] = None,
+    entry: EntryOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a bundle on files."""
+    import numpy as np
+
+    from sparrow.api import load_bundle
+
+    bundle = load_bundle(folder, threads)
+    feeds = _feeds(bundle, bundle.entry_index(entry), inputs or [])
+    outputs = bundle.run(feeds, entry)
+    if out is not None:
+        _save(out, outputs)
+    facts: dict[str, dict[str, Any]] = {}
+    for name, y in outputs.items():
+        finite = y[np.isfinite(y)] if y.dtype.kind == "f" else y
+        facts[name] = {
+            "dtype": y.dtype.name,
+            "shape": list(y.shape),
+            "min": float(finite.min()) if finite.size else None,
+            "max": float(finite.max()) if finite.size else None,
+            "mean": float(finite.mean()) if finite.size else None,
+            "argmax": int(np.argmax(y)) if y.size else None,
+        }
+    if as_json:
+        show(facts)
+        return
+    for name, f in facts.items():
+        shape = "x".join(map(str, f["shape"])) or "scalar"
+        row = f"{printable(name)}: {f['dtype']}[{shape}]"
+        if f["min"] is not None:
+            row += f" min {f['min']:.6g} max {f['max']:.6g} mean {f['mean']:.6g} at {f['argmax']}"
+        print(row)
+
+
+def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
+    """Arrays for the inputs of an entry point, from files."""
+    from sparrow.samples import IMAGES, fit, load_arrays, load_image
+    from sparrow.tensor import TensorType
+
+    tensors = bundle.session.library.info.entries[index].inputs
+    types = {t.name: TensorType(t.shape, t.dtype) for t in tensors}
+    found: dict[str, Array] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        named = bool(equals) and name in types
+        path = Path(file if named else text)
+        if named or len(types) == 1:
+            only = name if named else next(iter(types))
+            if path.suffix.lower() in IMAGES:
+                found[only] = load_image(path, only, types[only])
+                continue
+            arrays = load_arrays(path)
+            if "" in arrays or (named and len(arrays) == 1):
+                found[only] = fit(next(iter(arrays.values())), only, types[only])
+                continue
+        else:
+            arrays = load_arrays(path)
+        for key, a in arrays.items():
+            if key not in types:
+                raise BadInput(
+                    f"{path}: array {key!r} is no input", hint=f"inputs: {', '.join(types)}"
+                )
+            found[key] = fit(a, key, types[key])
+    return found
+
+
+def _save(out: Path, outputs: Mapping[str, Array]) -> None:
+    import numpy as np
+
+    if out.suffix != ".npz":
+        raise BadInput(f"-o {str(out)!r}", hint="outputs are written to a .npz file")
+    try:
+        with out.open("wb") as f:
+            np.savez(f, **outputs)  # type: ignore[arg-type]
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{out} cannot be written: {e}") from None
+
+
+@app.command()
+def verify(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """Prove a bundle again: hashes, every layer, every output."""
+    from dataclasses import asdict
+
+    from sparrow.bundle import verify_bundle
+
+    _progress("proving every layer")
+    proof = verify_bundle(folder)
+    _progress.clear()
+    if as_json:
+        show({"ok": proof.ok, **asdict(proof)})
+    else:
+        for g in proof.gates:
+            print(f"{'ok ' if g.ok else 'BAD'} {g.name}: {printable(g.found)}")
+    if not proof.ok:
+        raise GateFailed(proof.failure)
+
+
+@app.command()
+def profile(
+    folder: FolderArgument,
+    entry: EntryOption = None,
+    runs: Annotated[int, typer.Option(min=0, help="inferences; 0: half a second")] = 0,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Time every step of a bundle."""
+    from sparrow.api import load_bundle
+
+    found = load_bundle(folder, threads).profile(entry, runs)
+    if as_json:
+        show(found.as_json())
+        return
+    for line in str(found).splitlines():
+        print(printable(line))
+
+
+@app.command()
+def bench(
+    model: ModelArgument,
+    against: Annotated[str, typer.Option(help="engine to compare with")] = "onnxruntime",
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    threads: ThreadsOption = 1,
+    rounds: Annotated[int, typer.Option(min=5, max=10000)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Time a model, or a bundle, against another engine: interleaved, with intervals."""
+    from sparrow.api import build as build_bundle
+    from sparrow.api import load_bundle, sources_of
+    from sparrow.compiler import Source
+    from sparrow.profiling import against_onnxruntime
+
+    if against != "onnxruntime":
+        raise BadInput(f"--against {against!r}", hint="there is onnxruntime")
+    folder = Path(model[0])
+    if len(model) == 1 and folder.is_dir():
+        bundle = load_bundle(folder, threads)
+        sources = {
+            e.name: Source(folder / e.model, states=_twin_states(bundle, i))
+            for i, e in enumerate(bundle.plan.entries)
+        }
+    else:
+        shapes, states = shapes_of(shape), states_of(state)
+        sources = sources_of(models_of(model), shapes, states)
+        bundle = build_bundle(
+            models_of(model),
+            target,
+            shapes=shapes,
+            states=states,
+            threads=threads,
+            progress=_progress,
+        )
+        _progress.clear()
+    rows = [against_onnxruntime(bundle, s, i, rounds) for i, s in enumerate(sources.values())]
+    if as_json:
+        show([r.as_json() for r in rows])
+        return
+    for r in rows:
+        print(printable(str(r)))
+
+
+def _twin_states(bundle: Any, index: int) -> dict[str, str]:
+    from sparrow.bundle import load_graphs
+
+    return {s.input: s.output for s in load_graphs(bundle.folder, bundle.plan)[index].states}
+
+
+@app.command()
+def targets(
+    what: Annotated[list[str] | None, typer.Argument(help="list, or show NAME")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the targets, or show one."""
+    from dataclasses import asdict
+
+    from sparrow.api import resolve_target
+    from sparrow.targets import targets as rows
+
+    words = [w for w in what or () if w not in ("list", "show")]
+    if len(words) > 1:
+        raise BadInput(f"one target at a time, got {' '.join(words)!r}")
+    if words:
+        facts = asdict(resolve_target(words[0]))
+        if as_json:
+            show(facts)
+        else:
+            for key, value in facts.items():
+                text = value["name"] if isinstance(value, dict) else value
+                print(f"{key:14} {text}")
+        return
+    if as_json:
+        show({"host": resolve_target("host").name, "targets": [asdict(t) for t in rows().values()]})
+        return
+    print(f"{'host':16} {resolve_target('host').name} on this machine")
+    for name, t in rows().items():
+        print(f"{name:16} {t.triple}, {t.isa.name}, {t.cores} x {t.ghz:g} GHz ({t.source})")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say whether this machine has what a build needs."""
+    from dataclasses import asdict
+
+    from sparrow.doctor import examine
+
+    found = examine()
+    if as_json:
+        show([asdict(f) for f in found])
+    else:
+        for f in found:
+            print(f"{'ok ' if f.ok else 'BAD'} {f.name:12} {printable(f.text)}")
+    if not all(f.ok for f in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: FolderArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write")] = None,
+) -> None:
+    """Write report.html anew, with what was measured since the build."""
+    from sparrow.receipt import PlanRecord, ReceiptRecord, load
+    from sparrow.report import render
+
+    receipt = load(ReceiptRecord, folder / "receipt.json")
+    plan = load(PlanRecord, folder / "plan.json")
+    path = out or folder / "report.html"
+    try:
+        measured = json.loads((folder / "measurements.json").read_bytes())
+        path.write_text(render(receipt, plan, measured), encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{path}: {e}") from None
+    print(path)
+
+
+def _saved_traceback() -> str:
+    """Write the current traceback to a file and return its path."""
+    from sparrow.device.cache import cache_folder
+
+    text = traceback.format_exc()
+    for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(".txt", "sparrow-", folder)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as f:
+                f.write(f"{' '.join(sys.argv)}\n{text}")
+        except OSError:
+            continue
+        return name
+    return "nowhere: no folder can be written"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``sparrow`` command; exits with 0, 1, 2 or 3."""
+    sys.exit(run_command(lambda: app(arguments, prog_name="sparrow", standalone_mode=False)))
+
+
+def run_command(command: Callable[[], Any]) -> int:
+    """Run a command and return its exit code; errors are one line on stderr."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except SparrowError as e:
+        _progress.clear()
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _progress.clear()
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output left; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:  # the last line of defence: nobody else turns a bug into one line
+        _progress.clear()
+        explain = getattr(e, "format_message", None)
+        if explain is not None:  # wrong use of the command line
+            print(f"error: {printable(' '.join(explain().split()))}", file=sys.stderr)
+            return 2
+        where = _saved_traceback()
+        what = printable(f"{type(e).__name__}: {' '.join(str(e).split())}")[:300]
+        print(f"error: internal error: {what}; traceback: {where}", file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""check lists everything that is missing, with a way out, and fast."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import sparrow
+from small_models import classifier, model, strange, value
+from sparrow.checker import nearest
+from sparrow.errors import BadInput, BadModel
+
+
+def test_a_fine_model_is_ok() -> None:
+    found = sparrow.check(classifier())
+    assert found.ok
+    assert {n.name for n in found.nodes} >= {"conv1", "softmax"}
+    assert all(n.verdict in ("ok", "decomposed", "folded") for n in found.nodes)
+
+
+def test_it_goes_on_after_the_first_missing_node() -> None:
+    found = sparrow.check(strange())
+    verdicts = {n.name: n.verdict for n in found.nodes}
+    assert not found.ok
+    assert [verdicts[n] for n in ("odd1", "odd2", "odd3")] == ["missing"] * 3
+    assert verdicts["fine1"] == verdicts["fine2"] == "ok"
+    # the model declares the type of `c`, not of `b`: what reads `b` cannot be judged
+    assert verdicts["after"] == "unchecked"
+    hints = {n.name: n.hint for n in found.nodes}
+    assert "Conv" in hints["odd3"]
+    assert all(hints[n] for n in ("odd1", "odd2", "odd3"))
+    reasons = {n.name: n.reason for n in found.nodes}
+    assert "Frobnicate" in reasons["odd1"]
+
+
+def test_types_that_onnx_infers_let_the_rest_be_judged() -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["r"], "noise"),
+        helper.make_node("Relu", ["r"], ["y"], "after"),
+    ]
+    found = sparrow.check(model(nodes, [value("x", (2, 3))], [value("y", (2, 3))]))
+    assert {n.name: n.verdict for n in found.nodes} == {"noise": "missing", "after": "ok"}
+    assert "make the random tensor a model input" in found.nodes[0].hint
+
+
+def test_frozen_dimensions_are_reported() -> None:
+    m = classifier(shape=("N", 3, 12, 12))
+    with pytest.raises(BadInput, match="dynamic"):
+        sparrow.check(m)
+    found = sparrow.check(m, shapes={"x": (1, 3, 12, 12)})
+    assert found.ok and "x[0] (N) = 1" in found.frozen[0]
+
+
+def test_malformed_models_are_refused_at_once() -> None:
+    m = classifier()
+    m.graph.node[3].input[0] = "nowhere"
+    with pytest.raises(BadModel, match="'nowhere' is not defined"):
+        sparrow.check(m)
+
+
+def test_hints_name_what_is_near() -> None:
+    assert nearest("com.example.LayerNorm") == "nearest supported: LayerNormalization" or (
+        "LayerNormalization" in nearest("com.example.LayerNormalisation")
+    )
+    assert "outside the model" in nearest("Zzzzqqq")
+
+
+def test_a_large_model_is_checked_within_a_second() -> None:
+    rng = np.random.default_rng(0)
+    nodes, constants, last = [], {}, "x"
+    for i in range(30):
+        constants[f"w{i}"] = rng.standard_normal((256, 256, 3, 3), np.float32)
+        nodes.append(
+            helper.make_node("Conv", [last, f"w{i}"], [f"y{i}"], f"n{i}", pads=[1, 1, 1, 1])
+        )
+        last = f"y{i}"
+    big = model(nodes, [value("x", (1, 256, 14, 14))], [value(last, (1, 256, 14, 14))], constants)
+    sparrow.check(classifier())  # the imports
+    start = time.process_time()
+    assert sparrow.check(big).ok
+    assert time.process_time() - start < 1

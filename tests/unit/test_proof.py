@@ -1,0 +1,140 @@
+"""The proof catches what it must: altered weights, altered code, altered files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparrow
+from small_models import classifier, embedding
+from sparrow.bundle import Bundle
+from sparrow.device.cache import file_sha256
+from sparrow.errors import BadBundle
+from sparrow.golden import make_golden
+from sparrow.proof import gap, tapped
+from sparrow.receipt import ValueRecord
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return sparrow.build(classifier(), out=tmp_path_factory.mktemp("proof") / "out")
+
+
+@pytest.fixture
+def copy(built: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built.folder, tmp_path / "copy"))
+
+
+def rehash(folder: Path) -> None:
+    """Make the receipt agree with what lies there, as a forger would."""
+    path = folder / "receipt.json"
+    receipt = json.loads(path.read_bytes())
+    receipt["files"] = {name: file_sha256(folder / name) for name in receipt["files"]}
+    path.write_text(json.dumps(receipt))
+
+
+def test_an_intact_bundle_is_proved_from_its_folder(copy: Path) -> None:
+    proof = sparrow.load_bundle(copy).verify()
+    assert proof.ok and proof.failure == ""
+    assert len(proof.gates) == 5
+    assert len(proof.layers) == len(sparrow.load_bundle(copy).plan.entries[0].steps)
+
+
+def test_an_altered_file_is_named_and_not_run(copy: Path) -> None:
+    (copy / "model.so").write_bytes(b"\x7fELF" + bytes(100))
+    from sparrow.bundle import verify_bundle
+
+    proof = verify_bundle(copy)
+    assert not proof.ok
+    assert proof.failure.startswith("files are those of the receipt")
+    assert "model.so" in proof.failure
+    assert proof.layers == ()
+
+
+def test_a_missing_and_a_foreign_file_are_named(copy: Path) -> None:
+    bundle = sparrow.load_bundle(copy)
+    (copy / "extra.txt").write_text("hello")
+    assert "extra.txt is not in the receipt" in bundle.verify().failure
+    (copy / "graph.txt").unlink()
+    assert "graph.txt is missing" in bundle.verify().failure
+
+
+def test_a_changed_weight_blames_its_own_layer_only(copy: Path) -> None:
+    bundle = sparrow.load_bundle(copy)
+    step = next(s for s in bundle.plan.entries[0].steps if "conv2" in s.origin or s.op == "Conv")
+    later = [s for s in bundle.plan.entries[0].steps if s.op == "Conv"][-1]
+    assert later.index != step.index
+    blob = bytearray((copy / "weights.bin").read_bytes())
+    at = later.packed[0]
+    weights = np.frombuffer(blob, np.float32, 64, at)
+    weights[:] = weights * np.float32(1.001)
+    (copy / "weights.bin").write_bytes(blob)
+    rehash(copy)
+    proof = sparrow.load_bundle(copy).verify()
+    assert not proof.ok
+    assert [c.step for c in proof.layers if not c.ok] == [later.index]
+    for word in ("expected", "found", "bound", "Conv", f"main.{later.index} "):
+        assert word in proof.failure
+    # what comes after inherits the difference and is not blamed for it
+    after = [c for c in proof.layers if c.step > later.index]
+    assert after and all(c.ok and c.inherited > 0 for c in after)
+
+
+def test_code_of_another_model_does_not_pass(copy: Path, tmp_path: Path) -> None:
+    other = sparrow.build(classifier(shape=(1, 3, 12, 12), seed=3), out=tmp_path / "other")
+    shutil.copy(other.folder / "weights.bin", copy / "weights.bin")
+    rehash(copy)
+    assert not sparrow.load_bundle(copy).verify().ok
+
+
+def test_files_that_do_not_belong_together_are_refused(copy: Path) -> None:
+    other = sparrow.build(embedding())
+    shutil.copy(other.folder / "graph.txt", copy / "graph.txt")
+    rehash(copy)
+    with pytest.raises(BadBundle, match=r"graph\.txt"):
+        sparrow.load_bundle(copy).verify()
+
+
+def test_damaged_records_are_refused(copy: Path) -> None:
+    (copy / "receipt.json").write_text('{"schema_version": 2}')
+    with pytest.raises(BadBundle, match=r"receipt\.json"):
+        sparrow.load_bundle(copy).verify()
+
+
+def record(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> ValueRecord:
+    return ValueRecord(
+        name="v", dtype="float32", shape=shape, strides=strides, place="arena", index=0, offset=0,
+        bytes=size,
+    )  # fmt: skip
+
+
+def test_taps_are_read_through_their_strides() -> None:
+    flat = np.arange(8, dtype=np.float32)
+    data = flat.tobytes()
+    assert tapped(data, record((2, 4), (4, 1), 32)).tolist() == flat.reshape(2, 4).tolist()
+    assert tapped(data[:28], record((2, 3), (4, 1), 28)).tolist() == [[0, 1, 2], [4, 5, 6]]
+    assert tapped(data, record((8,), (-1,), 32)).tolist() == flat[::-1].tolist()
+    with pytest.raises(BadBundle, match="28 bytes tapped"):
+        tapped(data[:28], record((8,), (1,), 32))
+
+
+def test_gap_treats_nan_and_infinity_as_values() -> None:
+    inf, nan = np.inf, np.nan
+    a = np.array([1, nan, inf, inf, nan, 2], np.float32)
+    b = np.array([1, nan, inf, -inf, 1, 3], np.float32)
+    assert gap(a, b).tolist() == [0, 0, 0, inf, inf, 1]
+    big = np.array([2**63 - 1], np.int64)
+    assert gap(big, big - 1)[0] >= 1
+
+
+def test_random_indices_stay_inside_the_table() -> None:
+    from sparrow.compiler import Source, front
+
+    _, module, _ = front({"main": Source(embedding())})
+    golden = make_golden(module.entries, [[["y"]]])
+    for call in golden.calls:
+        assert call.feeds["ids"].min() >= 0 and call.feeds["ids"].max() < 7

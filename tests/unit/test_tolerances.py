@@ -1,0 +1,96 @@
+"""Bounds hold for honest arithmetic and catch dishonest one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparrow import lane
+from sparrow.ops import OPS
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
+from sparrow.ops.reduce import Reduce
+from sparrow.ops.softmax import Softmax
+from sparrow.tensor import F32, Array, TensorType
+from sparrow.tolerances import TOLERANCES, lane_error, tolerance_of
+
+X = lane.Arg(0, F32)
+UNARY = ("exp", "tanh", "sigmoid", "relu", "gelu", "silu", "abs", "sqrt", "sin", "hardswish")
+
+
+def typed(*arrays: Array) -> tuple[TensorType, ...]:
+    return tuple(TensorType(a.shape, F32) for a in arrays)
+
+
+def test_every_op_has_one_row_with_a_reason() -> None:
+    listed = [op for row in TOLERANCES for op in row.ops]
+    assert sorted(o.__name__ for o in listed) == sorted(o.__name__ for o in OPS)
+    assert all(len(row.reason) > 10 for row in TOLERANCES)
+
+
+def chain(names: list[str]) -> lane.Expr:
+    e: lane.Expr = X
+    for k, name in enumerate(names):
+        e = lane.call("add" if k % 2 else "mul", lane.call(name, e), lane.Imm(0.75, F32))
+    return e
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(UNARY), min_size=1, max_size=4), st.integers(0, 1000))
+def test_lane_bound_holds_and_is_not_vacuous(names: list[str], seed: int) -> None:
+    x = np.random.default_rng(seed).uniform(-3, 3, 256).astype(np.float32)
+    e = chain(names)
+    single = lane.evaluate(e, (x,)).astype(np.float64)
+    exact, error = lane_error(e, (x,), (None,))
+    assert error is not None
+    ok = np.isfinite(single) & np.isfinite(exact)
+    off = np.abs(single[ok] - exact[ok])
+    bound = np.broadcast_to(error, exact.shape)[ok]
+    assert (off <= bound).all()
+    assert (bound <= 2e-3 * np.maximum(np.abs(exact[ok]), 1)).all()
+
+
+def test_a_comparison_may_tip_only_where_the_error_reaches() -> None:
+    e = lane.call("gt", X, lane.Imm(0.0, F32))
+    x = np.array([1.0, 1e-9, -1.0], np.float32)
+    _, error = lane_error(e, (x,), (np.full(3, 1e-6),))
+    assert error is not None and error.tolist() == [0, 1, 0]
+    assert lane_error(e, (x,), (None,))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (Conv((1, 1), (1, 1), ((1, 1), (1, 1))), [(1, 8, 9, 9), (4, 8, 3, 3), (4,)]),
+        (MatMul(), [(5, 64), (64, 7)]),
+        (Softmax(1), [(6, 50)]),
+        (Reduce("sum", (1,)), [(4, 300)]),
+        (Reduce("mean", (0, 1)), [(40, 30)]),
+        (Normalize((1,), 1e-5), [(6, 128), (128,), (128,)]),
+    ],
+    ids=lambda v: type(v).__name__ if not isinstance(v, list) else "",
+)
+def test_bound_holds_against_double_and_catches_a_small_fault(
+    op: Conv | MatMul | Softmax | Reduce | Normalize, shapes: list[tuple[int, ...]]
+) -> None:
+    rng = np.random.default_rng(0)
+    # a mean away from zero: sums that cancel have no relative bound
+    x = [(rng.standard_normal(s) + 0.5).astype(np.float32) for s in shapes]
+    types = op.infer(*typed(*x))
+    judged = tolerance_of(op).judge(op, x, typed(*x), types)
+    (y,), (bound,) = judged.outputs, judged.bounds
+    exact = op.eval(*(a.astype(np.float64) for a in x))[0]
+    off = np.abs(y - exact)
+    assert (off <= np.asarray(bound) / 2 + 1e-30).all()
+    assert (np.asarray(bound) < 1e-3 * np.abs(exact).max()).all()
+
+
+def test_data_movement_and_integers_are_exact() -> None:
+    op = Lane(lane.call("relu", X))
+    x = np.linspace(-1, 1, 9, dtype=np.float32)
+    judged = tolerance_of(op).judge(op, [x], typed(x), typed(x))
+    assert np.max(judged.bounds[0]) == 0
