@@ -483,3 +483,11 @@ def test_plans_of_random_graphs_are_sound(g: Graph) -> None:
     except UnsupportedOp:
         assume(False)
     assert audit(p) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.__name__)
+def test_the_arena_is_nearly_as_small_as_what_is_alive(
+    case: Callable[[Sketch], list[str]],
+) -> None:
+    e = planned(graph_of(case)).entries[0]
+    assert e.live_bytes <= e.arena_bytes <= 1.05 * e.live_bytes
