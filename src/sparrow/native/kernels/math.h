@@ -61,6 +61,16 @@ SP_INLINE sp_i32 sp_exp_split_f32(sp_f32 x, sp_f32 *m) {
   return n;
 }
 
+/* e^x for x <= 0, as a softmax needs it: no overflow to guard against, and results below 2^-126 are
+ * 0. NaN stays NaN. */
+SP_INLINE sp_f32 sp_exp_below_f32(sp_f32 x) {
+  sp_f32 m;
+  const sp_f32 low = sp_set1_f32(-87.33654f);
+  const sp_i32 n = sp_exp_split_f32(sp_maxq_f32(low, x), &m);
+  const sp_f32 scale = sp_pow2i_f32(n);
+  return sp_select_f32(sp_lt_f32(x, low), sp_zero_f32(), sp_fma_f32(m, scale, scale));
+}
+
 /* e^x 2^k for a literal k, |k| <= 1. */
 SP_INLINE sp_f32 sp_exp_scaled_f32(sp_f32 x, int k) {
   sp_f32 m;

@@ -1,5 +1,5 @@
 /* Softmax and log-softmax over one axis: x and y are [outer][n][inner], dense.
- *   inner = 1   each row is a vector loop (rows shorter than a vector are one masked vector)
+ *   inner = 1   each row is a vector loop; short rows are turned so that each is a lane
  *   inner > 1   lanes run along inner
  * y may be x. The maximum is subtracted first, so the largest exponential is 1. */
 #ifndef SP_SOFTMAX_F32_H
@@ -12,51 +12,51 @@ typedef struct sp_softmax {
   int outer, n, inner, log, task_rows;
 } sp_softmax;
 
+/* The quick maximum may lose a NaN or keep it; either way the row's sum, and so all of it, is NaN. */
 SP_INLINE void sp_softmax_row_f32(const sp_softmax p, const float *x, float *y) {
   const int full = p.n / SP_LANES * SP_LANES, rest = p.n - full;
+  const sp_mask kept = sp_lt_i32(sp_iota_i32(), sp_set1_i32(rest));
   sp_f32 top = sp_set1_f32(x[0]);
-  for (int j = 0; j < full; j += SP_LANES) top = sp_max_f32(top, sp_load_f32(x + j));
-  float m = sp_hmax_f32(top);
-  for (int j = full; j < p.n; ++j) m = (x[j] > m || x[j] != x[j]) ? x[j] : m;
-  const sp_f32 shift = sp_set1_f32(m);
+  for (int j = 0; j < full; j += SP_LANES) top = sp_maxq_f32(top, sp_load_f32(x + j));
+  if (rest > 0)
+    top = sp_maxq_f32(top, sp_select_f32(kept, sp_loadn_f32(x + full, rest), sp_set1_f32(x[0])));
+  const sp_f32 shift = sp_set1_f32(sp_hmax_f32(top));
   sp_f32 total = sp_zero_f32();
   for (int j = 0; j < full; j += SP_LANES) {
-    const sp_f32 d = sp_sub_f32(sp_load_f32(x + j), shift), e = sp_exp_f32(d);
+    const sp_f32 d = sp_sub_f32(sp_load_f32(x + j), shift), e = sp_exp_below_f32(d);
     sp_store_f32(y + j, p.log ? d : e);
     total = sp_add_f32(total, e);
   }
-  float s = full > 0 ? sp_sum_f32(total) : 0.0f;
   if (rest > 0) {
-    const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + full, rest), shift), e = sp_exp_f32(d);
-    float part[SP_LANES];
+    const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + full, rest), shift), e = sp_exp_below_f32(d);
     sp_storen_f32(y + full, p.log ? d : e, rest);
-    sp_storen_f32(part, e, rest);
-    for (int j = 0; j < rest; ++j) s += part[j];
+    total = sp_add_f32(total, sp_select_f32(kept, e, sp_zero_f32()));
   }
-  if (p.log) {
-    const sp_f32 l = sp_log_f32(sp_set1_f32(s));
-    for (int j = 0; j < full; j += SP_LANES)
-      sp_store_f32(y + j, sp_sub_f32(sp_load_f32(y + j), l));
-    if (rest > 0) sp_storen_f32(y + full, sp_sub_f32(sp_loadn_f32(y + full, rest), l), rest);
-  } else {
-    const sp_f32 r = sp_set1_f32(1.0f / s);
-    for (int j = 0; j < full; j += SP_LANES)
-      sp_store_f32(y + j, sp_mul_f32(sp_load_f32(y + j), r));
-    if (rest > 0) sp_storen_f32(y + full, sp_mul_f32(sp_loadn_f32(y + full, rest), r), rest);
+  const float s = sp_sum_f32(total);
+  const sp_f32 l = p.log ? sp_log_f32(sp_set1_f32(s)) : sp_zero_f32();
+  const sp_f32 r = sp_set1_f32(1.0f / s);
+  for (int j = 0; j < full; j += SP_LANES) {
+    const sp_f32 v = sp_load_f32(y + j);
+    sp_store_f32(y + j, p.log ? sp_sub_f32(v, l) : sp_mul_f32(v, r));
+  }
+  if (rest > 0) {
+    const sp_f32 v = sp_loadn_f32(y + full, rest);
+    sp_storen_f32(y + full, p.log ? sp_sub_f32(v, l) : sp_mul_f32(v, r), rest);
   }
 }
 
+/* n rows side by side, one per lane; neighbours along the axis lie p.inner apart. */
 SP_INLINE void sp_softmax_lanes_f32(const sp_softmax p, const float *x, float *y, int n) {
   sp_f32 top = sp_loadn_f32(x, n), total = sp_zero_f32();
   for (int i = 1; i < p.n; ++i)
-    top = sp_max_f32(top, sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n));
+    top = sp_maxq_f32(top, sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n));
   for (int i = 0; i < p.n; ++i) {
     const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n), top);
-    const sp_f32 e = sp_exp_f32(d);
+    const sp_f32 e = sp_exp_below_f32(d);
     sp_storen_f32(y + (ptrdiff_t)i * p.inner, p.log ? d : e, n);
     total = sp_add_f32(total, e);
   }
-  const sp_f32 l = sp_log_f32(total), r = sp_div_f32(sp_set1_f32(1.0f), total);
+  const sp_f32 l = p.log ? sp_log_f32(total) : total, r = sp_div_f32(sp_set1_f32(1.0f), total);
   for (int i = 0; i < p.n; ++i) {
     float *q = y + (ptrdiff_t)i * p.inner;
     const sp_f32 v = sp_loadn_f32(q, n);
@@ -64,10 +64,27 @@ SP_INLINE void sp_softmax_lanes_f32(const sp_softmax p, const float *x, float *y
   }
 }
 
+/* SP_LANES dense rows of n <= SP_SOFTMAX_SHORT values, turned so that each is a lane. */
+#define SP_SOFTMAX_SHORT 8
+SP_INLINE void sp_softmax_short_f32(const sp_softmax p, const float *x, float *y) {
+  float turned[SP_SOFTMAX_SHORT * SP_LANES];
+  sp_softmax q = p;
+  q.inner = SP_LANES;
+  for (int i = 0; i < p.n; ++i)
+    for (int k = 0; k < SP_LANES; ++k) turned[i * SP_LANES + k] = x[k * p.n + i];
+  sp_softmax_lanes_f32(q, turned, turned, SP_LANES);
+  for (int i = 0; i < p.n; ++i)
+    for (int k = 0; k < SP_LANES; ++k) y[k * p.n + i] = turned[i * SP_LANES + k];
+}
+
 /* Rows [task * task_rows, ...) of the outer axis. */
 SP_INLINE void sp_softmax_f32(const sp_softmax p, const float *x, float *y, int task) {
   const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
-  for (int i = lo; i < hi; ++i) {
+  int i = lo;
+  if (p.inner == 1 && p.n <= SP_SOFTMAX_SHORT)
+    for (; i + SP_LANES <= hi; i += SP_LANES)
+      sp_softmax_short_f32(p, x + (ptrdiff_t)i * p.n, y + (ptrdiff_t)i * p.n);
+  for (; i < hi; ++i) {
     const ptrdiff_t at = (ptrdiff_t)i * p.n * p.inner;
     if (p.inner == 1) {
       sp_softmax_row_f32(p, x + at, y + at);
