@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparrow.graph import Graph, Node, Op
+from sparrow.graph import Graph, Node, Op, Types
 from sparrow.ops.conv import LETTERS
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
@@ -200,10 +200,10 @@ def sink_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
     if any(m.type(y).rank != len(perm) for y in n.outputs):
         return Reject("the result has another rank than its transposed operand")
     # y = f(T x) = T f'(x), and f' is f seen through the inverse permutation
-    op = n.op.permuted(inverse(perm), types)
-    if op is None:
-        return Reject(f"{type(n.op).__name__} has no permuted form")
-    carried = _Carried(m, n, inverse(perm))
+    op = _permuted(n.op, inverse(perm), types)
+    if isinstance(op, Reject):
+        return op
+    carried = _Carried(m, n, inverse(perm), reuse=False)
     for i in movable:
         s = m.producer(n.inputs[i], Transpose)
         if s is not None and isinstance(s.op, Transpose) and s.op.perm == perm:
@@ -230,10 +230,10 @@ def hoist_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
     perm, types = n.op.perm, tuple(m.type(x) if x else None for x in p.inputs)
     if m.only_user(n.inputs[0]) is None:
         return Reject(f"{p.origin}: its result is used elsewhere")
-    op = p.op.permuted(perm, types)
-    if op is None:
-        return Reject(f"{type(p.op).__name__} has no permuted form")
-    carried = _Carried(m, p, perm)
+    op = _permuted(p.op, perm, types)
+    if isinstance(op, Reject):
+        return op
+    carried = _Carried(m, p, perm, reuse=True)
     for i in p.op.transposable(types):
         if not carried.take(i):
             return Reject("quantization blocks follow the axes")
@@ -242,6 +242,15 @@ def hoist_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject(f"the operands of {type(p.op).__name__} are as large as its result")
     carried.new.append(Node(op, tuple(carried.inputs), n.outputs, p.origin))
     return carried.rewrite(p, n)
+
+
+def _permuted(op: Op, perm: tuple[int, ...], x: Types) -> Op | Reject:
+    turned = op.permuted(perm, x)
+    if turned is None:
+        return Reject(f"{type(op).__name__} has no permuted form")
+    if not getattr(turned, "channels_last", True):
+        return Reject(f"{type(op).__name__} would have its channels first")
+    return turned
 
 
 def _to_first(rank: int) -> tuple[int, ...]:
@@ -261,10 +270,14 @@ def _transposed_slices(m: Match, p: Node, op: Transpose) -> int:
 
 
 class _Carried:
-    """Operands of a node being replaced by their transposes, and the elements this moves."""
+    """Operands of a node being replaced by their transposes, and the elements this moves.
 
-    def __init__(self, m: Match, n: Node, perm: tuple[int, ...]) -> None:
-        self.m, self.n, self.perm = m, n, perm
+    With ``reuse`` a transpose that is there already serves again; sinking must not count on the one
+    that it is about to remove.
+    """
+
+    def __init__(self, m: Match, n: Node, perm: tuple[int, ...], reuse: bool) -> None:
+        self.m, self.n, self.perm, self.reuse = m, n, perm, reuse
         self.inputs = list(n.inputs)
         self.new: list[Node] = []
         self.consts: dict[str, Array] = {}
@@ -288,7 +301,7 @@ class _Carried:
     def _transposed(self, x: str, t: TensorType) -> str:
         full = (*(1,) * (len(self.perm) - t.rank), *t.shape)
         value = self.m.const(x)
-        for u in self.m.users(x):
+        for u in self.m.users(x) if self.reuse else ():
             if isinstance(u.op, Transpose) and u.op.perm == self.perm:
                 return u.outputs[0]
         name = self.m.fresh()

@@ -222,7 +222,8 @@ def test_attention_of_transposed_keys() -> None:
 
 def test_attention_of_rank_3() -> None:
     n = Net()
-    g = n.done(_attend(n, *(n.x(4, 6, 16, name=i) for i in "qkv")))
+    q, k, v = (n.x(4, 6, 16, name=i) for i in "qkv")
+    g = n.done(_attend(n, q, k, v))
     assert "Attention" in kinds(run(g, attention)[0])
 
 
