@@ -96,11 +96,14 @@ def test_operands_that_are_not_read(tmp_path: Path) -> None:
     w = np.ones((2, 2, 1, 1), np.float32)
     op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, lane.call("exp", five))
     y = b.add(op, x, b.const(w), b.const(np.ones(2, np.float32)), x)
-    g = b.finish({"y": y, "five": b.lane(five, x)}, {})
+    other = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, lane.Arg(1, F32))
+    z = b.add(other, x, b.const(w), "", b.const(np.array([3, 4], np.float32)))
+    g = b.finish({"y": y, "five": b.lane(five, x), "z": z}, {})
     p = planned(g)
     got = run(p, compiled(p, tmp_path), {"x": np.zeros((1, 3, 3, 2), np.float32)})
     np.testing.assert_allclose(got[0], np.exp(5.0), 1e-6)
     np.testing.assert_array_equal(got[1], np.float32(5))
+    np.testing.assert_array_equal(got[2], np.broadcast_to(np.float32([3, 4]), (1, 3, 3, 2)))
 
 
 @pytest.mark.slow

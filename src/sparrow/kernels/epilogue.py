@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparrow import lane
-from sparrow.emit.lane_c import vectorizable
+from sparrow.emit.lane_c import WIDE, vectorizable
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.tensor import F32
@@ -40,10 +40,8 @@ def epilogue_of(
             extras.append(Extra(In(i, row * moves[0]), t.type, *moves))
             operands.append(lane.Arg(len(extras), t.type.dtype))
         total = lane.substitute(expr, operands)
-    if extras and not vectorizable(total):
-        return Reject("the epilogue has no float32 vector form")
-    if isinstance(total, lane.Arg):
+    if total == lane.Arg(0, F32):
         return Epilogue(None)
-    if not vectorizable(total):
+    if total.dtype not in WIDE or not vectorizable(total):
         return Reject("the epilogue has no float32 vector form")
     return Epilogue(total, tuple(extras))
