@@ -30,6 +30,7 @@ from sparrow.passes.products import (
     slice_before_transpose,
     split_product,
 )
+from sparrow.passes.regions import scatter_region, slice_of_concat
 from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
@@ -75,6 +76,11 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
     Pass("lower_quant", "float passes look for constant weights", (), lower_quant),
     Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
+    Pass(
+        "regions",
+        "once indices are constants, before layout speaks of the pieces",
+        (*_rules(scatter_region, slice_of_concat), *TIDY),
+    ),
     Pass("scalars", "patterns are written over literals", SCALARS),
     Pass(
         "normalization",
