@@ -35,7 +35,7 @@ from sparrow.export import to_onnx
 from sparrow.golden import SEED, Golden, dump_golden, make_golden
 from sparrow.graph import Graph
 from sparrow.importers.onnx.read import load_proto
-from sparrow.oracle import Oracle, OracleRefused, oracle_outputs
+from sparrow.oracle import Oracle, OracleRefused, oracle_outputs, source_digest
 from sparrow.profiling import call_inputs, latency, machine, profile_session
 from sparrow.proof import Gate, Proof, gap, prove, run_calls
 from sparrow.publish import check_place, publish
@@ -414,25 +414,14 @@ def _receipt(
 
 
 def _source(name: str, source: Source, done: Any) -> SourceRecord:
-    model, folder = load_proto(source.model)
-    digest = hashlib.sha256()
-    if isinstance(source.model, onnx.ModelProto):
-        data = source.model.SerializeToString(deterministic=True)
-    else:
-        data = Path(source.model).read_bytes()
-    digest.update(data)
-    outside = {
-        i.value for t in model.graph.initializer for i in t.external_data if i.key == "location"
-    }
-    for location in sorted(outside):
-        assert folder is not None, location
-        digest.update((folder / location).read_bytes())
+    model, _ = load_proto(source.model)
+    digest, count = source_digest(source)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     return SourceRecord(
         entry=name,
         model=model.graph.name,
-        sha256=digest.hexdigest(),
-        bytes=len(data),
+        sha256=digest,
+        bytes=count,
         opset=opset,
         frozen=done.frozen,
         nodes=tuple(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="A trained network in, one small, fast, proved artifact out.",
@@ -421,23 +420,29 @@ def bench(
     state: StateOption = None,
     threads: ThreadsOption = 1,
     rounds: Annotated[int, typer.Option(min=5, max=10000)] = 20,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="source model of a bundle: model.onnx or name=model.onnx"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a model, or a bundle, against another engine: interleaved, with intervals."""
     from sparrow.api import build as build_bundle
     from sparrow.api import load_bundle, sources_of
-    from sparrow.compiler import Source
-    from sparrow.profiling import against_onnxruntime
+    from sparrow.profiling import against_onnxruntime, check_sources_of
 
     if against != "onnxruntime":
         raise BadInput(f"--against {against!r}", hint="there is onnxruntime")
     folder = Path(model[0])
     if len(model) == 1 and folder.is_dir():
+        if not source:
+            raise BadInput(
+                f"{folder}: onnxruntime needs the source model to be at its best",
+                hint="give --source model.onnx",
+            )
         bundle = load_bundle(folder, threads)
-        sources = {
-            e.name: Source(folder / e.model, states=_twin_states(bundle, i))
-            for i, e in enumerate(bundle.plan.entries)
-        }
+        sources = sources_of(models_of(source))
+        check_sources_of(bundle, sources)
     else:
         shapes, states = shapes_of(shape), states_of(state)
         sources = sources_of(models_of(model), shapes, states)
@@ -456,12 +461,6 @@ def bench(
         return
     for r in rows:
         print(printable(str(r)))
-
-
-def _twin_states(bundle: Any, index: int) -> dict[str, str]:
-    from sparrow.bundle import load_graphs
-
-    return {s.input: s.output for s in load_graphs(bundle.folder, bundle.plan)[index].states}
 
 
 @app.command()
@@ -551,7 +550,8 @@ def _saved_traceback() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``sparrow`` command; exits with 0, 1, 2 or 3."""
-    sys.exit(run_command(lambda: app(arguments, prog_name="sparrow", standalone_mode=False)))
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    sys.exit(run_command(lambda: app(words, prog_name="sparrow", standalone_mode=False)))
 
 
 def run_command(command: Callable[[], Any]) -> int:

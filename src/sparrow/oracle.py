@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from sparrow.compiler import Source
 from sparrow.errors import SparrowError
 from sparrow.golden import Golden
 from sparrow.graph import Graph
+from sparrow.importers.onnx.read import load_proto
 from sparrow.tensor import Array
 
 
@@ -58,6 +61,23 @@ class Oracle:
         return dict(zip(self.outputs, found, strict=True))
 
 
+def source_digest(source: Source) -> tuple[str, int]:
+    """SHA-256 over a model and its external data, and the size of the model itself."""
+    model, folder = load_proto(source.model)
+    if isinstance(source.model, onnx.ModelProto):
+        data = source.model.SerializeToString(deterministic=True)
+    else:
+        data = Path(source.model).read_bytes()
+    digest = hashlib.sha256(data)
+    places = {
+        i.value for t in model.graph.initializer for i in t.external_data if i.key == "location"
+    }
+    for location in sorted(places):
+        assert folder is not None, location  # import refuses external data without a folder
+        digest.update((folder / location).read_bytes())
+    return digest.hexdigest(), len(data)
+
+
 def _first_line(e: Exception) -> str:
     return str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
 
@@ -88,4 +108,4 @@ def oracle_outputs(
     return results
 
 
-__all__ = ["Oracle", "OracleRefused", "oracle_outputs"]
+__all__ = ["Oracle", "OracleRefused", "oracle_outputs", "source_digest"]

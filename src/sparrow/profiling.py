@@ -6,7 +6,7 @@ import html
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from sparrow.measure import (
     measure,
     settle,
 )
-from sparrow.oracle import Oracle
+from sparrow.oracle import Oracle, source_digest
 from sparrow.receipt import PlanRecord
 from sparrow.tensor import Array
 
@@ -181,6 +181,24 @@ def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
     return done
 
 
+def check_sources_of(bundle: Bundle, sources: Mapping[str, Source]) -> None:
+    """Check that models are those a bundle was built from.
+
+    Raises:
+        BadInput: Another number of models, or one of other content.
+    """
+    records = bundle.receipt.sources
+    if len(records) != len(sources):
+        raise BadInput(f"{len(sources)} source models, the bundle has {len(records)} entry points")
+    for s, r in zip(sources.values(), records, strict=True):
+        found = source_digest(s)[0]
+        if found != r.sha256:
+            raise BadInput(
+                f"entry {r.entry!r} was built from a model of SHA-256 {r.sha256[:16]}.., "
+                f"this one has {found[:16]}.."
+            )
+
+
 def machine() -> dict[str, Any]:
     """What was measured on."""
     return {"cpu": cpu(), "cores": os.cpu_count() or 1}
@@ -237,7 +255,9 @@ def latency(session: Session, entry: int, inputs: Sequence[Array], seconds: floa
         times[i] = time.perf_counter_ns() - start
     available = (time.perf_counter() - began) * (os.cpu_count() or 1)
     used = machine_busy_s() - busy - (time.process_time() - own)
-    low, high = interval(times[:400])
+    # the bootstrap is slow on many samples: every k-th call will do
+    times = times[:: -(-runs // 400)]
+    low, high = interval(times)
     threads = session.pool.threads if session.pool else 1
     share = max(0.0, used / available) if runs * once > 1e8 else 0.0
     return Latency(info.name, threads, runs, float(np.median(times)), low, high, share)

@@ -96,8 +96,12 @@ def test_profile_bench_targets_doctor_report(
     out = str(files / "out")
     assert command("profile", out) == 0
     assert "GFLOP/s" in capsys.readouterr().out
-    assert command("bench", out, "--rounds", "5") == 0
+    assert command("bench", out, "--rounds", "5", "--source", str(files / "m.onnx")) == 0
     assert "onnxruntime" in capsys.readouterr().out
+    assert command("bench", out) == 2
+    assert "give --source" in capsys.readouterr().err
+    assert command("bench", out, "--source", str(files / "ids.onnx")) == 2
+    assert "was built from a model of SHA-256" in capsys.readouterr().err
     assert command("bench", str(files / "m.onnx"), "--rounds", "5") == 0
     capsys.readouterr()
     measured = json.loads((files / "out" / "measurements.json").read_bytes())
@@ -173,6 +177,11 @@ def test_a_bug_is_one_line_with_a_saved_traceback(capsys: pytest.CaptureFixture[
     saved = Path(err.strip().rsplit("traceback: ", 1)[1])
     assert "def broken" in saved.read_text() or "broken" in saved.read_text()
     saved.unlink()
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command() == 0
+    assert "Commands" in capsys.readouterr().out
 
 
 def test_an_interrupt_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
