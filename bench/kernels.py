@@ -30,10 +30,17 @@ from onnx import TensorProto, helper
 
 import sparrow
 from sparrow.kernels import packing_f32 as pf
+from sparrow.kernels import params_f32 as pm
+from sparrow.kernels import tiling_f32 as tl
+from sparrow.targets import target
 
 F32 = NDArray[np.float32]
 NATIVE = Path(sparrow.__file__).parent / "native"
-CPUS = {"scalar": pf.SCALAR, "avx2": pf.AVX2, "avx512": pf.AVX512}
+CPUS = {
+    "scalar": pm.simd_of(target("x86_64")),
+    "avx2": pm.simd_of(target("x86_64_v3")),
+    "avx512": pm.simd_of(target("x86_64_v4")),
+}
 MCPU = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
 COMPUTE = ("Conv", "Gemm", "MatMul", "FusedMatMul", "FusedConv", "MaxPool", "GlobalAveragePool")
 
@@ -51,7 +58,7 @@ class Layer:
 
     name: str
     flops: int
-    params: pf.Params
+    params: pm.Params
     a: F32
     b: F32
     outputs: int
@@ -80,7 +87,7 @@ def model(
 
 
 def conv(
-    name: str, size: int | tuple[int, int], ci: int, co: int, k: int, cpu: pf.Simd,
+    name: str, size: int | tuple[int, int], ci: int, co: int, k: int, cpu: pm.Simd,
     stride: int = 1, groups: int = 1, nchw: bool = False, winograd: bool = False,
 ) -> Layer:  # fmt: skip
     """A convolution with pads k // 2; depthwise when ci == co == groups."""
@@ -92,19 +99,19 @@ def conv(
         "ih": ih, "iw": iw, "oh": oh, "ow": ow, "kh": k, "kw": k, "xn": 0, "xh": iw * ci, "xw": ci,
         "ldy": co, "sh": stride, "sw": stride, "pt": pad, "pl": pad,
     }  # fmt: skip
-    params: pf.Params
+    params: pm.Params
     if ci == co == groups:
         params, packed = (
-            pf.choose_depthwise(pf.Window(**window), ci, cpu),
+            tl.choose_depthwise(pm.Window(**window), ci, cpu),
             pf.pack_depthwise(w, cpu.lanes),
         )
     else:
         if nchw:
             window |= {"xh": iw, "xw": 1, "xc": ih * iw}
-        params = pf.choose_conv2d(pf.Conv2dShape(**window, ci=ci, co=co, groups=groups), cpu)
+        params = tl.choose_conv2d(pm.Conv2dShape(**window, ci=ci, co=co, groups=groups), cpu)
         packed = pf.pack_conv(w, groups, cpu.lanes)
         if winograd:
-            chosen = pf.choose_winograd(pf.Conv2dShape(**window, ci=ci, co=co), cpu)
+            chosen = tl.choose_winograd(pm.Conv2dShape(**window, ci=ci, co=co), cpu)
             assert chosen is not None
             params, packed = chosen, pf.pack_winograd(w, cpu.lanes)
     node = model(
@@ -115,20 +122,20 @@ def conv(
     return Layer(name, flops, params, data, packed, oh * ow * co, node, {"x": x})
 
 
-def gemm(name: str, m: int, k: int, n: int, cpu: pf.Simd) -> Layer:
+def gemm(name: str, m: int, k: int, n: int, cpu: pm.Simd) -> Layer:
     """A product with constant B."""
     a, b = rnd(m, k), rnd(k, n)
-    params = pf.choose_gemm(m, n, k, cpu)
+    params = tl.choose_gemm(m, n, k, cpu)
     node = model("Gemm", {"x": a}, {"w": b, "bias": rnd(n)})
     return Layer(
         name, 2 * m * n * k, params, a, pf.pack_gemm_b(b, cpu.lanes), m * n, node, {"x": a}
     )
 
 
-def attention(name: str, m: int, k: int, n: int, heads: int, trans: bool, cpu: pf.Simd) -> Layer:
+def attention(name: str, m: int, k: int, n: int, heads: int, trans: bool, cpu: pm.Simd) -> Layer:
     """A product per head, B known at run time."""
     a, b = rnd(heads, m, k), rnd(heads, n, k) if trans else rnd(heads, k, n)
-    params = pf.choose_gemm(m, n, k, cpu, batch=heads, b="trans" if trans else "plain")
+    params = tl.choose_gemm(m, n, k, cpu, batch=heads, b="trans" if trans else "plain")
     feeds = {"x": a, "b": b}
     node = model("FusedMatMul", feeds, {}, "com.microsoft", transB=int(trans))
     return Layer(name, 2 * m * n * k * heads, params, a, b, heads * m * n, node, feeds)
@@ -138,26 +145,26 @@ def pool(name: str, size: int, c: int, k: int, stride: int) -> Layer:
     """A maximum over k x k, with pads as ResNet has them for k = 3."""
     o = (size + 2 - k) // stride + 1
     x = rnd(1, c, size, size)
-    window = pf.Window(
+    window = pm.Window(
         ih=size, iw=size, oh=o, ow=o, kh=k, kw=k, xn=0, xh=size * c, xw=c, ldy=c, sh=stride,
         sw=stride, pt=1, pl=1,
     )  # fmt: skip
     node = model("MaxPool", {"x": x}, {}, kernel_shape=[k] * 2, strides=[stride] * 2, pads=[1] * 4)
     data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    params = pf.choose_pool2d(window, c)
+    params = tl.choose_pool2d(window, c)
     return Layer(name, o * o * c * k * k, params, data, x, o * o * c, node, {"x": x})
 
 
-def mean(name: str, size: int, c: int, cpu: pf.Simd) -> Layer:
+def mean(name: str, size: int, c: int, cpu: pm.Simd) -> Layer:
     """Global average pooling."""
     x = rnd(1, c, size, size)
     data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    params = pf.choose_mean2d(size, size, c, cpu)
+    params = tl.choose_mean2d(size, size, c, cpu)
     node = model("GlobalAveragePool", {"x": x}, {})
     return Layer(name, size * size * c, params, data, x, c, node, {"x": x})
 
 
-def layers(cpu: pf.Simd) -> list[Layer]:
+def layers(cpu: pm.Simd) -> list[Layer]:
     return [
         conv("resnet 7x7/2 3-64", 224, 3, 64, 7, cpu, 2, nchw=True),
         conv("resnet 56 3x3 64", 56, 64, 64, 3, cpu),
@@ -230,18 +237,18 @@ def layers(cpu: pf.Simd) -> list[Layer]:
     ]
 
 
-def call(p: pf.Params) -> str:
-    text = pf.c_literal(p)
-    if isinstance(p, pf.Gemm):
+def call(p: pm.Params) -> str:
+    text = pm.c_literal(p)
+    if isinstance(p, pm.Gemm):
         if p.scratch_bytes:
             return f"sp_gemm_pack_f32({text}, a, b, y, scratch, ep, e, i)"
         return f"sp_gemm_f32({text}, a, b, y, ep, e, i)"
-    if isinstance(p, (pf.Pool2d, pf.Mean2d)):
-        kind = "pool2d" if isinstance(p, pf.Pool2d) else "mean2d"
+    if isinstance(p, (pm.Pool2d, pm.Mean2d)):
+        kind = "pool2d" if isinstance(p, pm.Pool2d) else "mean2d"
         return f"sp_{kind}_f32({text}, a, y, ep, e, i)"
-    if isinstance(p, pf.Winograd):
+    if isinstance(p, pm.Winograd):
         return f"sp_winograd_f32({text}, a, b, y, scratch, ep, e, i)"
-    kind = "conv2d" if isinstance(p, pf.Conv2d) else "depthwise"
+    kind = "conv2d" if isinstance(p, pm.Conv2d) else "depthwise"
     return f"sp_{kind}_f32({text}, a, b, y, ep, e, i)"
 
 

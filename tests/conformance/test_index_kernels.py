@@ -96,6 +96,7 @@ def gathers() -> list[Case]:
         found.append(Case(f"nd_batch_{dtype}", GatherND(1), (x, index(at, 4, 3, 2, 2))))
     big = np.arange(3000 * 16, dtype=np.float32).reshape(3000, 16)
     found.append(Case("embedding", Gather(0), (big, index(I64, 3000, 4000))))
+    found.append(Case("axis of one", Gather(1), (values(F32, 4, 1, 3), index(I64, 1, 5))))
     found.append(Case("empty", Gather(1), (values(F32, 2, 3), index(I64, 3, 0))))
     return found
 

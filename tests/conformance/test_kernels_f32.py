@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 import sparrow
 from sparrow.kernels import packing_f32 as pf
+from sparrow.kernels import params_f32 as pm
+from sparrow.kernels import tiling_f32 as tl
+from sparrow.targets import target
 
 F32 = NDArray[np.float32]
 NATIVE = Path(sparrow.__file__).parent / "native"
@@ -29,9 +32,9 @@ CANARY = np.float32(-12345.678)
 PAGE = mmap.PAGESIZE
 
 ISAS = (
-    ("scalar", pf.SCALAR, ["-mcpu=x86_64", "-std=c99", "-pedantic"], ""),
-    ("avx2", pf.AVX2, ["-mcpu=x86_64_v3"], "AVX2"),
-    ("avx512", pf.AVX512, ["-mcpu=x86_64_v4"], "AVX512_SKX"),
+    ("scalar", pm.simd_of(target("x86_64")), ["-mcpu=x86_64", "-std=c99", "-pedantic"], ""),
+    ("avx2", pm.simd_of(target("x86_64_v3")), ["-mcpu=x86_64_v3"], "AVX2"),
+    ("avx512", pm.simd_of(target("x86_64_v4")), ["-mcpu=x86_64_v4"], "AVX512_SKX"),
 )
 
 EPILOGUE = """
@@ -82,7 +85,7 @@ class Guarded:
 
 
 @functools.cache
-def conv_reference(s: pf.Conv2dShape) -> NDArray[np.float64]:
+def conv_reference(s: pm.Conv2dShape) -> NDArray[np.float64]:
     """The convolution of `conv_data(s)`, [n * oh * ow, co]."""
     x, w = conv_data(s)
     y = np.zeros((s.batch, s.oh, s.ow, s.co))
@@ -111,9 +114,9 @@ def window(
     xw: int,
     ldy: int,
     batch: int = 1,
-) -> pf.Window:
+) -> pm.Window:
     """NHWC with pixel distance xw; pads are top, left, bottom, right."""
-    return pf.Window(
+    return pm.Window(
         batch=batch,
         ih=size[0],
         iw=size[1],
@@ -142,7 +145,7 @@ def strided(x: F32, ld: int) -> F32:
     return flat.ravel()[: flat.size - (ld - c)]
 
 
-def gemm_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     sizes = [
         (1, 1, 1),
         (1, 10, 37),
@@ -160,7 +163,7 @@ def gemm_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
         want = a.astype(float) @ b.astype(float)
         ldc = n + 3
         for form in ("packed", "plain", "trans"):
-            p = pf.choose_gemm(
+            p = tl.choose_gemm(
                 m, n, k, cpu, threads=threads, b=form, lda=k + 2, ldb=max(n, k) + 1, ldc=ldc
             )
             if form == "packed":
@@ -171,18 +174,18 @@ def gemm_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
     m, n, k, batch = 13, 21, 18, 3
     a, b = rnd(batch, k, m), rnd(batch, n, k)
     want = np.einsum("zkm,znk->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = pf.choose_gemm(m, n, k, cpu, threads=threads, b="trans", batch=batch, a_trans=True)
+    p = tl.choose_gemm(m, n, k, cpu, threads=threads, b="trans", batch=batch, a_trans=True)
     yield gemm_case("gemm batch, both transposed", p, a, b, want)
     b = rnd(batch, k, n)
     want = np.einsum("zkm,zkn->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = pf.choose_gemm(m, n, k, cpu, threads=threads, b="plain", batch=batch, a_trans=True)
+    p = tl.choose_gemm(m, n, k, cpu, threads=threads, b="plain", batch=batch, a_trans=True)
     yield gemm_case("gemm batch, plain", p, a, b, want)
     p = replace(p, mc=p.mr, scratch_bytes=4 * k * (n + 40))
     yield gemm_case("gemm batch, plain packed", p, a, b, want)
 
 
-def gemm_case(name: str, p: pf.Gemm, a: F32, b: F32, want: NDArray[np.float64]) -> Case:
-    lit = pf.c_literal(p)
+def gemm_case(name: str, p: pm.Gemm, a: F32, b: F32, want: NDArray[np.float64]) -> Case:
+    lit = pm.c_literal(p)
     if p.scratch_bytes:
         call = f"sp_gemm_pack_f32({lit}, a, b, y, scratch, ep, e, i)"
     else:
@@ -212,36 +215,36 @@ CONVS: tuple[tuple[str, dict[str, object], int, int, dict[str, int]], ...] = (
 )  # fmt: skip
 
 
-def conv_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+def conv_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     for name, geometry, ci, co, more in CONVS:
         batch, groups = more.get("batch", 1), more.get("groups", 1)
         xw = ci if more.get("dense") else ci + 3
         base = window(**geometry, c=ci, xw=xw, ldy=co + 5, batch=batch)  # type: ignore[arg-type]
-        s = pf.Conv2dShape(**base_fields(base), ci=ci, co=co, groups=groups)
+        s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co, groups=groups)
         x, w = conv_data(s)
         want = conv_reference(s)
         data = strided(x, xw)
         if more.get("nchw"):
             s = replace(s, xn=ci * s.ih * s.iw, xh=s.iw, xw=1, xc=s.ih * s.iw)
             data = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        p = pf.choose_conv2d(s, cpu, threads=threads)
-        call = f"sp_conv2d_f32({pf.c_literal(p)}, a, b, y, ep, e, i)"
+        p = tl.choose_conv2d(s, cpu, threads=threads)
+        call = f"sp_conv2d_f32({pm.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_conv(w, groups, cpu.lanes)
         yield Case(f"conv {name}", call, p.tasks, data, packed, want, s.ldy)
-        if (product := pf.gemm_of(p)) is not None:
+        if (product := tl.gemm_of(p)) is not None:
             yield gemm_case(f"conv {name} as gemm", product, data, packed, want)
 
 
-def conv_data(s: pf.Conv2dShape) -> tuple[F32, F32]:
+def conv_data(s: pm.Conv2dShape) -> tuple[F32, F32]:
     """Dense x [n, ih, iw, ci] and w [co, ci / groups, kh, kw]."""
     return rnd(s.batch, s.ih, s.iw, s.ci), rnd(s.co, s.ci // s.groups, s.kh, s.kw)
 
 
-def base_fields(s: pf.Window) -> dict[str, int]:
-    return {name: getattr(s, name) for name in pf.Window.__dataclass_fields__}
+def base_fields(s: pm.Window) -> dict[str, int]:
+    return {name: getattr(s, name) for name in pm.Window.__dataclass_fields__}
 
 
-def winograd_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     shapes = (
         ((9, 11), (1, 1, 1, 1), 5, 35, 2),
         ((13, 14), (1, 0, 1, 2), 34, 17, 1),
@@ -249,11 +252,11 @@ def winograd_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
     )
     for size, pads, ci, co, batch in shapes:
         base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
-        s = pf.Conv2dShape(**base_fields(base), ci=ci, co=co)
-        p = pf.choose_winograd(s, cpu, threads=threads)
+        s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co)
+        p = tl.choose_winograd(s, cpu, threads=threads)
         assert p is not None
         x, w = conv_data(s)
-        call = f"sp_winograd_f32({pf.c_literal(p)}, a, b, y, scratch, ep, e, i)"
+        call = f"sp_winograd_f32({pm.c_literal(p)}, a, b, y, scratch, ep, e, i)"
         packed = pf.pack_winograd(w, cpu.lanes)
         want = conv_reference(s)
         yield Case(
@@ -262,22 +265,22 @@ def winograd_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
         )  # fmt: skip
 
 
-def depthwise_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+def depthwise_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     for name, geometry, _, c, more in CONVS:
         if more.get("nchw"):
             continue
         batch = more.get("batch", 1)
         s = window(**geometry, c=c, xw=c + 2, ldy=c + 1, batch=batch)  # type: ignore[arg-type]
-        full = pf.Conv2dShape(**base_fields(s), ci=c, co=c, groups=c)
+        full = pm.Conv2dShape(**base_fields(s), ci=c, co=c, groups=c)
         x, w = conv_data(full)
-        p = pf.choose_depthwise(s, c, cpu, threads=threads)
-        call = f"sp_depthwise_f32({pf.c_literal(p)}, a, b, y, ep, e, i)"
+        p = tl.choose_depthwise(s, c, cpu, threads=threads)
+        call = f"sp_depthwise_f32({pm.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_depthwise(w, cpu.lanes)
         want = conv_reference(full)
         yield Case(f"depthwise {name}", call, p.tasks, strided(x, c + 2), packed, want, s.ldy)
 
 
-def pool_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
+def pool_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     for c in (3, 70):
         for mode in ("max", "mean", "mean, pads count"):
             pads = (1, 0, 2, 1)
@@ -297,7 +300,7 @@ def pool_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
                     want[:, oy, ox] = wide[at].max((1, 2))
                 else:
                     want[:, oy, ox] = wide[at].sum((1, 2)) / count[at].sum()
-            p = pf.choose_pool2d(
+            p = tl.choose_pool2d(
                 s,
                 c,
                 average=mode != "max",
@@ -306,14 +309,14 @@ def pool_cases(cpu: pf.Simd, threads: int) -> Iterator[Case]:
                 pr=1,
                 threads=threads,
             )
-            call = f"sp_pool2d_f32({pf.c_literal(p)}, a, y, ep, e, i)"
+            call = f"sp_pool2d_f32({pm.c_literal(p)}, a, y, ep, e, i)"
             data = strided(x, c + 1)
             yield Case(f"pool {mode} {c}", call, p.tasks, data, rnd(1), want.reshape(-1, c), s.ldy)
-        m = pf.choose_mean2d(
+        m = tl.choose_mean2d(
             7, 6, c, cpu, batch=2, xn=42 * (c + 1), xh=6 * (c + 1), xw=c + 1, ldy=c, threads=threads
         )
         x = rnd(2, 7, 6, c)
-        call = f"sp_mean2d_f32({pf.c_literal(m)}, a, y, ep, e, i)"
+        call = f"sp_mean2d_f32({pm.c_literal(m)}, a, y, ep, e, i)"
         want = x.astype(float).mean((1, 2))
         yield Case(f"mean {c}", call, m.tasks, strided(x, c + 1), rnd(1), want, c)
 
@@ -355,7 +358,7 @@ def run(library: ctypes.CDLL, number: int, case: Case, at_end: bool) -> F32:
 
 
 @pytest.mark.parametrize(("isa", "cpu", "flags", "feature"), ISAS, ids=[i[0] for i in ISAS])
-def test_kernels(isa: str, cpu: pf.Simd, flags: list[str], feature: str, tmp_path: Path) -> None:
+def test_kernels(isa: str, cpu: pm.Simd, flags: list[str], feature: str, tmp_path: Path) -> None:
     have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if feature and not have.get(feature):
         pytest.skip(f"this CPU has no {feature}")

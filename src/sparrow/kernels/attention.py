@@ -17,8 +17,8 @@ from sparrow.kernels.case import (
     Scratch,
     Tensor,
 )
-from sparrow.kernels.conv import SIMD
 from sparrow.kernels.loop import broadcast_strides
+from sparrow.kernels.params_f32 import simd_of
 from sparrow.ops.attention import Attention
 from sparrow.tensor import F32
 
@@ -64,7 +64,7 @@ def _attention(case: Case) -> Lowered | Reject:
         mb, mh, ms, mt = broadcast_strides(mask, (batch, heads, rows, keys))
         if mt not in (0, 1):
             return Reject("mask rows are not dense")
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     lanes, repeat = simd.lanes, heads // groups
     panels = -(-keys // lanes)
     wide = 4 if simd.registers > 16 else 2

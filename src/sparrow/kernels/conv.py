@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 
 from sparrow.kernels.case import (
@@ -23,31 +20,18 @@ from sparrow.kernels.case import (
     row_stride,
 )
 from sparrow.kernels.epilogue import epilogue_of
-from sparrow.kernels.packing_f32 import (
-    AVX2,
-    AVX512,
-    SCALAR,
-    Conv2dShape,
-    Window,
+from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_winograd
+from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, simd_of
+from sparrow.kernels.tiling_f32 import (
     choose_conv2d,
     choose_depthwise,
     choose_winograd,
     conv2d_cycles,
     gemm_of,
-    pack_conv,
-    pack_depthwise,
-    pack_winograd,
     winograd_cycles,
 )
 from sparrow.ops.conv import Conv
 from sparrow.tensor import F32, Array
-
-SIMD = {"scalar": SCALAR, "avx2": AVX2, "avx512": AVX512}
-
-
-def params_of(p: Any) -> dict[str, int]:
-    """Fields of a C parameter struct from its Python twin."""
-    return {k: v for k, v in asdict(p).items() if k not in ("tasks", "scratch_bytes")}
 
 
 def image_strides(t: Tensor) -> tuple[int, int, int, int]:
@@ -127,7 +111,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     ep = epilogue_of(case, op.epilogue, 2, 3)
     if isinstance(ep, Reject):
         return ep
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     weights = _two_d(w)
     p = choose_depthwise(Window(**window), c, simd, threads=case.threads)
     call = Invoke(
@@ -168,7 +152,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, ep, w = found
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     p = choose_conv2d(s, simd, threads=case.threads)
     gemm = gemm_of(p)
     arguments = (In(0), Packed(0), Out(0), ep)
@@ -195,7 +179,7 @@ def _winograd(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, ep, w = found
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     p = choose_winograd(s, simd, threads=case.threads)
     if p is None:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")

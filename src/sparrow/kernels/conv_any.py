@@ -19,10 +19,11 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
 )
-from sparrow.kernels.conv import SIMD, image_strides, params_of, window_of
+from sparrow.kernels.conv import image_strides, window_of
 from sparrow.kernels.element import rows_per_task, suffix
 from sparrow.kernels.epilogue import epilogue_of
-from sparrow.kernels.packing_f32 import Conv2dShape, choose_conv2d
+from sparrow.kernels.params_f32 import Conv2dShape, params_of, simd_of
+from sparrow.kernels.tiling_f32 import choose_conv2d
 from sparrow.ops.conv import Conv
 from sparrow.ops.sums import CODES
 from sparrow.tensor import F32, F64, DType
@@ -109,7 +110,7 @@ def _conv2d_pack(case: Case) -> Lowered | Reject:
     ep = epilogue_of(case, op.epilogue, 2, 3)
     if isinstance(ep, Reject):
         return ep
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     shape = Conv2dShape(
         **window, ci=x.shape[-1], co=w.shape[0], groups=op.group, xc=image_strides(x)[3]
     )

@@ -37,6 +37,11 @@ def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int
     return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
 
 
+def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    """Extents [outer, n, inner] of ``shape`` around one axis, also where that has extent 1."""
+    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+
+
 def dense(case: Case) -> Reject | None:
     """A refusal unless every operand is dense; the planner then keeps them dense."""
     operands = (*(t for t in case.x if t is not None), *case.y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sparrow.kernels.case import Argument, Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
-from sparrow.kernels.element import around, dense, rows_per_task, suffix
+from sparrow.kernels.element import around_axis, dense, rows_per_task, suffix
 from sparrow.kernels.loop import collapse
 from sparrow.ops.gather import Gather
 from sparrow.ops.gather_elements import GatherElements
@@ -38,9 +38,7 @@ def _gather(case: Case) -> Lowered | Reject:
         return refused
     if not y.type.size:
         return Lowered(())
-    view = around(x.shape, (op.axis,))
-    assert view is not None
-    outer, n, inner = view
+    outer, n, inner = around_axis(x.shape, op.axis)
     rows = outer * index.type.size
     each = rows_per_task(case, rows, y.type.size)
     params: dict[str, Param] = {

@@ -21,10 +21,11 @@ from sparrow.kernels.case import (
     Scratch,
     Tensor,
 )
-from sparrow.kernels.conv import SIMD, params_of
 from sparrow.kernels.epilogue import epilogue_of
 from sparrow.kernels.loop import broadcast_strides, collapse
-from sparrow.kernels.packing_f32 import choose_gemm, pack_gemm_b
+from sparrow.kernels.packing_f32 import pack_gemm_b
+from sparrow.kernels.params_f32 import params_of, simd_of
+from sparrow.kernels.tiling_f32 import choose_gemm
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import F32
 
@@ -51,7 +52,7 @@ def _gemm(case: Case) -> Lowered | Reject:
         return Reject(f"{a.type.dtype}")
     if 0 in y.shape or 0 in a.shape:
         return Reject("empty operands")
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     m, n = y.shape[-2:]
     k = a.shape[-2] if op.trans_a else a.shape[-1]
     left, out = _matrix(a, op.trans_a), _matrix(y, False)

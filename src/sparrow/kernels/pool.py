@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from sparrow.kernels.case import Case, Epilogue, In, Invoke, Kernel, Lowered, Out, Reject
-from sparrow.kernels.conv import SIMD, params_of, window_of
-from sparrow.kernels.packing_f32 import Window, choose_mean2d, choose_pool2d
+from sparrow.kernels.conv import window_of
+from sparrow.kernels.params_f32 import Window, params_of, simd_of
+from sparrow.kernels.tiling_f32 import choose_mean2d, choose_pool2d
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
 from sparrow.tensor import F32
@@ -65,7 +66,7 @@ def _mean(case: Case) -> Lowered | Reject:
         ih,
         iw,
         c,
-        SIMD[case.target.isa.name],
+        simd_of(case.target),
         batch=n,
         xn=x.strides[0],
         xh=xh,

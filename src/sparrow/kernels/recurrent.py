@@ -22,7 +22,7 @@ from sparrow.kernels.case import (
     Scratch,
     Tensor,
 )
-from sparrow.kernels.conv import SIMD
+from sparrow.kernels.params_f32 import simd_of
 from sparrow.ops.gru import GRU
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.recurrent import ACTIVATIONS, Activation
@@ -109,7 +109,7 @@ def _lower(
         return Reject("states are not dense")
     time, batch, _ = x.shape
     hidden = r.shape[1]
-    simd = SIMD[case.target.isa.name]
+    simd = simd_of(case.target)
     nv, ku = tile(hidden, gates, simd.lanes, simd.registers)
     params: dict[str, Param] = {
         "time": time,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from sparrow.kernels.case import (
     Argument,
     Case,
@@ -16,7 +14,7 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
 )
-from sparrow.kernels.element import dense, rows_per_task, suffix
+from sparrow.kernels.element import around_axis, dense, rows_per_task, suffix
 from sparrow.ops.compress import Compress
 from sparrow.ops.det import Det
 from sparrow.ops.nms import NonMaxSuppression
@@ -28,11 +26,6 @@ MAX_RANK = 8
 MAX_SORTED = 1 << 31
 
 
-def _around(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
-    """Extents [outer, n, inner] around one axis, which may have extent 1 or 0."""
-    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-
-
 def _topk(case: Case) -> Lowered | Reject:
     op, x = case.op, case.x[0]
     assert isinstance(op, TopK) and x is not None
@@ -40,7 +33,7 @@ def _topk(case: Case) -> Lowered | Reject:
         return refused
     if not case.y[0].type.size:
         return Lowered(())
-    outer, n, inner = _around(x.shape, op.axis)
+    outer, n, inner = around_axis(x.shape, op.axis)
     rows = rows_per_task(case, outer, 4 * x.type.size)
     params: dict[str, Param] = {
         "smallest": int(not op.largest), "outer": outer, "n": n, "k": op.k, "inner": inner,
@@ -69,7 +62,7 @@ def _compress(case: Case) -> Lowered | Reject:
     assert isinstance(op, Compress) and x is not None
     if refused := dense(case):
         return refused
-    outer, n, inner = _around(x.shape, op.axis)
+    outer, n, inner = around_axis(x.shape, op.axis)
     params: dict[str, Param] = {
         "outer": outer, "n": n, "m": y.shape[op.axis], "inner": inner,
     }  # fmt: skip
@@ -83,7 +76,7 @@ def _unique(case: Case) -> Lowered | Reject:
     assert isinstance(op, Unique) and x is not None
     if refused := dense(case):
         return refused
-    outer, n, inner = (1, x.type.size, 1) if op.axis is None else _around(x.shape, op.axis)
+    outer, n, inner = (1, x.type.size, 1) if op.axis is None else around_axis(x.shape, op.axis)
     if n >= MAX_SORTED:
         return Reject(f"{n} slices")
     params: dict[str, Param] = {

@@ -18,7 +18,7 @@ class Isa:
     Attributes:
         name: Of the vocabulary header ``native/isa/<name>.h``.
         lanes: float32 lanes of a vector.
-        registers: Vector registers.
+        registers: Vector registers that a tile may use.
         flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
     """
 
@@ -29,7 +29,7 @@ class Isa:
 
 
 ISAS = (
-    Isa("scalar", 1, 16, 4),
+    Isa("scalar", 1, 14, 4),
     Isa("avx2", 8, 16, 32),
     Isa("avx512", 16, 32, 64),
 )
@@ -47,6 +47,7 @@ class Target:
         cores: Cores worth using.
         ghz: Sustained clock of one core.
         l1_bytes: First-level data cache of a core.
+        l1_ways: Its associativity.
         l2_bytes: Second-level cache of a core (or its share).
         bandwidth_gbs: Memory bandwidth in GB/s.
         source: Where the figures come from: briefing, public, estimated or measured.
@@ -59,6 +60,7 @@ class Target:
     cores: int
     ghz: float
     l1_bytes: int
+    l1_ways: int
     l2_bytes: int
     bandwidth_gbs: float
     source: str
@@ -78,6 +80,7 @@ def _row(name: str, d: dict[str, Any]) -> Target:
         int(d["cores"]),
         float(d["ghz"]),
         int(d["l1_bytes"]),
+        int(d["l1_ways"]),
         int(d["l2_bytes"]),
         float(d["bandwidth_gbs"]),
         d["source"],

@@ -1,0 +1,415 @@
+"""Tiles, blocks, tasks and predicted cycles of the float32 kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from sparrow.kernels.packing_f32 import round_up
+from sparrow.kernels.params_f32 import (
+    Conv2d,
+    Conv2dShape,
+    Depthwise,
+    Gemm,
+    Mean2d,
+    Pool2d,
+    Simd,
+    Window,
+    Winograd,
+)
+
+# Bytes a core takes per cycle when it streams, measured on Zen 5.
+_DRAM = 8.0
+_L3 = 20.0
+
+
+def choose_gemm(
+    m: int,
+    n: int,
+    k: int,
+    cpu: Simd,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    b: str = "packed",
+    a_trans: bool = False,
+    lda: int | None = None,
+    ldb: int | None = None,
+    ldc: int | None = None,
+    sa: int | None = None,
+    sb: int | None = None,
+    sc: int | None = None,
+) -> Gemm:
+    """Tiles and tasks of C[m, n] = A[m, k] B[k, n].
+
+    `b` is "packed" (constant, by `pack_gemm_b`), "plain" (row-major) or "trans" ([n, k]); the last
+    two may ask for `scratch_bytes`, and then `sp_gemm_pack_f32` must be called. `lda`, `ldb`, `ldc`
+    are distances of rows and `sa`, `sb`, `sc` of the matrices of a batch (0 shares one); all are
+    dense by default.
+    """
+    assert b in ("packed", "plain", "trans"), b
+    lda = (m if a_trans else k) if lda is None else lda
+    ldb = (k if b == "trans" else n) if ldb is None else ldb
+    ldc = n if ldc is None else ldc
+    vectors = -(-n // cpu.lanes)
+    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu)
+    grid = _grid(2 * m * n * k, -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n)
+    task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+    mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
+    rows = -(-m // task_m)
+    cols = -(-vectors // task_n)
+    pack = b == "trans" or (b == "plain" and min(m, task_m) >= 8 * t.mr)
+    return Gemm(
+        m=m,
+        n=n,
+        k=k,
+        lda=lda,
+        ldb=0 if b == "packed" else ldb,
+        ldc=ldc,
+        a_trans=int(a_trans),
+        b_packed=int(b == "packed"),
+        b_trans=int(b == "trans"),
+        mr=t.mr,
+        nv=t.nv,
+        ku=t.ku,
+        pf=_prefetch(t, k, n, cpu) if b == "packed" else 0,
+        mc=min(mc, task_m),
+        task_m=task_m,
+        task_n=task_n,
+        batch=batch,
+        sa=(lda * (k if a_trans else m) if sa is None else sa),
+        sb=0 if b == "packed" else (ldb * (n if b == "trans" else k) if sb is None else sb),
+        sc=ldc * m if sc is None else sc,
+        tasks=rows * cols * batch,
+        scratch_bytes=4 * min(task_n, vectors) * k * cpu.lanes if pack else 0,
+    )
+
+
+def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
+    """Tiles and tasks of a convolution (`choose_depthwise` is faster when ci == co == groups)."""
+    ci, co = s.ci // s.groups, s.co // s.groups
+    vectors = -(-co // cpu.lanes)
+    k = s.kh * s.kw * ci
+    flops = 2 * s.oh * s.ow * co * k
+    as_gemm = _is_gemm(s)
+    mc = task_m = rb = task_h = 0
+    if as_gemm:
+        m = s.oh * s.ow
+        t = _tile(m, vectors, k, 4 * s.xw, cpu)
+        grid = _grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
+        task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+        mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
+        tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
+    else:
+        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu)
+        copies = s.batch * s.groups
+        grid = _grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
+        task_h, task_n = grid[0], grid[1] * t.nv
+        row_bytes = 4 * s.iw * ci
+        rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
+        tasks = copies * -(-s.oh // task_h) * -(-vectors // task_n)
+    return Conv2d(
+        **asdict(s),
+        mr=t.mr,
+        nv=t.nv,
+        ku=t.ku,
+        rb=rb,
+        task_h=task_h,
+        task_n=task_n,
+        as_gemm=int(as_gemm),
+        mc=mc,
+        task_m=task_m,
+        pf=_prefetch(t, k, co, cpu),
+        tasks=tasks,
+    )
+
+
+def gemm_of(p: Conv2d) -> Gemm | None:
+    """The product that `sp_conv2d_f32` forwards to when `as_gemm`: same weights, tasks and result.
+
+    Calling `sp_gemm_f32` at once spares the compiler the convolution it would discard.
+    """
+    if not p.as_gemm:
+        return None
+    m = p.oh * p.ow
+    return Gemm(
+        m=m,
+        n=p.co,
+        k=p.kh * p.kw * p.ci,
+        lda=p.xw,
+        ldb=0,
+        ldc=p.ldy,
+        a_trans=0,
+        b_packed=1,
+        b_trans=0,
+        mr=p.mr,
+        nv=p.nv,
+        ku=p.ku,
+        pf=p.pf,
+        mc=p.mc,
+        task_m=p.task_m,
+        task_n=p.task_n,
+        batch=p.batch,
+        sa=p.xn,
+        sb=0,
+        sc=m * p.ldy,
+        tasks=p.tasks,
+        scratch_bytes=0,
+    )
+
+
+def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd | None:
+    """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
+
+    The function is the same, with rounding errors some ten times larger; weights take four times
+    the space. Worth it where `winograd_cycles` is well below `conv2d_cycles`.
+    """
+    plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
+    if not plain or s.kh != 3 or s.kw != 3:
+        return None
+    tiles = s.batch * -(-s.oh // 4) * -(-s.ow // 4)
+    vectors = -(-s.co // cpu.lanes)
+    up = round_up(s.ci, cpu.lanes)
+    tile_bytes = 4 * 36 * up
+    room = max(1, min(cpu.l2_bytes // tile_bytes, max(16, cpu.l2_bytes // 4 // tile_bytes)))
+    flops = 18 * s.batch * s.oh * s.ow * s.co * s.ci
+    wish = max(1, min(threads, flops // 500_000)) if flops >= 1_000_000 else 1
+
+    def plan(columns: int) -> Winograd:
+        rows = min(tiles, -(-wish // columns))
+        blocks = round_up(max(-(-tiles // room), rows), rows)
+        tb = -(-tiles // blocks)
+        blocks = -(-tiles // tb)
+        t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu)
+        task_b = -(-blocks // rows)
+        panels = -(-vectors // t.nv)
+        task_n = -(-panels // columns) * t.nv
+        return Winograd(
+            batch=s.batch,
+            ih=s.ih,
+            iw=s.iw,
+            ci=s.ci,
+            oh=s.oh,
+            ow=s.ow,
+            co=s.co,
+            pt=s.pt,
+            pl=s.pl,
+            xn=s.xn,
+            xh=s.xh,
+            xw=s.xw,
+            ldy=s.ldy,
+            mr=t.mr,
+            nv=t.nv,
+            tb=tb,
+            task_b=task_b,
+            task_n=task_n,
+            tasks=-(-blocks // task_b) * -(-vectors // task_n),
+            scratch_bytes=4 * 36 * (tb * up + cpu.lanes + tb * t.nv * cpu.lanes),
+        )
+
+    plans = [plan(columns) for columns in range(1, min(wish, vectors) + 1)]
+    return min(plans, key=lambda p: -(-p.tasks // wish) * _winograd_task_cycles(p, cpu))
+
+
+def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
+    """Predicted cycles on one core, weights not in any cache."""
+    ci, co = p.ci // p.groups, p.co // p.groups
+    k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
+    tile = _Tile(p.mr, p.nv, p.ku)
+    if p.as_gemm:
+        work = _cost(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu)
+    else:
+        work = p.oh * _cost(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu)
+    return p.groups * (p.batch * work + 0.3 * 4 * k * co / _DRAM)
+
+
+def winograd_cycles(p: Winograd, cpu: Simd) -> float:
+    """Predicted cycles on one core, weights not in any cache."""
+    return p.tasks * _winograd_task_cycles(p, cpu)
+
+
+def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
+    vectors, up = min(p.task_n, -(-p.co // cpu.lanes)), round_up(p.ci, cpu.lanes)
+    work = 36 * _cost(_Tile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
+    turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
+    weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
+    again = (p.task_b - 1) * weight_bytes / _L3 if weight_bytes > cpu.l2_bytes else 0.0
+    return p.task_b * (work + turn) + again + 0.7 * weight_bytes / _DRAM
+
+
+def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depthwise:
+    """Tiles and tasks of a depthwise convolution of `c` channels."""
+    vectors = -(-c // cpu.lanes)
+
+    def tile(w: int) -> float:
+        if w == 0:
+            return 0.0
+        columns = (w - 1) * s.sw + (s.kw - 1) * s.dw + 1
+        spill = max(0, w + s.kw + 2 - cpu.registers)
+        return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
+
+    mr = min(range(1, min(s.ow, 16) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
+    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
+    task_h, task_c = _grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
+    pixel_bytes = 4 * min(c, task_c * cpu.lanes)
+    room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
+    return Depthwise(
+        **asdict(s),
+        c=c,
+        mr=mr,
+        rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),
+        task_h=task_h,
+        task_c=task_c,
+        tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
+    )
+
+
+def choose_pool2d(
+    s: Window,
+    c: int,
+    *,
+    average: bool = False,
+    include_pad: bool = False,
+    pb: int = 0,
+    pr: int = 0,
+    threads: int = 1,
+) -> Pool2d:
+    """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
+    task_h = _grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 1, 1)[0]
+    return Pool2d(
+        **asdict(s),
+        c=c,
+        pb=pb,
+        pr=pr,
+        average=(2 if include_pad else 1) if average else 0,
+        task_h=task_h,
+        tasks=s.batch * -(-s.oh // task_h),
+    )
+
+
+def choose_mean2d(
+    ih: int,
+    iw: int,
+    c: int,
+    cpu: Simd,
+    *,
+    batch: int = 1,
+    xn: int | None = None,
+    xh: int | None = None,
+    xw: int | None = None,
+    ldy: int | None = None,
+    threads: int = 1,
+) -> Mean2d:
+    """Tasks of the mean over all pixels; dense NHWC by default."""
+    xw = c if xw is None else xw
+    xh = iw * xw if xh is None else xh
+    vectors = -(-c // cpu.lanes)
+    task_c = 4 * _grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 1, 1)[1]
+    return Mean2d(
+        batch=batch,
+        ih=ih,
+        iw=iw,
+        c=c,
+        xn=ih * xh if xn is None else xn,
+        xh=xh,
+        xw=xw,
+        ldy=c if ldy is None else ldy,
+        task_c=task_c,
+        tasks=batch * -(-vectors // task_c),
+    )
+
+
+def _is_gemm(s: Conv2dShape) -> bool:
+    """True when pixels lie at equal distances and the taps of a pixel are one run of k."""
+    if s.groups != 1 or s.xc != 1 or s.pt or s.pl:
+        return False
+    if s.kh == s.kw == s.sh == s.sw == 1:
+        return s.xh == s.iw * s.xw and s.oh == s.ih and s.ow == s.iw
+    one_row = s.kh == 1 or (s.dh == 1 and s.xh == s.kw * s.xw)
+    one_column = s.kw == 1 or (s.dw == 1 and s.xw == s.ci)
+    return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    mr: int
+    nv: int
+    ku: int
+
+
+def _prefetch(t: _Tile, k: int, n: int, cpu: Simd) -> int:
+    """What is prefetched of k x n weights.
+
+    16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
+    weights as a whole do not stay there anyway.
+    """
+    if t.mr == 1:
+        return 16
+    fits = 4 * k * t.nv * cpu.lanes <= cpu.l2_bytes // 8
+    return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
+
+
+def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> _Tile:
+    """The register tile with the least predicted time for `rows` x `vectors` outputs."""
+    best = min(_tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu))
+    return best
+
+
+def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
+    for nv in range(1, min(vectors, 8) + 1):
+        for mr in range(1, min(rows, cpu.registers) + 1):
+            if mr * nv + nv + 1 >= cpu.registers:  # one to spare: an exact fill spills in places
+                break
+            ku = 1  # partial sums are for tiles that cannot be larger
+            while (
+                mr == rows
+                and ku < 8
+                and ku * mr * nv < 10
+                and 2 * ku * mr * nv + nv + 1 < cpu.registers
+            ):
+                ku *= 2
+            yield _Tile(mr, nv, ku)
+
+
+def _cost(t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> float:
+    """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
+    sets = 4096 // int(np.gcd(row_bytes, 4096))
+    resident = sets * (cpu.ways - 1) - t.nv
+
+    def tile(mr: int, nv: int) -> float:
+        if mr == 0 or nv == 0:
+            return 0.0
+        # rows that share too few cache sets are fetched from L2 once per line and k
+        evicted = 0.25 * mr if mr > resident else 0.0
+        step = max(mr * nv / 2, (mr + nv) / 2 + 0.25, 4.7 / t.ku)
+        return k * (step + evicted) + 1.5 * mr * nv + 20
+
+    full_m, tail_m = divmod(rows, t.mr)
+    full_n, tail_n = divmod(vectors, t.nv)
+    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    )
+
+
+def _grid(
+    flops: int, rows: int, columns: int, copies: int, threads: int, a: int, b: int
+) -> tuple[int, int]:
+    """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
+
+    Work below a million operations is not split. Among equally balanced grids the one that reads
+    least wins: every column of tasks reads the inputs (weight `a`), every row the weights (`b`).
+    """
+    wish = min(threads, flops * copies // 500_000) if flops * copies >= 1_000_000 else 1
+    wish = -(-max(wish, 1) // copies)
+    best = (rows, columns)
+    best_cost = (rows * columns, 0)
+    for tn in range(1, min(columns, wish) + 1):
+        tm = min(rows, -(-wish // tn))
+        task = (-(-rows // tm), -(-columns // tn))
+        count = -(-rows // task[0]) * -(-columns // task[1])
+        cost = (-(-count // wish) * task[0] * task[1], a * tn + b * tm)
+        if cost < best_cost:
+            best, best_cost = task, cost
+    return best
