@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from sparrow.device.build import Source, Toolchain, find_toolchain
-from sparrow.device.build import Target as BuildTarget
 from sparrow.device.host import HostLibrary, Session, aligned
 from sparrow.emit.c import Artifact, emit
 from sparrow.graph import Graph, Module
@@ -50,7 +49,7 @@ def compiled(
     artifact = emit(p)
     write(artifact, folder)
     t = p.target
-    build = BuildTarget(t.triple, t.cpu, t.isa.name)
+    build = t.machine
     toolchain = toolchain or find_toolchain()
     text = (folder / "model.c").read_text(encoding="utf-8")
     heads = [f"#define SPARROW_PART {k}\n" for k in range(artifact.parts)] if parts else [""]

@@ -18,6 +18,7 @@ from sparrow.device.cache import file_sha256
 from sparrow.device.cpu import host_isa
 from sparrow.device.host import HostLibrary, Session
 from sparrow.errors import BadBundle, BadInput, InvalidGraph
+from sparrow.targets import SUFFIXES, Machine
 from sparrow.tensor import BF16, Array, DType, round_bfloat16
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Bundle:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.folder = folder
         self.threads = threads
-        suffixes = set(toolchain.SUFFIXES.values())
+        suffixes = set(SUFFIXES.values())
         found = [p for s in sorted(suffixes) if (p := folder / f"{LIBRARY}{s}").is_file()]
         if not found or not (folder / "weights.bin").is_file():
             raise BadBundle(f"{folder} is no bundle: the library or weights.bin is missing")
@@ -232,7 +233,7 @@ def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolch
 
 def compile_library(
     files: Mapping[str, bytes],
-    target: toolchain.Target,
+    target: Machine,
     parts: int,
     folder: Path | None = None,
     hooks: bool = False,
@@ -257,9 +258,9 @@ def compile_library(
     return tools.link_shared(objects, target, out)
 
 
-def not_runnable(target: toolchain.Target) -> str:
+def not_runnable(target: Machine) -> str:
     """Why this machine cannot run code for a target; empty when it can."""
-    here = toolchain.host_target("scalar")
+    here = toolchain.host_machine("scalar")
     if here.triple != target.triple:
         return f"this machine is {here.triple}, the target is {target.triple}"
     order = ("scalar", "avx2", "avx512")
@@ -275,7 +276,7 @@ def hooked_library(folder: Path, plan: PlanRecord) -> HostLibrary:
         BadBundle: Sources are missing, or the target is not this machine.
         CompileError: The compiler is missing.
     """
-    t = toolchain.Target(plan.target.triple, plan.target.cpu, plan.target.isa)
+    t = Machine(plan.target.triple, plan.target.cpu, plan.target.isa)
     why = not_runnable(t)
     if why:
         raise BadBundle(f"{folder} cannot run here: {why}")

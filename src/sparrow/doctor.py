@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sparrow import __version__
-from sparrow.device.build import Source, Target, find_toolchain, host_target, usable_cores
+from sparrow.device.build import Source, find_toolchain, host_machine, usable_cores
 from sparrow.device.cache import DEFAULT_LIMIT_BYTES, cache_folder
 from sparrow.device.cpu import host_isa
 from sparrow.errors import SparrowError
 from sparrow.measure import cpu
+from sparrow.targets import Machine
 
 PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "ziglang", "pydantic", "jinja2", "pillow")
 _PROBE = "int sparrow_probe(int x);\nint sparrow_probe(int x) { return x + 1; }\n"
@@ -32,7 +33,7 @@ class Finding:
 def _compiler() -> Finding:
     try:
         tools = find_toolchain()
-        target: Target = host_target("scalar")
+        target: Machine = host_machine("scalar")
         with tempfile.TemporaryDirectory() as folder:
             objects = tools.compile_objects([Source("probe.c", _PROBE)], target)
             tools.link_shared(objects, target, Path(folder) / "probe.so")

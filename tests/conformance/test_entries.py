@@ -1,4 +1,4 @@
-"""Several entry points over one weight blob, and states carried from call to call, on real models."""
+"""Several entry points over one weight blob, and states carried between calls, on real models."""
 
 from __future__ import annotations
 

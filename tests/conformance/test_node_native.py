@@ -18,7 +18,6 @@ from conformance.no_kernel import NO_KERNEL
 from conformance.onnx_cases import Case, compare, load, load_cases, refusal
 from sparrow.api import resolve_target
 from sparrow.bundle import library_sources
-from sparrow.device.build import Target as BuildTarget
 from sparrow.device.build import find_toolchain
 from sparrow.device.host import HostLibrary, Session
 from sparrow.emit.c import emit
@@ -90,7 +89,7 @@ def open_library(ready: Sequence[Ready], target: Target, folder: Path) -> Sessio
     header = artifact.files["sparrow.h"].decode()
     text = text.replace('#include "sparrow.h"\n', f"{header}\n", 1)
     tools = find_toolchain()
-    device = BuildTarget(target.triple, target.cpu, target.isa.name)
+    device = target.machine
     objects = tools.compile_objects(library_sources(text, artifact.parts), device, ("-O1",), jobs=1)
     library = tools.link_shared(objects, device, folder / f"cases{device.library_suffix}")
     return Session(HostLibrary(library), np.frombuffer(planned.weights, np.uint8))

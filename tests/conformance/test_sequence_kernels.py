@@ -14,7 +14,6 @@ import pytest
 from native_harness import ISAS
 from sparrow.builder import Builder
 from sparrow.bundle import library_sources
-from sparrow.device.build import Target as BuildTarget
 from sparrow.device.build import find_toolchain
 from sparrow.device.host import HostLibrary, Session
 from sparrow.emit.c import emit
@@ -133,7 +132,7 @@ def compiled(entries: tuple[Graph, ...], isa: str, folder: Path) -> Session:
     artifact = emit(planned)
     header = artifact.files["sparrow.h"].decode()
     text = artifact.files["model.c"].decode().replace('#include "sparrow.h"\n', f"{header}\n", 1)
-    device = BuildTarget(target.triple, target.cpu, target.isa.name)
+    device = target.machine
     tools = find_toolchain()
     objects = tools.compile_objects(library_sources(text, artifact.parts), device, ("-O1",), jobs=1)
     library = tools.link_shared(objects, device, folder / f"cases{device.library_suffix}")

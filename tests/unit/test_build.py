@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import Source, Target, Toolchain, find_toolchain, host_target
+from sparrow.device.build import Source, Toolchain, find_toolchain, host_machine
 from sparrow.device.cache import FileCache
 from sparrow.errors import BadInput, CompileError
+from sparrow.targets import Machine
 
 ANSWER = Source(
     "answer.c",
@@ -32,8 +33,8 @@ def toolchain(cache: FileCache) -> Toolchain:
 
 
 @pytest.fixture
-def target() -> Target:
-    return host_target("scalar")
+def target() -> Machine:
+    return host_machine("scalar")
 
 
 def entries(cache: FileCache) -> list[Path]:
@@ -51,14 +52,14 @@ def answer_of(library: Path) -> int:
     return result
 
 
-def test_builds_a_library_that_loads(toolchain: Toolchain, target: Target, tmp_path: Path) -> None:
+def test_builds_a_library_that_loads(toolchain: Toolchain, target: Machine, tmp_path: Path) -> None:
     objects = toolchain.compile_objects([ANSWER], target)
     out = tmp_path / f"answer{target.library_suffix}"
     assert toolchain.link_shared(objects, target, out) == out
     assert answer_of(out) == 42
 
 
-def test_second_build_compiles_nothing(toolchain: Toolchain, target: Target) -> None:
+def test_second_build_compiles_nothing(toolchain: Toolchain, target: Machine) -> None:
     objects = toolchain.compile_objects([ANSWER], target)
     library = toolchain.link_shared(objects, target)
     warm = forbid_compiling(toolchain)
@@ -75,14 +76,14 @@ def test_key_covers_everything_that_changes_the_object(
     source = Source(
         "s.c", '#include "outer.h"\nint f(void);\nint f(void) { return VALUE; }\n', (tmp_path,)
     )
-    target, flags = Target("x86_64-linux-musl", "x86_64", "scalar"), ["-DA=1"]
+    target, flags = Machine("x86_64-linux-musl", "x86_64", "scalar"), ["-DA=1"]
     before = toolchain.compile_objects([source], target, flags)
     if what == "text":
         source = Source(source.name, source.text + "int g(void);\n", source.include_dirs)
     elif what == "flags":
         flags = ["-DA=2"]
     elif what == "target":
-        target = Target("aarch64-linux-musl", "generic", "scalar")
+        target = Machine("aarch64-linux-musl", "generic", "scalar")
     elif what == "compiler":
         toolchain = Toolchain(toolchain.command, "another version", True, toolchain.cache)
     else:
@@ -90,7 +91,7 @@ def test_key_covers_everything_that_changes_the_object(
     assert toolchain.compile_objects([source], target, flags) != before
 
 
-def test_corrupted_entry_is_rebuilt(toolchain: Toolchain, target: Target, cache: FileCache) -> None:
+def test_corrupted_entry_is_rebuilt(toolchain: Toolchain, target: Machine, cache: FileCache) -> None:
     toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)
     for path in entries(cache):
         path.write_bytes(path.read_bytes()[:100])
@@ -101,7 +102,7 @@ def test_corrupted_entry_is_rebuilt(toolchain: Toolchain, target: Target, cache:
         assert path.stat().st_size > 100
 
 
-def test_objects_come_back_in_order(toolchain: Toolchain, target: Target) -> None:
+def test_objects_come_back_in_order(toolchain: Toolchain, target: Machine) -> None:
     def source(i: int) -> Source:
         return Source(f"f{i}.c", f"int f{i}(void);\nint f{i}(void) {{ return {i}; }}\n")
 
@@ -112,7 +113,7 @@ def test_objects_come_back_in_order(toolchain: Toolchain, target: Target) -> Non
         assert f"f{i}".encode() in path.read_bytes()
 
 
-def test_incbin_is_part_of_the_key(toolchain: Toolchain, target: Target, tmp_path: Path) -> None:
+def test_incbin_is_part_of_the_key(toolchain: Toolchain, target: Machine, tmp_path: Path) -> None:
     blob = tmp_path / "blob.bin"
     source = Source("blob.S", '.globl blob\nblob:\n.incbin "blob.bin"\n', (tmp_path,))
     objects = []
@@ -122,11 +123,11 @@ def test_incbin_is_part_of_the_key(toolchain: Toolchain, target: Target, tmp_pat
         assert content in objects[-1].read_bytes()
 
 
-def test_two_processes_build_at_once(cache: FileCache, target: Target) -> None:
+def test_two_processes_build_at_once(cache: FileCache, target: Machine) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from sparrow.device.build import *; from sparrow.device.cache import FileCache\n"
-        "tc = find_toolchain(FileCache(Path(sys.argv[1]))); t = host_target('scalar')\n"
+        "tc = find_toolchain(FileCache(Path(sys.argv[1]))); t = host_machine('scalar')\n"
         "s = [Source(f'{i}.c', f'int f{i}(void);\\nint f{i}(void) {{ return {i}; }}\\n')"
         " for i in range(6)]\n"
         "print(tc.link_shared(tc.compile_objects(s, t, jobs=1), t))\n"
@@ -141,7 +142,7 @@ def test_two_processes_build_at_once(cache: FileCache, target: Target) -> None:
 
 
 def test_compile_error_is_one_line_with_the_first_error_and_a_log(
-    toolchain: Toolchain, target: Target
+    toolchain: Toolchain, target: Machine
 ) -> None:
     broken = Source("broken.c", "int f(void) { return nonsense; }\nint g(void) { return more; }\n")
     with pytest.raises(CompileError) as caught:
@@ -153,14 +154,14 @@ def test_compile_error_is_one_line_with_the_first_error_and_a_log(
     assert "'more'" in log.read_text()
 
 
-def test_link_error_is_one_line(toolchain: Toolchain, target: Target) -> None:
+def test_link_error_is_one_line(toolchain: Toolchain, target: Machine) -> None:
     objects = toolchain.compile_objects([ANSWER], target)
     with pytest.raises(CompileError, match=r"link for .*answer"):
         toolchain.link_shared([*objects, *objects], target)
 
 
 def test_unwritable_places_are_refused(
-    toolchain: Toolchain, target: Target, tmp_path: Path
+    toolchain: Toolchain, target: Machine, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -172,7 +173,7 @@ def test_unwritable_places_are_refused(
 
 
 def test_sparrow_cc_names_the_compiler(
-    cache: FileCache, target: Target, monkeypatch: pytest.MonkeyPatch
+    cache: FileCache, target: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPARROW_CC", "no-such-compiler -m64")
     with pytest.raises(CompileError, match="no-such-compiler"):
@@ -188,7 +189,7 @@ def test_sparrow_cc_names_the_compiler(
 
 
 @pytest.mark.skipif(not os.access("/usr/bin/gcc", os.X_OK), reason="no gcc here")
-def test_gcc_builds_too(cache: FileCache, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gcc_builds_too(cache: FileCache, target: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARROW_CC", "gcc")
     toolchain = find_toolchain(cache)
     assert not toolchain.is_zig
@@ -207,7 +208,7 @@ def test_gcc_builds_too(cache: FileCache, target: Target, monkeypatch: pytest.Mo
     ],
 )
 def test_links_for_other_systems(toolchain: Toolchain, triple: str, cpu: str) -> None:
-    target = Target(triple, cpu, "scalar")
+    target = Machine(triple, cpu, "scalar")
     library = toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)
     assert library.suffix == target.library_suffix
     assert library.stat().st_size > 500
@@ -215,7 +216,7 @@ def test_links_for_other_systems(toolchain: Toolchain, triple: str, cpu: str) ->
 
 def test_unknown_instruction_set_is_refused() -> None:
     with pytest.raises(BadInput, match="use one of"):
-        host_target("mmx")
+        host_machine("mmx")
 
 
 class TestFileCache:

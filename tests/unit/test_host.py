@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sparrow.device import abi
-from sparrow.device.build import NATIVE, Source, find_toolchain, host_target
+from sparrow.device.build import NATIVE, Source, find_toolchain, host_machine
 from sparrow.device.cpu import host_isa, isa_of_flags
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.errors import BadBundle, BadInput
@@ -25,7 +25,7 @@ MODEL = Path(__file__).resolve().parent.parent / "native" / "axpy_model.c"
 
 @functools.cache
 def axpy_library(*flags: str) -> HostLibrary:
-    toolchain, target = find_toolchain(), host_target("scalar")
+    toolchain, target = find_toolchain(), host_machine("scalar")
     source = Source(MODEL.name, MODEL.read_text(encoding="utf-8"), (NATIVE,))
     strict = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
     objects = toolchain.compile_objects([source], target, (*strict, *flags))
@@ -208,7 +208,7 @@ def test_other_files_and_abi_versions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("not a library")
     with pytest.raises(BadBundle, match="not a model library"):
         HostLibrary(tmp_path / "text.so")
-    toolchain, target = find_toolchain(), host_target("scalar")
+    toolchain, target = find_toolchain(), host_machine("scalar")
     text = """
         #include "sparrow.h"
         int model_run(const sparrow_call *call) { return call->entry != 0; }
@@ -268,6 +268,6 @@ def test_isa_of_cpu_flags(flags: str, isa: str) -> None:
 
 
 def test_host_isa_is_one_this_machine_compiles_for() -> None:
-    assert host_target(host_isa()).isa == host_isa()
+    assert host_machine(host_isa()).isa == host_isa()
     if sys.platform == "linux":
         assert isa_of_flags("no such line") == "scalar"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from sparrow.device.cache import FileCache, cache_folder, file_sha256
 from sparrow.errors import BadInput, CompileError
+from sparrow.targets import Machine
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 
@@ -40,8 +41,6 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-fno-asynchronous-unwind-tables",
 )
-SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
-
 # What a file pulls in beside system headers; both must be hashed.
 _INCLUDE = re.compile(r'^[ \t]*(?:#[ \t]*include|\.incbin)[ \t]*"([^"\n]+)"', re.MULTILINE)
 
@@ -60,36 +59,11 @@ int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the compiler has to know about a device.
-
-    Attributes:
-        triple: ``<arch>-<os>-<abi>`` in zig's words, such as ``x86_64-linux-musl``.
-        cpu: zig's ``-mcpu``: a CPU name and ``+feature`` parts, with underscores.
-        isa: Name of the vocabulary header, such as ``avx2``.
-    """
-
-    triple: str
-    cpu: str
-    isa: str
-
-    @property
-    def os(self) -> str:
-        """The operating system of the triple: linux, macos, ios, windows, freestanding."""
-        return self.triple.split("-")[1]
-
-    @property
-    def library_suffix(self) -> str:
-        """File suffix of a shared library."""
-        return SUFFIXES.get(self.os, ".so")
-
-
 X86_CPUS = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
 
 
-def host_target(isa: str) -> Target:
-    """Return the Target of the machine this runs on, for one instruction set it has.
+def host_machine(isa: str) -> Machine:
+    """Return the Machine of the machine this runs on, for one instruction set it has.
 
     Raises:
         BadInput: ``isa`` does not belong to this kind of machine.
@@ -103,7 +77,7 @@ def host_target(isa: str) -> Target:
     cpus = X86_CPUS if arch == "x86_64" else {"scalar": _PLAIN_CPUS.get(arch, "baseline")}
     if isa not in cpus:
         raise BadInput(f"instruction set {isa!r} on {arch}", hint=f"use one of {', '.join(cpus)}")
-    return Target(f"{arch}-{system}", cpus[isa], isa)
+    return Machine(f"{arch}-{system}", cpus[isa], isa)
 
 
 _PLAIN_CPUS = {"aarch64": "generic", "arm": "generic+v7a+neon", "riscv64": "generic_rv64+m+a+f+d+c"}
@@ -149,7 +123,7 @@ class Toolchain:
     def compile_objects(
         self,
         sources: Sequence[Source],
-        target: Target,
+        target: Machine,
         flags: Sequence[str] = (),
         *,
         jobs: int | None = None,
@@ -184,7 +158,7 @@ class Toolchain:
     def link_shared(
         self,
         objects: Sequence[Path],
-        target: Target,
+        target: Machine,
         out: Path | None = None,
         flags: Sequence[str] = (),
     ) -> Path:
@@ -221,7 +195,7 @@ class Toolchain:
             self.cache.evict()
         return library if out is None else _copy_to(library, out)
 
-    def _compile(self, source: Source, key: str, target: Target, flags: Sequence[str]) -> Path:
+    def _compile(self, source: Source, key: str, target: Machine, flags: Sequence[str]) -> Path:
         with self.cache.scratch() as work:
             (work / source.name).write_text(source.text, encoding="utf-8", newline="\n")
             includes = [f"-I{folder.absolute()}" for folder in source.include_dirs]
@@ -260,7 +234,7 @@ class Toolchain:
             hint=f"full log: {self.cache.put(key, '.log', log)}",
         )
 
-    def _target_flags(self, target: Target) -> tuple[str, ...]:
+    def _target_flags(self, target: Machine) -> tuple[str, ...]:
         if self.is_zig:
             return ("-target", target.triple, f"-mcpu={target.cpu}")
         cpu, *features = target.cpu.replace("_", "-").split("+")
@@ -321,7 +295,7 @@ def _identify(command: tuple[str, ...]) -> str:
     return repr((command, version.stdout, os.path.realpath(binary), stat.st_size, stat.st_mtime_ns))
 
 
-def _link_flags(target: Target) -> tuple[str, ...]:
+def _link_flags(target: Machine) -> tuple[str, ...]:
     flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.

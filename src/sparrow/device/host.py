@@ -27,7 +27,7 @@ from sparrow.device.abi import (
     TensorInfo,
     parse_model_info,
 )
-from sparrow.device.build import NATIVE, Source, Toolchain, find_toolchain, host_target
+from sparrow.device.build import NATIVE, Source, Toolchain, find_toolchain, host_machine
 from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
@@ -372,7 +372,7 @@ def _trim(info: EntryInfo, outputs: list[Array]) -> list[Array]:
 def _runtime(toolchain: Toolchain | None) -> ctypes.CDLL:
     """Return native/runtime as a library, compiled for the baseline CPU of this machine."""
     toolchain = toolchain or find_toolchain()
-    target = host_target("scalar")
+    target = host_machine("scalar")
     files = [NATIVE / "runtime" / name for name in ("pool.c", "profile.c")]
     sources = [Source.from_file(path) for path in files]
     objects = toolchain.compile_objects(sources, target, ("-std=c99",))

@@ -387,10 +387,10 @@ class RoiPool(Op):
                 high = np.clip(np.ceil((i + 1) * size) + start, 0, extent).astype(np.int64)
                 spans.append(list(zip(low, high, strict=True)))
             source = x[int(np.clip(int(region[0]), 0, x.shape[0] - 1))]
-            for i, j in product(*(range(bins) for bins in self.out)):
-                (a, b), (c, d) = spans[0][i], spans[1][j]
+            for row, col in product(range(self.out[0]), range(self.out[1])):
+                (a, b), (c, d) = spans[0][row], spans[1][col]
                 if a < b and c < d:
-                    y[r, :, i, j] = source[:, a:b, c:d].max((1, 2))
+                    y[r, :, row, col] = source[:, a:b, c:d].max((1, 2))
         return (y,)
 
     def export(self, w: Writer, site: Site) -> None:

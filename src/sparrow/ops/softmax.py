@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Softmax(Op):
-    """y = exp(x - max) / sum(exp(x - max)) along ``axis`` (>= 0), or its logarithm. ONNX Softmax-13."""
+    """y = exp(x - max) / sum(exp(x - max)) along ``axis`` (>= 0), or its log. ONNX Softmax-13."""
 
     axis: int
     log: bool = False

@@ -35,6 +35,34 @@ ISAS = (
 )
 
 
+SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the compiler has to know about a device.
+
+    Attributes:
+        triple: ``<arch>-<os>-<abi>`` in zig's words, such as ``x86_64-linux-musl``.
+        cpu: zig's ``-mcpu``: a CPU name and ``+feature`` parts, with underscores.
+        isa: Name of the vocabulary header, such as ``avx2``.
+    """
+
+    triple: str
+    cpu: str
+    isa: str
+
+    @property
+    def os(self) -> str:
+        """The operating system of the triple: linux, macos, ios, windows, freestanding."""
+        return self.triple.split("-")[1]
+
+    @property
+    def library_suffix(self) -> str:
+        """File suffix of a shared library."""
+        return SUFFIXES.get(self.os, ".so")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A device to compile for.
@@ -64,6 +92,11 @@ class Target:
     l2_bytes: int
     bandwidth_gbs: float
     source: str
+
+    @property
+    def machine(self) -> Machine:
+        """What the compiler has to know of it."""
+        return Machine(self.triple, self.cpu, self.isa.name)
 
 
 def isa(name: str) -> Isa:
