@@ -14,11 +14,11 @@ from sparrow.emit.lane_c import (
     vector_load,
     vector_repeat,
     vector_store,
-    vector_type,
 )
 from sparrow.kernels.case import Loop, Stream
 from sparrow.kernels.loop import Schedule, is_copy, schedule, split_axis
 from sparrow.tensor import U16, DType
+from sparrow.vectors import vector_type
 
 # A vector store of a neighbour's task must not share a cache line.
 GRAIN = 64

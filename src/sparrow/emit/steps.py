@@ -17,7 +17,6 @@ from sparrow.emit.lane_c import (
     vector,
     vector_load,
     vector_repeat,
-    vector_type,
 )
 from sparrow.emit.loop_c import element_type, loop_function
 from sparrow.kernels.case import (
@@ -33,6 +32,7 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.plan import Step, View
+from sparrow.vectors import vector_type
 from sparrow.views import Place
 
 EPILOGUE_HEAD = "sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"

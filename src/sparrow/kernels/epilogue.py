@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sparrow import lane
-from sparrow.emit.lane_c import WIDE, vectorizable
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.tensor import F32
+from sparrow.vectors import WIDE, vectorizable
 
 
 def epilogue_of(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparrow import lane
-from sparrow.emit.lane_c import vectorizable
 from sparrow.kernels.case import (
     Case,
     In,
@@ -28,6 +27,7 @@ from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.tensor import F32, TensorType, row_major
+from sparrow.vectors import vectorizable
 
 TASK_ELEMENTS = 1 << 15
 MAX_BLOCK = 8
