@@ -246,11 +246,13 @@ def test_each_pass_keeps_the_answers_and_is_done(g: Graph) -> None:
 @given(graphs())
 @QUICK
 def test_the_whole_pipeline_moves_no_more_than_before(g: Graph) -> None:
-    """Fewer or equal kernels run, apart from the transposes that windowed ops need."""
+    """No more kernels run, apart from transposes for windowed ops and copies to outputs."""
     after = optimize(g)
     before = traffic(g)
     windowed = sum(hasattr(k.op, "channels_last") for k in g.nodes)
-    assert traffic(after).kernels <= before.kernels + 2 * windowed + _rows(g)
+    # an output that only renames an input is a copy, which a reshape does not count as
+    extra = 2 * windowed + _rows(g) + len(g.outputs)
+    assert traffic(after).kernels <= before.kernels + extra
 
 
 def _rows(g: Graph) -> int:
