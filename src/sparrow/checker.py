@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import html
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ def nearest(op: str) -> str:
     known = [k for k in DECODERS if k not in REFUSED]
     bare = op.rsplit(".", 1)[-1]
     folded = {k.lower(): k for k in known}
-    like = difflib.get_close_matches(bare.lower(), list(folded), n=3, cutoff=0.6)
+    like = difflib.get_close_matches(bare.lower(), list(folded), n=3, cutoff=0.75)
     if like:
         return f"nearest supported: {', '.join(folded[k] for k in like)}"
     return "compute it outside the model, or write it with supported operators"
@@ -114,7 +115,8 @@ def without_kernel(g: Graph, target: Target) -> dict[str, str]:
 def _row(entry: str, v: Verdict, kernels: dict[str, str], target: Target) -> NodeCheck:
     if v.verdict in ("missing", "unchecked"):
         # the text of the error: where (op): what; hint
-        reason, _, hint = v.reason.removeprefix(f"{v.name} ").partition("; ")
+        text = re.sub(r"^\(onnx [^)]*\): ", "", v.reason.removeprefix(f"{v.name} "))
+        reason, _, hint = text.partition("; ")
         if v.verdict == "missing" and (not hint or hint.startswith("see docs/")):
             hint = nearest(v.op)
         return NodeCheck(entry, v.name, v.op, v.verdict, v.parts, reason, hint)

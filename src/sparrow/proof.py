@@ -27,6 +27,7 @@ from sparrow.ops.reduce import ArgReduce
 from sparrow.ops.topk import TopK
 from sparrow.ops.unique import Unique
 from sparrow.receipt import EntryRecord, PlanRecord, ValueRecord
+from sparrow.reference import one_thread
 from sparrow.tensor import BF16, BY_NAME, F16, Array
 from sparrow.tolerances import UNIT, tolerance_of
 
@@ -361,7 +362,8 @@ def prove(
         inputs = [to_native(call.feeds[n], g.types[n].dtype) for n in g.inputs]
         _, taps = session.tap(call.entry, inputs)
         by_step = {(t.step, t.output): t.data for t in taps}
-        _check_call(g, entry, call.entry, call, golden.cap, before, by_step, found)
+        with one_thread():
+            _check_call(g, entry, call.entry, call, golden.cap, before, by_step, found)
     outputs = run_calls(session, graphs, golden)
     layers = tuple(found.rows[k] for k in sorted(found.rows))
     bad = [c for c in layers if not c.ok]
