@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparrow.kernels import (
     attention,
     conv,
+    conv3d,
     conv_any,
     conv_transpose,
     gather,
@@ -28,6 +29,7 @@ KERNELS: tuple[Kernel, ...] = (
     *loop.ROWS,
     *attention.ROWS,
     *conv.ROWS,
+    *conv3d.ROWS,
     *conv_any.ROWS,
     *matmul.ROWS,
     *matmul_any.ROWS,

@@ -44,7 +44,7 @@ def plain_epilogue(case: Case, dtype: DType, bias: int) -> Epilogue | Reject:
     """The epilogue of a sum: only float32 ones have an expression."""
     expr = getattr(case.op, "epilogue", None)
     if dtype == F32:
-        return epilogue_of(case, expr, bias, 3)
+        return epilogue_of(case, expr, bias, 3, vectors=False)
     return Epilogue(None) if expr is None else Reject(f"an epilogue of {dtype} sums")
 
 

@@ -10,7 +10,13 @@ from sparrow.vectors import WIDE, vectorizable
 
 
 def epilogue_of(
-    case: Case, expr: lane.Expr | None, bias: int, first: int, row: int = 0
+    case: Case,
+    expr: lane.Expr | None,
+    bias: int,
+    first: int,
+    row: int = 0,
+    *,
+    vectors: bool = True,
 ) -> Epilogue | Reject:
     """Epilogue of a row over inputs of ``case``.
 
@@ -20,6 +26,7 @@ def epilogue_of(
         bias: Index of the optional bias input, one value per column.
         first: Index of the first extra operand.
         row: Output row the call starts at; operands that move with rows are offset to it.
+        vectors: Whether it is applied to several columns at a time, which must then lie together.
     """
     y = case.y[0]
     total: lane.Expr = lane.Arg(0, F32)
@@ -27,6 +34,8 @@ def epilogue_of(
     if bias < len(case.x) and case.x[bias] is not None:
         b = case.x[bias]
         assert b is not None
+        if vectors and b.strides[0] not in (0, 1) and b.shape[0] > 1:
+            return Reject("the bias is not dense")
         extras.append(Extra(In(bias), b.type, 0, b.strides[0]))
         total = lane.call("add", total, lane.Arg(1, F32))
     if expr is not None:
@@ -37,6 +46,8 @@ def epilogue_of(
             moves = rows_and_columns(y.shape, t.shape, t.strides)
             if moves is None:
                 return Reject(f"epilogue operand {i} has unequal row distances")
+            if vectors and moves[1] not in (0, 1):
+                return Reject(f"epilogue operand {i} is not dense along the columns")
             extras.append(Extra(In(i, row * moves[0]), t.type, *moves))
             operands.append(lane.Arg(len(extras), t.type.dtype))
         total = lane.substitute(expr, operands)
