@@ -17,6 +17,7 @@ from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes import optimize
 from sparrow.plan import Plan, plan
+from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
 from sparrow.selection import CostTable
 from sparrow.targets import Target
@@ -63,11 +64,12 @@ def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, 
     graphs: list[Graph] = []
     remarks: list[Remark] = []
     for name, s in sources.items():
-        found = import_onnx(
-            s.model, s.shapes, constants=s.constants, states=s.states, name=name
-        )
-        imported.append(found)
-        graphs.append(optimize(found.graph, remarks=remarks))
+        with one_thread():
+            found = import_onnx(
+                s.model, s.shapes, constants=s.constants, states=s.states, name=name
+            )
+            imported.append(found)
+            graphs.append(optimize(found.graph, remarks=remarks))
     return tuple(imported), Module(next(iter(sources)), tuple(graphs)), remarks
 
 

@@ -121,7 +121,7 @@ class Conv(Op):
             for size, r, s in zip(padded.shape[1:-1], reach, self.strides, strict=True)
         )
         rows = x.shape[0] * int(np.prod(out))
-        y = np.zeros((g, rows, m // g), kernel.dtype)
+        y = np.zeros((rows, g, m // g), kernel.dtype)
         for tap in np.ndindex(*w.shape[2:]):
             starts = [t * d for t, d in zip(tap, self.dilations, strict=True)]
             picks = tuple(
@@ -130,11 +130,13 @@ class Conv(Op):
             )
             seen = padded[(slice(None), *picks)].reshape(rows, g, each)
             factor = kernel[(slice(None), slice(None), *tap)].reshape(g, m // g, each)
-            if each == m // g == 1:
-                y[:, :, 0] += seen[:, :, 0].T * factor[:, 0]
+            if g == 1:
+                y[:, 0] += seen[:, 0] @ factor[0].T
+            elif each == 1:
+                y += seen * factor[:, :, 0]
             else:
-                y += np.matmul(seen.transpose(1, 0, 2), factor.transpose(0, 2, 1))
-        y = y.transpose(1, 0, 2).reshape(x.shape[0], *out, m)
+                y += np.matmul(seen.transpose(1, 0, 2), factor.transpose(0, 2, 1)).swapaxes(0, 1)
+        y = y.reshape(x.shape[0], *out, m)
         if b is not None:
             y = y + b
         y = np.ascontiguousarray(y if self.channels_last else np.moveaxis(y, -1, 1))
