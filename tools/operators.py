@@ -1,6 +1,6 @@
 """Writes docs/operators.md from the decoder table.
 
-    python tools/operators.py > docs/operators.md
+python tools/operators.py > docs/operators.md
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ def page() -> str:
     ]
     for title, names in sorted(supported.items()):
         lines.append(f"| {title} | {', '.join(names)} |")
-    lines += ["", "Refused by name, each with a reason and what to do instead:", "", ", ".join(refused)]
+    lines += [
+        "",
+        "Refused by name, each with a reason and what to do instead:",
+        "",
+        ", ".join(refused),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -91,7 +91,9 @@ def test_key_covers_everything_that_changes_the_object(
     assert toolchain.compile_objects([source], target, flags) != before
 
 
-def test_corrupted_entry_is_rebuilt(toolchain: Toolchain, target: Machine, cache: FileCache) -> None:
+def test_corrupted_entry_is_rebuilt(
+    toolchain: Toolchain, target: Machine, cache: FileCache
+) -> None:
     toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)
     for path in entries(cache):
         path.write_bytes(path.read_bytes()[:100])

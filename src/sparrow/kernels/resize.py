@@ -151,9 +151,7 @@ def _resize(case: Case) -> Lowered | Reject:
     dtype = x.type.dtype
     if not y.type.size:
         return Lowered(())
-    taken = {
-        t.axis: _axis(x, y, t.axis, t.index, t.weight, t.outside) for t in op.taps(x.shape)
-    }
+    taken = {t.axis: _axis(x, y, t.axis, t.index, t.weight, t.outside) for t in op.taps(x.shape)}
     if op.mode == "nearest":
         return _moved(case, taken, _bits(op.extrapolation, x))
     found = _maps(x, y, taken)

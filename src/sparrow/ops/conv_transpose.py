@@ -125,4 +125,3 @@ class ConvTranspose(Op):
         if self.channels_last:
             y = w.node("Transpose", [y], perm=[0, *range(2, n + 2), 1])
         export_epilogue(w, self.epilogue, y, site, first=3)
-

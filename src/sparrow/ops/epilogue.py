@@ -41,9 +41,7 @@ def apply_epilogue(epilogue: lane.Expr | None, y: Array, extras: Sequence[Array]
     return np.ascontiguousarray(np.broadcast_to(lane.evaluate(epilogue, (y, *extras)), y.shape))
 
 
-def export_epilogue(
-    w: Writer, epilogue: lane.Expr | None, y: str, site: Site, first: int
-) -> None:
+def export_epilogue(w: Writer, epilogue: lane.Expr | None, y: str, site: Site, first: int) -> None:
     """Write the epilogue of the sum ``y``; extra operands are the site's inputs from ``first``."""
     if epilogue is not None:
         shapes = (site.out_types[0].shape, *(t.shape for t in site.in_types[first:] if t))

@@ -182,8 +182,6 @@ class LocalResponse(Op):
         before, after = prod(t.shape[: self.axis]), prod(t.shape[self.axis + 1 :])
         shape = np.array((before, t.shape[self.axis], after, 1), np.int64)
         flat = w.node("Reshape", [x, w.const(shape)], allowzero=1)
-        y = w.node(
-            "LRN", [flat], size=self.size, alpha=self.alpha, beta=self.beta, bias=self.bias
-        )
+        y = w.node("LRN", [flat], size=self.size, alpha=self.alpha, beta=self.beta, bias=self.bias)
         back = w.const(np.array(t.shape, np.int64))
         w.node("Reshape", [y, back], [site.outputs[0]], allowzero=1)

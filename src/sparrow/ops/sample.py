@@ -273,9 +273,7 @@ class RoiAlign(Op):
     kind: Literal["average", "max"] = "average"
     half_pixel: bool = True
 
-    def infer(
-        self, x: TensorType, rois: TensorType, batch: TensorType
-    ) -> tuple[TensorType, ...]:
+    def infer(self, x: TensorType, rois: TensorType, batch: TensorType) -> tuple[TensorType, ...]:
         if x.rank != 4 or rois.rank != 2 or rois.shape[1] != 4 or batch.shape != rois.shape[:1]:
             raise InvalidGraph(f"regions {rois} of images {batch} do not fit {x}")
         if min(*self.out, *x.shape[2:], x.shape[0]) < 1 or self.sampling < 0:
