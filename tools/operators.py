@@ -27,8 +27,8 @@ def page() -> str:
     lines = [
         "# Operators",
         "",
-        f"Sparrow decodes {count} ONNX operators, in every version from opset 7 to the newest that the",
-        "`onnx` package knows. `sparrow check MODEL` says for each node of a model what becomes of it.",
+        f"Sparrow decodes {count} ONNX operators, in every version from opset 7 to the newest that",
+        "the `onnx` package knows. `sparrow check MODEL` says for each node what becomes of it.",
         "This page is written by `tools/operators.py`.",
         "",
         "| family | operators |",

@@ -10,12 +10,13 @@ import sparrow
 ROOT = Path(sparrow.__file__).parent
 
 # The order of docs/architecture.md. A name is a module, or a package with all it holds.
-ORDER = (
-    "errors tensor lane graph export ops reference text builder importers rewrite passes targets "
-    "vectors kernels selection views arena plan audit emit compiler device measure samples request "
-    "golden tolerances receipt describe oracle bundle proof profiling report publish assemble "
-    "checker doctor api cli"
-).split()
+ORDER = [
+    *("errors", "tensor", "lane", "graph", "export", "ops", "reference", "text", "builder"),
+    *("importers", "rewrite", "passes", "targets", "vectors", "kernels", "selection", "views"),
+    *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
+    *("golden", "tolerances", "receipt", "describe", "oracle", "bundle", "proof", "profiling"),
+    *("report", "publish", "assemble", "checker", "doctor", "api", "cli"),
+]
 
 
 def modules() -> dict[str, list[Path]]:
@@ -28,7 +29,7 @@ def modules() -> dict[str, list[Path]]:
 
 
 def imports(path: Path) -> set[str]:
-    """Parts of Sparrow that a file imports when it is loaded; imports inside functions are calls."""
+    """Parts of Sparrow that a file imports when loaded; imports inside functions are calls."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
     for n in tree.body:
