@@ -90,8 +90,7 @@ def legalize(m: Match, n: Node) -> Rewrite | None:
     outputs = list(n.outputs)
     back: list[Node] = []
     for i, (y, t) in enumerate(zip(n.outputs, n.op.infer(*types), strict=True)):
-        old = m.type(y).dtype
-        if t.dtype != old:
+        if y and t.dtype != (old := m.type(y).dtype):
             outputs[i] = m.fresh()
             back.append(_cast(t.dtype, old, outputs[i], y, n))
     middle = Node(n.op, tuple(inputs), tuple(outputs), n.origin)
