@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from sparrow.audit import audit
 from sparrow.bundle import (
     UNHASHED,
     Bundle,
@@ -146,7 +147,9 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
     proof = Proof((), ())
     accuracy: tuple[AgainstRecord, ...] = ()
     drop, meaning = None, f"not measured: {foreign}"
-    gates: list[Gate] = []
+    faults = audit(compiled.plan)
+    assert not faults, faults
+    gates = [Gate("memory plan audited", "no fault", "no fault", True)]
     if hooked is not None:
         request.progress("proving every layer")
         shipped = load_library(library)

@@ -20,7 +20,8 @@ from sparrow.ops.matmul import MatMul
 from sparrow.passes.affine import SUMS, channel_axis
 from sparrow.passes.fuse_lanes import MAX_TREE, tree_size
 from sparrow.rewrite import Match, Reject, Rewrite, per_channel
-from sparrow.tensor import BOOL, F32, row_major
+from sparrow.tensor import F32, row_major
+from sparrow.vectors import vectorizable
 
 MAX_EXTRAS = 6
 
@@ -86,7 +87,7 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
         return Reject(f"{z} is not the float32 shape of the sum {y}")
     if any(m.type(v).dtype != F32 or m.type(v).quant is not None for v in n.inputs):
         return Reject("an operand is not float32")
-    if not _has_vector_form(n.op.expr):
+    if not vectorizable(n.op.expr):
         return Reject("the expression has no float32 vector form")
     rows = isinstance(op, MatMul) or op.channels_last
     head = [*p.inputs, *[""] * (3 - len(p.inputs))][:3]
@@ -117,18 +118,3 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     while not new.inputs[-1]:
         new = replace(new, inputs=new.inputs[:-1])
     return Rewrite((new,), (p, n))
-
-
-def _has_vector_form(e: lane.Expr) -> bool:
-    """Whether kernels can evaluate an expression over float32 vectors and masks of them."""
-    for c in lane.walk(e):
-        if not isinstance(c, lane.Call):
-            continue
-        masks = sum(a.dtype == BOOL for a in c.args)
-        if c.dtype not in (F32, BOOL) or any(a.dtype not in (F32, BOOL) for a in c.args):
-            return False
-        if c.fn in ("mod", "fmod", "cast") or (c.fn == "eq" and masks):
-            return False
-        if c.fn == "where" and c.dtype == BOOL:
-            return False
-    return True
