@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from scipy import special
 
 from sparrow.errors import InvalidGraph
 from sparrow.tensor import BF16, BOOL, F16, F32, Array, DType, round_bfloat16
@@ -105,8 +104,17 @@ def _pow(a: Array, b: Array) -> Any:
     return np.power(a, b.astype(a.dtype))
 
 
+# scipy.special takes 0.1 s to import, which commands that evaluate nothing need not pay
 def _sigmoid(x: Array) -> Any:
-    return special.expit(x)
+    from scipy.special import expit
+
+    return expit(x)
+
+
+def _erf(x: Array) -> Any:
+    from scipy.special import erf
+
+    return erf(x)
 
 
 def _softplus(x: Array) -> Any:
@@ -115,7 +123,7 @@ def _softplus(x: Array) -> Any:
 
 def _gelu(x: Array) -> Any:
     half = x.dtype.type(0.5)
-    return half * x * (1 + special.erf(x * x.dtype.type(0.7071067811865476)))
+    return half * x * (1 + _erf(x * x.dtype.type(0.7071067811865476)))
 
 
 def _gelu_tanh(x: Array) -> Any:
@@ -195,7 +203,7 @@ LANE_FNS = (
     _row("asinh", np.arcsinh, "Asinh", cost=20, kinds=_F),
     _row("acosh", np.arccosh, "Acosh", cost=20, kinds=_F),
     _row("atanh", np.arctanh, "Atanh", cost=20, kinds=_F),
-    _row("erf", special.erf, "Erf", cost=16, kinds=_F),
+    _row("erf", _erf, "Erf", cost=16, kinds=_F),
     _row("sigmoid", _sigmoid, "Sigmoid", cost=14, kinds=_F),
     _row("softplus", _softplus, "Softplus", cost=24, kinds=_F),
     _row("relu", lambda x: np.maximum(x, x.dtype.type(0)), "Relu", kinds="float int"),
