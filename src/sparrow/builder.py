@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from sparrow.tensor import (
     I32,
     I64,
     Array,
+    Distinct,
     DType,
     Quantization,
     TensorType,
@@ -56,7 +56,7 @@ class Builder:
         self.folded = 0
         self.origin = ""
         self._count = 0
-        self._shared: dict[bytes, str] = {}
+        self._shared = Distinct()
 
     def fresh(self) -> str:
         """A new value name; ``%`` keeps it apart from names of the model."""
@@ -78,13 +78,12 @@ class Builder:
         """A constant value; equal constants of equal types share one name."""
         array = np.asarray(array, order="C")
         t = TensorType(array.shape, dtype or dtype_of(array), quant=quant)
-        key = hashlib.sha256(f"{t!r}{hash(quant)}".encode() + array.tobytes()).digest()
-        if key not in self._shared:
-            name = self.fresh()
+        name = self.fresh()
+        same = self._shared.first(t, array, name)
+        if same == name:
             self._check(t)
             self.types[name], self.consts[name] = t, array
-            self._shared[key] = name
-        return self._shared[key]
+        return same
 
     def ints(self, *values: int) -> str:
         """A rank-1 int64 constant."""

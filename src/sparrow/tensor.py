@@ -234,3 +234,25 @@ def round_bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:
     bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
     return np.where(np.isnan(x), x, rounded.view(np.float32)).astype(np.float32)
+
+
+class Distinct:
+    """Names of typed arrays by content: the first of equal ones stands for all.
+
+    Arrays are told apart by their ends, and compared in full only where those agree: hashing every
+    weight of a large model would cost more than the rest of its import.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[TensorType, bytes], list[tuple[str, NDArray[np.uint8]]]] = {}
+
+    def first(self, t: TensorType, array: Array, name: str) -> str:
+        """The name of the first array of equal type and bytes; ``name`` when there is none."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        ends = data[:512].tobytes() + data[-512:].tobytes()
+        same = self._found.setdefault((t, ends), [])
+        for other, held in same:
+            if np.array_equal(held, data):
+                return other
+        same.append((name, data))
+        return name

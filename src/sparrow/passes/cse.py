@@ -8,14 +8,12 @@ An output that repeats another value becomes a copy of it where computing it aga
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-
-import numpy as np
 
 from sparrow import lane
 from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.lane import Lane
+from sparrow.tensor import Distinct
 
 
 def cse(g: Graph) -> Graph:
@@ -44,11 +42,10 @@ def cse(g: Graph) -> Graph:
 
 def _same_constants(g: Graph, live: frozenset[str]) -> dict[str, str]:
     """Constant -> earlier constant of equal type (quantization included) and equal bytes."""
-    first: dict[tuple[object, bytes], str] = {}
+    distinct = Distinct()
     rename: dict[str, str] = {}
     for name, array in g.consts.items():
-        data = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
-        same = first.setdefault((g.types[name], data), name)
+        same = distinct.first(g.types[name], array, name)
         if same != name and name not in live:
             rename[name] = same
     return rename
