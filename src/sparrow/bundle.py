@@ -54,6 +54,10 @@ class Bundle:
         self.session = Session(load_library(found[0]), self._blob(), threads=threads)
         self.entries = {e.name: i for i, e in enumerate(self.session.library.info.entries)}
         self._info = self.session.library.info.entries
+        # the importer's own outputs, which the caller's cut arrays already say
+        self._lengths = {
+            f"{t.name}.count" for e in self._info for t in e.outputs if t.count_of >= 0
+        }
 
     def _blob(self) -> Array | None:
         path = self.folder / "weights.bin"
@@ -68,7 +72,7 @@ class Bundle:
             entry: Entry point; the first by default.
 
         Returns:
-            Output name -> array.
+            Output name -> array; one of data-dependent length is cut to it.
 
         Raises:
             BadInput: Unknown entry or input names, missing inputs, wrong shape or dtype.
@@ -98,7 +102,11 @@ class Bundle:
             for x, t in zip(arrays, info.inputs, strict=True)
         ]
         outputs = self.session.run(index, arrays)
-        return {t.name: from_native(y, t.dtype) for t, y in zip(info.outputs, outputs, strict=True)}
+        return {
+            t.name: from_native(y, t.dtype)
+            for t, y in zip(info.outputs, outputs, strict=True)
+            if t.name not in self._lengths
+        }
 
     def entry_index(self, entry: str | None) -> int:
         """Index of an entry point; the first for None.
