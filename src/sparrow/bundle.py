@@ -311,7 +311,8 @@ def load_graphs(folder: Path, plan: PlanRecord) -> list[Graph]:
 
     from sparrow.golden import graph_arrays
     from sparrow.importers.onnx.call import to_array
-    from sparrow.text import array_key, parse_graph
+    from sparrow.parse import parse_graph
+    from sparrow.text import array_key
 
     arrays = graph_arrays(folder / "golden.npz")
     try:

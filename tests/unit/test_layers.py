@@ -11,8 +11,9 @@ ROOT = Path(sparrow.__file__).parent
 
 # The order of docs/architecture.md. A name is a module, or a package with all it holds.
 ORDER = [
-    *("errors", "tensor", "lane", "graph", "export", "ops", "reference", "text", "builder"),
-    *("importers", "rewrite", "vectors", "passes", "targets", "kernels", "selection", "views"),
+    *("errors", "tensor", "lane", "graph", "export", "ops", "reference", "text", "parse"),
+    *("builder", "importers", "rewrite", "vectors", "passes", "targets", "kernels"),
+    *("selection", "views"),
     *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
     *("golden", "tolerances", "receipt", "describe", "oracle", "bundle", "proof", "profiling"),
     *("report", "publish", "assemble", "checker", "doctor", "api", "cli"),

@@ -16,9 +16,10 @@ from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.quantize import Dequantize, Quantize, affine, spread
+from sparrow.parse import parse_graph
 from sparrow.reference import evaluate
 from sparrow.tensor import I8, Affine, Array
-from sparrow.text import parse_graph, print_graph
+from sparrow.text import print_graph
 
 RNG = np.random.default_rng(7)
 

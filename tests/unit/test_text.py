@@ -10,8 +10,9 @@ from sparrow.builder import Builder
 from sparrow.errors import SparrowError
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.recurrent import Activation
+from sparrow.parse import parse_graph
 from sparrow.tensor import F32, TensorType
-from sparrow.text import parse_graph, print_graph
+from sparrow.text import print_graph
 
 TEXT = """\
 graph main
