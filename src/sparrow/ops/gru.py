@@ -15,10 +15,11 @@ from sparrow.ops.recurrent import (
     Activation,
     clipped,
     export_recurrent,
+    product_flops,
     project,
-    scan,
+    results,
     sequence_types,
-    zeros_unless,
+    walk,
 )
 from sparrow.tensor import Array, TensorType
 
@@ -69,7 +70,7 @@ class GRU(Op):
         y, end = sequence_types(3, x, w, r, b, lens, (h0,))
         if rb is not None and (not self.reset_after or rb != TensorType((r.shape[1],), x.dtype)):
             raise InvalidGraph(f"recurrent bias {rb} does not fit a hidden size of {r.shape[1]}")
-        return (y, end) if self.sequence else (end,)
+        return results(self, y, (end,))
 
     def eval(
         self,
@@ -94,14 +95,10 @@ class GRU(Op):
             n = self.g(clipped(gates[:, 2 * hidden :] + back, self.clip))
             return ((1 - z) * n + z * h,)
 
-        start = (zeros_unless(h0, x, hidden),)
-        y, ends = scan(step, project(x, w, b), lens, self.reverse, start)
-        return (y, *ends) if self.sequence else ends
+        return walk(self, step, project(x, w, b), r, lens, (h0,))
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        first, w, r = x[:3]
-        assert first is not None and r is not None
-        return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
+        return product_flops(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (7 - len(site.inputs)))
@@ -113,14 +110,11 @@ class GRU(Op):
         if names[3] or names[6]:
             bias = (names[3] or zeros, zeros[: 2 * hidden], names[6] or zeros[:hidden])
         export_recurrent(
-            "GRU",
+            self,
             w,
             site,
             bias=bias,
             activations=(self.f, self.g),
-            reverse=self.reverse,
-            sequence=self.sequence,
-            clip=self.clip,
             states=names[5:6],
             linear_before_reset=int(self.reset_after),
         )

@@ -15,10 +15,11 @@ from sparrow.ops.recurrent import (
     Activation,
     clipped,
     export_recurrent,
+    product_flops,
     project,
-    scan,
+    results,
     sequence_types,
-    zeros_unless,
+    walk,
 )
 from sparrow.tensor import Array, TensorType
 
@@ -70,7 +71,7 @@ class LSTM(Op):
         y, end = sequence_types(4, x, w, r, b, lens, (h0, c0))
         if p is not None and p != TensorType((3 * r.shape[1],), x.dtype):
             raise InvalidGraph(f"peepholes {p} do not fit a hidden size of {r.shape[1]}")
-        return (y, end, end) if self.sequence else (end, end)
+        return results(self, y, (end, end))
 
     def eval(
         self,
@@ -94,28 +95,21 @@ class LSTM(Op):
             o = self.f(clipped(o + p_o * c, self.clip))
             return o * self.h(c), c
 
-        start = (zeros_unless(h0, x, hidden), zeros_unless(c0, x, hidden))
-        y, ends = scan(step, project(x, w, b), lens, self.reverse, start)
-        return (y, *ends) if self.sequence else ends
+        return walk(self, step, project(x, w, b), r, lens, (h0, c0))
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        first, w, r = x[:3]
-        assert first is not None and r is not None
-        return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
+        return product_flops(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (8 - len(site.inputs)))
         r = site.in_types[2]
         assert r is not None
         export_recurrent(
-            "LSTM",
+            self,
             w,
             site,
             bias=(names[3], np.zeros(r.shape[0], r.dtype.numpy)) if names[3] else (),
             activations=(self.f, self.g, self.h),
-            reverse=self.reverse,
-            sequence=self.sequence,
-            clip=self.clip,
             states=names[5:],
             input_forget=int(self.couple),
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from sparrow import lane
 from sparrow.errors import InvalidGraph
+from sparrow.graph import Types
 from sparrow.lane import Expr, imm_like
 from sparrow.tensor import F32, F64, I32, Array, DType, TensorType, dtype_of
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sparrow.export import Site, Writer
 
 Step = Callable[..., tuple[Array, ...]]
+_Item = TypeVar("_Item")
 
 # name -> (takes alpha, takes beta); defaults stand in `DEFAULTS`, the others have none
 ACTIVATIONS = {
@@ -80,6 +82,17 @@ class Activation:
 
 
 SIGMOID, TANH = Activation("Sigmoid"), Activation("Tanh")
+
+
+class Recurrent(Protocol):
+    """The attributes that LSTM, GRU and RNN have in common."""
+
+    @property
+    def reverse(self) -> bool: ...
+    @property
+    def sequence(self) -> bool: ...
+    @property
+    def clip(self) -> float: ...
 
 
 def clipped(x: Array, clip: float) -> Array:
@@ -167,38 +180,54 @@ def scan(
     return y, tuple(np.where(ran, s, np.zeros_like(s)) for s in now)
 
 
-def zeros_unless(state: Array | None, like: Array, hidden: int) -> Array:
-    """An initial state, zero when absent."""
-    return np.zeros((like.shape[1], hidden), like.dtype) if state is None else state
+def results(op: Recurrent, y: _Item, ends: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    """What a layer gives: the whole sequence, where it is wanted, and the final states."""
+    return (y, *ends) if op.sequence else ends
+
+
+def walk(
+    op: Recurrent,
+    step: Step,
+    gates: Array,
+    r: Array,
+    lens: Array | None,
+    states: Sequence[Array | None],
+) -> tuple[Array, ...]:
+    """The `results` of a layer whose cell is ``step``, see `scan`; absent states are zero."""
+    zeros = np.zeros((gates.shape[1], r.shape[1]), gates.dtype)
+    start = [zeros if s is None else s for s in states]
+    return results(op, *scan(step, gates, lens, op.reverse, start))
+
+
+def product_flops(x: Types) -> int:
+    """Operations of the matrix products of a layer over x, w (or None) and r, ..."""
+    first, w, r = x[:3]
+    assert first is not None and r is not None
+    return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
 
 
 def export_recurrent(
-    kind: str,
+    op: Recurrent,
     w: Writer,
     site: Site,
     *,
     bias: Sequence[str | Array],
     activations: Sequence[Activation],
-    reverse: bool,
-    sequence: bool,
-    clip: float,
     states: Sequence[str],
     **attrs: int,
 ) -> None:
-    """Write one direction as an ONNX LSTM, GRU or RNN.
+    """Write one direction as the ONNX operator of the same name: LSTM, GRU or RNN.
 
     Args:
-        kind: ONNX operator.
+        op: The layer.
         w: Where nodes go.
         site: Operands x, w, r, b, lens, ...; outputs y (with ``sequence``) and the final states.
         bias: Parts of ONNX B [2 * gates * H]; arrays become constants; empty for no bias.
         activations: In ONNX order.
-        reverse: Direction.
-        sequence: Whether site.outputs starts with y.
-        clip: ONNX clip, 0 for none.
         states: ONNX inputs 5.. (initial states, peepholes) of this direction, ``""`` where absent.
         attrs: Further attributes.
     """
+    kind = type(op).__name__
     r_type, x_type = site.in_types[2], site.in_types[0]
     assert r_type is not None and x_type is not None
     front = w.const(np.array([0], np.int64))
@@ -223,21 +252,21 @@ def export_recurrent(
         ]
     if any(t[1] for t in takes):
         more["activation_beta"] = [a.beta for a, t in zip(activations, takes, strict=True) if t[1]]
-    if clip:
-        more["clip"] = clip
-    ends = site.outputs[1:] if sequence else site.outputs
-    found = [w.fresh(kind) if sequence else "", *(w.fresh(kind) for _ in ends)]
+    if op.clip:
+        more["clip"] = op.clip
+    ends = site.outputs[1:] if op.sequence else site.outputs
+    found = [w.fresh(kind) if op.sequence else "", *(w.fresh(kind) for _ in ends)]
     lens = site.inputs[4] if len(site.inputs) > 4 else ""
     w.node(
         kind,
         [site.inputs[0], weights, direction(site.inputs[2]), b, lens, *map(direction, states)],
         found,
         hidden_size=r_type.shape[1],
-        direction="reverse" if reverse else "forward",
+        direction="reverse" if op.reverse else "forward",
         activations=[a.name for a in activations],
         **more,
     )
-    if sequence:
+    if op.sequence:
         axis = w.const(np.array([1], np.int64))
         w.node("Squeeze", [found[0], axis], [site.outputs[0]])
     for name, end in zip(found[1:], ends, strict=True):

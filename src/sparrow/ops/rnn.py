@@ -13,10 +13,11 @@ from sparrow.ops.recurrent import (
     Activation,
     clipped,
     export_recurrent,
+    product_flops,
     project,
-    scan,
+    results,
     sequence_types,
-    zeros_unless,
+    walk,
 )
 from sparrow.tensor import Array, TensorType
 
@@ -54,7 +55,7 @@ class RNN(Op):
         h0: TensorType | None = None,
     ) -> tuple[TensorType, ...]:
         y, end = sequence_types(1, x, w, r, b, lens, (h0,))
-        return (y, end) if self.sequence else (end,)
+        return results(self, y, (end,))
 
     def eval(
         self,
@@ -68,27 +69,20 @@ class RNN(Op):
         def step(gates: Array, h: Array) -> tuple[Array]:
             return (self.f(clipped(gates + h @ r.T, self.clip)),)
 
-        start = (zeros_unless(h0, x, r.shape[1]),)
-        y, ends = scan(step, project(x, w, b), lens, self.reverse, start)
-        return (y, *ends) if self.sequence else ends
+        return walk(self, step, project(x, w, b), r, lens, (h0,))
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        first, w, r = x[:3]
-        assert first is not None and r is not None
-        return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
+        return product_flops(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (6 - len(site.inputs)))
         r = site.in_types[2]
         assert r is not None
         export_recurrent(
-            "RNN",
+            self,
             w,
             site,
             bias=(names[3], np.zeros(r.shape[0], r.dtype.numpy)) if names[3] else (),
             activations=(self.f,),
-            reverse=self.reverse,
-            sequence=self.sequence,
-            clip=self.clip,
             states=names[5:],
         )
