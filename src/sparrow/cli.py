@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -14,11 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparrow.arguments import (
+    TIMES,
+    UNITS,
+    evaluator,
+    models_of,
+    quantity,
+    shapes_of,
+    states_of,
+)
 from sparrow.errors import BadInput, GateFailed, SparrowError, printable
 
 if TYPE_CHECKING:
-    from sparrow.compiler import Model
-    from sparrow.request import Evaluate, Predict
     from sparrow.tensor import Array
 
 app = typer.Typer(
@@ -63,108 +69,6 @@ class _Progress:
 _progress = _Progress()
 
 
-def models_of(texts: list[str]) -> Model | dict[str, Model]:
-    """One path, or entry name -> path.
-
-    Raises:
-        BadInput: Names are missing or repeated.
-    """
-    if len(texts) == 1 and (Path(texts[0]).exists() or "=" not in texts[0]):
-        return texts[0]
-    found: dict[str, Model] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals or not name or not path:
-            raise BadInput(
-                f"{text!r} does not name its entry point", hint="write prefill=a.onnx step=b.onnx"
-            )
-        if name in found:
-            raise BadInput(f"entry point {name!r} is given twice")
-        found[name] = path
-    return found
-
-
-def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
-    """Input name -> extents from ``input=1x3x240x320``.
-
-    Raises:
-        BadInput: A text does not read so.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    for text in texts or ():
-        name, _, dims = text.rpartition("=")
-        if not name or not re.fullmatch(r"\d{1,12}(x\d{1,12})*|scalar", dims):
-            raise BadInput(f"--shape {text!r}", hint="write --shape input=1x3x240x320")
-        found[name] = () if dims == "scalar" else tuple(int(d) for d in dims.split("x"))
-    return found
-
-
-def states_of(texts: list[str] | None) -> dict[str, str]:
-    """Input name -> output name from ``in=out``.
-
-    Raises:
-        BadInput: A text does not read so.
-    """
-    found: dict[str, str] = {}
-    for text in texts or ():
-        name, _, output = text.partition("=")
-        if not name or not output:
-            raise BadInput(f"--state {text!r}", hint="write --state cache_in=cache_out")
-        found[name] = output
-    return found
-
-
-_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
-_TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
-
-
-def quantity(text: str | None, option: str, units: Mapping[str, float]) -> float | None:
-    """A number with a unit, such as ``1%``, ``256kB`` or ``20ms``.
-
-    Raises:
-        BadInput: It is no such number.
-    """
-    if text is None:
-        return None
-    m = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?) *([A-Za-z%]*)", text.strip())
-    if not m or m[2] not in units:
-        known = ", ".join(u for u in units if u)
-        raise BadInput(f"{option} {text!r}", hint=f"write a number with one of {known}")
-    return float(m[1]) * units[m[2]]
-
-
-def evaluator(text: str | None) -> Evaluate | None:
-    """The function of ``file.py:name``; what it raises becomes one line.
-
-    Raises:
-        BadInput: There is no such file or function, or the file fails.
-    """
-    if text is None:
-        return None
-    file, _, name = text.rpartition(":")
-    path = Path(file)
-    if not path.is_file() or not name.isidentifier():
-        raise BadInput(f"--evaluate {text!r}: no such file", hint="write --evaluate file.py:name")
-    scope: dict[str, Any] = {"__name__": "evaluate", "__file__": str(path)}
-    try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
-    except Exception as e:  # the user's own code may raise anything
-        raise BadInput(f"{path}: {type(e).__name__}: {e}") from e
-    f = scope.get(name)
-    if not callable(f):
-        raise BadInput(f"{path} has no function {name!r}")
-
-    def call(predict: Predict) -> float:
-        try:
-            return float(f(predict))
-        except SparrowError:
-            raise
-        except Exception as e:  # see above
-            raise BadInput(f"{path}: {name}: {type(e).__name__}: {e}") from e
-
-    return call
-
-
 def show(facts: Any) -> None:
     """Print JSON."""
     print(json.dumps(facts, indent=1))
@@ -194,10 +98,10 @@ def build(
     from sparrow.api import build as build_bundle
     from sparrow.request import Budget
 
-    size_bytes, ram_bytes = quantity(size, "--size", _UNITS), quantity(ram, "--ram", _UNITS)
+    size_bytes, ram_bytes = quantity(size, "--size", UNITS), quantity(ram, "--ram", UNITS)
     budget = Budget(
         drop=quantity(drop, "--drop", {"%": 0.01, "": 1.0}),
-        latency=quantity(latency, "--latency", _TIMES),
+        latency=quantity(latency, "--latency", TIMES),
         size=None if size_bytes is None else int(size_bytes),
         ram=None if ram_bytes is None else int(ram_bytes),
     )

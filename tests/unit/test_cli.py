@@ -13,6 +13,7 @@ from PIL import Image
 
 from small_models import accumulator, classifier, embedding, strange
 from sparrow import cli
+from sparrow.arguments import TIMES, UNITS, evaluator, quantity, shapes_of, states_of
 from sparrow.errors import BadInput
 
 
@@ -213,25 +214,25 @@ def test_a_reader_that_leaves_is_no_error(files: Path) -> None:
 def test_evaluate_file(tmp_path: Path) -> None:
     path = tmp_path / "score.py"
     path.write_text("def f(predict):\n    return 0.5\ndef g(predict):\n    raise ValueError('x')\n")
-    f = cli.evaluator(f"{path}:f")
+    f = evaluator(f"{path}:f")
     assert f is not None and f(lambda feeds: {}) == 0.5
-    g = cli.evaluator(f"{path}:g")
+    g = evaluator(f"{path}:g")
     assert g is not None
     with pytest.raises(BadInput, match="g: ValueError: x"):
         g(lambda feeds: {})
     with pytest.raises(BadInput, match="no function 'h'"):
-        cli.evaluator(f"{path}:h")
+        evaluator(f"{path}:h")
     path.write_text("1 / 0")
     with pytest.raises(BadInput, match="ZeroDivisionError"):
-        cli.evaluator(f"{path}:f")
+        evaluator(f"{path}:f")
 
 
 def test_options_read_their_units() -> None:
-    assert cli.quantity("1%", "--drop", {"%": 0.01, "": 1.0}) == 0.01
-    assert cli.quantity("15MB", "--size", cli._UNITS) == 15e6
-    assert cli.quantity("2.5ms", "--latency", cli._TIMES) == 2.5e6
-    assert cli.shapes_of(["a=b=1x2", "s=scalar"]) == {"a=b": (1, 2), "s": ()}
-    assert cli.states_of(["in=out"]) == {"in": "out"}
+    assert quantity("1%", "--drop", {"%": 0.01, "": 1.0}) == 0.01
+    assert quantity("15MB", "--size", UNITS) == 15e6
+    assert quantity("2.5ms", "--latency", TIMES) == 2.5e6
+    assert shapes_of(["a=b=1x2", "s=scalar"]) == {"a=b": (1, 2), "s": ()}
+    assert states_of(["in=out"]) == {"in": "out"}
     for text in ("", "x=", "x=1x", "x=-1", "x=1e3"):
         with pytest.raises(BadInput):
-            cli.shapes_of([text])
+            shapes_of([text])

@@ -16,7 +16,7 @@ ORDER = [
     *("selection", "views"),
     *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
     *("golden", "tolerances", "receipt", "describe", "oracle", "bundle", "proof", "profiling"),
-    *("report", "publish", "assemble", "checker", "doctor", "api", "cli"),
+    *("report", "publish", "assemble", "checker", "doctor", "api", "arguments", "cli"),
 ]
 
 
