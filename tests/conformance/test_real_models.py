@@ -1,4 +1,4 @@
-"""Every real ONNX model: the interpreter and ONNX Runtime on our export give the recorded answers.
+"""Every real ONNX model gives the recorded answers: interpreted, exported and built natively.
 
 The models and recorded answers lie in the folder SPARROW_DATA (default: ``shared/data`` beside the
 repository); they are not part of it.
@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 
+import sparrow
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
@@ -132,6 +133,22 @@ def test_onnxruntime_gives_the_recorded_answers_on_our_export(name: str) -> None
         inputs, wanted = r.sample(i)
         for k, y in zip(wanted, session.run(list(wanted), inputs), strict=True):
             assert_close(k, y, wanted[k])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_native_code_gives_the_recorded_answers(name: str) -> None:
+    bundle = sparrow.build(model_file(name))
+    r = recorded(name)
+    pairs = STATES.get(Path(name).stem, {})
+    states = {k: r.inputs[k][0] for k in pairs}
+    for i in range(r.count):
+        inputs, wanted = r.sample(i)
+        found = bundle.run({**inputs, **states})
+        assert set(found) == set(wanted)
+        for k, y in wanted.items():
+            assert_close(k, found[k], y)
+        # successive steps: its own caches, not the recorded ones
+        states = {k: found[y] for k, y in pairs.items()}
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if Path(n).stem in STATES])
