@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparrow.device.build import Source, Toolchain, find_toolchain
+from sparrow.device.build import Toolchain, Unit, find_toolchain
 from sparrow.device.host import HostLibrary, Session, aligned
 from sparrow.emit.c import Artifact, emit
 from sparrow.graph import Graph, Module
@@ -53,7 +53,7 @@ def compiled(
     toolchain = toolchain or find_toolchain()
     text = (folder / "model.c").read_text(encoding="utf-8")
     heads = [f"#define SPARROW_PART {k}\n" for k in range(artifact.parts)] if parts else [""]
-    sources = [Source(f"model{k}.c", head + text, (folder,)) for k, head in enumerate(heads)]
+    sources = [Unit(f"model{k}.c", head + text, (folder,)) for k, head in enumerate(heads)]
     warnings = STRICT if t.isa.name == "scalar" else STRICT[1:]
     everything = (standard(t.isa.name), *warnings, *flags)
     objects = toolchain.compile_objects(sources, build, everything)

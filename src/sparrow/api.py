@@ -12,7 +12,7 @@ from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
 from sparrow.compiler import Model, Shapes, Source, compile_sources
 from sparrow.device.cpu import host_isa
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, BadModel
 from sparrow.importers.onnx.read import load_proto
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
@@ -119,8 +119,10 @@ def build(
         raise BadInput(
             f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}"
         )
-    if threads < 1:
-        raise BadInput(f"threads must be at least 1, got {threads}")
+    if not isinstance(threads, int) or threads < 1:
+        raise BadInput(f"threads must be an integer of at least 1, got {threads!r}")
+    if out is not None and not isinstance(out, (str, Path)):
+        raise BadInput(f"out must be a path, got {type(out).__name__}")
     place = None if out is None else Path(out)
     row = resolve_target(target)
     if place is not None:
@@ -128,9 +130,15 @@ def build(
     say = progress or (lambda _: None)
     say("reading the model")
     sources = sources_of(model, shapes, states)
-    compiled = compile_sources(sources, row, threads=threads, kernels=(*kernels, *KERNELS))
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
-    return write_bundle(compiled, sources, place, request)
+    try:
+        compiled = compile_sources(sources, row, threads=threads, kernels=(*kernels, *KERNELS))
+        return write_bundle(compiled, sources, place, request)
+    except MemoryError:
+        raise BadModel(
+            "the model's tensors do not fit into the memory of this machine",
+            hint="give smaller shapes, or build on a larger machine",
+        ) from None
 
 
 def check(

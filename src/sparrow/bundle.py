@@ -229,13 +229,13 @@ def load_library(path: Path) -> HostLibrary:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolchain.Source]:
+def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolchain.Unit]:
     """The parts of ``model.c`` as translation units; part 0 alone depends on the hooks."""
     flag = "#define SPARROW_HOOKS 1\n" if hooks else ""
     found = []
     for k in range(parts):
         head = f"#define SPARROW_PART {k}\n" + (flag if k == 0 else "")
-        found.append(toolchain.Source(f"model_{k}.c", head + source))
+        found.append(toolchain.Unit(f"model_{k}.c", head + source))
     return found
 
 

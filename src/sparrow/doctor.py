@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sparrow import __version__
-from sparrow.device.build import Source, find_toolchain, host_machine, usable_cores
+from sparrow.device.build import Unit, find_toolchain, host_machine, usable_cores
 from sparrow.device.cache import DEFAULT_LIMIT_BYTES, cache_folder
 from sparrow.device.cpu import host_isa
 from sparrow.errors import SparrowError
@@ -35,7 +35,7 @@ def _compiler() -> Finding:
         tools = find_toolchain()
         target: Machine = host_machine("scalar")
         with tempfile.TemporaryDirectory() as folder:
-            objects = tools.compile_objects([Source("probe.c", _PROBE)], target)
+            objects = tools.compile_objects([Unit("probe.c", _PROBE)], target)
             tools.link_shared(objects, target, Path(folder) / "probe.so")
         return Finding("compiler", True, f"{tools.identity[:80]} builds for {target.triple}")
     except SparrowError as e:

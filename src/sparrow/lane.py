@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.tensor import BF16, BOOL, F16, F32, Array, DType, round_bfloat16
+from sparrow.tensor import BF16, BOOL, F32, Array, DType, round_bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +319,3 @@ def compact(e: Expr, names: Sequence[str]) -> tuple[Expr, tuple[str, ...]]:
         Arg(order.index(names[i]), dtypes[i]) if i in dtypes else Arg(0, F32) for i in range(size)
     ]
     return substitute(e, table), order
-
-
-def computes_wide(dtype: DType) -> bool:
-    """Whether C code holds values of this dtype in float32 (half types have no arithmetic)."""
-    return dtype in (F16, BF16)

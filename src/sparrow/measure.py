@@ -207,8 +207,3 @@ def compare(
 
     samples = measure({k: bound(call) for k, call in runs.items()}, [{}], rounds, block_ms)
     return Comparison(samples, {k: float(np.median(s.ns)) for k, s in samples.items()})
-
-
-def interval_text(ratio: Ratio, threads: int = 1) -> str:
-    """A ratio in words, see `comparison`."""
-    return comparison(ratio.median, ratio.low, ratio.high, threads, ratio.others)

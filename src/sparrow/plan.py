@@ -24,7 +24,7 @@ from sparrow.rewrite import namer
 from sparrow.selection import Choice, CostTable, refuse
 from sparrow.targets import Target
 from sparrow.tensor import BF16, Array, TensorType
-from sparrow.views import Alias, Buffer, Machine, Place, Views
+from sparrow.views import Alias, Buffer, Choosing, Place, Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +174,11 @@ class _Planner:
     """Plans one entry point."""
 
     def __init__(
-        self, g: Graph, machine: Machine, weights: Weights, state_at: Mapping[str, int]
+        self, g: Graph, choosing: Choosing, weights: Weights, state_at: Mapping[str, int]
     ) -> None:
         self.g = with_own_outputs(g)
         self.weights = weights
-        self.machine = machine
+        self.choosing = choosing
         self.state_places = {s.name: Place("state", 0, state_at[s.name]) for s in g.states}
         self.stored = [s for s in self.g.states if s.output != s.input]
 
@@ -187,7 +187,7 @@ class _Planner:
         fixed = {name: Place("input", i, 0) for i, name in enumerate(g.inputs)}
         fixed |= {s.input: self.state_places[s.name] for s in g.states}
         pinned = frozenset({*g.outputs, *(s.output for s in self.stored)})
-        self.views = Views(g, self.machine, fixed, pinned)
+        self.views = Views(g, self.choosing, fixed, pinned)
         self.choices = {i: self._choose(n) for i, n in self._running()}
         self._lifetimes()
         for i, name in enumerate(g.outputs):
@@ -213,7 +213,7 @@ class _Planner:
     def _choose(self, n: Node) -> Choice:
         c = self.views.choose(n)
         if isinstance(c, str):
-            raise refuse(n, c, self.machine.target)
+            raise refuse(n, c, self.choosing.target)
         return c
 
     def _buffer(self, name: str) -> Buffer:
@@ -376,8 +376,8 @@ def plan(
     weights = Weights()
     states, state_bytes = _state_slots(module, weights)
     state_at = {s.name: s.offset for s in states}
-    machine = Machine(target, threads, kernels, costs)
-    entries = tuple(_Planner(g, machine, weights, state_at).run() for g in module)
+    choosing = Choosing(target, threads, kernels, costs)
+    entries = tuple(_Planner(g, choosing, weights, state_at).run() for g in module)
     arena_bytes = max((e.arena_bytes for e in entries), default=0)
     return Plan(module, target, entries, states, arena_bytes, state_bytes, weights.blob())
 

@@ -34,7 +34,7 @@ def fit(x: Any, name: str, t: TensorType) -> Array:
         low, high = t.dtype.limits
         if int(a.min()) < low or int(a.max()) > high:
             raise BadInput(f"input {name!r}: values {a.min()}..{a.max()} do not fit {t.dtype}")
-    a = np.ascontiguousarray(a, dtype=t.dtype.numpy)
+    a = np.asarray(a, dtype=t.dtype.numpy, order="C")
     return round_bfloat16(a) if t.dtype.name == "bfloat16" else a
 
 

@@ -67,7 +67,7 @@ Moved: TypeAlias = Alias | None
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Choosing:
     """What selection needs beside a node."""
 
     target: Target
@@ -145,10 +145,10 @@ class Views:
     """
 
     def __init__(
-        self, g: Graph, machine: Machine, fixed: dict[str, Place], pinned: frozenset[str]
+        self, g: Graph, choosing: Choosing, fixed: dict[str, Place], pinned: frozenset[str]
     ) -> None:
         """Give every value an alias; ``pinned`` values need memory of their own."""
-        self.g, self.machine, self.pinned = g, machine, pinned
+        self.g, self.choosing, self.pinned = g, choosing, pinned
         self.alias: dict[str, Alias] = {}
         self.still: set[int] = set()
         self._placed: set[tuple[str, int]] = set()
@@ -178,11 +178,11 @@ class Views:
             for k, v in enumerate(n.inputs)
         )
         y = tuple(self._tensor(v) for v in n.outputs)
-        return Case(n.op, x, y, self.machine.target, self.machine.threads)
+        return Case(n.op, x, y, self.choosing.target, self.choosing.threads)
 
     def choose(self, n: Node) -> Choice | str:
         """The kernel of a node, or why there is none."""
-        return choose(self.case(n), self.machine.kernels, self.machine.costs)
+        return choose(self.case(n), self.choosing.kernels, self.choosing.costs)
 
     def _tensor(self, name: str) -> Tensor:
         return Tensor(self.g.types[name], self.alias[name].strides, self.g.consts.get(name))
@@ -252,7 +252,7 @@ class Views:
         t = self.g.types[y]
         if isinstance(u.op, Concat):
             copied = not self._whole(y)
-            return 2 * t.size / self.machine.target.isa.lanes if copied else 0.0
+            return 2 * t.size / self.choosing.target.isa.lanes if copied else 0.0
         if isinstance(u.op, Reshape):
             seen = reshape_strides(t.shape, self.alias[y].strides, u.op.shape)
             return 0.0 if seen is not None and u.outputs[0] not in self.pinned else self._price(u)
@@ -277,7 +277,7 @@ class Views:
             if self.g.types[x].size == 0:
                 self._placed.add((y, k))
             elif n.inputs.count(x) == 1 and self._whole(x) and self._is_dense(y):
-                saved = 2 * self.g.types[x].size / self.machine.target.isa.lanes
+                saved = 2 * self.g.types[x].size / self.choosing.target.isa.lanes
                 one_row = all(d == 1 for d in t.shape[:axis])
                 to = pitch if one_row else t.shape[axis] * inner
 

@@ -96,7 +96,7 @@ def recurrent(kind: type[LSTM | GRU | RNN], hidden: int, seed: int) -> Graph:
 
 
 def attention(seed: int) -> Graph:
-    """Attention with random sizes, layouts, mask, cap and causality."""
+    """Attention with random sizes, layouts, mask, cap, causality and rows that see nothing."""
     c = _Case(f"attention_{seed}", seed)
     batch, groups, repeat = (int(c.rng.integers(1, 4)) for _ in range(3))
     rows, keys = (int(c.rng.choice([1, 2, 5, 7, 17, 40])) for _ in range(2))
@@ -113,7 +113,8 @@ def attention(seed: int) -> Graph:
         shape = tuple(n if c.flag() else 1 for n in full[c.rng.integers(0, 4) :])
         hidden = np.where(c.rng.random(shape) < 0.4, -np.inf, 0.3).astype(np.float32)
         mask = c.b.const(hidden)
-    op = Attention(0.7, 2.0 * c.flag(), c.flag(), int(c.rng.integers(-2, 5)), inside)
+    offset = int(c.rng.integers(-2, 5))
+    op = Attention(0.7, 2.0 * c.flag(), c.flag(), offset, inside, blind_nan=c.flag())
     return c.finish((c.b.add(op, q, k, v, mask),))
 
 

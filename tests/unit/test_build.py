@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import Source, Toolchain, find_toolchain, host_machine
+from sparrow.device.build import Toolchain, Unit, find_toolchain, host_machine
 from sparrow.device.cache import FileCache
 from sparrow.errors import BadInput, CompileError
 from sparrow.targets import Machine
 
-ANSWER = Source(
+ANSWER = Unit(
     "answer.c",
     '__attribute__((visibility("default"))) int answer(void); int answer(void) { return 42; }\n',
 )
@@ -73,13 +73,13 @@ def test_key_covers_everything_that_changes_the_object(
 ) -> None:
     (tmp_path / "outer.h").write_text('#include "inner.h"\n')
     (tmp_path / "inner.h").write_text("#define VALUE 1\n")
-    source = Source(
+    source = Unit(
         "s.c", '#include "outer.h"\nint f(void);\nint f(void) { return VALUE; }\n', (tmp_path,)
     )
     target, flags = Machine("x86_64-linux-musl", "x86_64", "scalar"), ["-DA=1"]
     before = toolchain.compile_objects([source], target, flags)
     if what == "text":
-        source = Source(source.name, source.text + "int g(void);\n", source.include_dirs)
+        source = Unit(source.name, source.text + "int g(void);\n", source.include_dirs)
     elif what == "flags":
         flags = ["-DA=2"]
     elif what == "target":
@@ -105,8 +105,8 @@ def test_corrupted_entry_is_rebuilt(
 
 
 def test_objects_come_back_in_order(toolchain: Toolchain, target: Machine) -> None:
-    def source(i: int) -> Source:
-        return Source(f"f{i}.c", f"int f{i}(void);\nint f{i}(void) {{ return {i}; }}\n")
+    def source(i: int) -> Unit:
+        return Unit(f"f{i}.c", f"int f{i}(void);\nint f{i}(void) {{ return {i}; }}\n")
 
     middle = toolchain.compile_objects([source(1)], target)[0]
     objects = toolchain.compile_objects([source(i) for i in range(4)], target, jobs=2)
@@ -117,7 +117,7 @@ def test_objects_come_back_in_order(toolchain: Toolchain, target: Machine) -> No
 
 def test_incbin_is_part_of_the_key(toolchain: Toolchain, target: Machine, tmp_path: Path) -> None:
     blob = tmp_path / "blob.bin"
-    source = Source("blob.S", '.globl blob\nblob:\n.incbin "blob.bin"\n', (tmp_path,))
+    source = Unit("blob.S", '.globl blob\nblob:\n.incbin "blob.bin"\n', (tmp_path,))
     objects = []
     for content in (b"sparrow one", b"sparrow two"):
         blob.write_bytes(content)
@@ -130,7 +130,7 @@ def test_two_processes_build_at_once(cache: FileCache, target: Machine) -> None:
         "import sys; from pathlib import Path\n"
         "from sparrow.device.build import *; from sparrow.device.cache import FileCache\n"
         "tc = find_toolchain(FileCache(Path(sys.argv[1]))); t = host_machine('scalar')\n"
-        "s = [Source(f'{i}.c', f'int f{i}(void);\\nint f{i}(void) {{ return {i}; }}\\n')"
+        "s = [Unit(f'{i}.c', f'int f{i}(void);\\nint f{i}(void) {{ return {i}; }}\\n')"
         " for i in range(6)]\n"
         "print(tc.link_shared(tc.compile_objects(s, t, jobs=1), t))\n"
     )
@@ -146,7 +146,7 @@ def test_two_processes_build_at_once(cache: FileCache, target: Machine) -> None:
 def test_compile_error_is_one_line_with_the_first_error_and_a_log(
     toolchain: Toolchain, target: Machine
 ) -> None:
-    broken = Source("broken.c", "int f(void) { return nonsense; }\nint g(void) { return more; }\n")
+    broken = Unit("broken.c", "int f(void) { return nonsense; }\nint g(void) { return more; }\n")
     with pytest.raises(CompileError) as caught:
         toolchain.compile_objects([ANSWER, broken], target)
     message = str(caught.value)

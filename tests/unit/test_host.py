@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sparrow.device import abi
-from sparrow.device.build import NATIVE, Source, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.device.cpu import host_isa, isa_of_flags
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.errors import BadBundle, BadInput
@@ -26,7 +26,7 @@ MODEL = Path(__file__).resolve().parent.parent / "native" / "axpy_model.c"
 @functools.cache
 def axpy_library(*flags: str) -> HostLibrary:
     toolchain, target = find_toolchain(), host_machine("scalar")
-    source = Source(MODEL.name, MODEL.read_text(encoding="utf-8"), (NATIVE,))
+    source = Unit(MODEL.name, MODEL.read_text(encoding="utf-8"), (NATIVE,))
     strict = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
     objects = toolchain.compile_objects([source], target, (*strict, *flags))
     return HostLibrary(toolchain.link_shared(objects, target))
@@ -216,7 +216,7 @@ def test_other_files_and_abi_versions_are_refused(tmp_path: Path) -> None:
         static const sparrow_model_info info = {.abi_version = 99};
         const sparrow_model_info *model_info(void) { return &info; }
     """
-    objects = toolchain.compile_objects([Source("future.c", text, (NATIVE,))], target)
+    objects = toolchain.compile_objects([Unit("future.c", text, (NATIVE,))], target)
     with pytest.raises(BadBundle, match="ABI version 99, this Sparrow has 1"):
         HostLibrary(toolchain.link_shared(objects, target))
 

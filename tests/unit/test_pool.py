@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import NATIVE, Source, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 
 PROBE = Path(__file__).resolve().parent.parent / "native" / "pool_probe.c"
 
@@ -18,8 +18,8 @@ PROBE = Path(__file__).resolve().parent.parent / "native" / "pool_probe.c"
 @functools.cache
 def pool_probe() -> ctypes.CDLL:
     toolchain, target = find_toolchain(), host_machine("scalar")
-    probe = Source(PROBE.name, PROBE.read_text(encoding="utf-8"), (NATIVE,))
-    sources = [Source.from_file(NATIVE / "runtime" / "pool.c"), probe]
+    probe = Unit(PROBE.name, PROBE.read_text(encoding="utf-8"), (NATIVE,))
+    sources = [Unit.from_file(NATIVE / "runtime" / "pool.c"), probe]
     strict = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
     objects = toolchain.compile_objects(sources, target, strict)
     library = ctypes.CDLL(str(toolchain.link_shared(objects, target)))

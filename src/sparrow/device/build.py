@@ -84,7 +84,7 @@ _PLAIN_CPUS = {"aarch64": "generic", "arm": "generic+v7a+neon", "riscv64": "gene
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Unit:
     """One translation unit: C, or assembly when the name ends in ``.S``.
 
     Attributes:
@@ -98,7 +98,7 @@ class Source:
     include_dirs: tuple[Path, ...] = ()
 
     @classmethod
-    def from_file(cls, path: Path) -> Source:
+    def from_file(cls, path: Path) -> Unit:
         """Read a file; its own folder is its include folder."""
         return cls(path.name, path.read_text(encoding="utf-8"), (path.parent,))
 
@@ -122,7 +122,7 @@ class Toolchain:
 
     def compile_objects(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Unit],
         target: Machine,
         flags: Sequence[str] = (),
         *,
@@ -175,7 +175,7 @@ class Toolchain:
             BadInput: ``out`` or the cache folder cannot be written.
         """
         if target.os == "windows":
-            objects = (*objects, *self.compile_objects([Source("dllmain.c", _DLL_MAIN)], target))
+            objects = (*objects, *self.compile_objects([Unit("dllmain.c", _DLL_MAIN)], target))
         everything = (*self._target_flags(target), *_link_flags(target), *flags)
         digest = hashlib.sha256(repr((self.identity, "link", everything)).encode())
         for path in objects:
@@ -195,7 +195,7 @@ class Toolchain:
             self.cache.evict()
         return library if out is None else _copy_to(library, out)
 
-    def _compile(self, source: Source, key: str, target: Machine, flags: Sequence[str]) -> Path:
+    def _compile(self, source: Unit, key: str, target: Machine, flags: Sequence[str]) -> Path:
         with self.cache.scratch() as work:
             (work / source.name).write_text(source.text, encoding="utf-8", newline="\n")
             includes = [f"-I{folder.absolute()}" for folder in source.include_dirs]
@@ -242,7 +242,7 @@ class Toolchain:
             return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
         return (f"-mcpu={'+'.join((cpu, *features))}",)
 
-    def _source_key(self, source: Source, flags: Sequence[str]) -> str:
+    def _source_key(self, source: Unit, flags: Sequence[str]) -> str:
         digest = hashlib.sha256(repr((self.identity, source.name, tuple(flags))).encode())
         digest.update(source.text.encode())
         for name, content in _dependencies(source):
@@ -305,7 +305,7 @@ def _link_flags(target: Machine) -> tuple[str, ...]:
     return flags
 
 
-def _dependencies(source: Source) -> list[tuple[str, bytes]]:
+def _dependencies(source: Unit) -> list[tuple[str, bytes]]:
     """Return name and content of every file included by quotes, in the order of discovery."""
     found: list[tuple[str, bytes]] = []
     seen: set[Path] = set()

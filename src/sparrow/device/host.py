@@ -27,7 +27,7 @@ from sparrow.device.abi import (
     TensorInfo,
     parse_model_info,
 )
-from sparrow.device.build import NATIVE, Source, Toolchain, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain, host_machine
 from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
@@ -374,7 +374,7 @@ def _runtime(toolchain: Toolchain | None) -> ctypes.CDLL:
     toolchain = toolchain or find_toolchain()
     target = host_machine("scalar")
     files = [NATIVE / "runtime" / name for name in ("pool.c", "profile.c")]
-    sources = [Source.from_file(path) for path in files]
+    sources = [Unit.from_file(path) for path in files]
     objects = toolchain.compile_objects(sources, target, ("-std=c99",))
     system = {"windows": ("-lkernel32",), "macos": ("-lSystem",)}.get(target.os, ())
     return ctypes.CDLL(str(toolchain.link_shared(objects, target, flags=system)))

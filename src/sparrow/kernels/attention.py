@@ -84,6 +84,7 @@ def _attention(case: Case) -> Lowered | Reject:
         "packed": int(packed),
         "mask": int(mask is not None),
         "causal": int(op.causal),
+        "blind_nan": int(op.blind_nan),
         "offset": op.offset,
         "scale": float(op.scale),
         "softcap": float(op.softcap),

@@ -30,7 +30,7 @@ class Attention(Op):
     Inputs: q [B, H, S, D], k [B, G, T, D], v [B, G, T, E], H a multiple of G: query head h reads
     key head h // (H / G); mask optional, of the dtype of q and broadcast to [B, H, S, T]. float32
     or float64. Output y [B, H, S, E]. cap(s) = softcap * tanh(s / softcap). A row that may see
-    no key (mask -inf everywhere) is zero.
+    no key (scores -inf everywhere) is zero, or NaN with ``blind_nan``.
 
     Attributes:
         scale: Factor of the scores.
@@ -39,6 +39,7 @@ class Attention(Op):
         offset: Keys before the first row, with ``causal``; may be negative.
         interleaved: For q, k, v and y, whether it is stored [B, rows, heads, D], as projections
             write it.
+        blind_nan: A row that may see no key is NaN, as Softmax and MatMul spelled out give.
     """
 
     scale: float
@@ -46,6 +47,7 @@ class Attention(Op):
     causal: bool = False
     offset: int = 0
     interleaved: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    blind_nan: bool = False
 
     def infer(
         self, q: TensorType, k: TensorType, v: TensorType, mask: TensorType | None = None
@@ -87,7 +89,8 @@ class Attention(Op):
         top = scores.max(-1, keepdims=True, initial=-np.inf)
         e = np.exp(scores - np.where(np.isneginf(top), 0, top))
         total = e.sum(-1, keepdims=True)
-        y = (e / np.where(total == 0, 1, total)).astype(q.dtype) @ v
+        blind = np.nan if self.blind_nan else 1
+        y = (e / np.where(total == 0, blind, total)).astype(q.dtype) @ v
         if self.interleaved[3]:
             y = np.ascontiguousarray(y.transpose(HEADS_SECOND))
         return (y,)
@@ -125,7 +128,7 @@ class Attention(Op):
             seen = w.const(self.visible(s, t))
             scores = w.node("Where", [seen, scores, w.scalar(-np.inf, dtype)])
         p = w.node("Softmax", [scores], axis=-1)
-        if masked or (self.causal and self.offset < 0):
+        if not self.blind_nan and (masked or (self.causal and self.offset < 0)):
             # ONNX Softmax of nothing but -inf is NaN
             top = w.node("ReduceMax", [scores, w.const(np.array([-1], np.int64))], keepdims=1)
             blind = w.node("Equal", [top, w.scalar(-np.inf, dtype)])

@@ -121,7 +121,7 @@ PIPELINE: tuple[Pass, ...] = (
         "kernels may read through the transposes that are left",
         (*TIDY, *_rules(interleave_inputs, interleave_output, absorb_transpose)),
     ),
-    Pass("hoist_projection", "no ONNX form: after all that", _rules(hoist_projection)),
+    Pass("hoist_projection", "its ONNX form is larger: after all that", _rules(hoist_projection)),
     Pass("fuse_epilogue", "activations join sums before chains take them", _rules(fuse_epilogue)),
     Pass(
         "fuse_lanes",

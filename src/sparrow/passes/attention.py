@@ -13,7 +13,7 @@
     after    Attention reads k0: query head h uses key head h // (heads / G)
 
 The scale is applied to q and the softmax runs over tiles of keys: within rounding. A row whose
-mask is -inf everywhere becomes 0, where Softmax gave NaN.
+scores are -inf everywhere stays NaN.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
             heads[i] = m.fresh()
             new.append(Node(Reshape((1, *shape)), (x,), (heads[i],), n.origin))
     inputs = (*heads, s.mask) if s.mask is not None else tuple(heads)
-    op = Attention(s.scale)
+    op = Attention(s.scale, blind_nan=True)
     if rank == 4:
         new.append(Node(op, inputs, n.outputs, n.origin))
     else:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sparrow import lane
+from sparrow.export import to_onnx
 from sparrow.graph import Graph
+from sparrow.importers.onnx import import_onnx
 from sparrow.lane import Arg
 from sparrow.ops.attention import HEADS_SECOND, Attention
 from sparrow.ops.matmul import MatMul
@@ -18,13 +20,16 @@ from sparrow.ops.reduce import Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
+from sparrow.parse import parse_graph
 from sparrow.passes import PIPELINE, SCALARS, optimize
 from sparrow.passes.attention import attention, group_heads, interleave_inputs, interleave_output
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
+from sparrow.reference import evaluate
 from sparrow.rewrite import Rule, apply_rules
 from sparrow.tensor import F32
-from unit.passes.check import Net, assert_same, becomes, kinds, refused, run
+from sparrow.text import print_graph
+from unit.passes.check import Net, assert_same, becomes, feeds, kinds, refused, run
 
 EARLY = tuple(p for p in PIPELINE if p.name in ("merge", "tidy", "scalars", "normalization"))
 
@@ -225,6 +230,24 @@ def test_attention_of_rank_3() -> None:
     q, k, v = (n.x(4, 6, 16, name=i) for i in "qkv")
     g = n.done(_attend(n, q, k, v))
     assert "Attention" in kinds(run(g, attention)[0])
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_attention_rows_that_see_nothing_stay_nan(given: bool) -> None:
+    n = Net()
+    hidden = np.zeros((6, 5), np.float32)
+    hidden[1], hidden[2, 3:] = -np.inf, -np.inf
+    q, k, v = _heads(n, "q"), _heads(n, "k", 5), _heads(n, "v", 5)
+    g = n.done(_attend(n, q, k, v, n.x(6, 5, name="m") if given else n.const(hidden)))
+    values = feeds(g) | ({"m": hidden} if given else {})
+    after = optimize(g)
+    assert kinds(after) == ["Attention"]
+    want = np.zeros((2, 4, 6, 16), np.bool_)
+    want[:, :, 1] = True
+    exported = import_onnx(to_onnx(after)).graph
+    for same in (after, parse_graph(*print_graph(after)), exported, optimize(exported)):
+        np.testing.assert_array_equal(np.isnan(evaluate(same, values)["y0"]), want)
+    assert_same(g, after, values)
 
 
 def _probabilities_used(n: Net) -> Graph:

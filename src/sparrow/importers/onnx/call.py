@@ -166,6 +166,8 @@ def to_array(t: onnx.TensorProto, where: str) -> tuple[Array, DType]:
         BadModel: Its data do not match its shape.
     """
     dtype = elem_type(t.data_type, where)
+    if min((0, *t.dims)) < 0:
+        raise BadModel(f"{where}: tensor {t.name!r} has shape {tuple(t.dims)}")
     try:
         a = numpy_helper.to_array(t)
     except (ValueError, TypeError, OverflowError) as e:

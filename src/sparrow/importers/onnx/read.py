@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -142,7 +143,7 @@ class Reader:
         types = [self.b.type(env[x]) if x else None for x in node.input]
         body = standard_body(node, self.opsets, types)
         if body is None:
-            raise call.unsupported("no decoder for this operator", "see docs/operators.md")
+            raise call.unsupported("no decoder for this operator", "sparrow check names the nearest supported operator")
         outer, self.opsets = self.opsets, {o.domain: int(o.version) for o in body.opset_import}
         found = self.graph(body.graph, {x: env[x] for x in node.input if x})
         self.opsets = outer
@@ -234,11 +235,45 @@ def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
     return {name: int(a.type.value) for name, a in kinds.items()}
 
 
+def _check_functions(model: onnx.ModelProto) -> None:
+    """Refuse local functions that call themselves or expand to too many nodes, before they do."""
+    bodies = {(f.domain, f.name): f for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    open_calls: list[tuple[str, str]] = []
+
+    def size(nodes: Sequence[onnx.NodeProto]) -> int:
+        total = 0
+        for n in nodes:
+            key = (n.domain, n.op_type)
+            inner = [a.g.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+            total += 1 + sum(size(g) for g in inner)
+            if key in open_calls:
+                raise BadModel(f"local function {n.op_type!r} calls itself")
+            if key in bodies and key not in sizes:
+                if len(open_calls) >= MAX_DEPTH * 4:
+                    raise BadModel(f"local functions nest deeper than {MAX_DEPTH * 4}")
+                open_calls.append(key)
+                sizes[key] = size(bodies[key].node)
+                open_calls.pop()
+            total += sizes.get(key, 0)
+        return total
+
+    found = size(model.graph.node)
+    if found > MAX_NODES:
+        raise BadModel(f"local functions expand to {found} nodes; at most {MAX_NODES} are read")
+
+
 def freeze(
     model: onnx.ModelProto, shapes: Shapes
 ) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
     """Static types of the model inputs; symbolic dims bound by ``shapes`` stay bound elsewhere."""
-    given = {k: tuple(int(d) for d in v) for k, v in shapes.items()}
+    try:
+        given = {k: tuple(operator.index(d) for d in v) for k, v in shapes.items()}
+    except TypeError:
+        raise BadInput(
+            f"shapes are {dict(shapes)!r}, expected integers for every input",
+            hint="shapes={'input': (1, 3, 240, 320)}",
+        ) from None
     initialized = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in initialized]
     unknown = set(given) - {i.name for i in inputs}
@@ -275,15 +310,19 @@ def freeze(
             result.append((i.name, TensorType(given[i.name], dtype)))
             continue
         shape: list[int] = []
+        bad = [d.dim_value for d in tt.shape.dim if not 0 <= d.dim_value < 1 << 40]
+        if bad:
+            raise BadModel(
+                f"input {i.name!r} has an axis of extent {bad[0]}",
+                hint="export the model with a named dynamic dimension there",
+            )
         for axis, d in enumerate(tt.shape.dim):
-            if d.HasField("dim_value") and d.dim_value >= 0 and d.dim_value < 1 << 40:
+            if d.HasField("dim_value"):
                 n = int(d.dim_value)
                 if i.name in given and given[i.name][axis] != n:
                     raise BadInput(
                         f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}"
                     )
-            elif d.HasField("dim_value"):
-                raise BadModel(f"input {i.name!r}: axis {axis} has extent {d.dim_value}")
             elif i.name in given:
                 n = given[i.name][axis]
                 frozen.append(f"{i.name}[{axis}] ({d.dim_param or '?'}) = {n} from shape {i.name}")
@@ -345,6 +384,7 @@ def decode(
     """`import_onnx` with a Reader of one's own: one that maps an output to ``""`` leaves it out."""
     model, folder = load_proto(source)
     if model.functions:
+        _check_functions(model)
         model = inline_local_functions(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version and version < MIN_OPSET:

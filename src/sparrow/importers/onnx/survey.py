@@ -54,7 +54,8 @@ class _Surveyor(Reader):
                 m.graph.input.append(info)
         try:
             done = onnx.shape_inference.infer_shapes(m, data_prop=True)
-        except onnx.shape_inference.InferenceError:
+        except (onnx.shape_inference.InferenceError, ValueError):
+            # a malformed graph makes it raise either; the nodes are then reported as unchecked
             return {}
         return {v.name: v for v in (*done.graph.value_info, *done.graph.output)}
 

@@ -5,7 +5,7 @@
  * keys; then for every block of mr rows: scores, softmax in place, product with the values. The
  * scores of a block stay in the level-1 cache. Few rows (decoding one token) would not repay the
  * packing: with packed = 0 every score is a dot product along the features.
- * Rows that may see no key become zero. */
+ * Rows that may see no key become zero, or NaN with blind_nan. */
 #ifndef SP_ATTENTION_F32_H
 #define SP_ATTENTION_F32_H
 
@@ -20,10 +20,11 @@
  *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
  *   q*, k*, v*, y*, m*      distances: *b sequence, *h head, *s row or key; ms row, mt key
  *   mask                    whether m is read; mt is 0 or 1
- *   softcap                 0 is none;  causal: row i sees keys j <= i + offset */
+ *   softcap                 0 is none;  causal: row i sees keys j <= i + offset
+ *   blind_nan               a row that sees no key is NaN, not 0 */
 typedef struct sp_attention {
   int batch, groups, repeat, rows, keys, d, e;
-  int mr, nk, ne, packed, mask, causal;
+  int mr, nk, ne, packed, mask, causal, blind_nan;
   ptrdiff_t offset;
   float scale, softcap;
   ptrdiff_t qb, qh, qs, kb, kh, ks, vb, vh, vs, yb, yh, ys, mb, mh, ms, mt;
@@ -138,7 +139,8 @@ SP_INLINE float sp_attention_softmax_f32(const sp_attention p, float *s, const f
     total = sp_add_f32(total, v);
   }
   const float sum = sp_sum_f32(total);
-  return sum == 0.0f ? 0.0f : 1.0f / sum;
+  /* with blind_nan: infinity, which times the 0 that such a row adds up to is NaN */
+  return sum == 0.0f && !p.blind_nan ? 0.0f : 1.0f / sum;
 }
 
 /* y[i] = factor[i] * sum_j s[i][j] v[j] for features [col, ..), the last vector with `lanes`. */

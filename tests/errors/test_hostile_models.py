@@ -1,0 +1,69 @@
+"""Models made to exhaust or confuse the importer end in one line, at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import sparrow
+from sparrow.errors import BadInput, BadModel
+from sparrow.importers.onnx import import_onnx
+
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+
+
+def model(nodes: list[onnx.NodeProto], **more: Any) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph(nodes, "g", [x], [y], more.pop("initializer", []))
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=9, **more)
+
+
+def function(name: str, calls: list[str]) -> onnx.FunctionProto:
+    nodes, last = [], "a"
+    for k, op in enumerate(calls):
+        domain = "local" if op.startswith("F") else ""
+        out = "b" if k == len(calls) - 1 else f"t{k}"
+        nodes.append(helper.make_node(op, [last], [out], domain=domain))
+        last = out
+    return helper.make_function("local", name, ["a"], ["b"], nodes, OPSETS)
+
+
+def test_functions_that_double_forty_times_are_refused_before_they_expand() -> None:
+    functions = [function("F0", ["Relu"])]
+    functions += [function(f"F{k}", [f"F{k - 1}", f"F{k - 1}"]) for k in range(1, 41)]
+    bomb = model([helper.make_node("F40", ["x"], ["y"], domain="local")], functions=functions)
+    with pytest.raises(BadModel, match="expand to"):
+        import_onnx(bomb)
+
+
+def test_a_function_that_calls_itself_is_refused() -> None:
+    nodes = [helper.make_node("F", ["x"], ["y"], domain="local")]
+    with pytest.raises(BadModel, match="calls itself"):
+        import_onnx(model(nodes, functions=[function("F", ["F"])]))
+
+
+def test_negative_extents_of_a_constant_are_refused() -> None:
+    w = helper.make_tensor("w", TensorProto.FLOAT, [2], [1, 2])
+    w.dims[0] = -2
+    with pytest.raises(BadModel, match="has shape"):
+        import_onnx(model([helper.make_node("Add", ["x", "w"], ["y"])], initializer=[w]))
+
+
+def test_shapes_must_be_integers() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    with pytest.raises(BadInput, match="expected integers"):
+        sparrow.build(model(nodes), shapes={"x": (2.5,)})  # type: ignore[dict-item]
+
+
+def test_scalars_go_in_and_out() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", [x], [y])
+    bundle = sparrow.build(helper.make_model(graph, opset_imports=OPSETS[:1], ir_version=9))
+    found = bundle.run({"x": np.float32(1)})["y"]
+    assert found.shape == () and abs(float(found) - np.e) < 1e-6
