@@ -65,5 +65,5 @@ def test_scalars_go_in_and_out() -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
     graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", [x], [y])
     bundle = sparrow.build(helper.make_model(graph, opset_imports=OPSETS[:1], ir_version=9))
-    found = bundle.run({"x": np.float32(1)})["y"]
+    found = bundle.run({"x": np.array(1, np.float32)})["y"]
     assert found.shape == () and abs(float(found) - np.e) < 1e-6
