@@ -38,7 +38,7 @@ from sparrow.graph import Graph
 from sparrow.importers.onnx.read import load_proto
 from sparrow.oracle import Oracle, OracleRefused, oracle_outputs, source_digest
 from sparrow.profiling import call_inputs, latency, machine, profile_session
-from sparrow.proof import Gate, Proof, gap, prove, run_calls
+from sparrow.proof import AUDITED, Gate, Proof, gap, prove, run_calls
 from sparrow.publish import check_place, publish
 from sparrow.receipt import (
     AgainstRecord,
@@ -149,7 +149,7 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
     drop, meaning = None, f"not measured: {foreign}"
     faults = audit(compiled.plan)
     assert not faults, faults
-    gates = [Gate("memory plan audited", "no fault", "no fault", True)]
+    gates = [Gate(AUDITED, "no fault", "no fault", True)]
     if hooked is not None:
         request.progress("proving every layer")
         shipped = load_library(library)

@@ -363,8 +363,9 @@ def verify_bundle(folder: Path) -> Proof:
     Raises:
         BadBundle: It is no bundle, or its target is not this machine.
     """
-    from sparrow.proof import Gate, Proof, prove
-    from sparrow.receipt import PlanRecord, ReceiptRecord, load
+    from sparrow.device.elf import code_bytes
+    from sparrow.proof import Gate, Proof, prove, receipt_gate
+    from sparrow.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
 
     receipt = load(ReceiptRecord, folder / "receipt.json")
     altered = check_hashes(folder, receipt.files)
@@ -380,8 +381,16 @@ def verify_bundle(folder: Path) -> Proof:
     graphs, golden = load_evidence(folder, plan)
     hooked = hooked_library(folder, plan)
     bundle = Bundle(folder)
-    done = prove(graphs, plan, golden, bundle.session.library, hooked, bundle._blob())
-    return Proof((hashes, *done.gates), done.layers)
+    library = bundle.session.library
+    done = prove(graphs, plan, golden, library, hooked, bundle._blob())
+    memory = MemoryRecord(
+        code_bytes=code_bytes(library.path),
+        weights_bytes=(folder / "weights.bin").stat().st_size,
+        arena_bytes=library.info.workspace_bytes,
+        state_bytes=library.info.state_bytes,
+    )
+    agrees = receipt_gate(receipt, memory, done)
+    return Proof((hashes, *done.gates, agrees), done.layers)
 
 
 def load_bundle(folder: str | Path, threads: int = 1) -> Bundle:

@@ -26,7 +26,7 @@ from sparrow.ops.quantize import Quantize
 from sparrow.ops.reduce import ArgReduce
 from sparrow.ops.topk import TopK
 from sparrow.ops.unique import Unique
-from sparrow.receipt import EntryRecord, PlanRecord, ValueRecord
+from sparrow.receipt import EntryRecord, MemoryRecord, PlanRecord, ReceiptRecord, ValueRecord
 from sparrow.reference import one_thread
 from sparrow.tensor import BF16, BY_NAME, F16, Array
 from sparrow.tolerances import UNIT, tolerance_of
@@ -38,6 +38,8 @@ OUTPUT_BOUND = 1e-4
 HALF_ROUNDINGS = 16
 # Where a network rounds or picks, a difference in the last bit may move an element by a whole step.
 TIPPED_SHARE = 1e-3
+# The gate of the build itself: a bundle is not written without it.
+AUDITED = "memory plan audited"
 _TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
 
 
@@ -395,4 +397,54 @@ def prove(
     return Proof(gates, layers)
 
 
-__all__ = ["Gate", "LayerCheck", "Proof", "gap", "layer_failure", "prove", "run_calls"]
+def receipt_gate(receipt: ReceiptRecord, memory: MemoryRecord, done: Proof) -> Gate:
+    """Whether a receipt, which no hash covers, says what verifying finds again.
+
+    Compared are memory, the steps with their outcomes, and the gates with theirs. The sizes of
+    errors are not: they follow the order of sums in this machine's NumPy. A receipt that claims no
+    proof (built for another machine) must hold no layer and no gate of one.
+
+    Args:
+        receipt: The record in the bundle.
+        memory: What the artifact takes.
+        done: The proof made now.
+    """
+    differs = next((c for c in _claims(receipt, memory, done) if c[1] != c[2]), None)
+    name = "receipt agrees with the proof"
+    if differs is None:
+        return Gate(name, "no contradiction", "no contradiction", True)
+    field, expected, found = differs
+    return Gate(name, f"{field} = {expected!r}", f"{field} = {found!r}", False)
+
+
+def _claims(
+    receipt: ReceiptRecord, memory: MemoryRecord, done: Proof
+) -> Iterator[tuple[str, object, object]]:
+    """Each compared field of a receipt: its path, what it must be, what it is."""
+    for field in MemoryRecord.model_fields:
+        yield f"memory.{field}", memory[field], receipt.memory[field]
+    layers = done.layers if receipt.ok else ()
+    yield "number of layers", len(layers), len(receipt.layers)
+    for i, (c, r) in enumerate(zip(layers, receipt.layers, strict=True)):
+        for field in ("entry", "step", "op", "origin", "ok"):
+            yield f"layers[{i}].{field}", getattr(c, field), r[field]
+    budget = receipt.budget
+    limits = {"drop": budget.drop, "size": budget.size_bytes, "ram": budget.ram_bytes}
+    gates = [(g.name, g.ok) for g in done.gates] if receipt.ok else []
+    gates += [(AUDITED, True), *((k, True) for k, most in limits.items() if most is not None)]
+    yield "gates", [name for name, _ in gates], [g.name for g in receipt.gates]
+    for i, ((_, ok), g) in enumerate(zip(gates, receipt.gates, strict=True)):
+        yield f"gates[{i}].ok", ok, g.ok
+
+
+__all__ = [
+    "AUDITED",
+    "Gate",
+    "LayerCheck",
+    "Proof",
+    "gap",
+    "layer_failure",
+    "prove",
+    "receipt_gate",
+    "run_calls",
+]

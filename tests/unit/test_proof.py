@@ -41,7 +41,7 @@ def rehash(folder: Path) -> None:
 def test_an_intact_bundle_is_proved_from_its_folder(copy: Path) -> None:
     proof = sparrow.load_bundle(copy).verify()
     assert proof.ok and proof.failure == ""
-    assert len(proof.gates) == 5
+    assert len(proof.gates) == 6
     assert len(proof.layers) == len(sparrow.load_bundle(copy).plan.entries[0].steps)
 
 
@@ -98,6 +98,56 @@ def test_files_that_do_not_belong_together_are_refused(copy: Path) -> None:
     rehash(copy)
     with pytest.raises(BadBundle, match=r"graph\.txt"):
         sparrow.load_bundle(copy).verify()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("memory", "weights_bytes"), 1, "memory.weights_bytes = "),
+        (("memory", "arena_bytes"), 1, "memory.arena_bytes = "),
+        (("memory", "state_bytes"), 1, "memory.state_bytes = 0"),
+        (("memory", "code_bytes"), 1, "memory.code_bytes = "),
+        (("layers",), [], "number of layers = "),
+        (("layers", 0, "origin"), "forged", "layers[0].origin = "),
+        (("layers", 1, "ok"), False, "layers[1].ok = True"),
+        (("gates", 1, "name"), "forged", "gates = "),
+        (("gates", 0, "ok"), False, "gates[0].ok = True"),
+        (("budget", "ram_bytes"), 1, "gates = "),
+        (("ok",), False, "number of layers = 0"),
+    ],
+)
+def test_a_receipt_that_contradicts_the_proof_is_named(
+    copy: Path, path: tuple[str | int, ...], value: object, named: str
+) -> None:
+    file = copy / "receipt.json"
+    receipt = json.loads(file.read_bytes())
+    at = receipt
+    for k in path[:-1]:
+        at = at[k]
+    at[path[-1]] = value
+    file.write_text(json.dumps(receipt))
+    proof = sparrow.load_bundle(copy).verify()
+    assert [g.name for g in proof.gates if not g.ok] == ["receipt agrees with the proof"]
+    expected, found = proof.failure.split(", found ", 1)
+    assert expected.startswith(f"receipt agrees with the proof: expected {named}")
+    assert found.startswith(named.split(" = ")[0])
+    if path[0] == "memory" or value == "forged":
+        assert str(value) in found
+
+
+def test_a_bundle_built_elsewhere_claims_no_proof_and_can_be_proved(copy: Path) -> None:
+    file = copy / "receipt.json"
+    receipt = json.loads(file.read_bytes())
+    receipt |= {"ok": False, "layers": []}
+    receipt["gates"] = [g for g in receipt["gates"] if g["name"] == "memory plan audited"]
+    file.write_text(json.dumps(receipt))
+    assert sparrow.load_bundle(copy).verify().ok
+
+
+def test_budget_gates_are_part_of_what_the_receipt_says(tmp_path: Path) -> None:
+    budget = sparrow.Budget(drop=0.5, size=1 << 20, ram=1 << 20, latency=1e9)
+    b = sparrow.build(classifier(), out=tmp_path / "out", budget=budget)
+    assert b.verify().ok, b.verify().failure
 
 
 def test_damaged_records_are_refused(copy: Path) -> None:
