@@ -120,7 +120,7 @@ def build(
             f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}"
         )
     if not isinstance(threads, int) or threads < 1:
-        raise BadInput(f"threads must be an integer of at least 1, got {threads!r}")
+        raise BadInput(f"threads must be at least 1, got {threads!r}")
     if out is not None and not isinstance(out, (str, Path)):
         raise BadInput(f"out must be a path, got {type(out).__name__}")
     place = None if out is None else Path(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import html
 import re
 from collections.abc import Mapping
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 from sparrow.compiler import Source
 from sparrow.errors import UnsupportedOp
 from sparrow.graph import Graph
-from sparrow.importers.onnx.decode import DECODERS
-from sparrow.importers.onnx.decode.refused import DECODERS as REFUSED
+from sparrow.importers.onnx.nearest import nearest
 from sparrow.importers.onnx.read import Imported, Verdict
 from sparrow.importers.onnx.survey import survey_onnx
 from sparrow.kernels import KERNELS
@@ -90,17 +88,6 @@ class Check:
         return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def nearest(op: str) -> str:
-    """The supported operators whose names are like ``op``, as a hint."""
-    known = [k for k in DECODERS if k not in REFUSED]
-    bare = op.rsplit(".", 1)[-1]
-    folded = {k.lower(): k for k in known}
-    like = difflib.get_close_matches(bare.lower(), list(folded), n=3, cutoff=0.75)
-    if like:
-        return f"nearest supported: {', '.join(folded[k] for k in like)}"
-    return "compute it outside the model, or write it with supported operators"
-
-
 def without_kernel(g: Graph, target: Target) -> dict[str, str]:
     """Origin of each node that no kernel computes on the target -> why. Weights are not stored."""
     missing: dict[str, str] = {}
@@ -117,7 +104,7 @@ def _row(entry: str, v: Verdict, kernels: dict[str, str], target: Target) -> Nod
         # the text of the error: where (op): what; hint
         text = re.sub(r"^\(onnx [^)]*\): ", "", v.reason.removeprefix(f"{v.name} "))
         reason, _, hint = text.partition("; ")
-        if v.verdict == "missing" and (not hint or hint.startswith("see docs/")):
+        if v.verdict == "missing" and not hint:
             hint = nearest(v.op)
         return NodeCheck(entry, v.name, v.op, v.verdict, v.parts, reason, hint)
     why = kernels.pop(v.name, "")

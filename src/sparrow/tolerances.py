@@ -176,7 +176,8 @@ def _lane_step(
         else:
             for moved in _moved(v, err):
                 other = _apply(e, [*values[:i], moved, *values[i + 1 :]])
-                change = np.maximum(change, np.abs(_number(other) - _number(y)))
+                # inf - inf: the error has outgrown the range, nothing is known any more
+                change = np.maximum(change, np.nan_to_num(_apart(other, y), nan=np.inf))
         error = change if error is None else error + change
     if e.dtype.kind == "float":
         unit = UNIT[e.dtype]
@@ -213,8 +214,8 @@ def _moved(v: Array, error: Array) -> tuple[Array, ...]:
     return (v + error, v - error)
 
 
-def _number(y: Array) -> Array:
-    return y.astype(np.float64)
+def _apart(a: Array, b: Array) -> Array:
+    return np.abs(a.astype(np.float64) - b.astype(np.float64))
 
 
 def _exact(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:

@@ -21,6 +21,7 @@ from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS
 from sparrow.importers.onnx.external import load_external
 from sparrow.importers.onnx.functions import standard_body
+from sparrow.importers.onnx.nearest import nearest
 from sparrow.tensor import Array, TensorType
 
 MAX_BYTES = 2 << 30
@@ -143,7 +144,7 @@ class Reader:
         types = [self.b.type(env[x]) if x else None for x in node.input]
         body = standard_body(node, self.opsets, types)
         if body is None:
-            raise call.unsupported("no decoder for this operator", "sparrow check names the nearest supported operator")
+            raise call.unsupported("no decoder for this operator", nearest(call.op_type))
         outer, self.opsets = self.opsets, {o.domain: int(o.version) for o in body.opset_import}
         found = self.graph(body.graph, {x: env[x] for x in node.input if x})
         self.opsets = outer
