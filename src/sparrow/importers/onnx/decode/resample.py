@@ -129,7 +129,22 @@ def _grid_sample(n: Call) -> Sequence[str]:
         raise n.bad(f"mode is {mode!r}")
     padding = _choice(n, "padding_mode", "zeros", ("zeros", "border", "reflection"))
     op = GridSample(mode, padding, bool(n.attr("align_corners", 0)))  # type: ignore[arg-type]
-    return [n.b.add(op, n.x(0), n.x(1))]
+    dtype = n.type(0).dtype
+    if dtype.kind == "float":
+        return [n.b.add(op, n.x(0), n.x(1))]
+
+    def sampled(x: str) -> str:
+        return n.b.cast(n.b.add(op, n.b.cast(x, F32), n.x(1)), dtype)
+
+    if dtype.bits <= 16:
+        return [sampled(n.x(0))]
+    if dtype.bits > 32 or mode != "nearest":
+        raise n.unsupported(f"{dtype} values are not exact in float32", "cast x to float before")
+    # halves of 16 bits are exact in float32, and the nearest element is copied, not computed
+    half = n.b.scalar(1 << 16, dtype)
+    low = n.b.call("mod", n.x(0), half)
+    high = n.b.call("div", n.b.call("sub", n.x(0), low), half)
+    return [n.b.call("add", n.b.call("mul", sampled(high), half), sampled(low))]
 
 
 def _affine_grid(n: Call) -> Sequence[str]:
