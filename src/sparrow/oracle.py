@@ -42,7 +42,7 @@ class Oracle:
             self.session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as e:
+        except Exception as e:  # its binding raises classes of its own with no public base
             raise OracleRefused(f"onnxruntime refuses the model: {_first_line(e)}") from None
         self.source = source
         self.inputs = [i.name for i in self.session.get_inputs()]
@@ -56,7 +56,7 @@ class Oracle:
         """
         try:
             found = self.session.run(self.outputs, {n: feeds[n] for n in self.inputs})
-        except Exception as e:
+        except Exception as e:  # see above
             raise OracleRefused(f"onnxruntime fails: {_first_line(e)}") from None
         return dict(zip(self.outputs, found, strict=True))
 
