@@ -8,7 +8,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.errors import BadModel, UnsupportedOp
-from sparrow.graph import Graph, Length, Node, Op, State, infer_types, retyped, verify
+from sparrow.graph import Graph, Length, Node, Op, Scheme, State, infer_types, retyped, verify
 from sparrow.ops.lane import Lane
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.transpose import Transpose
@@ -53,6 +53,7 @@ class Builder:
         self.inputs: list[str] = []
         self.states: list[State] = []
         self.lengths: dict[str, tuple[int, str]] = {}
+        self.scheme: Scheme = "f32"
         self.folded = 0
         self.origin = ""
         self._count = 0
@@ -234,6 +235,7 @@ class Builder:
             {to(k): a for k, a in self.consts.items()},
             tuple(State(s.name, s.input, to(s.output), s.initial) for s in self.states),
             tuple(Length(out, axis, to(count)) for out, axis, count in cut),
+            self.scheme,
         )
         done = retyped(g, kept[::-1])
         verify(done)

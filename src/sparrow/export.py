@@ -16,6 +16,8 @@ from sparrow.tensor import BF16, BOOL, DTYPES, F32, Array, DType, TensorType
 
 OPSET = 21
 IR_VERSION = 10
+# Metadata key of a rounding scheme other than the default.
+SCHEME = "sparrow.scheme"
 PROTO = {
     t: getattr(TensorProto, {"float32": "FLOAT", "float64": "DOUBLE"}.get(t.name, t.name.upper()))
     for t in DTYPES
@@ -191,12 +193,15 @@ def to_onnx(g: Graph) -> onnx.ModelProto:
         [_value(o, g.types[name]) for o, name in zip(final, outputs, strict=True)],
         w.initializers,
     )
-    return helper.make_model(
+    model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", w.opset)],
         ir_version=IR_VERSION,
         producer_name="sparrow",
     )
+    if g.scheme != "f32":
+        helper.set_model_props(model, {SCHEME: g.scheme})
+    return model
 
 
-__all__ = ["BOOL", "F32", "IR_VERSION", "OPSET", "Site", "Writer", "to_onnx"]
+__all__ = ["BOOL", "F32", "IR_VERSION", "OPSET", "SCHEME", "Site", "Writer", "to_onnx"]

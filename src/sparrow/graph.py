@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from sparrow.errors import InvalidGraph
 from sparrow.tensor import Array, TensorType, dtype_of
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sparrow.export import Site, Writer
 
 Types = Sequence[TensorType | None]
+# How integer arithmetic rounds, see docs/integer-spec.md.
+Scheme: TypeAlias = Literal["f32", "fixed31", "pow2", "tflite"]
+SCHEMES: tuple[Scheme, ...] = ("f32", "fixed31", "pow2", "tflite")
 
 
 class Op:
@@ -122,6 +125,7 @@ class Graph:
         consts: Values known now, in the storage dtype of their type.
         states: Values carried between calls.
         lengths: Outputs whose extent depends on the data.
+        scheme: How sums over codes are brought to the codes of their result.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Graph:
     consts: Mapping[str, Array]
     states: tuple[State, ...] = ()
     lengths: tuple[Length, ...] = ()
+    scheme: Scheme = "f32"
 
     def producers(self) -> dict[str, Node]:
         """The node that defines each value."""
@@ -184,6 +189,19 @@ def infer_types(node: Node, types: Mapping[str, TensorType]) -> tuple[TensorType
         raise InvalidGraph(f"{where} ({type(node.op).__name__}): {e.message}") from None
 
 
+def declared(inferred: TensorType, known: TensorType | None) -> TensorType:
+    """``inferred`` with the quantization that is known of the value.
+
+    An op that computes codes (a sum with a requantizing epilogue) cannot tell what they mean: their
+    quantization is declared in ``Graph.types``. Ops that make or move codes infer it.
+    """
+    if known is None or inferred.quant is not None:
+        return inferred
+    if (known.shape, known.dtype) != (inferred.shape, inferred.dtype):
+        return inferred
+    return replace(inferred, quant=known.quant)
+
+
 def verify(g: Graph) -> None:
     """Check every invariant of a Graph.
 
@@ -205,7 +223,7 @@ def verify(g: Graph) -> None:
         for y, t in zip(n.outputs, infer_types(n, g.types), strict=True):
             if y in defined:
                 raise InvalidGraph(f"{n.origin}: defines {y!r} a second time")
-            if g.types.get(y) != t:
+            if g.types.get(y) != declared(t, g.types.get(y)):
                 raise InvalidGraph(f"{y}: type is {g.types.get(y)}, its node infers {t}")
             defined.add(y)
     for name in g.live_out():
@@ -235,7 +253,7 @@ def retyped(g: Graph, nodes: Sequence[Node], **changes: object) -> Graph:
         types[name] = base.types.get(name) or TensorType(array.shape, dtype_of(array))
     for n in nodes:
         for y, t in zip(n.outputs, infer_types(n, types), strict=True):
-            types[y] = t
+            types[y] = declared(t, base.types.get(y))
     used = {x for n in nodes for x in n.inputs} | base.live_out()
     consts = {k: v for k, v in consts.items() if k in used}
     keep = {*base.inputs, *(s.input for s in base.states), *consts}

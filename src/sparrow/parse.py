@@ -15,7 +15,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.errors import BadInput, InvalidGraph
-from sparrow.graph import Graph, Length, Node, Op, State, verify
+from sparrow.graph import SCHEMES, Graph, Length, Node, Op, Scheme, State, verify
 from sparrow.ops import OPS
 from sparrow.tensor import (
     BY_NAME,
@@ -312,6 +312,7 @@ class _Parser:
         self.consts: dict[str, Array] = {}
         self.states: list[State] = []
         self.lengths: list[Length] = []
+        self.scheme: Scheme = "f32"
 
     def declare(self, line: _Line, name: str) -> TensorType:
         line.need(":")
@@ -322,7 +323,7 @@ class _Parser:
         return t
 
     def statement(self, line: _Line) -> None:
-        keyword = re.match(r"(graph|input|state|const|output|length) ", line.text)
+        keyword = re.match(r"(graph|scheme|input|state|const|output|length) ", line.text)
         if not keyword:
             self.node(line)
             return
@@ -333,6 +334,12 @@ class _Parser:
                 if self.name is not None:
                     raise BadInput(f"line {line.number}: a second graph")
                 self.name = name
+            case "scheme":
+                found = next((s for s in SCHEMES if s == name), None)
+                if found is None:
+                    known = ", ".join(SCHEMES)
+                    raise BadInput(f"line {line.number}: scheme {name!r}, expected one of {known}")
+                self.scheme = found
             case "input":
                 self.declare(line, name)
                 self.inputs.append(name)
@@ -408,6 +415,7 @@ def parse_graph(text: str, arrays: Mapping[str, Array] | None = None) -> Graph:
         p.consts,
         tuple(p.states),
         tuple(p.lengths),
+        p.scheme,
     )
     try:
         verify(g)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Graph, Node, Op, infer_types, retyped
+from sparrow.graph import Graph, Node, Op, declared, infer_types, retyped
 from sparrow.ops.lane import Lane
 from sparrow.tensor import Array, TensorType, type_of
 
@@ -181,7 +181,8 @@ class Match:
             self._types[name] = r.types.get(name) or type_of(array)
         new: list[int] = []
         for n in r.nodes:
-            for y, t in zip(n.outputs, infer_types(n, self._types), strict=True):
+            for y, inferred in zip(n.outputs, infer_types(n, self._types), strict=True):
+                t = declared(inferred, self._types.get(y))
                 assert y not in self._types or _same_values(self._types[y], t), (
                     n,
                     self._types[y],

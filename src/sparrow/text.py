@@ -187,6 +187,8 @@ def print_graph(g: Graph) -> tuple[str, dict[str, Array]]:
     """
     p = _Printer()
     lines = [f"graph {json.dumps(g.name) if g.name in ('', '_') else _name(g.name)}"]
+    if g.scheme != "f32":
+        lines.append(f"scheme {g.scheme}")
     lines += [f"input {_name(x)}: {p.type_text(g.types[x])}" for x in g.inputs]
     for s in g.states:
         names = f"{_name(s.name)}({_name(s.input)}, {_name(s.output)})"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.errors import SparrowError
+from sparrow.export import to_onnx
+from sparrow.graph import retyped
+from sparrow.importers.onnx import import_onnx
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.recurrent import Activation
 from sparrow.parse import parse_graph
@@ -21,6 +26,10 @@ const %1: float32[] = [0.5]
 y: float32[2x3] = Lane(x, %1) {expr=max(add(%0, 1.0f32), %1)}  # y
 output y
 """
+CODES = (
+    "y: int8[2x3] affine(float32[1x1] [0.5], int32[1x1] [3], (-1, -1)) = "
+    "Lane(x, %1) {expr=cast(add(%0, %1), i8)}"
+)
 
 
 def test_a_small_graph_reads_well() -> None:
@@ -69,3 +78,20 @@ def test_broken_texts_say_where(old: str, new: str, message: str) -> None:
     with pytest.raises(SparrowError) as e:
         parse_graph(TEXT.replace(old, new, 1))
     assert message in str(e.value)
+
+
+def test_the_rounding_scheme_survives_text_and_onnx() -> None:
+    g = replace(parse_graph(TEXT), scheme="tflite")
+    assert "scheme tflite\n" in print_graph(g)[0]
+    assert parse_graph(print_graph(g)[0]).scheme == "tflite"
+    assert import_onnx(to_onnx(g)).graph.scheme == "tflite"
+    with pytest.raises(SparrowError, match="line 2: scheme 'odd', expected one of f32"):
+        parse_graph(TEXT.replace("graph main\n", "graph main\nscheme odd\n"))
+
+
+def test_codes_may_declare_what_they_mean() -> None:
+    text = TEXT.replace("y: float32[2x3] = Lane(x, %1) {expr=max(add(%0, 1.0f32), %1)}", CODES)
+    g = parse_graph(text)
+    assert g.types["y"].quant is not None
+    assert parse_graph(print_graph(g)[0]).types["y"] == g.types["y"]
+    assert retyped(g, g.nodes).types["y"] == g.types["y"]

@@ -16,7 +16,8 @@ from onnx.inliner import inline_local_functions
 
 from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
-from sparrow.graph import Graph, State
+from sparrow.export import SCHEME
+from sparrow.graph import SCHEMES, Graph, Scheme, State
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS
 from sparrow.importers.onnx.external import load_external
@@ -374,6 +375,15 @@ def import_onnx(
     return decode(source, shapes or {}, constants or {}, states or {}, name, Reader)
 
 
+def _scheme(model: onnx.ModelProto) -> Scheme:
+    """The rounding scheme that the metadata name."""
+    text = next((p.value for p in model.metadata_props if p.key == SCHEME), "f32")
+    found = next((s for s in SCHEMES if s == text), None)
+    if found is None:
+        raise BadModel(f"metadata {SCHEME} is {text[:40]!r}, expected one of {', '.join(SCHEMES)}")
+    return found
+
+
 def decode(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes,
@@ -401,6 +411,7 @@ def decode(
     if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
         raise BadModel("an opset version is out of range")
     reader = make(model, folder, name)
+    reader.b.scheme = _scheme(model)
     env: dict[str, str] = {}
     fixed, bound = dict(constants), dict(states)
     types, frozen = freeze(model, shapes)
