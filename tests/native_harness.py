@@ -1,6 +1,7 @@
 """Small C functions over the native headers, compiled for one instruction set and called by tests.
 
-Freestanding, nothing linked, every warning an error: what emitted code has to compile under.
+Freestanding, nothing linked, every warning an error: what emitted code has to compile under. What
+this machine cannot run itself runs in an emulator, behind the same two functions.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import sparrow
+from sparrow.device.qemu import emulator_command
+from sparrow.errors import BadInput
+from sparrow.targets import Machine, target
 
 NATIVE = Path(sparrow.__file__).parent / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{NATIVE}")
@@ -31,21 +37,82 @@ ISAS = {
     "avx2": ("x86_64_v3", "x86-64-v3", "AVX2"),
     "avx512": ("x86_64_v4", "x86-64-v4", "AVX512_SKX"),
 }
+# Instruction set headers of other machines, compiled for a target and emulated.
+EMULATED = {"neon": "aarch64"}
+# Every way to compile a file: a header, and gcc instead of zig.
+BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 
 _protect = ctypes.CDLL(None).mprotect if sys.platform != "win32" else None
 
 
-def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> ctypes.CDLL:
+class Emulated:
+    """A library in an emulator: calls cross two pipes. Arrays end at a page without access."""
+
+    def __init__(self, library: Path, machine: Machine) -> None:
+        probe = library.with_name("call_probe")
+        source = Path(__file__).parent / "native" / "call_probe.c"
+        command = [sys.executable, "-m", "ziglang", "cc", *zig_target(machine), "-static", "-O2"]
+        freestanding = ["-std=gnu99", "-ffreestanding", "-nostdlib", "-fno-builtin", *WARNINGS]
+        subprocess.run([*command, *freestanding, str(source), "-o", str(probe)], check=True)
+        self.process = subprocess.Popen(
+            [*emulator(machine), str(probe), str(library)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        weakref.finalize(self, self.process.kill)
+
+    def call(self, name: str, *arguments: NDArray[Any] | int) -> int:
+        """Call a function, rewrite the arrays, and return its int result."""
+        parts = [_words(len(name)), name.encode(), _words(len(arguments))]
+        for a in arguments:
+            parts += [_words(0, a)] if isinstance(a, int) else [_words(1, a.nbytes), a.tobytes()]
+        to, back = self.process.stdin, self.process.stdout
+        assert to is not None and back is not None
+        to.write(b"".join(parts))
+        to.flush()
+        answer = back.read(8)
+        assert len(answer) == 8, f"{name}: the emulated program ended"
+        for a in arguments:
+            if not isinstance(a, int):
+                a[...] = np.frombuffer(back.read(a.nbytes), a.dtype).reshape(a.shape)
+        return int.from_bytes(answer, "little", signed=True)
+
+
+def _words(*values: int) -> bytes:
+    return np.array(values, np.int64).tobytes()
+
+
+Library: TypeAlias = ctypes.CDLL | Emulated
+
+
+def zig_target(machine: Machine) -> list[str]:
+    """Compiler options for a machine."""
+    return ["-g0", "-target", machine.triple, f"-mcpu={machine.cpu}"]
+
+
+def emulator(machine: Machine) -> list[str]:
+    """The command that runs programs of a machine; without it tests skip, under CI they fail."""
+    try:
+        return emulator_command(machine)
+    except BadInput as e:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(e))
+
+
+def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     """Compile one C file and load it; fails the test on any warning, skips a CPU without ``isa``.
 
     Args:
         text: The file, without the ISA header, which comes first.
-        isa: A key of `ISAS`.
+        isa: A key of `ISAS` or `EMULATED`.
         folder: Where the library goes.
         compiler: ``zig`` or ``gcc``.
     """
-    zig_cpu, gcc_cpu, feature = ISAS[isa]
-    command = [sys.executable, "-m", "ziglang", "cc", "-g0", f"-mcpu={zig_cpu}"]
+    machine = target(EMULATED[isa]).machine if isa in EMULATED else None
+    zig_cpu, gcc_cpu, feature = ISAS.get(isa, ("", "", None))
+    target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
+    command = [sys.executable, "-m", "ziglang", "cc", *target_flags]
     if compiler == "gcc":
         gcc = shutil.which("gcc")
         if gcc is None:
@@ -62,19 +129,23 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> ctypes.CD
         check=False,
     )
     assert done.returncode == 0, done.stderr[:4000]
+    if machine is not None:
+        return Emulated(library, machine)
     have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if feature is not None and not have[feature]:
         pytest.skip(f"this CPU has no {feature}")
     return ctypes.CDLL(str(library))
 
 
-def call(library: ctypes.CDLL, name: str, *arguments: NDArray[Any] | int) -> None:
-    """Call a void function with array pointers and ``ptrdiff_t`` numbers."""
+def call(library: Library, name: str, *arguments: NDArray[Any] | int) -> int:
+    """Call a function with array pointers and ``ptrdiff_t`` numbers; its result if it is an int."""
+    if isinstance(library, Emulated):
+        return library.call(name, *arguments)
     converted = [
         ctypes.c_ssize_t(a) if isinstance(a, int) else ctypes.c_void_p(a.ctypes.data)
         for a in arguments
     ]
-    library[name](*converted)
+    return int(library[name](*converted))
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,10 +171,10 @@ def source() -> str:
     return "\n".join(text)
 
 
-@pytest.fixture(scope="module", params=[*harness.ISAS, "avx2 gcc", "avx512 gcc", "scalar gcc"])
+@pytest.fixture(scope="module", params=harness.BUILDS)
 def library(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
+) -> harness.Library:
     isa, _, compiler = str(request.param).partition(" ")
     folder: Path = tmp_path_factory.mktemp("isa")
     return harness.build(source(), isa, folder, compiler or "zig")
@@ -200,7 +199,7 @@ def integers() -> tuple[Array, Array]:
     return np.append(a, random[0]), np.append(b, random[1])
 
 
-def apply(library: ctypes.CDLL, name: str, dtype: Any, *args: Array) -> Array:
+def apply(library: harness.Library, name: str, dtype: Any, *args: Array) -> Array:
     out = np.full(args[0].size, 77, dtype)
     harness.call(library, name, out, *args, out.size)
     return out
@@ -215,7 +214,7 @@ def assert_same_bits(got: Array, want: Array, name: str) -> None:
     assert same.all(), f"{name}: element {at}: {got[at]!r}, expected {want[at]!r}"
 
 
-def test_float_functions(library: ctypes.CDLL) -> None:
+def test_float_functions(library: harness.Library) -> None:
     a, b = floats()
     for name, _, arity, meaning in F32:
         args = (a, b)[:arity]
@@ -224,14 +223,14 @@ def test_float_functions(library: ctypes.CDLL) -> None:
         assert_same_bits(apply(library, f"f_{name}", np.float32, *args), want, name)
 
 
-def test_maximum_propagates_nan(library: ctypes.CDLL) -> None:
+def test_maximum_propagates_nan(library: harness.Library) -> None:
     a, b = floats()
     for name, meaning in (("max", np.maximum), ("min", np.minimum)):
         got = apply(library, f"f_{name}", np.float32, a, b)
         np.testing.assert_array_equal(got, meaning(a, b))
 
 
-def test_fma_rounds_once_or_twice(library: ctypes.CDLL) -> None:
+def test_fma_rounds_once_or_twice(library: harness.Library) -> None:
     rng = np.random.default_rng(22)
     a, b, c = rng.standard_normal((3, 4001)).astype(np.float32)
     for name, sign in (("fma", 1), ("fnma", -1)):
@@ -242,7 +241,7 @@ def test_fma_rounds_once_or_twice(library: ctypes.CDLL) -> None:
         assert np.all((got == once) | (got == twice)), name
 
 
-def test_comparisons(library: ctypes.CDLL) -> None:
+def test_comparisons(library: harness.Library) -> None:
     a, b = floats()
     for name, _, meaning in COMPARE:
         args = (a,) if name == "isnan" else (a, b)
@@ -250,14 +249,14 @@ def test_comparisons(library: ctypes.CDLL) -> None:
         np.testing.assert_array_equal(got, meaning(a, b).astype(np.int32), err_msg=name)
 
 
-def test_integer_functions(library: ctypes.CDLL) -> None:
+def test_integer_functions(library: harness.Library) -> None:
     a, b = integers()
     for name, _, meaning in I32:
         got = apply(library, f"i_{name}", np.int32, a, b)
         np.testing.assert_array_equal(got, meaning(a, b), err_msg=name)
 
 
-def test_conversions(library: ctypes.CDLL) -> None:
+def test_conversions(library: harness.Library) -> None:
     i, _ = integers()
     np.testing.assert_array_equal(apply(library, "to_f32", np.float32, i), i.astype(np.float32))
     f, _ = floats()
@@ -304,9 +303,9 @@ def narrowed(kind: str, values: Array) -> Array:
 
 
 @pytest.mark.parametrize("kind", MEMORY)
-def test_partial_access_touches_nothing_else(library: ctypes.CDLL, kind: str) -> None:
+def test_partial_access_touches_nothing_else(library: harness.Library, kind: str) -> None:
     """A load or store of n elements ends at a page without access: one more would be a crash."""
-    lanes = library.lanes()
+    lanes = harness.call(library, "lanes")
     values = memory_values(kind, lanes)
     dtype = DTYPES[MEMORY[lanes_of(kind)]]
     for n in range(lanes + 1):
@@ -328,18 +327,18 @@ def test_partial_access_touches_nothing_else(library: ctypes.CDLL, kind: str) ->
     np.testing.assert_array_equal(inside, narrowed(kind, widened(kind, values)))
 
 
-def test_every_half_value(library: ctypes.CDLL) -> None:
-    lanes = library.lanes()
+def test_every_half_value(library: harness.Library) -> None:
+    lanes = harness.call(library, "lanes")
     for kind in ("f16", "bf16"):
         values = np.arange(1 << 16, dtype=np.uint16)
         got = np.zeros(values.size, np.float32)
         for i in range(0, values.size, lanes):
-            harness.call(library, f"load_{kind}", got[i:], values[i:], lanes)
+            harness.call(library, f"load_{kind}", got[i : i + lanes], values[i : i + lanes], lanes)
         assert_same_bits(got, widened(kind, values), kind)
 
 
-def test_stores_to_half_round_to_even(library: ctypes.CDLL) -> None:
-    lanes = library.lanes()
+def test_stores_to_half_round_to_even(library: harness.Library) -> None:
+    lanes = harness.call(library, "lanes")
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     ties = (halves[:-1] + halves[1:]) / 2
     near = np.concatenate([ties, np.nextafter(ties, 0), np.nextafter(ties, np.float32(np.inf))])
@@ -348,26 +347,26 @@ def test_stores_to_half_round_to_even(library: ctypes.CDLL) -> None:
     for kind in ("f16", "bf16"):
         got = np.zeros(values.size, np.uint16)
         for i in range(0, values.size, lanes):
-            harness.call(library, f"store_{kind}", got[i:], values[i:], lanes)
+            harness.call(library, f"store_{kind}", got[i : i + lanes], values[i : i + lanes], lanes)
         want = narrowed(kind, values)
         number = ~np.isnan(values)
         np.testing.assert_array_equal(got[number], want[number], err_msg=kind)
         assert np.isnan(widened(kind, got[~number])).all(), kind
 
 
-def test_saturating_stores(library: ctypes.CDLL) -> None:
-    lanes = library.lanes()
+def test_saturating_stores(library: harness.Library) -> None:
+    lanes = harness.call(library, "lanes")
     edge = [0, 1, -1, 127, 128, -128, -129, 255, 256, 32767, 32768, -32769, LIMIT32 - 1, -LIMIT32]
     values = np.array([*edge, 70000, -70000], np.int32)
     for kind in ("i8", "u8"):
         got = np.zeros(values.size, DTYPES[MEMORY[kind]])
         for i in range(0, values.size, lanes):
-            harness.call(library, f"store_{kind}", got[i:], values[i:], lanes)
+            harness.call(library, f"store_{kind}", got[i : i + lanes], values[i : i + lanes], lanes)
         np.testing.assert_array_equal(got, narrowed(kind, values), err_msg=kind)
 
 
-def test_reductions(library: ctypes.CDLL) -> None:
-    lanes = library.lanes()
+def test_reductions(library: harness.Library) -> None:
+    lanes = harness.call(library, "lanes")
     rng = np.random.default_rng(24)
     for _ in range(20):
         f = rng.integers(-1000, 1000, lanes).astype(np.float32)
@@ -388,8 +387,8 @@ def test_reductions(library: ctypes.CDLL) -> None:
             assert np.isnan(out[0]), (name, at)
 
 
-def test_lane_order(library: ctypes.CDLL) -> None:
-    lanes = library.lanes()
+def test_lane_order(library: harness.Library) -> None:
+    lanes = harness.call(library, "lanes")
     for at in range(lanes + 1):
         values = np.full(lanes + 1, -1, np.float32)
         values[at] = 1

@@ -6,7 +6,6 @@ is not clearly better than the bound); float64 scalar functions against 80-bit l
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -145,10 +144,10 @@ def _double_source() -> str:
     return "\n".join(text)
 
 
-@pytest.fixture(scope="module", params=[*harness.ISAS, "avx2 gcc", "avx512 gcc", "scalar gcc"])
+@pytest.fixture(scope="module", params=harness.BUILDS)
 def vectors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
+) -> harness.Library:
     isa, _, compiler = str(request.param).partition(" ")
     folder: Path = tmp_path_factory.mktemp("math")
     return harness.build(_vector_source(), isa, folder, compiler or "zig")
@@ -157,7 +156,7 @@ def vectors(
 @pytest.fixture(scope="module", params=["zig", "gcc"])
 def doubles(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
+) -> harness.Library:
     folder: Path = tmp_path_factory.mktemp("math64")
     return harness.build(_double_source(), "scalar", folder, str(request.param))
 
@@ -192,7 +191,7 @@ def test_bounds_are_those_of_the_header() -> None:
     assert {n: b for n, b in stated.items() if n in tested} == tested
 
 
-def apply(library: ctypes.CDLL, name: str, *args: Array, dtype: Any = None) -> Array:
+def apply(library: harness.Library, name: str, *args: Array, dtype: Any = None) -> Array:
     out = np.full(args[0].size, 77, dtype or args[0].dtype)
     harness.call(library, name, out, *args, out.size)
     return out
@@ -211,7 +210,7 @@ def references() -> dict[str, Array]:
         return exact | {n: f(wide) for n, (_, f) in F32_ABSOLUTE.items()}
 
 
-def test_float32_ulp(vectors: ctypes.CDLL, references: dict[str, Array]) -> None:
+def test_float32_ulp(vectors: harness.Library, references: dict[str, Array]) -> None:
     x = X32
     for name, (bound, _) in F32.items():
         error = harness.ulp_error(apply(vectors, f"v_{name}", x), references[name])
@@ -227,7 +226,7 @@ def test_float32_ulp(vectors: ctypes.CDLL, references: dict[str, Array]) -> None
         assert np.abs(got - references[name][low]).max() < 2.0**-139, name
 
 
-def test_float32_absolute(vectors: ctypes.CDLL, references: dict[str, Array]) -> None:
+def test_float32_absolute(vectors: harness.Library, references: dict[str, Array]) -> None:
     x = X32
     finite = np.isfinite(x) & (np.abs(x) > 1e-30)
     for name, (bound, _) in F32_ABSOLUTE.items():
@@ -276,7 +275,7 @@ def special_pairs(dtype: type[np.float32] | type[np.float64]) -> tuple[Array, Ar
 POW_POINTS = power_points(np.float32, 60_000)
 
 
-def test_float32_pow(vectors: ctypes.CDLL) -> None:
+def test_float32_pow(vectors: harness.Library) -> None:
     x, y = POW_POINTS
     with np.errstate(all="ignore"):
         exact = np.power(x.astype(np.float64), y.astype(np.float64))
@@ -289,7 +288,7 @@ def test_float32_pow(vectors: ctypes.CDLL) -> None:
     assert error.max() <= POW32, harness.worst(error, x, y)
 
 
-def test_float32_remainders(vectors: ctypes.CDLL) -> None:
+def test_float32_remainders(vectors: harness.Library) -> None:
     rng = np.random.default_rng(32)
     random = harness.every_exponent(np.float32, 4000)
     some = (rng.uniform(-20, 20, 3000) * 8).round().astype(np.float32) / 8
@@ -303,7 +302,7 @@ def test_float32_remainders(vectors: ctypes.CDLL) -> None:
 
 
 @pytest.mark.skipif(not WIDE_LONG, reason="needs a long double wider than double")
-def test_float64_ulp(doubles: ctypes.CDLL) -> None:
+def test_float64_ulp(doubles: harness.Library) -> None:
     x = points(np.float64, 60_000)
     for name, (bound, meaning) in F64.items():
         with np.errstate(all="ignore"):
@@ -317,7 +316,7 @@ def test_float64_ulp(doubles: ctypes.CDLL) -> None:
         assert error.max() <= POW64, f"pow: {harness.worst(error, *pairs)}"
 
 
-def test_float64_compositions(doubles: ctypes.CDLL) -> None:
+def test_float64_compositions(doubles: harness.Library) -> None:
     """Against functions of SciPy and NumPy that are themselves within 2 ULP."""
     x = points(np.float64, 40_000)
     error = harness.ulp_error(apply(doubles, "d_erf", x), special.erf(x).astype(LONG))
@@ -334,7 +333,7 @@ def test_float64_compositions(doubles: ctypes.CDLL) -> None:
     np.testing.assert_array_equal(apply(doubles, "d_abs", x), np.abs(x))
 
 
-def test_float64_remainders(doubles: ctypes.CDLL) -> None:
+def test_float64_remainders(doubles: harness.Library) -> None:
     x, y = special_pairs(np.float64)
     random = harness.every_exponent(np.float64, 3000)
     x, y = np.append(x, random), np.append(y, np.roll(random, 1))
@@ -353,7 +352,7 @@ def truncated_division(a: int, b: int) -> tuple[int, int]:
     return q, a - q * b
 
 
-def test_integer_division_and_powers(doubles: ctypes.CDLL) -> None:
+def test_integer_division_and_powers(doubles: harness.Library) -> None:
     for t, dtype in INTEGERS.items():
         info = np.iinfo(dtype)
         low, high = int(info.min), int(info.max)
@@ -381,7 +380,7 @@ def saturated_power(a: int, b: int, low: int, high: int) -> int:
     return min(max(int(a**b), low), high)
 
 
-def test_float_to_integer_saturates(doubles: ctypes.CDLL) -> None:
+def test_float_to_integer_saturates(doubles: harness.Library) -> None:
     edge = [0.5, 1.5, 126.9, 127, 128, 129, 255, 256, 32767, 32768, 65535, 65536, 2.0**31 - 1]
     edge += [2.0**31, 2.0**32 - 1, 2.0**32, 2.0**53, 2.0**63 - 1024, 2.0**63, 2.0**64 - 2048]
     edge += [2.0**64, 1e30, np.inf, 0.0, 1e-300]
