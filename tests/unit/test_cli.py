@@ -236,3 +236,11 @@ def test_options_read_their_units() -> None:
     for text in ("", "x=", "x=1x", "x=-1", "x=1e3"):
         with pytest.raises(BadInput):
             shapes_of([text])
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparrow", "targets"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "x86_64" in done.stdout

@@ -33,15 +33,23 @@ def channel_axis(op: Conv | ConvTranspose | MatMul, rank: int) -> int:
 
 
 def scale_outputs(op: Conv | ConvTranspose | MatMul, w: Array, s: Array) -> Array:
-    """Weights that give each output channel times ``s`` [M]."""
+    """float32 weights that give each output channel times ``s`` [M], rounded once."""
     if isinstance(op, MatMul):
-        return np.asarray(w * (s[:, None] if op.trans_b else s[None, :]))
+        return _product(w, s[:, None] if op.trans_b else s[None, :])
     taps = (1,) * (w.ndim - 2)
     if isinstance(op, Conv):
-        return np.asarray(w * s.reshape(-1, 1, *taps))
+        return _product(w, s.reshape(-1, 1, *taps))
     g, m = op.group, w.shape[1]
-    grouped = w.reshape(g, w.shape[0] // g, *w.shape[1:]) * s.reshape(g, 1, m, *taps)
-    return np.asarray(grouped.reshape(w.shape))
+    grouped = _product(w.reshape(g, w.shape[0] // g, *w.shape[1:]), s.reshape(g, 1, m, *taps))
+    return grouped.reshape(w.shape)
+
+
+def _product(w: Array, s: Array) -> Array:
+    """float32(w * s), the product in float64; block by block, so no float64 copy of w exists."""
+    y = np.empty(w.shape, np.float32)
+    with np.errstate(over="ignore"):
+        np.multiply(w, s, out=y, dtype=np.float64, casting="same_kind")
+    return y
 
 
 def _factors(e: lane.Expr, consts: dict[int, Array], x: int) -> tuple[Array, Array] | None:
@@ -122,12 +130,12 @@ def _plain_weights(m: Match, p: Node) -> tuple[Array, Array | None] | Reject:
 
 def _with_weights(m: Match, p: Node, x: str, y: str, w: Array, b: Array) -> Rewrite | Reject:
     with np.errstate(over="ignore"):
-        w32, b32 = w.astype(np.float32), b.astype(np.float32)
-    if not (np.isfinite(w32).all() and np.isfinite(b32).all()):
+        b32 = b.astype(np.float32)
+    if not (np.isfinite(w).all() and np.isfinite(b32).all()):
         return Reject("a folded weight is not finite")
     names = m.fresh(), m.fresh()
     new = Node(p.op, (x, *names), (y,), p.origin)
-    return Rewrite((new,), (p,), consts=dict(zip(names, (w32, b32), strict=True)))
+    return Rewrite((new,), (p,), consts=dict(zip(names, (w, b32), strict=True)))
 
 
 def fold_affine(m: Match, n: Node) -> Rewrite | Reject | None:
@@ -202,11 +210,9 @@ def _inputs_scaled(op: Conv | MatMul, w: Array, st: Affine) -> tuple[Array, Arra
 
 
 def scale_inputs(op: Conv | MatMul, w: Array, s: Array) -> Array:
-    """Weights that take x times ``s`` [C] for x."""
+    """float32 weights that take x times ``s`` [C] for x, rounded once."""
     if isinstance(op, MatMul):
-        return np.asarray(w * (s[None, :] if op.trans_b else s[:, None]))
+        return _product(w, s[None, :] if op.trans_b else s[:, None])
     g = op.group
     grouped = w.reshape(g, w.shape[0] // g, *w.shape[1:])
-    return np.asarray(
-        (grouped * s.reshape(g, 1, w.shape[1], *(1,) * (w.ndim - 2))).reshape(w.shape)
-    )
+    return _product(grouped, s.reshape(g, 1, w.shape[1], *(1,) * (w.ndim - 2))).reshape(w.shape)

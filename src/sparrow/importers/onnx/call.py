@@ -172,4 +172,4 @@ def to_array(t: onnx.TensorProto, where: str) -> tuple[Array, DType]:
         a = numpy_helper.to_array(t)
     except (ValueError, TypeError, OverflowError) as e:
         raise BadModel(f"{where}: tensor {t.name!r} is malformed: {e}") from None
-    return np.asarray(a).astype(dtype.numpy), dtype
+    return np.asarray(a).astype(dtype.numpy, copy=False), dtype

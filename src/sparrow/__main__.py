@@ -1,0 +1,5 @@
+"""``python -m sparrow``: the command line."""
+
+from sparrow.cli import main
+
+main()
