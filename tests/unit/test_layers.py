@@ -11,8 +11,19 @@ ROOT = Path(sparrow.__file__).parent
 
 # The order of docs/architecture.md. A name is a module, or a package with all it holds.
 ORDER = [
-    *("errors", "tensor", "lane", "graph", "export", "ops", "reference", "text", "parse"),
-    *("builder", "importers", "rewrite", "vectors", "passes", "targets", "kernels"),
+    *(
+        "errors",
+        "tensor",
+        "lane",
+        "graph",
+        "export",
+        "ops",
+        "reference",
+        "text",
+        "parse",
+        "portable",
+    ),
+    *("builder", "importers", "rewrite", "vectors", "passes", "quant", "targets", "kernels"),
     *("selection", "views"),
     *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
     *("golden", "tolerances", "receipt", "describe", "oracle", "bundle", "proof", "profiling"),

@@ -168,6 +168,8 @@ class Quantize(Op):
         if t.dtype != F32:
             x = w.node("Cast", [x], to=F32)
         scale, zero, attrs = _onnx_operands(self.quant, t.shape)
+        if self.dtype.bits != 8:
+            w.require(21)
         zero_point = w.const(zero.astype(self.dtype.numpy), self.dtype)
         w.node("QuantizeLinear", [x, w.const(scale), zero_point], [site.outputs[0]], **attrs)
 

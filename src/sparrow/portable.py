@@ -1,0 +1,111 @@
+"""A Graph as a file for other runtimes: the lowest opset that can say it, and no idle nodes.
+
+`sparrow.export` writes for one oracle, the installed ONNX Runtime; what users take elsewhere should
+load in runtimes of years ago too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+from onnx import TensorProto, defs, helper, shape_inference
+
+from sparrow.export import OPSET, to_onnx
+from sparrow.graph import Graph
+
+# QuantizeLinear per channel is new in 13.
+FLOOR = 13
+# Versions that mean something else by the same words; others since FLOOR take more types or
+# attributes.
+CHANGED = {
+    ("RoiAlign", 16),
+    ("AveragePool", 19),
+    ("Resize", 18),
+    ("Resize", 19),
+    ("GridSample", 20),
+}
+
+
+def to_portable_onnx(g: Graph) -> onnx.ModelProto:
+    """``g`` as standard ONNX of the lowest opset, IR version to match."""
+    model = _without_identities(to_onnx(g))
+    opset = lowest_opset(model)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset))
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    return model
+
+
+def lowest_opset(model: onnx.ModelProto) -> int:
+    """Lowest opset, FLOOR or later, whose operators mean what the nodes of ``model`` say."""
+    (current,) = (o.version for o in model.opset_import)
+    if current > OPSET:
+        return int(current)
+    types = _types(model)
+    return max((_since(n, types, current) for n in model.graph.node), default=FLOOR)
+
+
+def _since(n: onnx.NodeProto, types: dict[str, int], current: int) -> int:
+    schema = defs.get_schema(n.op_type, current)
+    while schema.since_version > FLOOR and (n.op_type, schema.since_version) not in CHANGED:
+        older = defs.get_schema(n.op_type, schema.since_version - 1)
+        if not _takes(older, n, types):
+            break
+        schema = older
+    return max(FLOOR, int(schema.since_version))
+
+
+def _takes(schema: defs.OpSchema, n: onnx.NodeProto, types: dict[str, int]) -> bool:
+    if schema.deprecated or not schema.min_input <= len(n.input) <= schema.max_input:
+        return False
+    if any(a.name not in schema.attributes for a in n.attribute):
+        return False
+    for names, formal in ((n.input, schema.inputs), (n.output, schema.outputs)):
+        for i, name in enumerate(names):
+            row = formal[min(i, len(formal) - 1)]
+            if name and name in types and _spelled(types[name]) not in row.types:
+                return False
+    return True
+
+
+def _spelled(elem_type: int) -> str:
+    return f"tensor({TensorProto.DataType.Name(elem_type).lower()})"
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type of every value; weights are left out of what is inferred over."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    found = {t.name: t.data_type for t in light.graph.initializer}
+    small = [t for t in light.graph.initializer if t.ByteSize() < 1024]
+    for t in light.graph.initializer:
+        if t.ByteSize() >= 1024:
+            light.graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(small)
+    g = shape_inference.infer_shapes(light).graph
+    for v in (*g.input, *g.output, *g.value_info):
+        found[v.name] = v.type.tensor_type.elem_type
+    return found
+
+
+def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with what an Identity copies under the name of the copy, where nobody else reads
+    it.
+    """
+    g = model.graph
+    uses = Counter(x for n in g.node for x in n.input)
+    made = {y: n for n in g.node for y in n.output}
+    kept = {o.name for o in g.output}
+    gone: list[onnx.NodeProto] = []
+    for n in g.node:
+        x = n.input[0] if n.op_type == "Identity" else ""
+        if x in made and uses[x] == 1 and x not in kept:
+            producer, y = made[x], n.output[0]
+            producer.output[list(producer.output).index(x)] = y
+            made[y] = producer
+            gone.append(n)
+    for n in gone:
+        g.node.remove(n)
+    return model

@@ -1,0 +1,31 @@
+"""Float Graph and samples in, the same Graph in QDQ form out.
+
+    g' = quantize(g, samples, Recipe())
+
+``RANGES`` says how the range of an activation is set; what becomes codes is in `place`, how weights
+do in `weights`, and docs/quantization.md has the numbers behind the defaults of `Recipe`.
+"""
+
+from __future__ import annotations
+
+from sparrow.quant.calibrate import Calibration, calibrate, digest, from_npz, to_npz
+from sparrow.quant.health import Health
+from sparrow.quant.ranges import RANGES
+from sparrow.quant.recipe import Precision, Recipe
+from sparrow.quant.run import Layer, Quantized, quantize, run
+
+__all__ = [
+    "RANGES",
+    "Calibration",
+    "Health",
+    "Layer",
+    "Precision",
+    "Quantized",
+    "Recipe",
+    "calibrate",
+    "digest",
+    "from_npz",
+    "quantize",
+    "run",
+    "to_npz",
+]

@@ -1,0 +1,36 @@
+"""Take the mean error that rounded weights cause back into the bias.
+
+    b' = b - sum_k (w_q - w)[m, k] E[x][k]        E[x] per input channel, from calibration
+
+Nagel et al. 2019 (arXiv:1906.04721, section 4.2), with measured instead of analytic means. Padding
+lowers the mean at the borders; that is left out, as it is there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.tensor import Array
+
+
+def mean_error(op: Conv | MatMul, error: Array, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What an error of the weights adds to each output on average: [M].
+
+    Args:
+        op: The layer.
+        error: Rounded minus real weights: [M, C / group, *kernel], or a matrix as ``op`` reads it.
+        mean: E[x] of each input channel.
+    """
+    if isinstance(op, MatMul):
+        matrix = error.T if op.trans_b else error
+        result: NDArray[np.float64] = mean @ matrix.astype(np.float64)
+        return result
+    per_channel = error.astype(np.float64).reshape(*error.shape[:2], -1).sum(2)
+    m, each = per_channel.shape
+    group = np.arange(m) // (m // op.group)
+    rows = mean.reshape(op.group, each)[group]
+    summed: NDArray[np.float64] = (per_channel * rows).sum(1)
+    return summed

@@ -1,0 +1,197 @@
+"""What the values of a network look like over a set of samples, in one pass and constant memory.
+
+Per value: smallest and largest, a histogram (`sparrow.quant.histogram`), and per channel the
+smallest, the largest and the mean; per product, if asked for, the second moments of its inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.quant.engine import Engine, fastest
+from sparrow.quant.health import Health, Watch
+from sparrow.quant.histogram import Histogram
+from sparrow.quant.moments import SecondMoments
+from sparrow.quant.place import Placement, channel_axis
+from sparrow.tensor import Array
+
+SCHEMA = 1
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True, eq=False)
+class Statistics:
+    """A value over all samples.
+
+    Attributes:
+        histogram: Counts of all elements.
+        low: Smallest of each channel.
+        high: Largest of each channel.
+        total: Sum of each channel.
+        count: Elements of each channel.
+    """
+
+    histogram: Histogram = field(default_factory=Histogram)
+    low: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    high: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    count: int = 0
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of each channel."""
+        return self.total / max(self.count, 1)
+
+    def add(self, x: Array, axis: int) -> None:
+        """Take in one more array, whose channels lie along ``axis``."""
+        self.histogram.add(x)
+        rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) if x.ndim else x.reshape(1, 1)
+        if not rows.size:
+            return
+        low, high = rows.min(1), rows.max(1)
+        first = not self.count
+        self.low = low if first else np.minimum(self.low, low)
+        self.high = high if first else np.maximum(self.high, high)
+        total = rows.sum(1, dtype=np.float64)
+        self.total = total if first else self.total + total
+        self.count += rows.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What a set of samples told of a graph.
+
+    Attributes:
+        values: Statistics of every value that becomes codes.
+        moments: Product (by its result) -> second moments of its inputs.
+        digests: SHA-256 of every sample, in order.
+        health: What was noticed of the set.
+    """
+
+    values: Mapping[str, Statistics]
+    moments: Mapping[str, SecondMoments]
+    digests: tuple[str, ...]
+    health: Health
+
+
+def digest(feeds: Mapping[str, Array]) -> str:
+    """SHA-256 over the arrays of a sample."""
+    h = hashlib.sha256()
+    for name in sorted(feeds):
+        a = np.ascontiguousarray(feeds[name])
+        h.update(f"{name}:{a.dtype}{a.shape}".encode())
+        h.update(a.tobytes())
+    return h.hexdigest()
+
+
+def calibrate(
+    g: Graph,
+    samples: Iterable[Mapping[str, Array]],
+    placement: Placement,
+    *,
+    moments: bool = False,
+    evaluation: frozenset[str] = frozenset(),
+    engine: Engine = fastest,
+    progress: Progress = lambda _: None,
+) -> Calibration:
+    """Run the float graph over samples and keep statistics of every value that becomes codes.
+
+    Args:
+        g: Float graph.
+        samples: Feeds for all inputs, see `sparrow.samples.samples`; states carry over in order.
+        placement: Says which values.
+        moments: Whether to keep second moments for rounding.
+        evaluation: Digests of samples the result will be judged on.
+        engine: How the graph is run.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: There is no sample, all inputs are constant, a value is NaN or infinite, or a
+            sample belongs to the evaluation set.
+    """
+    sums = {n.outputs[0]: n for n in placement.sums}
+    values = {x: Statistics() for x in placement.codes}
+    second = {y: SecondMoments.of(g, n) for y, n in sums.items()} if moments else {}
+    second = {y: m for y, m in second.items() if m is not None}
+    watched = list(dict.fromkeys([*values, *g.inputs]))
+    run = engine(g, watched)
+    watch = Watch(g)
+    digests: list[str] = []
+    for feeds in samples:
+        name = digest(feeds)
+        if name in evaluation:
+            raise BadInput(
+                f"calibration sample {len(digests)} is also in the evaluation set",
+                hint="calibrate on other samples, or the accuracy says nothing",
+            )
+        watch.sample(feeds, len(digests))
+        found = run(feeds)
+        for x, s in values.items():
+            a = found[x]
+            if not np.isfinite(a).all():
+                raise BadInput(
+                    f"sample {len(digests)} gives NaN or infinite values at {_where(g, x)}",
+                    hint="leave that sample out, or pin the layer to float32",
+                )
+            s.add(a, channel_axis(g, x))
+        for y, m in second.items():
+            assert m is not None
+            m.add(found[sums[y].inputs[0]])
+        digests.append(name)
+        progress(f"calibrating: {len(digests)} samples")
+    health = watch.verdict(digests, {_where(g, x): s for x, s in values.items()})
+    return Calibration(values, {y: m for y, m in second.items() if m}, tuple(digests), health)
+
+
+def _where(g: Graph, value: str) -> str:
+    made = g.producers().get(value)
+    return f"{made.origin or value}" if made else f"input {value}"
+
+
+def to_npz(c: Calibration) -> bytes:
+    """The statistics as an ``.npz``; the same calibration gives the same bytes."""
+    arrays: dict[str, Any] = {}
+    rows = []
+    for i, (name, s) in enumerate(c.values.items()):
+        h = s.histogram
+        rows.append([name, h.first, h.exponent, h.low, h.high, s.count])
+        used = np.flatnonzero(h.counts)
+        arrays |= {f"{i}.bins": used, f"{i}.counts": h.counts[used]}
+        arrays |= {f"{i}.low": s.low, f"{i}.high": s.high, f"{i}.total": s.total}
+    head = {"schema": SCHEMA, "values": rows, "digests": c.digests, "notes": c.health.notes}
+    arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def from_npz(data: bytes) -> Calibration:
+    """What `to_npz` wrote; second moments are not kept.
+
+    Raises:
+        BadInput: The bytes are something else.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as f:
+            head = json.loads(f["head"].tobytes())
+            if head["schema"] != SCHEMA:
+                raise BadInput(f"calibration statistics of schema {head['schema']}, not {SCHEMA}")
+            values = {}
+            for i, (name, first, exponent, low, high, count) in enumerate(head["values"]):
+                h = Histogram(first=first, exponent=exponent, low=low, high=high)
+                h.counts[f[f"{i}.bins"]] = f[f"{i}.counts"]
+                values[name] = Statistics(h, f[f"{i}.low"], f[f"{i}.high"], f[f"{i}.total"], count)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+        raise BadInput(f"no calibration statistics: {e}") from None
+    notes = tuple(head["notes"])
+    return Calibration(values, {}, tuple(head["digests"]), Health(len(head["digests"]), notes))

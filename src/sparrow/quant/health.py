@@ -1,0 +1,98 @@
+"""Whether a calibration set says enough of what a network will see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.tensor import Array
+
+if TYPE_CHECKING:
+    from sparrow.quant.calibrate import Statistics
+
+ENOUGH = 32
+# A sample this much larger than the middle one sets the scale of all others.
+OUTLIER = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What was noticed of a calibration set.
+
+    Attributes:
+        samples: How many there were.
+        notes: One line each; empty when nothing is wrong.
+    """
+
+    samples: int
+    notes: tuple[str, ...]
+
+
+class Watch:
+    """Looks at the samples as they pass."""
+
+    def __init__(self, g: Graph) -> None:
+        self.floats = [x for x in g.inputs if g.types[x].dtype.kind == "float"]
+        self.peaks: dict[str, list[float]] = {x: [] for x in self.floats}
+        self.ranges: dict[str, tuple[float, float]] = {}
+
+    def sample(self, feeds: Mapping[str, Array], index: int) -> None:
+        """Take in one sample.
+
+        Raises:
+            BadInput: It holds NaN or infinite values.
+        """
+        for x in self.floats:
+            a = np.asarray(feeds[x], np.float32)
+            if not np.isfinite(a).all():
+                raise BadInput(f"calibration sample {index}: input {x!r} has NaN or infinity")
+            if not a.size:
+                continue
+            low, high = float(a.min()), float(a.max())
+            self.peaks[x].append(max(-low, high))
+            old = self.ranges.get(x, (low, high))
+            self.ranges[x] = (min(low, old[0]), max(high, old[1]))
+
+    def verdict(self, digests: Sequence[str], values: Mapping[str, Statistics]) -> Health:
+        """The notes on all samples.
+
+        Raises:
+            BadInput: There was none, or they are all one constant.
+        """
+        if not digests:
+            raise BadInput("the calibration set is empty", hint="give at least one sample")
+        if self.ranges and all(low == high for low, high in self.ranges.values()):
+            name, (low, _) = next(iter(self.ranges.items()))
+            raise BadInput(
+                f"the calibration data is constant: input {name!r} is {low:g} everywhere",
+                hint="give samples of what the model will see",
+            )
+        notes = []
+        if len(digests) < ENOUGH:
+            notes.append(f"{len(digests)} samples are few: {ENOUGH} or more give steadier ranges")
+        again = sum(n - 1 for n in Counter(digests).values())
+        if again:
+            notes.append(f"{again} of {len(digests)} samples are duplicates")
+        for x, peaks in self.peaks.items():
+            middle = float(np.median(peaks)) if peaks else 0.0
+            far = [i for i, p in enumerate(peaks) if middle and p > OUTLIER * middle]
+            if far:
+                notes.append(
+                    f"input {x!r}: sample {far[0]} reaches {peaks[far[0]]:g}, "
+                    f"the middle one {middle:g} ({len(far)} such samples)"
+                )
+        dead = {where: int((s.low == s.high).sum()) for where, s in values.items() if s.count > 1}
+        dead = {where: n for where, n in dead.items() if n}
+        if dead:
+            worst = max(dead, key=lambda where: dead[where])
+            notes.append(
+                f"{sum(dead.values())} channels in {len(dead)} values never change, "
+                f"most at {worst} ({dead[worst]})"
+            )
+        return Health(len(digests), tuple(notes))

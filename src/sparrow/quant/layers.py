@@ -1,0 +1,140 @@
+"""The constants of products as codes: weights and biases of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.graph import Graph, Node
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.quant.adaround import adaround
+from sparrow.quant.affine import code_limits, per_tensor
+from sparrow.quant.bias_correction import mean_error
+from sparrow.quant.calibrate import Calibration
+from sparrow.quant.histogram import Histogram
+from sparrow.quant.moments import SecondMoments
+from sparrow.quant.place import Placement
+from sparrow.quant.ranges import RANGES
+from sparrow.quant.recipe import Recipe
+from sparrow.quant.weights import (
+    ACCUMULATOR_LIMIT,
+    Coded,
+    block_scales,
+    channel_block,
+    coded,
+    coded_bias,
+    fits_bias,
+    largest_sum,
+)
+from sparrow.reference import one_thread
+from sparrow.tensor import I8, Affine, Array, DType
+
+Codes = Mapping[str, tuple[DType, Affine]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constants:
+    """The constants of a layer as codes.
+
+    Attributes:
+        operands: Operand index -> codes.
+        wide: Whether a sum over the codes could leave int32.
+    """
+
+    operands: Mapping[int, Coded]
+    wide: bool
+
+
+def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
+    """Type and scale (of rank 0) of every value that becomes codes; equal within a group."""
+    of_group: dict[str, tuple[DType, Affine]] = {}
+    for root, sources in p.sources.items():
+        h = reduce(Histogram.merged, (c.values[x].histogram for x in sources))
+        dtype = p.codes[root]
+        # 16 bits have room to spare, and kernels of no zero points are faster
+        symmetric = recipe.symmetric or dtype.bits > 8
+        limits = RANGES[recipe.ranges](h, dtype, symmetric)
+        of_group[root] = (dtype, per_tensor(limits, dtype, 0, symmetric))
+    return {x: of_group[root] for x, root in p.group.items()}
+
+
+def _output_axis(op: Conv | MatMul, rank: int) -> int:
+    if isinstance(op, Conv):
+        return 0
+    return rank - 2 if op.trans_b else rank - 1
+
+
+def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe) -> Constants:
+    """Codes of the weights and the bias of a product.
+
+    Args:
+        g: Float graph.
+        n: A node of `Placement.sums`.
+        codes: Types and scales of the activations.
+        c: Means and second moments of what the layer reads.
+        recipe: How.
+    """
+    assert isinstance(n.op, (Conv, MatMul))
+    bias = g.consts[n.inputs[2]] if len(n.inputs) > 2 and n.inputs[2] else None
+    fixed = [i for i in (0, 1) if n.inputs[i] in g.consts]
+    if not fixed:
+        if bias is None:
+            return Constants({}, False)
+        steps = np.prod([_scale(codes, x) for x in n.inputs[:2]], keepdims=True)
+        return Constants({2: coded_bias(bias, steps)}, False)
+    (at,) = fixed
+    x = n.inputs[1 - at]
+    w = g.consts[n.inputs[at]]
+    # of a constant on the left every row serves all columns: its scale cannot follow the columns
+    axis = _output_axis(n.op, w.ndim) if at == 1 and recipe.weights == "per_channel" else None
+    block = channel_block(w.ndim, axis)
+    scale = block_scales(w, block)
+    x_scale = _scale(codes, x)
+    if bias is not None:
+        most = np.abs(bias.astype(np.float64))
+        most = most.reshape(scale.shape) if scale.size > 1 else most.max(initial=0, keepdims=True)
+        most = most.reshape(scale.shape)
+        scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
+    weights = coded(w, scale, block)
+    moments = c.moments.get(n.outputs[0])
+    if recipe.rounding == "adaround" and moments is not None and at == 1:
+        weights = _rounded(n.op, w, weights, moments)
+    operands = {at: weights}
+    m = w.shape[_output_axis(n.op, w.ndim)]
+    if recipe.bias_correction and at == 1 and w.ndim == 2 + len(getattr(n.op, "strides", ())):
+        shift = mean_error(n.op, weights.real() - w, c.values[x].mean)
+        bias = (np.zeros(m) if bias is None else bias.astype(np.float64)) - shift
+    if bias is not None:
+        operands[2] = coded_bias(bias, x_scale * scale.astype(np.float64).reshape(-1))
+    dtype, quant = codes[x]
+    summed = largest_sum(
+        weights.codes,
+        _output_axis(n.op, w.ndim),
+        dtype,
+        int(quant.zero_point.reshape(-1)[0]),
+        operands[2].codes if 2 in operands else None,
+    )
+    return Constants(operands, summed > ACCUMULATOR_LIMIT)
+
+
+def _scale(codes: Codes, x: str) -> float:
+    return float(codes[x][1].scale.reshape(-1)[0])
+
+
+def _rounded(op: Conv | MatMul, w: Array, nearest: Coded, moments: SecondMoments) -> Coded:
+    """AdaRound of each group of a layer."""
+    low, high = code_limits(I8, True)
+    axis = _output_axis(op, w.ndim)
+    steps = w.astype(np.float64) / nearest.quant.scale.astype(np.float64)
+    first = np.moveaxis(steps, axis, 0)
+    count = len(moments.total)
+    rows: NDArray[np.float64] = first.reshape(count, len(first) // count, -1)
+    with one_thread():
+        found = adaround(rows, moments.mean, low, high)
+    codes = np.moveaxis(found.reshape(first.shape), 0, axis)
+    return Coded(np.ascontiguousarray(codes.astype(np.int8)), I8, nearest.quant)

@@ -1,0 +1,243 @@
+"""Which ops compute on codes, and which values are codes.
+
+An op over codes is *integer*; an op that only moves or picks elements is *movement*: its operands
+and its result are the same codes under one scale. All others stay float, *islands* that read from a
+Dequantize.
+
+    sums        Conv, MatMul: weights constant, or two activations
+    activations a function of one value, or a sum, difference, product, maximum or minimum of two;
+                integer only between integer ops: what comes before the first or after the last
+                product (normalising pixels, decoding boxes) stays float, where it loses nothing,
+                and so does a residual stream that only float normalisation reads
+    clamps      Relu and clips of a result nobody else reads need no codes in between: the range of
+                the clamp is what is quantized, and saturating is what they do
+    means       average pools and means have a range of their own
+    movement    Reshape, Transpose, Slice, Concat, Gather, Pad, Expand, maximum pools, Resize: one
+                scale for all, so that they cost nothing (Krishnamoorthi 2018, arXiv:1806.08342)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sparrow import lane
+from sparrow.graph import Graph, Node
+from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
+from sparrow.ops.gather import Gather
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.pad import Expand, Pad
+from sparrow.ops.pool import Pool
+from sparrow.ops.reduce import Reduce
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.resize import Resize
+from sparrow.ops.slice import Slice
+from sparrow.ops.transpose import Transpose
+from sparrow.quant.recipe import Precision
+from sparrow.tensor import F32, I8, I16, DType
+
+BINARY = ("add", "sub", "mul", "max", "min")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Where codes are.
+
+    Attributes:
+        codes: Value -> integer type of its codes.
+        group: Value -> the value that stands for all that share its scale.
+        sources: Stand-in -> the values of the group that no movement made; their range is the
+            group's.
+        sums: Nodes with weights or two activations to multiply as codes.
+    """
+
+    codes: Mapping[str, DType]
+    group: Mapping[str, str]
+    sources: Mapping[str, tuple[str, ...]]
+    sums: tuple[Node, ...]
+
+
+def is_sum(g: Graph, n: Node) -> bool:
+    """Whether a node is a product over codes: one of its operands at most is constant."""
+    if not isinstance(n.op, (Conv, MatMul)) or n.op.epilogue is not None:
+        return False
+    if any(g.types[x].dtype != F32 for x in n.inputs if x):
+        return False
+    fixed = [x in g.consts for x in n.inputs[:2]]
+    if isinstance(n.op, Conv):
+        return fixed == [False, True] and _bias_is_constant(g, n)
+    return not all(fixed) and _bias_is_constant(g, n)
+
+
+def _bias_is_constant(g: Graph, n: Node) -> bool:
+    return len(n.inputs) < 3 or not n.inputs[2] or n.inputs[2] in g.consts
+
+
+def is_clamp(e: lane.Expr) -> bool:
+    """Whether an expression cuts its argument off at literals and changes nothing in between."""
+    if isinstance(e, lane.Arg):
+        return True
+    if not isinstance(e, lane.Call):
+        return False
+    if e.fn == "relu":
+        return is_clamp(e.args[0])
+    if e.fn not in ("max", "min"):
+        return False
+    inner = [a for a in e.args if not isinstance(a, lane.Imm)]
+    return len(inner) == 1 and is_clamp(inner[0])
+
+
+def _is_activation(g: Graph, n: Node) -> bool:
+    if not isinstance(n.op, Lane) or any(g.types[x].dtype != F32 for x in n.inputs):
+        return False
+    if any(x in g.consts for x in n.inputs) or n.op.expr.dtype != F32:
+        return False
+    e = n.op.expr
+    if len(set(n.inputs)) == 1:
+        return all(a.dtype == F32 for a in lane.walk(e) if isinstance(a, lane.Arg))
+    plain = isinstance(e, lane.Call) and all(isinstance(a, lane.Arg) for a in e.args)
+    return plain and isinstance(e, lane.Call) and e.fn in BINARY
+
+
+def _is_mean(n: Node) -> bool:
+    if isinstance(n.op, Pool):
+        return n.op.kind == "average"
+    return isinstance(n.op, Reduce) and n.op.kind == "mean"
+
+
+def _moves(g: Graph, n: Node) -> bool:
+    """Whether every element of the result is one of the first operand's, or between two of them."""
+    op = n.op
+    if not n.inputs or g.types[n.outputs[0]].dtype != F32 or n.inputs[0] in g.consts:
+        return False
+    if isinstance(op, Concat):
+        return not any(x in g.consts for x in n.inputs)
+    if isinstance(op, Pad):
+        return op.mode != "constant" or op.value == 0
+    if isinstance(op, Pool):
+        return op.kind == "max" and not op.indices
+    if isinstance(op, Reduce):
+        return op.kind in ("max", "min")
+    if isinstance(op, Resize):
+        return op.mode in ("nearest", "linear")
+    if isinstance(op, Lane):
+        return isinstance(op.expr, lane.Arg)
+    return isinstance(op, (Reshape, Transpose, Slice, Gather, Expand))
+
+
+def _moved(n: Node) -> tuple[str, ...]:
+    """The values that share their codes through a movement."""
+    return (*(n.inputs if isinstance(n.op, Concat) else n.inputs[:1]), n.outputs[0])
+
+
+class _Groups:
+    """Union-find over values."""
+
+    def __init__(self) -> None:
+        self.parent: dict[str, str] = {}
+
+    def find(self, x: str) -> str:
+        while (up := self.parent.get(x, x)) != x:
+            x = up
+        return x
+
+    def join(self, names: tuple[str, ...]) -> None:
+        first = self.find(names[0])
+        for x in names[1:]:
+            self.parent[self.find(x)] = first
+
+
+def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
+    """Decide which ops of a float graph compute on codes.
+
+    Args:
+        g: A graph after `sparrow.passes.FRONT`: float, channels first.
+        wanted: Precision of every node, by its first result.
+    """
+    made, users = g.producers(), g.users()
+    outputs = g.live_out()
+    asked = {n.outputs[0]: wanted[n.outputs[0]] != "float32" for n in g.nodes}
+    movement = {n.outputs[0] for n in g.nodes if asked[n.outputs[0]] and _moves(g, n)}
+    sums = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and is_sum(g, n)}
+    lanes = {
+        n.outputs[0]: n
+        for n in g.nodes
+        if asked[n.outputs[0]] and n.outputs[0] not in movement and _is_activation(g, n)
+    }
+    means = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and _is_mean(n)}
+    groups = _Groups()
+    for y in movement:
+        groups.join(_moved(made[y]))
+
+    members: dict[str, list[str]] = {}
+    for x in (*g.inputs, *(s.input for s in g.states), *made):
+        if g.types[x].dtype == F32:
+            members.setdefault(groups.find(x), []).append(x)
+
+    def operands(n: Node) -> tuple[str, ...]:
+        count = 2 if n.outputs[0] in sums else len(n.inputs)
+        return tuple(x for x in n.inputs[:count] if x and x not in g.consts)
+
+    # a clamp joins its producer: the value in between is never stored
+    inner = {
+        n.inputs[0]: y
+        for y, n in lanes.items()
+        if isinstance(n.op, Lane)
+        and is_clamp(n.op.expr)
+        and n.inputs[0] not in outputs
+        and len(users[n.inputs[0]]) == 1
+        and (n.inputs[0] in sums or n.inputs[0] in lanes)
+    }
+
+    def held(find: Callable[[str], bool], x: str) -> bool:
+        return any(find(v) for v in members.get(groups.find(x), (x,)))
+
+    integer = {*sums, *lanes, *means}
+
+    def from_codes(x: str) -> bool:
+        return held(lambda v: v in integer, x)
+
+    def to_codes(x: str) -> bool:
+        return held(lambda v: any(u.outputs[0] in integer for u in users.get(v, ())), x)
+
+    changed = True
+    while changed:
+        changed = False
+        for y in [y for y in integer if y not in sums]:
+            n = made[y]
+            clamped = inner.get(n.inputs[0]) == y and n.inputs[0] in sums
+            before = any(from_codes(x) for x in operands(n))
+            if not before or not (clamped or to_codes(y)):
+                integer.discard(y)
+                changed = True
+    # a clamp that stayed while what it clamps did not is an op of its own again
+    inner = {x: y for x, y in inner.items() if x in integer and y in integer}
+
+    codes: dict[str, DType] = {}
+    for y in integer:
+        n = made[y]
+        wide = I16 if wanted[y] == "int16x8" else I8
+        for x in (*operands(n), y):
+            if x not in inner:
+                root = groups.find(x)
+                codes[root] = max(wide, codes.get(root, I8), key=lambda t: t.bits)
+    group = {x: groups.find(x) for x in (*g.types,) if groups.find(x) in codes}
+    group = {x: r for x, r in group.items() if x not in inner and x not in g.consts}
+    sources: dict[str, list[str]] = {}
+    for x, root in group.items():
+        if x not in movement:
+            sources.setdefault(root, []).append(x)
+    return Placement(
+        {x: codes[r] for x, r in group.items()},
+        group,
+        {r: tuple(xs) for r, xs in sources.items()},
+        tuple(n for n in g.nodes if n.outputs[0] in sums),
+    )
+
+
+def channel_axis(g: Graph, value: str) -> int:
+    """Which axis of an activation says the channel: 1 around convolutions, else the last."""
+    rank = g.types[value].rank
+    return 1 if rank > 3 else rank - 1

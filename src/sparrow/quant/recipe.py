@@ -1,0 +1,90 @@
+"""What a quantization is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias, get_args
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph, Node
+
+Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
+Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
+Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
+Rounding: TypeAlias = Literal["nearest", "adaround"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a float Graph becomes a quantized one. Its defaults are those of docs/quantization.md.
+
+    Attributes:
+        ranges: How the range of an activation is set, a row of `RANGES`.
+        weights: One scale per output channel, or one for all.
+        rounding: How weights are rounded to codes.
+        symmetric: Activations without zero points.
+        bias_correction: Take the mean error of rounded weights back into the biases.
+        equalize: Even out channels across layers before anything else.
+        smooth: Share of the range of a product's input that moves into its weights (SmoothQuant's
+            alpha), or None.
+        precision: Of every layer that no pin names.
+        pins: (pattern, precision): patterns are globs over the source names of layers and the names
+            of their results, or the kind of an op; the first that fits counts.
+        seed: Of what is drawn.
+    """
+
+    ranges: Ranges = "mse"
+    weights: Granularity = "per_channel"
+    rounding: Rounding = "nearest"
+    symmetric: bool = False
+    bias_correction: bool = True
+    equalize: bool = False
+    smooth: float | None = None
+    precision: Precision = "int8"
+    pins: tuple[tuple[str, Precision], ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("ranges", self.ranges, get_args(Ranges)),
+            ("weights", self.weights, get_args(Granularity)),
+            ("rounding", self.rounding, get_args(Rounding)),
+            ("precision", self.precision, get_args(Precision)),
+            *((f"pin {p!r}", v, get_args(Precision)) for p, v in self.pins),
+        ):
+            if value not in known:
+                raise BadInput(f"{name} is {value!r}", hint=f"use one of {', '.join(known)}")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise BadInput(f"smooth is {self.smooth}, expected a share between 0 and 1")
+
+
+def _names(n: Node) -> tuple[str, ...]:
+    return (n.origin, *n.outputs, type(n.op).__name__)
+
+
+def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
+    """The precision asked for of every node, by its first result.
+
+    Raises:
+        BadInput: A pin fits no node.
+    """
+    for pattern, _ in recipe.pins:
+        if not any(fnmatchcase(name, pattern) for n in g.nodes for name in _names(n)):
+            raise BadInput(f"pin {pattern!r} fits no layer", hint=_near(g, pattern))
+
+    def of(n: Node) -> Precision:
+        for pattern, precision in recipe.pins:
+            if any(fnmatchcase(name, pattern) for name in _names(n)):
+                return precision
+        return recipe.precision
+
+    return {n.outputs[0]: of(n) for n in g.nodes}
+
+
+def _near(g: Graph, pattern: str) -> str:
+    known: Sequence[str] = sorted({x for n in g.nodes for x in _names(n) if x and x[0] != "%"})
+    near = get_close_matches(pattern, known, 3, 0.3) or known[:3]
+    return f"there are {', '.join(repr(x) for x in near)}"

@@ -1,0 +1,125 @@
+"""The whole of a quantization: prepare, calibrate, place codes, code the weights, write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.quant.calibrate import Calibration, calibrate
+from sparrow.quant.engine import Engine, fastest
+from sparrow.quant.equalize import equalize
+from sparrow.quant.layers import activation_codes, constants_of
+from sparrow.quant.place import Placement, place
+from sparrow.quant.qdq import insert
+from sparrow.quant.recipe import Recipe, precisions
+from sparrow.tensor import Affine, Array
+
+Samples = Iterable[Mapping[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What became of a product.
+
+    Attributes:
+        name: Its name in the source model.
+        op: Kind of op.
+        precision: ``int8``, ``int16x8`` or ``float32``.
+        wide: Whether its sums could leave int32.
+    """
+
+    name: str
+    op: str
+    precision: str
+    wide: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A quantization and what it rests on.
+
+    Attributes:
+        graph: The QDQ graph.
+        source: The float graph it stands for, after equalization and smoothing.
+        calibration: Statistics of ``source``.
+        layers: The products in order.
+        recipe: What was asked for.
+    """
+
+    graph: Graph
+    source: Graph
+    calibration: Calibration
+    layers: tuple[Layer, ...]
+    recipe: Recipe
+
+
+def _shaped(quant: Affine, rank: int) -> Affine:
+    ones = (1,) * rank
+    return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
+
+
+def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph, list[Layer]]:
+    """The QDQ graph that statistics give: no samples, no engine, the same bytes anywhere."""
+    codes = activation_codes(p, c, recipe)
+    constants = {}
+    layers = []
+    for n in p.sums:
+        found = constants_of(g, n, codes, c, recipe)
+        constants[n.outputs[0]] = found.operands
+        bits = max(codes[x][0].bits for x in n.inputs[:2] if x in codes)
+        precision = "int8" if bits == 8 else "int16x8"
+        layers.append(Layer(n.origin or n.outputs[0], type(n.op).__name__, precision, found.wide))
+    placed = {x: (dtype, _shaped(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
+    return insert(g, placed, constants), layers
+
+
+def run(
+    g: Graph,
+    samples: Samples,
+    recipe: Recipe | None = None,
+    *,
+    evaluation: frozenset[str] = frozenset(),
+    engine: Engine = fastest,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Quantized:
+    """Quantize a float graph.
+
+    Args:
+        g: A graph after `sparrow.passes.FRONT`.
+        samples: Feeds for its inputs.
+        recipe: How; `Recipe()` when None.
+        evaluation: Digests (`digest`) of samples the result will be judged on; refused here.
+        engine: What runs the float graph.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: Nothing can be quantized, a pin fits no layer, or the samples are no good.
+    """
+    recipe = recipe or Recipe()
+    if recipe.equalize:
+        g = equalize(g)
+    p = place(g, precisions(g, recipe))
+    if not p.sums:
+        raise BadInput(
+            f"{g.name}: no convolution or matrix product of constant weights to quantize",
+            hint="build it with float32 precision",
+        )
+    c = calibrate(
+        g,
+        samples,
+        p,
+        moments=recipe.rounding == "adaround",
+        evaluation=evaluation,
+        engine=engine,
+        progress=progress,
+    )
+    progress("quantizing weights")
+    graph, layers = apply(g, p, c, recipe)
+    return Quantized(graph, g, c, tuple(layers), recipe)
+
+
+def quantize(g: Graph, samples: Samples, recipe: Recipe | None = None) -> Graph:
+    """`run`, the graph only."""
+    return replace(run(g, samples, recipe).graph, scheme="f32")

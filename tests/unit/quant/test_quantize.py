@@ -1,0 +1,245 @@
+"""Quantizing small networks: where codes go, what the numbers are, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from data import REPO
+from small_models import classifier, model, value
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.importers.onnx import import_onnx
+from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.passes import PIPELINE, optimize
+from sparrow.portable import to_portable_onnx
+from sparrow.quant import Recipe, quantize, run
+from sparrow.quant.engine import onnxruntime, reference
+from sparrow.quant.equalize import equalize
+from sparrow.reference import evaluate
+from sparrow.samples import Feeds, draw
+from sparrow.tensor import I8, I16, I32, Affine
+
+FRONT = PIPELINE[: [p.name for p in PIPELINE].index("attention") + 1]
+
+
+def front(proto: object) -> Graph:
+    return optimize(import_onnx(proto).graph, FRONT)  # type: ignore[arg-type]
+
+
+def calls(g: Graph, n: int) -> list[Feeds]:
+    return [draw(g, (7, i)) for i in range(n)]
+
+
+def test_a_classifier_becomes_codes_from_end_to_end() -> None:
+    g = front(classifier())
+    q = run(g, calls(g, 32))
+    assert [layer.precision for layer in q.layers] == ["int8"] * 3
+    made = q.graph.producers()
+    for n in q.graph.nodes:
+        if type(n.op).__name__ not in ("Conv", "MatMul"):
+            continue
+        x, w, b = (made[v] for v in n.inputs)
+        assert isinstance(x.op, Dequantize) and isinstance(w.op, Dequantize)
+        assert isinstance(b.op, Dequantize)
+        codes, bias = q.graph.types[w.inputs[0]], q.graph.types[b.inputs[0]]
+        assert (codes.dtype, bias.dtype) == (I8, I32)
+        assert isinstance(codes.quant, Affine) and isinstance(bias.quant, Affine)
+        assert not codes.quant.zero_point.any()
+        assert np.abs(q.graph.consts[w.inputs[0]].astype(int)).max() == 127
+        want = x.op.quant.scale.reshape(-1) * codes.quant.scale.reshape(-1)
+        np.testing.assert_allclose(bias.quant.scale, want, rtol=1e-6)
+    # inputs and outputs stay float
+    assert all(q.graph.types[x].quant is None for x in (*q.graph.inputs, *q.graph.outputs))
+
+
+def test_the_quantized_graph_answers_like_the_float_one() -> None:
+    g = front(classifier())
+    q = quantize(g, calls(g, 32))
+    logits = [n.inputs[0] for n in g.nodes if type(n.op).__name__ == "Softmax"]
+    a, b = reference(g, logits), reference(q, logits)
+    for feeds in calls(g, 8):
+        for name, y in a(feeds).items():
+            noise = float(np.square(b(feeds)[name] - y).mean() / np.square(y).mean())
+            assert 10 * np.log10(noise) < -25
+
+
+def test_onnxruntime_runs_the_export_to_the_same_answers() -> None:
+    g = front(classifier())
+    q = quantize(g, calls(g, 32))
+    session = ort.InferenceSession(to_portable_onnx(q).SerializeToString())
+    feeds = calls(g, 1)[0]
+    mine = evaluate(q, feeds)
+    for name, y in zip(q.outputs, session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(y, mine[name], atol=0.02)
+
+
+def test_a_clamp_takes_no_codes_of_its_own() -> None:
+    g = front(classifier())
+    q = quantize(g, calls(g, 8))
+    made = q.producers()
+    relus = [n for n in q.nodes if type(n.op).__name__ == "Lane"]
+    assert relus and all(type(made[n.inputs[0]].op).__name__ == "Conv" for n in relus)
+
+
+def test_the_same_samples_give_the_same_graph() -> None:
+    g = front(classifier())
+    first, again = (
+        to_portable_onnx(quantize(g, calls(g, 8))).SerializeToString() for _ in range(2)
+    )
+    assert first == again
+
+
+def concat_net() -> Graph:
+    """Two convolutions of very different range, joined and convolved again, then a tail."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w1": rng.standard_normal((4, 2, 3, 3)).astype(np.float32),
+        "w2": (rng.standard_normal((4, 2, 3, 3)) * 10).astype(np.float32),
+        "w3": rng.standard_normal((3, 8, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "left"),
+        helper.make_node("Conv", ["x", "w2"], ["b"], "right"),
+        helper.make_node("Concat", ["a", "b"], ["c"], "join", axis=1),
+        helper.make_node("Conv", ["c", "w3"], ["d"], "last"),
+        helper.make_node("Sin", ["d"], ["e"], "tail"),
+    ]
+    return front(model(nodes, [value("x", (1, 2, 8, 8))], [value("e", (1, 3, 6, 6))], constants))
+
+
+def test_concat_shares_one_scale_and_the_tail_stays_float() -> None:
+    g = concat_net()
+    q = quantize(g, calls(g, 4))
+    scales = {q.types[n.outputs[0]].quant for n in q.nodes if isinstance(n.op, Quantize)}
+    # x, the joined ones, d: the sine reads a Dequantize and is written as it is
+    assert len(scales) == 3
+    assert sum(isinstance(n.op, Quantize) for n in q.nodes) == 5
+    assert type(q.producers()["e"].op).__name__ == "Lane"
+
+
+@pytest.mark.parametrize("pattern", ["last", "l?st", "d"])
+def test_a_pinned_layer_stays_float(pattern: str) -> None:
+    g = concat_net()
+    q = run(g, calls(g, 4), Recipe(pins=((pattern, "float32"),)))
+    assert [layer.name for layer in q.layers] == ["left", "right"]
+
+
+def test_sixteen_bits_are_symmetric_and_closer() -> None:
+    g = concat_net()
+    errors = []
+    for precision in ("int8", "int16x8"):
+        q = run(g, calls(g, 4), Recipe(precision=precision))
+        feeds = calls(g, 6)[-1]
+        y, z = evaluate(g, feeds)["e"], evaluate(q.graph, feeds)["e"]
+        errors.append(float(np.square(z - y).mean()))
+    assert errors[1] < errors[0] / 2
+    codes = [q.graph.types[n.outputs[0]] for n in q.graph.nodes if isinstance(n.op, Quantize)]
+    assert {t.dtype for t in codes} == {I16}
+    assert not any(t.quant.zero_point.any() for t in codes if isinstance(t.quant, Affine))
+
+
+def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:
+    g = concat_net()
+    with pytest.raises(BadInput, match=r"pin 'lats' fits no layer.*'last'"):
+        run(g, calls(g, 4), Recipe(pins=(("lats", "float32"),)))
+
+
+def test_samples_that_say_nothing_are_refused() -> None:
+    g = concat_net()
+    shape = (1, 2, 8, 8)
+    with pytest.raises(BadInput, match="empty"):
+        run(g, [])
+    with pytest.raises(BadInput, match="constant"):
+        run(g, [{"x": np.ones(shape, np.float32)}] * 3)
+    bad = np.ones(shape, np.float32)
+    bad[0, 0, 0, 0] = np.nan
+    with pytest.raises(BadInput, match="NaN"):
+        run(g, [{"x": bad}])
+
+
+def test_a_sample_of_the_evaluation_set_is_refused() -> None:
+    from sparrow.quant import digest
+
+    g = concat_net()
+    feeds = calls(g, 4)
+    with pytest.raises(BadInput, match="sample 2 is also in the evaluation set"):
+        run(g, feeds, evaluation=frozenset({digest(feeds[2])}))
+
+
+def test_the_health_of_the_set_is_reported() -> None:
+    g = concat_net()
+    feeds = calls(g, 5)
+    far = {"x": feeds[0]["x"] * 100}
+    notes = " / ".join(run(g, [*feeds, feeds[0], far]).calibration.health.notes)
+    assert "7 samples are few" in notes and "1 of 7 samples are duplicates" in notes
+    assert "sample 6 reaches" in notes
+
+
+def test_both_engines_give_the_same_values() -> None:
+    g = front(classifier())
+    names = [n.outputs[0] for n in g.nodes]
+    a, b = reference(g, names), onnxruntime(g, names)
+    for feeds in calls(g, 2):
+        left, right = a(feeds), b(feeds)
+        assert left.keys() == right.keys() == set(names)
+        for x in names:
+            np.testing.assert_allclose(left[x], right[x], rtol=1e-4, atol=1e-5)
+
+
+def test_equalization_keeps_the_function_and_evens_the_channels() -> None:
+    rng = np.random.default_rng(1)
+    spread = np.geomspace(0.01, 10, 8).astype(np.float32)
+    w1 = rng.standard_normal((8, 2, 3, 3)).astype(np.float32) * spread[:, None, None, None]
+    constants = {
+        "w1": w1,
+        "b1": spread * rng.standard_normal(8).astype(np.float32),
+        "w2": rng.standard_normal((8, 1, 3, 3)).astype(np.float32),
+        "w3": rng.standard_normal((4, 4, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], group=8),
+        helper.make_node("Conv", ["c", "w3"], ["d"], group=2),
+    ]
+    g = front(model(nodes, [value("x", (1, 2, 8, 8))], [value("d", (1, 4, 4, 4))], constants))
+    h = equalize(g)
+    feeds = calls(g, 1)[0]
+    y, z = evaluate(g, feeds)["d"], evaluate(h, feeds)["d"]
+    np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+    conv = next(n for n in h.nodes if h.types[n.outputs[0]].shape == (1, 8, 6, 6))
+    peak = np.abs(h.consts[conv.inputs[1]]).max((1, 2, 3))
+    assert peak.max() / peak.min() < 20 < spread.max() / spread.min()
+
+
+def test_a_bias_too_large_for_its_steps_widens_them() -> None:
+    constants = {
+        "w": np.array([1e-9, 1], np.float32).reshape(2, 1, 1, 1),
+        "b": np.array([1e6, 1], np.float32),
+    }
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"])
+    g = front(model([node], [value("x", (1, 1, 4, 4))], [value("y", (1, 2, 4, 4))], constants))
+    feeds = calls(g, 4)
+    q = quantize(g, feeds, Recipe(ranges="minmax"))
+    y, z = evaluate(g, feeds[0])["y"], evaluate(q, feeds[0])["y"]
+    assert np.abs(z - y).max() <= 1e6 / 255
+
+
+def test_digits_keep_their_accuracy() -> None:
+    """The bundled model: calibrated on training digits, judged on the 500 it has never seen."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)[:, None, None]
+    g = front(Path(REPO / "examples" / "digits" / "digits.onnx"))
+    q = quantize(g, [{"image": x} for x in images[:128]])
+    session = ort.InferenceSession(to_portable_onnx(q).SerializeToString())
+    seen = [int(session.run(None, {"image": x})[0].argmax()) for x in images[-500:]]
+    right = int((np.array(seen) == digits.target[-500:]).sum())
+    # float: 498; half a point of 500 is two digits
+    assert right >= 496
