@@ -37,7 +37,19 @@ def compiled(
     flags: Sequence[str] = (),
     toolchain: Toolchain | None = None,
 ) -> HostLibrary:
-    """Emit, compile and load a plan; sources are left in ``folder``.
+    """Emit, compile and load a plan; arguments as for `linked`."""
+    return HostLibrary(linked(p, folder, parts=parts, flags=flags, toolchain=toolchain))
+
+
+def linked(
+    p: Plan,
+    folder: Path,
+    *,
+    parts: bool = False,
+    flags: Sequence[str] = (),
+    toolchain: Toolchain | None = None,
+) -> Path:
+    """Emit and compile a plan to a library; sources are left in ``folder``.
 
     Args:
         p: The plan.
@@ -57,7 +69,7 @@ def compiled(
     warnings = STRICT if t.isa.name == "scalar" else STRICT[1:]
     everything = (standard(t.isa.name), *warnings, *flags)
     objects = toolchain.compile_objects(sources, build, everything)
-    return HostLibrary(toolchain.link_shared(objects, build))
+    return toolchain.link_shared(objects, build)
 
 
 def write(artifact: Artifact, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import onnx
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
 from sparrow.compiler import Model, Shapes, Source, compile_sources
+from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel
 from sparrow.importers.onnx.read import load_proto
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.request import Budget, Evaluate, Progress, Request
-from sparrow.targets import Target
+from sparrow.targets import Target, targets
 from sparrow.targets import target as target_row
 
 PRECISIONS = ("float32", "auto")
@@ -25,8 +27,14 @@ PRECISIONS = ("float32", "auto")
 
 def resolve_target(name: str) -> Target:
     """The row of a target; ``host`` is the best row this machine can run."""
-    best = {"avx512": "x86_64_v4", "avx2": "x86_64_v3"}.get(host_isa(), "x86_64")
-    return target_row(best if name == "host" else name)
+    if name != "host":
+        return target_row(name)
+    here = host_machine(host_isa())
+    alike = (here.arch, here.cpu, here.isa)
+    for row in targets().values():
+        if (row.machine.arch, row.cpu, row.isa.name) == alike:
+            return replace(row, triple=here.triple)
+    raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")
 
 
 def sources_of(

@@ -21,8 +21,6 @@ from sparrow.bundle import (
     UNHASHED,
     Bundle,
     compile_library,
-    load_library,
-    not_runnable,
     step_values,
 )
 from sparrow.compiler import Compiled, Source
@@ -31,6 +29,7 @@ from sparrow.device import build as toolchain
 from sparrow.device.cache import FileCache, cache_folder
 from sparrow.device.elf import code_bytes
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, GateFailed
 from sparrow.export import to_onnx
 from sparrow.golden import SEED, Golden, dump_golden, make_golden
@@ -126,12 +125,11 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
     row = compiled.plan.target
     target = row.machine
     library = compile_library(compiled.artifact.files, target, plan.parts, work)
-    foreign = not_runnable(target)
-    hooked = None
-    if not foreign:
-        hooked = load_library(
-            compile_library(compiled.artifact.files, target, plan.parts, hooks=True)
-        )
+    foreign, runner = "", None
+    try:
+        runner = find_runner(target)
+    except BadInput as e:
+        foreign = str(e)
     request.progress("running the reference")
     golden = make_golden(graphs, steps, request.calib)
     golden = _write_graphs(work, graphs, models, golden)
@@ -150,19 +148,22 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
     faults = audit(compiled.plan)
     assert not faults, faults
     gates = [Gate(AUDITED, "no fault", "no fault", True)]
-    if hooked is not None:
+    if runner is not None:
         request.progress("proving every layer")
-        shipped = load_library(library)
+        shipped = runner.load(library)
+        hooked = runner.load(
+            compile_library(compiled.artifact.files, target, plan.parts, hooks=True)
+        )
         proof = prove(graphs, plan, golden, shipped, hooked, blob)
         if not proof.ok:
             raise GateFailed(proof.failure, hint="no bundle was written")
-        session = Session(shipped, blob)
-        outputs = run_calls(session, graphs, golden)
+        outputs = run_calls(shipped.open(blob), graphs, golden)
         request.progress("comparing with onnxruntime")
         accuracy, theirs = _accuracy(sources, graphs, golden, outputs)
         drop, meaning = _drop(work, request, sources, graphs, golden, outputs, theirs)
-        request.progress("measuring")
-        measurements |= _measure(shipped, hooked, plan, graphs, golden, request.threads, blob)
+        if isinstance(shipped, HostLibrary) and isinstance(hooked, HostLibrary):
+            request.progress("measuring")
+            measurements |= _measure(shipped, hooked, plan, graphs, golden, request.threads, blob)
     gates += _budget_gates(request.budget, memory, drop, measurements)
     for g in gates:
         if not g.ok:
@@ -175,6 +176,7 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
         *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory),
         [g for g in gates if g.name != "latency"],
         foreign,
+        "" if runner is None or runner.name == "host" else f" in the emulator {runner.name}",
         {p.name: _sha(p) for p in sorted(work.iterdir()) if p.name not in UNHASHED},
     )
     (work / "receipt.json").write_bytes(dump(receipt))
@@ -379,12 +381,13 @@ def _receipt(
     memory: MemoryRecord,
     gates: Sequence[Gate],
     foreign: str,
+    where: str,
     files: dict[str, str],
 ) -> ReceiptRecord:
     verdict = f"built, not proved: {foreign}"
     if not foreign:
         verdict = (
-            f"proved: {len(proof.layers)} layers within their bounds, "
+            f"proved{where}: {len(proof.layers)} layers within their bounds, "
             f"{len(golden.calls)} sample calls{_against_oracle(accuracy)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}

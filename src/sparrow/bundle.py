@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +13,8 @@ import numpy as np
 
 from sparrow.device import build as toolchain
 from sparrow.device.cache import file_sha256
-from sparrow.device.cpu import host_isa
-from sparrow.device.host import HostLibrary, Session
+from sparrow.device.runners import Runner, find_runner
+from sparrow.device.session import ModelLibrary, ModelSession
 from sparrow.errors import BadBundle, BadInput, InvalidGraph
 from sparrow.targets import SUFFIXES, Machine
 from sparrow.tensor import BF16, Array, DType, round_bfloat16
@@ -39,29 +37,42 @@ class Bundle:
     Args:
         folder: Holds ``model.c``, the library, ``weights.bin``, ``receipt.json`` and the rest.
         threads: Threads per call.
+        device: Where it runs: ``host``, ``qemu``, or ``auto``.
+
+    A bundle whose target nothing here can run can be opened and looked at, but not run.
 
     Raises:
-        BadBundle: Files are missing or the library is not for this machine.
+        BadBundle: Files are missing or the library cannot be loaded.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, device: str = "auto") -> None:
         self.folder = folder
         self.threads = threads
-        suffixes = set(SUFFIXES.values())
-        found = [p for s in sorted(suffixes) if (p := folder / f"{LIBRARY}{s}").is_file()]
-        if not found or not (folder / "weights.bin").is_file():
-            raise BadBundle(f"{folder} is no bundle: the library or weights.bin is missing")
-        self.session = Session(load_library(found[0]), self._blob(), threads=threads)
-        self.entries = {e.name: i for i, e in enumerate(self.session.library.info.entries)}
+        self.library_path = library_path(folder)
+        self.entries = {e.name: i for i, e in enumerate(self.plan.entries)}
+        self._session: ModelSession | BadInput
+        try:
+            self.runner = find_runner(machine_of(self.plan), device)
+            self._session = self.runner.load(self.library_path).open(weights_of(folder), threads)
+        except BadInput as e:
+            self._session = e
+            return
         self._info = self.session.library.info.entries
         # the importer's own outputs, which the caller's cut arrays already say
         self._lengths = {
             f"{t.name}.count" for e in self._info for t in e.outputs if t.count_of >= 0
         }
 
-    def _blob(self) -> Array | None:
-        path = self.folder / "weights.bin"
-        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+    @property
+    def session(self) -> ModelSession:
+        """The instance that `run` uses.
+
+        Raises:
+            BadInput: Nothing here runs code for the bundle's target; says why.
+        """
+        if isinstance(self._session, BadInput):
+            raise self._session
+        return self._session
 
     def run(self, feeds: Mapping[str, Array] | Array, entry: str | None = None) -> dict[str, Array]:
         """Outputs of one call.
@@ -77,7 +88,7 @@ class Bundle:
         Raises:
             BadInput: Unknown entry or input names, missing inputs, wrong shape or dtype.
         """
-        index = self.entry_index(entry)
+        session, index = self.session, self.entry_index(entry)
         info = self._info[index]
         if not isinstance(feeds, Mapping):
             if len(info.inputs) != 1:
@@ -101,7 +112,7 @@ class Bundle:
             else x
             for x, t in zip(arrays, info.inputs, strict=True)
         ]
-        outputs = self.session.run(index, arrays)
+        outputs = session.run(index, arrays)
         return {
             t.name: from_native(y, t.dtype)
             for t, y in zip(info.outputs, outputs, strict=True)
@@ -160,12 +171,15 @@ class Bundle:
             raise BadBundle(f"{path} is no JSON object")
         return found
 
-    def verify(self) -> Proof:
+    def verify(self, device: str = "auto") -> Proof:
         """Prove the bundle again: hashes, every layer, every output.
 
         Needs neither the source model nor what trained it. Altered files are not run.
+
+        Args:
+            device: Where to run it: ``host``, ``qemu``, or ``auto``.
         """
-        return verify_bundle(self.folder)
+        return verify_bundle(self.folder, device)
 
     def profile(self, entry: str | None = None, runs: int = 0) -> Profile:
         """Time every step.
@@ -209,24 +223,23 @@ def from_native(x: Array, dtype: DType) -> Array:
     return x
 
 
-def load_library(path: Path) -> HostLibrary:
-    """Load a library from a copy under a name of its own.
+def library_path(folder: Path) -> Path:
+    """The library in a bundle folder.
 
-    The loader knows libraries by name: a bundle built again at the same place would give the old
-    code. A file that is replaced while mapped would crash the process.
+    Raises:
+        BadBundle: It, or the weight blob, is missing.
     """
-    folder = Path(tempfile.mkdtemp(prefix="sparrow-"))
-    try:
-        copy = folder / path.name
-        try:
-            shutil.copyfile(path, copy)
-        except OSError as e:
-            raise BadBundle(f"{path} cannot be read: {e.strerror}") from None
-        library = HostLibrary(copy)
-        library.path = path
-        return library
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    names = [f"{LIBRARY}{suffix}" for suffix in sorted(set(SUFFIXES.values()))]
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found or not (folder / "weights.bin").is_file():
+        raise BadBundle(f"{folder} is no bundle: the library or weights.bin is missing")
+    return found[0]
+
+
+def weights_of(folder: Path) -> Array:
+    """The weight blob in a bundle folder, mapped."""
+    path = folder / "weights.bin"
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
 
 
 def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolchain.Unit]:
@@ -266,33 +279,23 @@ def compile_library(
     return tools.link_shared(objects, target, out)
 
 
-def not_runnable(target: Machine) -> str:
-    """Why this machine cannot run code for a target; empty when it can."""
-    here = toolchain.host_machine("scalar")
-    if here.triple != target.triple:
-        return f"this machine is {here.triple}, the target is {target.triple}"
-    order = ("scalar", "avx2", "avx512")
-    if target.isa not in order or order.index(target.isa) > order.index(host_isa()):
-        return f"this machine has {host_isa()}, the target needs {target.isa}"
-    return ""
+def machine_of(plan: PlanRecord) -> Machine:
+    """What a bundle's library is built for."""
+    return Machine(plan.target.triple, plan.target.cpu, plan.target.isa)
 
 
-def hooked_library(folder: Path, plan: PlanRecord) -> HostLibrary:
+def hooked_library(folder: Path, plan: PlanRecord, runner: Runner) -> ModelLibrary:
     """The library of a bundle built with tap and profile hooks, from its own sources.
 
     Raises:
-        BadBundle: Sources are missing, or the target is not this machine.
+        BadBundle: Sources are missing.
         CompileError: The compiler is missing.
     """
-    t = Machine(plan.target.triple, plan.target.cpu, plan.target.isa)
-    why = not_runnable(t)
-    if why:
-        raise BadBundle(f"{folder} cannot run here: {why}")
     try:
         files = {name: (folder / name).read_bytes() for name in ("model.c", "sparrow.h")}
     except OSError as e:
         raise BadBundle(f"{folder}: {e.filename} cannot be read: {e.strerror}") from None
-    return load_library(compile_library(files, t, plan.parts, hooks=True))
+    return runner.load(compile_library(files, machine_of(plan), plan.parts, hooks=True))
 
 
 def step_values(plan: PlanRecord) -> list[list[list[str]]]:
@@ -357,11 +360,16 @@ def check_hashes(folder: Path, files: Mapping[str, str]) -> str:
     return f"{extra[0]} is not in the receipt" if extra else ""
 
 
-def verify_bundle(folder: Path) -> Proof:
+def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     """Prove a bundle from its folder alone; code of altered bundles is not run.
 
+    Args:
+        folder: The bundle.
+        device: Where to run it: ``host``, ``qemu``, or ``auto``.
+
     Raises:
-        BadBundle: It is no bundle, or its target is not this machine.
+        BadBundle: It is no bundle.
+        BadInput: Nothing here runs code for its target.
     """
     from sparrow.device.elf import code_bytes
     from sparrow.proof import Gate, Proof, prove, receipt_gate
@@ -379,12 +387,13 @@ def verify_bundle(folder: Path) -> Proof:
         return Proof((hashes,), ())
     plan = load(PlanRecord, folder / "plan.json")
     graphs, golden = load_evidence(folder, plan)
-    hooked = hooked_library(folder, plan)
-    bundle = Bundle(folder)
-    library = bundle.session.library
-    done = prove(graphs, plan, golden, library, hooked, bundle._blob())
+    runner = find_runner(machine_of(plan), device)
+    hooked = hooked_library(folder, plan, runner)
+    path = library_path(folder)
+    library = runner.load(path)
+    done = prove(graphs, plan, golden, library, hooked, weights_of(folder))
     memory = MemoryRecord(
-        code_bytes=code_bytes(library.path),
+        code_bytes=code_bytes(path),
         weights_bytes=(folder / "weights.bin").stat().st_size,
         arena_bytes=library.info.workspace_bytes,
         state_bytes=library.info.state_bytes,
@@ -393,13 +402,18 @@ def verify_bundle(folder: Path) -> Proof:
     return Proof((hashes, *done.gates, agrees), done.layers)
 
 
-def load_bundle(folder: str | Path, threads: int = 1) -> Bundle:
+def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> Bundle:
     """Open a bundle folder. A bundle is a program: this loads and runs its native code.
 
+    Args:
+        folder: The bundle.
+        threads: Threads per call.
+        device: Where it runs: ``host``, ``qemu``, or ``auto``.
+
     Raises:
-        BadBundle: It is no bundle for this machine.
+        BadBundle: It is no bundle.
     """
-    return Bundle(Path(folder), threads)
+    return Bundle(Path(folder), threads, device)
 
 
 __all__ = ["Bundle", "compile_library", "load_bundle", "verify_bundle"]

@@ -47,6 +47,7 @@ ShapeOption = Annotated[
 StateOption = Annotated[
     list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
 ]
+DeviceOption = Annotated[str, typer.Option(help="where to run: host, qemu, or auto")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]
 EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]
@@ -200,6 +201,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "-o", help=".npz to write")] = None,
     entry: EntryOption = None,
     threads: ThreadsOption = 1,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Run a bundle on files."""
@@ -207,7 +209,7 @@ def run(
 
     from sparrow.api import load_bundle
 
-    bundle = load_bundle(folder, threads)
+    bundle = load_bundle(folder, threads, device)
     feeds = _feeds(bundle, bundle.entry_index(entry), inputs or [])
     outputs = bundle.run(feeds, entry)
     if out is not None:
@@ -279,14 +281,16 @@ def _save(out: Path, outputs: Mapping[str, Array]) -> None:
 
 
 @app.command()
-def verify(folder: FolderArgument, as_json: JsonOption = False) -> None:
+def verify(
+    folder: FolderArgument, device: DeviceOption = "auto", as_json: JsonOption = False
+) -> None:
     """Prove a bundle again: hashes, every layer, every output."""
     from dataclasses import asdict
 
     from sparrow.bundle import verify_bundle
 
     _progress("proving every layer")
-    proof = verify_bundle(folder)
+    proof = verify_bundle(folder, device)
     _progress.clear()
     if as_json:
         show({"ok": proof.ok, **asdict(proof)})

@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import Bundle, from_native, hooked_library, load_evidence, to_native
+from sparrow.bundle import (
+    Bundle,
+    from_native,
+    hooked_library,
+    load_evidence,
+    to_native,
+    weights_of,
+)
 from sparrow.compiler import Source
 from sparrow.device.host import Session
 from sparrow.errors import BadInput
@@ -173,8 +180,13 @@ def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
         BadBundle: Its evidence is incomplete or it is not for this machine.
     """
     graphs, golden = load_evidence(bundle.folder, bundle.plan)
-    library = hooked_library(bundle.folder, bundle.plan)
-    session = Session(library, bundle._blob(), threads=bundle.threads)
+    library = hooked_library(bundle.folder, bundle.plan, bundle.runner)
+    session = library.open(weights_of(bundle.folder), bundle.threads)
+    if not isinstance(session, Session):
+        raise BadInput(
+            f"{bundle.folder}: time in an emulator says nothing of the device",
+            hint="profile the bundle on a machine of its target",
+        )
     inputs = call_inputs(graphs, golden, entry)
     done = profile_session(session, bundle.plan, entry, inputs, runs, PROFILE_S)
     record(bundle.folder, "profiles", done.as_json())

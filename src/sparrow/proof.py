@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparrow.bundle import from_native, to_native
-from sparrow.device.host import HostLibrary, Session
+from sparrow.device.session import ModelLibrary, ModelSession
 from sparrow.errors import BadBundle
 from sparrow.golden import Golden, GoldenCall, thin
 from sparrow.graph import Graph, Node
@@ -40,6 +40,7 @@ HALF_ROUNDINGS = 16
 TIPPED_SHARE = 1e-3
 # The gate of the build itself: a bundle is not written without it.
 AUDITED = "memory plan audited"
+SPLIT = "splitting the work changes no bit"
 _TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
 
 
@@ -311,7 +312,9 @@ def output_gate(
     return Gate("outputs equal the reference", expected, found, beyond <= allowed)
 
 
-def run_calls(session: Session, graphs: Sequence[Graph], golden: Golden) -> list[dict[str, Array]]:
+def run_calls(
+    session: ModelSession, graphs: Sequence[Graph], golden: Golden
+) -> list[dict[str, Array]]:
     """Outputs of every golden call in order, from the initial state, at their largest extent."""
     session.reset()
     results = []
@@ -339,8 +342,8 @@ def prove(
     graphs: Sequence[Graph],
     plan: PlanRecord,
     golden: Golden,
-    shipped: HostLibrary,
-    hooked: HostLibrary,
+    shipped: ModelLibrary,
+    hooked: ModelLibrary,
     weights: Array | None,
 ) -> Proof:
     """Run the golden calls and judge every step and every output.
@@ -353,9 +356,9 @@ def prove(
         hooked: The same code built with taps.
         weights: The weight blob.
     """
-    one = run_calls(Session(shipped, weights), graphs, golden)
-    two = run_calls(Session(shipped, weights, threads=2), graphs, golden)
-    session = Session(hooked, weights)
+    one = run_calls(shipped.open(weights), graphs, golden)
+    two = run_calls(shipped.open(weights, threads=2), graphs, golden)
+    session = hooked.open(weights)
     found = _Layers()
     outputs = []
     for call in golden.calls:
@@ -382,9 +385,9 @@ def prove(
         ),
         output_gate(graphs, golden, one),
         Gate(
-            "two threads give the bits of one",
+            SPLIT,
             "identical",
-            f"differs: {apart}" if apart else "identical",
+            f"differs: {apart}" if apart else f"identical, {shipped.split}",
             not apart,
         ),
         Gate(

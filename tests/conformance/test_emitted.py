@@ -12,70 +12,23 @@ import numpy as np
 import pytest
 
 from emitted import STRICT, TARGETS, blob, compiled, planned, run, session, standard, write
-from sparrow import lane
+from small_graphs import GRAPHS, network
 from sparrow.builder import Builder
 from sparrow.device.abi import STATUSES, CCall
 from sparrow.device.build import FLAGS, find_toolchain
 from sparrow.device.host import HostLibrary, aligned
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, State
-from sparrow.ops.concat import Concat
-from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
 from sparrow.plan import Plan
 from sparrow.reference import evaluate
-from sparrow.tensor import F16, F32, I8, I64, Array, TensorType
+from sparrow.tensor import F32, Array, TensorType
 
 # More would not fit on the stack of a small microcontroller's thread.
 MOST_STACK = 16 << 10
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 needs_binutils = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")
-
-
-def network() -> Graph:
-    """Convolutions of every kind, shared bodies, concatenation, residual, product, movement."""
-    b = Builder("network")
-    rng = np.random.default_rng(0)
-
-    def conv(x: str, m: int, k: int, stride: int = 1, group: int = 1) -> str:
-        c = b.shape(x)[-1]
-        w = rng.standard_normal((m, c // group, k, k)).astype(np.float32) / (c * k)
-        op = Conv((stride, stride), (1, 1), ((k // 2, k // 2),) * 2, group, True, RELU)
-        return b.add(op, x, b.const(w), b.const(rng.standard_normal(m).astype(np.float32)))
-
-    x = b.transpose(b.input("image", TensorType((1, 3, 21, 18), F32)), (0, 2, 3, 1))
-    y = conv(conv(x, 16, 3, 2), 16, 3, 1, 16)
-    y = b.call("add", conv(y, 16, 1), conv(conv(y, 16, 1), 16, 1))
-    y = b.add(Concat(3), y, conv(y, 8, 3), conv(y, 5, 1))
-    half = b.add(Slice((0, 10, 0, 0), (1, 5, 9, 29), (1, -1, 1, 1)), y)
-    flat = b.reshape(b.transpose(half, (0, 3, 1, 2)), (29, 45))
-    w = b.const(rng.standard_normal((45, 10)).astype(np.float32) / 7)
-    scores = b.add(Softmax(1), b.add(MatMul(), flat, w))
-    return b.finish({"scores": scores, "features": b.transpose(y, (0, 3, 1, 2))}, {})
-
-
-def arithmetic() -> Graph:
-    """Loops over many dtypes."""
-    b = Builder("arithmetic")
-    x = b.input("x", TensorType((7, 19), F32))
-    n = b.input("n", TensorType((19,), I64))
-    h = b.cast(b.call("tanh", x), F16)
-    q = b.cast(b.call("round", b.call("mul", x, b.scalar(9.0, F32))), I8)
-    outputs = {
-        "half": h,
-        "q": q,
-        "less": b.call("lt", b.cast(q, F32), x),
-        "mod": b.call("mod", n, b.const(np.array(7))),
-        "sum": b.call("add", b.cast(h, F32), b.cast(n, F32)),
-        "erf": b.call("erf", b.transpose(x, (1, 0))),
-    }
-    return b.finish(outputs, {})
-
-
-RELU = lane.call("relu", lane.Arg(0, F32))
-GRAPHS = {"network": network, "arithmetic": arithmetic}
 
 
 def feeds(g: Graph) -> dict[str, Array]:

@@ -59,7 +59,13 @@ int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved
 """
 
 
-X86_CPUS = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
+# Instruction sets of an architecture's own header, in rising order, and the CPU that has them.
+CPUS = {
+    "x86_64": {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"},
+    "aarch64": {"scalar": "generic", "neon": "generic"},
+    "arm": {"scalar": "generic+v7a+neon"},
+    "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
+}
 
 
 def host_machine(isa: str) -> Machine:
@@ -74,13 +80,10 @@ def host_machine(isa: str) -> Machine:
         "darwin": "macos-none",
         "win32": "windows-gnu",
     }.get(sys.platform, "linux-musleabihf" if arch == "arm" else "linux-musl")
-    cpus = X86_CPUS if arch == "x86_64" else {"scalar": _PLAIN_CPUS.get(arch, "baseline")}
+    cpus = CPUS.get(arch, {"scalar": "baseline"})
     if isa not in cpus:
         raise BadInput(f"instruction set {isa!r} on {arch}", hint=f"use one of {', '.join(cpus)}")
     return Machine(f"{arch}-{system}", cpus[isa], isa)
-
-
-_PLAIN_CPUS = {"aarch64": "generic", "arm": "generic+v7a+neon", "riscv64": "generic_rv64+m+a+f+d+c"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +179,42 @@ class Toolchain:
         """
         if target.os == "windows":
             objects = (*objects, *self.compile_objects([Unit("dllmain.c", _DLL_MAIN)], target))
-        everything = (*self._target_flags(target), *_link_flags(target), *flags)
+        library = self._link(objects, target, (*_link_flags(target), *flags), target.library_suffix)
+        return library if out is None else _copy_to(library, out)
+
+    def link_program(self, objects: Sequence[Path], target: Machine) -> Path:
+        """Link objects to a program that needs no library and brings its own ``_start``.
+
+        Raises:
+            CompileError: The linker failed.
+            BadInput: The cache folder cannot be written.
+        """
+        program = self._link(objects, target, ("-static", "-nostdlib", "-s"), ".exe")
+        if not os.access(program, os.X_OK):
+            program.chmod(0o755)
+        return program
+
+    def _link(
+        self, objects: Sequence[Path], target: Machine, flags: Sequence[str], suffix: str
+    ) -> Path:
+        everything = (*self._target_flags(target), *flags)
         digest = hashlib.sha256(repr((self.identity, "link", everything)).encode())
         for path in objects:
             digest.update(bytes.fromhex(file_sha256(path)))
         key = digest.hexdigest()
-        suffix = target.library_suffix
-        library = self.cache.get(key, suffix)
-        if library is None:
+        linked = self.cache.get(key, suffix)
+        if linked is None:
             with self.cache.scratch() as work:
                 names = [f"{i}.o" for i in range(len(objects))]
                 for path, name in zip(objects, names, strict=True):
                     shutil.copyfile(path, work / name)
-                built = f"library{suffix}"
+                built = f"linked{suffix}"
+                # libraries among the flags come after what needs them
                 arguments = [*everything, *names, "-o", built, *flags]
                 self._run(arguments, work, key, f"link for {target.triple}")
-                library = self.cache.put(key, suffix, work / built)
+                linked = self.cache.put(key, suffix, work / built)
             self.cache.evict()
-        return library if out is None else _copy_to(library, out)
+        return linked
 
     def _compile(self, source: Unit, key: str, target: Machine, flags: Sequence[str]) -> Path:
         with self.cache.scratch() as work:
@@ -297,6 +318,9 @@ def _identify(command: tuple[str, ...]) -> str:
 
 def _link_flags(target: Machine) -> tuple[str, ...]:
     flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
+    if target.arch == "arm":
+        # 32-bit Arm divides 64-bit integers, and converts them to floats, by calls
+        flags = (*flags, "-rtlib=compiler-rt")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.
         flags = (*flags, "-Wl,-z,undefs")

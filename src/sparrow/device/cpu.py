@@ -15,6 +15,8 @@ def host_isa() -> str:
     ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4); ``avx2`` includes FMA and F16C (x86-64-v3).
     Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
     """
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "neon"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "scalar"
     if sys.platform == "linux":

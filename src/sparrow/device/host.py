@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,24 @@ from numpy.typing import NDArray
 
 from sparrow.device.abi import (
     ABI_VERSION,
-    STATUSES,
     CCall,
     CModelInfo,
     CProfile,
     EntryInfo,
     ModelInfo,
-    TensorInfo,
     parse_model_info,
 )
 from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain, host_machine
+from sparrow.device.session import (
+    Tap,
+    check_hooks,
+    check_outputs,
+    check_status,
+    entry_of,
+    mismatch,
+    split_state,
+    trim,
+)
 from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
@@ -40,15 +46,6 @@ _TAP = ctypes.CFUNCTYPE(
 _VIEW: Callable[[Array], Any] = (ctypes.c_char * 0).from_buffer  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
-class Tap:
-    """What one step wrote: output number ``output`` of step ``step``, as raw bytes."""
-
-    step: int
-    output: int
-    data: bytes
-
-
 class HostLibrary:
     """A model library in this process. Loading runs its code: load only what you would execute.
 
@@ -59,6 +56,8 @@ class HostLibrary:
     Raises:
         BadBundle: The file is no library for this machine, or of another ABI version.
     """
+
+    split = "two threads"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,6 +82,10 @@ class HostLibrary:
                 hint="build the model again",
             )
         self.info = parse_model_info(found)
+
+    def open(self, weights: NDArray[np.uint8] | None, threads: int = 1) -> Session:
+        """A new instance; see `Session`."""
+        return Session(self, weights, threads)
 
 
 class Pool:
@@ -185,16 +188,14 @@ class Session:
         Raises:
             BadInput: Wrong entry, count, shape or dtype, or an input value that the model rejects.
         """
-        if not 0 <= entry < len(self._calls):
-            raise BadInput(f"entry point {entry}, the model has {len(self._calls)}")
+        if not 0 <= entry < len(self._calls) or len(inputs) != len(self._calls[entry].inputs):
+            entry_of(self.library.info, entry, inputs)
         call = self._calls[entry]
-        if len(inputs) != len(call.inputs):
-            raise BadInput(f"{len(inputs)} inputs, entry {call.info.name!r} has {len(call.inputs)}")
         if out is None:
             outputs = [np.empty(shape, dtype) for dtype, shape in call.outputs]
         else:
             outputs = list(out)
-            _check_outputs(call.info, outputs)
+            check_outputs(call.info, outputs)
         copies = []  # alive until the call returns
         # A quarter of the time of ndarray.ctypes or __array_interface__.
         view, address_of = _VIEW, ctypes.addressof
@@ -203,7 +204,7 @@ class Session:
             for i, (dtype, shape) in enumerate(call.inputs):
                 x = inputs[i]
                 if x.dtype != dtype or x.shape != shape:
-                    raise _mismatch("input", call.info.inputs[i], x)
+                    raise mismatch("input", call.info.inputs[i], x)
                 flags = x.flags
                 if not flags.carray:
                     if flags.c_contiguous and flags.aligned:  # read-only: from_buffer refuses it
@@ -217,8 +218,8 @@ class Session:
                 slots[i] = address_of(view(y))
             status = self._run(call.reference)
         if status:
-            _check_status(status, call.info.name)
-        return _trim(call.info, outputs) if call.trims else outputs
+            check_status(status, call.info.name)
+        return trim(call.info, outputs) if call.trims else outputs
 
     def reset(self) -> None:
         """Put the state back to its initial values."""
@@ -226,16 +227,13 @@ class Session:
             status = self.library._reset(
                 ctypes.c_void_p(self._state.ctypes.data), ctypes.c_void_p(self._weights_at)
             )
-        _check_status(status, "reset")
+        check_status(status, "reset")
 
     def state(self) -> dict[str, Array]:
         """Return a copy of every state tensor by name."""
         with self._lock:
             block = self._state.copy()
-        return {
-            t.name: block[t.offset : t.offset + t.bytes].view(t.numpy).reshape(t.shape).copy()
-            for t in self.library.info.states
-        }
+        return split_state(self.library.info, block)
 
     def profile(self, entry: int, inputs: Sequence[Array], runs: int = 1) -> NDArray[np.int64]:
         """Time every step of ``runs`` inferences; returns ns of shape (runs, n_steps).
@@ -243,7 +241,7 @@ class Session:
         Raises:
             BadInput: The library was built without ``-DSPARROW_HOOKS``.
         """
-        self._need_hooks()
+        check_hooks(self.library.info, str(self.library.path))
         n_steps = self.library.info.entries[entry].n_steps
         stamps = np.zeros((runs, n_steps, 2), np.uint64)
         record = CProfile(None, n_steps)
@@ -265,7 +263,7 @@ class Session:
         Raises:
             BadInput: The library was built without ``-DSPARROW_HOOKS``.
         """
-        self._need_hooks()
+        check_hooks(self.library.info, str(self.library.path))
         taps: list[Tap] = []
 
         def hook(_ctx: object, step: int, output: int, data: int, size: int) -> None:
@@ -280,13 +278,6 @@ class Session:
             finally:
                 call.tap = None
         return outputs, taps
-
-    def _need_hooks(self) -> None:
-        if not self.library.info.hooks:
-            raise BadInput(
-                f"{self.library.path} has no tap and profile hooks",
-                hint="build it with -DSPARROW_HOOKS",
-            )
 
 
 class _Prepared:
@@ -330,42 +321,6 @@ def _weights(info: ModelInfo, given: NDArray[np.uint8] | None) -> tuple[Array | 
         copy[:] = given
         given = copy
     return given, given.ctypes.data
-
-
-def _check_outputs(info: EntryInfo, outputs: list[Array]) -> None:
-    if len(outputs) != len(info.outputs):
-        raise BadInput(f"{len(outputs)} output arrays, entry {info.name!r} has {len(info.outputs)}")
-    for tensor, y in zip(info.outputs, outputs, strict=True):
-        if y.dtype != tensor.numpy or y.shape != tensor.shape:
-            raise _mismatch("output", tensor, y)
-        if not y.flags.carray:
-            raise BadInput(f"output {tensor.name!r}: the array is not C-contiguous and writeable")
-
-
-def _mismatch(kind: str, tensor: TensorInfo, array: Array) -> BadInput:
-    return BadInput(
-        f"{kind} {tensor.name!r}: expected {tensor.numpy} of shape {tensor.shape}, "
-        f"got {array.dtype} of shape {array.shape}"
-    )
-
-
-def _check_status(status: int, where: str) -> None:
-    if status:
-        known = 0 < status < len(STATUSES)
-        raise BadInput(f"{where}: {STATUSES[status] if known else f'status {status}'}")
-
-
-def _trim(info: EntryInfo, outputs: list[Array]) -> list[Array]:
-    trimmed = []
-    for tensor, y in zip(info.outputs, outputs, strict=True):
-        if tensor.count_of >= 0:
-            count = int(outputs[tensor.count_of][()])
-            assert 0 <= count <= tensor.shape[tensor.count_axis], (tensor.name, count)
-            axis = tensor.count_axis
-            shape = (*tensor.shape[:axis], count, *tensor.shape[axis + 1 :])
-            y = y.reshape(-1)[: math.prod(shape)].reshape(shape)
-        trimmed.append(y)
-    return trimmed
 
 
 @functools.cache

@@ -1,11 +1,17 @@
-"""Programs for other CPUs on this machine: qemu's user-mode emulator."""
+"""Run a model library for another CPU on this machine, in qemu's user-mode emulator."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.remote import RemoteLibrary
 from sparrow.errors import BadInput
 from sparrow.targets import Machine
+
+# The runner defines memcpy and the like: a loop in it must not become a call of itself.
+RUNNER_FLAGS = ("-std=gnu99", "-fno-builtin")
 
 
 def emulated_cpu(machine: Machine) -> str:
@@ -13,19 +19,14 @@ def emulated_cpu(machine: Machine) -> str:
 
     A program that uses an instruction beyond its target must fail under emulation too.
     """
-    arch = machine.triple.split("-")[0]
     features = set(machine.cpu.split("+")[1:])
-    if arch == "aarch64":
-        return (
-            "max"
-            if "i8mm" in features
-            else "cortex-a76"
-            if "dotprod" in features
-            else ("cortex-a53")
-        )
-    if arch == "arm":
+    if machine.arch == "aarch64":
+        if "i8mm" in features:
+            return "max"
+        return "cortex-a76" if "dotprod" in features else "cortex-a53"
+    if machine.arch == "arm":
         return "cortex-a9"
-    if arch == "riscv64":
+    if machine.arch == "riscv64":
         return "rv64,v=true,vext_spec=v1.0,vlen=128" if "v" in features else "rv64"
     return "max"
 
@@ -36,11 +37,32 @@ def emulator_command(machine: Machine) -> list[str]:
     Raises:
         BadInput: The emulator is not installed, or there is none for this system.
     """
-    arch = machine.triple.split("-")[0]
-    name = f"qemu-{arch}"
     if machine.os != "linux":
         raise BadInput(f"programs for {machine.triple} cannot be emulated here")
+    name = f"qemu-{machine.arch}"
     found = shutil.which(name) or shutil.which(f"{name}-static")
     if found is None:
-        raise BadInput(f"emulator {name} is not installed", hint="install qemu-user")
+        raise BadInput(f"{name} is not installed", hint="install qemu-user, which has it")
     return [found, "-cpu", emulated_cpu(machine)]
+
+
+def runner_program(machine: Machine) -> Path:
+    """The runner built for a machine.
+
+    Raises:
+        CompileError: The compiler is missing.
+    """
+    tools = find_toolchain()
+    unit = Unit.from_file(NATIVE / "runtime" / "runner.c")
+    return tools.link_program(tools.compile_objects([unit], machine, RUNNER_FLAGS), machine)
+
+
+def emulated_library(path: Path, machine: Machine) -> RemoteLibrary:
+    """A model library in the emulator.
+
+    Raises:
+        BadInput: The emulator is not installed, or there is none for this system.
+        CompileError: The compiler is missing.
+        BadBundle: The file is no model library for the machine.
+    """
+    return RemoteLibrary(path, (*emulator_command(machine), str(runner_program(machine))))

@@ -54,6 +54,11 @@ class Machine:
     isa: str
 
     @property
+    def arch(self) -> str:
+        """The architecture of the triple: x86_64, aarch64, arm, riscv64, wasm32, thumb."""
+        return self.triple.split("-")[0]
+
+    @property
     def os(self) -> str:
         """The operating system of the triple: linux, macos, ios, windows, freestanding."""
         return self.triple.split("-")[1]

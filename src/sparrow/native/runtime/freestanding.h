@@ -109,12 +109,16 @@ static void sys_write_all(int file, const void *data, uint64_t n) {
   }
 }
 
-/* Ends the program with a message on standard error. */
-static __attribute__((noreturn)) void sys_die(const char *message) {
+static void sys_complain(const char *message) {
   size_t n = 0;
   while (message[n] != 0) ++n;
   sys_write_all(2, message, n);
-  sys_write_all(2, "\n", 1);
+}
+
+/* Ends the program with a message on standard error. */
+static __attribute__((noreturn)) void sys_die(const char *message) {
+  sys_complain(message);
+  sys_complain("\n");
   sys_exit(2);
 }
 

@@ -87,6 +87,7 @@ static ld_word ld_resolve(const ld_library *library, uint32_t index) {
   if (ld_equal(name, "memset")) return (ld_word)memset;
   if (ld_equal(name, "memcmp")) return (ld_word)memcmp;
   if (s->info >> 4 == 2) return 0; /* weak */
+  sys_complain("the library needs a function that is in no library: ");
   sys_die(name);
 }
 

@@ -1,0 +1,273 @@
+"""A model library in another process, spoken to over two pipes: the client of runtime/runner.c."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparrow.device.abi import ABI_VERSION, DTYPES, FLAG_HOOKS, EntryInfo, ModelInfo, TensorInfo
+from sparrow.device.session import (
+    Tap,
+    check_hooks,
+    check_outputs,
+    check_status,
+    entry_of,
+    mismatch,
+    split_state,
+    trim,
+)
+from sparrow.errors import BadBundle, BadInput
+from sparrow.tensor import Array
+
+INFO, WEIGHTS, RESET, STATE, RUN = range(1, 6)
+TAPS, REVERSED, MARKS = 1, 2, 4
+
+
+class RemoteLibrary:
+    """A model library that a runner loads, in a process per session.
+
+    Args:
+        path: The library file, as the runner sees it.
+        runner: Command that starts the runner, up to the library's path.
+
+    Attributes:
+        path: The library file.
+        info: What `model_info` said.
+
+    Raises:
+        BadBundle: The runner cannot load the file, or it is of another ABI version.
+    """
+
+    split = "tasks in reverse order"
+
+    def __init__(self, path: Path, runner: Sequence[str]) -> None:
+        self.path = path
+        self.runner = tuple(runner)
+        wire = self.connect()
+        self.info = _read_info(wire, path)
+        wire.close()
+
+    def connect(self, before: Sequence[str] = ()) -> Wire:
+        """Start a runner with this library; ``before`` goes in front of its command's program."""
+        return Wire([self.runner[0], *before, *self.runner[1:], str(self.path)], str(self.path))
+
+    def open(self, weights: Array | None, threads: int = 1) -> RemoteSession:
+        """Start an instance; more than one thread stands for another order of tasks."""
+        return RemoteSession(self, weights, reverse=threads > 1)
+
+
+class RemoteSession:
+    """One instance of a model in a runner process. Calls from several threads take turns.
+
+    Args:
+        library: The model.
+        weights: The blob, uint8, at least ``info.weights_bytes`` long.
+        reverse: Run the tasks of each step last to first.
+        wire: A runner that has been started already.
+
+    Raises:
+        BadInput: Weights are missing or too short.
+    """
+
+    def __init__(
+        self,
+        library: RemoteLibrary,
+        weights: Array | None,
+        reverse: bool = False,
+        wire: Wire | None = None,
+    ) -> None:
+        need = library.info.weights_bytes
+        if need and (weights is None or weights.nbytes < need):
+            got = "none" if weights is None else f"{weights.nbytes}"
+            raise BadInput(f"model {library.info.name!r} needs {need} bytes of weights, got {got}")
+        self.library = library
+        self._flags = REVERSED if reverse else 0
+        self._lock = threading.RLock()
+        self._wire = wire or library.connect()
+        self._wire.send(
+            WEIGHTS, data=[np.ascontiguousarray(weights[:need]).data] if weights is not None else []
+        )
+        self.reset()
+
+    def run(
+        self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None = None
+    ) -> list[Array]:
+        """See `ModelSession.run`."""
+        return self._call(entry, inputs, out, 0)[0]
+
+    def tap(self, entry: int, inputs: Sequence[Array]) -> tuple[list[Array], list[Tap]]:
+        """See `ModelSession.tap`."""
+        check_hooks(self.library.info, str(self.library.path))
+        return self._call(entry, inputs, None, TAPS)
+
+    def mark(self, entry: int, inputs: Sequence[Array]) -> None:
+        """Run one inference with a system call before and after every step."""
+        check_hooks(self.library.info, str(self.library.path))
+        self._call(entry, inputs, None, MARKS)
+
+    def reset(self) -> None:
+        """Put the state back to its initial values."""
+        with self._lock:
+            self._wire.send(RESET)
+            status = self._wire.number()
+        check_status(status, "reset")
+
+    def state(self) -> dict[str, Array]:
+        """Return a copy of every state tensor by name."""
+        with self._lock:
+            self._wire.send(STATE)
+            block = self._wire.read(self.library.info.state_bytes)
+        return split_state(self.library.info, np.frombuffer(block, np.uint8))
+
+    def close(self) -> None:
+        """End the process."""
+        self._wire.close()
+
+    def _call(
+        self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None, flags: int
+    ) -> tuple[list[Array], list[Tap]]:
+        info = entry_of(self.library.info, entry, inputs)
+        for tensor, x in zip(info.inputs, inputs, strict=True):
+            if x.dtype != tensor.numpy or x.shape != tensor.shape:
+                raise mismatch("input", tensor, x)
+        if out is not None:
+            check_outputs(info, out)
+        outputs = (
+            list(out) if out is not None else [np.empty(t.shape, t.numpy) for t in info.outputs]
+        )
+        taps = []
+        wire = self._wire
+        with self._lock:
+            data = [np.ascontiguousarray(x).tobytes() for x in inputs]
+            wire.send(RUN, entry, self._flags | flags, data=data)
+            while wire.number():
+                step, output, size = wire.number(), wire.number(), wire.number()
+                taps.append(Tap(step, output, wire.read(size)))
+            status = wire.number()
+            check_status(status, info.name)
+            for y in outputs:
+                y[...] = np.frombuffer(wire.read(y.nbytes), y.dtype).reshape(y.shape)
+        return trim(info, outputs), taps
+
+
+class Wire:
+    """The two pipes of a runner process.
+
+    Args:
+        command: What to start.
+        what: Named when the process ends too early.
+    """
+
+    def __init__(self, command: Sequence[str], what: str) -> None:
+        self.what = what
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as e:
+            raise BadBundle(f"{command[0]} does not start: {e.strerror}") from None
+        weakref.finalize(self, _end, self.process)
+
+    def send(self, *numbers: int, data: Sequence[bytes | memoryview] = ()) -> None:
+        """Write a request."""
+        to = self.process.stdin
+        assert to is not None
+        try:
+            to.write(np.array(numbers, np.uint64).tobytes())
+            for part in data:
+                to.write(part)
+            to.flush()
+        except OSError:
+            self._died()
+
+    def read(self, size: int) -> bytes:
+        """Read exactly so many bytes."""
+        back = self.process.stdout
+        assert back is not None
+        found = back.read(size)
+        if len(found) != size:
+            self._died()
+        return found
+
+    def number(self) -> int:
+        """Read a number."""
+        return int.from_bytes(self.read(8), "little", signed=True)
+
+    def text(self) -> str:
+        """Read a text."""
+        return self.read(self.number()).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Tell the process to end, and wait for it."""
+        _end(self.process)
+
+    def _died(self) -> None:
+        self.process.kill()
+        _, said = self.process.communicate()
+        lines = said.decode("utf-8", "replace").split("\n") if said else []
+        first = next((line for line in lines if line.strip()), f"code {self.process.returncode}")
+        raise BadBundle(f"{self.what}: the program that runs it ended: {first}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None and not pipe.closed:
+            try:
+                pipe.close()
+            except OSError:  # what was not flushed has no reader any more
+                process.kill()
+    process.wait()
+
+
+def _read_info(wire: Wire, path: Path) -> ModelInfo:
+    wire.send(INFO)
+    version = wire.number()
+    if version != ABI_VERSION:
+        raise BadBundle(
+            f"{path} has ABI version {version}, this Sparrow has {ABI_VERSION}",
+            hint="build the model again",
+        )
+    name, isa = wire.text(), wire.text()
+    flags, weights, workspace, state = (wire.number() for _ in range(4))
+    weights_align, workspace_align, state_align = (wire.number() for _ in range(3))
+    return ModelInfo(
+        name=name,
+        isa=isa,
+        hooks=bool(flags & FLAG_HOOKS),
+        entries=tuple(_read_entry(wire) for _ in range(wire.number())),
+        states=tuple(_read_tensor(wire) for _ in range(wire.number())),
+        weights_bytes=weights,
+        workspace_bytes=workspace,
+        state_bytes=state,
+        weights_align=weights_align,
+        workspace_align=workspace_align,
+        state_align=state_align,
+        linked_weights=0,
+    )
+
+
+def _read_entry(wire: Wire) -> EntryInfo:
+    name = wire.text()
+    inputs = tuple(_read_tensor(wire) for _ in range(wire.number()))
+    outputs = tuple(_read_tensor(wire) for _ in range(wire.number()))
+    n_steps, named = wire.number(), wire.number()
+    steps = tuple(wire.text() for _ in range(n_steps if named else 0))
+    return EntryInfo(name, inputs, outputs, n_steps, steps)
+
+
+def _read_tensor(wire: Wire) -> TensorInfo:
+    name = wire.text()
+    dtype = DTYPES[wire.number() - 1]
+    shape = tuple(wire.number() for _ in range(wire.number()))
+    size, offset, axis, block, count_of, count_axis = (wire.number() for _ in range(6))
+    n = wire.number()
+    scales = tuple(np.frombuffer(wire.read(4 * n), np.float32).tolist())
+    zeros = tuple(wire.number() for _ in range(n))
+    return TensorInfo(
+        *(name, dtype, shape, size, offset, scales, zeros, axis, block, count_of, count_axis)
+    )

@@ -1,0 +1,90 @@
+"""Where a bundle for a machine can run from here: in this process, or in an emulator."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparrow.device.build import CPUS, host_machine
+from sparrow.device.cpu import host_isa
+from sparrow.device.host import HostLibrary
+from sparrow.device.qemu import emulated_library, emulator_command
+from sparrow.device.session import ModelLibrary
+from sparrow.errors import BadBundle, BadInput
+from sparrow.targets import Machine
+
+DEVICES = ("auto", "host", "qemu")
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A way to run libraries of one machine.
+
+    Attributes:
+        name: ``host`` or ``qemu``.
+        load: Opens a library file.
+    """
+
+    name: str
+    load: Callable[[Path], ModelLibrary]
+
+
+def find_runner(machine: Machine, device: str = "auto") -> Runner:
+    """The runner for a machine: this process where that can be, else the emulator.
+
+    Args:
+        machine: What the libraries are built for.
+        device: One of `DEVICES`.
+
+    Raises:
+        BadInput: There is none; says why.
+    """
+    if device not in DEVICES:
+        raise BadInput(f"device {device!r} is unknown", hint=f"use one of {', '.join(DEVICES)}")
+    why = not_runnable(machine) if device != "qemu" else ""
+    if device != "qemu" and not why:
+        return Runner("host", load_library)
+    if device == "host":
+        raise BadInput(f"the device host cannot run this: {why}", hint="use --device qemu")
+    try:
+        emulator_command(machine)
+    except BadInput as e:
+        raise BadInput(f"{why}; {e.message}" if why else e.message, hint=e.hint) from None
+    return Runner("qemu", lambda path: emulated_library(path, machine))
+
+
+def not_runnable(machine: Machine) -> str:
+    """Why this process cannot run code for a machine; empty when it can."""
+    here = host_machine("scalar")
+    if here.triple != machine.triple:
+        return f"this machine is {here.triple}, the target is {machine.triple}"
+    order = list(CPUS.get(here.arch, ("scalar",)))
+    if machine.isa not in order[: order.index(host_isa()) + 1]:
+        return f"this machine has {host_isa()}, the target needs {machine.isa}"
+    return ""
+
+
+def load_library(path: Path) -> HostLibrary:
+    """Load a library into this process, from a copy under a name of its own.
+
+    The loader knows libraries by name: a bundle built again at the same place would give the old
+    code. A file that is replaced while mapped would crash the process.
+
+    Raises:
+        BadBundle: It cannot be read, or is no library for this machine.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sparrow-"))
+    try:
+        copy = folder / path.name
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as e:
+            raise BadBundle(f"{path} cannot be read: {e.strerror}") from None
+        library = HostLibrary(copy)
+        library.path = path
+        return library
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
