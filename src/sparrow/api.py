@@ -11,11 +11,11 @@ import onnx
 
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
-from sparrow.compiler import Model, Shapes, Source, compile_sources
+from sparrow.compiler import Shapes, Source, compile_sources
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel
-from sparrow.importers.onnx.read import load_proto
+from sparrow.importers.model import Model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.request import Budget, Evaluate, Progress, Request
@@ -59,7 +59,7 @@ def sources_of(
     for name, m in model.items():
         if not str(name) or len(str(name)) > 256:
             raise BadInput(f"entry point name {str(name)[:40]!r} is empty or too long")
-        inputs = {i.name for i in load_proto(_model(m))[0].graph.input}
+        inputs = input_names(_model(m))
         known |= inputs
         found[str(name)] = Source(
             m,
@@ -102,7 +102,8 @@ def build(
     """Compile a model into a verified bundle.
 
     Args:
-        model: Path, ModelProto, or entry name -> model for several entry points that share weights.
+        model: Path of an ONNX or .tflite file, ModelProto, or entry name -> model for several entry
+            points that share weights.
         target: Name of a target row, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparrow.errors import BadInput, SparrowError
 
 if TYPE_CHECKING:
-    from sparrow.compiler import Model
+    from sparrow.importers.model import Model
     from sparrow.request import Evaluate, Predict
 
 UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}

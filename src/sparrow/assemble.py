@@ -34,8 +34,8 @@ from sparrow.errors import BadInput, GateFailed
 from sparrow.export import to_onnx
 from sparrow.golden import SEED, Golden, dump_golden, make_golden
 from sparrow.graph import Graph
-from sparrow.importers.onnx.read import load_proto
-from sparrow.oracle import Oracle, OracleRefused, oracle_outputs, source_digest
+from sparrow.importers.model import facts
+from sparrow.oracle import Oracle, OracleRefused, oracle_outputs
 from sparrow.profiling import call_inputs, latency, machine, profile_session
 from sparrow.proof import AUDITED, Gate, Proof, gap, prove, run_calls
 from sparrow.publish import check_place, publish
@@ -448,15 +448,13 @@ def _receipt(
 
 
 def _source(name: str, source: Source, done: Any) -> SourceRecord:
-    model, _ = load_proto(source.model)
-    digest, count = source_digest(source)
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    found = facts(source.model)
     return SourceRecord(
         entry=name,
-        model=model.graph.name,
-        sha256=digest,
-        bytes=count,
-        opset=opset,
+        model=found.name,
+        sha256=found.sha256,
+        bytes=found.bytes,
+        opset=found.opset,
         frozen=done.frozen,
         nodes=tuple(
             NodeRecord(name=v.name, op=v.op, verdict=v.verdict, parts=v.parts, reason=v.reason)

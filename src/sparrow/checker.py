@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparrow.compiler import Source
 from sparrow.errors import UnsupportedOp
 from sparrow.graph import Graph
-from sparrow.importers.onnx.nearest import nearest
-from sparrow.importers.onnx.read import Imported, Verdict
-from sparrow.importers.onnx.survey import survey_onnx
+from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.model import supported, survey_model
+from sparrow.importers.nearest import nearest
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Case
 from sparrow.passes import optimize
@@ -28,7 +28,7 @@ class NodeCheck:
     Attributes:
         entry: Entry point.
         name: Node name.
-        op: ONNX operator.
+        op: Operator of the source format.
         verdict: ``ok``, ``decomposed`` into several ops, ``folded`` at build time, ``missing``, or
             ``unchecked`` because a missing node hides the type of its operands.
         parts: Ops it became.
@@ -99,23 +99,29 @@ def without_kernel(g: Graph, target: Target) -> dict[str, str]:
     return missing
 
 
-def _row(entry: str, v: Verdict, kernels: dict[str, str], target: Target) -> NodeCheck:
+def _row(
+    entry: str, v: Verdict, kernels: dict[str, str], target: Target, known: Sequence[str]
+) -> NodeCheck:
     if v.verdict in ("missing", "unchecked"):
         # the text of the error: where (op): what; hint
-        text = re.sub(r"^\(onnx [^)]*\): ", "", v.reason.removeprefix(f"{v.name} "))
+        text = re.sub(r"^\((?:onnx|tflite) [^)]*\): ", "", v.reason.removeprefix(f"{v.name} "))
         reason, _, hint = text.partition("; ")
         if v.verdict == "missing" and not hint:
-            hint = nearest(v.op)
+            hint = nearest(v.op, known)
         return NodeCheck(entry, v.name, v.op, v.verdict, v.parts, reason, hint)
     why = kernels.pop(v.name, "")
     if why:
         reason = f"no kernel for {target.name}: {why}"
-        return NodeCheck(entry, v.name, v.op, "missing", v.parts, reason, _kernel_hint(v))
+        return NodeCheck(entry, v.name, v.op, "missing", v.parts, reason, _kernel_hint(v, known))
     return NodeCheck(entry, v.name, v.op, v.verdict, v.parts)
 
 
-def _kernel_hint(v: Verdict) -> str:
-    return nearest(v.op) if not v.parts else "pass kernels=[...] to sparrow.build with a row for it"
+def _kernel_hint(v: Verdict, known: Sequence[str]) -> str:
+    return (
+        nearest(v.op, known)
+        if not v.parts
+        else "pass kernels=[...] to sparrow.build with a row for it"
+    )
 
 
 def check_sources(sources: Mapping[str, Source], target: Target) -> Check:
@@ -132,7 +138,7 @@ def check_sources(sources: Mapping[str, Source], target: Target) -> Check:
     rows: list[NodeCheck] = []
     frozen: list[str] = []
     for entry, s in sources.items():
-        found: Imported = survey_onnx(
+        found: Imported = survey_model(
             s.model, s.shapes, constants=s.constants, states=s.states, name=entry
         )
         frozen += found.frozen
@@ -141,7 +147,8 @@ def check_sources(sources: Mapping[str, Source], target: Target) -> Check:
         except UnsupportedOp as e:
             kernels = {}
             rows.append(NodeCheck(entry, entry, "", "missing", (), e.message, e.hint))
-        rows += [_row(entry, v, kernels, target) for v in found.verdicts]
+        known = supported(s.model)
+        rows += [_row(entry, v, kernels, target, known) for v in found.verdicts]
         # a pass may have given a node an origin that is no source node
         rows += [
             NodeCheck(entry, name, "", "missing", (), f"no kernel for {target.name}: {why}")
@@ -150,4 +157,4 @@ def check_sources(sources: Mapping[str, Source], target: Target) -> Check:
     return Check(target.name, tuple(rows), tuple(frozen))
 
 
-__all__ = ["Check", "NodeCheck", "check_sources", "nearest", "without_kernel"]
+__all__ = ["Check", "NodeCheck", "check_sources", "without_kernel"]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeAlias
-
-import onnx
 
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Module
-from sparrow.importers.onnx import Imported, import_onnx, load_proto
+from sparrow.importers.imported import Imported
+from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes import optimize
@@ -23,7 +21,6 @@ from sparrow.selection import CostTable
 from sparrow.targets import Target
 from sparrow.tensor import Array
 
-Model: TypeAlias = str | Path | onnx.ModelProto
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
 
@@ -65,7 +62,7 @@ def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, 
     remarks: list[Remark] = []
     for name, s in sources.items():
         with one_thread():
-            found = import_onnx(
+            found = import_model(
                 s.model, s.shapes, constants=s.constants, states=s.states, name=name
             )
             imported.append(found)
@@ -78,9 +75,7 @@ def _states_where_they_are(sources: Mapping[str, Source]) -> dict[str, Source]:
     wanted = {name for s in sources.values() for name in s.states}
     if len(sources) == 1 or not wanted:
         return dict(sources)
-    inputs = {
-        name: {i.name for i in load_proto(s.model)[0].graph.input} for name, s in sources.items()
-    }
+    inputs = {name: input_names(s.model) for name, s in sources.items()}
     missing = wanted - set().union(*inputs.values())
     if missing:
         raise BadInput(f"state {min(missing)!r} is no input of any entry point")

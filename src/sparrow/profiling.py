@@ -27,6 +27,7 @@ from sparrow.device.host import Session
 from sparrow.errors import BadInput
 from sparrow.golden import Golden
 from sparrow.graph import Graph
+from sparrow.importers.model import facts
 from sparrow.measure import (
     Feeds,
     Outputs,
@@ -39,7 +40,7 @@ from sparrow.measure import (
     measure,
     settle,
 )
-from sparrow.oracle import Oracle, source_digest
+from sparrow.oracle import Oracle
 from sparrow.receipt import PlanRecord
 from sparrow.tensor import Array
 
@@ -203,7 +204,7 @@ def check_sources_of(bundle: Bundle, sources: Mapping[str, Source]) -> None:
     if len(records) != len(sources):
         raise BadInput(f"{len(sources)} source models, the bundle has {len(records)} entry points")
     for s, r in zip(sources.values(), records, strict=True):
-        found = source_digest(s)[0]
+        found = facts(s.model).sha256
         if found != r.sha256:
             raise BadInput(
                 f"entry {r.entry!r} was built from a model of SHA-256 {r.sha256[:16]}.., "

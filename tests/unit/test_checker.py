@@ -10,8 +10,9 @@ from onnx import helper
 
 import sparrow
 from small_models import classifier, model, strange, value
-from sparrow.checker import nearest
 from sparrow.errors import BadInput, BadModel
+from sparrow.importers.nearest import nearest
+from sparrow.importers.onnx.decode import SUPPORTED
 
 
 def test_a_fine_model_is_ok() -> None:
@@ -62,10 +63,12 @@ def test_malformed_models_are_refused_at_once() -> None:
 
 
 def test_hints_name_what_is_near() -> None:
-    assert nearest("com.example.LayerNorm") == "nearest supported: LayerNormalization" or (
-        "LayerNormalization" in nearest("com.example.LayerNormalisation")
+    assert nearest(
+        "com.example.LayerNorm", SUPPORTED
+    ) == "nearest supported: LayerNormalization" or (
+        "LayerNormalization" in nearest("com.example.LayerNormalisation", SUPPORTED)
     )
-    assert "outside the model" in nearest("Zzzzqqq")
+    assert "outside the model" in nearest("Zzzzqqq", SUPPORTED)
 
 
 def test_a_large_model_is_checked_within_a_second() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from onnx.inliner import inline_local_functions
 from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.export import SCHEME
-from sparrow.graph import SCHEMES, Graph, Scheme, State
+from sparrow.graph import SCHEMES, Scheme, State
+from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
-from sparrow.importers.onnx.decode import DECODERS
+from sparrow.importers.onnx.decode import DECODERS, SUPPORTED
 from sparrow.importers.onnx.external import load_external
 from sparrow.importers.onnx.functions import standard_body
-from sparrow.importers.onnx.nearest import nearest
 from sparrow.tensor import Array, TensorType
 
 MAX_BYTES = 2 << 30
@@ -30,26 +30,6 @@ MAX_NODES = 200_000
 MAX_DEPTH = 16
 MIN_OPSET = 7
 Shapes = Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a source node: ok, decomposed (into ``parts`` ops), folded or missing."""
-
-    name: str
-    op: str
-    verdict: str
-    parts: tuple[str, ...] = ()
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A Graph, where its dynamic dimensions were frozen from, and what became of every node."""
-
-    graph: Graph
-    frozen: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
 
 
 def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -145,7 +125,7 @@ class Reader:
         types = [self.b.type(env[x]) if x else None for x in node.input]
         body = standard_body(node, self.opsets, types)
         if body is None:
-            raise call.unsupported("no decoder for this operator", nearest(call.op_type))
+            raise call.unsupported("no decoder for this operator", nearest(call.op_type, SUPPORTED))
         outer, self.opsets = self.opsets, {o.domain: int(o.version) for o in body.opset_import}
         found = self.graph(body.graph, {x: env[x] for x in node.input if x})
         self.opsets = outer

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 
 from sparrow.errors import UnsupportedOp
+from sparrow.importers.imported import Imported, Verdict
 from sparrow.importers.onnx.call import ELEM
 from sparrow.importers.onnx.decode import DECODERS
-from sparrow.importers.onnx.read import Imported, Reader, Shapes, Verdict, decode, freeze
+from sparrow.importers.onnx.read import Reader, Shapes, decode, freeze
 from sparrow.tensor import Array, TensorType
 
 # Constants up to this many elements may say what a shape is; larger ones are only weights.

@@ -52,3 +52,5 @@ DECODERS: Mapping[str, Decoder] = {
     **selection.DECODERS,
     **spectral.DECODERS,
 }
+# What has a decoder that does more than say why not.
+SUPPORTED: tuple[str, ...] = tuple(k for k in DECODERS if k not in refused.DECODERS)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-
-from sparrow.importers.onnx.decode import DECODERS
-from sparrow.importers.onnx.decode.refused import DECODERS as REFUSED
+from collections.abc import Iterable
 
 
-def nearest(op: str) -> str:
-    """The supported operators whose names are like ``op``, as a hint."""
-    known = [k for k in DECODERS if k not in REFUSED]
+def nearest(op: str, known: Iterable[str]) -> str:
+    """The ``known`` operators whose names are like ``op``, as a hint."""
     bare = op.rsplit(".", 1)[-1]
     folded = {k.lower(): k for k in known}
     like = difflib.get_close_matches(bare.lower(), list(folded), n=3, cutoff=0.75)

@@ -1,0 +1,22 @@
+"""TFLite operators -> Builder calls, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sparrow.importers.tflite.call import Decoder
+from sparrow.importers.tflite.decode import (
+    convolution,
+    elementwise,
+    movement,
+    recurrent,
+    reduction,
+)
+
+DECODERS: Mapping[str, Decoder] = {
+    **convolution.DECODERS,
+    **elementwise.DECODERS,
+    **movement.DECODERS,
+    **recurrent.DECODERS,
+    **reduction.DECODERS,
+}

@@ -1,0 +1,351 @@
+"""Reads a .tflite file: its main subgraph, operator by operator."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparrow.builder import MAX_ELEMENTS, Builder
+from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
+from sparrow.graph import State
+from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.nearest import nearest
+from sparrow.importers.tflite.call import Call
+from sparrow.importers.tflite.decode import DECODERS
+from sparrow.importers.tflite.schema import Model, Operator, Tensor, constant, read_model
+from sparrow.tensor import I8, Affine, Array, TensorType
+
+MAX_BYTES = 2 << 30
+Shapes = Mapping[str, Sequence[int]]
+
+
+def load_model(path: str | Path) -> Model:
+    """Parse a .tflite file.
+
+    Raises:
+        BadInput: It cannot be read.
+        BadModel: It is malformed or larger than MAX_BYTES.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise BadModel(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
+        data = path.read_bytes()
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
+    return read_model(data, str(path))
+
+
+def _quant(t: Tensor, shape: tuple[int, ...]) -> Affine | None:
+    try:
+        return t.affine(shape) if t.quantized else None
+    except InvalidGraph as e:
+        raise BadModel(f"tensor {t.name!r}: {e.message}") from None
+
+
+class Reader:
+    """Decodes the operators of one file into a Builder."""
+
+    def __init__(self, model: Model, path: str, name: str, states: Mapping[str, str]) -> None:
+        self.model, self.path = model, path
+        self.b = Builder(name)
+        self.b.scheme = "tflite" if any(t.quantized for t in model.tensors) else "f32"
+        self.env: dict[int, str] = {}
+        self.names: dict[str, str] = {}
+        self.verdicts: list[Verdict] = []
+        self.frozen: list[str] = []
+        self.bound = dict(states)
+        self.stored: dict[int, str] = {}
+        self.loaded: dict[int, str] = {}
+
+    def inputs(self, shapes: Shapes, constants: Mapping[str, Array]) -> None:
+        """Declare the inputs, their dynamic extents taken from ``shapes`` or from the file."""
+        m = self.model
+        known = [m.tensors[i].name for i in m.inputs]
+        outs = [m.tensors[i].name for i in m.outputs]
+        for what, given in (("shape", shapes), ("constant", constants), ("state", self.bound)):
+            for k in given:
+                if k not in known:
+                    raise BadInput(
+                        f"{what} given for {k!r}, which is no input of the model",
+                        hint=f"inputs: {', '.join(map(repr, known))}",
+                    )
+        for k, out in self.bound.items():
+            if out not in outs:
+                raise BadInput(
+                    f"state {k!r}: {out!r} is no output of the model",
+                    hint=f"outputs: {', '.join(map(repr, outs))}",
+                )
+        for i in m.inputs:
+            t = m.tensors[i]
+            if i in self.env:
+                raise BadModel(f"input {t.name!r} is listed twice")
+            shape = self._shape(t, shapes.get(t.name))
+            full = TensorType(shape, t.dtype, quant=_quant(t, shape))
+            if t.name in constants:
+                value = np.broadcast_to(np.asarray(constants[t.name]), shape)
+                self.env[i] = self.b.const(value.astype(t.dtype.numpy), t.dtype, full.quant)
+            elif t.name in self.bound:
+                self.b.types[t.name] = full
+                self.env[i] = t.name
+            else:
+                self.env[i] = self.b.input(t.name, full)
+
+    def _shape(self, t: Tensor, given: Sequence[int] | None) -> tuple[int, ...]:
+        dynamic = [i for i, d in enumerate(t.signature) if d == -1]
+        if given is None:
+            for i in dynamic:
+                self.frozen.append(f"{t.name}[{i}] (?) = {t.shape[i]} from the file")
+            return t.shape
+        try:
+            want = tuple(operator.index(d) for d in given)
+        except TypeError:
+            raise BadInput(f"shape of {t.name!r} is {given!r}, expected integers") from None
+        if len(want) != len(t.shape) or min((0, *want)) < 0:
+            raise BadInput(f"input {t.name!r} is {list(t.shape)}, shape given {list(want)}")
+        for i, (d, n) in enumerate(zip(t.shape, want, strict=True)):
+            if d != n and i not in dynamic:
+                raise BadInput(f"input {t.name!r} axis {i} is {d}, shape given {list(want)}")
+        self.frozen += [f"{t.name}[{i}] (?) = {want[i]} from shape {t.name}" for i in dynamic]
+        return want
+
+    def value(self, i: int, where: str) -> str:
+        """Builder value of a tensor; constants are read when first used."""
+        if i < 0:
+            return ""
+        t = self.model.tensors[i]
+        if i not in self.env:
+            if t.variable and t.data is None:
+                return ""
+            if t.data is None:
+                if 0 in t.shape:
+                    empty = np.zeros(t.shape, t.dtype.numpy)
+                    self.env[i] = self.b.const(empty, t.dtype)
+                    return self.env[i]
+                raise BadModel(f"{where}: tensor {t.name!r} is used before it is computed")
+            self.env[i] = self.b.const(constant(t, self.path), t.dtype, _quant(t, t.shape))
+        return self.env[i]
+
+    def load(self, i: int) -> str:
+        """Value of a variable tensor at the start of a call."""
+        if i not in self.loaded:
+            t = self.model.tensors[i]
+            name = t.name
+            while name in self.b.types:
+                name += "_"
+            if TensorType(t.shape, t.dtype).size > MAX_ELEMENTS:
+                raise BadModel(f"tensor {t.name!r} of shape {t.shape} is out of range")
+            self.b.types[name] = TensorType(t.shape, t.dtype, quant=_quant(t, t.shape))
+            self.loaded[i] = name
+        return self.loaded[i]
+
+    def finish_states(self) -> None:
+        """States of the file, 0 at first as LiteRT has them: for int8 the zero point."""
+        for i, name in self.loaded.items():
+            t = self.b.types[name]
+            zero = np.zeros(t.shape, t.dtype.numpy)
+            if t.dtype == I8 and isinstance(t.quant, Affine):
+                zero += t.quant.zero_point.reshape(-1)[0].astype(np.int8)
+            self.b.states.append(State(name, name, self.stored[i], zero))
+
+    def call(self, op: Operator, where: str) -> Call:
+        """What the decoder of an operator sees."""
+        tensors = self.model.tensors
+
+        def state(i: int) -> int:
+            k = op.inputs[i] if i < len(op.inputs) else -1
+            if k < 0 or not tensors[k].variable or tensors[k].data is not None:
+                raise BadModel(f"{where} ({op.name}): input {i} is no variable tensor")
+            if k in self.stored:
+                raise UnsupportedOp(f"{where} ({op.name}): state {tensors[k].name!r} has two users")
+            return k
+
+        def store(i: int, y: str) -> None:
+            k = state(i)
+            kept = self.b.types[self.load(k)]
+            if y in self.b.consts or y in self.b.inputs or y in self.loaded.values():
+                y = self.b.lane(self.b.arg(0, y), y)
+                self.b.types[y] = kept
+            if self.b.types[y] != kept:
+                raise BadModel(f"{where} ({op.name}): state {kept} is stored as {self.b.types[y]}")
+            self.stored[k] = y
+
+        return Call(
+            self.b,
+            op.name,
+            op.version,
+            where,
+            tuple(self.value(i, where) for i in op.inputs),
+            tuple(tensors[i] if i >= 0 else None for i in op.inputs),
+            tuple(tensors[i] for i in op.outputs if i >= 0),
+            op.options,
+            tuple(tensors[i] if i >= 0 else None for i in op.intermediates),
+            lambda i: self.load(state(i)),
+            store,
+        )
+
+    def where(self, k: int, op: Operator) -> str:
+        """Name of an operator: that of its first output."""
+        names = [self.model.tensors[i].name for i in op.outputs if i >= 0]
+        return names[0] if names else f"operator {k}"
+
+    def operator(self, k: int, op: Operator) -> None:
+        """Decode one operator; its outputs join ``env``."""
+        where = self.where(k, op)
+        if not op.outputs or min(op.outputs) < 0:
+            raise BadModel(f"{where} ({op.name}): an output is missing")
+        before, folded = len(self.b.nodes), self.b.folded
+        self.b.origin = where
+        call = self.call(op, where)
+        decoder = DECODERS.get(op.name)
+        try:
+            if decoder is None:
+                raise call.unsupported("no decoder for this operator", nearest(op.name, DECODERS))
+            results = list(decoder(call))
+            if len(results) != len(op.outputs):
+                raise call.bad(f"{len(op.outputs)} outputs, expected {len(results)}")
+            results = [self._declared(call, y, t) for y, t in zip(results, call.outs, strict=True)]
+        except InvalidGraph as e:
+            raise BadModel(e.message) from None
+        parts = tuple(type(n.op).__name__ for n in self.b.nodes[before:])
+        kind = "ok" if len(parts) == 1 else "decomposed" if parts else "folded"
+        if not parts and self.b.folded == folded:
+            kind = "ok"
+        self.verdicts.append(Verdict(where, op.name, kind, parts))
+        self.define(op, results)
+
+    def define(self, op: Operator, values: Sequence[str]) -> None:
+        """Give the outputs of an operator their values."""
+        for i, v in zip(op.outputs, values, strict=True):
+            t = self.model.tensors[i]
+            if i in self.env or t.data is not None:
+                raise BadModel(f"tensor {t.name!r} is defined twice")
+            self.env[i] = v
+            self.names.setdefault(v, t.name)
+
+    def _declared(self, call: Call, y: str, t: Tensor) -> str:
+        """A result with the meaning that the file states for its codes."""
+        found = self.b.type(y)
+        if found.dtype != t.dtype:
+            raise call.bad(f"output {t.name!r} is {t.dtype}, its operands give {found.dtype}")
+        return call.typed(y, _quant(t, found.shape))
+
+    def outputs(self) -> dict[str, str]:
+        """Values of the outputs by name."""
+        found = {}
+        for i in self.model.outputs:
+            name = self.model.tensors[i].name
+            v = self.value(i, "output")
+            if not v:
+                raise BadModel(f"output {name!r} is a variable tensor")
+            found[name] = v
+        return found
+
+    def close(self) -> Imported:
+        """The finished Graph: declared states are stored, inputs by another name."""
+        result = self.outputs()
+        self.finish_states()
+        for n, out in self.bound.items():
+            value = result.pop(out)
+            t = self.b.types[n]
+            if value in self.b.inputs or value in self.b.consts or value in self.bound:
+                value = self.b.lane(self.b.arg(0, value), value)
+                self.b.types[value] = t
+            zero = np.zeros(t.shape, t.dtype.numpy)
+            if isinstance(t.quant, Affine):
+                zero += t.quant.zero_point.reshape(-1)[0].astype(zero.dtype)
+            self.b.states.append(State(n, n, value, zero))
+        result |= self.extra_outputs()
+        graph = self.b.finish(result, self.names)
+        return Imported(graph, tuple(self.frozen), tuple(self.verdicts))
+
+    def extra_outputs(self) -> dict[str, str]:
+        """Values to keep beside the model's outputs, by a name of their own."""
+        return {}
+
+
+class _Surveyor(Reader):
+    """Gives the outputs of a missing operator the types of the file, and goes on."""
+
+    def __init__(self, model: Model, path: str, name: str, states: Mapping[str, str]) -> None:
+        super().__init__(model, path, name, states)
+        self.kept: list[str] = []
+
+    def operator(self, k: int, op: Operator) -> None:
+        try:
+            super().operator(k, op)
+        except UnsupportedOp as e:
+            self.verdicts.append(Verdict(self.where(k, op), op.name, "missing", (), str(e)))
+            self.kept += [v for i in op.inputs if (v := self.env.get(i, ""))]
+            tensors = [self.model.tensors[i] for i in op.outputs]
+            types = [TensorType(t.shape, t.dtype, quant=_quant(t, t.shape)) for t in tensors]
+            self.define(op, [self.b.input(self.b.fresh(), t) for t in types])
+
+    def extra_outputs(self) -> dict[str, str]:
+        values = [v for v in dict.fromkeys(self.kept) if v not in self.b.consts]
+        return {self.b.fresh(): v for v in values}
+
+
+def _decode(
+    make: type[Reader],
+    path: str | Path,
+    shapes: Shapes | None,
+    constants: Mapping[str, Array] | None,
+    states: Mapping[str, str] | None,
+    name: str,
+) -> Imported:
+    reader = make(load_model(path), str(path), name, states or {})
+    reader.inputs(shapes or {}, constants or {})
+    for k, op in enumerate(reader.model.operators):
+        reader.operator(k, op)
+    return reader.close()
+
+
+def import_tflite(
+    path: str | Path,
+    shapes: Shapes | None = None,
+    *,
+    constants: Mapping[str, Array] | None = None,
+    states: Mapping[str, str] | None = None,
+    name: str = "main",
+) -> Imported:
+    """Decode the main subgraph of a .tflite file into a Graph.
+
+    Quantized tensors keep their codes: `Dequantize`, an operator over real numbers, `Quantize`. The
+    variable tensors of recurrent operators become States. Extents that the file leaves open are
+    those of ``shapes``, or the ones the file suggests.
+
+    Args:
+        path: The file.
+        shapes: Shapes of inputs that have dynamic dimensions.
+        constants: Inputs to bind to fixed values (they vanish from the Graph).
+        states: Model input -> model output pairs carried from call to call.
+        name: Name of the entry point.
+
+    Raises:
+        BadInput: The file or the given shapes are wrong.
+        BadModel: The model is malformed.
+        UnsupportedOp: An operator cannot be decoded; says which and why.
+    """
+    return _decode(Reader, path, shapes, constants, states, name)
+
+
+def survey_tflite(
+    path: str | Path,
+    shapes: Shapes | None = None,
+    *,
+    constants: Mapping[str, Array] | None = None,
+    states: Mapping[str, str] | None = None,
+    name: str = "main",
+) -> Imported:
+    """`import_tflite` that does not stop at operators it cannot decode: they are ``missing``.
+
+    Raises:
+        BadInput: The file or the given shapes are wrong.
+        BadModel: The model is malformed.
+    """
+    return _decode(_Surveyor, path, shapes, constants, states, name)

@@ -1,0 +1,145 @@
+"""Malformed .tflite files end in one line, at once: no traceback, no read past the end."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparrow
+from sparrow.errors import BadInput, BadModel, SparrowError, UnsupportedOp
+from sparrow.importers.tflite import import_tflite
+from sparrow.importers.tflite.flatbuffer import MAX_ITEMS
+from sparrow.tensor import F32, I8
+from tflite_files import O, T, constant, write
+
+
+def good() -> bytes:
+    """A convolution and a softmax over codes, with every kind of table in it."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-127, 127, (3, 2, 2, 2)).astype(np.int8)
+    tensors = [
+        T("x", (1, 4, 4, 2), I8, scale=[0.05], zero=[3], signature=(-1, 4, 4, 2)),
+        constant("w", weights, scale=[0.01, 0.02, 0.03], zero=[0, 0, 0], axis=0),
+        constant("b", np.array([1, 2, 3], np.int32), scale=[0.0005, 0.001, 0.0015]),
+        T("c", (1, 4, 4, 3), I8, scale=[0.1], zero=[-5]),
+        T("y", (1, 4, 4, 3), I8, scale=[1 / 256], zero=[-128]),
+    ]
+    conv = {"padding": 0, "stride_w": 1, "stride_h": 1, "dilation_w": 1, "dilation_h": 1}
+    ops = [O("CONV_2D", ["x", "w", "b"], ["c"], conv), O("SOFTMAX", ["c"], ["y"], {"beta": 1.0})]
+    return write(tensors, ops, ["x"], ["y"])
+
+
+def load(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(data)
+    import_tflite(path)
+
+
+def test_the_file_itself_is_read(tmp_path: Path) -> None:
+    load(tmp_path, good())
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    data = good()
+    refused = 0
+    for n in range(0, len(data), 7):
+        try:
+            load(tmp_path, data[:n])
+        except SparrowError as e:
+            refused += 1
+            assert "\n" not in str(e)
+    assert refused > 0.9 * len(range(0, len(data), 7))
+
+
+@pytest.mark.parametrize("value", [0, 1, 0x7F, 0x80, 0xFF])
+def test_every_byte_may_be_wrong(tmp_path: Path, value: int) -> None:
+    """Whatever is not refused is a graph that verifies: import checks that itself."""
+    data = good()
+    for i in range(value % 3, len(data), 3):
+        broken = bytearray(data)
+        broken[i] = value
+        try:
+            load(tmp_path, bytes(broken))
+        except SparrowError as e:
+            assert "\n" not in str(e)
+
+
+def test_words_may_be_extreme(tmp_path: Path) -> None:
+    data = good()
+    for word in (-1, 1 << 31, (1 << 31) - 1, 1 << 24, -(1 << 16)):
+        for i in range(0, len(data) - 4, 4):
+            broken = bytearray(data)
+            struct.pack_into("<I", broken, i, word & 0xFFFFFFFF)
+            try:
+                load(tmp_path, bytes(broken))
+            except SparrowError as e:
+                assert "\n" not in str(e)
+
+
+def test_a_vector_named_many_times_is_refused(tmp_path: Path) -> None:
+    """Shared offsets make few bytes stand for many objects."""
+    names = [f"t{i}" for i in range(70_000)]
+    inputs = ["x"] * 60_000
+    tensors = [T("x", (1,), F32), *(T(n, (1,), F32) for n in names[:100])]
+    ops = [O("ADD_N", inputs, [n]) for n in names[:100]]
+    assert MAX_ITEMS < 100 * 60_000
+    with pytest.raises(BadModel, match="items"):
+        load(tmp_path, write(tensors, ops, ["x"], [names[0]]))
+
+
+def test_a_constant_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
+    w = T("w", (1000, 1000), F32, data=np.zeros(3, np.float32))
+    data = write([T("x", (1000, 1000), F32), w, T("y", (1000, 1000), F32)],
+                 [O("ADD", ["x", "w"], ["y"], {"activation": 0})], ["x"], ["y"])  # fmt: skip
+    with pytest.raises(BadModel, match="12 bytes for"):
+        load(tmp_path, data)
+
+
+def test_huge_shapes_are_refused(tmp_path: Path) -> None:
+    n = (1 << 31) - 1
+    data = write([T("x", (n, n, n), F32), T("y", (n, n, n), F32)],
+                 [O("RELU", ["x"], ["y"])], ["x"], ["y"])  # fmt: skip
+    with pytest.raises(BadModel, match="out of range"):
+        load(tmp_path, data)
+
+
+def test_use_before_definition_and_loops_are_refused(tmp_path: Path) -> None:
+    tensors = [T(n, (2,), F32) for n in "xyz"]
+    with pytest.raises(BadModel, match="before it is computed"):
+        load(tmp_path, write(tensors, [O("RELU", ["z"], ["y"])], ["x"], ["y"]))
+    with pytest.raises(BadModel, match="defined twice"):
+        twice = [O("RELU", ["x"], ["y"]), O("RELU", ["x"], ["y"])]
+        load(tmp_path, write(tensors, twice, ["x"], ["y"]))
+
+
+def test_unknown_operators_are_named_with_a_hint(tmp_path: Path) -> None:
+    tensors = [T(n, (2,), F32) for n in "xy"]
+    path = tmp_path / "m.tflite"
+    path.write_bytes(write(tensors, [O("WHILE", ["x"], ["y"])], ["x"], ["y"]))
+    with pytest.raises(UnsupportedOp, match=r"y \(tflite WHILE-1\): no decoder"):
+        import_tflite(path)
+    found = sparrow.check(path)
+    assert not found.ok and found.counts == {"missing": 1}
+
+
+def test_shapes_are_checked_against_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(good())
+    found = import_tflite(path, {"x": (2, 4, 4, 2)})
+    assert found.graph.types["y"].shape == (2, 4, 4, 3)
+    with pytest.raises(BadInput, match="axis 1 is 4"):
+        import_tflite(path, {"x": (2, 5, 4, 2)})
+    with pytest.raises(BadInput, match="no input"):
+        import_tflite(path, {"z": (1,)})
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"hello, this is not a model")
+    with pytest.raises(BadModel, match="expected b'TFL3'"):
+        sparrow.build(path)
+    with pytest.raises(BadInput, match="cannot be read"):
+        sparrow.build(tmp_path / "missing.tflite")

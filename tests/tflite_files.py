@@ -1,0 +1,191 @@
+"""Small .tflite files made with the flatbuffers builder, and LiteRT to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from sparrow.importers.tflite.schema import DTYPES, OPERATORS, OPTIONS, VERSION
+from sparrow.tensor import Array, DType, dtype_of
+
+_CODES = {dtype.name: code for code, dtype in DTYPES.items()}
+_OPERATOR_CODES = {name: code for code, name in OPERATORS.items()}
+_PREPEND = {"b": "Int8", "B": "Uint8", "i": "Int32", "I": "Uint32", "f": "Float32", "?": "Bool"}
+
+
+# the first version LiteRT has, where that is not 1
+_VERSIONS = {"BROADCAST_TO": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class T:
+    """A tensor of a file to be written.
+
+    ``data`` makes it a constant; ``scale`` quantizes it, along ``axis`` when there are several.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    data: Array | None = None
+    scale: Sequence[float] = ()
+    zero: Sequence[int] = ()
+    axis: int = 0
+    signature: tuple[int, ...] | None = None
+    variable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class O:  # noqa: E742
+    """An operator of a file to be written; operands by tensor name, ``""`` where absent."""
+
+    name: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def constant(name: str, data: Array, **more: Any) -> T:
+    """A constant tensor."""
+    return T(name, data.shape, dtype_of(data), data, **more)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.b = flatbuffers.Builder(1024)
+
+    def numbers(self, values: Sequence[float] | Array, dtype: str) -> int:
+        return int(self.b.CreateNumpyVector(np.asarray(values, dtype)))
+
+    def offsets(self, values: Sequence[int]) -> int:
+        self.b.StartVector(4, len(values), 4)
+        for v in reversed(values):
+            self.b.PrependUOffsetTRelative(v)
+        return int(self.b.EndVector())
+
+    def table(self, count: int, fields: Sequence[tuple[int, str, Any]]) -> int:
+        """A table of (number, struct code or ``"o"`` for an offset, value)."""
+        self.b.StartObject(count)
+        for number, code, value in fields:
+            if code == "o":
+                self.b.PrependUOffsetTRelativeSlot(number, value, 0)
+            else:
+                # written even where it is the default, so that readers must find it
+                getattr(self.b, f"Prepend{_PREPEND[code]}")(value)
+                self.b.Slot(number)
+        return int(self.b.EndObject())
+
+    def options(self, o: O) -> list[tuple[int, str, Any]]:
+        layout = OPTIONS.get(o.name)
+        if layout is None:
+            return []
+        lists = {
+            k: self.numbers(o.options[k], "<i4")
+            for k, f in layout.fields.items()
+            if f.code == "v" and k in o.options
+        }
+        fields = [
+            (f.number, "o" if k in lists else f.code, lists.get(k, o.options.get(k)))
+            for k, f in layout.fields.items()
+            if k in o.options
+        ]
+        count = 1 + max(f.number for f in layout.fields.values())
+        return [(3, "B", layout.number), (4, "o", self.table(count, fields))]
+
+
+def write(
+    tensors: Sequence[T], ops: Sequence[O], inputs: Sequence[str], outputs: Sequence[str]
+) -> bytes:
+    """A file with one subgraph."""
+    w = _Writer()
+    at = {t.name: i for i, t in enumerate(tensors)} | {"": -1}
+    buffers = [w.table(3, [])]
+    rows = []
+    for t in tensors:
+        number = 0
+        if t.data is not None:
+            number = len(buffers)
+            raw = np.frombuffer(np.ascontiguousarray(t.data).tobytes(), np.uint8)
+            buffers.append(w.table(3, [(0, "o", w.numbers(raw, "u1"))]))
+        name = w.b.CreateString(t.name)
+        fields: list[tuple[int, str, Any]] = [
+            (0, "o", w.numbers(t.shape, "<i4")),
+            (1, "b", _CODES[t.dtype.name]),
+            (2, "I", number),
+            (3, "o", name),
+            (5, "?", t.variable),
+        ]
+        if t.scale:
+            scale = w.numbers(t.scale, "<f4")
+            zero = w.numbers(t.zero or [0] * len(t.scale), "<i8")
+            quant = w.table(7, [(2, "o", scale), (3, "o", zero), (6, "i", t.axis)])
+            fields.append((4, "o", quant))
+        if t.signature is not None:
+            fields.append((7, "o", w.numbers(t.signature, "<i4")))
+        rows.append(w.table(10, fields))
+    kinds = list(dict.fromkeys(o.name for o in ops))
+    codes = []
+    for k in kinds:
+        code = _OPERATOR_CODES[k]
+        codes.append(
+            w.table(4, [(0, "b", min(code, 127)), (2, "i", _VERSIONS.get(k, 1)), (3, "i", code)])
+        )
+    nodes = []
+    for o in ops:
+        ins, outs = (w.numbers([at[x] for x in names], "<i4") for names in (o.inputs, o.outputs))
+        fields = [(0, "I", kinds.index(o.name)), (1, "o", ins), (2, "o", outs), *w.options(o)]
+        nodes.append(w.table(9, fields))
+    ends = [w.numbers([at[x] for x in names], "<i4") for names in (inputs, outputs)]
+    parts = [w.offsets(rows), *ends, w.offsets(nodes)]
+    graph = w.table(5, [(i, "o", v) for i, v in enumerate(parts)])
+    lists = [w.offsets(codes), w.offsets([graph]), w.offsets(buffers)]
+    root = w.table(
+        8, [(0, "I", VERSION), *((i, "o", v) for i, v in zip((1, 2, 4), lists, strict=True))]
+    )
+    w.b.Finish(root, b"TFL3")
+    return bytes(w.b.Output())
+
+
+def one(
+    op: str,
+    feeds: Mapping[str, Array],
+    options: Mapping[str, Any] | None = None,
+    *,
+    out: T,
+    consts: Sequence[T] = (),
+    order: Sequence[str] = (),
+    quant: Mapping[str, tuple[float, int]] | None = None,
+    states: Sequence[T] = (),
+) -> bytes:
+    """A file of one operator: ``feeds`` are its inputs, then ``consts``, unless ``order`` says."""
+    given = quant or {}
+    tensors = [
+        T(
+            k,
+            v.shape,
+            dtype_of(v),
+            scale=[given[k][0]] if k in given else (),
+            zero=[given[k][1]] if k in given else (),
+        )
+        for k, v in feeds.items()
+    ]
+    names = order or [*feeds, *(c.name for c in consts)]
+    node = O(op, names, [out.name], options or {})
+    return write([*tensors, *consts, *states, out], [node], list(feeds), [out.name])
+
+
+def litert(model: bytes, feeds: Mapping[str, Array]) -> list[Array]:
+    """Outputs of LiteRT's own kernels, without delegates."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    it = Interpreter(model_content=model, experimental_op_resolver_type=kind, num_threads=1)
+    it.allocate_tensors()
+    for d in it.get_input_details():
+        it.set_tensor(d["index"], feeds[d["name"]])
+    it.invoke()
+    return [np.asarray(it.get_tensor(d["index"])) for d in it.get_output_details()]
