@@ -44,7 +44,7 @@ def page() -> str:
     lines = [
         "# Operators",
         "",
-        f"Sparrow decodes {count} ONNX operators, in every version from opset 7 to the newest that",
+        f"Sparrow decodes {count} ONNX operators, in every version from opset 6 to the newest that",
         "the `onnx` package knows. `sparrow check MODEL` says for each node what becomes of it.",
         "This page is written by `tools/operators.py`.",
         "",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,31 +25,23 @@ from sparrow.importers.onnx import import_onnx
 from sparrow.importers.onnx.call import ELEM
 from sparrow.tensor import BF16, F16, Array, DType
 
-# Operands that decide the shape of an output, or that the compiler turns into attributes.
+# Operands that decide the shape of an output; all others stay inputs of the compiled code.
 SHAPE_OPERANDS: dict[str, Sequence[int]] = {
     "AffineGrid": (1,),
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
-    "CumProd": (1,),
-    "CumSum": (1,),
     "DFT": (1, 2),
-    "Dropout": (1, 2),
     "Expand": (1,),
     "HammingWindow": (0,),
     "HannWindow": (0,),
-    "If": (0,),
-    "Loop": (0, 1),
+    "Loop": (0,),
     "MaxUnpool": (2,),
-    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "MelWeightMatrix": (0, 1),
     "NonMaxSuppression": (2,),
     "OneHot": (1,),
     "Pad": (1, 3),
-    "QuantizeLinear": (1, 2),
-    "DequantizeLinear": (1, 2),
-    "QLinearConv": (1, 2, 4, 5, 6, 7),
-    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
     "Range": (0, 1, 2),
     "ReduceL1": (1,),
     "ReduceL2": (1,),
@@ -61,7 +54,7 @@ SHAPE_OPERANDS: dict[str, Sequence[int]] = {
     "ReduceSum": (1,),
     "ReduceSumSquare": (1,),
     "Reshape": (1,),
-    "Resize": (1, 2, 3),
+    "Resize": (2, 3),
     "Slice": (1, 2, 3, 4),
     "Split": (1,),
     "SplitToSequence": (1,),
@@ -69,9 +62,17 @@ SHAPE_OPERANDS: dict[str, Sequence[int]] = {
     "STFT": (1, 3),
     "Tile": (1,),
     "TopK": (1,),
-    "Trilu": (1,),
     "Unsqueeze": (1,),
     "Upsample": (1,),
+}
+# Operands that determine no shape and that the compiler nevertheless takes as constants only.
+ATTRIBUTE_OPERANDS: dict[str, Sequence[int]] = {
+    "CumProd": (1,),
+    "CumSum": (1,),
+    "Dropout": (1, 2),
+    "Loop": (1,),
+    "MelWeightMatrix": (2, 3, 4),
+    "Resize": (1,),
 }
 # Relative tolerance of half types: two units in the last place, as an implementation may keep
 # intermediate values in float32 or round each of them.
@@ -94,7 +95,8 @@ class Case:
         model: The model, usually of one node.
         inputs: Arrays in storage dtypes by input name; absent optional inputs are left out.
         outputs: Expected arrays in order.
-        constants: Names of inputs to bind when importing.
+        constants: Names of the inputs that determine shapes, bound when importing.
+        attributes: Names of further inputs for operands of `ATTRIBUTE_OPERANDS`.
         foreign: Why no tensor of ours can hold the inputs or outputs, or ``""``.
         rtol: Relative tolerance of floats.
         atol: Absolute tolerance of floats.
@@ -105,6 +107,7 @@ class Case:
     inputs: dict[str, Array]
     outputs: tuple[Array, ...]
     constants: frozenset[str]
+    attributes: frozenset[str]
     foreign: str
     rtol: float
     atol: float
@@ -156,13 +159,13 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
         yield from (o.name for o in g.output)
 
 
-def _bound(graph: onnx.GraphProto) -> frozenset[str]:
-    """Graph inputs that shape-determining operands are computed from."""
+def _bound(graph: onnx.GraphProto, operands: Mapping[str, Sequence[int]]) -> frozenset[str]:
+    """Graph inputs that these operands are computed from."""
     made = {y: n for n in _all_nodes(graph) for y in n.output}
     todo = [
         n.input[i]
         for n in _all_nodes(graph)
-        for i in SHAPE_OPERANDS.get(n.op_type, ())
+        for i in operands.get(n.op_type, ())
         if i < len(n.input)
     ]
     seen: set[str] = set()
@@ -178,23 +181,59 @@ def _bound(graph: onnx.GraphProto) -> frozenset[str]:
 
 
 def _case(test: Any) -> Case:
-    (data,) = test.data_sets
     model: onnx.ModelProto = test.model
     foreign = _foreign(model)
+    given, expected = ([], []) if foreign else test.data_sets[0]
+    return make_case(test.name, model, given, expected, test.rtol, test.atol)
+
+
+def make_case(
+    name: str,
+    model: onnx.ModelProto,
+    given: Sequence[Any],
+    expected: Sequence[Any],
+    rtol: float = 1e-3,
+    atol: float = 1e-7,
+) -> Case:
+    """A case from a model and its values (arrays or TensorProtos; None for an absent input)."""
+    graph = model.graph
     inputs: dict[str, Array] = {}
-    outputs: tuple[Array, ...] = ()
-    if not foreign:
-        for v, value in zip(model.graph.input, data[0], strict=False):
-            dtype = value_dtype(v)
-            if value is not None and dtype is not None:
-                inputs[v.name] = _array(value, dtype)
-        found = [(value_dtype(v), a) for v, a in zip(model.graph.output, data[1], strict=True)]
-        outputs = tuple(_array(a, d) for d, a in found if d is not None)
-    bound = _bound(model.graph)
-    rtol = max(
-        test.rtol, *(HALF.get(d, 0.0) for d in map(value_dtype, model.graph.output) if d), 0.0
-    )
-    return Case(test.name, model, inputs, outputs, bound, foreign, rtol, test.atol)
+    stored = {i.name for i in graph.initializer}
+    free = [v for v in graph.input if v.name not in stored]
+    for v, value in zip(free, given, strict=False):
+        dtype = value_dtype(v)
+        if value is not None and dtype is not None:
+            inputs[v.name] = _array(value, dtype)
+    found = [(value_dtype(v), a) for v, a in zip(graph.output, expected, strict=False)]
+    outputs = tuple(_array(a, d) for d, a in found if d is not None)
+    bound = _bound(graph, SHAPE_OPERANDS)
+    attributes = _bound(graph, ATTRIBUTE_OPERANDS) - bound
+    half = [HALF.get(d, 0.0) for d in map(value_dtype, graph.output) if d]
+    rtol = max([rtol, *half])
+    return Case(name, model, inputs, outputs, bound, attributes, _foreign(model), rtol, atol)
+
+
+@cache
+def load_suite(kind: str) -> tuple[Case, ...]:
+    """A suite of stored models: ``pytorch-converted``, ``pytorch-operator`` or ``simple``."""
+    found = []
+    for test in sorted(load_model_tests(kind=kind), key=lambda t: t.name):
+        if test.model is not None:
+            found.append(_case(test))
+            continue
+        folder = Path(str(test.model_dir))
+        model = onnx.load(folder / "model.onnx")
+        data = folder / "test_data_set_0"
+        given, expected = (
+            [onnx.load_tensor(f) for f in sorted(data.glob(f"{what}_*.pb"), key=_number)]
+            for what in ("input", "output")
+        )
+        found.append(make_case(test.name, model, given, expected, test.rtol, test.atol))
+    return tuple(found)
+
+
+def _number(file: Path) -> int:
+    return int(file.stem.split("_")[1])
 
 
 @cache
@@ -215,10 +254,16 @@ def refusal(case: Case) -> str:
     return ""
 
 
-def load(case: Case) -> Graph:
-    """Import a case with its shape-determining operands bound."""
+def load(case: Case, attributes: bool = True) -> Graph:
+    """Import a case with its shape-determining operands bound.
+
+    Args:
+        case: The case.
+        attributes: Bind also what determines no shape but must be constant for the compiler.
+    """
     shapes = {k: v.shape for k, v in case.inputs.items()}
-    constants = {k: v for k, v in case.inputs.items() if k in case.constants}
+    bound = case.constants | case.attributes if attributes else case.constants
+    constants = {k: v for k, v in case.inputs.items() if k in bound}
     return import_onnx(case.model, shapes, constants=constants).graph
 
 

@@ -28,7 +28,7 @@ from sparrow.tensor import Array, TensorType
 MAX_BYTES = 2 << 30
 MAX_NODES = 200_000
 MAX_DEPTH = 16
-MIN_OPSET = 7
+MIN_OPSET = 6
 Shapes = Mapping[str, Sequence[int]]
 
 

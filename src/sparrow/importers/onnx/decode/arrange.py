@@ -159,11 +159,17 @@ def _trilu(n: Call) -> Sequence[str]:
     x = n.type()
     if x.rank < 2:
         raise n.bad(f"triangle of {x}")
-    k = (n.ints_at(1, "k") or (0,))[0]
     rows, cols = x.shape[-2:]
-    k = max(-rows - 1, min(cols + 1, k))
-    below = np.tri(rows, cols, k - 1 if n.attr("upper", 1) else k, dtype=np.bool_)
-    keep = n.b.const(~below if n.attr("upper", 1) else below)
+    if n.has(1) and n.b.value(n.x(1)) is None:
+        # the number of the diagonal an element lies on against one known at run time
+        diagonal = np.arange(cols, dtype=np.int64) - np.arange(rows, dtype=np.int64)[:, None]
+        order = "ge" if n.attr("upper", 1) else "le"
+        keep = n.b.call(order, n.b.const(diagonal), n.b.reshape(n.x(1), ()))
+    else:
+        k = (n.ints_at(1, "k") or (0,))[0]
+        k = max(-rows - 1, min(cols + 1, k))
+        below = np.tri(rows, cols, k - 1 if n.attr("upper", 1) else k, dtype=np.bool_)
+        keep = n.b.const(~below if n.attr("upper", 1) else below)
     e = n.b.arg(1, n.x())
     zero = lane.Imm(False, BOOL) if x.dtype == BOOL else imm_like(0, e)
     return [n.b.lane(lane.call("where", n.b.arg(0, keep), e, zero), keep, n.x())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,22 @@ from sparrow.tensor import BOOL, F64, I32, I64, U32, U64, DType
 def _direct(fn: str) -> Decoder:
     def decode(n: Call) -> Sequence[str]:
         return [n.b.call(fn, *(n.x(i) for i in range(lane.BY_NAME[fn].arity)))]
+
+    return decode
+
+
+def _aligned(decoder: Decoder) -> Decoder:
+    """Before opset 7 the second operand began at attribute ``axis`` of the first."""
+
+    def decode(n: Call) -> Sequence[str]:
+        rank, own = n.type(0).rank, n.type(1).shape
+        if n.version >= 7 or n.attr("axis") is None or not own:
+            return decoder(n)
+        behind = rank - n.axis(int(n.attr("axis")), rank) - len(own)
+        if behind < 0:
+            raise n.bad(f"{n.type(1)} does not fit {n.type(0)} from axis {n.attr('axis')}")
+        second = n.b.reshape(n.x(1), (*own, *(1,) * behind))
+        return decoder(replace(n, inputs=(n.x(), second)))
 
     return decode
 
@@ -144,7 +161,8 @@ def _clip(n: Call) -> Sequence[str]:
 def _prelu(n: Call) -> Sequence[str]:
     x, slope = n.b.arg(0, n.x()), n.b.arg(1, n.x(1))
     name = n.x(1)
-    if n.type(1).rank == 1 and n.type(0).rank > 2 and n.version < 9:
+    if n.type(1).rank == 1 and n.type(0).rank > 2 and n.version < 7:
+        # one slope per channel; later versions broadcast like everything else
         name = n.b.reshape(name, (n.type(1).size, *(1,) * (n.type(0).rank - 2)))
     neg = lane.call("mul", slope, x)
     return [n.b.lane(_select(lane.call("lt", x, imm_like(0, x)), neg, x), n.x(), name)]
@@ -213,6 +231,8 @@ def _identity(n: Call) -> Sequence[str]:
 
 
 def _dropout(n: Call) -> Sequence[str]:
+    if n.version < 7 and not n.attr("is_test", 0):
+        raise n.unsupported("training mode", "export the model for inference")
     mode = n.b.value(n.x(2)) if n.has(2) else None
     ratio = n.b.value(n.x(1)) if n.has(1) else None
     drops = ratio is None or bool(ratio.any())
@@ -226,8 +246,11 @@ def _dropout(n: Call) -> Sequence[str]:
 
 def _batch_norm(n: Call) -> Sequence[str]:
     """(x - mean) / sqrt(var + eps) * scale + bias over axis 1, as one multiply-add per channel."""
-    if n.attr("training_mode", 0) or n.n_outputs > 1:
+    training = n.attr("training_mode", 0) or (n.version < 7 and not n.attr("is_test", 0))
+    if training or n.n_outputs > 1:
         raise n.unsupported("training mode", "export the model for inference")
+    if not n.attr("spatial", 1):
+        raise n.unsupported("statistics per element (spatial=0)")
     rank = n.type().rank
     scale, bias, mean, var = (n.x(i) for i in (1, 2, 3, 4))
     dtype = n.b.type(var).dtype
@@ -261,7 +284,7 @@ _BINARY_FNS = {
 
 DECODERS: Mapping[str, Decoder] = {
     **{k: _direct(v) for k, v in _UNARY_FNS.items()},
-    **{k: _direct(v) for k, v in _BINARY_FNS.items()},
+    **{k: _aligned(_direct(v)) for k, v in _BINARY_FNS.items()},
     "Elu": _unary(_elu),
     "Celu": _unary(_celu),
     "Selu": _unary(_selu),
@@ -281,7 +304,7 @@ DECODERS: Mapping[str, Decoder] = {
     "Min": _variadic("min"),
     "Clip": _clip,
     "PRelu": _prelu,
-    "Pow": _pow,
+    "Pow": _aligned(_pow),
     "Mod": _mod,
     "BitShift": _bitshift,
     "Cast": _cast,

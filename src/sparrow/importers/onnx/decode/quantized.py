@@ -23,6 +23,7 @@ from sparrow.importers.onnx.decode import (
     normalize,
     pooling,
     reduction,
+    run_time_scale,
 )
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize, affine
@@ -81,12 +82,16 @@ def dequantize(n: Call, x: str, quant: Affine, dtype: DType = F32) -> str:
 
 def _read(n: Call, i: int, axis: int = 1) -> str:
     """Real values of (codes, scale, zero point) at inputs ``i``, ``i`` + 1, ``i`` + 2."""
+    if not run_time_scale.is_static(n, i + 1):
+        return run_time_scale.dequantize(n, n.x(i), i + 1, axis)
     return dequantize(n, n.x(i), _affine(n, n.x(i), i + 1, axis))
 
 
 def _write(n: Call, y: str, i: int, axis: int = 1) -> str:
     """Codes of ``y`` for (scale, zero point) at inputs ``i`` and ``i`` + 1."""
     dtype = n.type(i + 1).dtype if n.has(i + 1) else U8
+    if not run_time_scale.is_static(n, i):
+        return run_time_scale.quantize(n, y, i, dtype, axis)
     return n.b.add(Quantize(_affine(n, y, i, axis), dtype), y)
 
 
@@ -103,16 +108,20 @@ def _quantize_linear(n: Call) -> Sequence[str]:
     else:
         dtype = elem_type(given, n.where) if given else U8
     x = n.x() if n.type().dtype.kind == "float" else n.b.cast(n.x(), F32)
-    quant = _affine(n, x, 1, int(n.attr("axis", 1)), int(n.attr("block_size", 0)))
-    return [n.b.add(Quantize(quant, _check_codes(n, dtype)), x)]
+    axis, block = int(n.attr("axis", 1)), int(n.attr("block_size", 0))
+    if not run_time_scale.is_static(n, 1):
+        return [run_time_scale.quantize(n, x, 1, _check_codes(n, dtype), axis, block)]
+    return [n.b.add(Quantize(_affine(n, x, 1, axis, block), _check_codes(n, dtype)), x)]
 
 
 def _dequantize_linear(n: Call) -> Sequence[str]:
     _check_codes(n, n.type().dtype)
     given = int(n.attr("output_dtype", 0))
     dtype = elem_type(given, n.where) if given else n.type(1).dtype
-    quant = _affine(n, n.x(), 1, int(n.attr("axis", 1)), int(n.attr("block_size", 0)))
-    return [dequantize(n, n.x(), quant, dtype)]
+    axis, block = int(n.attr("axis", 1)), int(n.attr("block_size", 0))
+    if not run_time_scale.is_static(n, 1):
+        return [run_time_scale.dequantize(n, n.x(), 1, axis, block, dtype)]
+    return [dequantize(n, n.x(), _affine(n, n.x(), 1, axis, block), dtype)]
 
 
 def _dynamic_quantize(n: Call) -> Sequence[str]:
@@ -226,9 +235,15 @@ def _qlinear_conv(n: Call) -> Sequence[str]:
     x, w = _read(n, 0), _read(n, 3, axis=0)
     bias = ""
     if n.has(8):
-        scale = _scale(n, 1).reshape(-1)[:1] * _scale(n, 4).reshape(-1)
-        quant = affine(scale, np.zeros(scale.shape, np.int32), n.type(8).shape, 0, 0)
-        bias = dequantize(n, n.x(8), quant)
+        b = n.b
+        if b.value(n.x(1)) is None or b.value(n.x(4)) is None:
+            scale_x = b.reshape(n.x(1), ())
+            scales = b.call("mul", scale_x, b.reshape(n.x(4), (n.type(4).size,)))
+            bias = b.call("mul", b.cast(n.x(8), F32), scales)
+        else:
+            scale = _scale(n, 1).reshape(-1)[:1] * _scale(n, 4).reshape(-1)
+            quant = affine(scale, np.zeros(scale.shape, np.int32), n.type(8).shape, 0, 0)
+            bias = dequantize(n, n.x(8), quant)
     (y,) = linear.DECODERS["Conv"](replace(n, inputs=(x, w, bias)))
     return [_write(n, y, 6)]
 
@@ -243,11 +258,17 @@ def _rows_affine(n: Call, i: int, axis: int) -> Affine:
     return Affine(scale, zero, blocks)
 
 
+def _matrix(n: Call, i: int, axis: int) -> str:
+    """Real values of a matrix operand of QLinearMatMul."""
+    if not run_time_scale.is_static(n, i + 1):
+        return run_time_scale.dequantize(n, n.x(i), i + 1, axis)
+    return dequantize(n, n.x(i), _rows_affine(n, i, axis))
+
+
 def _qlinear_matmul(n: Call) -> Sequence[str]:
     if n.type(0).rank < 2 or n.type(3).rank < 2:
         raise n.unsupported(f"product of {n.type(0)} and {n.type(3)}")
-    a = dequantize(n, n.x(0), _rows_affine(n, 0, -2))
-    b = dequantize(n, n.x(3), _rows_affine(n, 3, -1))
+    a, b = _matrix(n, 0, -2), _matrix(n, 3, -1)
     return [_write(n, linear.matmul(n, a, b), 6, axis=-2)]
 
 

@@ -156,7 +156,9 @@ def _hardmax(n: Call) -> Sequence[str]:
 
 
 def _cumulate(n: Call) -> Sequence[str]:
-    axis = n.const(1, "axis")
+    # a vector has one axis, so there it may as well be known at run time
+    vector = n.type().rank == 1 and n.b.value(n.x(1)) is None
+    axis = np.zeros((), np.int64) if vector else n.const(1, "axis")
     if axis.size != 1:
         raise n.bad(f"axis has shape {axis.shape}, expected a scalar")
     op = Cumulate(
