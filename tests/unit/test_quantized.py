@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sparrow.errors import SparrowError
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
@@ -290,8 +289,22 @@ def test_weights_of_few_bits(bits: int, zeros: bool, depth: int) -> None:
     assert g.types[held].dtype.bits == bits and g.types[held].shape == (rows, depth)
 
 
-def test_scale_at_run_time_is_refused() -> None:
-    x, s = f32(1, 2), np.array(0.5, np.float32)
-    node = helper.make_node("QuantizeLinear", ["x", "s"], ["y"])
-    with pytest.raises(SparrowError, match="scale computed at run time"):
-        import_onnx(model([node], {"x": x, "s": s}, {}, TensorProto.UINT8))
+@pytest.mark.parametrize(
+    ("shape", "axis", "block"), [((), 1, 0), ((5,), 1, 0), ((3, 2), 1, 2), ((3,), 0, 0)]
+)
+def test_scale_at_run_time_gives_the_codes_of_a_constant_one(
+    shape: tuple[int, ...], axis: int, block: int
+) -> None:
+    x = RNG.standard_normal((3, 3) if block else (3, 5)).astype(np.float32)
+    scale = (RNG.random(shape) + 0.01).astype(np.float32)
+    zero = RNG.integers(-9, 9, shape).astype(np.int8)
+    attrs: dict[str, Any] = {"block_size": block} if block else {}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=axis, **attrs),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=axis, **attrs),
+    ]
+    given: dict[str, Array] = {"s": scale, "z": zero}
+    fixed = import_onnx(model(nodes, {"x": x}, given, TensorProto.FLOAT)).graph
+    free = import_onnx(model(nodes, {"x": x, **given}, {}, TensorProto.FLOAT)).graph
+    want, got = evaluate(fixed, {"x": x})["y"], evaluate(free, {"x": x, **given})["y"]
+    np.testing.assert_array_equal(got, want)
