@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sparrow.api import Budget, Bundle, Check, build, check, emit_sources, load_bundle
+    from sparrow.api import (
+        Budget,
+        Bundle,
+        Check,
+        Pixels,
+        Recipe,
+        build,
+        check,
+        emit_sources,
+        load_bundle,
+        quantize,
+    )
     from sparrow.errors import SparrowError
 
 # The compiler pulls in onnx and scipy; importing it on first use keeps `import sparrow` fast.
@@ -16,23 +27,29 @@ _LAZY = {
     "Budget": "sparrow.api",
     "Bundle": "sparrow.api",
     "Check": "sparrow.api",
+    "Pixels": "sparrow.samples",
+    "Recipe": "sparrow.quant.recipe",
     "SparrowError": "sparrow.errors",
     "build": "sparrow.api",
     "check": "sparrow.api",
     "emit_sources": "sparrow.api",
     "load_bundle": "sparrow.api",
+    "quantize": "sparrow.api",
 }
 
 __all__ = [
     "Budget",
     "Bundle",
     "Check",
+    "Pixels",
+    "Recipe",
     "SparrowError",
     "__version__",
     "build",
     "check",
     "emit_sources",
     "load_bundle",
+    "quantize",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,21 @@ from sparrow.compiler import Shapes, Source, compile_sources
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel
-from sparrow.importers.model import Model, input_names
+from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.passes import FRONT, optimize
+from sparrow.portable import to_portable_onnx
+from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
+from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
+from sparrow.samples import Feeds, Pixels, samples
 from sparrow.targets import Target, targets
 from sparrow.targets import target as target_row
 
 PRECISIONS = ("float32", "auto")
+# Samples over which the layers of a quantization are compared.
+REPORTED = 4
 
 
 def resolve_target(name: str) -> Target:
@@ -171,6 +178,82 @@ def check(
     return check_sources(sources_of(model, shapes, states), resolve_target(target))
 
 
+def quantize_model(
+    model: Model,
+    calib: Iterable[Any] | str | Path,
+    recipe: Recipe | None = None,
+    *,
+    shapes: Shapes | None = None,
+    states: Mapping[str, str] | None = None,
+    pixels: Pixels | None = None,
+    evaluation: Iterable[Any] | str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Quantized, list[LayerReport]]:
+    """`quantize`, with the statistics behind it and how far every layer is from the float one."""
+    if calib is None:
+        raise BadInput("quantization needs samples", hint="give calib=, an .npz or an image folder")
+    say = progress or (lambda _: None)
+    say("reading the model")
+    # what loading code says of images is for every source of them
+    how = pixels or Pixels()
+    ((name, source),) = sources_of(model, shapes, states).items()
+    with one_thread():
+        g = import_model(source.model, source.shapes, states=source.states, name=name).graph
+        g = optimize(g, FRONT)
+    types = {x: g.types[x] for x in g.inputs}
+    judged = frozenset(digest(f) for f in samples(evaluation, types, how)) if evaluation else None
+    first: list[Feeds] = []
+
+    def feeds() -> Iterator[Feeds]:
+        for f in samples(calib, types, how):
+            if len(first) < REPORTED:
+                first.append(f)
+            yield f
+
+    done = run(g, feeds(), recipe, evaluation=judged or frozenset(), progress=say)
+    say("comparing layer by layer")
+    return done, report(done, first)
+
+
+def quantize(
+    model: Model,
+    calib: Iterable[Any] | str | Path,
+    recipe: Recipe | None = None,
+    *,
+    shapes: Shapes | None = None,
+    states: Mapping[str, str] | None = None,
+    pixels: Pixels | None = None,
+    evaluation: Iterable[Any] | str | Path | None = None,
+    progress: Progress | None = None,
+) -> onnx.ModelProto:
+    """A model in QDQ form for any ONNX runtime: int8 weights and activations, float in and out.
+
+    Args:
+        model: Path or ModelProto.
+        calib: Samples: arrays, dicts or tuples, a ``.npz``, an image folder; read once.
+        recipe: How; the defaults are those of docs/quantization.md.
+        shapes: Static shapes of inputs with dynamic dimensions.
+        states: Model input -> output pairs carried from sample to sample.
+        pixels: How images of a folder become numbers; [0, 1] by default.
+        evaluation: Samples the result will be judged on: refused among ``calib``.
+        progress: Told what happens, a few words each.
+
+    Raises:
+        SparrowError: The model, the samples or the recipe are no good; one line says where.
+    """
+    done, _ = quantize_model(
+        model,
+        calib,
+        recipe,
+        shapes=shapes,
+        states=states,
+        pixels=pixels,
+        evaluation=evaluation,
+        progress=progress,
+    )
+    return to_portable_onnx(done.graph)
+
+
 def emit_sources(
     model: Model | Mapping[str, Model],
     target: str = "x86_64_v3",
@@ -182,4 +265,16 @@ def emit_sources(
     return dict(compiled.artifact.files)
 
 
-__all__ = ["Budget", "Bundle", "Check", "build", "check", "emit_sources", "load_bundle"]
+__all__ = [
+    "Budget",
+    "Bundle",
+    "Check",
+    "Pixels",
+    "Recipe",
+    "build",
+    "check",
+    "emit_sources",
+    "load_bundle",
+    "quantize",
+    "quantize_model",
+]

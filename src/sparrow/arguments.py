@@ -11,6 +11,8 @@ from sparrow.errors import BadInput, SparrowError
 
 if TYPE_CHECKING:
     from sparrow.importers.model import Model
+    from sparrow.quant import LayerReport, Quantized
+    from sparrow.quant.recipe import Recipe
     from sparrow.request import Evaluate, Predict
 
 UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
@@ -66,6 +68,62 @@ def states_of(texts: list[str] | None) -> dict[str, str]:
             raise BadInput(f"--state {text!r}", hint="write --state cache_in=cache_out")
         found[name] = output
     return found
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers from ``124,116,104``.
+
+    Raises:
+        BadInput: A text does not read so.
+    """
+    try:
+        return tuple(float(v) for v in text.split(","))
+    except ValueError:
+        raise BadInput(f"{option} {text!r}", hint=f"write {option} 127 or 124,116,104") from None
+
+
+def recipe_of(pins: list[str] | None, **fields: object) -> Recipe:
+    """A recipe from what was given of it; None leaves a default. Pins read ``glob=precision``.
+
+    Raises:
+        BadInput: A pin does not read so, or a value is none of its kind.
+    """
+    from sparrow.quant.recipe import Recipe
+
+    given: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
+    read: list[Any] = []
+    for text in pins or ():
+        pattern, _, precision = text.rpartition("=")
+        if not pattern:
+            raise BadInput(f"--pin {text!r}", hint="write --pin 'head*=float32'")
+        read.append((pattern, precision))
+    return Recipe(**given, pins=tuple(read))
+
+
+def quantization_facts(
+    done: Quantized, layers: list[LayerReport], size: int, opset: int
+) -> dict[str, Any]:
+    """A quantization as JSON; what has no noise has no SQNR."""
+    from dataclasses import asdict
+    from math import isfinite
+
+    return {
+        "bytes": size,
+        "opset": opset,
+        "samples": done.calibration.health.samples,
+        "digests": done.calibration.digests,
+        "notes": done.calibration.health.notes,
+        "recipe": asdict(done.recipe),
+        "layers": [
+            {
+                **asdict(r.layer),
+                "scale": r.scale,
+                "zero_point": r.zero_point,
+                "sqnr_db": r.sqnr_db if isfinite(r.sqnr_db) else None,
+            }
+            for r in layers
+        ],
+    }
 
 
 def quantity(text: str | None, option: str, units: Mapping[str, float]) -> float | None:

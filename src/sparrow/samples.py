@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,31 @@ from sparrow.tensor import Array, TensorType, round_bfloat16
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 Feeds = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How pixels 0..255 become numbers: (pixel - mean) / std, per channel or one for all.
+
+    The default gives [0, 1]. Integer inputs take pixels as they are.
+
+    Attributes:
+        mean: Subtracted first; one value, or one per channel in the order the model sees.
+        std: Divided by next.
+        bgr: Whether the model wants blue first.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        finite = all(np.isfinite(v) for v in (*self.mean, *self.std))
+        if not self.mean or not self.std or not finite or 0 in self.std:
+            raise BadInput(f"pixels with mean {self.mean} and std {self.std}: expected numbers")
+
+
+PLAIN = Pixels()
 
 
 def fit(x: Any, name: str, t: TensorType) -> Array:
@@ -38,10 +64,10 @@ def fit(x: Any, name: str, t: TensorType) -> Array:
     return round_bfloat16(a) if t.dtype.name == "bfloat16" else a
 
 
-def load_image(path: Path, name: str, t: TensorType) -> Array:
-    """An image resized to an input [1, C, H, W] or [1, H, W, C] with C 1 or 3.
+def load_image(path: Path, name: str, t: TensorType, pixels: Pixels = PLAIN) -> Array:
+    """An image resized (bilinear) to an input [1, C, H, W] or [1, H, W, C] with C 1 or 3.
 
-    Floats are in [0, 1], uint8 is 0..255, int8 the pixel - 128.
+    Floats are what ``pixels`` says, uint8 is 0..255, int8 the pixel - 128.
 
     Raises:
         BadInput: The file is no image, or the input has no image shape.
@@ -59,14 +85,20 @@ def load_image(path: Path, name: str, t: TensorType) -> Array:
     c, h, w = shape if first else (shape[2], shape[0], shape[1])
     try:
         with Image.open(path) as picture:
-            pixels = picture.convert("L" if c == 1 else "RGB").resize((w, h))
+            small = picture.convert("L" if c == 1 else "RGB").resize(
+                (w, h), Image.Resampling.BILINEAR
+            )
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
         raise BadInput(f"{path}: no readable image: {e}") from None
-    x = np.asarray(pixels).reshape(h, w, c)
-    x = x.transpose(2, 0, 1) if first else x
+    x = np.asarray(small).reshape(h, w, c)
+    x = x[:, :, ::-1] if pixels.bgr else x
     if t.dtype.kind == "float":
-        x = x.astype(np.float32) / np.float32(255)
-    elif t.dtype.name == "int8":
+        if {len(pixels.mean), len(pixels.std)} - {1, c}:
+            raise BadInput(f"input {name!r} has {c} channels, the pixels' mean and std have others")
+        mean, std = (np.array(v, np.float32) for v in (pixels.mean, pixels.std))
+        x = (x.astype(np.float32) - mean) / std
+    x = x.transpose(2, 0, 1) if first else x
+    if t.dtype.name == "int8":
         x = (x.astype(np.int16) - 128).astype(np.int8)
     return fit(x.reshape(t.shape), name, t)
 
@@ -119,7 +151,7 @@ def _split(
         }
 
 
-def _from_path(path: Path, types: Mapping[str, TensorType]) -> Iterator[Feeds]:
+def _from_path(path: Path, types: Mapping[str, TensorType], pixels: Pixels) -> Iterator[Feeds]:
     if path.is_dir():
         if len(types) != 1:
             raise BadInput(f"{path}: an image folder feeds one input, the model has {len(types)}")
@@ -128,27 +160,30 @@ def _from_path(path: Path, types: Mapping[str, TensorType]) -> Iterator[Feeds]:
         if not files:
             raise BadInput(f"{path}: no images in this folder")
         for p in files:
-            yield {name: load_image(p, name, t)}
+            yield {name: load_image(p, name, t, pixels)}
     elif path.suffix.lower() in IMAGES and len(types) == 1:
         ((name, t),) = types.items()
-        yield {name: load_image(path, name, t)}
+        yield {name: load_image(path, name, t, pixels)}
     else:
         yield from _split(load_arrays(path), types, str(path))
 
 
-def samples(source: Any, types: Mapping[str, TensorType]) -> Iterator[Feeds]:
+def samples(
+    source: Any, types: Mapping[str, TensorType], pixels: Pixels = PLAIN
+) -> Iterator[Feeds]:
     """Feeds for the inputs ``types``, one after the other.
 
     Args:
         source: Path of a ``.npz``, ``.npy``, image or image folder; or an iterable of arrays, of
             dicts by input name, or of tuples in input order.
         types: Type of every input.
+        pixels: How images become numbers.
 
     Raises:
         BadInput: A sample does not fit the inputs.
     """
     if isinstance(source, (str, Path)):
-        yield from _from_path(Path(source), types)
+        yield from _from_path(Path(source), types, pixels)
         return
     if isinstance(source, np.ndarray) and len(types) == 1:
         yield from _split({"": source}, types, "calibration data")
@@ -212,4 +247,4 @@ def draw(g: Graph, seed: Sequence[int]) -> Feeds:
     return feeds
 
 
-__all__ = ["IMAGES", "Feeds", "draw", "fit", "load_arrays", "load_image", "samples"]
+__all__ = ["IMAGES", "Feeds", "Pixels", "draw", "fit", "load_arrays", "load_image", "samples"]

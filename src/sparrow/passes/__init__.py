@@ -72,7 +72,7 @@ def _layout(g: Graph, remarks: list[Remark] | None) -> Graph:
 
 
 SCALARS = _rules(literals, hoist_constants, simplify)
-PIPELINE: tuple[Pass, ...] = (
+FRONT: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
     Pass("lower_quant", "float passes look for constant weights", (), lower_quant),
     Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
@@ -114,6 +114,8 @@ PIPELINE: tuple[Pass, ...] = (
         "over the transposes of the exporter",
         (*_rules(attention, group_heads), *TIDY),
     ),
+)
+BACK: tuple[Pass, ...] = (
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(
@@ -131,6 +133,9 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("fuse_rest", "a fused chain may now end at a sum", _rules(fuse_epilogue, simplify)),
     Pass("clean", "what passes left behind", (), _merge),
 )
+# The quantizer stands between the two: it sees what float passes recognized, in the order of axes
+# that the model has.
+PIPELINE = FRONT + BACK
 
 
 def optimize(

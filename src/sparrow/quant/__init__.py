@@ -12,6 +12,7 @@ from sparrow.quant.calibrate import Calibration, calibrate, digest, from_npz, to
 from sparrow.quant.health import Health
 from sparrow.quant.ranges import RANGES
 from sparrow.quant.recipe import Precision, Recipe
+from sparrow.quant.report import LayerReport, decibels, report
 from sparrow.quant.run import Layer, Quantized, quantize, run
 
 __all__ = [
@@ -19,13 +20,16 @@ __all__ = [
     "Calibration",
     "Health",
     "Layer",
+    "LayerReport",
     "Precision",
     "Quantized",
     "Recipe",
     "calibrate",
+    "decibels",
     "digest",
     "from_npz",
     "quantize",
+    "report",
     "run",
     "to_npz",
 ]

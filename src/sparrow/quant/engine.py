@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 
 from sparrow.errors import BadInput
-from sparrow.export import to_onnx
 from sparrow.graph import Graph, Node
+from sparrow.portable import to_portable_onnx
 from sparrow.reference import evaluate
 from sparrow.tensor import Array
 
@@ -53,7 +53,7 @@ def onnxruntime(g: Graph, values: Sequence[str]) -> Run:
     after = [s.output for s in g.states if s.output not in inside]
     watched = replace(g, outputs=tuple(dict.fromkeys([*inside, *g.outputs])), lengths=())
     session = ort.InferenceSession(
-        to_onnx(watched).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        to_portable_onnx(watched).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     # outputs that are inputs, constants or named twice leave under other names: by position
     names = [o.name for o in session.get_outputs()]

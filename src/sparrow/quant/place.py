@@ -51,12 +51,20 @@ class Placement:
         sources: Stand-in -> the values of the group that no movement made; their range is the
             group's.
         sums: Nodes with weights or two activations to multiply as codes.
+        clamped: Result that is never stored -> the result of its clamp.
     """
 
     codes: Mapping[str, DType]
     group: Mapping[str, str]
     sources: Mapping[str, tuple[str, ...]]
     sums: tuple[Node, ...]
+    clamped: Mapping[str, str]
+
+    def stored(self, y: str) -> str:
+        """The value under which a result is stored: its own name, or that of its clamp."""
+        while y in self.clamped:
+            y = self.clamped[y]
+        return y
 
 
 def is_sum(g: Graph, n: Node) -> bool:
@@ -234,6 +242,7 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
         group,
         {r: tuple(xs) for r, xs in sources.items()},
         tuple(n for n in g.nodes if n.outputs[0] in sums),
+        inner,
     )
 
 

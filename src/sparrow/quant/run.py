@@ -26,12 +26,14 @@ class Layer:
     Attributes:
         name: Its name in the source model.
         op: Kind of op.
+        value: Its result as codes, after the clamp that belongs to it.
         precision: ``int8``, ``int16x8`` or ``float32``.
         wide: Whether its sums could leave int32.
     """
 
     name: str
     op: str
+    value: str
     precision: str
     wide: bool
 
@@ -70,7 +72,8 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         constants[n.outputs[0]] = found.operands
         bits = max(codes[x][0].bits for x in n.inputs[:2] if x in codes)
         precision = "int8" if bits == 8 else "int16x8"
-        layers.append(Layer(n.origin or n.outputs[0], type(n.op).__name__, precision, found.wide))
+        name, kind = n.origin or n.outputs[0], type(n.op).__name__
+        layers.append(Layer(name, kind, p.stored(n.outputs[0]), precision, found.wide))
     placed = {x: (dtype, _shaped(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
     return insert(g, placed, constants), layers
 

@@ -15,7 +15,7 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.quantize import Dequantize, Quantize
-from sparrow.passes import PIPELINE, optimize
+from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import Recipe, quantize, run
 from sparrow.quant.engine import onnxruntime, reference
@@ -23,8 +23,6 @@ from sparrow.quant.equalize import equalize
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
 from sparrow.tensor import I8, I16, I32, Affine
-
-FRONT = PIPELINE[: [p.name for p in PIPELINE].index("attention") + 1]
 
 
 def front(proto: object) -> Graph:

@@ -1,0 +1,123 @@
+"""`sparrow quantize`: files in, a QDQ file and a report out; every misuse is one line, exit 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import sparrow
+from small_models import classifier
+from sparrow.cli import main
+from sparrow.quant import from_npz, to_npz
+
+SHAPE = (1, 3, 12, 12)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    onnx.save(classifier(), tmp_path / "model.onnx")
+    x = np.random.default_rng(0).uniform(-1, 1, (32, *SHAPE[1:])).astype(np.float32)
+    name = classifier().graph.input[0].name
+    np.savez(tmp_path / "calib.npz", **{name: x})  # type: ignore[arg-type]
+    return tmp_path
+
+
+def command(folder: Path, *more: str) -> int:
+    words = ["quantize", str(folder / "model.onnx"), "-o", str(folder / "q.onnx")]
+    with pytest.raises(SystemExit) as e:
+        main([*words, "--calib", str(folder / "calib.npz"), *more])
+    return int(str(e.value.code))
+
+
+def test_it_writes_what_onnxruntime_runs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(files, "--json", "--statistics", str(files / "s.npz")) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["samples"] == 32 and len(facts["digests"]) == 32
+    assert [layer["op"] for layer in facts["layers"]] == ["Conv", "Conv", "MatMul"]
+    assert all(layer["sqnr_db"] > 15 for layer in facts["layers"])
+    m = onnx.load(files / "q.onnx")
+    onnx.checker.check_model(m, full_check=True)
+    assert m.opset_import[0].version == facts["opset"] < 21
+    assert not any(n.op_type == "Identity" for n in m.graph.node)
+    # float weights are gone
+    assert all(
+        t.data_type != onnx.TensorProto.FLOAT or np.prod(t.dims) <= 16 for t in m.graph.initializer
+    )
+    session = ort.InferenceSession(str(files / "q.onnx"))
+    name = session.get_inputs()[0].name
+    assert session.run(None, {name: np.zeros(SHAPE, np.float32)})[0].sum() == pytest.approx(1)
+    statistics = (files / "s.npz").read_bytes()
+    assert to_npz(from_npz(statistics)) == statistics
+
+
+def test_two_runs_write_the_same_bytes(files: Path) -> None:
+    assert command(files) == 0
+    first = (files / "q.onnx").read_bytes()
+    assert command(files) == 0
+    assert (files / "q.onnx").read_bytes() == first
+
+
+def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(files, "--pin", "Conv=int16x8", "--ranges", "minmax") == 0
+    out = capsys.readouterr().out
+    assert out.count("int16x8") >= 2 and "SQNR" in out and "opset 21" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--pin", "nothing*=float32"), "pin 'nothing*' fits no layer"),
+        (("--pin", "float32"), "--pin 'float32'; write --pin"),
+        (("--pin", "Conv=int3"), "pin 'Conv' is 'int3'; use one of float32, int8, int16x8"),
+        (("--ranges", "guess"), "ranges is 'guess'; use one of minmax"),
+        (("--smooth", "2"), "smooth is 2.0"),
+        (("--mean", "a"), "--mean 'a'"),
+        (("--std", "0"), "pixels with mean (0.0,) and std (0.0,)"),
+        (("--pin", "*=float32"), "to quantize; build it with float32 precision"),
+    ],
+)
+def test_misuse_is_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], message: str
+) -> None:
+    assert command(files, *more) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not (files / "q.onnx").exists()
+
+
+def test_evaluation_samples_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(files, "--evaluation", str(files / "calib.npz")) == 2
+    assert "sample 0 is also in the evaluation set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", ["shape", "name", "nan", "constant", "empty"])
+def test_bad_samples_are_one_line(
+    files: Path, capsys: pytest.CaptureFixture[str], bad: str
+) -> None:
+    name = classifier().graph.input[0].name
+    x = np.ones((4, *SHAPE[1:]), np.float32)
+    if bad == "nan":
+        x[2] = np.nan
+    arrays = {
+        "shape": {name: x[:, :2]},
+        "name": {"other": x},
+        "nan": {name: x},
+        "constant": {name: x},
+        "empty": {name: x[:0]},
+    }[bad]
+    np.savez(files / "calib.npz", **arrays)  # type: ignore[arg-type]
+    assert command(files) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_python_says_the_same(files: Path) -> None:
+    x = [np.random.default_rng(i).uniform(-1, 1, SHAPE).astype(np.float32) for i in range(4)]
+    m = sparrow.quantize(classifier(), x, sparrow.Recipe(ranges="minmax"))
+    kinds = {n.op_type for n in m.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
