@@ -202,11 +202,12 @@ def _conv_transpose(c: _Case) -> Graph:
 
 def _grid(c: _Case) -> Graph:
     n, batch = c.n(1, 3), c.n(1, 2)
-    x = c.input((batch, c.n(1, 4), *c.ns(n, 1, 6)))
-    grid = c.values((batch, *c.ns(n, 1, 5), n), F32) * np.float32(1.2)
+    x = c.input((batch, c.n(1, 4), *c.ns(n, 1, 6)), c.one((F32, F64)))
+    dtype = c.one((F32, F64))
+    grid = (c.values((batch, *c.ns(n, 1, 5), n), dtype) * 1.2).astype(dtype.numpy)
     grid.flat[0] = c.one((np.nan, np.inf, -np.inf, 1e30, 0.1))
     op = GridSample(c.one(get_args(GridMode)), c.one(get_args(GridPadding)), c.flag())
-    return c.done(op, x, c.feed(grid, F32))
+    return c.done(op, x, c.feed(grid, dtype))
 
 
 def _regions(c: _Case) -> Graph:

@@ -9,13 +9,13 @@ from sparrow.kernels.conv_any import NO_BIAS, SLOW, bias_argument, plain_epilogu
 from sparrow.kernels.element import rows_per_task
 from sparrow.kernels.loop import broadcast_strides, collapse
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import F32, F64, I32, I64, U32, U64
+from sparrow.tensor import F32, F64, I16, I32, I64, U16, U32, U64
 
 
 def _matmul_any(case: Case) -> Lowered | Reject:
     op, a, b, y = case.op, case.x[0], case.x[1], case.y[0]
     assert isinstance(op, MatMul) and a is not None and b is not None
-    name = sum_suffix(a.type.dtype, b.type.dtype, (F32, F64, I32, U32, I64, U64))
+    name = sum_suffix(a.type.dtype, b.type.dtype, (F32, F64, I16, U16, I32, U32, I64, U64))
     if name is None:
         return Reject(f"{a.type.dtype} x {b.type.dtype}")
     bias, biased = bias_argument(case)

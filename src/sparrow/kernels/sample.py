@@ -16,10 +16,10 @@ from sparrow.kernels.case import (
     Scratch,
     Tensor,
 )
-from sparrow.kernels.element import dense, rows_per_task
+from sparrow.kernels.element import dense, rows_per_task, suffix
 from sparrow.kernels.pool_any import three
 from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
-from sparrow.tensor import F32
+from sparrow.tensor import F32, F64
 
 
 def _float32(case: Case) -> Reject | None:
@@ -38,7 +38,10 @@ def _input(case: Case, i: int) -> Tensor:
 def _grid(case: Case) -> Lowered | Reject:
     op, x, grid, y = case.op, _input(case, 0), _input(case, 1), case.y[0]
     assert isinstance(op, GridSample)
-    if refused := _float32(case):
+    for t in (x, grid):
+        if t.type.dtype not in (F32, F64):
+            return Reject(f"{t.type.dtype}")
+    if refused := dense(case):
         return refused
     rank = x.type.rank - 2
     if rank > 3:
@@ -59,7 +62,8 @@ def _grid(case: Case) -> Lowered | Reject:
         "task_rows": rows,
         "in": three(x.shape[2:], 1),
     }
-    call = Invoke("sample.h", "sp_grid_f32", "sp_grid", params, (In(0), In(1), Out(0)))
+    name = f"sp_grid_{suffix(x.type.dtype)}_{suffix(grid.type.dtype)}"
+    call = Invoke("sample.h", name, "sp_grid", params, (In(0), In(1), Out(0)))
     cycles = 60.0 * total + 2 * op.flops((), (y.type,))
     return Lowered((call,), -(-total // rows), cycles=cycles)
 
@@ -149,7 +153,7 @@ def _unpool(case: Case) -> Lowered | Reject:
 
 
 ROWS = (
-    Kernel("grid_sample_f32", GridSample, _grid),
+    Kernel("grid_sample", GridSample, _grid),
     Kernel("deform_conv_f32", DeformConv, _deform),
     Kernel("roi_align_f32", RoiAlign, _roi_align),
     Kernel("roi_pool_f32", RoiPool, _roi_pool),

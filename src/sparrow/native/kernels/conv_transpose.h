@@ -128,7 +128,7 @@ typedef struct sp_deconv {
           for (int o2 = 0; o2 < p.out[2]; ++o2) {                                                 \
             const int m = plane % (p.groups * p.co), n = plane / (p.groups * p.co);               \
             const int g = m / p.co;                                                               \
-            A sum = 0;                                                                            \
+            W sum = 0;                                                                            \
             for (int k0 = 0; k0 < p.k[0]; ++k0)                                                   \
               for (int k1 = 0; k1 < p.k[1]; ++k1)                                                 \
                 for (int k2 = 0; k2 < p.k[2]; ++k2) {                                             \
@@ -141,14 +141,16 @@ typedef struct sp_deconv {
                                          k0) * p.k[1] + k1;                                       \
                     const T *q = x + n * p.xn + (g * p.ci + c) * p.xc + i0 * p.xs[0] +            \
                                  i1 * p.xs[1] + i2 * p.xs[2];                                     \
-                    sum += sp_get_##name(q) * sp_get_##name(w + k * p.k[2] + k2);                 \
+                    sum += sp_widen_##name(sp_get_##name(q)) *                                    \
+                           sp_widen_##name(sp_get_##name(w + k * p.k[2] + k2));                   \
                   }                                                                               \
                 }                                                                                 \
-            if (p.bias) sum += sp_get_##name(bias + m);                                           \
+            if (p.bias) sum += sp_widen_##name(sp_get_##name(bias + m));                          \
             sp_put_##name(y + n * p.yn + m * p.yc + o0 * p.ys[0] + o1 * p.ys[1] + o2 * p.ys[2],   \
-                          sum);                                                                   \
+                          sp_narrow_##name(sum));                                                 \
           }                                                                                       \
   }
 SP_FLOAT_TYPES(SP_DEFINE_DECONV)
+SP_INT_TYPES(SP_DEFINE_DECONV)
 
 #endif

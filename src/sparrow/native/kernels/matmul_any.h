@@ -46,6 +46,8 @@ typedef struct sp_matmul_any {
   }
 SP_DEFINE_MATMUL_ANY(f32, float, float, float, float, SP_MATMUL_ANY_EP)
 SP_DEFINE_MATMUL_ANY(f64, double, double, double, double, SP_MATMUL_ANY_PLAIN)
+SP_DEFINE_MATMUL_ANY(i16, int16_t, int16_t, int16_t, uint32_t, SP_MATMUL_ANY_PLAIN)
+SP_DEFINE_MATMUL_ANY(u16, uint16_t, uint16_t, uint16_t, uint32_t, SP_MATMUL_ANY_PLAIN)
 SP_DEFINE_MATMUL_ANY(i32, int32_t, int32_t, int32_t, uint32_t, SP_MATMUL_ANY_PLAIN)
 SP_DEFINE_MATMUL_ANY(u32, uint32_t, uint32_t, uint32_t, uint32_t, SP_MATMUL_ANY_PLAIN)
 SP_DEFINE_MATMUL_ANY(i64, int64_t, int64_t, int64_t, uint64_t, SP_MATMUL_ANY_PLAIN)

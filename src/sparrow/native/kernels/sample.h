@@ -39,74 +39,89 @@ typedef struct sp_grid {
   int in[3];
 } sp_grid;
 
-/* Up to four taps along one axis: index (-1 for none) and weight. Returns how many. */
-SP_INLINE int sp_grid_axis(const sp_grid p, float v, int n, int *index, float *weight) {
-  const double low = p.corners ? 0.0 : -0.5, high = p.corners ? n - 1.0 : n - 0.5;
-  float at = p.corners ? (v + 1.0f) / 2.0f * (float)(n - 1) : ((v + 1.0f) * (float)n - 1.0f) / 2.0f;
-  int base, count = p.mode == 0 ? 1 : p.mode == 1 ? 2 : 4;
-  at = sp_position(at);
-  if (p.mode == 0) at = sp_lane0(sp_round_f32(sp_set1_f32(at)));
-  if (p.padding == 1) at = at < 0.0f ? 0.0f : at > (float)(n - 1) ? (float)(n - 1) : at;
-  if (p.padding == 2 && (at < low || at > high)) at = (float)sp_reflect(at, low, high);
-  base = sp_floor_int(at);
-  {
-    const float f = at - (float)base;
-    if (p.mode == 0) {
-      weight[0] = 1.0f;
-    } else if (p.mode == 1) {
-      weight[0] = 1.0f - f;
-      weight[1] = f;
-    } else {
-      const float a = -0.75f;
-      for (int k = 0; k < 4; ++k) {
-        const float d = (float)(k - 1) - f, x = d < 0.0f ? -d : d;
-        weight[k] = k == 1 || k == 2 ? ((a + 2.0f) * x - (a + 3.0f)) * x * x + 1.0f
-                                     : ((a * x - 5.0f * a) * x + 8.0f * a) * x - 4.0f * a;
-      }
-      --base;
-    }
+/* sp_grid_axis: up to four taps along one axis, index (-1 for none) and weight; returns how many.
+ * G is the type of positions and weights. */
+#define SP_DEFINE_GRID_AXIS(name, G, ROUND)                                                       \
+  SP_INLINE int sp_grid_axis_##name(const sp_grid p, G v, int n, int *index, G *weight) {         \
+    const double low = p.corners ? 0.0 : -0.5, high = p.corners ? n - 1.0 : n - 0.5;              \
+    const int count = p.mode == 0 ? 1 : p.mode == 1 ? 2 : 4;                                      \
+    const G last = (G)(n - 1), far = (G)16777216, wide = v + (G)1;                                \
+    G at = p.corners ? wide / (G)2 * last : (wide * (G)n - (G)1) / (G)2, f;                       \
+    int base;                                                                                     \
+    at = !(at >= -far) ? -far : at > far ? far : at;                                              \
+    if (p.mode == 0) at = ROUND(at);                                                              \
+    if (p.padding == 1) at = at < (G)0 ? (G)0 : at > last ? last : at;                            \
+    if (p.padding == 2 && (at < (G)low || at > (G)high)) at = (G)sp_reflect(at, low, high);       \
+    base = (int)at;                                                                               \
+    base -= (G)base > at;                                                                         \
+    f = at - (G)base;                                                                             \
+    if (p.mode == 0) {                                                                            \
+      weight[0] = (G)1;                                                                           \
+    } else if (p.mode == 1) {                                                                     \
+      weight[0] = (G)1 - f;                                                                       \
+      weight[1] = f;                                                                              \
+    } else {                                                                                      \
+      const G a = (G)-0.75;                                                                       \
+      for (int k = 0; k < 4; ++k) {                                                               \
+        const G d = (G)(k - 1) - f, x = d < (G)0 ? -d : d;                                        \
+        weight[k] = k == 1 || k == 2 ? ((a + (G)2) * x - (a + (G)3)) * x * x + (G)1               \
+                                     : ((a * x - (G)5 * a) * x + (G)8 * a) * x - (G)4 * a;        \
+      }                                                                                           \
+      --base;                                                                                     \
+    }                                                                                             \
+    for (int k = 0; k < count; ++k) {                                                             \
+      int i = base + k;                                                                           \
+      if (i < 0 || i >= n) {                                                                      \
+        if (p.padding == 0)                                                                       \
+          i = -1;                                                                                 \
+        else                                                                                      \
+          i = sp_clamp_int(p.padding == 1 ? i : (int)sp_reflect(i, low, high), 0, n - 1);         \
+      }                                                                                           \
+      index[k] = i;                                                                               \
+    }                                                                                             \
+    return count;                                                                                 \
   }
-  for (int k = 0; k < count; ++k) {
-    int i = base + k;
-    if (i < 0 || i >= n) {
-      if (p.padding == 0)
-        i = -1;
-      else
-        i = sp_clamp_int(p.padding == 1 ? i : (int)sp_reflect(i, low, high), 0, n - 1);
-    }
-    index[k] = i;
-  }
-  return count;
-}
 
-SP_INLINE void sp_grid_f32(const sp_grid p, const float *x, const float *grid, float *y, int task) {
-  const ptrdiff_t plane = (ptrdiff_t)p.in[0] * p.in[1] * p.in[2];
-  const ptrdiff_t lo = (ptrdiff_t)task * p.task_rows;
-  const ptrdiff_t hi = sp_imin((ptrdiff_t)p.batch * p.points, lo + p.task_rows);
-  for (ptrdiff_t r = lo; r < hi; ++r) {
-    const ptrdiff_t n = r / p.points, o = r % p.points;
-    int index[3][4] = {{0}, {0}, {0}}, count[3] = {1, 1, 1}, used = 0;
-    float weight[3][4] = {{1.0f}, {1.0f}, {1.0f}}, factor[64];
-    ptrdiff_t from[64];
-    for (int k = 0; k < p.rank; ++k)
-      count[2 - k] =
-          sp_grid_axis(p, grid[r * p.rank + k], p.in[2 - k], index[2 - k], weight[2 - k]);
-    for (int a = 0; a < count[0]; ++a)
-      for (int b = 0; b < count[1]; ++b)
-        for (int c = 0; c < count[2]; ++c) {
-          const float w = weight[0][a] * weight[1][b] * weight[2][c];
-          if (index[0][a] < 0 || index[1][b] < 0 || index[2][c] < 0 || w == 0.0f) continue;
-          factor[used] = w;
-          from[used++] = ((ptrdiff_t)index[0][a] * p.in[1] + index[1][b]) * p.in[2] + index[2][c];
-        }
-    for (int c = 0; c < p.channels; ++c) {
-      const float *q = x + (n * p.channels + c) * plane;
-      float sum = 0.0f;
-      for (int k = 0; k < used; ++k) sum += factor[k] * q[from[k]];
-      y[(n * p.channels + c) * p.points + o] = sum;
-    }
+SP_INLINE float sp_grid_round_f32(float v) { return sp_lane0(sp_round_f32(sp_set1_f32(v))); }
+SP_DEFINE_GRID_AXIS(f32, float, sp_grid_round_f32)
+SP_DEFINE_GRID_AXIS(f64, double, sp_round_f64)
+
+/* X: type of the elements and of their sums; G: of the grid, `axis` its name. */
+#define SP_DEFINE_GRID(name, X, G, axis)                                                          \
+  SP_INLINE void sp_grid_##name(const sp_grid p, const X *x, const G *grid, X *y, int task) {     \
+    const ptrdiff_t plane = (ptrdiff_t)p.in[0] * p.in[1] * p.in[2];                               \
+    const ptrdiff_t lo = (ptrdiff_t)task * p.task_rows;                                           \
+    const ptrdiff_t hi = sp_imin((ptrdiff_t)p.batch * p.points, lo + p.task_rows);                \
+    for (ptrdiff_t r = lo; r < hi; ++r) {                                                         \
+      const ptrdiff_t n = r / p.points, o = r % p.points;                                         \
+      int index[3][4] = {{0}, {0}, {0}}, count[3] = {1, 1, 1}, used = 0;                          \
+      G weight[3][4] = {{1}, {1}, {1}};                                                           \
+      X factor[64];                                                                               \
+      ptrdiff_t from[64];                                                                         \
+      for (int k = 0; k < p.rank; ++k)                                                            \
+        count[2 - k] = sp_grid_axis_##axis(p, grid[r * p.rank + k], p.in[2 - k], index[2 - k],    \
+                                           weight[2 - k]);                                        \
+      for (int a = 0; a < count[0]; ++a)                                                          \
+        for (int b = 0; b < count[1]; ++b)                                                        \
+          for (int c = 0; c < count[2]; ++c) {                                                    \
+            const X w = (X)weight[0][a] * (X)weight[1][b] * (X)weight[2][c];                      \
+            if (index[0][a] < 0 || index[1][b] < 0 || index[2][c] < 0 || w == (X)0) continue;     \
+            factor[used] = w;                                                                     \
+            from[used++] =                                                                        \
+                ((ptrdiff_t)index[0][a] * p.in[1] + index[1][b]) * p.in[2] + index[2][c];         \
+          }                                                                                       \
+      for (int c = 0; c < p.channels; ++c) {                                                      \
+        const X *q = x + (n * p.channels + c) * plane;                                            \
+        X sum = 0;                                                                                \
+        for (int k = 0; k < used; ++k) sum += factor[k] * q[from[k]];                             \
+        y[(n * p.channels + c) * p.points + o] = sum;                                             \
+      }                                                                                           \
+    }                                                                                             \
   }
-}
+SP_DEFINE_GRID(f32_f32, float, float, f32)
+SP_DEFINE_GRID(f32_f64, float, double, f64)
+SP_DEFINE_GRID(f64_f32, double, float, f32)
+SP_DEFINE_GRID(f64_f64, double, double, f64)
 
 /* ---- Deformable convolution, two spatial axes. Task grid: batch x output pixels, task_rows each;
  * `cols` is scratch for the ci * kh * kw samples of one pixel. */

@@ -11,6 +11,7 @@ from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.linear import per_axis, resolve_pads
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.sample import DeformConv
+from sparrow.tensor import BOOL, I32
 
 
 def _conv_transpose(n: Call) -> Sequence[str]:
@@ -86,11 +87,14 @@ def _col2im(n: Call) -> Sequence[str]:
         ends.append(reach - pads[i] - image[i])
     if min(counts) < 1 or prod(counts) != x.shape[2]:
         raise n.bad(f"{x.shape[2]} blocks, expected {counts}")
-    weights = np.eye(taps, dtype=x.dtype.numpy).reshape(taps, 1, *block)
+    # a sum of truth values is their disjunction: whether their count is positive
+    dtype = I32 if x.dtype == BOOL else x.dtype
+    weights = np.eye(taps, dtype=dtype.numpy).reshape(taps, 1, *block)
     channels = x.shape[1] // taps
-    w = n.b.const(np.tile(weights, (channels, *(1,) * (rank + 1))), x.dtype)
+    w = n.b.const(np.tile(weights, (channels, *(1,) * (rank + 1))), dtype)
     op = ConvTranspose(strides, dilations, tuple(zip(pads[:rank], ends, strict=True)), channels)
-    return [n.b.add(op, n.b.reshape(n.x(), (*x.shape[:2], *counts)), w)]
+    blocks = n.b.cast(n.b.reshape(n.x(), (*x.shape[:2], *counts)), dtype)
+    return [n.b.cast(n.b.add(op, blocks, w), x.dtype)]
 
 
 DECODERS: Mapping[str, Decoder] = {

@@ -10,7 +10,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.importers.onnx.call import Call, Decoder, elem_type
 from sparrow.lane import Expr, Imm, imm_like
-from sparrow.tensor import BOOL, F64, I32, I64, U32, U64, DType
+from sparrow.tensor import BOOL, F32, F64, I32, I64, U32, U64, DType
 
 
 def _direct(fn: str) -> Decoder:
@@ -103,10 +103,11 @@ def _softsign(n: Call, x: Expr) -> Expr:
 
 
 def _shrink(n: Call, x: Expr) -> Expr:
+    if x.dtype.kind != "float":
+        # bias and lambd are floats for integers too, and -lambd is no unsigned number
+        return lane.cast(_shrink(n, lane.cast(x, F64)), x.dtype)
     bias, lambd = _f(n, "bias", 0.0, x), _f(n, "lambd", 0.5, x)
-    low = lane.call("lt", x, lane.call("neg", lambd)) if x.dtype.kind == "float" else None
-    if low is None:
-        low = lane.call("lt", x, imm_like(-float(lambd.value), x))
+    low = lane.call("lt", x, lane.call("neg", lambd))
     high = lane.call("gt", x, lambd)
     inner = _select(high, lane.call("sub", x, bias), imm_like(0, x))
     return _select(low, lane.call("add", x, bias), inner)
@@ -252,16 +253,17 @@ def _batch_norm(n: Call) -> Sequence[str]:
     if not n.attr("spatial", 1):
         raise n.unsupported("statistics per element (spatial=0)")
     rank = n.type().rank
-    scale, bias, mean, var = (n.x(i) for i in (1, 2, 3, 4))
-    dtype = n.b.type(var).dtype
+    # x, scale and mean may each have a type of their own
+    dtype = F64 if F64 in (n.type(i).dtype for i in range(5)) else F32
+    x, scale, bias, mean, var = (n.b.cast(n.x(i), dtype) for i in range(5))
     eps = n.b.scalar(n.attr("epsilon", 1e-5), dtype)
     g = n.b.call("div", scale, n.b.call("sqrt", n.b.call("add", var, eps)))
-    shift = n.b.call("sub", bias, n.b.call("mul", n.b.cast(mean, n.b.type(g).dtype), g))
+    shift = n.b.call("sub", bias, n.b.call("mul", mean, g))
     shape = (n.b.type(g).size, *(1,) * (rank - 2)) if rank > 1 else (n.b.type(g).size,)
-    x = n.x()
-    g, shift = (n.b.reshape(n.b.cast(v, n.type().dtype), shape) for v in (g, shift))
+    g, shift = (n.b.reshape(v, shape) for v in (g, shift))
     a, s, t = n.b.arg(0, x), n.b.arg(1, g), n.b.arg(2, shift)
-    return [n.b.lane(lane.call("add", lane.call("mul", a, s), t), x, g, shift)]
+    y = n.b.lane(lane.call("add", lane.call("mul", a, s), t), x, g, shift)
+    return [n.b.cast(y, n.type().dtype)]
 
 
 def _where(n: Call) -> Sequence[str]:

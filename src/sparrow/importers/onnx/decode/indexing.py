@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from sparrow.ops.gather import Gather
 from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
 from sparrow.ops.scatter import REDUCTIONS, Reduction, ScatterElements, ScatterND
-from sparrow.tensor import BF16, F16, F32, I64
+from sparrow.tensor import BF16, BOOL, F16, F32, I64
 
 
 def check_indices(n: Call, index: str, extent: int) -> None:
@@ -69,6 +70,9 @@ def _reduction(n: Call) -> Reduction:
 def _scatter(n: Call, op: ScatterElements | ScatterND) -> Sequence[str]:
     x, index, updates = n.x(0), n.x(1), n.x(2)
     dtype = n.type().dtype
+    if dtype == BOOL and op.reduction in ("add", "mul"):
+        # a sum of truth values is their disjunction, a product their conjunction
+        op = replace(op, reduction="max" if op.reduction == "add" else "min")
     if op.reduction in ("add", "mul") and dtype in (F16, BF16):
         # half types accumulate in float32 and round once
         wide = n.b.add(op, n.b.cast(x, F32), index, n.b.cast(updates, F32))

@@ -12,6 +12,7 @@ from sparrow.importers.onnx.decode.reduction import norm, reduce, widened
 from sparrow.lane import imm_like
 from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.softmax import Softmax
+from sparrow.tensor import F32, F64
 
 
 def _softmax(log: bool) -> Decoder:
@@ -36,6 +37,19 @@ def _stash(n: Call) -> int:
     return int(n.attr("stash_type", 1))
 
 
+def _normalized(n: Call, op: Normalize, x: str, scale: str, bias: str) -> list[str]:
+    """``op`` on x: y and statistics; float64 normalized in float32 is scaled in float64 after."""
+    dtype = n.b.type(x).dtype
+    scale, bias = (n.b.cast(v, dtype) if v else "" for v in (scale, bias))
+    if (dtype, op.stash) != (F64, F32):
+        return n.b.add_n(op, x, scale, bias)
+    y, *stats = n.b.add_n(op, n.b.cast(x, F32))
+    y = n.b.cast(y, F64)
+    if scale:
+        y = n.b.call("mul", y, scale)
+    return [n.b.call("add", y, bias) if bias else y, *stats]
+
+
 def _layer_norm(center: bool) -> Decoder:
     """LayerNormalization; without ``center`` RMSNormalization, in ORT also called Simplified."""
 
@@ -48,8 +62,7 @@ def _layer_norm(center: bool) -> Decoder:
         op = Normalize(
             tuple(range(axis, x.rank)), _epsilon(n), center, stash, stats=n.n_outputs > 1
         )
-        scale, bias = (n.b.cast(v, x.dtype) if v else "" for v in (n.opt(1), n.opt(2)))
-        return n.b.add_n(op, n.x(), scale, bias)
+        return _normalized(n, op, n.x(), n.opt(1), n.opt(2))
 
     return decode
 
@@ -77,7 +90,9 @@ def _instance_norm(n: Call) -> Sequence[str]:
         raise n.bad(f"instance normalization of {x}")
     shape = (1, x.shape[1], *(1,) * (x.rank - 2))
     scale, bias = n.b.reshape(n.x(1), shape), n.b.reshape(n.x(2), shape)
-    return [n.b.add(Normalize(tuple(range(2, x.rank)), _epsilon(n)), n.x(), scale, bias)]
+    stash = F64 if x.dtype == F64 else F32
+    op = Normalize(tuple(range(2, x.rank)), _epsilon(n), stash=stash)
+    return [n.b.add(op, n.x(), scale, bias)]
 
 
 def _group_norm(n: Call) -> Sequence[str]:
@@ -90,10 +105,10 @@ def _group_norm(n: Call) -> Sequence[str]:
     split = (x.shape[0], groups, each, *x.shape[2:])
     per_channel = n.version >= 21
     shape = (1, groups, each if per_channel else 1, *(1,) * (x.rank - 2))
-    scale, bias = (n.b.reshape(n.b.cast(n.x(i), x.dtype), shape) for i in (1, 2))
-    stash = elem_type(_stash(n), n.where)
-    op = Normalize(tuple(range(2, x.rank + 1)), _epsilon(n), True, stash)
-    return [n.b.reshape(n.b.add(op, n.b.reshape(n.x(), split), scale, bias), x.shape)]
+    scale, bias = (n.b.reshape(n.x(i), shape) for i in (1, 2))
+    op = Normalize(tuple(range(2, x.rank + 1)), _epsilon(n), True, elem_type(_stash(n), n.where))
+    y, *_ = _normalized(n, op, n.b.reshape(n.x(), split), scale, bias)
+    return [n.b.reshape(y, x.shape)]
 
 
 def _mean_variance(n: Call) -> Sequence[str]:

@@ -12,7 +12,7 @@ from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.linear import matmul
 from sparrow.ops.resize import Axis, Coordinates, Mode, NearestMode, Resize
 from sparrow.ops.sample import GridSample
-from sparrow.tensor import F32
+from sparrow.tensor import BOOL, F32, F64
 
 
 def _choice(n: Call, name: str, default: str, allowed: Sequence[str]) -> str:
@@ -97,6 +97,8 @@ def _resize(n: Call) -> Sequence[str]:
         bool(n.attr("antialias", 0)) and mode != "nearest",
         float(np.float32(n.attr("extrapolation_value", 0.0))),
     )
+    if x.dtype == BOOL and mode != "nearest":
+        return [n.b.cast(n.b.add(op, n.b.cast(n.x(), F32)), BOOL)]
     return [n.b.add(op, n.x())]
 
 
@@ -133,15 +135,15 @@ def _grid_sample(n: Call) -> Sequence[str]:
     if dtype.kind == "float":
         return [n.b.add(op, n.x(0), n.x(1))]
 
-    def sampled(x: str) -> str:
-        return n.b.cast(n.b.add(op, n.b.cast(x, F32), n.x(1)), dtype)
+    wide = F32 if dtype.bits <= 16 else F64
 
-    if dtype.bits <= 16:
+    def sampled(x: str) -> str:
+        return n.b.cast(n.b.add(op, n.b.cast(x, wide), n.x(1)), dtype)
+
+    if dtype.bits <= 32 or mode != "nearest":
         return [sampled(n.x(0))]
-    if dtype.bits > 32 or mode != "nearest":
-        raise n.unsupported(f"{dtype} values are not exact in float32", "cast x to float before")
-    # halves of 16 bits are exact in float32, and the nearest element is copied, not computed
-    half = n.b.scalar(1 << 16, dtype)
+    # the nearest element is copied, not computed: halves of 32 bits are exact in float64
+    half = n.b.scalar(1 << 32, dtype)
     low = n.b.call("mod", n.x(0), half)
     high = n.b.call("div", n.b.call("sub", n.x(0), low), half)
     return [n.b.call("add", n.b.call("mul", sampled(high), half), sampled(low))]
