@@ -37,7 +37,7 @@ def _stash(n: Call) -> int:
     return int(n.attr("stash_type", 1))
 
 
-def _normalized(n: Call, op: Normalize, x: str, scale: str, bias: str) -> list[str]:
+def _normalized(n: Call, op: Normalize, x: str, scale: str, bias: str) -> Sequence[str]:
     """``op`` on x: y and statistics; float64 normalized in float32 is scaled in float64 after."""
     dtype = n.b.type(x).dtype
     scale, bias = (n.b.cast(v, dtype) if v else "" for v in (scale, bias))
