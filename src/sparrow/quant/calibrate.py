@@ -22,7 +22,7 @@ from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.health import Health, Watch
 from sparrow.quant.histogram import Histogram
 from sparrow.quant.moments import SecondMoments
-from sparrow.quant.place import Placement, channel_axis
+from sparrow.quant.place import Placement, channel_axes
 from sparrow.tensor import Array
 
 SCHEMA = 1
@@ -125,7 +125,7 @@ def calibrate(
     second = {y: m for y, m in second.items() if m is not None}
     watched = list(dict.fromkeys([*values, *g.inputs]))
     run = engine(g, watched)
-    watch = Watch(g)
+    watch, axes = Watch(g), channel_axes(g)
     digests: list[str] = []
     for feeds in samples:
         name = digest(feeds)
@@ -143,7 +143,7 @@ def calibrate(
                     f"sample {len(digests)} gives NaN or infinite values at {_where(g, x)}",
                     hint="leave that sample out, or pin the layer to float32",
                 )
-            s.add(a, channel_axis(g, x))
+            s.add(a, axes[x])
         for y, m in second.items():
             assert m is not None
             m.add(found[sums[y].inputs[0]])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparrow.graph import Graph, Node
-from sparrow.ops.conv import Conv, windows
+from sparrow.ops.conv import Conv, to_channels_first, windows
 from sparrow.ops.matmul import MatMul
 from sparrow.reference import one_thread
 from sparrow.tensor import Array
@@ -78,7 +78,7 @@ class SecondMoments:
 def _patches(op: Conv, kernel: tuple[int, ...], x: Array) -> Array:
     """What the windows of a convolution see: [group, positions, K]."""
     n = len(kernel)
-    padded = np.pad(x, ((0, 0), (0, 0), *op.pads))
+    padded = np.pad(to_channels_first(x, op.channels_last), ((0, 0), (0, 0), *op.pads))
     seen = windows(padded, kernel, op.strides, op.dilations)
     # [N, C, *out, *kernel] -> [N, *out, C, *kernel], of which only some positions are copied
     last = np.moveaxis(seen, 1, 1 + n)

@@ -246,7 +246,21 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     )
 
 
-def channel_axis(g: Graph, value: str) -> int:
-    """Which axis of an activation says the channel: 1 around convolutions, else the last."""
-    rank = g.types[value].rank
-    return 1 if rank > 3 else rank - 1
+def channel_axes(g: Graph) -> dict[str, int]:
+    """Which axis of each activation says the channel, as the ops around it see it.
+
+    What a convolution or a pool reads or makes has it where they say; a product sums over the last
+    axis of its first operand, or the one before; for all else it is the last.
+    """
+    found = {x: max(t.rank - 1, 0) for x, t in g.types.items()}
+    for n in g.nodes:
+        if isinstance(n.op, (Conv, Pool)) and not n.op.channels_last:
+            found[n.inputs[0]] = found[n.outputs[0]] = 1
+        if isinstance(n.op, Lane) and n.inputs and found.get(n.inputs[0]) == 1:
+            found[n.outputs[0]] = min(1, max(g.types[n.outputs[0]].rank - 1, 0))
+    for n in g.nodes:
+        if isinstance(n.op, Conv):
+            found[n.inputs[0]] = g.types[n.inputs[0]].rank - 1 if n.op.channels_last else 1
+        if isinstance(n.op, MatMul):
+            found[n.inputs[0]] = g.types[n.inputs[0]].rank - (2 if n.op.trans_a else 1)
+    return found

@@ -1,0 +1,164 @@
+"""Accuracy of int8: this quantizer beside ONNX Runtime's static one and NNCF, on the same samples.
+
+    python bench/accuracy.py [--tasks RFB-320,DS-CNN] [--quantizers sparrow,onnxruntime,nncf]
+
+All get the same float model (as exported by Sparrow, so that all can read it) and the same
+calibration samples; all results run in ONNX Runtime without graph optimization, so that only the
+scales differ. Printed: the mean score of each, and the paired difference to the float model with a
+bootstrap 95 % interval over samples; then the same against each other quantizer. NNCF is left out
+where it is not installed (``pip install nncf``).
+"""
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from accuracy_tasks import Feeds, Predict, Task, mean, paired, tasks
+from sparrow.importers.model import import_model
+from sparrow.passes import FRONT, optimize
+from sparrow.portable import to_portable_onnx
+from sparrow.quant import Recipe, quantize
+from sparrow.tensor import Array
+
+Quantizer = Callable[[Path, Sequence[Feeds]], onnx.ModelProto]
+
+
+def predictor(model: onnx.ModelProto) -> Predict:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    names = [o.name for o in session.get_outputs()]
+
+    def predict(feeds: Feeds) -> Mapping[str, Array]:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    return predict
+
+
+def float_model(path: Path) -> onnx.ModelProto:
+    return to_portable_onnx(optimize(import_model(path).graph, FRONT))
+
+
+def sparrow(**fields: object) -> Quantizer:
+    def run(path: Path, calib: Sequence[Feeds]) -> onnx.ModelProto:
+        g = optimize(import_model(path).graph, FRONT)
+        return to_portable_onnx(quantize(g, calib, Recipe(**fields)))  # type: ignore[arg-type]
+
+    return run
+
+
+def onnxruntime(**options: object) -> Quantizer:
+    """ONNX Runtime's static quantizer after its own preprocessing."""
+    from onnxruntime import quantization as q
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, feeds: Sequence[Feeds]) -> None:
+            self.left: Iterator[Feeds] = iter(feeds)
+
+        def get_next(self) -> Feeds | None:
+            return next(self.left, None)
+
+    def run(path: Path, calib: Sequence[Feeds]) -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            source, ready, out = (Path(folder) / f"{n}.onnx" for n in ("float", "ready", "int8"))
+            onnx.save(float_model(path), source)
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            q.quantize_static(
+                str(ready), str(out), Reader(calib), quant_format=q.QuantFormat.QDQ, **options
+            )
+            return onnx.load(out)
+
+    return run
+
+
+def nncf(path: Path, calib: Sequence[Feeds]) -> onnx.ModelProto:
+    import nncf as library
+
+    data = library.Dataset(list(calib))
+    found: onnx.ModelProto = library.quantize(float_model(path), data, subset_size=len(calib))
+    return found
+
+
+QUANTIZERS: Mapping[str, Quantizer] = {
+    "sparrow": sparrow(),
+    "onnxruntime": onnxruntime(per_channel=True),
+    "onnxruntime-defaults": onnxruntime(),
+    "nncf": nncf,
+    "minmax": sparrow(ranges="minmax"),
+    "mse": sparrow(ranges="mse"),
+    "percentile": sparrow(ranges="percentile"),
+    "entropy": sparrow(ranges="entropy"),
+    "aciq": sparrow(ranges="aciq"),
+    "octav": sparrow(ranges="octav"),
+    "minmax-no-correction": sparrow(ranges="minmax", bias_correction=False),
+    "mse-no-correction": sparrow(ranges="mse", bias_correction=False),
+    "minmax-equalize": sparrow(ranges="minmax", equalize=True),
+    "minmax-adaround": sparrow(ranges="minmax", rounding="adaround"),
+    "mse-adaround": sparrow(ranges="mse", rounding="adaround"),
+    "per-tensor": sparrow(weights="per_tensor"),
+    "per-tensor-equalize": sparrow(weights="per_tensor", equalize=True),
+    "symmetric": sparrow(symmetric=True),
+    "int16x8": sparrow(precision="int16x8"),
+    "smooth": sparrow(smooth=0.5),
+}
+
+
+def scores(task: Task, names: Sequence[str]) -> dict[str, list[float]]:
+    """Scores of the float model and of every quantizer, over all folds."""
+    found: dict[str, list[float]] = {"float": []}
+    real = predictor(float_model(task.model))
+    for fold in task.folds():
+        found["float"] += fold.score(real, real)
+        for name in names:
+            start = time.perf_counter()
+            try:
+                model = QUANTIZERS[name](task.model, fold.calib)
+                found.setdefault(name, []).extend(fold.score(real, predictor(model)))
+            except Exception as e:  # other people's quantizers raise anything; the row says so
+                print(f"  {name}: {type(e).__name__}: {str(e).splitlines()[0][:120]}")
+                found[name] = []
+                continue
+            print(f"  {name}: {time.perf_counter() - start:.1f} s", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", default=",".join(t.name for t in tasks()))
+    parser.add_argument("--quantizers", default="sparrow,onnxruntime,onnxruntime-defaults,nncf")
+    args = parser.parse_args()
+    names = args.quantizers.split(",")
+    if "nncf" in names and importlib.util.find_spec("nncf") is None:
+        print("nncf is not installed: left out")
+        names.remove("nncf")
+    for task in tasks():
+        if task.name not in args.tasks.split(","):
+            continue
+        found = scores(task, names)
+        real = found["float"]
+        print(f"{task.name}: float {mean(real):.2f} {task.unit}, {len(real)} samples")
+        for name in names:
+            if len(found[name]) != len(real):
+                print(f"  {name:22} failed")
+                continue
+            text = f"  {name:22} {mean(found[name]):7.2f}"
+            if task.unit != "dB":
+                d, low, high = paired(found[name], real)
+                text += f"  to float {d:+.2f} [{low:+.2f}, {high:+.2f}]"
+            if name != names[0] and len(found[names[0]]) == len(real):
+                d, low, high = paired(found[names[0]], found[name])
+                text += f"  {names[0]} is {d:+.2f} [{low:+.2f}, {high:+.2f}]"
+            print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
