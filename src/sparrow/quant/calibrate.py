@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +151,19 @@ def calibrate(
         progress(f"calibrating: {len(digests)} samples")
     health = watch.verdict(digests, {_where(g, x): s for x, s in values.items()})
     return Calibration(values, {y: m for y, m in second.items() if m}, tuple(digests), health)
+
+
+def peaks(
+    g: Graph, samples: Iterable[Mapping[str, Array]], values: Sequence[str], engine: Engine
+) -> dict[str, NDArray[np.float32]]:
+    """Largest magnitude of each channel (last axis) of ``values`` over samples."""
+    run = engine(g, values)
+    found: dict[str, NDArray[np.float32]] = {}
+    for feeds in samples:
+        for x, a in run(feeds).items():
+            peak = np.abs(a).reshape(-1, a.shape[-1]).max(0)
+            found[x] = np.maximum(found.get(x, peak), peak)
+    return found
 
 
 def _where(g: Graph, value: str) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
-from sparrow.quant.calibrate import Calibration, calibrate
+from sparrow.quant.calibrate import Calibration, calibrate, peaks
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.equalize import equalize
 from sparrow.quant.layers import activation_codes, constants_of
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Recipe, precisions
+from sparrow.quant.smoothquant import normalised, smooth
 from sparrow.tensor import Affine, Array
 
 Samples = Iterable[Mapping[str, Array]]
@@ -91,7 +92,8 @@ def run(
 
     Args:
         g: A graph after `sparrow.passes.FRONT`.
-        samples: Feeds for its inputs.
+        samples: Feeds for its inputs; read once and not kept, but for smoothing, which needs
+            them twice.
         recipe: How; `Recipe()` when None.
         evaluation: Digests (`digest`) of samples the result will be judged on; refused here.
         engine: What runs the float graph.
@@ -103,6 +105,9 @@ def run(
     recipe = recipe or Recipe()
     if recipe.equalize:
         g = equalize(g)
+    if recipe.smooth is not None:
+        samples = list(samples)
+        g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     p = place(g, precisions(g, recipe))
     if not p.sums:
         raise BadInput(

@@ -215,6 +215,33 @@ def test_equalization_keeps_the_function_and_evens_the_channels() -> None:
     assert peak.max() / peak.min() < 20 < spread.max() / spread.min()
 
 
+def test_smoothing_keeps_the_function_and_saves_uneven_channels() -> None:
+    rng = np.random.default_rng(5)
+    outliers = np.ones(16, np.float32)
+    outliers[3] = 300
+    constants = {
+        "g": outliers,
+        "b": rng.standard_normal(16).astype(np.float32),
+        "w": (rng.standard_normal((16, 8)) / outliers[:, None]).astype(np.float32),
+        "v": rng.standard_normal((16, 8)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "g", "b"], ["n"]),
+        helper.make_node("MatMul", ["n", "w"], ["p"]),
+        helper.make_node("MatMul", ["n", "v"], ["q"]),
+    ]
+    out = [value("p", (1, 4, 8)), value("q", (1, 4, 8))]
+    g = front(model(nodes, [value("x", (1, 4, 16))], out, constants))
+    feeds = calls(g, 8)
+    errors = []
+    for alpha in (None, 0.5):
+        q = run(g, feeds, Recipe(smooth=alpha))
+        y, same, z = (evaluate(h, feeds[0])["p"] for h in (g, q.source, q.graph))
+        np.testing.assert_allclose(same, y, rtol=1e-4, atol=1e-4)
+        errors.append(float(np.square(z - y).mean()))
+    assert errors[1] < errors[0] / 10
+
+
 def test_a_bias_too_large_for_its_steps_widens_them() -> None:
     constants = {
         "w": np.array([1e-9, 1], np.float32).reshape(2, 1, 1, 1),
