@@ -24,7 +24,7 @@ from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, samples
-from sparrow.targets import Target, targets
+from sparrow.targets import SUFFIXES, Target, devices
 from sparrow.targets import target as target_row
 
 PRECISIONS = ("float32", "auto")
@@ -33,13 +33,17 @@ REPORTED = 4
 
 
 def resolve_target(name: str) -> Target:
-    """The row of a target; ``host`` is the best row this machine can run."""
+    """The row of a target; ``host`` is the best row this machine can run.
+
+    Raises:
+        BadInput: There is no such row, or Sparrow does not compile for it.
+    """
     if name != "host":
         return target_row(name)
     here = host_machine(host_isa())
     alike = (here.arch, here.cpu, here.isa)
-    for row in targets().values():
-        if (row.machine.arch, row.cpu, row.isa.name) == alike:
+    for row in (d.target for d in devices("cpu").values()):
+        if row is not None and (row.machine.arch, row.cpu, row.isa.name) == alike:
             return replace(row, triple=here.triple)
     raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")
 
@@ -111,7 +115,7 @@ def build(
     Args:
         model: Path of an ONNX or .tflite file, ModelProto, or entry name -> model for several entry
             points that share weights.
-        target: Name of a target row, or ``host``.
+        target: Name of a target row, a TOML file that is one, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions.
         calib: Samples for the golden calls: arrays, dicts or tuples, a ``.npz``, an image folder;
@@ -141,6 +145,12 @@ def build(
         raise BadInput(f"out must be a path, got {type(out).__name__}")
     place = None if out is None else Path(out)
     row = resolve_target(target)
+    if row.machine.os not in SUFFIXES:
+        raise BadInput(
+            f"target {row.name!r} has no system that loads libraries ({row.triple}), and other "
+            "artifacts are not built yet",
+            hint="sparrow check works for it, and sparrow.emit_sources gives its C sources",
+        )
     if place is not None:
         check_place(place)
     say = progress or (lambda _: None)

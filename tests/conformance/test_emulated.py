@@ -16,7 +16,7 @@ from emitted import STRICT, blob, linked
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.qemu import emulated_library
+from sparrow.device.qemu import emulated_cpu, emulated_library
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
@@ -127,6 +127,19 @@ def test_states_persist(name: str) -> None:
     model = sparrow.build(accumulator(), name, states={"total": "total_out"})
     for k in (1, 2, 3):
         np.testing.assert_array_equal(model.run(np.ones(4, np.float32))["y"], np.full(4, 2 * k))
+
+
+@pytest.mark.parametrize("cpu", ["rpi4", "sd855", "riscv64_v"])
+def test_boards_and_phones_are_proved_on_their_own_cpu(cpu: str) -> None:
+    harness.emulator(target(cpu).machine)
+    assert sparrow.build(accumulator(), cpu, states={"total": "total_out"}).receipt.ok
+
+
+def test_the_emulated_cpu_has_no_more_than_the_target() -> None:
+    names = {cpu: emulated_cpu(target(cpu).machine) for cpu in ("aarch64", "rpi4", "riscv64")}
+    assert names == {"aarch64": "cortex-a53", "rpi4": "cortex-a72", "riscv64": "rv64"}
+    assert emulated_cpu(target("aarch64_dotprod").machine) == "cortex-a76"
+    assert "v=true" in emulated_cpu(target("riscv64_v").machine)
 
 
 def test_a_program_that_dies_is_one_line(tmp_path: Path) -> None:

@@ -197,6 +197,9 @@ class Toolchain:
     def _link(
         self, objects: Sequence[Path], target: Machine, flags: Sequence[str], suffix: str
     ) -> Path:
+        if target.arch == "arm":
+            # 32-bit Arm divides 64-bit integers and clears memory by calls of the compiler's own
+            flags = (*flags, "-rtlib=compiler-rt")
         everything = (*self._target_flags(target), *flags)
         digest = hashlib.sha256(repr((self.identity, "link", everything)).encode())
         for path in objects:
@@ -318,9 +321,6 @@ def _identify(command: tuple[str, ...]) -> str:
 
 def _link_flags(target: Machine) -> tuple[str, ...]:
     flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
-    if target.arch == "arm":
-        # 32-bit Arm divides 64-bit integers, and converts them to floats, by calls
-        flags = (*flags, "-rtlib=compiler-rt")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.
         flags = (*flags, "-Wl,-z,undefs")

@@ -2,149 +2,107 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
-from typing import Any
+from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from sparrow.errors import BadInput
-
-
-@dataclass(frozen=True, slots=True)
-class Isa:
-    """What selection knows of an instruction set's float32 side.
-
-    Attributes:
-        name: Of the vocabulary header ``native/isa/<name>.h``.
-        lanes: float32 lanes of a vector.
-        registers: Vector registers that a tile may use.
-        flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
-    """
-
-    name: str
-    lanes: int
-    registers: int
-    flops_per_cycle: int
-
-
-ISAS = (
-    Isa("scalar", 1, 14, 4),
-    Isa("avx2", 8, 16, 32),
-    Isa("avx512", 16, 32, 64),
-    Isa("neon", 4, 32, 16),
+from sparrow.targets.read import isa, read_device
+from sparrow.targets.types import (
+    ISAS,
+    SUFFIXES,
+    Cluster,
+    Device,
+    Figure,
+    Isa,
+    Machine,
+    Rules,
+    Target,
 )
 
+# Folders of rows, in the order they are listed.
+KINDS = ("cpu", "board", "phone", "microcontroller", "browser", "accelerator")
 
-SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
+
+def _files(kind: str) -> Iterator[Traversable]:
+    folder = resources.files(__package__) / kind
+    yield from sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=_name)
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the compiler has to know about a device.
+def _name(file: Traversable) -> str:
+    return file.name.removesuffix(".toml")
 
-    Attributes:
-        triple: ``<arch>-<os>-<abi>`` in zig's words, such as ``x86_64-linux-musl``.
-        cpu: zig's ``-mcpu``: a CPU name and ``+feature`` parts, with underscores.
-        isa: Name of the vocabulary header, such as ``avx2``.
+
+@cache
+def devices(kind: str | None = None) -> dict[str, Device]:
+    """Every row by name, or those of one kind; without ``host``."""
+    return {
+        _name(f): read_device(_name(f), k, f.read_text(encoding="utf-8"))
+        for k in (KINDS if kind is None else (kind,))
+        for f in _files(k)
+    }
+
+
+def device(name: str) -> Device:
+    """The row of a name, or of a TOML file of one's own.
+
+    Raises:
+        BadInput: There is no such row or file, or the file is no row.
     """
-
-    triple: str
-    cpu: str
-    isa: str
-
-    @property
-    def arch(self) -> str:
-        """The architecture of the triple: x86_64, aarch64, arm, riscv64, wasm32, thumb."""
-        return self.triple.split("-")[0]
-
-    @property
-    def os(self) -> str:
-        """The operating system of the triple: linux, macos, ios, windows, freestanding."""
-        return self.triple.split("-")[1]
-
-    @property
-    def library_suffix(self) -> str:
-        """File suffix of a shared library."""
-        return SUFFIXES.get(self.os, ".so")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A device to compile for.
-
-    Attributes:
-        name: Row name.
-        triple: zig target triple.
-        cpu: zig ``-mcpu`` text.
-        isa: Vector vocabulary.
-        cores: Cores worth using.
-        ghz: Sustained clock of one core.
-        l1_bytes: First-level data cache of a core.
-        l1_ways: Its associativity.
-        l2_bytes: Second-level cache of a core (or its share).
-        bandwidth_gbs: Memory bandwidth in GB/s.
-        source: Where the figures come from: briefing, public, estimated or measured.
-    """
-
-    name: str
-    triple: str
-    cpu: str
-    isa: Isa
-    cores: int
-    ghz: float
-    l1_bytes: int
-    l1_ways: int
-    l2_bytes: int
-    bandwidth_gbs: float
-    source: str
-
-    @property
-    def machine(self) -> Machine:
-        """What the compiler has to know of it."""
-        return Machine(self.triple, self.cpu, self.isa.name)
-
-
-def isa(name: str) -> Isa:
-    """The instruction set row of a name."""
-    return next(i for i in ISAS if i.name == name)
-
-
-def _row(name: str, d: dict[str, Any]) -> Target:
-    return Target(
-        name,
-        d["triple"],
-        d["cpu"],
-        isa(d["isa"]),
-        int(d["cores"]),
-        float(d["ghz"]),
-        int(d["l1_bytes"]),
-        int(d["l1_ways"]),
-        int(d["l2_bytes"]),
-        float(d["bandwidth_gbs"]),
-        d["source"],
+    if name.endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise BadInput(f"target file {name}: {e}") from None
+        return read_device(path.stem, "own", text)
+    for kind in KINDS:
+        for f in _files(kind):
+            if _name(f) == name:
+                return read_device(name, kind, f.read_text(encoding="utf-8"))
+    known = ", ".join(["host", *(_name(f) for kind in KINDS[:2] for f in _files(kind))])
+    raise BadInput(
+        f"target {name!r} is unknown", hint=f"some are {known}; `sparrow targets` lists all"
     )
 
 
 @cache
 def targets() -> dict[str, Target]:
-    """Every target row by name, without ``host``."""
-    found: dict[str, Target] = {}
-    for entry in sorted(resources.files(__package__).iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".toml"):
-            name = entry.name.removesuffix(".toml")
-            found[name] = _row(name, tomllib.loads(entry.read_text(encoding="utf-8")))
-    return found
+    """Every row that Sparrow compiles for, by name, without ``host``."""
+    return {name: d.target for name, d in devices().items() if d.target is not None}
 
 
 def target(name: str) -> Target:
-    """The target row of a name.
+    """How to compile for a row, or for a TOML file of one's own.
 
     Raises:
-        BadInput: No such row.
+        BadInput: There is no such row or file, or Sparrow does not compile for it.
     """
-    try:
-        return targets()[name]
-    except KeyError:
-        known = ", ".join(["host", *targets()])
-        raise BadInput(f"target {name!r} is unknown", hint=f"targets: {known}") from None
+    found = device(name)
+    if found.target is None:
+        raise BadInput(
+            f"target {name!r} ({found.title}) is no CPU that Sparrow compiles for",
+            hint="build for the CPU beside it; `sparrow targets` marks those that compile",
+        )
+    return found.target
+
+
+__all__ = [
+    "ISAS",
+    "KINDS",
+    "SUFFIXES",
+    "Cluster",
+    "Device",
+    "Figure",
+    "Isa",
+    "Machine",
+    "Rules",
+    "Target",
+    "device",
+    "devices",
+    "isa",
+    "target",
+    "targets",
+]

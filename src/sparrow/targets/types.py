@@ -1,0 +1,231 @@
+"""What a target row holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Isa:
+    """What selection knows of an instruction set's float32 side.
+
+    Attributes:
+        name: Of the vocabulary header ``native/isa/<name>.h``.
+        lanes: float32 lanes of a vector.
+        registers: Vector registers that a tile may use.
+        flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    flops_per_cycle: int
+
+
+ISAS = (
+    Isa("scalar", 1, 14, 4),
+    Isa("avx2", 8, 16, 32),
+    Isa("avx512", 16, 32, 64),
+    Isa("neon", 4, 32, 16),
+)
+
+
+SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the compiler has to know about a device.
+
+    Attributes:
+        triple: ``<arch>-<os>-<abi>`` in zig's words, such as ``x86_64-linux-musl``.
+        cpu: zig's ``-mcpu``: a CPU name and ``+feature`` parts, with underscores.
+        isa: Name of the vocabulary header, such as ``avx2``.
+    """
+
+    triple: str
+    cpu: str
+    isa: str
+
+    @property
+    def arch(self) -> str:
+        """The architecture of the triple: x86_64, aarch64, arm, riscv64, wasm32, thumb."""
+        return self.triple.split("-")[0]
+
+    @property
+    def os(self) -> str:
+        """The operating system of the triple: linux, macos, ios, windows, freestanding."""
+        return self.triple.split("-")[1]
+
+    @property
+    def library_suffix(self) -> str:
+        """File suffix of a shared library."""
+        return SUFFIXES.get(self.os, ".so")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device to compile for.
+
+    Attributes:
+        name: Row name.
+        triple: zig target triple.
+        cpu: zig ``-mcpu`` text.
+        isa: Vector vocabulary, with this core's operations per cycle.
+        cores: Cores worth using.
+        ghz: Sustained clock of one core.
+        l1_bytes: First-level data cache of a core.
+        l1_ways: Its associativity.
+        l2_bytes: Second-level cache of a core (or its share).
+        bandwidth_gbs: Memory bandwidth in GB/s.
+        source: Where the figures come from: some of `SOURCES`.
+    """
+
+    name: str
+    triple: str
+    cpu: str
+    isa: Isa
+    cores: int
+    ghz: float
+    l1_bytes: int
+    l1_ways: int
+    l2_bytes: int
+    bandwidth_gbs: float
+    source: str
+
+    @property
+    def machine(self) -> Machine:
+        """What the compiler has to know of it."""
+        return Machine(self.triple, self.cpu, self.isa.name)
+
+
+# briefing: the project's own reference; public: the vendor says so; estimated; measured by us.
+SOURCES = ("briefing", "public", "estimated", "measured")
+
+# Figures of a device, and their units.
+FIGURES = (
+    "process_nm",
+    "ram_bytes",
+    "sram_bytes",
+    "flash_bytes",
+    "bandwidth_gbs",
+    "l1_bytes",
+    "l1_ways",
+    "l2_bytes",
+    "power_w",
+)
+
+# Peaks are in 1e9 operations per second; a multiply-add counts two.
+PRECISIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int4")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number with its origin.
+
+    Attributes:
+        value: The number; its unit is in its name.
+        source: One of `SOURCES`.
+        note: What to know of it.
+    """
+
+    value: float
+    source: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value:,.10g} ({self.source}{': ' if self.note else ''}{self.note})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Equal CPU cores of a chip, the fastest cluster first."""
+
+    core: str
+    count: int
+    ghz: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an accelerator can compute with.
+
+    Attributes:
+        weight_bits: Integer widths of weights; empty: no integers.
+        activation_bits: Integer widths of activations.
+        float_dtypes: Float types it computes in; empty: integers only.
+        scales: ``float`` or ``power-of-two``.
+        weights: Scales of weights: ``per-tensor`` or ``per-channel``.
+        activations: Scales of activations.
+        zero_points: Whether activations may have one.
+        scheme: Rounding scheme of requantization; ``vendor`` where it is not public.
+        accumulator_bits: Width of integer sums.
+        modes: Float precisions as ``<operand>.<accumulator>``.
+        parameter_bytes: Weights that stay on the chip; more are fetched per call. 0: no such limit.
+        weight_traffic: Bytes of weights moved, as a share of their size.
+        feature_traffic: Bytes of activations moved, as a share of their size.
+        ops: ONNX operators it runs; empty: not public.
+        source: One of `SOURCES`.
+    """
+
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    float_dtypes: tuple[str, ...]
+    scales: str
+    weights: str
+    activations: str
+    zero_points: bool
+    scheme: str
+    accumulator_bits: int
+    modes: tuple[str, ...]
+    parameter_bytes: int
+    weight_traffic: float
+    feature_traffic: float
+    ops: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A row: everything known of a processor, board, phone or accelerator.
+
+    Attributes:
+        name: Row name.
+        kind: The folder it lies in: cpu, board, phone, microcontroller, browser, accelerator.
+        title: Its name in full.
+        note: What else to know.
+        clusters: CPU cores, the fastest first; empty for a bare accelerator.
+        figures: Some of `FIGURES`.
+        peak_gops: Peak by precision.
+        scores: Results of public benchmarks, to compare devices.
+        rules: Numeric rules of a fixed-function device.
+        target: How to compile for it; None where Sparrow cannot.
+    """
+
+    name: str
+    kind: str
+    title: str
+    note: str
+    clusters: tuple[Cluster, ...]
+    figures: Mapping[str, Figure]
+    peak_gops: Mapping[str, Figure]
+    scores: Mapping[str, Figure]
+    rules: Rules | None
+    target: Target | None
+
+    def __str__(self) -> str:
+        rows = [("name", self.name), ("kind", self.kind), ("title", self.title)]
+        rows += [("note", self.note)] if self.note else []
+        rows += [("cores", f"{c.count} x {c.core}, GHz {c.ghz}") for c in self.clusters]
+        if self.target is not None:
+            t = self.target
+            rows += [("triple", t.triple), ("cpu", t.cpu), ("isa", t.isa.name)]
+        rows += [(key, str(f)) for key, f in self.figures.items()]
+        rows += [(f"peak {key}", f"Gop/s {f}") for key, f in self.peak_gops.items()]
+        rows += [(key, str(f)) for key, f in self.scores.items()]
+        if self.rules is not None:
+            found = ((f.name, getattr(self.rules, f.name)) for f in fields(self.rules))
+            shown = ((k, ", ".join(map(str, v)) if isinstance(v, tuple) else v) for k, v in found)
+            rows += [(f"rules {key}", str(v)) for key, v in shown if v != ""]
+        return "\n".join(f"{key:24} {text}" for key, text in rows)
