@@ -163,7 +163,9 @@ class Grower:
         fit = [
             v
             for v in self.values
-            if self.b.type(v).dtype in dtypes and low <= len(self.b.shape(v)) <= high
+            if self.b.type(v).dtype in dtypes
+            and low <= len(self.b.shape(v)) <= high
+            and self.b.type(v).size
         ]
         if fit and self.upto(4):
             return self.one(fit[-4:])

@@ -60,39 +60,55 @@ def planned(g: Graph, isa: str) -> Plan | None:
         return None
 
 
-def problem(graphs: Sequence[Graph], isa: str, flags: Sequence[str] = ("-O1",)) -> str:
-    """What is wrong with the native code of graphs, compiled into one library; ``""`` if nothing.
+def problem(graphs: Sequence[Graph], isa: str, flags: Sequence[str] = ("-O1",)) -> tuple[str, int]:
+    """What is wrong with the native code of graphs, compiled into one library, and of which graph.
 
     Every step is within its bound (integers: bit for bit) of the reference, two threads give the
-    bits of one, and the memory of the plan is sound.
+    bits of one, and the memory of the plan is sound. ``""`` if nothing is wrong; -1 where it cannot
+    be said of which.
     """
     module = Module("m", tuple(replace(g, name=f"g{i}") for i, g in enumerate(graphs)))
     p = plan(module, target(TARGETS[isa]), threads=2)
     faults = audit(p)
     if faults:
-        return faults[0]
+        return faults[0], -1
     record = describe(p, parts=1, threads=2, models=[""] * len(graphs))
     calib = {g.name: [feeds(g, k) for k in range(CALLS)] for g in module.entries}
+    compiled_graphs = [e.graph for e in p.entries]
     steps = [[s.node.outputs for s in e.steps] for e in p.entries]
-    golden = make_golden([e.graph for e in p.entries], steps, calib)
+    single = len(graphs) == 1
+    golden = make_golden(compiled_graphs, steps, calib["g0"] if single else calib)
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(p, Path(folder), flags=(*flags, "-DSPARROW_HOOKS"))
-        proof = prove([e.graph for e in p.entries], record, golden, library, library, blob(p))
+        proof = prove(compiled_graphs, record, golden, library, library, blob(p))
+    layer = next((c for c in proof.layers if not c.ok), None)
+    if layer is not None:
+        return proof.failure, int(layer.entry.removeprefix("g"))
     # the outputs' bound is for networks; here every layer answers for itself
     bad = [g for g in proof.gates if not g.ok and not g.name.startswith("outputs")]
-    layer = next((c for c in proof.layers if not c.ok), None)
-    return proof.failure if layer is not None else f"{bad[0].name}: {bad[0].found}" if bad else ""
+    return (f"{bad[0].name}: {bad[0].found}", -1) if bad else ("", -1)
 
 
-def check(g: Graph, isa: str, flags: Sequence[str] = ("-O1",)) -> None:
-    """Assert that a graph as it is and after the passes is compiled right; else write it down."""
-    pair = [x for x in (g, optimize(g)) if planned(x, isa) is not None]
-    if not pair:
+def check(graphs: Sequence[Graph], isa: str, flags: Sequence[str] = ("-O1",)) -> None:
+    """Assert that graphs as they are and after the passes are compiled right, else write one down.
+
+    Raises:
+        AssertionError: What is wrong, and the folder of the graph.
+    """
+    every: list[Graph] = []
+    for g in graphs:
+        after = optimize(g)
+        ways = [x for x in (g, after) if planned(x, isa) is not None]
+        if len(ways) == 1 and ways[0] is g:
+            folder = save(replace(g, name=f"random-{isa}"), "the passes leave no kernel for it")
+            raise AssertionError(f"the passes leave no kernel; {isa}, graph in {folder}")
+        every += ways
+    if not every:
         return
     try:
-        found = problem(pair, isa, flags)
+        found, at = problem(every, isa, flags)
     except SparrowError as e:
-        found = str(e)
+        found, at = str(e), -1
     if found:
-        folder = save(replace(g, name=f"random-{isa}"), found)
-        raise AssertionError(f"{found}; {isa}, graph in {folder}")
+        folder = save(replace(every[at], name=f"random-{isa}"), found)
+        raise AssertionError(f"{found}; {isa}, graph {at} of {len(every)} in {folder}")

@@ -212,7 +212,7 @@ class Bundle:
 def to_native(x: Array, dtype: DType) -> Array:
     """A value as the library takes it: bfloat16 as its upper half."""
     if dtype == BF16:
-        return (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        return (np.asarray(x, np.float32, order="C").view(np.uint32) >> 16).astype(np.uint16)
     return x
 
 

@@ -214,7 +214,7 @@ class Resize(Op):
         if fixed:
             limits = np.iinfo(x.dtype)
             wide = np.clip(wide, limits.min, limits.max)
-        return (np.ascontiguousarray(lane.convert(np.asarray(wide), x.dtype)),)
+        return (np.asarray(lane.convert(np.asarray(wide), x.dtype), order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         assert x[0] is not None

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sparrow import lane
 from sparrow.graph import Node
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -89,6 +90,8 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
         return Reject("an operand is not float32")
     if not vectorizable(n.op.expr):
         return Reject("the expression has no float32 vector form")
+    if isinstance(op, ConvTranspose) and m.const(p.inputs[1]) is None:
+        return Reject("its kernel for weights known at run time has no epilogue")
     rows = isinstance(op, MatMul) or op.channels_last
     head = [*p.inputs, *[""] * (3 - len(p.inputs))][:3]
     extras = list(p.inputs[3:])
