@@ -22,6 +22,7 @@ from sparrow.tensor import BF16, Array, DType, round_bfloat16
 if TYPE_CHECKING:
     from sparrow.golden import Golden
     from sparrow.graph import Graph
+    from sparrow.instructions import Instructions
     from sparrow.profiling import Profile
     from sparrow.proof import Proof
     from sparrow.receipt import PlanRecord, ReceiptRecord
@@ -73,6 +74,16 @@ class Bundle:
         if isinstance(self._session, BadInput):
             raise self._session
         return self._session
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``host`` or ``qemu``.
+
+        Raises:
+            BadInput: As for `session`.
+        """
+        assert self.session
+        return self.runner.name
 
     def run(self, feeds: Mapping[str, Array] | Array, entry: str | None = None) -> dict[str, Array]:
         """Outputs of one call.
@@ -191,6 +202,16 @@ class Bundle:
         from sparrow.profiling import profile_bundle
 
         return profile_bundle(self, self.entry_index(entry), runs)
+
+    def instructions(self, entry: str | None = None) -> Instructions:
+        """Count the instructions of every step; needs the device ``qemu``.
+
+        Args:
+            entry: Entry point; the first by default.
+        """
+        from sparrow.instructions import count_bundle
+
+        return count_bundle(self, self.entry_index(entry))
 
     def _repr_html_(self) -> str:
         from html import escape

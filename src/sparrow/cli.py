@@ -310,12 +310,15 @@ def profile(
     entry: EntryOption = None,
     runs: Annotated[int, typer.Option(min=0, help="inferences; 0: half a second")] = 0,
     threads: ThreadsOption = 1,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Time every step of a bundle."""
+    """Time every step of a bundle, or count its instructions in an emulator."""
     from sparrow.api import load_bundle
 
-    found = load_bundle(folder, threads).profile(entry, runs)
+    bundle = load_bundle(folder, threads, device)
+    counted = bundle.device == "qemu"
+    found = bundle.instructions(entry) if counted else bundle.profile(entry, runs)
     if as_json:
         show(found.as_json())
         return

@@ -186,7 +186,7 @@ def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
     if not isinstance(session, Session):
         raise BadInput(
             f"{bundle.folder}: time in an emulator says nothing of the device",
-            hint="profile the bundle on a machine of its target",
+            hint="count its instructions instead: sparrow profile --device qemu",
         )
     inputs = call_inputs(graphs, golden, entry)
     done = profile_session(session, bundle.plan, entry, inputs, runs, PROFILE_S)

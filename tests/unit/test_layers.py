@@ -26,7 +26,17 @@ ORDER = [
     *("builder", "importers", "rewrite", "vectors", "passes", "quant", "targets", "kernels"),
     *("selection", "views"),
     *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
-    *("golden", "tolerances", "receipt", "describe", "oracle", "bundle", "proof", "profiling"),
+    *(
+        "golden",
+        "tolerances",
+        "receipt",
+        "describe",
+        "oracle",
+        "bundle",
+        "proof",
+        "profiling",
+        "instructions",
+    ),
     *("report", "publish", "assemble", "checker", "doctor", "api", "arguments", "cli"),
 ]
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.remote import RemoteLibrary
+import numpy as np
+
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.remote import RemoteLibrary, RemoteSession
 from sparrow.errors import BadInput
 from sparrow.targets import Machine
+from sparrow.tensor import Array
 
 # The runner defines memcpy and the like: a loop in it must not become a call of itself.
 RUNNER_FLAGS = ("-std=gnu99", "-fno-builtin")
@@ -79,3 +84,37 @@ def emulated_library(path: Path, machine: Machine) -> RemoteLibrary:
         BadBundle: The file is no model library for the machine.
     """
     return RemoteLibrary(path, (*emulator_command(machine), str(runner_program(machine))))
+
+
+def count_marks(
+    library: RemoteLibrary, weights: Array, entry: int, inputs: Sequence[Array]
+) -> list[tuple[int, int, int]]:
+    """Executed instructions at the begin and end of every step of one inference.
+
+    Args:
+        library: With hooks, in the emulator.
+        weights: The blob.
+        entry: Entry point.
+        inputs: Its inputs.
+
+    Returns:
+        (step, whether it begins, instructions since the program's start), in order.
+
+    Raises:
+        BadInput: The library has no hooks.
+        BadBundle: This emulator was built without plugins.
+    """
+    with tempfile.TemporaryDirectory(prefix="sparrow-") as folder:
+        out = Path(folder) / "marks"
+        wire = library.connect(("-plugin", f"{_counter()},out={out}"))
+        session = RemoteSession(library, weights, wire=wire)
+        session.mark(entry, inputs)
+        session.close()
+        rows = np.fromfile(out, np.uint64).reshape(-1, 3)
+    return [(int(step), int(begin), int(count)) for step, begin, count in rows]
+
+
+def _counter() -> Path:
+    tools, machine = find_toolchain(), host_machine("scalar")
+    unit = Unit.from_file(NATIVE / "runtime" / "count.c")
+    return tools.link_shared(tools.compile_objects([unit], machine, ("-std=c99",)), machine)
