@@ -15,7 +15,12 @@ from sparrow.plan import Plan, plan
 from sparrow.targets import target
 from sparrow.tensor import BF16, Array, TensorType, round_bfloat16
 
-TARGETS = {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"}
+TARGETS = {
+    "scalar": "x86_64",
+    "avx2": "x86_64_v3",
+    "avx512": "x86_64_v4",
+    "avx512vnni": "x86_64_v4_vnni",
+}
 STRICT = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparrow import lane
 from sparrow.graph import Graph
-from sparrow.tensor import BF16, BOOL, DTYPES, F32, Array, DType, TensorType
+from sparrow.tensor import BF16, BOOL, DTYPES, F32, F64, Array, DType, TensorType
 
 OPSET = 21
 IR_VERSION = 10
@@ -101,6 +101,8 @@ class Writer:
             y = self.node("Cast", [self._expr(e.args[0], names, done)], to=PROTO[e.dtype])
         elif e.fn == "mod" and e.dtype.kind == "float":
             y = self._expr(_float_mod(*e.args), names, done)
+        elif e.fn == "rshr":
+            y = self._expr(_rounding_shift(*e.args), names, done)
         elif e.fn in _EXPANSIONS:
             y = self._expr(_EXPANSIONS[e.fn](e.args[0]), names, done)
         elif e.fn in ("gelu", "gelu_tanh"):
@@ -143,6 +145,17 @@ def _float_mod(a: lane.Expr, b: lane.Expr) -> lane.Expr:
     other = lane.call("xor", lane.call("lt", r, zero), lane.call("lt", b, zero))
     wrong = lane.call("and", lane.call("not", lane.call("eq", r, zero)), other)
     return lane.call("where", wrong, lane.call("add", r, b), r)
+
+
+def _rounding_shift(a: lane.Expr, b: lane.Expr) -> lane.Expr:
+    """In float64, where sums below 2^53 and powers of two are exact: BitShift takes no sign."""
+    step = lane.call("pow", lane.Imm(2.0, F64), lane.call("neg", lane.cast(b, F64)))
+    scaled = lane.call("mul", lane.cast(a, F64), step)
+    half = lane.call("where", lane.call("gt", b, lane.imm_like(0, b)), *_HALF_OR_NONE)
+    return lane.cast(lane.call("floor", lane.call("add", scaled, half)), a.dtype)
+
+
+_HALF_OR_NONE = (lane.Imm(0.5, F64), lane.Imm(0.0, F64))
 
 
 _EXPANSIONS = {

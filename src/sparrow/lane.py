@@ -146,6 +146,12 @@ def _shr(a: Array, b: Array) -> Array:
     return np.where(b < 8 * a.itemsize, np.right_shift(a, wide), 0).astype(a.dtype)
 
 
+def _rshr(a: Array, b: Array) -> Array:
+    """Rounding shift right: floor((a + 2^(b - 1)) / 2^b); the sum must fit the type."""
+    half = np.left_shift(np.ones_like(b), np.maximum(b - 1, 0)) * (b > 0)
+    return np.asarray(np.right_shift(a + half.astype(a.dtype), b.astype(a.dtype)))
+
+
 def _row(name: str, fn: Callable[..., Any], op: str | None = None, **more: Any) -> LaneFn:
     attrs = tuple(more.pop("attrs", {}).items())
     onnx = None if op is None else (op, attrs)
@@ -178,6 +184,7 @@ LANE_FNS = (
     _row("bitnot", np.invert, "BitwiseNot", kinds="int uint"),
     _row("shl", _shl, "BitShift", arity=2, attrs={"direction": "LEFT"}, kinds="uint"),
     _row("shr", _shr, "BitShift", arity=2, attrs={"direction": "RIGHT"}, kinds="uint"),
+    _row("rshr", _rshr, None, arity=2, kinds="int"),
     _row("where", np.where, "Where", arity=3, result="second", kinds="float int uint bool"),
     _row("abs", np.abs, "Abs"),
     _row("neg", np.negative, "Neg", kinds="float int"),

@@ -157,7 +157,9 @@ class Match:
             self._swap(key, replace(n, inputs=tuple(by if x == value else x for x in n.inputs)))
 
     def _rename(self, y: str, x: str) -> list[int]:
-        assert _same_values(self._types[y], self._types[x]), (y, self._types[y], self._types[x])
+        self._types[x] = declared(self._types[x], self._types[y])
+        same = _same_values(declared(self._types[y], self._types[x]), self._types[x])
+        assert same, (y, self._types[y], self._types[x])
         if y not in self._out:
             self._substitute(y, x)
             return []

@@ -28,6 +28,7 @@ from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
 from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
+from sparrow.ops.lookup import Lookup
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.nms import NonMaxSuppression
@@ -223,8 +224,23 @@ def _exact(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
     return Judged(outputs, (0.0,) * len(outputs))
 
 
+_CORRECT = frozenset(("mul", "round", "max", "min", "relu", "abs", "neg", "floor", "ceil", "trunc"))
+
+
+def _rounds_once(e: lane.Expr) -> bool:
+    """Whether every float step of an expression is one correctly rounded operation.
+
+    Then every machine gives the same bits: conversions and products round once by IEEE 754, and no
+    product feeds a float sum that a compiler might fuse with it.
+    """
+    calls = [c for c in lane.walk(e) if isinstance(c, lane.Call) and c.fn != "cast"]
+    return all(c.args[-1].dtype.kind != "float" or c.fn in _CORRECT for c in calls)
+
+
 def _lane(op: Lane, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
     (y,) = op.eval(*x)
+    if ty[0].dtype.kind != "float" and _rounds_once(op.expr):
+        return Judged((y,), (0.0,))
     _, error = lane_error(op.expr, [a for a in x if a is not None], [None] * len(x))
     return Judged((y,), (0.0 if error is None else 2 * error + _floor(ty[0]),))
 
@@ -239,13 +255,16 @@ def _dot(
     """Sums of ``terms`` products of the first ``n`` operands, then the epilogue over the rest."""
     first = tx[0]
     assert first is not None
-    if first.dtype.kind != "float":
+    if first.dtype.kind != "float" and (op.epilogue is None or _rounds_once(op.epilogue)):
         return _exact(op, x, tx, ty)
     bare = replace(op, epilogue=None)
     (total,) = bare.eval(*x[:n])
-    (size,) = bare.eval(*_absolute(x[:n]))
-    error = factor * (terms + 2) * _sum_unit(first) * size.astype(np.float64)
-    error = error + _store(total, first)
+    if first.dtype.kind != "float":
+        error = np.zeros(total.shape)
+    else:
+        (size,) = bare.eval(*_absolute(x[:n]))
+        error = factor * (terms + 2) * _sum_unit(first) * size.astype(np.float64)
+        error = error + _store(total, first)
     if op.epilogue is None:
         return Judged((total,), (2 * error + _floor(first),))
     extras = [a for a in x[n:] if a is not None]
@@ -397,7 +416,7 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
-            *(Dequantize, Quantize),
+            *(Dequantize, Lookup, Quantize),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,

@@ -76,6 +76,7 @@ _INT_VECTORS = frozenset(
         "bitor",
         "bitxor",
         "bitnot",
+        "rshr",
     ]
 )
 
@@ -97,6 +98,8 @@ def _has_vector(e: lane.Expr) -> bool:
         return True
     if any(a.dtype != e.args[0].dtype for a in e.args):
         return False
+    if e.fn == "rshr":
+        return e.dtype == I32 and isinstance(e.args[1], lane.Imm)
     if e.args[0].dtype == BOOL:
         return e.fn in ("and", "or", "xor", "not", "eq")
     return e.fn in (_FLOAT_VECTORS if e.args[0].dtype in WIDE else _INT_VECTORS)

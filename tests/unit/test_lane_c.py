@@ -97,6 +97,8 @@ def expressions() -> list[tuple[str, lane.Expr, DType]]:
                 continue
             if f.name == "where":
                 e: lane.Expr = lane.call("where", _flag(x, t), x, y)
+            elif f.name == "rshr":
+                e = lane.call("rshr", x, lane.Imm(3, t))
             else:
                 e = lane.call(f.name, *(x, y)[: f.arity])
             found.append((f"{f.name}_{t}", e, t))

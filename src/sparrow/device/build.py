@@ -61,7 +61,12 @@ int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved
 
 # Instruction sets of an architecture's own header, in rising order, and the CPU that has them.
 CPUS = {
-    "x86_64": {"scalar": "x86_64", "avx2": "x86_64_v3", "avx512": "x86_64_v4"},
+    "x86_64": {
+        "scalar": "x86_64",
+        "avx2": "x86_64_v3",
+        "avx512": "x86_64_v4",
+        "avx512vnni": "x86_64_v4+avx512vnni",
+    },
     "aarch64": {"scalar": "generic", "neon": "generic"},
     "arm": {"scalar": "generic+v7a+neon"},
     "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},

@@ -149,6 +149,40 @@ class _Text:
         return name
 
 
+def rounded_steps(e: lane.Call) -> lane.Expr | None:
+    """The clipped float under a cast that may round to nearest even and need not saturate.
+
+    That is ``min(max(round(c * m), lo), hi)`` with whole literals inside the range of the integer
+    type and c an integer: the product is no NaN, for the scales m of quantized sums are finite, and
+    rounding after clipping to whole numbers is rounding before it.
+    """
+    bounds: dict[str, float] = {}
+    x: lane.Expr = e.args[0]
+    while isinstance(x, lane.Call) and x.fn in ("min", "max") and x.dtype == F32:
+        literal_ = x.args[1]
+        if x.fn in bounds or not isinstance(literal_, lane.Imm):
+            return None
+        bounds[x.fn] = float(literal_.value)
+        x = x.args[0]
+    if len(bounds) != 2 or not isinstance(x, lane.Call) or x.fn != "round":
+        return None
+    product = x.args[0]
+    if not isinstance(product, lane.Call) or product.fn != "mul" or e.dtype not in VECTOR_INTS:
+        return None
+    low, high = e.dtype.limits
+    inside = all(v == int(v) and low <= v <= high and abs(v) < 1 << 24 for v in bounds.values())
+    count = product.args[0]
+    exact = (
+        isinstance(count, lane.Call) and count.fn == "cast" and count.args[0].dtype.kind == "int"
+    )
+    if not inside or not exact:
+        return None
+    steps: lane.Expr = product
+    for fn in ("max", "min"):
+        steps = lane.call(fn, steps, lane.Imm(bounds[fn], F32))
+    return steps
+
+
 class _Vector(_Text):
     def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
@@ -157,6 +191,8 @@ class _Vector(_Text):
         assert ctype is not None, e
         if isinstance(e, lane.Imm):
             return _vector_literal(e)
+        if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
+            return self.let(ctype, f"sp_rne_f32_i32({self.of(steps)})")
         if e.fn == "cast":
             text = self.cast(self.of(e.args[0]), e.args[0].dtype, e.dtype)
             return self.let(ctype, text) if "(" in text else text
@@ -197,6 +233,12 @@ class _Vector(_Text):
         return f"sp_{e.fn}_f32({', '.join(args)})"
 
     def int(self, e: lane.Call) -> str:
+        if e.fn == "rshr":
+            shift = e.args[1]
+            assert isinstance(shift, lane.Imm), e
+            x, by = self.of(e.args[0]), int(shift.value)
+            half = f"sp_set1_i32({1 << (by - 1)})" if by else ""
+            return f"sp_shr_i32(sp_add_i32({x}, {half}), {by})" if by else x
         a = [self.of(x) for x in e.args]
         zero = "sp_set1_i32(0)"
         if e.fn in ("le", "ge"):
@@ -349,6 +391,10 @@ def _int_call(fn: str, dtype: DType, a: list[str]) -> str:
     if fn in ("shl", "shr"):
         op = "<<" if fn == "shl" else ">>"
         return f"{a[1]} < {dtype.bits} ? ({t})(({w}){a[0]} {op} {a[1]}) : ({t})0"
+    if fn == "rshr":
+        # right shifts of negative values are arithmetic in every compiler named in base.h
+        half = f"(({w})1 << {a[1]} >> 1)"
+        return f"({t})(({t})(({w}){a[0]} + {half}) >> {a[1]})"
     if fn in ("max", "min"):
         return f"{a[0]} {'>' if fn == 'max' else '<'} {a[1]} ? {a[0]} : {a[1]}"
     if fn == "relu":

@@ -32,10 +32,11 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.plan import Step, View
-from sparrow.vectors import vector_type
+from sparrow.tensor import F32, I32
+from sparrow.vectors import WIDE, vector_type
 from sparrow.views import Place
 
-EPILOGUE_HEAD = "sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
+EPILOGUE_HEAD = "acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
 
 
 @dataclass(slots=True, eq=False)
@@ -238,7 +239,7 @@ class _InvokeCall(_Call):
 
     def epilogue(self, e: Epilogue) -> str:
         if e.expr is None:
-            return "sp_ep_none, NULL"
+            return "sp_ep_none, NULL" if e.sum == F32 else "sp_ep_none_i32, NULL"
         self.before.append(_epilogue_function(e))
         if not e.extras:
             return "@_ep, NULL"
@@ -262,10 +263,13 @@ def _epilogue_function(e: Epilogue) -> str:
         body.append(f"const {ctype} x{k} = {_extra_load(k, x)};")
         loads[k + 1] = f"x{k}"
     statements, result = vector(e.expr, loads)
+    kind = vector_type(e.sum)
+    if e.sum == I32 and e.expr.dtype in WIDE:
+        result = f"sp_bits_f32({result})"
     text = "".join(f"  {line}\n" for line in [*body, *statements, f"return {result};"])
     unused = [f"(void){v}" for v in ("acc", "e", "row", "col", "n") if not _mentions(text, v)]
     skip = f"  {', '.join(unused)};\n" if unused else ""
-    return f"SP_INLINE sp_f32 @_ep({EPILOGUE_HEAD}) {{\n{skip}{text}}}"
+    return f"SP_INLINE {kind} @_ep({kind} {EPILOGUE_HEAD}) {{\n{skip}{text}}}"
 
 
 def _extra_load(k: int, x: Extra) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.graph import Op
 from sparrow.targets import Target
-from sparrow.tensor import Array, TensorType, row_major
+from sparrow.tensor import F32, Array, DType, TensorType, row_major
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,14 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Argument pair (function, operand table): ``expr`` over the sum (operand 0) and ``extras``."""
+    """Argument pair (function, operand table): ``expr`` over the sum (operand 0) and ``extras``.
+
+    ``sum`` is the type of the sum, float32 or int32, and says which kind of function it is.
+    """
 
     expr: lane.Expr | None
     extras: tuple[Extra, ...] = ()
+    sum: DType = F32
 
 
 Argument: TypeAlias = In | Out | Packed | Scratch | Epilogue

@@ -26,11 +26,10 @@ from sparrow.kernels.params_f32 import Conv2dShape, params_of, simd_of
 from sparrow.kernels.tiling_f32 import choose_conv2d
 from sparrow.ops.conv import Conv
 from sparrow.ops.sums import CODES
-from sparrow.tensor import F32, F64, DType
+from sparrow.tensor import F32, F64, I8, U8, DType
 
 # cycles of one multiply-add of a loop that knows nothing about its strides
 SLOW = 2.0
-NO_BIAS = 1 << 30
 
 
 def sum_suffix(x: DType, w: DType, others: tuple[DType, ...]) -> str | None:
@@ -40,12 +39,17 @@ def sum_suffix(x: DType, w: DType, others: tuple[DType, ...]) -> str | None:
     return suffix(x) if x == w and x in others else None
 
 
-def plain_epilogue(case: Case, dtype: DType, bias: int) -> Epilogue | Reject:
-    """The epilogue of a sum: only float32 ones have an expression."""
+def plain_epilogue(case: Case, dtype: DType) -> Epilogue | Reject:
+    """The epilogue of a sum: only those of float32 and of codes have an expression."""
     expr = getattr(case.op, "epilogue", None)
-    if dtype == F32:
-        return epilogue_of(case, expr, bias, 3, vectors=False)
+    if dtype == F32 or dtype in CODES:
+        return epilogue_of(case, expr, None, 3, vectors=False)
     return Epilogue(None) if expr is None else Reject(f"an epilogue of {dtype} sums")
+
+
+def put_of(dtype: DType) -> int:
+    """What `sp_put_sum` stores for a result of a sum over codes."""
+    return {I8: 0, U8: 1}.get(dtype, 2)
 
 
 def bias_argument(case: Case) -> tuple[Argument, int]:
@@ -66,7 +70,7 @@ def _conv_any(case: Case) -> Lowered | Reject:
     bias, biased = bias_argument(case)
     if biased and case.x[2] is not None and not case.x[2].contiguous:
         return Reject("the bias is not dense")
-    ep = plain_epilogue(case, x.type.dtype, NO_BIAS)
+    ep = plain_epilogue(case, x.type.dtype)
     if isinstance(ep, Reject):
         return ep
     spatial = slice(1, -1) if op.channels_last else slice(2, None)
@@ -86,7 +90,8 @@ def _conv_any(case: Case) -> Lowered | Reject:
         "xn": x.strides[0], "xc": x.strides[channel], "xs": three(x.strides[spatial], 0),
         "wo": w.strides[0], "wi": w.strides[1], "ws": three(w.strides[2:], 0),
         "yn": y.strides[0], "yc": y.strides[channel], "ys": three(y.strides[spatial], 0),
-        "last": int(op.channels_last), "biased": biased, "task_pixels": task,
+        "last": int(op.channels_last), "biased": biased, "zero": op.zero,
+        "put": put_of(y.type.dtype), "task_pixels": task,
     }  # fmt: skip
     arguments = (In(0), In(1), bias, Out(0), ep)
     call = Invoke("conv_any.h", f"sp_conv_any_{name}", "sp_conv_any", params, arguments)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
 from sparrow.ops.epilogue import rows_and_columns
-from sparrow.tensor import F32
+from sparrow.ops.sums import CODES
+from sparrow.tensor import F32, I8, I32, U8
 from sparrow.vectors import WIDE, vectorizable
+
+# What an epilogue of int32 sums may give: codes, sums, or the bits of floats.
+SUM_RESULTS = (I8, U8, I32, F32)
 
 
 def epilogue_of(
     case: Case,
     expr: lane.Expr | None,
-    bias: int,
+    bias: int | None,
     first: int,
     row: int = 0,
     *,
@@ -23,21 +27,23 @@ def epilogue_of(
     Args:
         case: The node.
         expr: Its epilogue over the sum (operand 0) and the inputs from ``first`` on.
-        bias: Index of the optional bias input, one value per column.
+        bias: Index of the optional bias input, one value per column; None where the kernel adds it.
         first: Index of the first extra operand.
         row: Output row the call starts at; operands that move with rows are offset to it.
         vectors: Whether it is applied to several columns at a time, which must then lie together.
     """
-    y = case.y[0]
-    total: lane.Expr = lane.Arg(0, F32)
+    y, x = case.y[0], case.x[0]
+    assert x is not None
+    dtype = I32 if x.type.dtype in CODES else F32
+    total: lane.Expr = lane.Arg(0, dtype)
     extras: list[Extra] = []
-    if bias < len(case.x) and case.x[bias] is not None:
+    if bias is not None and bias < len(case.x) and case.x[bias] is not None:
         b = case.x[bias]
         assert b is not None
         if vectors and b.strides[0] not in (0, 1) and b.shape[0] > 1:
             return Reject("the bias is not dense")
         extras.append(Extra(In(bias), b.type, 0, b.strides[0]))
-        total = lane.call("add", total, lane.Arg(1, F32))
+        total = lane.call("add", total, lane.Arg(1, dtype))
     if expr is not None:
         operands: list[lane.Expr] = [total]
         for i in range(first, len(case.x)):
@@ -51,8 +57,8 @@ def epilogue_of(
             extras.append(Extra(In(i, row * moves[0]), t.type, *moves))
             operands.append(lane.Arg(len(extras), t.type.dtype))
         total = lane.substitute(expr, operands)
-    if total == lane.Arg(0, F32):
-        return Epilogue(None)
-    if total.dtype not in WIDE or not vectorizable(total):
-        return Reject("the epilogue has no float32 vector form")
-    return Epilogue(total, tuple(extras))
+    if total == lane.Arg(0, dtype):
+        return Epilogue(None, sum=dtype)
+    if not vectorizable(total) or total.dtype not in (WIDE if dtype == F32 else SUM_RESULTS):
+        return Reject(f"the epilogue of {dtype} sums has no vector form")
+    return Epilogue(total, tuple(extras), dtype)

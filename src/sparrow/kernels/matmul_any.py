@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject, Tensor
-from sparrow.kernels.conv_any import NO_BIAS, SLOW, bias_argument, plain_epilogue, sum_suffix
+from sparrow.kernels.conv_any import SLOW, bias_argument, plain_epilogue, put_of, sum_suffix
 from sparrow.kernels.element import rows_per_task
 from sparrow.kernels.loop import broadcast_strides, collapse
 from sparrow.ops.matmul import MatMul
@@ -21,7 +21,7 @@ def _matmul_any(case: Case) -> Lowered | Reject:
     bias, biased = bias_argument(case)
     if biased and case.x[2] is not None and not case.x[2].contiguous:
         return Reject("the bias is not dense")
-    ep = plain_epilogue(case, a.type.dtype, NO_BIAS)
+    ep = plain_epilogue(case, a.type.dtype)
     if isinstance(ep, Reject):
         return ep
     batch = y.shape[:-2]
@@ -46,7 +46,8 @@ def _matmul_any(case: Case) -> Lowered | Reject:
     params: dict[str, Param] = {
         "m": m, "n": n, "k": k, "ai": ai, "ak": ak, "bk": bk, "bj": bj,
         "yi": y.strides[-2], "yj": y.strides[-1], "batch": (*(1,) * missing, *dims),
-        "za": za, "zb": zb, "zy": zy, "biased": biased, "task_rows": task,
+        "za": za, "zb": zb, "zy": zy, "biased": biased,
+        "zero": op.zero, "put": put_of(y.type.dtype), "task_rows": task,
     }  # fmt: skip
     arguments = (In(0), In(1), bias, Out(0), ep)
     call = Invoke("matmul_any.h", f"sp_matmul_any_{name}", "sp_matmul_any", params, arguments)

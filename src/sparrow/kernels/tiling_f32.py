@@ -55,7 +55,7 @@ def choose_gemm(
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
     t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu)
-    grid = _grid(2 * m * n * k, -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n)
+    grid = task_grid(2 * m * n * k, -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n)
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
@@ -98,14 +98,14 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
     if as_gemm:
         m = s.oh * s.ow
         t = _tile(m, vectors, k, 4 * s.xw, cpu)
-        grid = _grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
+        grid = task_grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu)
         copies = s.batch * s.groups
-        grid = _grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
+        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
         task_h, task_n = grid[0], grid[1] * t.nv
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
@@ -252,7 +252,7 @@ def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depth
 
     mr = min(range(1, min(s.ow, 16) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = _grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
+    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(
@@ -277,7 +277,7 @@ def choose_pool2d(
     threads: int = 1,
 ) -> Pool2d:
     """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = _grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 1, 1)[0]
+    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 1, 1)[0]
     return Pool2d(
         **asdict(s),
         c=c,
@@ -306,7 +306,7 @@ def choose_mean2d(
     xw = c if xw is None else xw
     xh = iw * xw if xh is None else xh
     vectors = -(-c // cpu.lanes)
-    task_c = 4 * _grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 1, 1)[1]
+    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 1, 1)[1]
     return Mean2d(
         batch=batch,
         ih=ih,
@@ -393,7 +393,7 @@ def _cost(t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) 
     )
 
 
-def _grid(
+def task_grid(
     flops: int, rows: int, columns: int, copies: int, threads: int, a: int, b: int
 ) -> tuple[int, int]:
     """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.

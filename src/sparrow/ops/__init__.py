@@ -15,6 +15,7 @@ from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
 from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
+from sparrow.ops.lookup import Lookup
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.nms import NonMaxSuppression
@@ -56,6 +57,7 @@ OPS: tuple[type[Op], ...] = (
     LSTM,
     Lane,
     LocalResponse,
+    Lookup,
     MatMul,
     NonMaxSuppression,
     NonZero,

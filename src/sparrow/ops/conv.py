@@ -11,7 +11,7 @@ from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
-from sparrow.ops.sums import CODES, narrowed, sum_type, widened
+from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
 from sparrow.tensor import Array, TensorType
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Conv(Op):
         group: Channel groups; C for depthwise.
         channels_last: Layout of x and y.
         epilogue: Lane expression applied to the sum, or None.
+        zero: Zero point of x: subtracted from its codes, and what pads hold.
     """
 
     strides: tuple[int, ...]
@@ -78,6 +79,7 @@ class Conv(Op):
     group: int = 1
     channels_last: bool = False
     epilogue: lane.Expr | None = None
+    zero: int = 0
 
     def infer(
         self, x: TensorType, w: TensorType, b: TensorType | None = None, *e: TensorType
@@ -107,12 +109,14 @@ class Conv(Op):
         dtype = sum_type("convolution", (x, w))
         if dtype.kind != "float" and x.dtype not in CODES:
             raise InvalidGraph(f"convolution of {x}")
+        check_zero(self.zero, x.dtype)
         return (epilogue_type(self.epilogue, TensorType(shape, dtype, axes), e),)
 
     def eval(self, x: Array, w: Array, b: Array | None = None, *e: Array) -> tuple[Array, ...]:
         """One product per kernel tap, summed over the taps: no copy of the windows is made."""
         g, m = self.group, w.shape[0]
-        last = widened(x) if self.channels_last else np.moveaxis(widened(x), 1, -1)
+        real = widened(x) - self.zero if self.zero else widened(x)
+        last = real if self.channels_last else np.moveaxis(real, 1, -1)
         padded = np.ascontiguousarray(np.pad(last, ((0, 0), *self.pads, (0, 0))))
         kernel, each = widened(w), w.shape[1]
         reach = [(k - 1) * d for k, d in zip(w.shape[2:], self.dilations, strict=True)]
@@ -157,6 +161,9 @@ class Conv(Op):
         operands = [x, *site.inputs[1:3]]
         # ConvInteger has zero points where Conv has the bias
         bias = operands.pop() if codes and len(operands) > 2 else ""
+        if self.zero:
+            assert site.in_types[0] is not None
+            operands.append(w.scalar(self.zero, site.in_types[0].dtype))
         y = w.node(
             "ConvInteger" if codes else "Conv",
             operands,

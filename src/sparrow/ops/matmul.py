@@ -12,7 +12,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.lane import broadcast_shape
-from sparrow.ops.sums import CODES, narrowed, sum_type, widened
+from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
 from sparrow.tensor import Array, TensorType
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ class MatMul(Op):
         trans_a: a is stored [.., K, M].
         trans_b: b is stored [.., N, K].
         epilogue: Lane expression over the sum (operand 0) and further inputs, or None.
+        zero: Zero point of a, subtracted from its codes.
     """
 
     trans_a: bool = False
     trans_b: bool = False
     epilogue: lane.Expr | None = None
+    zero: int = 0
 
     def infer(
         self, a: TensorType, b: TensorType, bias: TensorType | None = None, *e: TensorType
@@ -46,6 +48,7 @@ class MatMul(Op):
         if a.rank < 2 or b.rank < 2:
             raise InvalidGraph(f"matrix product of ranks {a.rank} and {b.rank}")
         dtype = sum_type("matrix product", (a, b))
+        check_zero(self.zero, a.dtype)
         (*_, m, k), (*_, kb, n) = _swapped(a.shape, self.trans_a), _swapped(b.shape, self.trans_b)
         if k != kb:
             raise InvalidGraph(f"inner extents {k} and {kb} differ")
@@ -57,6 +60,7 @@ class MatMul(Op):
 
     def eval(self, a: Array, b: Array, bias: Array | None = None, *e: Array) -> tuple[Array, ...]:
         left, right = widened(a), widened(b)
+        left = left - self.zero if self.zero else left
         y = (np.swapaxes(left, -1, -2) if self.trans_a else left) @ (
             np.swapaxes(right, -1, -2) if self.trans_b else right
         )
@@ -78,6 +82,9 @@ class MatMul(Op):
                 order = [*range(t.rank - 2), t.rank - 1, t.rank - 2]
                 names[i] = w.node("Transpose", [names[i]], perm=order)
         codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
+        if self.zero:
+            assert site.in_types[0] is not None
+            names.append(w.scalar(self.zero, site.in_types[0].dtype))
         y = w.node("MatMulInteger" if codes else "MatMul", names)
         if len(site.inputs) > 2 and site.inputs[2]:
             y = w.node("Add", [y, site.inputs[2]])

@@ -28,6 +28,17 @@ def sum_type(what: str, operands: Sequence[TensorType]) -> DType:
     return first
 
 
+def check_zero(zero: int, dtype: DType) -> None:
+    """Check the zero point of an operand of ``dtype``: only codes have one, and it is a code.
+
+    Raises:
+        InvalidGraph: It is not.
+    """
+    low, high = dtype.limits if dtype in CODES else (0, 0)
+    if not low <= zero <= high:
+        raise InvalidGraph(f"zero point {zero} of {dtype}")
+
+
 def widened(x: Array) -> Array:
     """An operand in the type it is summed in: half as float32, 8-bit codes as float64 (exact)."""
     if x.dtype == np.float16:

@@ -18,6 +18,7 @@ from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
 from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
 from sparrow.passes.global_pool import global_pool
 from sparrow.passes.hoist_projection import hoist_projection
+from sparrow.passes.integer import integer
 from sparrow.passes.layout import assign_layout
 from sparrow.passes.legalize import legalize
 from sparrow.passes.literals import hoist_constants, literals
@@ -74,6 +75,7 @@ def _layout(g: Graph, remarks: list[Remark] | None) -> Graph:
 SCALARS = _rules(literals, hoist_constants, simplify)
 FRONT: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
+    Pass("integer", "while every op still stands between its own scales", (), integer),
     Pass("lower_quant", "float passes look for constant weights", (), lower_quant),
     Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
     Pass(
@@ -116,6 +118,8 @@ FRONT: tuple[Pass, ...] = (
     ),
 )
 BACK: tuple[Pass, ...] = (
+    Pass("integer_made", "for codes that the quantizer introduced", (), integer),
+    Pass("lower_quant_made", "what of them stays float", (), lower_quant),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(

@@ -27,7 +27,7 @@ from sparrow.ops.transpose import Transpose
 from sparrow.passes.cse import cse
 from sparrow.passes.tidy import TIDY
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, Rule, apply_rules, prune
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, TensorType, moved
 
 MAX_ROUNDS = 4
 
@@ -292,7 +292,7 @@ class _Carried:
         if t.rank == 0:
             return True
         if x not in self._done:
-            if t.quant is not None:
+            if t.quant is not None and moved(t.quant, len(self.perm)) is None:
                 return False
             self._done[x] = self._transposed(x, t)
         self.inputs[i] = self._done[x]
@@ -307,7 +307,9 @@ class _Carried:
         name = self.m.fresh()
         if value is not None:
             turned = np.ascontiguousarray(value.reshape(full).transpose(self.perm))
-            self.consts[name], self.types[name] = turned, TensorType(turned.shape, t.dtype)
+            quant = moved(t.quant, turned.ndim)
+            self.consts[name] = turned
+            self.types[name] = TensorType(turned.shape, t.dtype, quant=quant)
             return name
         if moves(full, self.perm):
             self.cost += self._price(x, t, full)

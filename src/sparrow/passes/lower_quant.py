@@ -37,6 +37,8 @@ def _leaving(g: Graph) -> set[str]:
 
 def lower_quant(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     """Replace Quantize and Dequantize; see the module."""
+    if not any(isinstance(n.op, Quantize | Dequantize) for n in g.nodes):
+        return g
     stays = _leaving(g)
     nodes: list[Node] = []
     consts: dict[str, Array] = dict(g.consts)

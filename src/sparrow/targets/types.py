@@ -8,26 +8,31 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Isa:
-    """What selection knows of an instruction set's float32 side.
+    """What selection knows of an instruction set.
 
     Attributes:
         name: Of the vocabulary header ``native/isa/<name>.h``.
         lanes: float32 lanes of a vector.
         registers: Vector registers that a tile may use.
         flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
+        dot_ops: Instructions of one `sp_dot4_i32`, what its operands share left out.
+        dot_unsigned: Its first operand holds unsigned bytes (SP_DOT_UNSIGNED).
     """
 
     name: str
     lanes: int
     registers: int
     flops_per_cycle: int
+    dot_ops: int
+    dot_unsigned: bool = False
 
 
 ISAS = (
-    Isa("scalar", 1, 14, 4),
-    Isa("avx2", 8, 16, 32),
-    Isa("avx512", 16, 32, 64),
-    Isa("neon", 4, 32, 16),
+    Isa("scalar", 1, 14, 4, 8),
+    Isa("avx2", 8, 16, 32, 5),
+    Isa("avx512", 16, 32, 64, 5),
+    Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
+    Isa("neon", 4, 32, 16, 6),
 )
 
 

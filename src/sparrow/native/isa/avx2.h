@@ -283,4 +283,22 @@ SP_INLINE void sp_transpose_f32(sp_f32 *v) {
   }
 }
 
+/* products of bytes: even and odd ones as halves, whose products and sums of two fit in 32 bits */
+#define SP_DOT_UNSIGNED 0
+SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
+SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const __m256i a0 = _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8), a1 = _mm256_srai_epi16(a, 8);
+  const __m256i b0 = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), b1 = _mm256_srai_epi16(b, 8);
+  return _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(a0, b0)),
+                          _mm256_madd_epi16(a1, b1));
+}
+SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
+SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) { _mm256_storeu_si256((__m256i *)p, v); }
+SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const void *s, int n) {
+  const __m128i a = _mm_unpacklo_epi8(sp_get_octet(p, n), sp_get_octet(q, n));
+  const __m128i b = _mm_unpacklo_epi8(sp_get_octet(r, n), sp_get_octet(s, n));
+  return _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+}
+
 #endif

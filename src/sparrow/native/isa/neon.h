@@ -223,4 +223,31 @@ SP_INLINE void sp_transpose_f32(sp_f32 *v) {
   v[3] = vreinterpretq_f32_f64(vzip2q_f64(b, d));
 }
 
+/* products of bytes: of pairs as halves, then sums of neighbours twice */
+#define SP_DOT_UNSIGNED 0
+SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
+SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const int8x16_t x = vreinterpretq_s8_s32(a), w = vreinterpretq_s8_s32(b);
+  const int32x4_t lo = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(w)));
+  const int32x4_t hi = vpaddlq_s16(vmull_high_s8(x, w));
+  return vaddq_s32(acc, vpaddq_s32(lo, hi));
+}
+SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) {
+  return vreinterpretq_s32_u8(veorq_u8(vreinterpretq_u8_s32(v), vdupq_n_u8(128)));
+}
+SP_INLINE sp_i32 sp_loadq_i32(const void *p) {
+  return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p));
+}
+SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) {
+  vst1q_u8((uint8_t *)p, vreinterpretq_u8_s32(v));
+}
+SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const void *s, int n) {
+  static const uint8_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const int k = n < SP_LANES ? n : SP_LANES;
+  const uint64_t lo = sp_get_bytes(p, k) | sp_get_bytes(q, k) << 32;
+  const uint64_t hi = sp_get_bytes(r, k) | sp_get_bytes(s, k) << 32;
+  const uint8x16_t v = vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(lo), vcreate_u64(hi)));
+  return vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order)));
+}
+
 #endif

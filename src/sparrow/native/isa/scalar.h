@@ -14,6 +14,9 @@
  * - Comparisons with NaN are false, except sp_ne_f32.
  * - f16 stores round to nearest even, subnormals included; NaN stays NaN with its upper payload.
  * - i8/u8 stores saturate.
+ * - Four bytes of one lane are multiplied and summed by sp_dot4_i32: those of b are signed, those of
+ *   a signed or, where SP_DOT_UNSIGNED, unsigned. The sum wraps. sp_flip_i32 turns one kind into the
+ *   other (code + 128). sp_quad is any address; sp_zip4_i8 puts bytes l of p, q, r, s into lane l.
  * - sp_sum_f32 adds in an order that depends on SP_LANES only. sp_hmax/hmin_f32 propagate NaN. */
 #ifndef SP_ISA_H
 #define SP_ISA_H
@@ -255,5 +258,38 @@ SP_INLINE int32_t sp_sum_i32(sp_i32 v) { return v; }
 
 /* lanes: element j of v[i] and element i of v[j] change places, v[SP_LANES] */
 SP_INLINE void sp_transpose_f32(sp_f32 *v) { (void)v; }
+
+/* products of bytes */
+#define SP_DOT_UNSIGNED 0
+SP_INLINE int32_t sp_quad(const void *p) {
+  const uint8_t *b = (const uint8_t *)p;
+  return (int32_t)((uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 |
+                   (uint32_t)b[3] << 24);
+}
+SP_INLINE int32_t sp_byte_i32(int32_t v, int i) {
+  const int32_t b = (int32_t)((uint32_t)v >> (uint32_t)(8 * i)) & 255;
+  return (b ^ 128) - 128;
+}
+SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  int32_t sum = 0;
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) sum += sp_byte_i32(a, i) * sp_byte_i32(b, i);
+  return sp_add_i32(acc, sum);
+}
+SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return (sp_i32)((uint32_t)v ^ 0x80808080u); }
+SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return sp_quad(p); }
+SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) {
+  uint8_t *b = (uint8_t *)p;
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) b[i] = (uint8_t)((uint32_t)v >> (uint32_t)(8 * i));
+}
+SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const void *s, int n) {
+  const void *from[4] = {p, q, r, s};
+  uint32_t v = 0;
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i)
+    if (n > 0) v |= (uint32_t)*(const uint8_t *)from[i] << (uint32_t)(8 * i);
+  return (sp_i32)v;
+}
 
 #endif

@@ -19,4 +19,32 @@ SP_INLINE sp_f32 sp_ep_none(sp_f32 acc, const void *const *e, ptrdiff_t row, ptr
   return acc;
 }
 
+/* The same over exact int32 sums. The result is int32, codes not yet clamped to their type's storage,
+ * or the bits of a float32; sp_put_sum stores it. */
+typedef sp_i32 (*sp_ep_i32)(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
+
+SP_INLINE sp_i32 sp_ep_none_i32(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col,
+                                int n) {
+  (void)e;
+  (void)row;
+  (void)col;
+  (void)n;
+  return acc;
+}
+
+/* What sp_put_sum stores: bytes of either sign, or all 32 bits. */
+#define SP_PUT_I8 0
+#define SP_PUT_U8 1
+#define SP_PUT_32 2
+
+/* Element i and the n - 1 after it of an output of kind `put`, a literal. */
+SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
+  if (put == SP_PUT_I8)
+    sp_storen_i8((int8_t *)y + i, v, n);
+  else if (put == SP_PUT_U8)
+    sp_storen_u8((uint8_t *)y + i, v, n);
+  else
+    sp_storen_i32((int32_t *)y + i, v, n);
+}
+
 #endif

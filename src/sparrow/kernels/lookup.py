@@ -1,0 +1,28 @@
+"""The table look-up row."""
+
+from __future__ import annotations
+
+from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
+from sparrow.kernels.element import dense, rows_per_task
+from sparrow.ops.lookup import Lookup
+from sparrow.tensor import I8
+
+
+def _lookup(case: Case) -> Lowered | Reject:
+    x, table, y = case.x[0], case.x[1], case.y[0]
+    assert x is not None and table is not None
+    if refused := dense(case):
+        return refused
+    bits = 8 * y.type.dtype.bytes
+    if bits > 32:
+        return Reject(f"a table of {y.type.dtype}")
+    size = x.type.size
+    each = rows_per_task(case, size, size)
+    params: dict[str, Param] = {
+        "size": size, "task_size": each, "offset": 128 if x.type.dtype == I8 else 0,
+    }  # fmt: skip
+    call = Invoke("lookup.h", f"sp_lookup_{bits}", "sp_lookup", params, (In(0), In(1), Out(0)))
+    return Lowered((call,), -(-size // each) if size else 1, cycles=1.0 * size)
+
+
+ROWS = (Kernel("lookup", Lookup, _lookup, inplace=(0,)),)

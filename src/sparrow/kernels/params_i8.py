@@ -1,0 +1,84 @@
+"""Parameters of the 8-bit kernels: twins of the C structs in ``native/kernels``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conv2dI8:
+    """`sp_conv2d_i8` of conv2d_i8.h, with `tasks` and `scratch_bytes` of each."""
+
+    batch: int
+    ih: int
+    iw: int
+    ci: int
+    oh: int
+    ow: int
+    co: int
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    dh: int
+    dw: int
+    pt: int
+    pl: int
+    groups: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    band: int
+    flip: int
+    pad: int
+    put: int
+    runs: int
+    kq: int
+    xr: int
+    xp: int
+    xt: int
+    line: int
+    mr: int
+    nv: int
+    rb: int
+    wb: int
+    task_h: int
+    task_w: int
+    task_n: int
+    tasks: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseI8:
+    """`sp_depthwise_i8` of depthwise_i8.h, with `tasks`."""
+
+    batch: int
+    ih: int
+    iw: int
+    c: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    dh: int
+    dw: int
+    pt: int
+    pl: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    flip: int
+    pad: int
+    put: int
+    ro: int
+    rq: int
+    mr: int
+    rb: int
+    task_h: int
+    task_c: int
+    tasks: int

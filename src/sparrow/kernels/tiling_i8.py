@@ -1,0 +1,178 @@
+"""Tiles, blocks, tasks and predicted cycles of the 8-bit kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from sparrow.kernels.params_f32 import Conv2dShape, Window
+from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
+from sparrow.kernels.tiling_f32 import task_grid
+from sparrow.targets import Target
+
+# Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
+EPILOGUE = 3.0
+_DRAM = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """How a kernel reads the bytes of its input.
+
+    Attributes:
+        flip: They are of the other kind than the dot product takes.
+        pad: Byte of the padding as the dot product takes it.
+        put: What is stored: 0 int8, 1 uint8, 2 any 32 bits.
+    """
+
+    flip: bool
+    pad: int
+    put: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    mr: int
+    nv: int
+
+
+def _tiles(pixels: int, vectors: int, target: Target) -> Iterator[_Tile]:
+    # the dot product of 16-bit halves needs both halves of its operands in registers
+    halves = 1 if target.isa.dot_ops == 1 else 2
+    for nv in range(1, min(vectors, 8) + 1):
+        for mr in range(1, min(pixels, 32) + 1):
+            if mr > 1 and mr * nv + halves * (nv + 1) >= target.isa.registers:
+                break
+            yield _Tile(mr, nv)
+
+
+def _cost(t: _Tile, pixels: int, vectors: int, quads: int, target: Target) -> float:
+    """Cycles of one output row of `pixels` pixels with `quads` quads of k."""
+    dot = target.isa.dot_ops / 2
+
+    def tile(mr: int, nv: int) -> float:
+        if mr == 0 or nv == 0:
+            return 0.0
+        step = max(mr * nv * dot, (mr + nv) / 2 + 0.25, 4.5)
+        return quads * step + EPILOGUE * mr * nv + 12
+
+    full_m, tail_m = divmod(pixels, t.mr)
+    full_n, tail_n = divmod(vectors, t.nv)
+    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    )
+
+
+def choose_conv2d(
+    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1
+) -> tuple[Conv2dI8, float]:
+    """Tiles and tasks of a convolution, and its cycles on one core."""
+    ci, co = s.ci // s.groups, s.co // s.groups
+    vectors = -(-co // target.isa.lanes)
+    whole = (
+        ci % 4 == 0 and not s.pt and not s.pl and s.iw >= (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
+    )
+    whole = whole and s.ih >= (s.oh - 1) * s.sh + (s.kh - 1) * s.dh + 1
+    band = not whole
+    width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
+    oh, ow, xh, xw = s.oh, s.ow, s.xh, s.xw
+    if whole and s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih:
+        oh, ow, xh = 1, oh * ow, 0
+    merged = merges(s, band)
+    runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
+    kq = -(-k // 4)
+    quads = s.kh * runs * kq
+    t = min(_tiles(ow, vectors, target), key=lambda t: _cost(t, ow, vectors, quads, target))
+    line = -(-(width * ci + 3) // 64) * 64 if band else 0
+    copies = s.batch * s.groups
+    flops = 2 * oh * ow * co * 4 * quads // 4
+    blocks = -(-ow // t.mr) if oh == 1 else 1
+    rows, columns = task_grid(flops, oh * blocks, -(-vectors // t.nv), copies, threads, ow, co)
+    task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
+    room = max(1, target.l2_bytes // 4 // max(1, (line if band else s.iw * ci) * s.sh))
+    rb = max(1, min(task_h, room))
+    wb = min(-(-task_w // t.mr), max(1, target.l2_bytes // 4 // max(1, 4 * kq * t.mr))) * t.mr
+    task_n = columns * t.nv
+    task_w = min(task_w, -(-ow // t.mr) * t.mr)
+    if task_w < ow:
+        task_w = -(-task_w // wb) * wb if task_w > wb else task_w // t.mr * t.mr
+        wb = min(wb, task_w)
+    lines = (rb - 1) * s.sh + (s.kh - 1) * s.dh + 1
+    fields = asdict(s) | {"oh": oh, "ow": ow, "xh": xh}
+    del fields["xc"]
+    p = Conv2dI8(
+        **fields,
+        band=int(band),
+        flip=int(code.flip),
+        pad=code.pad,
+        put=code.put,
+        runs=runs,
+        kq=kq,
+        xr=line if band else xh,
+        xp=ci if band else xw,
+        xt=s.dw * (ci if band else xw),
+        line=line,
+        mr=t.mr,
+        nv=t.nv,
+        rb=rb,
+        wb=wb,
+        task_h=task_h,
+        task_w=task_w,
+        task_n=task_n,
+        tasks=copies * -(-oh // task_h) * -(-ow // task_w) * -(-vectors // task_n),
+        scratch_bytes=lines * line,
+    )
+    work = copies * oh * _cost(t, ow, vectors, quads, target)
+    packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
+    return p, work + packing + 0.3 * 4 * quads * co * s.groups / _DRAM
+
+
+def merges(s: Conv2dShape, band: bool) -> bool:
+    """Whether the taps of a kernel row are one run of bytes."""
+    ci = s.ci // s.groups
+    return s.dw == 1 and (band or s.xw == ci)
+
+
+def choose_depthwise(
+    s: Window, c: int, code: Bytes, target: Target, *, threads: int = 1
+) -> tuple[DepthwiseI8, float]:
+    """Tiles and tasks of a depthwise convolution of `c` channels, and its cycles on one core."""
+    vectors = -(-c // target.isa.lanes)
+    shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
+    ro = 2 if shared else 1
+    rq = -(-((ro - 1) * s.sh + s.kh) // 4)
+    spare = target.isa.registers - 4
+
+    def tile(mr: int) -> float:
+        columns = (mr - 1) * s.sw + (s.kw - 1) * s.dw + 1
+        spill = max(0, ro * mr + ro * s.kw - spare)
+        work = rq * (columns * 7 + ro * mr * s.kw * target.isa.dot_ops + 2 * spill)
+        return work / 3 + 3 * ro * mr + 10
+
+    most = max(1, min(s.ow, 32 // ro, 12))
+    mr = min(
+        range(1, most + 1),
+        key=lambda mr: s.ow // mr * tile(mr) + (tile(s.ow % mr) if s.ow % mr else 0),
+    )
+    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
+    task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, 1, 1)
+    task_h *= ro
+    pixel_bytes = min(c, task_c * target.isa.lanes)
+    room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
+    rb = max(1, room // (s.sh * s.iw + s.ow)) // ro * ro
+    p = DepthwiseI8(
+        **asdict(s),
+        c=c,
+        flip=int(code.flip),
+        pad=code.pad,
+        put=code.put,
+        ro=ro,
+        rq=rq,
+        mr=mr,
+        rb=min(task_h, max(ro, rb)),
+        task_h=task_h,
+        task_c=task_c,
+        tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
+    )
+    cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * tile(mr)
+    return p, cycles

@@ -1,0 +1,273 @@
+/* Vector vocabulary for x86-64-v4 (AVX-512 F, BW, DQ, VL): 16 lanes. Meaning of each name:
+ * isa/scalar.h. gcc >= 9 or clang >= 9; compile with -march=x86-64-v4 (zig: -mcpu=x86_64_v4).
+ * With clang also -mprefer-vector-width=512 for loops that are not written over the vocabulary. */
+#ifndef SP_AVX512_BASE_H
+#define SP_AVX512_BASE_H
+
+#include "../base.h"
+
+#include <immintrin.h>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || \
+    !defined(__AVX512VL__) || !defined(__x86_64__)
+#error "isa/avx512.h needs x86-64 with AVX-512 F, BW, DQ and VL (-march=x86-64-v4)"
+#endif
+
+#define SP_LANES 16
+
+typedef __m512 sp_f32;
+typedef __m512i sp_i32;
+typedef __mmask16 sp_mask;
+
+/* Compiler vectors, for shifts: gcc accepts only literal counts in the shift intrinsics. */
+typedef int32_t __attribute__((vector_size(64))) sp_v16s;
+typedef uint32_t __attribute__((vector_size(64))) sp_v16u;
+
+/* Lanes < n, for 0 <= n <= 16. */
+SP_INLINE sp_mask sp_first(int n) { return (sp_mask)((1u << n) - 1u); }
+
+/* memory */
+SP_INLINE sp_f32 sp_load_f32(const float *p) { return _mm512_loadu_ps(p); }
+SP_INLINE sp_f32 sp_loadn_f32(const float *p, int n) {
+  return n >= SP_LANES ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(sp_first(n), p);
+}
+SP_INLINE void sp_store_f32(float *p, sp_f32 v) { _mm512_storeu_ps(p, v); }
+SP_INLINE void sp_storen_f32(float *p, sp_f32 v, int n) {
+  if (n >= SP_LANES)
+    _mm512_storeu_ps(p, v);
+  else
+    _mm512_mask_storeu_ps(p, sp_first(n), v);
+}
+SP_INLINE sp_i32 sp_load_i32(const int32_t *p) { return _mm512_loadu_si512(p); }
+SP_INLINE sp_i32 sp_loadn_i32(const int32_t *p, int n) {
+  return n >= SP_LANES ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi32(sp_first(n), p);
+}
+SP_INLINE void sp_store_i32(int32_t *p, sp_i32 v) { _mm512_storeu_si512(p, v); }
+SP_INLINE void sp_storen_i32(int32_t *p, sp_i32 v, int n) {
+  if (n >= SP_LANES)
+    _mm512_storeu_si512(p, v);
+  else
+    _mm512_mask_storeu_epi32(p, sp_first(n), v);
+}
+SP_INLINE __m256i sp_get_halves(const uint16_t *p, int n) {
+  return n >= SP_LANES ? _mm256_loadu_si256((const __m256i *)(const void *)p)
+                       : _mm256_maskz_loadu_epi16(sp_first(n), p);
+}
+SP_INLINE void sp_put_halves(uint16_t *p, __m256i v, int n) {
+  if (n >= SP_LANES)
+    _mm256_storeu_si256((__m256i *)(void *)p, v);
+  else
+    _mm256_mask_storeu_epi16(p, sp_first(n), v);
+}
+SP_INLINE __m128i sp_get_bytes(const void *p, int n) {
+  return n >= SP_LANES ? _mm_loadu_si128((const __m128i *)p) : _mm_maskz_loadu_epi8(sp_first(n), p);
+}
+SP_INLINE void sp_put_bytes(void *p, __m128i v, int n) {
+  if (n >= SP_LANES)
+    _mm_storeu_si128((__m128i *)p, v);
+  else
+    _mm_mask_storeu_epi8(p, sp_first(n), v);
+}
+SP_INLINE sp_f32 sp_loadn_f16(const uint16_t *p, int n) {
+  return _mm512_cvtph_ps(sp_get_halves(p, n));
+}
+SP_INLINE sp_f32 sp_load_f16(const uint16_t *p) { return sp_loadn_f16(p, SP_LANES); }
+SP_INLINE void sp_storen_f16(uint16_t *p, sp_f32 v, int n) {
+  sp_put_halves(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), n);
+}
+SP_INLINE void sp_store_f16(uint16_t *p, sp_f32 v) { sp_storen_f16(p, v, SP_LANES); }
+SP_INLINE sp_f32 sp_loadn_bf16(const uint16_t *p, int n) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sp_get_halves(p, n)), 16));
+}
+SP_INLINE sp_f32 sp_load_bf16(const uint16_t *p) { return sp_loadn_bf16(p, SP_LANES); }
+SP_INLINE void sp_storen_bf16(uint16_t *p, sp_f32 v, int n) {
+  const __m512i b = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(b, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(b, _mm512_set1_epi32(0x400000));
+  const sp_mask nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  const __m512i r = _mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, quiet), 16);
+  /* Saturating, which changes nothing: clang 22 turns a plain truncation and a masked store of one
+   * lane into a store of the untruncated 32 bits. */
+  sp_put_halves(p, _mm512_cvtusepi32_epi16(r), n);
+}
+SP_INLINE void sp_store_bf16(uint16_t *p, sp_f32 v) { sp_storen_bf16(p, v, SP_LANES); }
+SP_INLINE sp_i32 sp_loadn_i8(const int8_t *p, int n) {
+  return _mm512_cvtepi8_epi32(sp_get_bytes(p, n));
+}
+SP_INLINE sp_i32 sp_load_i8(const int8_t *p) { return sp_loadn_i8(p, SP_LANES); }
+SP_INLINE sp_i32 sp_loadn_u8(const uint8_t *p, int n) {
+  return _mm512_cvtepu8_epi32(sp_get_bytes(p, n));
+}
+SP_INLINE sp_i32 sp_load_u8(const uint8_t *p) { return sp_loadn_u8(p, SP_LANES); }
+SP_INLINE void sp_storen_i8(int8_t *p, sp_i32 v, int n) {
+  sp_put_bytes(p, _mm512_cvtsepi32_epi8(v), n);
+}
+SP_INLINE void sp_store_i8(int8_t *p, sp_i32 v) { sp_storen_i8(p, v, SP_LANES); }
+SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
+  sp_put_bytes(p, _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())), n);
+}
+SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+SP_INLINE void sp_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+/* lanes */
+SP_INLINE sp_f32 sp_set1_f32(float x) { return _mm512_set1_ps(x); }
+SP_INLINE sp_i32 sp_set1_i32(int32_t x) { return _mm512_set1_epi32(x); }
+SP_INLINE sp_f32 sp_zero_f32(void) { return _mm512_setzero_ps(); }
+SP_INLINE sp_i32 sp_iota_i32(void) {
+  return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return _mm512_castps_si512(v); }
+SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return _mm512_castsi512_ps(v); }
+
+/* compare and masks */
+SP_INLINE sp_mask sp_lt_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+SP_INLINE sp_mask sp_le_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+SP_INLINE sp_mask sp_gt_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+SP_INLINE sp_mask sp_ge_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+SP_INLINE sp_mask sp_eq_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+SP_INLINE sp_mask sp_ne_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+SP_INLINE sp_mask sp_isnan_f32(sp_f32 v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q); }
+SP_INLINE sp_mask sp_lt_i32(sp_i32 a, sp_i32 b) { return _mm512_cmplt_epi32_mask(a, b); }
+SP_INLINE sp_mask sp_gt_i32(sp_i32 a, sp_i32 b) { return _mm512_cmpgt_epi32_mask(a, b); }
+SP_INLINE sp_mask sp_eq_i32(sp_i32 a, sp_i32 b) { return _mm512_cmpeq_epi32_mask(a, b); }
+SP_INLINE sp_mask sp_mask_and(sp_mask a, sp_mask b) { return (sp_mask)(a & b); }
+SP_INLINE sp_mask sp_mask_or(sp_mask a, sp_mask b) { return (sp_mask)(a | b); }
+SP_INLINE sp_mask sp_mask_xor(sp_mask a, sp_mask b) { return (sp_mask)(a ^ b); }
+SP_INLINE sp_mask sp_mask_not(sp_mask a) { return (sp_mask)(a ^ 0xffffu); }
+SP_INLINE int sp_mask_any(sp_mask a) { return a != 0; }
+SP_INLINE sp_f32 sp_select_f32(sp_mask m, sp_f32 a, sp_f32 b) {
+  return _mm512_mask_blend_ps(m, b, a);
+}
+SP_INLINE sp_i32 sp_select_i32(sp_mask m, sp_i32 a, sp_i32 b) {
+  return _mm512_mask_blend_epi32(m, b, a);
+}
+
+/* f32 */
+SP_INLINE sp_f32 sp_sign_bit(void) { return _mm512_set1_ps(-0.0f); }
+SP_INLINE sp_f32 sp_add_f32(sp_f32 a, sp_f32 b) { return _mm512_add_ps(a, b); }
+SP_INLINE sp_f32 sp_sub_f32(sp_f32 a, sp_f32 b) { return _mm512_sub_ps(a, b); }
+SP_INLINE sp_f32 sp_mul_f32(sp_f32 a, sp_f32 b) { return _mm512_mul_ps(a, b); }
+SP_INLINE sp_f32 sp_div_f32(sp_f32 a, sp_f32 b) { return _mm512_div_ps(a, b); }
+SP_INLINE sp_f32 sp_fma_f32(sp_f32 a, sp_f32 b, sp_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+SP_INLINE sp_f32 sp_fnma_f32(sp_f32 a, sp_f32 b, sp_f32 c) { return _mm512_fnmadd_ps(a, b, c); }
+SP_INLINE sp_f32 sp_maxq_f32(sp_f32 a, sp_f32 b) { return _mm512_max_ps(a, b); }
+SP_INLINE sp_f32 sp_minq_f32(sp_f32 a, sp_f32 b) { return _mm512_min_ps(a, b); }
+SP_INLINE sp_f32 sp_max_f32(sp_f32 a, sp_f32 b) {
+  return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); /* max(x, NaN) is NaN */
+}
+SP_INLINE sp_f32 sp_min_f32(sp_f32 a, sp_f32 b) {
+  return _mm512_mask_min_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); /* min(x, NaN) is NaN */
+}
+SP_INLINE sp_f32 sp_sqrt_f32(sp_f32 v) { return _mm512_sqrt_ps(v); }
+SP_INLINE sp_f32 sp_neg_f32(sp_f32 v) { return _mm512_xor_ps(v, sp_sign_bit()); }
+SP_INLINE sp_f32 sp_abs_f32(sp_f32 v) { return _mm512_andnot_ps(sp_sign_bit(), v); }
+SP_INLINE sp_f32 sp_copysign_f32(sp_f32 mag, sp_f32 sgn) {
+  return _mm512_or_ps(sp_abs_f32(mag), _mm512_and_ps(sp_sign_bit(), sgn));
+}
+SP_INLINE sp_f32 sp_round_f32(sp_f32 v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+SP_INLINE sp_f32 sp_floor_f32(sp_f32 v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+SP_INLINE sp_f32 sp_ceil_f32(sp_f32 v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+}
+SP_INLINE sp_f32 sp_trunc_f32(sp_f32 v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+}
+
+/* i32 */
+SP_INLINE sp_i32 sp_add_i32(sp_i32 a, sp_i32 b) { return _mm512_add_epi32(a, b); }
+SP_INLINE sp_i32 sp_sub_i32(sp_i32 a, sp_i32 b) { return _mm512_sub_epi32(a, b); }
+SP_INLINE sp_i32 sp_mul_i32(sp_i32 a, sp_i32 b) { return _mm512_mullo_epi32(a, b); }
+SP_INLINE sp_i32 sp_and_i32(sp_i32 a, sp_i32 b) { return _mm512_and_si512(a, b); }
+SP_INLINE sp_i32 sp_or_i32(sp_i32 a, sp_i32 b) { return _mm512_or_si512(a, b); }
+SP_INLINE sp_i32 sp_xor_i32(sp_i32 a, sp_i32 b) { return _mm512_xor_si512(a, b); }
+SP_INLINE sp_i32 sp_shl_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16u)v << (uint32_t)n); }
+SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16s)v >> n); }
+SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16u)v >> (uint32_t)n); }
+SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return _mm512_max_epi32(a, b); }
+SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm512_min_epi32(a, b); }
+
+/* convert */
+SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return _mm512_cvtepi32_ps(v); }
+SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return _mm512_cvtps_epi32(v); }
+SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) { return _mm512_cvttps_epi32(v); }
+
+/* reduce: lanes i and i+8, then i+4, i+2, i+1 */
+SP_INLINE float sp_sum_f32(sp_f32 v) {
+  v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e));
+  v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
+  return _mm512_cvtss_f32(_mm512_add_ps(v, _mm512_permute_ps(v, 0xb1)));
+}
+SP_INLINE float sp_hmax_f32(sp_f32 v) {
+  v = sp_max_f32(v, _mm512_shuffle_f32x4(v, v, 0x4e));
+  v = sp_max_f32(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  v = sp_max_f32(v, _mm512_permute_ps(v, 0x4e));
+  return _mm512_cvtss_f32(sp_max_f32(v, _mm512_permute_ps(v, 0xb1)));
+}
+SP_INLINE float sp_hmin_f32(sp_f32 v) {
+  v = sp_min_f32(v, _mm512_shuffle_f32x4(v, v, 0x4e));
+  v = sp_min_f32(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  v = sp_min_f32(v, _mm512_permute_ps(v, 0x4e));
+  return _mm512_cvtss_f32(sp_min_f32(v, _mm512_permute_ps(v, 0xb1)));
+}
+SP_INLINE int32_t sp_sum_i32(sp_i32 v) {
+  v = _mm512_add_epi32(v, _mm512_shuffle_i32x4(v, v, 0x4e));
+  v = _mm512_add_epi32(v, _mm512_shuffle_i32x4(v, v, 0xb1));
+  v = _mm512_add_epi32(v, _mm512_shuffle_epi32(v, _MM_PERM_BADC));
+  v = _mm512_add_epi32(v, _mm512_shuffle_epi32(v, _MM_PERM_CDAB));
+  return _mm_cvtsi128_si32(_mm512_castsi512_si128(v));
+}
+
+/* transpose: pairs, quads, then quarters of 128 bits twice */
+SP_INLINE void sp_transpose_f32(sp_f32 *v) {
+  __m512 a[16], b[16];
+  SP_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+    b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+    b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    a[i] = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+    a[i + 4] = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+    a[i + 8] = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+    a[i + 12] = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+  }
+  SP_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    v[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
+    v[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xdd);
+  }
+}
+
+/* products of bytes */
+typedef uint32_t __attribute__((may_alias, aligned(1))) sp_u32_at;
+SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
+SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return _mm512_loadu_si512(p); }
+SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) { _mm512_storeu_si512(p, v); }
+/* 16 bytes of each in a quarter; four by four, first quads and then bytes are transposed */
+SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const void *s, int n) {
+  __m512i v = _mm512_castsi128_si512(sp_get_bytes(p, n));
+  v = _mm512_inserti32x4(v, sp_get_bytes(q, n), 1);
+  v = _mm512_inserti32x4(v, sp_get_bytes(r, n), 2);
+  v = _mm512_inserti32x4(v, sp_get_bytes(s, n), 3);
+  v = _mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
+  return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6,
+                                                                     10, 14, 3, 7, 11, 15)));
+}
+
+#endif

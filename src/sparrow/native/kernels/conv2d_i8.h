@@ -1,0 +1,148 @@
+/* 2-D convolution of 8-bit codes with int8 weights as an implicit matrix product, exact in int32.
+ *   Y[n][oy][ox][o] = ep(init[o] + sum over ky, kx, c of
+ *                        X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W)
+ * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
+ *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
+ *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv();
+ *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
+ *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
+ *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
+ * Where `band`, rows are first copied into scratch with their padding: bytes between quads and in the
+ * pads are then there, and are what sp_dot4_i32 takes. Otherwise x is read where it lies: channels are
+ * whole quads and there are no pads. */
+#ifndef SP_CONV2D_I8_H
+#define SP_CONV2D_I8_H
+#include "tile_i8.h"
+
+/* Tiles: mr pixels of one output row x nv vectors. Blocks of rb output rows x wb pixels are finished
+ * for all channels of the task before the next. Task grid: batch x ceil(oh / task_h) rows x
+ * ceil(ow / task_w) pixels x groups x ceil(vectors / task_n). flip: bytes of x are of the other
+ * kind than sp_dot4_i32 takes. pad: byte of the padding, as it takes it. xr, xp, xt: bytes from a row
+ * of x, a pixel and a run to the next, in scratch where band, which has `line` bytes a row. */
+typedef struct sp_conv2d_i8 {
+  int batch, ih, iw, ci, oh, ow, co;
+  int kh, kw, sh, sw, dh, dw, pt, pl, groups;
+  ptrdiff_t xn, xh, xw, ldy;
+  int band, flip, pad, put;
+  int runs, kq;
+  ptrdiff_t xr, xp, xt, line;
+  int mr, nv, rb, wb, task_h, task_w, task_n;
+} sp_conv2d_i8;
+
+/* n bytes, of the other kind where flip. */
+SP_INLINE void sp_copy_i8(uint8_t *to, const uint8_t *from, int n, int flip) {
+  int i = 0;
+  for (; i + 4 * SP_LANES <= n; i += 4 * SP_LANES) {
+    const sp_i32 v = sp_loadq_i32(from + i);
+    sp_storeq_i32(to + i, flip ? sp_flip_i32(v) : v);
+  }
+  for (; i < n; ++i) to[i] = flip ? from[i] ^ 128 : from[i];
+}
+
+SP_INLINE void sp_fill_i8(uint8_t *to, int n, int value) {
+  for (int i = 0; i < n; ++i) to[i] = (uint8_t)value;
+}
+
+/* Input rows that output rows [oy0, oy1) read, of the channels at x, into scratch. */
+SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0, int oy1,
+                                 uint8_t *to) {
+  const int c = p.ci / p.groups;
+  const int width = (p.ow - 1) * p.sw + (p.kw - 1) * p.dw + 1;
+  const int rows = (oy1 - 1 - oy0) * p.sh + (p.kh - 1) * p.dh + 1;
+  const int lo = (int)sp_imin(p.pl, width);
+  const int hi = (int)sp_imin(width, p.pl + p.iw);
+  for (int r = 0; r < rows; ++r, to += p.line) {
+    const int iy = oy0 * p.sh - p.pt + r;
+    if (iy < 0 || iy >= p.ih || hi <= lo) {
+      sp_fill_i8(to, width * c, p.pad);
+    } else {
+      const uint8_t *row = x + iy * p.xh;
+      sp_fill_i8(to, lo * c, p.pad);
+      if (p.xw == c) {
+        sp_copy_i8(to + lo * c, row, (hi - lo) * c, p.flip);
+      } else {
+        for (int i = lo; i < hi; ++i) sp_copy_i8(to + i * c, row + (i - lo) * p.xw, c, p.flip);
+      }
+      sp_fill_i8(to + hi * c, (width - hi) * c, p.pad);
+    }
+    sp_fill_i8(to + width * c, (int)(p.line - width * c), 0);
+  }
+}
+
+/* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
+ * read. */
+SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
+                                  const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
+                                  int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
+                                  sp_ep_i32 ep, const void *const *e) {
+  const ptrdiff_t run = (ptrdiff_t)p.kq * 4 * SP_LANES;
+  const sp_tile_i8 t = {p.mr,    nv,   p.kh,  p.runs, p.kq, p.dh * p.xr, p.xt, p.sw * p.xp,
+                        p.kh * p.runs * run, !p.band && p.flip, p.put, p.ldy};
+  sp_tile_i8 tail = t;
+  tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
+  for (int oy = oy0; oy < oy1; ++oy) {
+    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+    int ox = ox0;
+    for (; ox + p.mr <= ox1; ox += p.mr)
+      sp_tile_run_i8(t, xr + ox * t.xp, w, init, y, at + ((ptrdiff_t)oy * p.ow + ox) * p.ldy,
+                     row + (ptrdiff_t)oy * p.ow + ox, col, n, ep, e);
+    /* wb is a multiple of mr: only the last block has a tail */
+    if (tail.mr > 0 && ox < ox1)
+      sp_tile_run_i8(tail, xr + ox * t.xp, w, init, y, at + ((ptrdiff_t)oy * p.ow + ox) * p.ldy,
+                     row + (ptrdiff_t)oy * p.ow + ox, col, n, ep, e);
+  }
+}
+
+SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_t *w,
+                                const int32_t *init, void *y, uint8_t *scratch, sp_ep_i32 ep,
+                                const void *const *e, int task) {
+  const int ci = p.ci / p.groups;
+  const int co = p.co / p.groups;
+  const int vectors = (co + SP_LANES - 1) / SP_LANES;
+  const int tn = (vectors + p.task_n - 1) / p.task_n;
+  const int tw = (p.ow + p.task_w - 1) / p.task_w;
+  const int th = (p.oh + p.task_h - 1) / p.task_h;
+  const int j0 = task % tn * p.task_n;
+  const int g = task / tn % p.groups;
+  const int ox0 = task / (tn * p.groups) % tw * p.task_w;
+  const int oy0 = task / (tn * p.groups * tw) % th * p.task_h;
+  const int z = task / (tn * p.groups * tw * th);
+  const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
+  const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
+  const int ox1 = (int)sp_imin(ox0 + p.task_w, p.ow);
+  const int full = co / SP_LANES / p.nv * p.nv;
+  const int rest = co - full * SP_LANES;
+  const int last = (rest + SP_LANES - 1) / SP_LANES;
+  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * p.kq * 4 * SP_LANES;
+  const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
+  const ptrdiff_t at = row * p.ldy + g * co;
+  const uint8_t *xg = (const uint8_t *)x + z * p.xn + g * ci;
+  const int8_t *wg = w + g * vectors * bv;
+  const int32_t *ig = init + (ptrdiff_t)g * vectors * SP_LANES;
+  for (int oy = oy0; oy < oy1; oy += p.rb) {
+    const int oe = (int)sp_imin(oy + p.rb, oy1);
+    const uint8_t *xb = xg + (ptrdiff_t)oy * p.sh * p.xr;
+    if (p.band) {
+      sp_conv2d_i8_band(p, xg, oy, oe, scratch);
+      xb = scratch;
+    }
+    for (int ox = ox0; ox < ox1; ox += p.wb) {
+      const int xe = (int)sp_imin(ox + p.wb, ox1);
+      for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+        sp_conv2d_i8_panel(p, p.nv, SP_LANES, xb, wg + j * bv, ig + j * SP_LANES, y,
+                           at + j * SP_LANES, oy, oe, ox, xe, row, g * co + j * SP_LANES, ep, e);
+      if (last > 0 && j1 > full)
+        sp_conv2d_i8_panel(p, last, rest - (last - 1) * SP_LANES, xb, wg + full * bv,
+                           ig + full * SP_LANES, y, at + full * SP_LANES, oy, oe, ox, xe, row,
+                           g * co + full * SP_LANES, ep, e);
+    }
+  }
+}
+
+/* Where x is read where it lies. */
+SP_INLINE void sp_conv2d_i8_direct(const sp_conv2d_i8 p, const void *x, const int8_t *w,
+                                   const int32_t *init, void *y, sp_ep_i32 ep,
+                                   const void *const *e, int task) {
+  sp_conv2d_i8_run(p, x, w, init, y, NULL, ep, e, task);
+}
+#endif

@@ -1,0 +1,79 @@
+/* Register tile of the 8-bit matrix kernels: mr pixels x nv vectors of output channels, exact sums in
+ * int32 that wrap. Included by conv2d_i8.h after isa/<isa>.h. */
+#ifndef SP_TILE_I8_H
+#define SP_TILE_I8_H
+#include "../base.h"
+#include "epilogue.h"
+
+#if defined(__clang__)
+#define SP_ROLLED_I8 _Pragma("clang loop unroll(disable)")
+#elif defined(__GNUC__)
+#define SP_ROLLED_I8 _Pragma("GCC unroll 1")
+#else
+#define SP_ROLLED_I8
+#endif
+
+#define SP_TILE_I8_MAX 64 /* accumulators of one tile, mr * nv */
+#define SP_TILE_I8_NV 8   /* vectors of weights */
+
+/* Every field is a literal in emitted code.
+ *   kh, runs, kq  kernel rows, runs of a row, quads of a run
+ *   xr, xt, xp    bytes from a kernel row of x, a run and a pixel to the next
+ *   bv            bytes from a vector of weights to the next
+ *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
+ *   put, ldy      what is stored, and elements from a pixel of y to the next */
+typedef struct sp_tile_i8 {
+  int mr, nv;
+  int kh, runs, kq;
+  ptrdiff_t xr, xt, xp, bv;
+  int flip, put;
+  ptrdiff_t ldy;
+} sp_tile_i8;
+
+/* Sum over all runs, epilogue, store; the last vector has n valid lanes. */
+SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
+                              const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
+                              ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+  sp_i32 acc[SP_TILE_I8_MAX];
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_load_i32(init + v * SP_LANES);
+  }
+  for (int ky = 0; ky < t.kh; ++ky) {
+    for (int r = 0; r < t.runs; ++r) {
+      const uint8_t *a = x + ky * t.xr + r * t.xt;
+      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * 4 * SP_LANES;
+      SP_ROLLED_I8
+      for (int k = 0; k < t.kq; ++k, a += 4, b += 4 * SP_LANES) {
+        sp_i32 wv[SP_TILE_I8_NV];
+        SP_UNROLL
+        for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
+        SP_UNROLL
+        for (int i = 0; i < t.mr; ++i) {
+          sp_i32 q = sp_set1_i32(sp_quad(a + i * t.xp));
+          if (t.flip) q = sp_flip_i32(q);
+          SP_UNROLL
+          for (int v = 0; v < t.nv; ++v)
+            acc[i * t.nv + v] = sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
+        }
+      }
+    }
+  }
+  /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      acc[i * t.nv + v] =
+          ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
+  }
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      sp_put_sum(t.put, y, at + i * t.ldy + v * SP_LANES, acc[i * t.nv + v],
+                 v == t.nv - 1 ? n : SP_LANES);
+  }
+}
+#endif

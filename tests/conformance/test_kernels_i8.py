@@ -1,0 +1,192 @@
+"""Sums over 8-bit codes with requantizing epilogues: every row, instruction set and scheme, bit for
+bit the interpreter's integers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emitted import TARGETS, compiled, session
+from native_harness import ISAS
+from sparrow import lane
+from sparrow.builder import Builder
+from sparrow.graph import Graph, Module, Scheme
+from sparrow.kernels import KERNELS, conv_any, conv_i8, lookup, loop, matmul_any
+from sparrow.kernels.case import Kernel
+from sparrow.ops.conv import Conv
+from sparrow.ops.lookup import Lookup
+from sparrow.ops.matmul import MatMul
+from sparrow.passes.requantize import Constants, Grid, scaled
+from sparrow.plan import plan
+from sparrow.reference import evaluate
+from sparrow.targets import target
+from sparrow.tensor import F32, I8, I32, U8, Array, DType, TensorType
+
+PORTABLE = (
+    *loop.ROWS,
+    *(r for r in conv_any.ROWS if r.name == "conv_any"),
+    *matmul_any.ROWS,
+    *lookup.ROWS,
+)
+ROUNDS = 16
+Made = tuple[Graph, dict[str, Array]]
+
+
+class _Case:
+    """A graph of one sum over random codes; operands of extreme values are common."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.b = Builder(f"case{seed}")
+        self.feeds: dict[str, Array] = {}
+
+    def n(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def flag(self) -> bool:
+        return bool(self.n(0, 1))
+
+    def codes(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        low, high = dtype.limits
+        values = self.rng.integers(low, high + 1, shape)
+        if self.n(0, 3) == 0:
+            values = np.where(values > (low + high) // 2, high, low)
+        return values.astype(dtype.numpy)
+
+    def input(self, shape: tuple[int, ...]) -> tuple[str, DType, int]:
+        """(codes, their type, a zero point)."""
+        dtype = (I8, U8)[self.n(0, 1)]
+        name = f"in{len(self.feeds)}"
+        self.feeds[name] = self.codes(shape, dtype)
+        low, high = dtype.limits
+        zero = (low, high, 0, self.n(low, high))[self.n(0, 3)]
+        return self.b.input(name, TensorType(shape, dtype)), dtype, zero
+
+    def weights(self, shape: tuple[int, ...]) -> str:
+        return self.b.const(np.maximum(self.codes(shape, I8), -127), I8)
+
+    def bias(self, n: int) -> str:
+        values = self.rng.integers(-(1 << 18), 1 << 18, n).astype(np.int32)
+        return self.b.const(values, I32) if self.flag() else ""
+
+    def requantized(self, depth: int, columns: int) -> tuple[lane.Expr, list[str]]:
+        """A requantization under the default scheme, or a conversion to float."""
+        ratio = self.rng.uniform(0.2, 3.0, columns if self.flag() else 1) / (depth**0.5 * 60)
+        constants = Constants(1)
+        if self.n(0, 4) == 0:
+            scale = constants.take(ratio, F32)
+            e: lane.Expr = lane.call("mul", lane.cast(lane.Arg(0, I32), F32), scale)
+        else:
+            dtype = (I8, U8)[self.n(0, 1)]
+            low, high = dtype.limits
+            grid = Grid(self.n(low, high), low, high, dtype)
+            made = scaled("f32", lane.Arg(0, I32), ratio, grid, constants)
+            assert not hasattr(made, "reason")
+            e = made
+        return e, [self.b.const(a) for a in constants.arrays]
+
+    def finish(self, y: str) -> Made:
+        return self.b.finish({"y": y}, {}), self.feeds
+
+    def sum(self, op: Conv | MatMul, x: str, w: str, bias: str, depth: int, columns: int) -> Made:
+        from dataclasses import replace
+
+        if self.n(0, 4) == 0:
+            return self.finish(self.b.add(op, *[v for v in (x, w, bias) if v]))
+        expr, extras = self.requantized(depth, columns)
+        return self.finish(self.b.add(replace(op, epilogue=expr), x, w, bias, *extras))
+
+
+def conv_case(seed: int) -> Made:
+    c = _Case(seed)
+    rank = 1 + seed % 2
+    group = (1, 1, 1, 2, 3)[c.n(0, 4)]
+    ci, co = c.n(1, 21), c.n(1, 70)
+    kernel = tuple((1, 2, 3, 3, 5)[c.n(0, 4)] for _ in range(rank))
+    dilations = tuple(c.n(1, 2) if c.n(0, 3) == 0 else 1 for _ in range(rank))
+    strides = tuple(c.n(1, 3) for _ in range(rank))
+    pads = tuple((c.n(0, 2), c.n(0, 2)) for _ in range(rank))
+    if c.n(0, 2) == 0:
+        kernel, pads, ci = (1,) * rank, ((0, 0),) * rank, 4 * c.n(1, 9)
+    spatial = tuple(c.n(9, 19) for _ in range(rank))
+    x, _, zero = c.input((c.n(1, 2), *spatial, group * ci))
+    w = c.weights((group * co, ci, *kernel))
+    op = Conv(strides, dilations, pads, group, True, zero=zero)
+    depth = ci * int(np.prod(kernel))
+    return c.sum(op, x, w, c.bias(group * co), depth, group * co)
+
+
+def depthwise_case(seed: int) -> Made:
+    c = _Case(seed)
+    rank = 1 + seed % 2
+    channels = (c.n(1, 7), 16, c.n(17, 40))[c.n(0, 2)]
+    kernel = tuple((1, 3, 3, 5, 7)[c.n(0, 4)] for _ in range(rank))
+    dilations = tuple(c.n(1, 2) if c.n(0, 3) == 0 else 1 for _ in range(rank))
+    strides = tuple(c.n(1, 2) for _ in range(rank))
+    pads = tuple((c.n(0, 3), c.n(0, 3)) for _ in range(rank))
+    spatial = tuple(c.n(13, 20) for _ in range(rank))
+    x, _, zero = c.input((c.n(1, 2), *spatial, channels))
+    w = c.weights((channels, 1, *kernel))
+    op = Conv(strides, dilations, pads, channels, True, zero=zero)
+    return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
+
+
+def matmul_case(seed: int) -> Made:
+    c = _Case(seed)
+    m, n, k = (1, c.n(1, 33))[c.n(0, 1)], c.n(1, 90), c.n(1, 70)
+    batch = (c.n(1, 3),) if c.flag() else ()
+    trans_b = c.flag()
+    x, _, zero = c.input((*batch, m, k))
+    w = c.weights((n, k) if trans_b else (k, n))
+    return c.sum(MatMul(False, trans_b, zero=zero), x, w, c.bias(n), k, n)
+
+
+def lookup_case(seed: int) -> Made:
+    c = _Case(seed)
+    x, _, _ = c.input((c.n(1, 3), c.n(1, 41)))
+    to = (I8, U8, F32)[seed % 3]
+    table = c.rng.standard_normal(256) if to == F32 else c.codes((256,), to)
+    return c.finish(c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to)))
+
+
+MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case)
+
+
+def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path) -> set[str]:
+    module = Module("m", tuple(g for g, _ in cases))
+    p = plan(module, target(TARGETS[isa]), kernels=kernels)
+    s = session(p, compiled(p, folder, parts=True, flags=("-O1",)))
+    for i, (g, feeds) in enumerate(cases):
+        (got,) = s.run(i, [feeds[v] for v in g.inputs])
+        want = evaluate(g, feeds)["y"]
+        np.testing.assert_array_equal(got, want, err_msg=f"{g.name}: {g.nodes[-1].op}")
+    return {step.kernel for e in p.entries for step in e.steps}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
+    cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
+    used = _compare(cases, isa, KERNELS, tmp_path)
+    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS)}
+
+
+def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:
+    cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(10)]
+    assert _compare(cases, "scalar", PORTABLE, tmp_path) >= {"conv_any", "matmul_any", "lookup"}
+
+
+@pytest.mark.parametrize("scheme", ["f32", "fixed31"])
+def test_schemes_round_to_nearest(scheme: Scheme) -> None:
+    rng = np.random.default_rng(5)
+    value = rng.integers(-(1 << 30), 1 << 30, 4096).astype(np.int32)
+    ratio = 10.0 ** rng.uniform(-9, -6, 4096)
+    constants = Constants(1)
+    e = scaled(scheme, lane.Arg(0, I32), ratio, Grid(3, -128, 127, I8), constants)
+    assert not hasattr(e, "reason")
+    got = lane.evaluate(e, (value, *constants.arrays))
+    exact = np.clip(value * ratio + 3, -128, 127)
+    # float32 keeps 24 bits of the product, fixed31 30: ties may fall either way near them
+    assert (np.abs(got - exact) <= 0.5 + 128 * 2.0**-22).all()
