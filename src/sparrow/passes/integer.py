@@ -27,7 +27,7 @@ from math import prod
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Graph, Node, Scheme
+from sparrow.graph import Graph, Node, Op, Scheme
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.gather import Gather
@@ -43,9 +43,10 @@ from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
 from sparrow.ops.sums import CODES
 from sparrow.ops.transpose import Transpose
+from sparrow.passes import litert
 from sparrow.passes.requantize import Constants, Grid, blended, scaled
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
-from sparrow.tensor import F32, F64, I8, I32, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, F64, I8, I32, U8, Affine, Array, DType, TensorType
 
 MOVES = (Reshape, Transpose, Slice, Expand, Gather, Concat)
 MAX_WINDOW = 1 << 16
@@ -140,18 +141,24 @@ def _target(m: Match, n: Node) -> Target | Reject:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """An integer sum of products: op, operands, units and largest magnitude."""
+    """An integer sum of products: op, operands, units and largest magnitude.
+
+    Weights of 9 bits (uint8 minus a zero point far from 128) are ``weight`` plus ``offset``, which
+    counts once per window.
+    """
 
     op: Conv | MatMul
     x: Codes
     weight: Array
+    offset: int
+    scale: Array
     bias: Array | None
     unit: Array
     reach: int
 
 
-def _weights(m: Match, value: str, axis: int) -> tuple[Array, Array] | Reject:
-    """(int8 codes, scale [n]) of constant weights whose scales run along ``axis`` only."""
+def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reject:
+    """(int8 codes, what each lacks, scale [n]) of constant weights with scales along ``axis``."""
     d = m.producer(value, Dequantize)
     codes = None if d is None else m.const(d.inputs[0])
     if d is None or codes is None:
@@ -165,10 +172,14 @@ def _weights(m: Match, value: str, axis: int) -> tuple[Array, Array] | Reject:
         return Reject("scales of the weights do not run along the output channels")
     # every zero point that keeps the difference in int8 is one of symmetric weights
     plain = codes.astype(np.int32) - quant.zero_point
+    offset = 0
     if plain.min(initial=0) < -128 or plain.max(initial=0) > 127:
-        return Reject("weights minus their zero point leave int8")
+        if not quant.per_tensor or t.dtype != U8:
+            return Reject("weights minus their zero point leave int8")
+        offset = 128 - int(quant.zero_point.reshape(()))
+        plain = plain - offset
     scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
-    return plain.astype(np.int8), scale
+    return plain.astype(np.int8), offset, scale
 
 
 def _bias(m: Match, value: str, unit: Array) -> Array | Reject:
@@ -207,7 +218,7 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     found = _weights(m, n.inputs[1], axis)
     if isinstance(found, Reject):
         return found
-    weight, scale = found
+    weight, offset, scale = found
     unit = x.scale * scale
     if not (unit > 0).all() or not np.isfinite(unit).all():
         return Reject("a scale is not positive and finite")
@@ -218,13 +229,14 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
             return given
         bias = given
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    reach = np.abs(weight.astype(np.int64)).sum(others) * x.reach
+    reach = (np.abs(weight.astype(np.int64)) + abs(offset)).sum(others) * x.reach
     if bias is not None:
         reach = reach + np.abs(bias.astype(np.int64))
     # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
     if int(reach.max(initial=0)) >= 1 << 31:
         return Reject("the sum may leave int32")
-    return _Sum(replace(op, zero=x.zero), x, weight, bias, unit, int(reach.max(initial=0)))
+    top = int(reach.max(initial=0))
+    return _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, top)
 
 
 class _Edit:
@@ -243,7 +255,7 @@ class _Edit:
             self.types[name] = TensorType(array.shape, dtype)
         return name
 
-    def add(self, op: Conv | MatMul | Lane | Lookup | Pool, *inputs: str, y: str = "") -> str:
+    def add(self, op: Op, *inputs: str, y: str = "") -> str:
         y = y or self.m.fresh()
         self.nodes.append(Node(op, inputs, (y,), self.origin))
         return y
@@ -252,11 +264,29 @@ class _Edit:
         return Rewrite(tuple(self.nodes), remove, consts=self.consts, types=self.types)
 
 
-def _emit_sum(e: _Edit, s: _Sum) -> str:
+def _emit_sum(e: _Edit, s: _Sum) -> tuple[str, ...]:
+    """The operands of `_value`."""
     names = [s.x.name, e.const(s.weight, I8)]
     if s.bias is not None:
         names.append(e.const(s.bias, I32))
-    return e.add(s.op, *names)
+    total = e.add(s.op, *names)
+    if not s.offset:
+        return (total,)
+    shape = list(s.weight.shape)
+    axis = 0 if isinstance(s.op, Conv) or s.op.trans_b else 1
+    if not isinstance(s.op, Conv) or s.op.group == 1:
+        # the window is the same for every output channel
+        shape[axis] = 1
+    return total, e.add(s.op, s.x.name, e.const(np.ones(shape, np.int8), I8))
+
+
+def _value(s: _Sum) -> lane.Expr:
+    """The sum from what `_emit_sum` names."""
+    total = lane.Arg(0, I32)
+    if not s.offset:
+        return total
+    rest = lane.call("mul", lane.Arg(1, I32), lane.Imm(s.offset, I32))
+    return lane.call("add", total, rest)
 
 
 def _along_channels(op: Conv | MatMul, values: Array, rank: int) -> Array:
@@ -272,14 +302,19 @@ def _sum(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     if m.only_user(t.source) is None:
         return Reject("its float result is used elsewhere")
     y = t.node.outputs[0]
-    constants = Constants(1)
-    ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
-    expr = scaled(scheme, lane.Arg(0, I32), ratio, t.grid, constants)
+    constants = Constants(1 if not s.offset else 2)
+    if scheme == "tflite":
+        steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.scale, t.scale)
+        away = litert.is_depthwise(s.op)
+        ratio = _along_channels(s.op, steps, m.type(y).rank)
+        expr = litert.requantized(_value(s), s.reach, ratio, t.grid, constants, away=away)
+    else:
+        ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
+        expr = scaled(scheme, _value(s), ratio, t.grid, constants)
     if isinstance(expr, Reject):
         return expr
     e = _Edit(m, n.origin)
-    total = _emit_sum(e, s)
-    e.add(Lane(expr), total, *map(e.const, constants.arrays), y=y)
+    e.add(Lane(expr), *_emit_sum(e, s), *map(e.const, constants.arrays), y=y)
     return e.done(t.node)
 
 
@@ -303,7 +338,14 @@ def _elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reje
     if fn == "mul":
         product = lane.call("mul", a.real(0), b.real(1))
         ratio = np.asarray(a.scale * b.scale / t.scale)
-        expr = scaled(scheme, product, ratio, t.grid, constants)
+        if scheme == "tflite":
+            reach = a.reach * b.reach
+            expr = litert.requantized(product, reach, ratio, t.grid, constants, away=True)
+        else:
+            expr = scaled(scheme, product, ratio, t.grid, constants)
+    elif scheme == "tflite":
+        first, second = (a.real(0), a.scale), (b.real(1), b.scale)
+        expr = litert.added(first, second, t.scale, t.grid, minus=fn == "sub")
     else:
         sign = -1.0 if fn == "sub" else 1.0
         terms = [
@@ -354,7 +396,7 @@ def _double(e: lane.Expr) -> lane.Expr:
     return lane.Call(e.fn, tuple(map(_double, e.args)), F64 if e.dtype == F32 else e.dtype)
 
 
-def _rescaled(e: _Edit, x: Codes, t: Target, y: str = "") -> str | Reject:
+def _rescaled(e: _Edit, x: Codes, t: Target, scheme: Scheme, y: str = "") -> str | Reject:
     """Codes of ``x`` on the grid of the target."""
     same = (x.zero, x.type.dtype) == (t.grid.zero, t.grid.dtype) and x.scale == t.scale
     whole = (t.grid.low, t.grid.high) == t.grid.dtype.limits
@@ -364,8 +406,11 @@ def _rescaled(e: _Edit, x: Codes, t: Target, y: str = "") -> str | Reject:
         arg = lane.Arg(0, x.type.dtype)
         low, high = (lane.Imm(v, x.type.dtype) for v in (t.grid.low, t.grid.high))
         return e.add(Lane(arg if whole else lane.clip(arg, low, high)), x.name, y=y)
-    constants = Constants(1)
-    expr = blended([(x.real(0), x.reach, np.asarray(x.scale / t.scale))], t.grid, constants)
+    constants, ratio = Constants(1), np.asarray(x.scale / t.scale)
+    if scheme == "tflite":
+        expr = litert.requantized(x.real(0), x.reach, ratio, t.grid, constants, away=True)
+    else:
+        expr = blended([(x.real(0), x.reach, ratio)], t.grid, constants)
     if isinstance(expr, Reject):
         return expr
     return e.add(Lane(expr), x.name, y=y)
@@ -381,7 +426,7 @@ def _move(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         x = codes_of(m, inputs[i])
         if x is None:
             return Reject("an operand is no codes of one scale")
-        name = _rescaled(e, x, t)
+        name = _rescaled(e, x, t, scheme)
         if isinstance(name, Reject):
             return name
         inputs[i] = name
@@ -400,7 +445,9 @@ def _pool(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     if isinstance(op, Reduce):
         if op.kind == "max":
             return _move(m, n, t, scheme)
-        return _window_mean(m, n, t, x, *_whole(op, x.type)) if op.kind == "mean" else _NO_POOL
+        if op.kind != "mean":
+            return _NO_POOL
+        return _window_mean(m, n, t, x, *_whole(op, x.type))
     assert isinstance(op, Pool)
     if op.kind == "max" and not op.indices:
         # maxima commute with a monotone rescaling
@@ -416,7 +463,7 @@ def _pool(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         if counts.min() < 1:
             return Reject("a window holds nothing")
         counts = counts if op.channels_last else np.moveaxis(counts, -1, 1)
-    return _window_mean(m, n, t, x, conv, op.kernel, counts)
+    return _window_mean(m, n, t, x, conv, op.kernel, counts, of_codes=scheme == "tflite")
 
 
 _NO_POOL = Reject("no integer form of this pooling")
@@ -442,6 +489,8 @@ def _window_mean(
     conv: Conv | None,
     kernel: tuple[int, ...],
     counts: Array,
+    *,
+    of_codes: bool = False,
 ) -> Rewrite | Reject:
     """The mean of windows: a depthwise sum with ones, then one integer multiplier per pixel."""
     if conv is None or prod(kernel) > MAX_WINDOW:
@@ -451,8 +500,12 @@ def _window_mean(
     weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
     total = e.add(replace(conv, group=c, zero=x.zero), x.name, weight)
     constants = Constants(1)
-    terms = [(lane.Arg(0, I32), x.reach * prod(kernel), x.scale / t.scale / counts)]
-    expr = blended(terms, t.grid, constants)
+    expr: lane.Expr | Reject
+    if of_codes and (x.scale, x.zero) == (t.scale, t.grid.zero):
+        expr = litert.averaged(lane.Arg(0, I32), x.zero, counts, t.grid, constants)
+    else:
+        terms = [(lane.Arg(0, I32), x.reach * prod(kernel), x.scale / t.scale / counts)]
+        expr = blended(terms, t.grid, constants)
     if isinstance(expr, Reject):
         return expr
     e.add(Lane(expr), total, *map(e.const, constants.arrays), y=t.node.outputs[0])
@@ -461,9 +514,21 @@ def _window_mean(
 
 def _resize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     assert isinstance(n.op, Resize)
-    if n.op.mode != "nearest":
+    if n.op.mode == "nearest":
+        return _move(m, n, t, scheme)
+    x = codes_of(m, n.inputs[0])
+    alike = x is not None and (x.scale, x.zero, x.type.dtype) == (
+        t.scale,
+        t.grid.zero,
+        t.grid.dtype,
+    )
+    if scheme != "tflite" or x is None or x.type.dtype != U8 or not alike:
         return Reject(f"{n.op.mode} resizing has no integer form")
-    return _move(m, n, t, scheme)
+    e = _Edit(m, n.origin)
+    numbers = e.add(Lane(lane.cast(lane.Arg(0, U8), F32)), x.name)
+    blend = e.add(n.op, numbers)
+    e.add(Lane(litert.resized(t.grid)), blend, y=t.node.outputs[0])
+    return e.done(t.node)
 
 
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]
@@ -486,7 +551,7 @@ def _quantized(m: Match, n: Node, scheme: Scheme) -> Rewrite | Reject | None:
     x = codes_of(m, t.source)
     if x is not None:
         e = _Edit(m, n.origin)
-        named = _rescaled(e, x, t, y=n.outputs[0])
+        named = _rescaled(e, x, t, scheme, y=n.outputs[0])
         return named if isinstance(named, Reject) else e.done(n)
     source = m.producer(t.source)
     if source is None or len(source.outputs) != 1:
@@ -508,12 +573,11 @@ def _float_result(m: Match, n: Node) -> Rewrite | Reject | None:
     if isinstance(s, Reject):
         return s
     y = n.outputs[0]
-    constants = Constants(1)
+    constants = Constants(1 if not s.offset else 2)
     unit = _along_channels(s.op, s.unit, m.type(y).rank)
-    expr = lane.call("mul", lane.cast(lane.Arg(0, I32), F32), constants.take(unit, F32))
+    expr = lane.call("mul", lane.cast(_value(s), F32), constants.take(unit, F32))
     e = _Edit(m, n.origin)
-    total = _emit_sum(e, s)
-    e.add(Lane(expr), total, *map(e.const, constants.arrays), y=y)
+    e.add(Lane(expr), *_emit_sum(e, s), *map(e.const, constants.arrays), y=y)
     return e.done(n)
 
 

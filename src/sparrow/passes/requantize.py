@@ -3,7 +3,7 @@
     code = clamp(zero + round(value * ratio))        ratio = what a unit of value is in steps of y
 
 The scheme belongs to the Graph (`Graph.scheme`) and never to the target; docs/integer-spec.md is
-the full text. Two forms serve all ops:
+the full text. Two forms serve all ops under the schemes of our own (``tflite`` is `litert`):
 
 - `scaled`: one value times one ratio (sums of products).
 - `blended`: a sum of values times ratios (add, mean, concat), with integer multipliers under every
@@ -93,7 +93,7 @@ def _shifted(value: lane.Expr, ratio: Array, grid: Grid) -> lane.Expr | Reject:
     if not (shift == first).all() or not 0 <= first <= MAX_SHIFT:
         return Reject("scheme pow2 needs one power of two for all channels")
     steps = lane.call("rshr", lane.cast(value, I64), lane.Imm(first, I64))
-    return _clamped(steps, grid)
+    return clamped(steps, grid)
 
 
 def _fixed(value: lane.Expr, ratio: Array, grid: Grid, constants: Constants) -> lane.Expr | Reject:
@@ -104,7 +104,7 @@ def _fixed(value: lane.Expr, ratio: Array, grid: Grid, constants: Constants) -> 
     if shift.min() < 1 or shift.max() > 62:
         return Reject(f"a ratio of {float(ratio.max()):g} between scales is out of range")
     product = lane.call("mul", lane.cast(value, I64), constants.take(multiplier, I64))
-    return _clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
+    return clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
 
 
 def blended(
@@ -139,10 +139,10 @@ def blended(
         term = lane.call("mul", lane.cast(value, dtype), constants.take(multiplier, dtype))
         total = term if total is None else lane.call("add", total, term)
     assert total is not None
-    return _clamped(lane.call("rshr", total, lane.Imm(shift, dtype)), grid)
+    return clamped(lane.call("rshr", total, lane.Imm(shift, dtype)), grid)
 
 
-def _clamped(steps: lane.Expr, grid: Grid) -> lane.Expr:
+def clamped(steps: lane.Expr, grid: Grid) -> lane.Expr:
     """clamp(zero + steps), clipped before the zero point is added: nothing can wrap."""
     low, high = (lane.Imm(v - grid.zero, steps.dtype) for v in (grid.low, grid.high))
     codes = lane.cast(lane.clip(steps, low, high), I32)

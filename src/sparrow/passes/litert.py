@@ -1,0 +1,135 @@
+"""Scheme ``tflite``: the integer arithmetic of LiteRT's own kernels, as lane expressions.
+
+A ratio of scales becomes q 2^(e - 31) with q of 31 bits (QuantizeMultiplier). A value v times it is
+rounded twice:
+
+    h = floor((v q 2^max(e, 0) + 2^30) / 2^31)          SaturatingRoundingDoublingHighMul
+    y = round(h / 2^max(-e, 0))                         RoundingDivideByPOT
+
+Convolutions and products run in the ruy library, which rounds halves of the second step up; all
+other kernels round them away from zero. The first step rounds halves up in both. LiteRT computes
+modulo 2^32; a value that could get that far is refused, so that int64 gives the same.
+
+Verified against ai-edge-litert 2.3 layer by layer, see docs/limits.md for what differs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.passes.requantize import Constants, Grid, clamped
+from sparrow.rewrite import Reject
+from sparrow.tensor import F32, I8, I32, I64, Array, DType
+
+# ADD and SUB keep this many bits below the units of their operands.
+SUM_SHIFT = 20
+
+
+def sum_ratio(op: Conv | MatMul, dtype: DType, x: float, w: Array, y: float) -> Array:
+    """What a unit of a sum of products is in steps of the result, as LiteRT rounds it.
+
+    Scales per channel are multiplied in float64, one scale per tensor in float32.
+    """
+    if isinstance(op, Conv) and dtype == I8:
+        return x * w / y
+    return (np.float32(x) * w.astype(np.float32)).astype(np.float64) / y
+
+
+def is_depthwise(op: Conv | MatMul) -> bool:
+    """Whether LiteRT computes it outside of ruy."""
+    return isinstance(op, Conv) and op.group > 1
+
+
+def _times(
+    value: lane.Expr, ratio: Array, constants: Constants, *, away: bool, shift: int = 0
+) -> lane.Expr | Reject:
+    """An int64 value, ``shift`` bits below its unit, times a ratio that is not above 2^31."""
+    mantissa, exponent = np.frexp(np.asarray(ratio))
+    q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
+    full = q == 1 << 31
+    q, exponent = np.where(full, 1 << 30, q), exponent + full
+    # a channel with so small a scale gives the zero point
+    q, exponent = np.where(exponent < -31, 0, q), np.where(exponent < -31, 0, exponent)
+    left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    if not (ratio > 0).all() or left.max() > 15:
+        return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
+    factor = constants.take(q << left, I64)
+    high = lane.call("rshr", lane.call("mul", value, factor), lane.Imm(31 - shift, I64))
+    if not right.any():
+        return high
+    if away:
+        # one less makes the half of a negative value fall down; without a second step none has
+        less = constants.take((right > 0).astype(np.int64), I64)
+        below = lane.call("lt", high, lane.Imm(0, I64))
+        high = lane.call("where", below, lane.call("sub", high, less), high)
+    return lane.call("rshr", high, constants.take(right, I64))
+
+
+def requantized(
+    value: lane.Expr, reach: int, ratio: Array, grid: Grid, constants: Constants, *, away: bool
+) -> lane.Expr | Reject:
+    """The codes of ``value`` (int32, magnitude at most ``reach``) times ``ratio``.
+
+    MultiplyByQuantizedMultiplier, then the zero point and the clamp.
+    """
+    if reach * max(1.0, float(np.max(ratio))) >= 1 << 31:
+        return Reject("LiteRT would wrap")
+    steps = _times(lane.cast(value, I64), ratio, constants, away=away)
+    return steps if isinstance(steps, Reject) else clamped(steps, grid)
+
+
+def added(
+    a: tuple[lane.Expr, float],
+    b: tuple[lane.Expr, float],
+    y: float,
+    grid: Grid,
+    *,
+    minus: bool = False,
+) -> lane.Expr | Reject:
+    """The codes of a + b or a - b for (codes minus zero point in int32, scale) each.
+
+    Both are brought to twice the larger scale with SUM_SHIFT more bits, then the sum to ``y``.
+    """
+    twice = 2 * max(a[1], b[1])
+    constants = Constants(2)
+    terms = []
+    for value, scale in (a, b):
+        term = _times(
+            lane.cast(value, I64), np.asarray(scale / twice), constants, away=True, shift=SUM_SHIFT
+        )
+        if isinstance(term, Reject):
+            return term
+        terms.append(term)
+    ratio = twice / ((1 << SUM_SHIFT) * y)
+    if ratio >= 1:
+        return Reject("scales that LiteRT refuses to add")
+    total = lane.call("sub" if minus else "add", *terms)
+    steps = _times(total, np.asarray(ratio), constants, away=True)
+    return steps if isinstance(steps, Reject) else clamped(steps, grid)
+
+
+def averaged(
+    total: lane.Expr, zero: int, counts: Array, grid: Grid, constants: Constants
+) -> lane.Expr:
+    """The mean of codes from their sum minus zero points, halves away from zero.
+
+    LiteRT averages the codes as they are and ignores the scales, which must be alike.
+    """
+    whole = counts.astype(np.int64)
+    codes = lane.call("add", total, constants.take(whole * zero, I32)) if zero else total
+    half, count = constants.take(whole // 2, I32), constants.take(whole, I32)
+    up = lane.call("gt", codes, lane.Imm(0, I32))
+    away = lane.call("where", up, lane.call("add", codes, half), lane.call("sub", codes, half))
+    mean = lane.call("div", away, count)
+    low, high = lane.Imm(grid.low, I32), lane.Imm(grid.high, I32)
+    return lane.cast(lane.clip(mean, low, high), grid.dtype)
+
+
+def resized(grid: Grid) -> lane.Expr:
+    """Codes of interpolated codes of uint8, float32: halves are rounded up."""
+    up = lane.call("floor", lane.call("add", lane.Arg(0, F32), lane.Imm(0.5, F32)))
+    low, high = lane.Imm(float(grid.low), F32), lane.Imm(float(grid.high), F32)
+    return lane.cast(lane.clip(up, low, high), grid.dtype)

@@ -1,0 +1,165 @@
+"""Scheme ``tflite``: the integer form of each operator gives LiteRT's very codes.
+
+Scales are random, or powers of two apart so that sums fall on rounding ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparrow.graph import Graph
+from sparrow.importers.tflite import import_tflite
+from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.passes.integer import integer
+from sparrow.reference import evaluate
+from sparrow.tensor import I8, U8, Array, DType
+from tflite_files import T, constant, litert, one
+
+SEEDS = range(6)
+CONV: dict[str, Any] = {
+    "padding": 0,
+    "stride_w": 1,
+    "stride_h": 1,
+    "dilation_w": 1,
+    "dilation_h": 1,
+}
+
+
+class Draw:
+    """Random tensors and quantizations of one seed; odd seeds draw powers of two."""
+
+    def __init__(self, seed: int, dtype: DType) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.exact, self.dtype = bool(seed % 2), dtype
+
+    def scale(self, near: float) -> float:
+        """A scale within a factor of two of ``near``."""
+        exponent = float(np.log2(near)) + self.rng.uniform(-1, 1)
+        return float(np.float32(2.0 ** (round(exponent) if self.exact else exponent)))
+
+    def zero(self) -> int:
+        """A zero point."""
+        return int(self.rng.integers(-40, 40)) + (128 if self.dtype == U8 else 0)
+
+    def codes(self, *shape: int) -> Array:
+        """Codes of the type."""
+        low, high = self.dtype.limits
+        return self.rng.integers(low, high + 1, shape).astype(self.dtype.numpy)
+
+    def activation(self) -> int:
+        """None, relu or relu6."""
+        return int(self.rng.choice([0, 0, 1, 3]))
+
+
+def check(tmp_path: Path, data: bytes, feeds: Mapping[str, Array]) -> Graph:
+    """The integer form of a file computes what LiteRT does; no float op is left."""
+    path = tmp_path / "m.tflite"
+    path.write_bytes(data)
+    g = integer(import_tflite(path).graph)
+    assert not any(isinstance(n.op, Quantize | Dequantize) for n in g.nodes)
+    (wanted,) = litert(data, feeds)
+    found = evaluate(g, feeds)["y"]
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+    assert len(np.unique(found)) > 4
+    return g
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_convolution(tmp_path: Path, op: str, seed: int, dtype: DType) -> None:
+    d = Draw(seed, dtype)
+    x = d.codes(1, 9, 8, 6)
+    m = 6 if op[0] == "D" else 5
+    shape = (1, 3, 3, 6) if op[0] == "D" else (5, 3, 3, 6)
+    sx, zx = d.scale(0.05), d.zero()
+    if dtype == I8:
+        scales = [d.scale(0.01) for _ in range(m)]
+        weights = d.rng.integers(-127, 128, shape).astype(np.int8)
+        zeros = [0] * m
+    else:
+        scales, zeros, weights = [d.scale(0.01)], [int(d.rng.integers(90, 170))], d.codes(*shape)
+    w = constant("w", weights, scale=scales, zero=zeros, axis=3 if op[0] == "D" else 0)
+    bias = d.rng.integers(-3000, 3000, m).astype(np.int32)
+    out = T(
+        "y", (1, 9, 8, m), dtype, scale=[d.scale(0.6 if op[0] == "C" else 0.2)], zero=[d.zero()]
+    )
+    options = {**CONV, "activation": d.activation()}
+    b = constant("b", bias, scale=[sx * s for s in scales])
+    check(
+        tmp_path,
+        one(op, {"x": x}, options, out=out, consts=[w, b], quant={"x": (sx, zx)}),
+        {"x": x},
+    )
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fully_connected(tmp_path: Path, seed: int, dtype: DType) -> None:
+    d = Draw(seed, dtype)
+    x, sx, sw = d.codes(7, 33), d.scale(0.05), d.scale(0.01)
+    zw = 0 if dtype == I8 else int(d.rng.integers(90, 170))
+    weights = (
+        d.codes(12, 33) if dtype == U8 else d.rng.integers(-127, 128, (12, 33)).astype(np.int8)
+    )
+    w = constant("w", weights, scale=[sw], zero=[zw])
+    b = constant("b", d.rng.integers(-3000, 3000, 12).astype(np.int32), scale=[sx * sw])
+    out = T("y", (7, 12), dtype, scale=[d.scale(0.5)], zero=[d.zero()])
+    options = {"activation": d.activation()}
+    data = one(
+        "FULLY_CONNECTED", {"x": x}, options, out=out, consts=[w, b], quant={"x": (sx, d.zero())}
+    )
+    check(tmp_path, data, {"x": x})
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+def test_arithmetic(tmp_path: Path, op: str, seed: int, dtype: DType) -> None:
+    d = Draw(seed, dtype)
+    feeds = {"a": d.codes(3, 50, 9), "b": d.codes(3, 50, 9) if seed < 4 else d.codes(1, 1, 9)}
+    quant = {k: (d.scale(0.05), d.zero()) for k in feeds}
+    out = T("y", (3, 50, 9), dtype, scale=[d.scale(0.1)], zero=[d.zero()])
+    data = one(op, feeds, {"activation": d.activation()}, out=out, quant=quant)
+    check(tmp_path, data, feeds)
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("op", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
+def test_pooling(tmp_path: Path, op: str, padding: int, dtype: DType) -> None:
+    d = Draw(padding, dtype)
+    x, scale, zero = d.codes(1, 12, 13, 6), d.scale(0.05), d.zero()
+    options = {"padding": padding, "stride_w": 2, "stride_h": 2, "filter_w": 4, "filter_h": 2}
+    shape = (1, 6, 7, 6) if padding == 0 else (1, 6, 5, 6)
+    out = T("y", shape, dtype, scale=[scale], zero=[zero])
+    check(tmp_path, one(op, {"x": x}, options, out=out, quant={"x": (scale, zero)}), {"x": x})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("to", [I8, U8], ids=str)
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+def test_requantization(tmp_path: Path, dtype: DType, to: DType, seed: int) -> None:
+    d = Draw(seed, dtype)
+    x = d.codes(500)
+    e = Draw(seed + 10, to)
+    out = T("y", (500,), to, scale=[d.scale(0.05)], zero=[e.zero()])
+    quant = {"x": (d.scale(0.05), d.zero())}
+    check(tmp_path, one("QUANTIZE", {"x": x}, out=out, quant=quant), {"x": x})
+
+
+@pytest.mark.parametrize("size", [(33, 65), (11, 13)])
+def test_bilinear_resizing_of_uint8(tmp_path: Path, size: tuple[int, int]) -> None:
+    d = Draw(0, U8)
+    x = d.codes(1, 9, 17, 3)
+    out = T("y", (1, *size, 3), U8, scale=[0.05], zero=[7])
+    options = {"align_corners": True, "half_pixel": False}
+    to = constant("s", np.array(size, np.int32))
+    data = one("RESIZE_BILINEAR", {"x": x}, options, out=out, consts=[to], quant={"x": (0.05, 7)})
+    check(tmp_path, data, {"x": x})
