@@ -178,14 +178,32 @@ def one(
     return write([*tensors, *consts, *states, out], [node], list(feeds), [out.name])
 
 
-def litert(model: bytes, feeds: Mapping[str, Array]) -> list[Array]:
-    """Outputs of LiteRT's own kernels, without delegates."""
+def _interpreter(model: bytes, feeds: Mapping[str, Array], *, keep: bool = False) -> Any:
+    """LiteRT after one call, with its own kernels and no delegate."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    it = Interpreter(model_content=model, experimental_op_resolver_type=kind, num_threads=1)
+    it = Interpreter(
+        model_content=model,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=keep,
+        num_threads=1,
+    )
     it.allocate_tensors()
     for d in it.get_input_details():
         it.set_tensor(d["index"], feeds[d["name"]])
     it.invoke()
+    return it
+
+
+def litert(model: bytes, feeds: Mapping[str, Array]) -> list[Array]:
+    """Outputs of LiteRT's own kernels."""
+    it = _interpreter(model, feeds)
     return [np.asarray(it.get_tensor(d["index"])) for d in it.get_output_details()]
+
+
+def litert_tensors(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What every operator gives in LiteRT, by tensor name."""
+    it = _interpreter(model, feeds, keep=True)
+    made = {int(i) for op in it._get_ops_details() for i in op["outputs"]}
+    details = [d for d in it.get_tensor_details() if d["index"] in made]
+    return {d["name"]: np.asarray(it.get_tensor(d["index"])) for d in details}
