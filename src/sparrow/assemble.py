@@ -21,6 +21,7 @@ from sparrow.bundle import (
     UNHASHED,
     Bundle,
     compile_library,
+    compile_objects,
     step_values,
 )
 from sparrow.compiler import Compiled, Source
@@ -30,6 +31,7 @@ from sparrow.device.cache import FileCache, cache_folder
 from sparrow.device.elf import code_bytes
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.runners import find_runner
+from sparrow.device.stack import stack_bytes
 from sparrow.errors import BadInput, GateFailed
 from sparrow.export import to_onnx
 from sparrow.golden import SEED, Golden, dump_golden, make_golden
@@ -139,6 +141,7 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
         weights_bytes=len(compiled.plan.weights),
         arena_bytes=compiled.plan.arena_bytes,
         state_bytes=compiled.plan.state_bytes,
+        stack_bytes=stack_bytes(compile_objects(compiled.artifact.files, target, plan.parts)),
     )
     measurements: dict[str, Any] = {"schema_version": 1}
     blob = np.frombuffer(compiled.plan.weights, np.uint8) if compiled.plan.weights else None

@@ -273,6 +273,16 @@ def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolch
     return found
 
 
+def compile_objects(
+    files: Mapping[str, bytes], target: Machine, parts: int, hooks: bool = False
+) -> tuple[Path, ...]:
+    """Compile emitted sources, or find the objects in the cache; see `compile_library`."""
+    header = files["sparrow.h"].decode()
+    text = files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
+    sources = library_sources(text, parts, hooks)
+    return toolchain.find_toolchain().compile_objects(sources, target)
+
+
 def compile_library(
     files: Mapping[str, bytes],
     target: Machine,
@@ -292,12 +302,9 @@ def compile_library(
     Raises:
         CompileError: The compiler is missing or refuses the sources.
     """
-    tools = toolchain.find_toolchain()
-    header = files["sparrow.h"].decode()
-    text = files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
-    objects = tools.compile_objects(library_sources(text, parts, hooks), target)
+    objects = compile_objects(files, target, parts, hooks)
     out = None if folder is None else folder / f"{LIBRARY}{target.library_suffix}"
-    return tools.link_shared(objects, target, out)
+    return toolchain.find_toolchain().link_shared(objects, target, out)
 
 
 def machine_of(plan: PlanRecord) -> Machine:
@@ -418,6 +425,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
         weights_bytes=(folder / "weights.bin").stat().st_size,
         arena_bytes=library.info.workspace_bytes,
         state_bytes=library.info.state_bytes,
+        stack_bytes=receipt.memory.stack_bytes,
     )
     agrees = receipt_gate(receipt, memory, done)
     return Proof((hashes, *done.gates, agrees), done.layers)
@@ -437,4 +445,4 @@ def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> B
     return Bundle(Path(folder), threads, device)
 
 
-__all__ = ["Bundle", "compile_library", "load_bundle", "verify_bundle"]
+__all__ = ["Bundle", "compile_library", "compile_objects", "load_bundle", "verify_bundle"]

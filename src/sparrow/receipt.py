@@ -224,12 +224,18 @@ class GateRecord(Record):
 
 
 class MemoryRecord(Record):
-    """What the artifact takes: flash is code plus weights, RAM is arena plus state."""
+    """What the artifact takes: flash is code plus weights, RAM is arena plus state.
+
+    ``stack_bytes`` is the most stack that a call takes, proved from the objects (`device.stack`);
+    None where the compiler does not tell. It is the shipped library's own, so that verifying with
+    another compiler has nothing to compare it with.
+    """
 
     code_bytes: int
     weights_bytes: int
     arena_bytes: int
     state_bytes: int
+    stack_bytes: int | None = None
 
 
 class BudgetRecord(Record):

@@ -11,8 +11,10 @@ import numpy as np
 
 from conformance.onnx_cases import Case, compare, load
 from sparrow.bundle import library_sources
-from sparrow.device.build import find_toolchain
+from sparrow.device.build import find_toolchain, host_machine
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.qemu import emulated_library
+from sparrow.device.session import ModelSession
 from sparrow.emit.c import emit
 from sparrow.errors import SparrowError
 from sparrow.graph import Graph, Module
@@ -72,8 +74,8 @@ def prepare(case: Case, target: Target, attributes: bool = False) -> Ready:
     return Ready(case, source, graph)
 
 
-def open_library(ready: Sequence[Ready], target: Target, folder: Path) -> Session:
-    """Compile cases as the entry points of one library."""
+def open_library(ready: Sequence[Ready], target: Target, folder: Path) -> ModelSession:
+    """Compile cases as the entry points of one library, and load it, in an emulator if need be."""
     planned = plan(Module("cases", tuple(r.graph for r in ready)), target)
     artifact = emit(planned)
     text = artifact.files["model.c"].decode()
@@ -83,15 +85,19 @@ def open_library(ready: Sequence[Ready], target: Target, folder: Path) -> Sessio
     device = target.machine
     objects = tools.compile_objects(library_sources(text, artifact.parts), device, ("-O1",), jobs=1)
     library = tools.link_shared(objects, device, folder / f"cases{device.library_suffix}")
-    return Session(HostLibrary(library), np.frombuffer(planned.weights, np.uint8))
+    weights = np.frombuffer(planned.weights, np.uint8)
+    if device.arch != host_machine("scalar").arch:
+        return emulated_library(library, device).open(weights)
+    return Session(HostLibrary(library), weights)
 
 
-def check(session: Session, entry: int, ready: Ready) -> None:
+def check(session: ModelSession, entry: int, ready: Ready) -> None:
     """Run one entry point and compare its outputs with the expected ones."""
     g, case = ready.source, ready.case
     feeds = [to_native(case.inputs[name], g.types[name].dtype) for name in g.inputs]
-    # NaN or -1 in every type: a kernel that reads what nobody wrote shows
-    session._workspace[:] = 0xFF
+    if isinstance(session, Session):
+        # NaN or -1 in every type: a kernel that reads what nobody wrote shows
+        session._workspace[:] = 0xFF
     found = session.run(entry, feeds)
     for name, y, want in zip(g.outputs, found, case.outputs, strict=False):
         compare(from_native(y, g.types[name].dtype), want, case, name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import native_harness as harness
 from conformance.no_kernel import NO_KERNEL
 from conformance.old_versions import load_old_cases
 from conformance.onnx_cases import Case, load_cases, load_suite, refusal
@@ -59,6 +60,17 @@ def test_group(k: int, tmp_path: Path, record_property: Record) -> None:
 @pytest.mark.parametrize("k", range(len(GROUPS)))
 def test_group_best_isa(k: int, tmp_path: Path) -> None:
     found = problems(GROUPS[k], resolve_target("host"), tmp_path, lambda key, value: None)
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    "k", [pytest.param(k, marks=pytest.mark.slow) if k else k for k in range(len(GROUPS))]
+)
+def test_group_on_32_bits(k: int, tmp_path: Path) -> None:
+    """Pointers and sizes of 32 bits, and other vector code, in an emulator."""
+    row = target_row("armv7")
+    harness.emulator(row.machine)
+    found = problems(CASES[k :: len(GROUPS)], row, tmp_path, lambda key, value: None)
     assert not found, found
 
 

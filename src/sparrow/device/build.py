@@ -41,6 +41,8 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-fno-asynchronous-unwind-tables",
 )
+# What `device.stack` reads; of drivers other than zig's not all know the second one.
+STACK_FLAGS = ("-ffunction-sections", "-fstack-size-section")
 # What a file pulls in beside system headers; both must be hashed.
 _INCLUDE = re.compile(r'^[ \t]*(?:#[ \t]*include|\.incbin)[ \t]*"([^"\n]+)"', re.MULTILINE)
 
@@ -148,7 +150,8 @@ class Toolchain:
             CompileError: A source does not compile; names the first error and the log.
             BadInput: The cache folder cannot be written.
         """
-        everything = (*self._target_flags(target), *FLAGS, *flags)
+        noted = STACK_FLAGS if self.is_zig else ()
+        everything = (*self._target_flags(target), *FLAGS, *noted, *flags)
         keys = [self._source_key(s, everything) for s in sources]
         found = [self.cache.get(key, ".o") for key in keys]
         missing = [i for i, path in enumerate(found) if path is None]

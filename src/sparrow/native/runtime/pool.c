@@ -180,7 +180,7 @@ struct sparrow_pool {
   char pad2[LINE];
   uint32_t busy; /* a region is open */
   char pad3[LINE];
-  share_line shares[1]; /* [threads] */
+  share_line shares[]; /* [threads] */
 };
 
 static void cpu_relax(void) {

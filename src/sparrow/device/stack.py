@@ -1,0 +1,193 @@
+"""How much stack compiled code takes: frames and calls read from its ELF objects.
+
+The compiler notes the frame of every function (``-fstack-size-section``) and gives each a section
+of its own (``-ffunction-sections``), so that whatever a function calls or passes on as a callback
+is a relocation of its section. Emitted code does not recurse and has no frame of variable size: the
+deepest path through this graph is the bound, and a run that takes the path reaches it exactly.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_EXECUTABLE = 4
+_RELA, _REL, _SYMTAB = 4, 9, 2
+_UNDEFINED, _SECTION_SYMBOL = 0, 3
+_X86_64, _I386 = 62, 3
+# What a call pushes; elsewhere the return address goes to a register, and from there to the frame.
+_RETURN_ADDRESS = {_X86_64: 8, _I386: 4}
+# Below its frame a function that calls nothing may use this much (System V x86-64).
+_RED_ZONE = {_X86_64: 128}
+# and $-align, %rsp: a frame that aligns itself loses up to align - 16 bytes that it does not count.
+_ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
+
+# (object, section) of a function defined there
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Functions of some objects.
+
+    Attributes:
+        sizes: Bytes of stack per function, the return address included.
+        calls: Functions that each calls or hands on.
+        names: Functions that other objects see.
+        red_zone: Bytes below the last frame that may be used.
+    """
+
+    sizes: Mapping[Place, int]
+    calls: Mapping[Place, frozenset[Place]]
+    names: Mapping[str, Place]
+    red_zone: int
+
+    def deepest(self, name: str) -> int:
+        """Bytes of stack that a call of a function takes at most, red zone excluded.
+
+        Raises:
+            ValueError: It recurses, or a frame is not known.
+        """
+        depth: dict[Place, int] = {}
+        open_: set[Place] = set()
+
+        def visit(at: Place) -> int:
+            if at in open_:
+                raise ValueError(f"function {at} calls itself")
+            if at not in depth:
+                if at not in self.sizes:
+                    raise ValueError(f"function {at} has a frame of unknown size")
+                open_.add(at)
+                inner = max((visit(c) for c in self.calls.get(at, ())), default=0)
+                open_.remove(at)
+                depth[at] = self.sizes[at] + inner
+            return depth[at]
+
+        return visit(self.names[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    kind: int
+    flags: int
+    link: int
+    info: int
+    data: bytes
+
+
+class _Object:
+    """Sections and symbols of an ELF object, 32 or 64 bits wide, little-endian."""
+
+    def __init__(self, data: bytes) -> None:
+        self.wide = data[4] == 2
+        (self.machine,) = struct.unpack_from("<H", data, 18)
+        table = struct.unpack_from("<Q" if self.wide else "<I", data, 0x28 if self.wide else 0x20)[
+            0
+        ]
+        entry, count = struct.unpack_from("<HH", data, 0x3A if self.wide else 0x2E)
+        layout = "<IIQQQQII" if self.wide else "<IIIIIIII"
+        self.sections: list[_Section] = []
+        for i in range(count):
+            row = struct.unpack_from(layout, data, table + i * entry)
+            _, kind, flags, _, offset, size, link, info = row
+            self.sections.append(_Section(kind, flags, link, info, data[offset : offset + size]))
+        (index,) = (i for i, s in enumerate(self.sections) if s.kind == _SYMTAB)
+        self.symbols = list(self._symbols(self.sections[index]))
+
+    def _symbols(self, table: _Section) -> Iterator[tuple[str, int, int]]:
+        """(name, kind, section) of every symbol."""
+        strings = self.sections[table.link].data
+        for at in range(0, len(table.data), 24 if self.wide else 16):
+            if self.wide:
+                name, info, _, section = struct.unpack_from("<IBBH", table.data, at)
+            else:
+                name, info, _, section = struct.unpack_from("<I8xBBH", table.data, at)
+            yield strings[name : strings.index(b"\0", name)].decode(), info & 15, section
+
+    def relocated(self) -> Iterator[tuple[int, int]]:
+        """(section that refers, number of the symbol) of every relocation."""
+        for s in self.sections:
+            if s.kind not in (_RELA, _REL):
+                continue
+            step = (16 if self.wide else 8) + (s.kind == _RELA) * (8 if self.wide else 4)
+            for at in range(0, len(s.data), step):
+                if self.wide:
+                    yield s.info, struct.unpack_from("<Q", s.data, at + 8)[0] >> 32
+                else:
+                    yield s.info, struct.unpack_from("<I", s.data, at + 4)[0] >> 8
+
+    def frames(self) -> Iterator[tuple[int, int]]:
+        """(function's section, bytes) as the compiler noted them."""
+        width = 8 if self.wide else 4
+        for s in self.sections:
+            # only these notes are neither code nor read at run time and point to one function
+            if s.flags == _LINK_ORDER and len(s.data) > width and s.kind == _PROGBITS:
+                yield s.link, _uleb128(s.data[width:])
+
+
+_LINK_ORDER, _PROGBITS = 0x80, 1
+
+
+def _uleb128(data: bytes) -> int:
+    value = shift = 0
+    for b in data:
+        value |= (b & 127) << shift
+        shift += 7
+        if b < 128:
+            break
+    return value
+
+
+def read_frames(objects: Sequence[Path]) -> Frames | None:
+    """Functions of objects that are linked together; None if not ELF, or without noted frames."""
+    sizes: dict[Place, int] = {}
+    names: dict[str, Place] = {}
+    pending: list[tuple[Place, Place | str]] = []
+    machine = 0
+    for o, path in enumerate(objects):
+        data = path.read_bytes()
+        if data[:4] != b"\x7fELF":
+            return None
+        found = _Object(data)
+        machine = found.machine
+        code = {i for i, s in enumerate(found.sections) if s.flags & _EXECUTABLE and s.data}
+        for section, size in found.frames():
+            loss = max(
+                (n for p, n in _ALIGNS.items() if p in found.sections[section].data), default=0
+            )
+            loss = loss if machine == _X86_64 else 0
+            sizes[o, section] = size + loss + _RETURN_ADDRESS.get(machine, 0)
+        for name, kind, section in found.symbols:
+            if section in code and kind != _SECTION_SYMBOL and name:
+                names[name] = (o, section)
+        for section, number in found.relocated():
+            if section not in code:
+                continue
+            name, _, target = found.symbols[number]
+            if target == _UNDEFINED:
+                pending.append(((o, section), name))
+            elif target in code and target != section:
+                pending.append(((o, section), (o, target)))
+    if not sizes:
+        return None
+    calls: dict[Place, set[Place]] = {}
+    for caller, callee in pending:
+        # memcpy and memset come with the program; everything else is in one of the objects
+        to = names.get(callee) if isinstance(callee, str) else callee
+        if to is not None:
+            calls.setdefault(caller, set()).add(to)
+    return Frames(
+        sizes, {k: frozenset(v) for k, v in calls.items()}, names, _RED_ZONE.get(machine, 0)
+    )
+
+
+def stack_bytes(objects: Sequence[Path], name: str = "model_run") -> int | None:
+    """Bytes of stack that a call of an emitted function takes at most, its return address included.
+
+    What the program's own memcpy, memset and ``parallel_for`` take comes on top. None if the
+    compiler does not note frames (`Toolchain` asks zig for it) or the objects are not ELF.
+    """
+    frames = read_frames(objects)
+    return None if frames is None else frames.deepest(name) + frames.red_zone
