@@ -19,7 +19,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from accuracy_tasks import Feeds, Predict, Task, mean, paired, tasks
+from accuracy_tasks import Feeds, Predict, Task, fidelity, mean, paired, tasks
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
@@ -101,6 +101,7 @@ QUANTIZERS: Mapping[str, Quantizer] = {
     "octav": sparrow(ranges="octav"),
     "minmax-no-correction": sparrow(ranges="minmax", bias_correction=False),
     "mse-no-correction": sparrow(ranges="mse", bias_correction=False),
+    "octav-no-correction": sparrow(ranges="octav", bias_correction=False),
     "minmax-equalize": sparrow(ranges="minmax", equalize=True),
     "minmax-adaround": sparrow(ranges="minmax", rounding="adaround"),
     "mse-adaround": sparrow(ranges="mse", rounding="adaround"),
@@ -112,17 +113,18 @@ QUANTIZERS: Mapping[str, Quantizer] = {
 }
 
 
-def scores(task: Task, names: Sequence[str]) -> dict[str, list[float]]:
+def scores(task: Task, names: Sequence[str], decibels: bool) -> dict[str, list[float]]:
     """Scores of the float model and of every quantizer, over all folds."""
     found: dict[str, list[float]] = {"float": []}
     real = predictor(float_model(task.model))
     for fold in task.folds():
-        found["float"] += fold.score(real, real)
+        score = fidelity(fold.held) if decibels else fold.score
+        found["float"] += score(real, real)
         for name in names:
             start = time.perf_counter()
             try:
                 model = QUANTIZERS[name](task.model, fold.calib)
-                found.setdefault(name, []).extend(fold.score(real, predictor(model)))
+                found.setdefault(name, []).extend(score(real, predictor(model)))
             except Exception as e:  # other people's quantizers raise anything; the row says so
                 print(f"  {name}: {type(e).__name__}: {str(e).splitlines()[0][:120]}")
                 found[name] = []
@@ -135,6 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", default=",".join(t.name for t in tasks()))
     parser.add_argument("--quantizers", default="sparrow,onnxruntime,onnxruntime-defaults,nncf")
+    parser.add_argument(
+        "--fidelity", action="store_true", help="score every task in dB to the float outputs"
+    )
     args = parser.parse_args()
     names = args.quantizers.split(",")
     if "nncf" in names and importlib.util.find_spec("nncf") is None:
@@ -143,15 +148,16 @@ def main() -> None:
     for task in tasks():
         if task.name not in args.tasks.split(","):
             continue
-        found = scores(task, names)
+        found = scores(task, names, args.fidelity)
         real = found["float"]
-        print(f"{task.name}: float {mean(real):.2f} {task.unit}, {len(real)} samples")
+        unit = "dB" if args.fidelity else task.unit
+        print(f"{task.name}: float {mean(real):.2f} {unit}, {len(real)} samples")
         for name in names:
             if len(found[name]) != len(real):
                 print(f"  {name:22} failed")
                 continue
             text = f"  {name:22} {mean(found[name]):7.2f}"
-            if task.unit != "dB":
+            if unit != "dB":
                 d, low, high = paired(found[name], real)
                 text += f"  to float {d:+.2f} [{low:+.2f}, {high:+.2f}]"
             if name != names[0] and len(found[names[0]]) == len(real):

@@ -456,9 +456,10 @@ def quantize(
     print(f"{'layer':40} {'op':8} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
     for r in layers:
         wide = "  sums need int64" if r.layer.wide else ""
+        codes = f"{'float':>18}" if r.scale is None else f"{r.scale:11.4g} {r.zero_point:6}"
         print(
             f"{printable(r.layer.name)[:40]:40} {r.layer.op:8} {r.layer.precision:8} "
-            f"{r.scale:11.4g} {r.zero_point:6} {r.sqnr_db:6.1f} dB{wide}"
+            f"{codes} {r.sqnr_db:6.1f} dB{wide}"
         )
     for note in health.notes:
         print(f"note: {printable(note)}")

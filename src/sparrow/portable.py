@@ -49,11 +49,15 @@ def lowest_opset(model: onnx.ModelProto) -> int:
 def _since(n: onnx.NodeProto, types: dict[str, int], current: int) -> int:
     schema = defs.get_schema(n.op_type, current)
     while schema.since_version > FLOOR and (n.op_type, schema.since_version) not in CHANGED:
-        older = defs.get_schema(n.op_type, schema.since_version - 1)
-        if not _takes(older, n, types):
+        older = _schema(n.op_type, schema.since_version - 1)
+        if older is None or not _takes(older, n, types):
             break
         schema = older
     return max(FLOOR, int(schema.since_version))
+
+
+def _schema(op: str, opset: int) -> defs.OpSchema | None:
+    return defs.get_schema(op, opset) if defs.has(op, opset) else None
 
 
 def _takes(schema: defs.OpSchema, n: onnx.NodeProto, types: dict[str, int]) -> bool:

@@ -64,7 +64,9 @@ def onnxruntime(g: Graph, values: Sequence[str]) -> Run:
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         given = {**{x: feeds[x] for x in g.inputs}, **states}
         wanted = [*inside, *after]
-        out = dict(zip(wanted, session.run([name_of[x] for x in wanted], given), strict=True))
+        # asked for no output, a session gives all of them
+        got = session.run([name_of[x] for x in wanted], given) if wanted else []
+        out = dict(zip(wanted, got, strict=True))
         found = {x: given[x] for x in values if x in given} | {x: out[x] for x in inside}
         states.update((s.input, out[s.output]) for s in g.states)
         return found

@@ -5,7 +5,9 @@
 
 r1 and r2 are the largest magnitudes of channel c in w1 and w2: afterwards both are sqrt(r1 r2), so
 that one scale for the tensor serves all channels (Nagel et al. 2019, arXiv:1906.04721, section
-4.1). Only what is positively homogeneous may stand in between: nothing, or a Relu; a clip moves.
+4.1). r1 counts the bias too: a dead channel, all bias, would otherwise be blown up to the size of
+the live ones, and its constant would set the scale of the activations. Only what is positively
+homogeneous may stand in between: nothing, or a Relu; a clip moves.
 """
 
 from __future__ import annotations
@@ -81,15 +83,18 @@ def equalize(g: Graph) -> Graph:
         for p in pairs:
             assert isinstance(p.second.op, Conv)
             w1, w2, group = p.first.inputs[1], p.second.inputs[1], p.second.op.group
+            bias = p.first.inputs[2] if len(p.first.inputs) > 2 else ""
             r1, r2 = _peak(wide[w1]), _peak(_inputs_first(wide[w2], group))
+            if bias:
+                r1 = np.maximum(r1, np.abs(wide[bias]))
             with np.errstate(divide="ignore", invalid="ignore"):
                 s = np.sqrt(r1 / r2)
             # a channel that is zero on one side has nothing to share
             s = np.where((r1 > 0) & (r2 > 0) & np.isfinite(s), np.clip(s, 1e-4, 1e4), 1.0)
             back = s.reshape(-1, *(1,) * (wide[w1].ndim - 1))
             wide[w1] = wide[w1] / back
-            if len(p.first.inputs) > 2 and p.first.inputs[2]:
-                wide[p.first.inputs[2]] = wide[p.first.inputs[2]] / s
+            if bias:
+                wide[bias] = wide[bias] / s
             wide[w2] = _scaled_inputs(wide[w2], group, s)
     consts = {**g.consts, **{x: a.astype(np.float32) for x, a in wide.items()}}
     return retyped(g, g.nodes, consts=consts)

@@ -4,7 +4,9 @@ An op over codes is *integer*; an op that only moves or picks elements is *movem
 and its result are the same codes under one scale. All others stay float, *islands* that read from a
 Dequantize.
 
-    sums        Conv, MatMul: weights constant, or two activations
+    sums        Conv, MatMul: weights constant, or two activations; a result that no integer op
+                reads stays the float it is when its sum is scaled: logits, boxes, what goes into a
+                softmax or a residual stream lose nothing more
     activations a function of one value, or a sum, difference, product, maximum or minimum of two;
                 integer only between integer ops: what comes before the first or after the last
                 product (normalising pixels, decoding boxes) stays float, where it loses nothing,
@@ -215,9 +217,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
         changed = False
         for y in [y for y in integer if y not in sums]:
             n = made[y]
-            clamped = inner.get(n.inputs[0]) == y and n.inputs[0] in sums
             before = any(from_codes(x) for x in operands(n))
-            if not before or not (clamped or to_codes(y)):
+            if not before or not to_codes(y):
                 integer.discard(y)
                 changed = True
     # a clamp that stayed while what it clamps did not is an op of its own again
@@ -227,7 +228,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     for y in integer:
         n = made[y]
         wide = I16 if wanted[y] == "int16x8" else I8
-        for x in (*operands(n), y):
+        stored = (y,) if y not in inner and to_codes(y) else ()
+        for x in (*operands(n), *stored):
             if x not in inner:
                 root = groups.find(x)
                 codes[root] = max(wide, codes.get(root, I8), key=lambda t: t.bits)

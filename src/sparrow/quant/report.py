@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparrow.ops.quantize import Quantize
+from sparrow.ops.quantize import Dequantize
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.run import Layer, Quantized
 from sparrow.tensor import Array
@@ -19,15 +19,15 @@ class LayerReport:
 
     Attributes:
         layer: What became of it.
-        scale: Step of its result.
+        scale: Step of its result; None where that stays float.
         zero_point: Code of zero.
         sqnr_db: Power of its float result over the power of the difference, errors of the layers
             before it included; infinite where both agree.
     """
 
     layer: Layer
-    scale: float
-    zero_point: int
+    scale: float | None
+    zero_point: int | None
     sqnr_db: float
 
 
@@ -55,14 +55,15 @@ def report(
             y = left[x].astype(np.float64)
             signal[x] += float(np.square(y).sum())
             noise[x] += float(np.square(right[x] - y).sum())
-    made = {n.inputs[0]: n.op for n in q.graph.nodes if isinstance(n.op, Quantize)}
-    produced = q.graph.producers()
+    made = q.graph.producers()
     found = []
     for layer in q.layers:
-        # y = Dequantize(Quantize(y.f))
-        codes = produced[layer.value].inputs[0]
-        op = made[produced[codes].inputs[0]]
-        scale, zero = op.quant.scale.reshape(-1)[0], op.quant.zero_point.reshape(-1)[0]
         x = layer.value
-        found.append(LayerReport(layer, float(scale), int(zero), decibels(signal[x], noise[x])))
+        db = decibels(signal[x], noise[x])
+        op = made[x].op
+        if not isinstance(op, Dequantize):
+            found.append(LayerReport(layer, None, None, db))
+            continue
+        scale, zero = op.quant.scale.reshape(-1)[0], op.quant.zero_point.reshape(-1)[0]
+        found.append(LayerReport(layer, float(scale), int(zero), db))
     return found

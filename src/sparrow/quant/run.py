@@ -105,7 +105,7 @@ def run(
     recipe = recipe or Recipe()
     if recipe.equalize:
         g = equalize(g)
-    if recipe.smooth is not None:
+    if recipe.smooth is not None and normalised(g):
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     p = place(g, precisions(g, recipe))
