@@ -39,7 +39,7 @@ ISAS = {
     "avx512vnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL"),
 }
 # Instruction set headers of other machines, compiled for a target and emulated.
-EMULATED = {"neon": "aarch64"}
+EMULATED = {"neon": "aarch64", "neon_dot": "aarch64_dotprod", "rvv": "riscv64_v"}
 # Every way to compile a file: a header, and gcc instead of zig.
 BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 

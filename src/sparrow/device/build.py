@@ -69,7 +69,7 @@ CPUS = {
         "avx512": "x86_64_v4",
         "avx512vnni": "x86_64_v4+avx512vnni",
     },
-    "aarch64": {"scalar": "generic", "neon": "generic"},
+    "aarch64": {"scalar": "generic", "neon": "generic", "neon_dot": "generic+dotprod"},
     "arm": {"scalar": "generic+v7a+neon"},
     "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
 }

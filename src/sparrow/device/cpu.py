@@ -17,7 +17,7 @@ def host_isa() -> str:
     Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return "neon"
+        return _arm_isa()
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "scalar"
     if sys.platform == "linux":
@@ -38,6 +38,17 @@ def host_isa() -> str:
         # 40 is PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows does not tell AVX-512 BW, DQ and VL.
         return "avx2" if ctypes.windll.kernel32.IsProcessorFeaturePresent(40) else "scalar"
     return "scalar"
+
+
+def _arm_isa() -> str:
+    """NEON, with dot products where Linux says so and on every Mac."""
+    if sys.platform != "linux":
+        return "neon_dot" if sys.platform == "darwin" else "neon"
+    try:
+        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "neon"
+    return "neon_dot" if "asimddp" in features.split() else "neon"
 
 
 _V3 = frozenset(("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
