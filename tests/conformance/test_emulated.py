@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from sparrow.targets import Machine, target
 from sparrow.tensor import Array
 
 TARGETS = ("aarch64", "armv7", "riscv64")
+# The network once more on each vector vocabulary that these do not use.
+VECTORS = ("aarch64_dotprod", "riscv64_v")
 
 
 @pytest.fixture(params=TARGETS)
@@ -85,10 +88,13 @@ def test_wrong_arguments_are_refused_as_in_this_process(name: str) -> None:
     session.run(0, [x, b])
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    ("name", "graph"), [*itertools.product(TARGETS, GRAPHS), *((v, "network") for v in VECTORS)]
+)
 def test_emitted_code_computes_what_the_reference_does(
     name: str, graph: str, tmp_path: Path
 ) -> None:
+    harness.emulator(target(name).machine)
     g = GRAPHS[graph]()
     p = plan(Module("m", (g,)), target(name), threads=2)
     library = emulated_library(linked(p, tmp_path), target(name).machine)

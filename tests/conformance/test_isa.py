@@ -338,7 +338,6 @@ def test_partial_access_touches_nothing_else(library: harness.Library, kind: str
 
 
 def test_every_half_value(library: harness.Library) -> None:
-    lanes = harness.call(library, "lanes")
     for kind in ("f16", "bf16"):
         values = np.arange(1 << 16, dtype=np.uint16)
         got = np.zeros(values.size, np.float32)
@@ -347,7 +346,6 @@ def test_every_half_value(library: harness.Library) -> None:
 
 
 def test_stores_to_half_round_to_even(library: harness.Library) -> None:
-    lanes = harness.call(library, "lanes")
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     ties = (halves[:-1] + halves[1:]) / 2
     near = np.concatenate([ties, np.nextafter(ties, 0), np.nextafter(ties, np.float32(np.inf))])
@@ -363,7 +361,6 @@ def test_stores_to_half_round_to_even(library: harness.Library) -> None:
 
 
 def test_saturating_stores(library: harness.Library) -> None:
-    lanes = harness.call(library, "lanes")
     edge = [0, 1, -1, 127, 128, -128, -129, 255, 256, 32767, 32768, -32769, LIMIT32 - 1, -LIMIT32]
     values = np.array([*edge, 70000, -70000], np.int32)
     for kind in ("i8", "u8"):

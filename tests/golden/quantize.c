@@ -48,7 +48,7 @@ typedef struct sp_job {
   const sp_frame *frame;
 } sp_job;
 
-SP_INLINE void sp_run_task(void *arg, int task) {
+SP_OUTLINE void sp_run_task(void *arg, int task) {
   const sp_job *job = (const sp_job *)arg;
   job->fn(job->frame, task);
 }

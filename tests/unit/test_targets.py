@@ -50,6 +50,7 @@ def test_every_row_compiles_or_has_rules() -> None:
         assert d.figures or d.peak_gops, d.name
 
 
+@pytest.mark.slow
 def test_the_compiler_knows_every_cpu() -> None:
     # its vocabulary header: a CPU without the instructions is an error of the file
     tools = find_toolchain()

@@ -207,5 +207,7 @@ def _winograd(case: Case) -> Lowered | Reject:
 ROWS = (
     Kernel("depthwise_f32", Conv, _depthwise),
     Kernel("conv2d_f32", Conv, _conv2d),
-    Kernel("winograd_f32", Conv, _winograd, isas=("avx2", "avx512", "avx512vnni", "neon", "neon_dot")),
+    Kernel(
+        "winograd_f32", Conv, _winograd, isas=("avx2", "avx512", "avx512vnni", "neon", "neon_dot")
+    ),
 )

@@ -18,9 +18,12 @@
  * SP_CONST    a file-local constant table, likewise.
  * SP_UNROLL   the next loop is fully unrolled; its trip count must be a literal after inlining
  *             (clang reports a loop that is not). gcc peels up to 64 iterations: 64 is the limit.
- * SP_RESTRICT the pointer aliases nothing else.  SP_ALIGN(n) aligns an object to n bytes. */
+ * SP_RESTRICT the pointer aliases nothing else.  SP_ALIGN(n) aligns an object to n bytes.
+ * SP_VECTOR_CALL says how vectors are passed, in inlined functions and pointers to them, where the
+ *             header of an instruction set redefines it. */
+#define SP_VECTOR_CALL
 #if defined(__clang__)
-#define SP_INLINE static inline __attribute__((always_inline, unused))
+#define SP_INLINE static inline __attribute__((always_inline, unused)) SP_VECTOR_CALL
 #define SP_OUTLINE static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("clang loop unroll(full)")

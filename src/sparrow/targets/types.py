@@ -34,7 +34,7 @@ ISAS = (
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("neon", 4, 32, 16, 6),
     Isa("neon_dot", 4, 32, 16, 1),
-    Isa("rvv", 4, 32, 8, 10),
+    Isa("rvv", 4, 32, 8, 16),
 )
 
 

@@ -8,13 +8,13 @@
 
 #include "../base.h"
 
+/* In vector registers: else even inlined functions take vectors apart into words. */
+#undef SP_VECTOR_CALL
+#define SP_VECTOR_CALL __attribute__((riscv_vls_cc(128)))
+
 #if !defined(__riscv_v) || !defined(__clang__)
 #error "isa/rvv.h needs clang and RISC-V with the V extension (-march=rv64gcv)"
 #endif
-
-/* Vectors are passed in vector registers: else even inlined functions take them apart into words. */
-#undef SP_INLINE
-#define SP_INLINE static inline __attribute__((always_inline, unused, riscv_vls_cc(128)))
 
 #define SP_LANES 4
 #define SP_ISA_NAME "rvv"
@@ -29,9 +29,8 @@ typedef uint8_t sp_u8 __attribute__((ext_vector_type(4)));
 typedef int8_t sp_s8x8 __attribute__((ext_vector_type(8)));
 typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
 typedef int16_t sp_s16x16 __attribute__((ext_vector_type(16)));
-typedef int32_t sp_s32x16 __attribute__((ext_vector_type(16)));
-typedef uint32_t sp_u32x16 __attribute__((ext_vector_type(16)));
-typedef uint32_t sp_u32x8 __attribute__((ext_vector_type(8)));
+typedef int32_t sp_s32x8 __attribute__((ext_vector_type(8)));
+typedef uint64_t sp_u64x4 __attribute__((ext_vector_type(4)));
 
 /* Unaligned accesses that may alias any type. */
 typedef uint16_t __attribute__((may_alias, aligned(1))) sp_u16_at;
@@ -284,15 +283,16 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
 
-/* products of bytes: as halves, then four words per lane */
+/* products of bytes as halves; neighbours are added by shifts of the wider type, not by gathers */
 #define SP_DOT_UNSIGNED 0
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
 SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   const sp_s16x16 x = __builtin_convertvector((sp_s8x16)a, sp_s16x16);
-  const sp_s16x16 p = x * __builtin_convertvector((sp_s8x16)b, sp_s16x16);
-  const sp_u32x16 w = (sp_u32x16)__builtin_convertvector(p, sp_s32x16);
-  const sp_u32x8 pairs = w.even + w.odd;
-  return (sp_i32)((sp_u32)acc + pairs.even + pairs.odd);
+  const sp_s32x8 p = (sp_s32x8)(x * __builtin_convertvector((sp_s8x16)b, sp_s16x16));
+  const sp_u64x4 s = (sp_u64x4)(((p << 16) >> 16) + (p >> 16));
+  const sp_u32 low = __builtin_convertvector(s, sp_u32);
+  const sp_u32 high = __builtin_convertvector(s >> 32, sp_u32);
+  return (sp_i32)((sp_u32)acc + low + high);
 }
 SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return v ^ (sp_i32)(-0x7f7f7f80); }
 SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return *(const sp_i32_any *)p; }

@@ -9,7 +9,7 @@
 
 #include "../base.h"
 
-typedef sp_f32 (*sp_ep_f32)(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
+typedef sp_f32(SP_VECTOR_CALL *sp_ep_f32)(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
 
 SP_INLINE sp_f32 sp_ep_none(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n) {
   (void)e;
@@ -21,7 +21,7 @@ SP_INLINE sp_f32 sp_ep_none(sp_f32 acc, const void *const *e, ptrdiff_t row, ptr
 
 /* The same over exact int32 sums. The result is int32, codes not yet clamped to their type's storage,
  * or the bits of a float32; sp_put_sum stores it. */
-typedef sp_i32 (*sp_ep_i32)(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
+typedef sp_i32(SP_VECTOR_CALL *sp_ep_i32)(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
 
 SP_INLINE sp_i32 sp_ep_none_i32(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col,
                                 int n) {
