@@ -60,9 +60,16 @@ class Bundle:
             return
         self._info = self.session.library.info.entries
         # the importer's own outputs, which the caller's cut arrays already say
-        self._lengths = {
-            f"{t.name}.count" for e in self._info for t in e.outputs if t.count_of >= 0
-        }
+        self._lengths = [
+            {
+                t.count_of
+                for t in e.outputs
+                if t.count_of >= 0
+                # a count that the model returns under a name of its own stays
+                and e.outputs[t.count_of].name.rstrip("_") == f"{t.name}.count"
+            }
+            for e in self._info
+        ]
 
     @property
     def session(self) -> ModelSession:
@@ -126,8 +133,8 @@ class Bundle:
         outputs = session.run(index, arrays)
         return {
             t.name: from_native(y, t.dtype)
-            for t, y in zip(info.outputs, outputs, strict=True)
-            if t.name not in self._lengths
+            for i, (t, y) in enumerate(zip(info.outputs, outputs, strict=True))
+            if i not in self._lengths[index]
         }
 
     def entry_index(self, entry: str | None) -> int:

@@ -272,15 +272,20 @@ def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
 
 
 def _save(out: Path, outputs: Mapping[str, Array]) -> None:
+    import zipfile
+
     import numpy as np
 
     if out.suffix != ".npz":
         raise BadInput(f"-o {str(out)!r}", hint="outputs are written to a .npz file")
     try:
-        with out.open("wb") as f:
-            np.savez(f, **outputs)  # type: ignore[arg-type]
-    except (OSError, ValueError) as e:
-        raise BadInput(f"{out} cannot be written: {e}") from None
+        # numpy.savez takes the names as keywords, and a model may call an output "file"
+        with zipfile.ZipFile(out, "w") as z:
+            for name, y in outputs.items():
+                with z.open(f"{name}.npy", "w", force_zip64=True) as f:
+                    np.lib.format.write_array(f, y, allow_pickle=False)
+    except OSError as e:
+        raise BadInput(f"{out} cannot be written: {e.strerror}") from None
 
 
 @app.command()

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import sparrow
-from small_models import accumulator, classifier, embedding
+from small_models import accumulator, classifier, embedding, model, value
 from sparrow.assemble import file_names
 from sparrow.bundle import UNHASHED, Bundle
 from sparrow.errors import BadBundle, BadInput
@@ -196,3 +197,16 @@ def test_permissions_are_those_of_a_new_folder(bundle: Bundle) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert bundle.folder.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_output_named_like_a_count_is_the_models_own() -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["a"]),
+        helper.make_node("Relu", ["x"], ["a.count"]),
+    ]
+    outputs = [value("a", (2, "n"), onnx.TensorProto.INT64), value("a.count", (2, 3))]
+    x = np.eye(2, 3, dtype=np.float32)
+    found = sparrow.build(model(nodes, [value("x", (2, 3))], outputs)).run(x)
+    assert list(found) == ["a", "a.count"]
+    np.testing.assert_array_equal(found["a"], [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(found["a.count"], x)

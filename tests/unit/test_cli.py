@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from PIL import Image
 
-from small_models import accumulator, classifier, embedding, strange
+import sparrow
+from small_models import accumulator, classifier, embedding, model, strange, value
 from sparrow import cli
 from sparrow.arguments import TIMES, UNITS, evaluator, quantity, shapes_of, states_of
 from sparrow.errors import BadInput
@@ -244,3 +246,17 @@ def test_the_package_runs_as_a_module() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "x86_64" in done.stdout
+
+
+def test_outputs_are_saved_under_any_name(tmp_path: Path) -> None:
+    names = ["file", "allow_pickle", "../up", "日本"]
+    nodes = [helper.make_node("Relu", ["self"], [n]) for n in names]
+    proto = model(nodes, [value("self", (2, 3))], [value(n, (2, 3)) for n in names])
+    sparrow.build(proto, out=tmp_path / "out")
+    x = np.arange(-2, 4, dtype=np.float32).reshape(2, 3)
+    np.save(tmp_path / "x.npy", x)
+    saved = tmp_path / "y.npz"
+    assert command("run", str(tmp_path / "out"), str(tmp_path / "x.npy"), "-o", str(saved)) == 0
+    with np.load(saved) as z:
+        assert z.files == names
+        np.testing.assert_array_equal(z["file"], np.maximum(x, 0))
