@@ -11,13 +11,14 @@ import onnx
 
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
-from sparrow.compiler import Shapes, Source, compile_sources
+from sparrow.compiler import Shapes, Source, compile_front, compile_sources, front
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
-from sparrow.errors import BadInput, BadModel
+from sparrow.errors import BadInput, BadModel, GateFailed
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.lossy import coded, quantizable, quantized_entry
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
@@ -27,7 +28,7 @@ from sparrow.samples import Feeds, Pixels, samples
 from sparrow.targets import SUFFIXES, Target, devices
 from sparrow.targets import target as target_row
 
-PRECISIONS = ("float32", "auto")
+PRECISIONS = ("float32", "int8", "auto")
 # Samples over which the layers of a quantization are compared.
 REPORTED = 4
 
@@ -108,6 +109,7 @@ def build(
     *,
     states: Mapping[str, str] | None = None,
     kernels: Sequence[Kernel] = (),
+    recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a model into a verified bundle.
@@ -118,14 +120,17 @@ def build(
         target: Name of a target row, a TOML file that is one, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions.
-        calib: Samples for the golden calls: arrays, dicts or tuples, a ``.npz``, an image folder;
-            random inputs when None.
+        calib: Samples to quantize and prove with: arrays, dicts or tuples, a ``.npz``, an image
+            folder; read once. Every fifth is held out to judge. None proves with random inputs.
         evaluate: Accuracy of a predictor, for ``budget.drop``.
-        precision: ``float32``, or ``auto``, which is float32 without calibration data.
+        precision: ``float32``; ``int8``, which needs ``calib`` and fails when it is slower than
+            float32 on this machine; or ``auto``: float32 without ``calib``, else int8 where that is
+            not slower and keeps ``budget.drop``, and float32 where it does not.
         threads: Threads the bundle will run with.
         budget: Gates; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
         kernels: Rows preferred to the built-in table where they cost no more.
+        recipe: How to quantize; the defaults are those of docs/quantization.md.
         progress: Told what happens, a few words each.
 
     Raises:
@@ -156,10 +161,34 @@ def build(
     say = progress or (lambda _: None)
     say("reading the model")
     sources = sources_of(model, shapes, states)
+    if precision == "int8" and calib is None:
+        raise BadInput("int8 needs samples", hint="give calib=, an .npz or an image folder")
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
+    table = (*kernels, *KERNELS)
     try:
-        compiled = compile_sources(sources, row, threads=threads, kernels=(*kernels, *KERNELS))
-        return write_bundle(compiled, sources, place, request)
+        found = front(sources)
+        if precision == "float32" or calib is None or coded(found.graphs):
+            compiled = compile_front(found, row, threads=threads, kernels=table)
+            return write_bundle(compiled, sources, place, request)
+        if len(sources) > 1:
+            raise BadInput(
+                "several entry points cannot be quantized together yet",
+                hint='build them with precision="float32"',
+            )
+        plain = compile_front(found, row, threads=threads, kernels=table)
+        if precision == "auto" and not quantizable(found.graphs[0]):
+            return write_bundle(plain, sources, place, request)
+        say("calibrating")
+        lossy = replace(quantized_entry(found.graphs[0], calib, recipe, say), rival=plain)
+        codes = replace(found, graphs=(lossy.quantized.graph,))
+        compiled = compile_front(codes, row, threads=threads, kernels=table)
+        try:
+            return write_bundle(compiled, sources, place, request, lossy)
+        except GateFailed as e:
+            if precision != "auto":
+                raise
+            say(f"float32 instead of int8: {e.message}")
+            return write_bundle(plain, sources, place, replace(request, calib=lossy.first))
     except MemoryError:
         raise BadModel(
             "the model's tensors do not fit into the memory of this machine",

@@ -8,13 +8,15 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from sparrow.audit import audit
 from sparrow.bundle import (
@@ -37,10 +39,14 @@ from sparrow.export import to_onnx
 from sparrow.golden import SEED, Golden, dump_golden, make_golden
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
+from sparrow.lossy import Lossy, coded
+from sparrow.measure import compare
 from sparrow.oracle import Oracle, OracleRefused, oracle_outputs
+from sparrow.portable import to_portable_onnx
 from sparrow.profiling import call_inputs, latency, machine, profile_session
 from sparrow.proof import AUDITED, Gate, Proof, gap, prove, run_calls
 from sparrow.publish import check_place, publish
+from sparrow.quant import digest, to_npz
 from sparrow.receipt import (
     AgainstRecord,
     BudgetRecord,
@@ -50,6 +56,7 @@ from sparrow.receipt import (
     MemoryRecord,
     NodeRecord,
     PlanRecord,
+    QuantizationRecord,
     ReceiptRecord,
     RemarkRecord,
     SamplesRecord,
@@ -78,7 +85,11 @@ def file_names(entries: Sequence[str]) -> list[str]:
 
 
 def write_bundle(
-    compiled: Compiled, sources: Mapping[str, Source], out: Path | None, request: Request
+    compiled: Compiled,
+    sources: Mapping[str, Source],
+    out: Path | None,
+    request: Request,
+    lossy: Lossy | None = None,
 ) -> Bundle:
     """Write, build and prove a bundle, then move it into place in one step.
 
@@ -87,6 +98,7 @@ def write_bundle(
         sources: The models it was compiled from, by entry name.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         request: How.
+        lossy: The quantization it came from.
 
     Raises:
         GateFailed: The proof or a budget does not hold; nothing is written.
@@ -96,7 +108,7 @@ def write_bundle(
     if out is not None:
         check_place(out)
     with FileCache(cache_folder()).scratch() as work:
-        _fill(work, compiled, sources, request)
+        _fill(work, compiled, sources, request, lossy)
         if out is not None:
             request.progress("writing the bundle")
             publish({p.name: p for p in sorted(work.iterdir())}, out)
@@ -113,7 +125,13 @@ def write_bundle(
         return bundle
 
 
-def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request: Request) -> None:
+def _fill(
+    work: Path,
+    compiled: Compiled,
+    sources: Mapping[str, Source],
+    request: Request,
+    lossy: Lossy | None,
+) -> None:
     graphs = compiled.module.entries
     models = file_names([g.name for g in graphs])
     plan = describe(
@@ -133,8 +151,10 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
     except BadInput as e:
         foreign = str(e)
     request.progress("running the reference")
-    golden = make_golden(graphs, steps, request.calib)
-    golden = _write_graphs(work, graphs, models, golden)
+    golden = make_golden(graphs, steps, lossy.first if lossy else request.calib)
+    golden = _write_graphs(work, graphs, models, golden, lossy)
+    if lossy:
+        (work / "calibration.npz").write_bytes(to_npz(lossy.quantized.calibration))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
         code_bytes=code_bytes(library),
@@ -163,10 +183,15 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
         outputs = run_calls(shipped.open(blob), graphs, golden)
         request.progress("comparing with onnxruntime")
         accuracy, theirs = _accuracy(sources, graphs, golden, outputs)
-        drop, meaning = _drop(work, request, sources, graphs, golden, outputs, theirs)
+        drop, meaning = _drop(work, request, sources, graphs, golden, outputs, theirs, lossy)
         if isinstance(shipped, HostLibrary) and isinstance(hooked, HostLibrary):
             request.progress("measuring")
             measurements |= _measure(shipped, hooked, plan, graphs, golden, request.threads, blob)
+            if lossy and lossy.rival:
+                request.progress("racing the float32 build")
+                speed, row_ = _race(lossy.rival, shipped, graphs, golden, request.threads, blob)
+                measurements["against_float32"] = row_
+                gates.append(speed)
     gates += _budget_gates(request.budget, memory, drop, measurements)
     for g in gates:
         if not g.ok:
@@ -176,8 +201,8 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
             )
     (work / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
     receipt = _receipt(
-        *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory),
-        [g for g in gates if g.name != "latency"],
+        *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory, lossy),
+        [g for g in gates if g.name not in TIMED],
         foreign,
         "" if runner is None or runner.name == "host" else f" in the emulator {runner.name}",
         {p.name: _sha(p) for p in sorted(work.iterdir()) if p.name not in UNHASHED},
@@ -187,16 +212,22 @@ def _fill(work: Path, compiled: Compiled, sources: Mapping[str, Source], request
 
 
 def _write_graphs(
-    work: Path, graphs: Sequence[Graph], models: Sequence[str], golden: Golden
+    work: Path,
+    graphs: Sequence[Graph],
+    models: Sequence[str],
+    golden: Golden,
+    lossy: Lossy | None,
 ) -> Golden:
     """Write ``graph.txt`` and the ONNX twins; arrays that no twin holds go to the golden file."""
     texts: list[str] = []
     held: set[str] = set()
     needed: dict[str, Array] = {}
     for g, name in zip(graphs, models, strict=True):
-        twin = to_onnx(g)
+        # of a quantized graph the twin says in QDQ form what the integers mean
+        shown = lossy.quantized.graph if lossy else g
+        twin = to_portable_onnx(shown) if lossy else to_onnx(shown)
         (work / name).write_bytes(twin.SerializeToString(deterministic=True))
-        held |= {array_key(a) for a in g.consts.values()}
+        held |= {array_key(a) for a in _stored(twin)}
         text, arrays = print_graph(g)
         texts.append(text)
         needed |= arrays
@@ -205,7 +236,15 @@ def _write_graphs(
     return Golden(golden.calls, golden.cap, rest)
 
 
+def _stored(twin: onnx.ModelProto) -> Iterator[Array]:
+    """The initializers of a twin, where its bundle looks for the arrays of ``graph.txt``."""
+    for t in twin.graph.initializer:
+        yield numpy_helper.to_array(t)
+
+
 ORACLE = "onnxruntime on the source model"
+# Gates of time, which no hash and no second run can repeat.
+TIMED = ("latency", "not slower than float32")
 
 
 def _accuracy(
@@ -265,7 +304,7 @@ def _against(
 ORACLE_SHARE = 1e-3
 
 
-def _against_oracle(accuracy: Sequence[AgainstRecord]) -> str:
+def _against_oracle(accuracy: Sequence[AgainstRecord], lossy: bool) -> str:
     """What the verdict has to add about ONNX Runtime on the source model; empty when it agrees."""
     for row in accuracy:
         if row.what != ORACLE:
@@ -273,6 +312,8 @@ def _against_oracle(accuracy: Sequence[AgainstRecord]) -> str:
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
         worst = max((d.max / (d.scale or 1.0) for d in row.differences), default=0.0)
+        if lossy:
+            return f"; quantized: {worst:.1%} of the largest magnitude away from {ORACLE}"
         if not worst <= ORACLE_SHARE:
             return f"; BUT {worst:.1e} of the largest magnitude away from {ORACLE}"
     return ""
@@ -286,6 +327,7 @@ def _drop(
     golden: Golden,
     ours: Sequence[Mapping[str, Array]],
     theirs: Sequence[Mapping[str, Array]] | None,
+    lossy: Lossy | None,
 ) -> tuple[float | None, str]:
     """Loss of accuracy against the float model, and what the number means."""
     if request.evaluate is not None:
@@ -299,6 +341,19 @@ def _drop(
 
         before, after = float(request.evaluate(source)), float(request.evaluate(bundle.run))
         return before - after, f"evaluate: {before:.6g} in onnxruntime, {after:.6g} here"
+    if lossy and lossy.held and theirs is not None:
+        oracle = Oracle(next(iter(sources.values())))
+        bundle = Bundle(work, request.threads)
+        apart = 0
+        for feeds in lossy.held:
+            bundle.reset()
+            found = oracle.run(feeds)
+            apart += _disagree(bundle.run(feeds), {n: found[n] for n in graphs[0].outputs})
+        text = (
+            f"share of {len(lossy.held)} held-out samples whose integers or largest floats differ "
+            "from those of onnxruntime on the float model (no evaluate function was given)"
+        )
+        return apart / len(lossy.held), text
     reference = theirs if theirs is not None else [c.outputs for c in golden.calls]
     who = "onnxruntime" if theirs is not None else "the NumPy reference"
     apart = sum(_disagree(a, b) for a, b in zip(ours, reference, strict=True))
@@ -348,6 +403,35 @@ def _measure(
     return {"latencies": times, "profiles": profiles}
 
 
+# Rounds and block length of the race against the float32 build.
+RACE_ROUNDS = 15
+RACE_BLOCK_MS = 4.0
+
+
+def _race(
+    rival: Compiled,
+    shipped: HostLibrary,
+    graphs: Sequence[Graph],
+    golden: Golden,
+    threads: int,
+    blob: Array | None,
+) -> tuple[Gate, dict[str, Any]]:
+    """Interleaved times of this build and the float32 one of the same network."""
+    files, target = rival.artifact.files, rival.plan.target.machine
+    weights = np.frombuffer(rival.plan.weights, np.uint8) if rival.plan.weights else None
+    other = HostLibrary(compile_library(files, target, rival.artifact.parts))
+    runs = {}
+    for name, library, w in (("this", shipped, blob), ("float32", other, weights)):
+        session = Session(library, w, threads=threads)
+        inputs = call_inputs(graphs, golden, 0)
+        runs[name] = partial(session.run, 0, inputs)
+    done = compare(runs, RACE_ROUNDS, RACE_BLOCK_MS)
+    r = done.ratio("float32", "this")
+    found = f"{r.median:.2f}x its speed [{r.low:.2f}, {r.high:.2f}]"
+    gate = Gate(TIMED[1], "an interval that reaches 1", found, r.high >= 1.0)
+    return gate, {"ratio": r.median, "low": r.low, "high": r.high, **done.median_ns}
+
+
 def _budget_gates(
     budget: Budget, memory: MemoryRecord, drop: float | None, measurements: Mapping[str, Any]
 ) -> list[Gate]:
@@ -382,6 +466,7 @@ def _receipt(
     drop: float | None,
     meaning: str,
     memory: MemoryRecord,
+    lossy: Lossy | None,
     gates: Sequence[Gate],
     foreign: str,
     where: str,
@@ -391,7 +476,7 @@ def _receipt(
     if not foreign:
         verdict = (
             f"proved{where}: {len(proof.layers)} layers within their bounds, "
-            f"{len(golden.calls)} sample calls{_against_oracle(accuracy)}"
+            f"{len(golden.calls)} sample calls{_against_oracle(accuracy, lossy is not None)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
     return ReceiptRecord(
@@ -400,7 +485,7 @@ def _receipt(
         ok=not foreign,
         name=compiled.module.name,
         target=compiled.plan.target.name,
-        precision="float32",
+        precision="int8" if coded(compiled.module.entries) else "float32",
         threads=request.threads,
         versions=_versions(),
         sources=tuple(
@@ -408,7 +493,7 @@ def _receipt(
             for (name, s), done in zip(sources.items(), compiled.imported, strict=True)
         ),
         samples=SamplesRecord(
-            source="random" if request.calib is None else "calibration",
+            source="random" if request.calib is None and lossy is None else "calibration",
             seed=SEED,
             ids=tuple(c.digest for c in golden.calls),
             layers=golden.layers_text,
@@ -446,7 +531,19 @@ def _receipt(
             RemarkRecord(rule=r.rule, node=r.node, text=r.text, applied=r.applied)
             for r in compiled.remarks
         ),
+        quantization=_quantization(lossy) if lossy else None,
         files=files,
+    )
+
+
+def _quantization(lossy: Lossy) -> QuantizationRecord:
+    q = lossy.quantized
+    return QuantizationRecord(
+        recipe={k: str(v) for k, v in asdict(q.recipe).items()},
+        calibrated=tuple(q.calibration.digests),
+        held=tuple(digest(f) for f in lossy.held),
+        notes=tuple(q.calibration.health.notes),
+        layers={x.name: x.precision for x in q.layers},
     )
 
 

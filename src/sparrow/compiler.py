@@ -13,7 +13,7 @@ from sparrow.importers.imported import Imported
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
-from sparrow.passes import optimize
+from sparrow.passes import BACK, FRONT, optimize
 from sparrow.plan import Plan, plan
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
@@ -52,8 +52,23 @@ class Compiled:
     remarks: tuple[Remark, ...]
 
 
-def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, list[Remark]]:
-    """Import and optimise every entry point."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Front:
+    """Entry points after import and the passes before quantization.
+
+    Attributes:
+        imported: What was read.
+        graphs: Each after `FRONT`.
+        remarks: Of the passes.
+    """
+
+    imported: tuple[Imported, ...]
+    graphs: tuple[Graph, ...]
+    remarks: tuple[Remark, ...]
+
+
+def front(sources: Mapping[str, Source]) -> Front:
+    """Import every entry point and recognize what is in it."""
     if not sources:
         raise BadInput("no model given")
     sources = _states_where_they_are(sources)
@@ -66,8 +81,8 @@ def front(sources: Mapping[str, Source]) -> tuple[tuple[Imported, ...], Module, 
                 s.model, s.shapes, constants=s.constants, states=s.states, name=name
             )
             imported.append(found)
-            graphs.append(optimize(found.graph, remarks=remarks))
-    return tuple(imported), Module(next(iter(sources)), tuple(graphs)), remarks
+            graphs.append(optimize(found.graph, FRONT, remarks))
+    return Front(tuple(imported), tuple(graphs), tuple(remarks))
 
 
 def _states_where_they_are(sources: Mapping[str, Source]) -> dict[str, Source]:
@@ -83,6 +98,23 @@ def _states_where_they_are(sources: Mapping[str, Source]) -> dict[str, Source]:
         name: replace(s, states={i: o for i, o in s.states.items() if i in inputs[name]})
         for name, s in sources.items()
     }
+
+
+def compile_front(
+    found: Front,
+    target: Target,
+    *,
+    threads: int = 1,
+    kernels: Sequence[Kernel] = KERNELS,
+    costs: CostTable | None = None,
+) -> Compiled:
+    """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`."""
+    remarks = list(found.remarks)
+    with one_thread():
+        graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
+    module = Module(graphs[0].name, graphs)
+    planned = plan(module, target, threads=threads, kernels=kernels, costs=costs)
+    return Compiled(found.imported, module, planned, emit(planned), tuple(remarks))
 
 
 def compile_sources(
@@ -105,6 +137,4 @@ def compile_sources(
     Raises:
         SparrowError: The model is malformed, unsupported, or has no kernel for the target.
     """
-    imported, module, remarks = front(sources)
-    planned = plan(module, target, threads=threads, kernels=kernels, costs=costs)
-    return Compiled(imported, module, planned, emit(planned), tuple(remarks))
+    return compile_front(front(sources), target, threads=threads, kernels=kernels, costs=costs)

@@ -247,6 +247,20 @@ class BudgetRecord(Record):
     ram_bytes: int | None
 
 
+class QuantizationRecord(Record):
+    """How a quantized bundle was calibrated and what each layer became.
+
+    ``recipe`` holds the fields of the recipe as text; ``calibrated`` and ``held`` the SHA-256 of
+    samples; ``layers`` the precision of every product by its name in the source model.
+    """
+
+    recipe: dict[str, str]
+    calibrated: tuple[str, ...]
+    held: tuple[str, ...]
+    notes: tuple[str, ...]
+    layers: dict[str, str]
+
+
 class ReceiptRecord(Record):
     """``receipt.json``: how a bundle came to be and what was proved."""
 
@@ -269,6 +283,7 @@ class ReceiptRecord(Record):
     layers: tuple[LayerRecord, ...]
     tolerances: dict[str, str]
     passes: tuple[RemarkRecord, ...]
+    quantization: QuantizationRecord | None
     files: dict[str, str]
 
 

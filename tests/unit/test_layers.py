@@ -27,6 +27,7 @@ ORDER = [
     *("selection", "views"),
     *("arena", "plan", "audit", "emit", "compiler", "device", "measure", "samples", "request"),
     *(
+        "lossy",
         "golden",
         "tolerances",
         "receipt",

@@ -1,0 +1,97 @@
+"""A build that trades accuracy for speed: samples that calibrate, samples that judge.
+
+Every fifth sample is held out, up to `HELD`: it calibrates nothing, and what is said of accuracy is
+said of it. With fewer than five samples there is nothing to hold out, and the receipt says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparrow.compiler import Compiled
+from sparrow.graph import Graph
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.sums import CODES
+from sparrow.quant import Quantized, Recipe, digest, run
+from sparrow.quant.place import place
+from sparrow.quant.recipe import precisions
+from sparrow.reference import one_thread
+from sparrow.samples import Feeds, samples
+
+EVERY = 5
+HELD = 64
+# Golden calls are taken from the first samples that calibrate.
+FIRST = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lossy:
+    """A quantized entry point.
+
+    Attributes:
+        quantized: The QDQ graph and what it rests on.
+        held: Samples that did not calibrate.
+        first: The first samples that did.
+        rival: The float32 build, which this one must not be slower than.
+    """
+
+    quantized: Quantized
+    held: tuple[Feeds, ...]
+    first: tuple[Feeds, ...]
+    rival: Compiled | None = None
+
+
+def coded(graphs: Sequence[Graph]) -> bool:
+    """Whether some sum of products is over codes already."""
+    return any(
+        isinstance(n.op, Conv | MatMul) and g.types[n.inputs[0]].dtype in CODES
+        for g in graphs
+        for n in g.nodes
+    )
+
+
+def quantizable(g: Graph) -> bool:
+    """Whether a graph after `sparrow.passes.FRONT` has a sum that can be over codes."""
+    return bool(place(g, precisions(g, Recipe())).sums)
+
+
+def quantized_entry(
+    g: Graph,
+    calib: Iterable[Any] | str | Path,
+    recipe: Recipe | None,
+    progress: Callable[[str], None],
+) -> Lossy:
+    """Quantize an entry point that float passes have seen, on the samples that are not held out.
+
+    Args:
+        g: After `sparrow.passes.FRONT`.
+        calib: See `sparrow.samples.samples`; read once.
+        recipe: How; the defaults when None.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: The samples or the recipe are no good, or nothing can be quantized.
+    """
+    types = {x: g.types[x] for x in g.inputs}
+    held: list[Feeds] = []
+    first: list[Feeds] = []
+
+    def calibrating() -> Iterator[Feeds]:
+        for i, f in enumerate(samples(calib, types)):
+            if i % EVERY == EVERY - 1 and len(held) < HELD:
+                held.append(f)
+                continue
+            if len(first) < FIRST:
+                first.append(f)
+            yield f
+
+    with one_thread():
+        done = run(g, calibrating(), recipe, progress=progress)
+    seen = set(done.calibration.digests)
+    # a sample that also calibrates judges nothing
+    judges = tuple(f for f in held if digest(f) not in seen)
+    return Lossy(done, judges, tuple(first))

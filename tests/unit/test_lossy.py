@@ -1,0 +1,95 @@
+"""A build with samples: int8 that is proved, judged on what was held out, and never slower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+import sparrow
+from data import REPO
+from sparrow.errors import BadInput, GateFailed
+from sparrow.request import Budget
+
+MODEL = REPO / "examples" / "digits" / "digits.onnx"
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[NDArray[np.float32]]:
+    """Digits as the classifier takes them."""
+    from sklearn.datasets import load_digits
+
+    shape = onnx.load(MODEL).graph.input[0].type.tensor_type.shape.dim
+    extents = [d.dim_value or 1 for d in shape]
+    images = load_digits().images[:60].astype(np.float32) / 16
+    return [im.reshape(extents) for im in images]
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    samples: list[NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory
+) -> sparrow.Bundle:
+    """The digit classifier on codes, for a target without emulation of speed."""
+    out = tmp_path_factory.mktemp("int8") / "out"
+    # x86_64 is not this machine's best row: the race is between two builds for it all the same
+    return sparrow.build(MODEL, out=out, calib=samples, precision="auto", budget=Budget(drop=0.2))
+
+
+def test_quantized_layers_are_exact_and_recorded(bundle: sparrow.Bundle) -> None:
+    r = bundle.receipt
+    assert r.ok and r.quantization is not None
+    assert r.precision in ("int8", "float32")
+    kinds = {n.op for n in r.layers}
+    assert "Conv" in kinds or "MatMul" in kinds
+    exact = [c for c in r.layers if c.op in ("Conv", "MatMul") and c.bound == 0.0]
+    assert exact and all(c.own == 0.0 for c in exact)
+
+
+def test_held_out_samples_judge(bundle: sparrow.Bundle, samples: list[NDArray[np.float32]]) -> None:
+    q = bundle.receipt.quantization
+    assert q is not None
+    assert len(q.held) == 12 and len(q.calibrated) == 48
+    assert not set(q.held) & set(q.calibrated)
+    assert "12 held-out samples" in bundle.receipt.drop_meaning
+
+
+def test_the_twin_is_in_qdq_form(bundle: sparrow.Bundle) -> None:
+    twin = onnx.load(bundle.folder / "model.onnx")
+    kinds = {n.op_type for n in twin.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
+
+
+def test_verifying_again_finds_the_same(bundle: sparrow.Bundle) -> None:
+    assert bundle.verify().ok
+
+
+def test_the_same_samples_give_the_same_bytes(
+    bundle: sparrow.Bundle, samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    again = sparrow.build(
+        MODEL, out=tmp_path / "out", calib=samples, precision="auto", budget=Budget(drop=0.2)
+    )
+    assert again.receipt.files == bundle.receipt.files
+
+
+def test_int8_needs_samples() -> None:
+    with pytest.raises(BadInput, match="int8 needs samples"):
+        sparrow.build(MODEL, precision="int8")
+
+
+def test_a_drop_that_is_too_large_fails_int8_and_sends_auto_to_float32(
+    samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    def worse(predict: object) -> float:
+        # 1 for the float model, which is asked first, then 0
+        worse.calls += 1  # type: ignore[attr-defined]
+        return float(worse.calls % 2)  # type: ignore[attr-defined]
+
+    worse.calls = 0  # type: ignore[attr-defined]
+    budget = Budget(drop=0.5)
+    with pytest.raises(GateFailed, match="drop"):
+        sparrow.build(MODEL, calib=samples, precision="int8", evaluate=worse, budget=budget)
+    assert not list(tmp_path.iterdir())
