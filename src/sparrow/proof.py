@@ -38,6 +38,10 @@ OUTPUT_BOUND = 1e-4
 HALF_ROUNDINGS = 16
 # Where a network rounds or picks, a difference in the last bit may move an element by a whole step.
 TIPPED_SHARE = 1e-3
+# Where a float that some op computed is rounded to 8-bit codes, one code may fall on the other side
+# and move what follows by steps of 1/255 of a range: a dozen of them. Each layer is proved by its
+# own bound all the same; a network on codes throughout keeps OUTPUT_BOUND.
+CODED_BOUND = 0.05
 # The gate of the build itself: a bundle is not written without it.
 AUDITED = "memory plan audited"
 SPLIT = "splitting the work changes no bit"
@@ -281,7 +285,25 @@ def _output_bound(graphs: Sequence[Graph]) -> float:
     dtypes = {t.dtype for g in graphs for t in g.types.values()}
     dtypes |= {e.dtype for e in _expressions(graphs)}
     half = max((UNIT[d] for d in (F16, BF16) if d in dtypes), default=0.0)
-    return max(OUTPUT_BOUND, HALF_ROUNDINGS * half)
+    coded = CODED_BOUND if any(map(_codes_floats, graphs)) else 0.0
+    return max(OUTPUT_BOUND, HALF_ROUNDINGS * half, coded)
+
+
+def _codes_floats(g: Graph) -> bool:
+    """Whether some node makes 8-bit codes of a float that another node computed."""
+    made = g.producers()
+
+    def inexact(x: str) -> bool:
+        return x in made and g.types[x].dtype.kind == "float"
+
+    return any(
+        g.types[y].dtype.bits <= 8 and g.types[y].dtype.kind in ("int", "uint") and inexact(x)
+        for n in g.nodes
+        if isinstance(n.op, Lane | Quantize)
+        for y in n.outputs
+        for x in n.inputs
+        if x
+    )
 
 
 def output_gate(

@@ -109,15 +109,19 @@ def _depthwise(case: Case) -> Lowered | Reject:
     lanes, w = case.target.isa.lanes, _two_d(weights)
     p, cycles = choose_depthwise(Window(**window), c, code[0], case.target, threads=case.threads)
     shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, 4)
-    pad = op.zero & 255
     packed = (
         Pack(shape, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh)),
         _start(w, bias, code[1], 1, lanes),
-        np.full(lanes, pad, np.uint8),
     )
-    arguments: tuple[Argument, ...] = (In(0), Packed(0), Packed(1), Packed(2), Out(0), ep)
-    call = Invoke("depthwise_i8.h", "sp_depthwise_i8_run", "sp_depthwise_i8", _params(p), arguments)
-    return Lowered((call,), p.tasks, packed, cycles=cycles)
+    # a row of padding for each task
+    each = round_up(p.iw * p.xw + lanes, 64)
+    serial = case.threads == 1
+    scratch = Scratch("uint8_t", 0 if serial else each)
+    arguments: tuple[Argument, ...] = (In(0), Packed(0), Packed(1), Out(0), scratch, ep)
+    name, repeat = "sp_depthwise_i8", p.tasks if serial else 1
+    call = Invoke("depthwise_i8.h", f"{name}_run", name, _params(p), arguments, repeat)
+    tasks = 1 if serial else p.tasks
+    return Lowered((call,), tasks, packed, each * tasks, cycles)
 
 
 def _lowered(

@@ -22,7 +22,7 @@ from sparrow.passes.integer import integer
 from sparrow.passes.layout import assign_layout
 from sparrow.passes.legalize import legalize
 from sparrow.passes.literals import hoist_constants, literals
-from sparrow.passes.lower_quant import lower_quant
+from sparrow.passes.lower_quant import lower_quant, lower_weights
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
 from sparrow.passes.pads import fold_pad, merge_pads
 from sparrow.passes.products import (
@@ -75,8 +75,7 @@ def _layout(g: Graph, remarks: list[Remark] | None) -> Graph:
 SCALARS = _rules(literals, hoist_constants, simplify)
 FRONT: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
-    Pass("integer", "while every op still stands between its own scales", (), integer),
-    Pass("lower_quant", "float passes look for constant weights", (), lower_quant),
+    Pass("lower_weights", "float passes look for constant weights", (), lower_weights),
     Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
     Pass(
         "regions",
@@ -118,8 +117,13 @@ FRONT: tuple[Pass, ...] = (
     ),
 )
 BACK: tuple[Pass, ...] = (
-    Pass("integer_made", "for codes that the quantizer introduced", (), integer),
-    Pass("lower_quant_made", "what of them stays float", (), lower_quant),
+    Pass(
+        "integer",
+        "functions of one value are single nodes now, and axes are the model's",
+        (),
+        integer,
+    ),
+    Pass("lower_quant", "what of the quantization stays float", (), lower_quant),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(

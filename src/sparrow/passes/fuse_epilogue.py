@@ -120,10 +120,9 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
             return Reject("the sum has its channels first")
     if len(extras) > MAX_EXTRAS:
         return Reject("too many epilogue operands")
-    inner = 1 if op.epilogue is None else tree_size(op.epilogue)
-    if tree_size(n.op.expr) * inner > MAX_TREE:
-        return Reject("the epilogue would be too long")
     e = lane.substitute(n.op.expr, args)
+    if tree_size(e) > MAX_TREE:
+        return Reject("the epilogue would be too long")
     new = Node(replace(op, epilogue=e), (*head, *extras), n.outputs, p.origin)
     while not new.inputs[-1]:
         new = replace(new, inputs=new.inputs[:-1])

@@ -531,6 +531,46 @@ def _resize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     return e.done(t.node)
 
 
+def turned_weights(m: Match, n: Node) -> Rewrite | None:
+    """Match a Transpose of constant codes that are dequantized; the codes are transposed here."""
+    if not isinstance(n.op, Transpose):
+        return None
+    d = m.producer(n.inputs[0], Dequantize)
+    codes = None if d is None else m.const(d.inputs[0])
+    if d is None or codes is None:
+        return None
+    assert isinstance(d.op, Dequantize)
+    t, quant = m.type(d.inputs[0]), d.op.quant.permuted(n.op.perm)
+    name = m.fresh()
+    turned = np.ascontiguousarray(codes.transpose(n.op.perm))
+    return Rewrite(
+        (Node(replace(d.op, quant=quant), (name,), n.outputs, n.origin),),
+        (n,),
+        consts={name: turned},
+        types={name: TensorType(turned.shape, t.dtype, quant=quant)},
+    )
+
+
+def coded_bias(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a product plus dequantized constants, one per column: its bias."""
+    if not isinstance(n.op, Lane) or n.op.expr not in _ADDS:
+        return None
+    for i, x in enumerate(n.inputs):
+        p, d = m.producer(x, MatMul), m.producer(n.inputs[1 - i], Dequantize)
+        if p is None or d is None or m.const(d.inputs[0]) is None:
+            continue
+        assert isinstance(p.op, MatMul)
+        bias, y = m.type(n.inputs[1 - i]), m.type(x)
+        if len(p.inputs) != 2 or p.op.epilogue is not None or m.only_user(x) is None:
+            return Reject(f"{p.origin}: it has a bias already, or its result is used elsewhere")
+        if bias.shape != y.shape[-1:] or m.type(n.outputs[0]).shape != y.shape:
+            return Reject("the constants are not one per column")
+        new = Node(p.op, (*p.inputs, n.inputs[1 - i]), n.outputs, p.origin)
+        return Rewrite((new,), (p, n))
+    return None
+
+
+_ADDS = tuple(lane.call("add", lane.Arg(i, F32), lane.Arg(1 - i, F32)) for i in range(2))
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]
 HANDLERS: tuple[tuple[tuple[type, ...], Handler], ...] = (
     ((Conv, MatMul), _sum),
@@ -589,6 +629,7 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     def quantized(m: Match, n: Node) -> Rewrite | Reject | None:
         return _quantized(m, n, g.scheme)
 
+    g = apply_rules(g, (("turned_weights", turned_weights), ("coded_bias", coded_bias)), remarks)
     # results that are quantized first: what is left of the sums gives floats
     g = apply_rules(g, (("integer", quantized),), remarks)
     return apply_rules(g, (("integer_float", _float_result),), remarks)

@@ -35,6 +35,16 @@ def _leaving(g: Graph) -> set[str]:
     return found
 
 
+def lower_weights(g: Graph, remarks: list[Remark] | None = None) -> Graph:
+    """`lower_quant` where nothing but constants is quantized: no integer kernel wants these."""
+    made = g.producers()
+    run_time = any(
+        isinstance(n.op, Quantize) or (isinstance(n.op, Dequantize) and n.inputs[0] not in g.consts)
+        for n in made.values()
+    )
+    return g if run_time else lower_quant(g, remarks)
+
+
 def lower_quant(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     """Replace Quantize and Dequantize; see the module."""
     if not any(isinstance(n.op, Quantize | Dequantize) for n in g.nodes):

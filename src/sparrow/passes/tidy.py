@@ -195,6 +195,8 @@ def fold_constants(m: Match, n: Node) -> Rewrite | Reject | None:
     known = [m.const(x) if x else None for x in n.inputs]
     if not known or any(k is None and x for k, x in zip(known, n.inputs, strict=True)):
         return None
+    if not n.op.foldable([m.type(x) if x else None for x in n.inputs]):
+        return None
     types = [m.type(y) for y in n.outputs]
     if sum(t.bytes for t in types) > FOLD_BYTES:
         return Reject("the constant would be too large")

@@ -270,4 +270,25 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
                                                                      10, 14, 3, 7, 11, 15)));
 }
 
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. Sixteen entries are looked up by the low
+ * half of a byte; the high half says which of the sixteen. */
+SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
+                               int offset) {
+  const __m512i add = _mm512_set1_epi8((char)offset), low = _mm512_set1_epi8(15);
+  ptrdiff_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    const __m512i k = _mm512_add_epi8(_mm512_loadu_si512(x + i), add);
+    const __m512i high = _mm512_andnot_si512(low, k);
+    __m512i v = _mm512_setzero_si512();
+    SP_UNROLL
+    for (int h = 0; h < 16; ++h) {
+      const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(table + 16 * h)));
+      const __mmask64 m = _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8((char)(16 * h)));
+      v = _mm512_mask_shuffle_epi8(v, m, t, _mm512_and_si512(k, low));
+    }
+    _mm512_storeu_si512(y + i, v);
+  }
+  for (; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
+}
+
 #endif

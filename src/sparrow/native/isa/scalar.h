@@ -292,4 +292,10 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   return (sp_i32)v;
 }
 
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */
+SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
+                               int offset) {
+  for (ptrdiff_t i = 0; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
+}
+
 #endif

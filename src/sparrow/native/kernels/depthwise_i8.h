@@ -5,7 +5,7 @@
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise()
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
- *   pads  SP_LANES bytes of padding, of the kind of x
+ *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Four rows of a column are zipped into quads of one channel; a quad serves ro output rows, with
  * weights shifted down by a row each, and all kx that reach its column. */
@@ -40,21 +40,19 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   for (int i = 0; i < rows * mr; ++i) acc[i] = start;
   for (int q = 0; q < p.rq; ++q) {
     const uint8_t *from[4];
-    ptrdiff_t step[4];
     const int8_t *wq = w + (ptrdiff_t)q * p.kw * 4 * SP_LANES;
     SP_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int iy = oy * p.sh - p.pt + (4 * q + i) * p.dh;
       const int there = iy >= 0 && iy < p.ih && 4 * q + i < (p.ro - 1) * p.sh + p.kh;
-      from[i] = there ? x + iy * p.xh + left * p.xw : pads;
-      step[i] = there ? p.xw : 0;
+      from[i] = (there ? x + iy * p.xh : pads) + left * p.xw;
     }
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       sp_i32 v = outside;
       if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        v = sp_zip4_i8(from[0] + j * step[0], from[1] + j * step[1], from[2] + j * step[2],
-                       from[3] + j * step[3], n);
+        v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
+                       from[3] + j * p.xw, n);
         if (p.flip) v = sp_flip_i32(v);
       }
       SP_UNROLL
@@ -111,7 +109,7 @@ SP_INLINE void sp_depthwise_i8_rows(const sp_depthwise_i8 p, int rows, const uin
 }
 
 SP_INLINE void sp_depthwise_i8_run(const sp_depthwise_i8 p, const void *x, const int8_t *w,
-                                   const int32_t *init, const uint8_t *pads, void *y, sp_ep_i32 ep,
+                                   const int32_t *init, void *y, uint8_t *pads, sp_ep_i32 ep,
                                    const void *const *e, int task) {
   const int full = p.c / SP_LANES;
   const int rest = p.c % SP_LANES;
@@ -127,6 +125,8 @@ SP_INLINE void sp_depthwise_i8_run(const sp_depthwise_i8 p, const void *x, const
   const ptrdiff_t at = row * p.ldy;
   const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * 4 * SP_LANES;
   const uint8_t *xz = (const uint8_t *)x + z * p.xn;
+  const int byte = p.flip ? p.pad ^ 128 : p.pad;
+  for (ptrdiff_t i = 0; i < p.iw * p.xw + SP_LANES; ++i) pads[i] = (uint8_t)byte;
   for (int ob = oy0; ob < oy1; ob += p.rb) {
     const int oe = (int)sp_imin(ob + p.rb, oy1);
     for (int j = j0; j < j1; ++j) {
