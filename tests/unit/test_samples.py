@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sparrow.errors import BadInput
-from sparrow.samples import fit, load_arrays, load_image, samples
+from sparrow.samples import Pixels, fit, load_arrays, load_image, samples
 from sparrow.tensor import F32, I8, I64, U8, TensorType
 
 IMAGE = TensorType((1, 3, 4, 6), F32)
@@ -44,6 +44,19 @@ def test_images_take_layout_and_dtype_of_the_input(tmp_path: Path) -> None:
     assert z[0, 0, 0].tolist() == [127, -128, 0]
     assert load_image(tmp_path / "p.png", "x", TensorType((1, 1, 4, 6), F32)).shape == (1, 1, 4, 6)
     assert len(list(samples(tmp_path, {"x": IMAGE}))) == 1
+
+
+def test_pixels_become_what_the_model_was_trained_on(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), (255, 0, 128)).save(tmp_path / "p.png")
+    pixels = Pixels(mean=(127,), std=(128,), bgr=True)
+    (feeds,) = samples(tmp_path, {"x": IMAGE}, pixels)
+    np.testing.assert_allclose(feeds["x"][0, :, 0, 0], [1 / 128, -127 / 128, 1])
+    each = load_image(tmp_path / "p.png", "x", IMAGE, Pixels((255, 1, 128), (1, 2, 4)))
+    np.testing.assert_allclose(each[0, :, 0, 0], [0, -0.5, 0])
+    with pytest.raises(BadInput, match="has 3 channels"):
+        load_image(tmp_path / "p.png", "x", IMAGE, Pixels((1, 2), (1,)))
+    with pytest.raises(BadInput, match="expected numbers"):
+        Pixels(std=(0,))
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
