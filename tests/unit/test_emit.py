@@ -126,3 +126,15 @@ def test_random_graphs_compute_what_the_reference_does(g: Graph, isa: str) -> No
     for name, y in zip(g.outputs, got, strict=True):
         finite = np.abs(want[name][np.isfinite(want[name])])
         np.testing.assert_allclose(y, want[name], 2e-4, 2e-4 * (1 + finite.max(initial=0)))
+
+
+def test_what_a_loop_does_not_change_is_computed_before_it() -> None:
+    """The compiler needs minutes to vectorize a loop with such a chain in it."""
+    b = Builder("g")
+    x, s = b.input("x", TensorType((85,), F32)), b.input("s", TensorType((), F32))
+    twice = lane.call("sigmoid", lane.call("sigmoid", lane.Arg(1, F32)))
+    y = b.lane(lane.call("mul", lane.Arg(0, F32), twice), x, s)
+    text = emit(planned(b.finish({"y": y}, {}))).files["model.c"].decode()
+    loop = text[text.index("for (ptrdiff_t j = 0; j < 85") :]
+    assert "sigmoid" in text[text.index("sp_frame;") :]
+    assert "sigmoid" not in loop[: loop.index("}")]

@@ -22,6 +22,7 @@ from sparrow.vectors import vector_type
 
 # A vector store of a neighbour's task must not share a cache line.
 GRAIN = 64
+_WORD = re.compile(r"\w+")
 _INDEX = re.compile(r"\*\((\w+) \+ ([^()]+)\)")
 
 
@@ -117,8 +118,9 @@ class _Nest:
         store = scalar_store(_moved(self.c, self.c.y), _at("q", _times("j", self.ys[axis])), result)
         if self.dims[axis] == 1:
             return _cleaned([*statements, store])
-        body = [f"  {line}" for line in _cleaned([*statements, store])]
-        return [f"for (ptrdiff_t j = {lo}; j < {hi}; ++j) {{", *body, "}"]
+        fixed, moving = _hoisted(statements)
+        body = [f"  {line}" for line in _cleaned([*moving, store])]
+        return [*_cleaned(fixed), f"for (ptrdiff_t j = {lo}; j < {hi}; ++j) {{", *body, "}"]
 
     def vector(self) -> list[str]:
         axis = self.plan.axis
@@ -260,6 +262,25 @@ def _at(p: str, offset: str) -> str:
 def _walk(strides: Sequence[int], axes: Sequence[int]) -> str:
     terms = [_times(f"i{a}", strides[a]) for a in axes]
     return "".join(f" + {t}" for t in terms if t)
+
+
+def _hoisted(statements: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Statements that do not depend on ``j``, and the others.
+
+    A compiler cannot tell that the result overwrites no operand, and clang 22 does not come to an
+    end when it vectorizes a loop with a long chain of these in it.
+    """
+    fixed: list[str] = []
+    moving: list[str] = []
+    names = {"j"}
+    for line in statements:
+        left, _, right = line.partition(" = ")
+        if names & set(_WORD.findall(right)):
+            names.add(_WORD.findall(left)[-1])
+            moving.append(line)
+        else:
+            fixed.append(line)
+    return fixed, moving
 
 
 def _cleaned(lines: Sequence[str]) -> list[str]:
