@@ -148,6 +148,20 @@ def test_the_emulated_cpu_has_no_more_than_the_target() -> None:
     assert "v=true" in emulated_cpu(target("riscv64_v").machine)
 
 
+def test_risc_v_vectors_give_the_same_bits_at_every_length(tmp_path: Path) -> None:
+    machine = target("riscv64_v").machine
+    harness.emulator(machine)
+    p = plan(Module("m", (GRAPHS["network"](),)), target("riscv64_v"))
+    path = linked(p, tmp_path)
+    x = np.random.default_rng(6).standard_normal((1, 3, 21, 18), np.float32)
+    found = set()
+    for bits in (128, 256, 1024):
+        runner = find_runner(machine, f"qemu:rv64,v=true,vext_spec=v1.0,vlen={bits}")
+        outputs = runner.load(path).open(blob(p)).run(0, [x])
+        found.add(b"".join(y.tobytes() for y in outputs))
+    assert len(found) == 1
+
+
 def test_a_program_that_dies_is_one_line(tmp_path: Path) -> None:
     machine = target("aarch64").machine
     harness.emulator(machine)
@@ -162,7 +176,10 @@ def test_a_program_that_dies_is_one_line(tmp_path: Path) -> None:
     )
     tools = find_toolchain()
     objects = tools.compile_objects([Unit("dies.c", text, (NATIVE,))], machine)
-    session = emulated_library(tools.link_shared(objects, machine), machine).open(axpy_weights(1))
+    path = tools.link_shared(objects, machine)
+    with pytest.raises(BadBundle, match="unable to find CPU model"):
+        emulated_library(path, machine, "no-such-cpu")
+    session = emulated_library(path, machine).open(axpy_weights(1))
     with pytest.raises(BadBundle, match=r"ended: .*[Ii]llegal instruction|ended: .*signal 4"):
         session.run(0, list(random_inputs()))
 
@@ -179,8 +196,9 @@ def test_another_abi_version_is_refused() -> None:
 
 def test_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = target("aarch64").machine
-    with pytest.raises(BadInput, match="unknown"):
-        find_runner(machine, "moon")
+    for name in ("moon", "host:max", "qemu:"):
+        with pytest.raises(BadInput, match="unknown"):
+            find_runner(machine, name)
     with pytest.raises(BadInput, match="target is aarch64"):
         find_runner(machine, "host")
     monkeypatch.setenv("PATH", "")

@@ -49,8 +49,12 @@ def emulated_cpu(machine: Machine) -> str:
     return "max"
 
 
-def emulator_command(machine: Machine) -> list[str]:
+def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
     """The command that runs a program for a machine, up to the program.
+
+    Args:
+        machine: What the program is built for.
+        cpu: The emulator's name of another CPU than `emulated_cpu`.
 
     Raises:
         BadInput: The emulator is not installed, or there is none for this system.
@@ -61,7 +65,7 @@ def emulator_command(machine: Machine) -> list[str]:
     found = shutil.which(name) or shutil.which(f"{name}-static")
     if found is None:
         raise BadInput(f"{name} is not installed", hint="install qemu-user, which has it")
-    return [found, "-cpu", emulated_cpu(machine)]
+    return [found, "-cpu", cpu or emulated_cpu(machine)]
 
 
 def runner_program(machine: Machine) -> Path:
@@ -75,15 +79,15 @@ def runner_program(machine: Machine) -> Path:
     return tools.link_program(tools.compile_objects([unit], machine, RUNNER_FLAGS), machine)
 
 
-def emulated_library(path: Path, machine: Machine) -> RemoteLibrary:
-    """A model library in the emulator.
+def emulated_library(path: Path, machine: Machine, cpu: str = "") -> RemoteLibrary:
+    """A model library in the emulator; ``cpu`` as for `emulator_command`.
 
     Raises:
         BadInput: The emulator is not installed, or there is none for this system.
         CompileError: The compiler is missing.
         BadBundle: The file is no model library for the machine.
     """
-    return RemoteLibrary(path, (*emulator_command(machine), str(runner_program(machine))))
+    return RemoteLibrary(path, (*emulator_command(machine, cpu), str(runner_program(machine))))
 
 
 def count_marks(

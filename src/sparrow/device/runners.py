@@ -37,13 +37,16 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
 
     Args:
         machine: What the libraries are built for.
-        device: One of `DEVICES`.
+        device: One of `DEVICES`, or ``qemu:<cpu>`` for a CPU that the emulator knows.
 
     Raises:
         BadInput: There is none; says why.
     """
-    if device not in DEVICES:
-        raise BadInput(f"device {device!r} is unknown", hint=f"use one of {', '.join(DEVICES)}")
+    device, colon, cpu = device.partition(":")
+    if device not in DEVICES or (colon and (device != "qemu" or not cpu)):
+        raise BadInput(
+            f"device {device!r} is unknown", hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu>"
+        )
     why = not_runnable(machine) if device != "qemu" else ""
     if device != "qemu" and not why:
         return Runner("host", load_library)
@@ -53,7 +56,7 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
         emulator_command(machine)
     except BadInput as e:
         raise BadInput(f"{why}; {e.message}" if why else e.message, hint=e.hint) from None
-    return Runner("qemu", lambda path: emulated_library(path, machine))
+    return Runner("qemu", lambda path: emulated_library(path, machine, cpu))
 
 
 def not_runnable(machine: Machine) -> str:
