@@ -79,6 +79,9 @@ I32: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("max", "sp_max_i32(a, b)", np.maximum),
     ("min", "sp_min_i32(a, b)", np.minimum),
     ("set1", "sp_set1_i32(-7)", lambda a, b: np.full_like(a, -7)),
+    ("mulh31", "sp_mulh31_i32(a, b)", _wrap(lambda a, b: (a * b + (1 << 30)) >> 31)),
+    ("rshr", "sp_rshr_i32(sp_shr_i32(a, 1), sp_and_i32(b, sp_set1_i32(31)))",
+     _wrap(lambda a, b: ((a >> 1) + ((1 << (b & 31)) >> 1)) >> (b & 31))),
     *(
         row
         for n in (0, 1, 7, 16, 31)

@@ -103,6 +103,14 @@ def expressions() -> list[tuple[str, lane.Expr, DType]]:
                 e = lane.call(f.name, *(x, y)[: f.arity])
             found.append((f"{f.name}_{t}", e, t))
         found += [(f"{t}_to_{u}", lane.cast(x, u), t) for u in WHOLE if u != t]
+        if t == I32:
+            product = lane.call("mul", lane.cast(x, I64), lane.cast(y, I64))
+            high = lane.cast(lane.call("rshr", product, lane.Imm(31, I64)), I32)
+            found.append(("high_product", high, t))
+            count = lane.call("bitand", y, lane.Imm(15, I32))
+            found.append(
+                ("rshr_each", lane.call("rshr", lane.cast(lane.cast(x, I8), I32), count), t)
+            )
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.tensor import BF16, BOOL, F16, F32, F64, I8, I32, U8, DType
-from sparrow.vectors import VECTOR_INTS, WIDE, vector_type
+from sparrow.vectors import VECTOR_INTS, WIDE, high_product, vector_type
 
 C_TYPES = {
     "float16": "uint16_t",
@@ -193,6 +193,9 @@ class _Vector(_Text):
             return _vector_literal(e)
         if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
             return self.let(ctype, f"sp_rne_f32_i32({self.of(steps)})")
+        if (factors := high_product(e)) is not None:
+            a, b = map(self.of, factors)
+            return self.let(ctype, f"sp_mulh31_i32({a}, {b})")
         if e.fn == "cast":
             text = self.cast(self.of(e.args[0]), e.args[0].dtype, e.dtype)
             return self.let(ctype, text) if "(" in text else text
@@ -235,7 +238,8 @@ class _Vector(_Text):
     def int(self, e: lane.Call) -> str:
         if e.fn == "rshr":
             shift = e.args[1]
-            assert isinstance(shift, lane.Imm), e
+            if not isinstance(shift, lane.Imm):
+                return f"sp_rshr_i32({self.of(e.args[0])}, {self.of(shift)})"
             x, by = self.of(e.args[0]), int(shift.value)
             half = f"sp_set1_i32({1 << (by - 1)})" if by else ""
             return f"sp_shr_i32(sp_add_i32({x}, {half}), {by})" if by else x

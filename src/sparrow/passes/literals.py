@@ -89,12 +89,23 @@ def hoist_constants(m: Match, n: Node) -> Rewrite | None:
 
 def _constant_call(e: lane.Expr, values: Sequence[Array | None]) -> lane.Call | None:
     """The largest call of ``e`` whose arguments are all known, the leftmost of them."""
-    if not isinstance(e, lane.Call):
+    if not isinstance(e, lane.Call) or _widens(e):
         return None
     args = [a for a in lane.walk(e) if isinstance(a, lane.Arg)]
     if args and all(values[a.index] is not None for a in args):
         return e
     return next((c for a in e.args if (c := _constant_call(a, values)) is not None), None)
+
+
+def _widens(e: lane.Call) -> bool:
+    """Whether it only makes integers wider: the constant would grow, and nothing is saved."""
+    to = e.dtype
+    return (
+        e.fn == "cast"
+        and isinstance(e.args[0], lane.Arg)
+        and to.kind == e.args[0].dtype.kind == "int"
+        and to.bits > e.args[0].dtype.bits
+    )
 
 
 def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:

@@ -8,7 +8,7 @@ rounded twice:
 
 Convolutions and products run in the ruy library, which rounds halves of the second step up; all
 other kernels round them away from zero. The first step rounds halves up in both. LiteRT computes
-modulo 2^32; a value that could get that far is refused, so that int64 gives the same.
+modulo 2^32; a value that could get that far is refused.
 
 Verified against ai-edge-litert 2.3 layer by layer, see docs/limits.md for what differs.
 """
@@ -44,9 +44,12 @@ def is_depthwise(op: Conv | MatMul) -> bool:
 
 
 def _times(
-    value: lane.Expr, ratio: Array, constants: Constants, *, away: bool, shift: int = 0
+    value: lane.Expr, ratio: Array, constants: Constants, *, away: bool
 ) -> lane.Expr | Reject:
-    """An int64 value, ``shift`` bits below its unit, times a ratio that is not above 2^31."""
+    """An int32 value times a ratio, in int32.
+
+    The high product is written as vectors compute it, see `vectors.high_product`.
+    """
     mantissa, exponent = np.frexp(np.asarray(ratio))
     q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
     full = q == 1 << 31
@@ -56,16 +59,18 @@ def _times(
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     if not (ratio > 0).all() or left.max() > 15:
         return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
-    factor = constants.take(q << left, I64)
-    high = lane.call("rshr", lane.call("mul", value, factor), lane.Imm(31 - shift, I64))
+    if left.any():
+        value = lane.call("mul", value, constants.take(1 << left, I32))
+    product = lane.call("mul", lane.cast(value, I64), lane.cast(constants.take(q, I32), I64))
+    high: lane.Expr = lane.cast(lane.call("rshr", product, lane.Imm(31, I64)), I32)
     if not right.any():
         return high
     if away:
         # one less makes the half of a negative value fall down; without a second step none has
-        less = constants.take((right > 0).astype(np.int64), I64)
-        below = lane.call("lt", high, lane.Imm(0, I64))
+        less = constants.take((right > 0).astype(np.int64), I32)
+        below = lane.call("lt", high, lane.Imm(0, I32))
         high = lane.call("where", below, lane.call("sub", high, less), high)
-    return lane.call("rshr", high, constants.take(right, I64))
+    return lane.call("rshr", high, constants.take(right, I32))
 
 
 def requantized(
@@ -75,9 +80,9 @@ def requantized(
 
     MultiplyByQuantizedMultiplier, then the zero point and the clamp.
     """
-    if reach * max(1.0, float(np.max(ratio))) >= 1 << 31:
+    if 2 * reach * max(1.0, float(np.max(ratio))) >= 1 << 31:
         return Reject("LiteRT would wrap")
-    steps = _times(lane.cast(value, I64), ratio, constants, away=away)
+    steps = _times(value, ratio, constants, away=away)
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
 
 
@@ -97,9 +102,8 @@ def added(
     constants = Constants(2)
     terms = []
     for value, scale in (a, b):
-        term = _times(
-            lane.cast(value, I64), np.asarray(scale / twice), constants, away=True, shift=SUM_SHIFT
-        )
+        shifted = lane.call("mul", value, lane.Imm(1 << SUM_SHIFT, I32))
+        term = _times(shifted, np.asarray(scale / twice), constants, away=True)
         if isinstance(term, Reject):
             return term
         terms.append(term)

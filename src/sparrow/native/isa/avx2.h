@@ -231,6 +231,17 @@ SP_INLINE sp_i32 sp_xor_i32(sp_i32 a, sp_i32 b) { return _mm256_xor_si256(a, b);
 SP_INLINE sp_i32 sp_shl_i32(sp_i32 v, int n) { return _mm256_slli_epi32(v, n); }
 SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return _mm256_srai_epi32(v, n); }
 SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return _mm256_srli_epi32(v, n); }
+SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
+  const __m256i half = _mm256_set1_epi64x(1 << 30);
+  const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(a, b), half);
+  const __m256i up = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+  const __m256i odd = _mm256_slli_epi64(_mm256_add_epi64(up, half), 1);
+  return _mm256_blend_epi32(_mm256_srli_epi64(even, 31), odd, 0xaa);
+}
+SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
+  const __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(_mm256_set1_epi32(1), n), 1);
+  return _mm256_srav_epi32(_mm256_add_epi32(v, half), n);
+}
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return _mm256_max_epi32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm256_min_epi32(a, b); }
 

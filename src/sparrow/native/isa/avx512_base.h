@@ -188,6 +188,17 @@ SP_INLINE sp_i32 sp_xor_i32(sp_i32 a, sp_i32 b) { return _mm512_xor_si512(a, b);
 SP_INLINE sp_i32 sp_shl_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16u)v << (uint32_t)n); }
 SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16s)v >> n); }
 SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return (sp_i32)((sp_v16u)v >> (uint32_t)n); }
+SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
+  const __m512i half = _mm512_set1_epi64(1 << 30);
+  const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(a, b), half);
+  const __m512i up = _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
+  const __m512i odd = _mm512_slli_epi64(_mm512_add_epi64(up, half), 1);
+  return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), odd);
+}
+SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
+  const __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(_mm512_set1_epi32(1), n), 1);
+  return _mm512_srav_epi32(_mm512_add_epi32(v, half), n);
+}
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return _mm512_max_epi32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm512_min_epi32(a, b); }
 

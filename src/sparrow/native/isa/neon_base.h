@@ -194,6 +194,12 @@ SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return vshlq_s32(v, vdupq_n_s32(-
 SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) {
   return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(-n)));
 }
+SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
+  const int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
+  const int64x2_t high = vmull_s32(vget_high_s32(a), vget_high_s32(b));
+  return vcombine_s32(vrshrn_n_s64(low, 31), vrshrn_n_s64(high, 31));
+}
+SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s32(n)); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return vmaxq_s32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return vminq_s32(a, b); }
 

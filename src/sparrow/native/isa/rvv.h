@@ -31,6 +31,7 @@ typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
 typedef int16_t sp_s16x16 __attribute__((ext_vector_type(16)));
 typedef int32_t sp_s32x8 __attribute__((ext_vector_type(8)));
 typedef uint64_t sp_u64x4 __attribute__((ext_vector_type(4)));
+typedef int64_t sp_s64x4 __attribute__((ext_vector_type(4)));
 
 /* Unaligned accesses that may alias any type. */
 typedef uint16_t __attribute__((may_alias, aligned(1))) sp_u16_at;
@@ -128,6 +129,15 @@ SP_INLINE sp_i32 sp_xor_i32(sp_i32 a, sp_i32 b) { return a ^ b; }
 SP_INLINE sp_i32 sp_shl_i32(sp_i32 v, int n) { return (sp_i32)((sp_u32)v << (uint32_t)n); }
 SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return v >> n; }
 SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return (sp_i32)((sp_u32)v >> (uint32_t)n); }
+SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
+  const sp_s64x4 product =
+      __builtin_convertvector(a, sp_s64x4) * __builtin_convertvector(b, sp_s64x4);
+  return __builtin_convertvector((product + (1 << 30)) >> 31, sp_i32);
+}
+SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
+  const sp_u32 half = ((sp_u32)(1) << (sp_u32)n) >> (sp_u32)(1);
+  return (sp_i32)((sp_u32)v + half) >> n;
+}
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return __builtin_elementwise_max(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return __builtin_elementwise_min(a, b); }
 

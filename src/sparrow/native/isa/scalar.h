@@ -9,6 +9,8 @@
  * - sp_max/min_f32 return NaN when either operand is NaN; the sign of max(-0, +0) is unspecified.
  *   sp_maxq/minq_f32 are (a > b ? a : b) and (a < b ? a : b) exactly.
  * - Integer arithmetic wraps. Shift counts are 0 .. 31.
+ * - sp_mulh31_i32(a, b) is floor((a b + 2^30) / 2^31); sp_rshr_i32(v, n) shifts each lane right by its
+ *   own count, halves up: v + 2^(n - 1) must fit.
  * - sp_rne/trunc_f32_i32 of NaN or a value outside int32 give some int32 that depends on the
  *   instruction set; clamp first where that matters.
  * - Comparisons with NaN are false, except sp_ne_f32.
@@ -237,6 +239,12 @@ SP_INLINE sp_i32 sp_xor_i32(sp_i32 a, sp_i32 b) { return a ^ b; }
 SP_INLINE sp_i32 sp_shl_i32(sp_i32 v, int n) { return (int32_t)((uint32_t)v << n); }
 SP_INLINE sp_i32 sp_shr_i32(sp_i32 v, int n) { return v >> n; }
 SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return (int32_t)((uint32_t)v >> n); }
+SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
+  return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
+}
+SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
+  return (int32_t)((uint32_t)v + ((uint32_t)1 << n >> 1)) >> n;
+}
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return a > b ? a : b; }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return a < b ? a : b; }
 
