@@ -141,7 +141,7 @@ def _target(m: Match, n: Node) -> Target | Reject:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """An integer sum of products: op, operands, units and largest magnitude.
+    """An integer sum of products: op, operands, units and largest magnitudes per channel.
 
     Weights of 9 bits (uint8 minus a zero point far from 128) are ``weight`` plus ``offset``, which
     counts once per window.
@@ -154,7 +154,7 @@ class _Sum:
     scale: Array
     bias: Array | None
     unit: Array
-    reach: int
+    reach: Array
 
 
 def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reject:
@@ -235,8 +235,7 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
     if int(reach.max(initial=0)) >= 1 << 31:
         return Reject("the sum may leave int32")
-    top = int(reach.max(initial=0))
-    return _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, top)
+    return _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, reach)
 
 
 class _Edit:
@@ -307,7 +306,8 @@ def _sum(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.scale, t.scale)
         away = litert.is_depthwise(s.op)
         ratio = _along_channels(s.op, steps, m.type(y).rank)
-        expr = litert.requantized(_value(s), s.reach, ratio, t.grid, constants, away=away)
+        reach = _along_channels(s.op, s.reach, m.type(y).rank)
+        expr = litert.requantized(_value(s), reach, ratio, t.grid, constants, away=away)
     else:
         ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
         expr = scaled(scheme, _value(s), ratio, t.grid, constants)
@@ -339,7 +339,7 @@ def _elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reje
         product = lane.call("mul", a.real(0), b.real(1))
         ratio = np.asarray(a.scale * b.scale / t.scale)
         if scheme == "tflite":
-            reach = a.reach * b.reach
+            reach = np.asarray(a.reach * b.reach)
             expr = litert.requantized(product, reach, ratio, t.grid, constants, away=True)
         else:
             expr = scaled(scheme, product, ratio, t.grid, constants)
@@ -408,7 +408,8 @@ def _rescaled(e: _Edit, x: Codes, t: Target, scheme: Scheme, y: str = "") -> str
         return e.add(Lane(arg if whole else lane.clip(arg, low, high)), x.name, y=y)
     constants, ratio = Constants(1), np.asarray(x.scale / t.scale)
     if scheme == "tflite":
-        expr = litert.requantized(x.real(0), x.reach, ratio, t.grid, constants, away=True)
+        reach = np.asarray(x.reach)
+        expr = litert.requantized(x.real(0), reach, ratio, t.grid, constants, away=True)
     else:
         expr = blended([(x.real(0), x.reach, ratio)], t.grid, constants)
     if isinstance(expr, Reject):

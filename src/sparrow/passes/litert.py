@@ -74,13 +74,17 @@ def _times(
 
 
 def requantized(
-    value: lane.Expr, reach: int, ratio: Array, grid: Grid, constants: Constants, *, away: bool
+    value: lane.Expr, reach: Array, ratio: Array, grid: Grid, constants: Constants, *, away: bool
 ) -> lane.Expr | Reject:
-    """The codes of ``value`` (int32, magnitude at most ``reach``) times ``ratio``.
+    """The codes of ``value`` (int32, magnitude at most ``reach``, shaped as ``ratio``) times it.
 
     MultiplyByQuantizedMultiplier, then the zero point and the clamp.
     """
-    if 2 * reach * max(1.0, float(np.max(ratio))) >= 1 << 31:
+    mantissa, exponent = np.frexp(ratio)
+    left, right = np.maximum(exponent, 0), np.clip(-exponent, 0, 31)
+    whole = np.ldexp(reach.astype(np.float64), left)
+    # the operand of the first step, and the sum of the second
+    if max(whole.max(), (whole * mantissa + np.ldexp(0.5, right)).max()) >= 1 << 31:
         return Reject("LiteRT would wrap")
     steps = _times(value, ratio, constants, away=away)
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
