@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ def models_of(texts: list[str]) -> Model | dict[str, Model]:
     Raises:
         BadInput: Names are missing or repeated.
     """
-    if len(texts) == 1 and (Path(texts[0]).exists() or "=" not in texts[0]):
+    if len(texts) == 1 and (os.path.exists(texts[0]) or "=" not in texts[0]):
         return texts[0]
     found: dict[str, Model] = {}
     for text in texts:
@@ -151,7 +152,7 @@ def evaluator(text: str | None) -> Evaluate | None:
         return None
     file, _, name = text.rpartition(":")
     path = Path(file)
-    if not path.is_file() or not name.isidentifier():
+    if not os.path.isfile(path) or not name.isidentifier():
         raise BadInput(f"--evaluate {text!r}: no such file", hint="write --evaluate file.py:name")
     scope: dict[str, Any] = {"__name__": "evaluate", "__file__": str(path)}
     try:

@@ -108,7 +108,13 @@ def write_bundle(
     if out is not None:
         check_place(out)
     with FileCache(cache_folder()).scratch() as work:
-        _fill(work, compiled, sources, request, lossy)
+        try:
+            _fill(work, compiled, sources, request, lossy)
+        except OSError as e:
+            raise BadInput(
+                f"{e.filename or work} cannot be written: {e.strerror}",
+                hint="free space, or set SPARROW_CACHE to another disk",
+            ) from None
         if out is not None:
             request.progress("writing the bundle")
             publish({p.name: p for p in sorted(work.iterdir())}, out)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.errors import BadModel, UnsupportedOp
+from sparrow.folding import Folding
 from sparrow.graph import Graph, Length, Node, Op, Scheme, State, infer_types, retyped, verify
 from sparrow.ops.lane import Lane
 from sparrow.ops.reshape import Reshape
@@ -28,7 +29,6 @@ from sparrow.tensor import (
 )
 
 MAX_ELEMENTS = 1 << 31
-FOLD_BYTES = 1 << 28
 
 
 def _low_bits(e: lane.Expr, dtype: DType) -> lane.Expr:
@@ -55,14 +55,18 @@ class Builder:
         self.lengths: dict[str, tuple[int, str]] = {}
         self.scheme: Scheme = "f32"
         self.folded = 0
+        self.folding = Folding()
         self.origin = ""
         self._count = 0
         self._shared = Distinct()
 
     def fresh(self) -> str:
-        """A new value name; ``%`` keeps it apart from names of the model."""
-        self._count += 1
-        return f"%{self._count}"
+        """A new value name; ``%`` keeps it apart from most names of the model."""
+        while True:
+            self._count += 1
+            name = f"%{self._count}"
+            if name not in self.types:
+                return name
 
     def input(self, name: str, t: TensorType) -> str:
         """Declare a graph input."""
@@ -85,6 +89,18 @@ class Builder:
             self._check(t)
             self.types[name], self.consts[name] = t, array
         return same
+
+    def made(self, elements: int, what: str) -> None:
+        """Check, before a constant of so many elements is made, that the model may ask for it.
+
+        Raises:
+            UnsupportedOp: What the model stores does not pay for it, see `folding`.
+        """
+        if not self.folding.affords(4 * elements):
+            raise UnsupportedOp(
+                f"{self.origin}: {what} would be a constant of {elements} elements",
+                hint="compute it outside",
+            )
 
     def ints(self, *values: int) -> str:
         """A rank-1 int64 constant."""
@@ -127,10 +143,11 @@ class Builder:
         for t in out:
             self._check(t)
         known = [self.consts.get(x) if x else None for x in names]
+        given = [self.types[x] if x else None for x in names]
         if (
             all(k is not None or not x for k, x in zip(known, names, strict=True))
-            and sum(t.bytes for t in out) <= FOLD_BYTES
-            and op.foldable([self.types[x] if x else None for x in names])
+            and op.foldable(given)
+            and self.folding.takes(op, given, out)
         ):
             with np.errstate(all="ignore"):
                 arrays = op.eval(*known)
@@ -211,6 +228,10 @@ class Builder:
             if v.startswith("%") and v not in rename and name not in taken:
                 rename[v] = name
                 taken.add(name)
+        # a model may give a name to one value that is ours for another
+        for v in taken & (produced | self.consts.keys()) - rename.keys():
+            rename[v] = self._free(taken)
+            taken.add(rename[v])
 
         def to(x: str) -> str:
             return rename.get(x, x)
@@ -255,9 +276,15 @@ class Builder:
                 known.add(count)
         return {**outputs, **added}
 
+    def _free(self, taken: set[str]) -> str:
+        name = self.fresh()
+        while name in taken:
+            name = self.fresh()
+        return name
+
     def _check(self, t: TensorType) -> None:
         if min((0, *t.shape)) < 0 or t.size > MAX_ELEMENTS:
             raise BadModel(f"{self.origin or self.name}: tensor of shape {t.shape} is out of range")
 
 
-__all__ = ["F32", "FOLD_BYTES", "MAX_ELEMENTS", "Builder"]
+__all__ = ["F32", "MAX_ELEMENTS", "Builder"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -258,8 +259,8 @@ def library_path(folder: Path) -> Path:
         BadBundle: It, or the weight blob, is missing.
     """
     names = [f"{LIBRARY}{suffix}" for suffix in sorted(set(SUFFIXES.values()))]
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found or not (folder / "weights.bin").is_file():
+    found = [folder / name for name in names if os.path.isfile(folder / name)]
+    if not found or not os.path.isfile(folder / "weights.bin"):
         raise BadBundle(f"{folder} is no bundle: the library or weights.bin is missing")
     return found[0]
 
@@ -385,7 +386,7 @@ def check_hashes(folder: Path, files: Mapping[str, str]) -> str:
     """The first file that is missing or altered, in words; empty when all are as recorded."""
     for name, expected in files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if Path(name).name != name or not os.path.isfile(path):
             return f"{name} is missing"
         found = file_sha256(path)
         if found != expected:
@@ -447,9 +448,33 @@ def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> B
         device: Where it runs: ``host``, ``qemu``, or ``auto``.
 
     Raises:
-        BadBundle: It is no bundle.
+        BadBundle: It is no bundle, or its library or weights are not those of its receipt: what a
+            full disk or a broken copy cut short would crash the process.
     """
-    return Bundle(Path(folder), threads, device)
+    folder = Path(folder)
+    _check_whole(folder)
+    return Bundle(folder, threads, device)
+
+
+def _check_whole(folder: Path) -> None:
+    from sparrow.receipt import ReceiptRecord, load
+
+    names = [f"{LIBRARY}{s}" for s in SUFFIXES.values()]
+    if not any(os.path.isfile(folder / name) for name in names):
+        return  # Bundle says so
+    receipt = load(ReceiptRecord, folder / "receipt.json")
+    for name in names:
+        path = folder / name
+        if os.path.isfile(path) and file_sha256(path) != receipt.files.get(name):
+            raise BadBundle(
+                f"{path} is not the library of the receipt", hint="build the model again"
+            )
+    weights, expected = folder / "weights.bin", receipt.memory.weights_bytes
+    if os.path.isfile(weights) and os.path.getsize(weights) != expected:
+        raise BadBundle(
+            f"{weights} has {os.path.getsize(weights)} bytes, the receipt says {expected}",
+            hint="build the model again",
+        )
 
 
 __all__ = ["Bundle", "compile_library", "compile_objects", "load_bundle", "verify_bundle"]

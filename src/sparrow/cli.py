@@ -241,7 +241,8 @@ def run(
 
 def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
     """Arrays for the inputs of an entry point, from files."""
-    from sparrow.samples import IMAGES, fit, load_arrays, load_image
+    from sparrow.npz import read_arrays
+    from sparrow.samples import IMAGES, fit, load_image
     from sparrow.tensor import TensorType
 
     tensors = bundle.session.library.info.entries[index].inputs
@@ -256,12 +257,12 @@ def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
             if path.suffix.lower() in IMAGES:
                 found[only] = load_image(path, only, types[only])
                 continue
-            arrays = load_arrays(path)
+            arrays = read_arrays(path)
             if "" in arrays or (named and len(arrays) == 1):
                 found[only] = fit(next(iter(arrays.values())), only, types[only])
                 continue
         else:
-            arrays = load_arrays(path)
+            arrays = read_arrays(path)
         for key, a in arrays.items():
             if key not in types:
                 raise BadInput(
@@ -272,20 +273,22 @@ def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
 
 
 def _save(out: Path, outputs: Mapping[str, Array]) -> None:
+    import io
     import zipfile
 
     import numpy as np
 
+    from sparrow.publish import replace_file
+
     if out.suffix != ".npz":
         raise BadInput(f"-o {str(out)!r}", hint="outputs are written to a .npz file")
-    try:
-        # numpy.savez takes the names as keywords, and a model may call an output "file"
-        with zipfile.ZipFile(out, "w") as z:
-            for name, y in outputs.items():
-                with z.open(f"{name}.npy", "w", force_zip64=True) as f:
-                    np.lib.format.write_array(f, y, allow_pickle=False)
-    except OSError as e:
-        raise BadInput(f"{out} cannot be written: {e.strerror}") from None
+    data = io.BytesIO()
+    # numpy.savez takes the names as keywords, and a model may call an output "file"
+    with zipfile.ZipFile(data, "w") as z:
+        for name, y in outputs.items():
+            with z.open(f"{name}.npy", "w", force_zip64=True) as f:
+                np.lib.format.write_array(f, y, allow_pickle=False)
+    replace_file(out, data.getvalue())
 
 
 @app.command()
@@ -354,7 +357,7 @@ def bench(
     if against != "onnxruntime":
         raise BadInput(f"--against {against!r}", hint="there is onnxruntime")
     folder = Path(model[0])
-    if len(model) == 1 and folder.is_dir():
+    if len(model) == 1 and os.path.isdir(folder):
         if not source:
             raise BadInput(
                 f"{folder}: onnxruntime needs the source model to be at its best",
@@ -535,17 +538,15 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write")] = None,
 ) -> None:
     """Write report.html anew, with what was measured since the build."""
-    from sparrow.receipt import PlanRecord, ReceiptRecord, load
+    from sparrow.publish import replace_file
+    from sparrow.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
     from sparrow.report import render
 
     receipt = load(ReceiptRecord, folder / "receipt.json")
     plan = load(PlanRecord, folder / "plan.json")
+    measured = load(MeasurementsRecord, folder / "measurements.json").model_dump()
     path = out or folder / "report.html"
-    try:
-        measured = json.loads((folder / "measurements.json").read_bytes())
-        path.write_text(render(receipt, plan, measured), encoding="utf-8")
-    except (OSError, ValueError) as e:
-        raise BadInput(f"{path}: {e}") from None
+    replace_file(path, render(receipt, plan, measured).encode("utf-8", "replace"))
     print(path)
 
 
@@ -554,8 +555,10 @@ def _saved_traceback() -> str:
     from sparrow.device.cache import cache_folder
 
     text = traceback.format_exc()
-    for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
+    for known in (cache_folder() / "crashes", None):
         try:
+            # to ask for the temporary folder is to write to it
+            folder = known or Path(tempfile.gettempdir())
             folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(".txt", "sparrow-", folder)
             with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as f:

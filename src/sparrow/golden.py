@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.errors import BadBundle
+from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Graph, Node
+from sparrow.npz import read_arrays
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw, samples
-from sparrow.tensor import Array
+from sparrow.tensor import I64, Array, TensorType
 
 SEED = 0
 CALLS = 3
@@ -178,9 +179,13 @@ def dump_golden(
 
 
 def graph_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of ``golden.npz`` that ``graph.txt`` names by hash."""
-    with _open(path) as z:
-        return {k.removeprefix("array_"): z[k] for k in z.files if k.startswith("array_")}
+    """The arrays of ``golden.npz`` that ``graph.txt`` names by hash.
+
+    Raises:
+        BadBundle: The file cannot be read.
+    """
+    found = _read(path)
+    return {k.removeprefix("array_"): a for k, a in found.items() if k.startswith("array_")}
 
 
 def load_golden(
@@ -191,32 +196,44 @@ def load_golden(
     Raises:
         BadBundle: It is missing or does not belong to the graphs.
     """
-    with _open(path) as z:
-        try:
-            calls = []
-            k = 0
-            while f"call{k}_entry" in z.files:
-                e = int(z[f"call{k}_entry"])
-                g = graphs[e]
-                layers = {
-                    y: z[f"call{k}_step{s}_{i}"]
-                    for s, values in enumerate(steps[e])
-                    for i, y in enumerate(values)
-                }
-                feeds = {n: z[f"call{k}_in{i}"] for i, n in enumerate(g.inputs)}
-                outputs = {n: z[f"call{k}_out{i}"] for i, n in enumerate(g.outputs)}
-                calls.append(GoldenCall(e, feeds, outputs, layers))
-                k += 1
-            return Golden(tuple(calls), int(z["cap"]))
-        except (KeyError, IndexError, ValueError) as e:
-            raise BadBundle(f"{path}: does not belong to graph.txt: {e}") from None
+    z = _read(path)
+
+    def take(name: str, t: TensorType | None = None) -> Array:
+        a = z.get(name)
+        if a is None or (t is not None and (a.shape, a.dtype) != (t.shape, t.dtype.numpy)):
+            found = "none" if a is None else f"{a.dtype}{list(a.shape)}"
+            raise BadBundle(f"{path}: array {name} should be {t or 'there'}, have {found}")
+        return a
+
+    def integer(name: str) -> int:
+        return int(take(name, TensorType((), I64)))
+
+    calls: list[GoldenCall] = []
+    while f"call{len(calls)}_entry" in z:
+        k = len(calls)
+        e = integer(f"call{k}_entry")
+        if not 0 <= e < min(len(graphs), len(steps)):
+            raise BadBundle(f"{path}: call {k} is of entry point {e}, there are {len(graphs)}")
+        g = graphs[e]
+        layers = {
+            y: take(f"call{k}_step{s}_{i}")
+            for s, values in enumerate(steps[e])
+            for i, y in enumerate(values)
+        }
+        unknown = [y for y in layers if y not in g.types]
+        if unknown:
+            raise BadBundle(f"{path}: step output {unknown[0]!r} is no value of graph.txt")
+        feeds = {n: take(f"call{k}_in{i}", g.types[n]) for i, n in enumerate(g.inputs)}
+        outputs = {n: take(f"call{k}_out{i}", g.types[n]) for i, n in enumerate(g.outputs)}
+        calls.append(GoldenCall(e, feeds, outputs, layers))
+    return Golden(tuple(calls), integer("cap"))
 
 
-def _open(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Array]:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as e:
-        raise BadBundle(f"{path}: cannot be read: {e}") from None
+        return read_arrays(path)
+    except BadInput as e:
+        raise BadBundle(e.message) from None
 
 
 __all__ = [

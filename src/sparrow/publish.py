@@ -32,19 +32,20 @@ def check_place(out: Path) -> None:
     Raises:
         BadInput: ``out`` is a file or a folder that is no bundle, or its parent cannot be written.
     """
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise BadInput(f"{out} is not a folder", hint="give another -o")
     try:
+        if out.is_symlink() or (out.exists() and not out.is_dir()):
+            raise BadInput(f"{out} is not a folder", hint="give another -o")
         if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
             raise BadInput(
                 f"{out} holds other files and no bundle; it is left as it is",
                 hint="give another -o, or empty the folder",
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
+        # a build that is refused later leaves no folder behind
+        above = next(p for p in out.absolute().parents if p.exists())
+        with tempfile.TemporaryFile(dir=above):
             pass
-    except OSError as e:
-        raise BadInput(f"{out} cannot be written: {e.strerror}") from None
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{out} cannot be written: {_reason(e)}") from None
 
 
 def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
@@ -63,6 +64,7 @@ def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
     check_place(out)
     remove_stale(out.parent)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=out.parent))
         try:
             for name, data in files.items():
@@ -76,6 +78,33 @@ def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
         raise BadInput(f"{out} cannot be written: {e.strerror}") from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        BadInput: It cannot be written, or is a pipe or device.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} cannot be written: it is no regular file")
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=path.absolute().parent)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(data)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{path} cannot be written: {_reason(e)}") from None
+
+
+def _reason(e: OSError | ValueError) -> str:
+    """Why a path cannot be used; a name with a NUL in it is a ValueError."""
+    return (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
 
 
 def remove_stale(parent: Path) -> None:
@@ -155,4 +184,4 @@ def _find_exchange() -> Callable[[Path, Path], bool] | None:
 
 _exchange = _find_exchange()
 
-__all__ = ["MARK", "check_place", "publish", "remove_stale"]
+__all__ = ["MARK", "check_place", "publish", "remove_stale", "replace_file"]

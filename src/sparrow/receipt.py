@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparrow.errors import BadBundle
 
 SCHEMA = 1
+
+
+# A page divides by these and formats them.
+Count: TypeAlias = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+Real: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(BaseModel):
@@ -35,12 +40,12 @@ class ValueRecord(Record):
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: tuple[Count, ...]
+    strides: tuple[Count, ...]
     place: str
-    index: int
-    offset: int
-    bytes: int
+    index: Count
+    offset: Count
+    bytes: Count
 
 
 class Rejected(Record):
@@ -53,28 +58,28 @@ class Rejected(Record):
 class StepRecord(Record):
     """One step of an entry point."""
 
-    index: int
+    index: Count
     op: str
     origin: str
     kernel: str
     rejected: tuple[Rejected, ...]
     inputs: tuple[ValueRecord | None, ...]
-    outputs: tuple[ValueRecord, ...]
-    packed: tuple[int, ...]
-    flops: int
-    bytes: int
-    tasks: int
-    scratch_offset: int
-    scratch_bytes: int
+    outputs: Annotated[tuple[ValueRecord, ...], Field(min_length=1)]
+    packed: tuple[Count, ...]
+    flops: Count
+    bytes: Count
+    tasks: Count
+    scratch_offset: Count
+    scratch_bytes: Count
 
 
 class BufferRecord(Record):
     """Arena memory that is held from step ``first`` to step ``last``."""
 
-    offset: int
-    bytes: int
-    first: int
-    last: int
+    offset: Count
+    bytes: Count
+    first: Count
+    last: Count
     values: tuple[str, ...]
 
 
@@ -83,7 +88,7 @@ class TensorRecord(Record):
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
 
 
 class EntryRecord(Record):
@@ -93,7 +98,7 @@ class EntryRecord(Record):
     model: str
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
-    arena_bytes: int
+    arena_bytes: Count
     steps: tuple[StepRecord, ...]
     buffers: tuple[BufferRecord, ...]
 
@@ -101,10 +106,10 @@ class EntryRecord(Record):
 class WeightRecord(Record):
     """A range of ``weights.bin`` and the steps that read it."""
 
-    offset: int
-    bytes: int
+    offset: Count
+    bytes: Count
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     users: tuple[str, ...]
 
 
@@ -115,10 +120,10 @@ class TargetRecord(Record):
     triple: str
     cpu: str
     isa: str
-    cores: int
-    ghz: float
-    bandwidth_gbs: float
-    flops_per_cycle: int
+    cores: Count
+    ghz: Real
+    bandwidth_gbs: Real
+    flops_per_cycle: Count
     source: str
 
 
@@ -127,11 +132,11 @@ class PlanRecord(Record):
 
     schema_version: Literal[1]
     target: TargetRecord
-    threads: int
-    parts: int
-    arena_bytes: int
-    state_bytes: int
-    weights_bytes: int
+    threads: Count
+    parts: Count
+    arena_bytes: Count
+    state_bytes: Count
+    weights_bytes: Count
     states: tuple[TensorRecord, ...]
     entries: tuple[EntryRecord, ...]
     weights: tuple[WeightRecord, ...]
@@ -153,8 +158,8 @@ class SourceRecord(Record):
     entry: str
     model: str
     sha256: str
-    bytes: int
-    opset: int
+    bytes: Count
+    opset: Count
     frozen: tuple[str, ...]
     nodes: tuple[NodeRecord, ...]
 
@@ -172,7 +177,7 @@ class SamplesRecord(Record):
     """The golden calls: where their inputs come from and the SHA-256 of each call's inputs."""
 
     source: Literal["random", "calibration"]
-    seed: int
+    seed: Count
     ids: tuple[str, ...]
     layers: str
 
@@ -182,9 +187,9 @@ class DifferenceRecord(Record):
 
     entry: str
     output: str
-    max: float
-    mean: float
-    scale: float
+    max: Real
+    mean: Real
+    scale: Real
 
 
 class AgainstRecord(Record):
@@ -204,13 +209,13 @@ class LayerRecord(Record):
     """
 
     entry: str
-    step: int
+    step: Count
     op: str
     origin: str
-    own: float
-    bound: float
-    inherited: float
-    scale: float
+    own: Real
+    bound: Real
+    inherited: Real
+    scale: Real
     ok: bool
 
 
@@ -231,20 +236,20 @@ class MemoryRecord(Record):
     another compiler has nothing to compare it with.
     """
 
-    code_bytes: int
-    weights_bytes: int
-    arena_bytes: int
-    state_bytes: int
-    stack_bytes: int | None = None
+    code_bytes: Count
+    weights_bytes: Count
+    arena_bytes: Count
+    state_bytes: Count
+    stack_bytes: Count | None = None
 
 
 class BudgetRecord(Record):
     """Limits given to the build; None is no limit."""
 
-    drop: float | None
-    latency_ns: float | None
-    size_bytes: int | None
-    ram_bytes: int | None
+    drop: Real | None
+    latency_ns: Real | None
+    size_bytes: Count | None
+    ram_bytes: Count | None
 
 
 class QuantizationRecord(Record):
@@ -270,12 +275,12 @@ class ReceiptRecord(Record):
     name: str
     target: str
     precision: str
-    threads: int
+    threads: Count
     versions: dict[str, str]
-    sources: tuple[SourceRecord, ...]
+    sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
     samples: SamplesRecord
     accuracy: tuple[AgainstRecord, ...]
-    drop: float | None
+    drop: Real | None
     drop_meaning: str
     memory: MemoryRecord
     budget: BudgetRecord
@@ -285,6 +290,60 @@ class ReceiptRecord(Record):
     passes: tuple[RemarkRecord, ...]
     quantization: QuantizationRecord | None
     files: dict[str, str]
+
+
+class Measured(BaseModel):
+    """Base of what was measured: rows may say more than a reader asks for."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LatencyRecord(Measured):
+    """Time of a call."""
+
+    entry: str
+    threads: Count
+    runs: Count
+    cpu: str
+    median_ns: Real
+    low_ns: Real
+    high_ns: Real
+
+
+class StepTimeRecord(Measured):
+    """Time of a step."""
+
+    ns: Real
+    share: Real
+    gflops: Real
+
+
+class ProfileRecord(Measured):
+    """Times of all steps of an entry point."""
+
+    entry: str
+    steps: tuple[StepTimeRecord, ...]
+
+
+class ComparisonRecord(Measured):
+    """An A/B run against another engine."""
+
+    entry: str
+    against: str
+    version: str
+    threads: Count
+    ours_ns: Real
+    theirs_ns: Real
+    verdict: str
+
+
+class MeasurementsRecord(Measured):
+    """``measurements.json``, as the report reads it."""
+
+    schema_version: Literal[1]
+    latencies: tuple[LatencyRecord, ...] = ()
+    profiles: tuple[ProfileRecord, ...] = ()
+    comparisons: tuple[ComparisonRecord, ...] = ()
 
 
 def dump(record: Record) -> bytes:
@@ -301,7 +360,7 @@ def _finite(v: Any) -> Any:
     return [_finite(x) for x in v] if isinstance(v, (list, tuple)) else v
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=BaseModel)
 
 
 def load(kind: type[R], path: Path) -> R:
@@ -314,6 +373,8 @@ def load(kind: type[R], path: Path) -> R:
         return kind.model_validate_json(path.read_bytes())
     except OSError as e:
         raise BadBundle(f"{path}: {e.strerror}; is this a bundle folder?") from None
+    except RecursionError:
+        raise BadBundle(f"{path}: nests too deeply") from None
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sparrow import lane
+from sparrow.folding import Folding
 from sparrow.graph import Graph, Node, Op, declared, infer_types, retyped
 from sparrow.ops.lane import Lane
 from sparrow.tensor import Array, TensorType, type_of
@@ -77,6 +78,8 @@ class Match:
         self._order = list(range(len(g.nodes)))
         self._became: dict[int, list[int]] = {}
         self._count = 0
+        self.folding = Folding()
+        self.folding.grant(sum(a.nbytes for a in g.consts.values()))
         for n in g.nodes:
             self._attach(n)
 

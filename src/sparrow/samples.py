@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.npz import read_arrays
 from sparrow.tensor import Array, TensorType, round_bfloat16
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
@@ -103,24 +104,6 @@ def load_image(path: Path, name: str, t: TensorType, pixels: Pixels = PLAIN) -> 
     return fit(x.reshape(t.shape), name, t)
 
 
-def load_arrays(path: Path) -> dict[str, Array]:
-    """Arrays of a ``.npy`` (under the name ``""``) or ``.npz`` file.
-
-    Raises:
-        BadInput: It cannot be read, or holds Python objects.
-    """
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"": found}
-        with found:
-            return {k: found[k] for k in found.files}
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be read: {e.strerror or e}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as e:
-        raise BadInput(f"{path}: not a .npy or .npz file of plain arrays: {e}") from None
-
-
 def _split(
     arrays: Mapping[str, Array], types: Mapping[str, TensorType], where: str
 ) -> Iterator[Feeds]:
@@ -152,7 +135,7 @@ def _split(
 
 
 def _from_path(path: Path, types: Mapping[str, TensorType], pixels: Pixels) -> Iterator[Feeds]:
-    if path.is_dir():
+    if os.path.isdir(path):
         if len(types) != 1:
             raise BadInput(f"{path}: an image folder feeds one input, the model has {len(types)}")
         ((name, t),) = types.items()
@@ -165,7 +148,7 @@ def _from_path(path: Path, types: Mapping[str, TensorType], pixels: Pixels) -> I
         ((name, t),) = types.items()
         yield {name: load_image(path, name, t, pixels)}
     else:
-        yield from _split(load_arrays(path), types, str(path))
+        yield from _split(read_arrays(path), types, str(path))
 
 
 def samples(
@@ -247,4 +230,4 @@ def draw(g: Graph, seed: Sequence[int]) -> Feeds:
     return feeds
 
 
-__all__ = ["IMAGES", "Feeds", "Pixels", "draw", "fit", "load_arrays", "load_image", "samples"]
+__all__ = ["IMAGES", "Feeds", "Pixels", "draw", "fit", "load_image", "samples"]

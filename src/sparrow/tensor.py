@@ -239,20 +239,22 @@ def round_bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:
 class Distinct:
     """Names of typed arrays by content: the first of equal ones stands for all.
 
-    Arrays are told apart by their ends, and compared in full only where those agree: hashing every
+    Arrays are told apart by their ends, and hashed as a whole only where those agree: hashing every
     weight of a large model would cost more than the rest of its import.
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[TensorType, bytes], list[tuple[str, NDArray[np.uint8]]]] = {}
+        self._alone: dict[tuple[TensorType, bytes], tuple[str, NDArray[np.uint8]]] = {}
+        self._found: dict[tuple[TensorType, bytes], str] = {}
 
     def first(self, t: TensorType, array: Array, name: str) -> str:
         """The name of the first array of equal type and bytes; ``name`` when there is none."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        ends = data[:512].tobytes() + data[-512:].tobytes()
-        same = self._found.setdefault((t, ends), [])
-        for other, held in same:
-            if np.array_equal(held, data):
-                return other
-        same.append((name, data))
-        return name
+        ends = t, data[:512].tobytes() + data[-512:].tobytes()
+        if data.size <= 512:
+            return self._found.setdefault(ends, name)
+        other = self._alone.setdefault(ends, (name, data))
+        if other[0] == name:
+            return name
+        self._found.setdefault((t, _digest(other[1])), other[0])
+        return self._found.setdefault((t, _digest(data)), name)

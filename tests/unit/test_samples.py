@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sparrow.errors import BadInput
-from sparrow.samples import Pixels, fit, load_arrays, load_image, samples
+from sparrow.npz import read_arrays
+from sparrow.samples import Pixels, fit, load_image, samples
 from sparrow.tensor import F32, I8, I64, U8, TensorType
 
 IMAGE = TensorType((1, 3, 4, 6), F32)
@@ -75,10 +76,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         load_image(tmp_path / "bad.png", "x", IMAGE)
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     with pytest.raises(BadInput, match=r"not a \.npy or \.npz"):
-        load_arrays(tmp_path / "bad.npz")
+        read_arrays(tmp_path / "bad.npz")
     np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(BadInput, match="plain arrays"):
-        load_arrays(tmp_path / "o.npy")
+        read_arrays(tmp_path / "o.npy")
     with pytest.raises(BadInput, match="no images"):
         (tmp_path / "empty").mkdir()
         list(samples(tmp_path / "empty", {"x": IMAGE}))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from sparrow.errors import BadInput
 from sparrow.export import to_onnx
+from sparrow.importers.file import read_file
 from sparrow.importers.imported import Imported
 from sparrow.importers.onnx.decode import SUPPORTED
 from sparrow.importers.onnx.read import import_onnx, load_proto
@@ -32,12 +32,7 @@ def is_tflite(model: Model) -> bool:
     """
     if isinstance(model, onnx.ModelProto):
         return False
-    try:
-        with Path(model).open("rb") as f:
-            head = f.read(8)
-    except (OSError, ValueError) as e:
-        reason = e.strerror if isinstance(e, OSError) else e
-        raise BadInput(f"{model}: cannot be read: {reason}") from None
+    head = read_file(Path(model), 8)
     return head[4:] == MAGIC or Path(model).suffix == ".tflite"
 
 

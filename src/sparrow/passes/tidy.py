@@ -30,7 +30,6 @@ from sparrow.ops.transpose import Transpose
 from sparrow.rewrite import Match, Reject, Rewrite, Rule
 from sparrow.tensor import Affine, TensorType
 
-FOLD_BYTES = 1 << 26
 MAX_ROWS = 8
 
 
@@ -198,10 +197,10 @@ def fold_constants(m: Match, n: Node) -> Rewrite | Reject | None:
     if not n.op.foldable([m.type(x) if x else None for x in n.inputs]):
         return None
     types = [m.type(y) for y in n.outputs]
-    if sum(t.bytes for t in types) > FOLD_BYTES:
-        return Reject("the constant would be too large")
     if any(m.is_output(y) for y in n.outputs):
         return None
+    if not m.folding.takes(n.op, [m.type(x) if x else None for x in n.inputs], types):
+        return Reject("the constant would cost too much")
     with np.errstate(all="ignore"):
         values = n.op.eval(*known)
     names = [m.fresh() for _ in n.outputs]

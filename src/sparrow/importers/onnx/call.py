@@ -166,6 +166,10 @@ def to_array(t: onnx.TensorProto, where: str) -> tuple[Array, DType]:
         BadModel: Its data do not match its shape.
     """
     dtype = elem_type(t.data_type, where)
+    if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data:
+        raise BadModel(
+            f"{where}: tensor {t.name!r} lies outside the model file, only initializers may"
+        )
     if min((0, *t.dims)) < 0:
         raise BadModel(f"{where}: tensor {t.name!r} has shape {tuple(t.dims)}")
     try:

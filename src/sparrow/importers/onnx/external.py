@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -34,8 +35,11 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     path = folder
     for part in parts:
         path = path / part
-        if path.is_symlink():
-            raise BadModel(f"{where}: external data at {location!r} go through a link")
+        try:
+            if path.is_symlink():
+                raise BadModel(f"{where}: external data at {location!r} go through a link")
+        except OSError as e:
+            raise BadModel(f"{where}: external data at {location!r}: {e.strerror}") from None
     try:
         offset, shape = int(info.get("offset", "0") or 0), tuple(int(d) for d in t.dims)
         length = int(info["length"]) if info.get("length") else None
@@ -52,15 +56,21 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
         need = n * dtype.bytes
     if length is not None and length != need:
         raise BadModel(f"{where}: external data have {length} bytes, shape needs {need}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadModel(f"{where}: external data file {location!r} is missing")
+    short = BadModel(
+        f"{where}: external data file {location!r} is too short for {need} bytes at {offset}"
+    )
     if path.stat().st_size < offset + need:
-        raise BadModel(
-            f"{where}: external data file {location!r} is too short for {need} bytes at {offset}"
-        )
-    with path.open("rb") as f:
-        f.seek(offset)
-        raw = f.read(need)
+        raise short
+    try:
+        with path.open("rb") as f:
+            f.seek(offset)
+            raw = f.read(need)
+    except OSError as e:
+        raise BadModel(f"{where}: external data file {location!r}: {e.strerror}") from None
+    if len(raw) != need:
+        raise short
     copy = onnx.TensorProto()
     copy.data_type = t.data_type
     copy.dims.extend(t.dims)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.export import SCHEME
 from sparrow.graph import SCHEMES, Scheme, State
+from sparrow.importers.file import read_file
 from sparrow.importers.imported import Imported, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
@@ -25,8 +26,10 @@ from sparrow.importers.onnx.external import load_external
 from sparrow.importers.onnx.functions import standard_body
 from sparrow.tensor import Array, TensorType
 
-MAX_BYTES = 2 << 30
 MAX_NODES = 200_000
+# Nodes that loops and functions may unfold to, however small the model: half a second of reading.
+UNFOLDED_NODES = 12_000
+UNFOLDED_PER_NODE = 32
 MAX_DEPTH = 16
 MIN_OPSET = 6
 Shapes = Mapping[str, Sequence[int]]
@@ -42,13 +45,7 @@ def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, P
     if isinstance(source, onnx.ModelProto):
         return source, None
     path = Path(source)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BadModel(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
-        data = path.read_bytes()
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
+    data = read_file(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -70,14 +67,20 @@ class Reader:
         self.names: dict[str, str] = {}
         self.depth = 0
         self.count = 0
+        own = len(model.graph.node)
+        if own > MAX_NODES:
+            raise BadModel(f"graph {model.graph.name!r}: {own} nodes; at most {MAX_NODES} are read")
+        self.limit = min(MAX_NODES, UNFOLDED_NODES + UNFOLDED_PER_NODE * own)
 
     def initializer(self, t: onnx.TensorProto) -> str:
         """A constant value."""
         where = f"initializer {t.name!r}"
         if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data:
             dtype = elem_type(t.data_type, where)
-            return self.b.const(load_external(t, dtype, self.folder), dtype)
-        array, dtype = to_array(t, where)
+            array = load_external(t, dtype, self.folder)
+        else:
+            array, dtype = to_array(t, where)
+        self.b.folding.grant(array.nbytes)
         return self.b.const(array, dtype)
 
     def graph(self, g: onnx.GraphProto, env: dict[str, str]) -> list[str]:
@@ -92,8 +95,11 @@ class Reader:
         _check_names(g)
         for node in g.node:
             self.count += 1
-            if self.count > MAX_NODES:
-                raise BadModel(f"graph {g.name!r}: more than {MAX_NODES} nodes")
+            if self.count > self.limit:
+                raise BadModel(
+                    f"graph {g.name!r}: its loops unfold to more than {self.limit} nodes",
+                    hint="compile a loop's body as a model of its own and call it in a loop",
+                )
             self.node(node, env)
         self.depth -= 1
         missing = [o.name for o in g.output if o.name not in env]
@@ -206,7 +212,7 @@ def _check_names(g: onnx.GraphProto) -> None:
             raise BadModel(f"graph {g.name!r}: {what} name {text!r} is not UTF-8")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
     """Attribute types by name as the operator's schema has them; none without a schema."""
     try:
@@ -241,8 +247,10 @@ def _check_functions(model: onnx.ModelProto) -> None:
         return total
 
     found = size(model.graph.node)
-    if found > MAX_NODES:
-        raise BadModel(f"local functions expand to {found} nodes; at most {MAX_NODES} are read")
+    stored = len(model.graph.node) + sum(len(f.node) for f in model.functions)
+    limit = min(MAX_NODES, UNFOLDED_NODES + UNFOLDED_PER_NODE * stored)
+    if found > limit:
+        raise BadModel(f"local functions expand to {found} nodes; at most {limit} are read")
 
 
 def freeze(
@@ -410,13 +418,16 @@ def decode(
                 hint=f"outputs: {sorted(outputs)}",
             )
     for n, t in types:
-        if n in fixed:
-            env[n] = reader.b.const(np.asarray(fixed[n]).astype(t.dtype.numpy), t.dtype)
-        elif n in bound:
+        if n in bound:
             reader.b.types[n] = t
             env[n] = n
-        else:
+        elif n not in fixed:
             env[n] = reader.b.input(n, t)
+    for n, t in types:
+        if n in fixed:
+            array = np.asarray(fixed[n]).astype(t.dtype.numpy)
+            reader.b.folding.grant(array.nbytes)
+            env[n] = reader.b.const(array, t.dtype)
     results = reader.graph(model.graph, env)
     result = dict(zip((o.name for o in model.graph.output), results, strict=True))
     carried = set(bound.values())

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from sparrow.errors import UnsupportedOp
+from sparrow.export import PROTO
 from sparrow.importers.imported import Imported, Verdict
 from sparrow.importers.onnx.call import ELEM
 from sparrow.importers.onnx.decode import DECODERS
-from sparrow.importers.onnx.read import Reader, Shapes, decode, freeze
-from sparrow.tensor import Array, TensorType
+from sparrow.importers.onnx.read import Reader, Shapes, decode
+from sparrow.tensor import Array, TensorType, dtype_of
 
 # Constants up to this many elements may say what a shape is; larger ones are only weights.
 SHAPE_ELEMENTS = 1024
@@ -23,54 +23,37 @@ SHAPE_ELEMENTS = 1024
 class _Surveyor(Reader):
     """Gives the outputs of a missing node the type that ONNX infers, and goes on."""
 
-    def __init__(
-        self, model: onnx.ModelProto, folder: Path | None, name: str, shapes: Shapes
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, folder: Path | None, name: str) -> None:
         super().__init__(model, folder, name)
         self.model = model
-        self.shapes = shapes
         self.unknown: set[str] = set()
         self.kept: list[str] = []
 
-    @cached_property
-    def inferred(self) -> Mapping[str, onnx.ValueInfoProto]:
-        """Types of values as ONNX infers them, without copying the weights."""
-        m = onnx.ModelProto()
-        m.ir_version = self.model.ir_version
+    def inferred(self, node: onnx.NodeProto, env: Mapping[str, str]) -> dict[str, TensorType]:
+        """Types of a node's outputs where ONNX infers static ones from operands we have.
+
+        The node stands alone: over a whole model ONNX would also compute what constants come to,
+        and of what size is up to the model.
+        """
+        m = onnx.ModelProto(ir_version=self.model.ir_version)
         m.opset_import.extend(self.model.opset_import)
         m.graph.name = "g"
-        m.graph.node.extend(self.model.graph.node)
-        m.graph.output.extend(self.model.graph.output)
-        types = dict(freeze(self.model, self.shapes)[0])
-        for i in self.model.graph.input:
-            if i.name in types:
-                shape = types[i.name].shape
-                code = i.type.tensor_type.elem_type
-                m.graph.input.append(onnx.helper.make_tensor_value_info(i.name, code, shape))
-        for t in self.model.graph.initializer:
-            if int(np.prod(t.dims)) <= SHAPE_ELEMENTS and not t.external_data:
-                m.graph.initializer.append(t)
+        m.graph.node.append(node)
+        m.graph.output.extend(onnx.ValueInfoProto(name=y) for y in node.output if y)
+        for x in {x: None for x in node.input if x}:
+            t, value = self.b.type(env[x]), self.b.value(env[x])
+            if value is not None and t.size <= SHAPE_ELEMENTS and dtype_of(value) == t.dtype:
+                m.graph.initializer.append(numpy_helper.from_array(value, x))
             else:
-                info = onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
+                info = onnx.helper.make_tensor_value_info(x, PROTO[t.dtype], t.shape)
                 m.graph.input.append(info)
         try:
-            done = onnx.shape_inference.infer_shapes(m, data_prop=True)
+            done = onnx.shape_inference.infer_shapes(m)
         except (onnx.shape_inference.InferenceError, ValueError):
-            # a malformed graph makes it raise either; the nodes are then reported as unchecked
+            # a malformed node makes it raise either; what follows is then reported as unchecked
             return {}
-        return {v.name: v for v in (*done.graph.value_info, *done.graph.output)}
-
-    def type_of(self, name: str) -> TensorType | None:
-        """The inferred type of a value where it is known and static."""
-        info = self.inferred.get(name)
-        if info is None or not info.type.HasField("tensor_type"):
-            return None
-        tensor = info.type.tensor_type
-        dims = tensor.shape.dim
-        static = tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims)
-        if tensor.elem_type not in ELEM or not static:
-            return None
-        return TensorType(tuple(int(d.dim_value) for d in dims), ELEM[tensor.elem_type])
+        found = {v.name: _static(v.type) for v in (*done.graph.value_info, *done.graph.output)}
+        return {name: t for name, t in found.items() if t is not None}
 
     def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
         """Decode a node, or note why not and make up its outputs."""
@@ -105,10 +88,11 @@ class _Surveyor(Reader):
         return Verdict(where, op, "missing", (), f"{where} ({op}): no decoder for this operator")
 
     def _opaque(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
+        types = {} if self.unknown.intersection(node.input) else self.inferred(node, env)
         for name in node.output:
             if not name or name in env:
                 continue
-            t = self.type_of(name)
+            t = types.get(name)
             if t is None:
                 self.unknown.add(name)
                 env[name] = ""
@@ -119,6 +103,17 @@ class _Surveyor(Reader):
         """What missing nodes read, so that the way to them is checked too."""
         values = [v for v in dict.fromkeys(self.kept) if v not in self.b.consts]
         return {self.b.fresh(): v for v in values}
+
+
+def _static(t: onnx.TypeProto) -> TensorType | None:
+    """A tensor type of ONNX where it is known and static."""
+    dims = t.tensor_type.shape.dim
+    static = t.tensor_type.HasField("shape") and all(
+        d.HasField("dim_value") and d.dim_value >= 0 for d in dims
+    )
+    if not t.HasField("tensor_type") or t.tensor_type.elem_type not in ELEM or not static:
+        return None
+    return TensorType(tuple(int(d.dim_value) for d in dims), ELEM[t.tensor_type.elem_type])
 
 
 def survey_onnx(
@@ -138,8 +133,4 @@ def survey_onnx(
         BadInput: The file or the given shapes are wrong.
         BadModel: The model is malformed.
     """
-
-    def make(model: onnx.ModelProto, folder: Path | None, entry: str) -> Reader:
-        return _Surveyor(model, folder, entry, shapes or {})
-
-    return decode(source, shapes or {}, constants or {}, states or {}, name, make)
+    return decode(source, shapes or {}, constants or {}, states or {}, name, _Surveyor)

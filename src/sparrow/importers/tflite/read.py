@@ -11,6 +11,7 @@ import numpy as np
 from sparrow.builder import MAX_ELEMENTS, Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.graph import State
+from sparrow.importers.file import read_file
 from sparrow.importers.imported import Imported, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.tflite.call import Call
@@ -18,7 +19,6 @@ from sparrow.importers.tflite.decode import DECODERS
 from sparrow.importers.tflite.schema import Model, Operator, Tensor, constant, read_model
 from sparrow.tensor import I8, Affine, Array, TensorType
 
-MAX_BYTES = 2 << 30
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -30,14 +30,7 @@ def load_model(path: str | Path) -> Model:
         BadModel: It is malformed or larger than MAX_BYTES.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BadModel(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
-        data = path.read_bytes()
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
-    return read_model(data, str(path))
+    return read_model(read_file(path), str(path))
 
 
 def _quant(t: Tensor, shape: tuple[int, ...]) -> Affine | None:
@@ -127,7 +120,9 @@ class Reader:
                     self.env[i] = self.b.const(empty, t.dtype)
                     return self.env[i]
                 raise BadModel(f"{where}: tensor {t.name!r} is used before it is computed")
-            self.env[i] = self.b.const(constant(t, self.path), t.dtype, _quant(t, t.shape))
+            array = constant(t, self.path)
+            self.b.folding.grant(array.nbytes)
+            self.env[i] = self.b.const(array, t.dtype, _quant(t, t.shape))
         return self.env[i]
 
     def load(self, i: int) -> str:

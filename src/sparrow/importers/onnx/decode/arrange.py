@@ -61,6 +61,7 @@ def _pad(n: Call) -> Sequence[str]:
     if known is not None:
         return [pad(n, n.x(), pads, mode, known.ravel()[0].item())]
     # a value known only at run time goes where a padded tensor of ones is zero
+    n.b.made(n.type().size, "the region inside the pads")
     inside = pad(n, n.b.const(np.ones(x.shape, np.bool_)), pads, mode, False)
     y = pad(n, n.x(), pads, mode, False if x.dtype == BOOL else 0)
     return [n.b.call("where", inside, y, n.b.reshape(n.x(2), ()))]
@@ -160,7 +161,9 @@ def _trilu(n: Call) -> Sequence[str]:
     if x.rank < 2:
         raise n.bad(f"triangle of {x}")
     rows, cols = x.shape[-2:]
-    if n.has(1) and n.b.value(n.x(1)) is None:
+    moving = n.has(1) and n.b.value(n.x(1)) is None
+    n.b.made(rows * cols * 2 if moving else rows * cols // 4, "the triangle")
+    if moving:
         # the number of the diagonal an element lies on against one known at run time
         diagonal = np.arange(cols, dtype=np.int64) - np.arange(rows, dtype=np.int64)[:, None]
         order = "ge" if n.attr("upper", 1) else "le"
@@ -183,6 +186,7 @@ def _eye_like(n: Call) -> Sequence[str]:
     dtype = x.dtype if code is None else elem_type(int(code), n.where)
     rows, cols = x.shape
     k = max(-rows - 1, min(cols + 1, int(n.attr("k", 0))))
+    n.b.made(rows * cols, "the identity")
     return [n.b.const(np.eye(rows, cols, k, dtype.numpy), dtype)]
 
 
@@ -193,9 +197,11 @@ def _range(n: Call) -> Sequence[str]:
     first, last, step = start[0].item(), limit[0].item(), delta[0].item()
     if step == 0 or not all(np.isfinite((first, last, step))):
         raise n.bad(f"range from {first} to {last} in steps of {step}")
-    count = max(0, int(np.ceil((last - first) / step)))
-    if count > 1 << 28:
-        raise n.bad(f"range of {count} elements")
+    span = (first - last) // step
+    if not np.isfinite(span):
+        raise n.bad(f"range from {first} to {last} in steps of {step}")
+    count = max(0, -int(span))
+    n.b.made(4 * count, "the range")
     dtype = n.type().dtype
     values = np.array(first, start.dtype) + np.arange(count) * np.array(step, start.dtype)
     return [n.b.const(values.astype(dtype.numpy), dtype)]
@@ -206,9 +212,10 @@ def _one_hot(n: Call) -> Sequence[str]:
     index = n.type(0)
     depth = int(n.const(1, "depth").ravel()[0])
     values = n.type(2)
-    if depth < 0 or depth > 1 << 28 or values.shape != (2,):
+    if depth < 0 or values.shape != (2,):
         raise n.bad(f"depth {depth}, values {values}")
     axis = n.axis(int(n.attr("axis", -1)), index.rank + 1)
+    n.b.made(depth, "the depth")
     wide = n.b.cast(n.x(0), I64)
     shape = (*index.shape[:axis], 1, *index.shape[axis:])
     places = np.arange(depth, dtype=np.int64).reshape(-1, *(1,) * (index.rank - axis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -84,6 +85,7 @@ def _mask(n: Call, i: int, keys: int, dtype: DType) -> str:
     x, t = n.x(i), n.type(i)
     bias = _bias_of(n, x, dtype) if t.dtype == BOOL else n.b.cast(x, dtype)
     if t.rank and 1 < t.shape[-1] < keys:
+        n.b.made(prod(t.shape[:-1]) * (keys - t.shape[-1]), "the rest of the mask")
         rest = np.full((*t.shape[:-1], keys - t.shape[-1]), -np.inf, dtype.numpy)
         bias = n.b.add(Concat(t.rank - 1), bias, n.b.const(rest, dtype))
     return bias
@@ -120,6 +122,7 @@ def _window_bias(n: Call, h: _Heads, window: tuple[int, int]) -> str:
     if left < 0 and right < 0:
         return ""
     rows, keys = h.scores_shape()[2:]
+    n.b.made(rows * keys, "the window")
     ahead: Array = np.arange(keys)[None, :] - (np.arange(rows)[:, None] + h.past)
     outside = ((ahead > right) & (right >= 0)) | ((-ahead > left) & (left >= 0))
     return n.b.const(np.where(outside, -np.inf, 0.0).astype(h.dtype.numpy), h.dtype)
@@ -144,6 +147,7 @@ def _scores(h: _Heads, op: Attention, bias: str, mode: int) -> str:
     groups = h.shape(1)[1]
     if mode == 3:
         # probabilities are what attention gives over values that name the keys
+        h.n.b.made(batch * groups * keys * keys, "the probabilities")
         eye = np.broadcast_to(np.eye(keys, dtype=h.dtype.numpy), (batch, groups, keys, keys))
         named = b.const(np.ascontiguousarray(eye), h.dtype)
         inside = (h.rows_first[0], h.rows_first[1], False, False)
@@ -342,6 +346,7 @@ def _runtime_rotary(n: Call) -> Sequence[str]:
     positions = n.x(1)
     if n.type(1).size == 1 and (t.shape[0], rows) != (1, 1):
         # one number is where the sequence starts
+        n.b.made(t.shape[0] * rows, "the positions")
         offset = n.b.const(np.tile(np.arange(rows, dtype=np.int64), (t.shape[0], 1)))
         positions = n.b.call("add", n.b.reshape(positions, (1, 1)), offset)
     elif n.type(1).size == 1:

@@ -45,15 +45,25 @@ def _unary(make: Callable[[Call, Expr], Expr]) -> Decoder:
     return decode
 
 
+# Operands of one expression: its depth is that of recursive functions, whatever a model asks for.
+AT_ONCE = 16
+
+
 def _variadic(fn: str, mean: bool = False) -> Decoder:
     def decode(n: Call) -> Sequence[str]:
-        args = [n.b.arg(i, x) for i, x in enumerate(n.inputs)]
-        e: Expr = args[0]
-        for a in args[1:]:
-            e = lane.call(fn, e, a)
-        if mean:
-            e = lane.call("div", e, imm_like(len(args), e))
-        return [n.b.lane(e, *n.inputs)]
+        y, rest = n.x(), n.inputs[1:]
+        while True:
+            names = (y, *rest[:AT_ONCE])
+            args = [n.b.arg(i, x) for i, x in enumerate(names)]
+            e: Expr = args[0]
+            for a in args[1:]:
+                e = lane.call(fn, e, a)
+            rest = rest[AT_ONCE:]
+            if mean and not rest:
+                e = lane.call("div", e, imm_like(len(n.inputs), e))
+            y = n.b.lane(e, *names)
+            if not rest:
+                return [y]
 
     return decode
 
@@ -242,6 +252,7 @@ def _dropout(n: Call) -> Sequence[str]:
     if n.n_outputs == 1:
         return [n.x()]
     dtype = BOOL if n.version >= 10 else n.type().dtype
+    n.b.made(n.type().size, "the mask")
     return [n.x(), n.b.const(np.ones(n.type().shape, dtype.numpy), dtype)]
 
 

@@ -16,6 +16,7 @@ def _constant(n: Call) -> Sequence[str]:
     for name, value in n.attrs.items():
         if name == "value":
             array, dtype = to_array(value, n.where)
+            n.b.folding.grant(array.nbytes)
             return [n.b.const(array, dtype)]
         if name in ("value_float", "value_floats"):
             return [n.b.const(np.asarray(value, np.float32), F32)]
@@ -34,8 +35,9 @@ def _constant_of_shape(n: Call) -> Sequence[str]:
     total = 1
     for d in shape:
         total *= d
-    if total > 1 << 28:
-        raise n.bad(f"a constant of shape {shape} is too large")
+    if value.size != 1:
+        raise n.bad(f"value has {value.size} elements, expected 1")
+    n.b.made(total, f"shape {shape}")
     return [n.b.const(np.full(shape, value.ravel()[0], dtype.numpy), dtype)]
 
 

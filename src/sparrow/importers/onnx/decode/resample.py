@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import floor
+from math import floor, prod
 from typing import get_args
 
 import numpy as np
@@ -156,6 +156,7 @@ def _affine_grid(n: Call) -> Sequence[str]:
     rank = len(size) - 2
     if rank not in (2, 3) or theta.shape != (size[0], rank, rank + 1) or min(size) < 1:
         raise n.bad(f"theta {theta} does not fit size {size}")
+    n.b.made((rank + 1) * prod(size[2:]), "the grid")
     lines = []
     for extent in size[2:]:
         if n.attr("align_corners", 0):

@@ -17,8 +17,6 @@ from sparrow.ops.pad import Expand, Pad, PadMode
 from sparrow.ops.slice import Slice
 from sparrow.tensor import BOOL, I32, I64
 
-MAX_FILL = 1 << 28
-
 
 def _reshape(n: Call) -> Sequence[str]:
     """The shape of input 1, else of the options, else of the output tensor."""
@@ -272,15 +270,15 @@ def _rank(n: Call) -> Sequence[str]:
 def _fill(n: Call) -> Sequence[str]:
     shape = n.ints(0, "the shape")
     value = n.const(1, "the value")
-    if min((0, *shape)) < 0 or prod(shape) > MAX_FILL or value.size != 1:
+    if min((0, *shape)) < 0 or value.size != 1:
         raise n.bad(f"a constant of shape {shape} from {n.type(1)}")
+    n.b.made(prod(shape), f"shape {shape}")
     return [n.b.const(np.full(shape, value.ravel()[0]), n.type(1).dtype)]
 
 
 def _zeros_like(n: Call) -> Sequence[str]:
     t = n.type()
-    if t.size > MAX_FILL:
-        raise n.bad(f"a constant of shape {t.shape} is too large")
+    n.b.made(t.size, f"shape {t.shape}")
     return [n.b.const(np.full(t.shape, _zero_code(n), t.dtype.numpy), t.dtype)]
 
 
@@ -289,8 +287,9 @@ def _range(n: Call) -> Sequence[str]:
     if not all(v.size == 1 for v in (start, limit, step)) or not step.any():
         raise n.bad(f"range from {n.type(0)} to {n.type(1)} by {n.type(2)}")
     a, b, s = (v.ravel()[0].item() for v in (start, limit, step))
-    if not abs(b - a) / abs(s) < MAX_FILL:
+    if not abs(b - a) / abs(s) < float("inf"):
         raise n.bad(f"range({a}, {b}, {s}) is too long")
+    n.b.made(4 * int(abs(b - a) / abs(s)), "the range")
     return [n.b.const(np.arange(a, b, s).astype(start.dtype), n.type(0).dtype)]
 
 

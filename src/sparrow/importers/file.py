@@ -1,0 +1,40 @@
+"""Reads a model file into memory: a regular file of bounded size and nothing else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sparrow.errors import BadInput, BadModel
+
+MAX_BYTES = 2 << 30
+
+
+def _opener(name: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_file(path: Path, first: int = -1) -> bytes:
+    """The content of a model file, or its first bytes.
+
+    Raises:
+        BadInput: It cannot be read, or is a pipe, a device or a folder.
+        BadModel: It is larger than MAX_BYTES.
+    """
+    try:
+        with open(path, "rb", opener=_opener) as f:
+            status = os.fstat(f.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadInput(f"{path}: cannot be read: it is no regular file")
+            if status.st_size > MAX_BYTES:
+                raise BadModel(f"{path}: {status.st_size} bytes; at most {MAX_BYTES} are read")
+            return f.read(first)
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
+    except ValueError as e:  # a name with a NUL in it
+        raise BadInput(f"{path}: cannot be read: {e}") from None
+
+
+__all__ = ["MAX_BYTES", "read_file"]

@@ -1,0 +1,431 @@
+"""Cases made by hand: one per trick that is known from the CVE lists of model formats."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper
+
+from fuzz.words import HOSTILE, INTEGERS, LOCATIONS
+
+_OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def _model(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Sequence[onnx.TensorProto] = (),
+    shape: Sequence[int | str] = (2,),
+    **more: Any,
+) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", FLOAT, list(shape))
+    y = helper.make_tensor_value_info("y", FLOAT, None)
+    graph = helper.make_graph(list(nodes), "g", [x], [y], list(constants))
+    return helper.make_model(graph, opset_imports=_OPSETS, ir_version=9, **more)
+
+
+def _ints(name: str, *values: int) -> onnx.TensorProto:
+    return helper.make_tensor(name, INT64, [len(values)], values)
+
+
+def _node(op: str, *inputs: str, out: Any = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, list(inputs), [str(out)], **attributes)
+
+
+def shape_bombs() -> Iterator[onnx.ModelProto]:
+    """Extents that are negative, overflow, or cost much to make real."""
+    for d in INTEGERS:
+        yield _model([_node("Relu", "x")], shape=(d,))
+        yield _model([_node("Relu", "x")], shape=(d, d, d, d))
+        yield _model([_node("ConstantOfShape", "s")], [_ints("s", d)])
+        yield _model([_node("ConstantOfShape", "s")], [_ints("s", d, d)])
+        yield _model([_node("Reshape", "x", "s")], [_ints("s", d, -1)])
+        yield _model([_node("Expand", "x", "s")], [_ints("s", d, 2)])
+        yield _model([_node("Tile", "x", "s")], [_ints("s", d)])
+        pads = [_ints("s", d, 0), _ints("t", 0, d)]
+        yield _model([_node("Pad", "x", "s")], pads)
+        yield _model([_node("Pad", "x", "t")], pads)
+        ends = [_ints("a", d), _ints("b", -d if d > -(1 << 63) else 0)]
+        yield _model([_node("Slice", "x", "a", "b")], ends)
+        steps = [_ints("a", 0), _ints("b", 2), _ints("c", 0), _ints("d", d)]
+        yield _model([_node("Slice", "x", "a", "b", "c", "d")], steps)
+        scalars = [helper.make_tensor(n, INT64, [], [v]) for n, v in (("a", 0), ("b", d), ("c", 1))]
+        yield _model([_node("Range", "a", "b", "c"), _node("Relu", "x", out="z")], scalars)
+        yield _model(
+            [_node("OneHot", "i", "n", "v")],
+            [_ints("i", 0), _ints("n", d), helper.make_tensor("v", FLOAT, [2], [0, 1])],
+        )
+        yield _model([_node("TopK", "x", "n")], [_ints("n", d)])
+        yield _model([_node("Split", "x", axis=0, num_outputs=1)])
+        yield _model([_node("Unsqueeze", "x", "a")], [_ints("a", d)])
+        yield _model(
+            [_node("Gather", "w", "a")],
+            [_ints("a", d), helper.make_tensor("w", FLOAT, [2], [0, 1])],
+        )
+        image = (1, 1, 4, 4)
+        w = helper.make_tensor("w", FLOAT, [1, 1, 1, 1], [1])
+        small = max(-(1 << 63), min(d, (1 << 63) - 1))
+        for op in ("Conv", "ConvTranspose"):
+            for name in ("pads", "strides", "dilations", "kernel_shape"):
+                value = [small] * (4 if name == "pads" else 2)
+                yield _model([_node(op, "x", "w", **{name: value})], [w], image)
+            yield _model([_node(op, "x", "w", group=small)], [w], image)
+        yield _model([_node("ConvTranspose", "x", "w", output_shape=[small, small])], [w], image)
+        yield _model([_node("MaxPool", "x", kernel_shape=[small, 1])], shape=image)
+        yield _model(
+            [_node("AveragePool", "x", kernel_shape=[1, 1], strides=[small, 1])], shape=image
+        )
+        yield _model([_node("Resize", "x", "", "", "n")], [_ints("n", 1, 1, d, d)], image)
+        yield _model([_node("DepthToSpace", "x", blocksize=small)], shape=image)
+        yield _model([_node("LpPool", "x", kernel_shape=[1, 1], p=small)], shape=image)
+        yield _model([_node("Flatten", "x", axis=small)], shape=image)
+        yield _model([_node("Softmax", "x", axis=small)], shape=image)
+        yield _model([_node("Transpose", "x", perm=[small, 0, 1, 2])], shape=image)
+    for factor in (1e9, float("inf"), float("nan"), -1.0, 0.0, 1e-30):
+        scales = helper.make_tensor("f", FLOAT, [4], [1, 1, factor, factor])
+        yield _model([_node("Resize", "x", "", "f")], [scales], (1, 1, 4, 4))
+    t = helper.make_tensor("w", FLOAT, [2], [1, 2])
+    for dims in ([1 << 40], [1 << 62, 4], [-1], [0, 1 << 62], [2] * 64, [1] * 5000, [0] * 5000):
+        bomb = onnx.TensorProto()
+        bomb.CopyFrom(t)
+        del bomb.dims[:]
+        bomb.dims.extend(dims)
+        yield _model([_node("Add", "x", "w")], [bomb])
+        bomb.ClearField("float_data")
+        yield _model([_node("Add", "x", "w")], [bomb])
+        yield _model([_node("Relu", "x")], shape=dims)
+
+
+def folding_bombs() -> Iterator[onnx.ModelProto]:
+    """A few bytes that make much work when what is constant is computed."""
+    for extent in (1 << 12, 1 << 20, 1 << 24, 1 << 26):
+        made = _node("ConstantOfShape", "s", out="a")
+        for op in ("Exp", "Relu", "Neg", "Erf"):
+            yield _model([made, _node(op, "a")], [_ints("s", extent)])
+        nodes = [made, *(_node("Add", "a", f"a{i}" if i else "a", out=f"a{i + 1}")
+                         for i in range(40)), _node("Relu", "a40")]  # fmt: skip
+        yield _model(nodes, [_ints("s", extent)])
+        yield _model([made, _node("NonZero", "a")], [_ints("s", extent)])
+        yield _model(
+            [made, _node("CumSum", "a", "z")],
+            [_ints("s", extent), helper.make_tensor("z", INT64, [], [0])],
+        )
+        yield _model(
+            [made, helper.make_node("TopK", ["a", "k"], ["y", "i"])],
+            [_ints("s", extent), _ints("k", 1)],
+        )
+        yield _model([made, helper.make_node("Unique", ["a"], ["y"])], [_ints("s", extent)])
+    for side in (64, 512, 2048, 4096, 8192):
+        square = _node("ConstantOfShape", "s", out="a")
+        yield _model([square, _node("MatMul", "a", "a")], [_ints("s", side, side)])
+        chain = [square, *(_node("MatMul", "a", f"a{i}" if i else "a", out=f"a{i + 1}")
+                           for i in range(60)), _node("Relu", "a60")]  # fmt: skip
+        yield _model(chain, [_ints("s", side, side)])
+        yield _model([square, _node("Transpose", "a")], [_ints("s", side, side)])
+        image = [_node("ConstantOfShape", "s", out="a"), _node("ConstantOfShape", "k", out="w")]
+        yield _model(
+            [*image, _node("Conv", "a", "w")],
+            [_ints("s", 1, 1, side, side), _ints("k", 1, 1, 31, 31)],
+        )
+        yield _model(
+            [*image[:1], _node("MaxPool", "a", kernel_shape=[64, 64])],
+            [_ints("s", 1, 1, side, side)],
+        )
+        yield _model([*image[:1], _node("LRN", "a", size=side)], [_ints("s", 1, side, 32, 32)])
+        yield _model([square, _node("Det", "a")], [_ints("s", side, side)])
+        yield _model(
+            [square, _node("Einsum", "a", "a", equation="ij,kl->ijkl")], [_ints("s", side, side)]
+        )
+    # 2^k by adding a value to itself, joined end to end
+    doubles = [_node("Concat", f"c{i}", f"c{i}", out=f"c{i + 1}", axis=0) for i in range(40)]
+    yield _model([*doubles, _node("Relu", "c40")], [helper.make_tensor("c0", FLOAT, [2], [0, 1])])
+    doubles[0] = _node("Concat", "x", "x", out="c1", axis=0)
+    yield _model([*doubles, _node("Relu", "c40")])
+    for op in ("HannWindow", "HammingWindow", "BlackmanWindow"):
+        for n in (1 << 16, 1 << 24, 1 << 28):
+            yield _model([_node(op, "n")], [helper.make_tensor("n", INT64, [], [n])])
+    for n in (1 << 8, 1 << 12, 1 << 16):
+        axes = {"axis": 1, "onesided": 0}
+        yield _model([_node("DFT", "x", **axes)], shape=(1, n, 1))
+        step = helper.make_tensor("h", INT64, [], [1])
+        width = helper.make_tensor("l", INT64, [], [n])
+        yield _model([_node("STFT", "x", "h", "", "l")], [step, width], (1, 2 * n, 1))
+        mel = [helper.make_tensor(a, INT64, [], [n]) for a in ("a", "b", "c")]
+        ends = [helper.make_tensor(a, FLOAT, [], [v]) for a, v in (("d", 0.0), ("e", 8e3))]
+        yield _model([_node("MelWeightMatrix", "a", "b", "c", "d", "e")], [*mel, *ends])
+        recurrent = [_ints("s", n, 1, 64), _ints("w", 1, 256, 64)]
+        fill = [_node("ConstantOfShape", "s", out="a"), _node("ConstantOfShape", "w", out="b")]
+        yield _model(
+            [*fill, helper.make_node("LSTM", ["a", "b", "b"], ["y"], hidden_size=64)], recurrent
+        )
+
+
+def _body(node: onnx.NodeProto, depth: int = 0) -> onnx.GraphProto:
+    carried = helper.make_tensor_value_info("c", FLOAT, [2])
+    result = helper.make_tensor_value_info("d", FLOAT, [2])
+    go = helper.make_tensor_value_info("go", BOOL, [])
+    i = helper.make_tensor_value_info("i", INT64, [])
+    on = _node("Identity", "go", out="on")
+    after = helper.make_tensor_value_info("on", BOOL, [])
+    return helper.make_graph([node, on], f"body{depth}", [i, go, carried], [after, result])
+
+
+def nesting() -> Iterator[onnx.ModelProto]:
+    """Graphs in graphs, loops in loops, functions in functions, and what calls itself."""
+    for trips in (0, 1, 100, 4096, 4097, -1, (1 << 63) - 1):
+        for depth in (1, 2, 3, 12, 20):
+            inner = _node("Add", "c", "c", out="d")
+            for level in range(depth):
+                inner = helper.make_node(
+                    "Loop", ["n", "", "c" if level < depth - 1 else "x"],
+                    ["d" if level < depth - 1 else "y"], body=_body(inner, level)
+                )  # fmt: skip
+            yield _model([inner], [helper.make_tensor("n", INT64, [], [trips])])
+    for depth in (5, 10, 15, 16, 17, 20):
+        inner = _node("Relu", "x", out="d")
+        for level in range(depth):
+            out = helper.make_tensor_value_info("d", FLOAT, [2])
+            branch = helper.make_graph([inner], f"b{level}", [], [out])
+            last = level == depth - 1
+            inner = (
+                helper.make_node(
+                    "If", ["go"], ["y" if last else "d"], then_branch=branch, else_branch=branch
+                )
+                if depth < 18
+                else helper.make_node(
+                    "If",
+                    ["go"],
+                    ["y" if last else "d"],
+                    then_branch=branch,
+                    else_branch=helper.make_graph([_node("Relu", "x", out="d")], "e", [], [out]),
+                )
+            )
+            if inner.ByteSize() > 4_000_000:
+                break
+        yield _model([inner], [helper.make_tensor("go", BOOL, [], [True])])
+    for calls in (["F"], ["G"], ["F", "F"]):
+        functions = [_function("F", calls), _function("G", ["F"])]
+        yield _model([helper.make_node("F", ["x"], ["y"], domain="local")], functions=functions)
+    for count in (10, 41, 300):
+        functions = [_function("F0", ["Relu"])]
+        functions += [_function(f"F{k}", [f"F{k - 1}"] * 2) for k in range(1, count)]
+        call = helper.make_node(f"F{count - 1}", ["x"], ["y"], domain="local")
+        yield _model([call], functions=functions)
+        functions = [_function("F0", ["Relu"])]
+        functions += [_function(f"F{k}", [f"F{k - 1}"]) for k in range(1, count)]
+        yield _model([call], functions=functions)
+    # a function that stands for itself inside the branch of another
+    branch = helper.make_graph(
+        [helper.make_node("F", ["a"], ["b"], domain="local")], "b", [],
+        [helper.make_tensor_value_info("b", FLOAT, [2])],
+    )  # fmt: skip
+    odd = helper.make_function(
+        "local", "F", ["a"], ["b"],
+        [helper.make_node("If", ["a"], ["b"], then_branch=branch, else_branch=branch)], _OPSETS,
+    )  # fmt: skip
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    yield _model([call], functions=[odd])
+    yield _model([call], functions=[odd, odd])
+    hidden = AttributeProto(name="then_branch", type=AttributeProto.GRAPHS)
+    hidden.graphs.add().CopyFrom(branch)
+    lone = helper.make_node("If", ["x"], ["y"])
+    lone.attribute.append(hidden)
+    yield _model([lone])
+
+
+def _function(name: str, calls: Sequence[str]) -> onnx.FunctionProto:
+    nodes, last = [], "a"
+    for k, op in enumerate(calls):
+        out = "b" if k == len(calls) - 1 else f"t{k}"
+        nodes.append(helper.make_node(op, [last], [out], domain="" if op == "Relu" else "local"))
+        last = out
+    return helper.make_function("local", name, ["a"], ["b"], nodes, _OPSETS)
+
+
+def names_and_order() -> Iterator[onnx.ModelProto]:
+    """Cycles, repeats, and names that mean something elsewhere."""
+    yield _model([_node("Add", "x", "b", out="a"), _node("Relu", "a", out="b"), _node("Relu", "b")])
+    yield _model([_node("Add", "x", "y")])
+    yield _model([_node("Relu", "x"), _node("Neg", "x")])
+    yield _model([_node("Relu", "x", out="x")])
+    yield _model([_node("Split", "x")])
+    twice = helper.make_node("Split", ["x"], ["y", "y"], axis=0)
+    yield _model([twice])
+    yield _model([_node("Relu", "x")], [helper.make_tensor("y", FLOAT, [2], [0, 1])])
+    yield _model([_node("Relu", "x")], [helper.make_tensor("x", FLOAT, [2], [0, 1])] * 2)
+    yield _model([])
+    yield _model([helper.make_node("Relu", [], [])])
+    yield _model([helper.make_node("Relu", ["x"] * 5000, ["y"])])
+    yield _model([helper.make_node("Concat", ["x"] * 20000, ["y"], axis=0)])
+    yield _model([helper.make_node("Max", ["x"] * 20000, ["y"])])
+    yield _model([helper.make_node("Relu", ["x"], [f"y{i}" for i in range(5000)])])
+    many = [_node("Relu", f"v{i}" if i else "x", out=f"v{i + 1}") for i in range(3000)]
+    yield _model([*many, _node("Relu", "v3000")])
+    for hostile in HOSTILE:
+        if not hostile:
+            continue
+        m = _model([_node("Relu", "x")])
+        m.graph.name = m.graph.node[0].name = m.producer_name = m.doc_string = hostile
+        yield m
+        m = _model([helper.make_node("Relu", ["x"], [hostile]), _node("Neg", hostile)])
+        yield m
+        m = _model([_node(hostile, "x")])
+        yield m
+        m = _model([helper.make_node("Relu", ["x"], ["y"], domain=hostile)])
+        yield m
+        m = _model([_node("Relu", "x", **{hostile: 1})])
+        yield m
+        m = _model([helper.make_node("Relu", [hostile], ["y"], name=hostile)])
+        m.graph.input[0].name = hostile
+        m.graph.output[0].name = "y"
+        yield m
+        m = _model([_node("Relu", "x")], shape=(hostile, 2))
+        yield m
+        m = _model([_node("Einsum", "x", "x", equation=hostile)])
+        yield m
+        m = _model([_node("Pad", "x", "p", mode=hostile)], [_ints("p", 0, 0)])
+        yield m
+
+
+def external() -> Iterator[onnx.ModelProto]:
+    """Data that are elsewhere."""
+    for location in LOCATIONS:
+        for offset, length in (("", ""), ("0", "16"), ("-8", "16"), ("1e3", "x"), ("9" * 30, "")):
+            m = _model(
+                [_node("Add", "x", "w")], [helper.make_tensor("w", FLOAT, [4], [0] * 4)], (4,)
+            )
+            t = m.graph.initializer[0]
+            t.ClearField("float_data")
+            t.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", offset), ("length", length)):
+                if value or key == "location":
+                    t.external_data.add(key=key, value=value)
+            yield m
+    constant = onnx.TensorProto()
+    constant.CopyFrom(t)
+    constant.external_data[0].value = "/etc/passwd"
+    yield _model([_node("Constant", out="w", value=constant), _node("Add", "x", "w")])
+    yield _model([_node("ConstantOfShape", "s", value=constant)], [_ints("s", 2)])
+
+
+def tensors() -> Iterator[onnx.ModelProto]:
+    """Constants whose data and type do not fit."""
+    for code in (*range(-1, 30), 1 << 20, -(1 << 31)):
+        for raw in (b"", b"\0" * 3, b"\0" * 8, b"\0" * 16):
+            t = onnx.TensorProto(name="w", data_type=code, dims=[2], raw_data=raw)
+            yield _model([_node("Add", "x", "w")], [t])
+        t = onnx.TensorProto(name="w", data_type=code, dims=[2])
+        t.float_data.extend([1, 2])
+        t.int64_data.extend([1, 2, 3])
+        t.string_data.extend([b"\xff", b"a"])
+        yield _model([_node("Add", "x", "w")], [t])
+    segment = onnx.TensorProto(name="w", data_type=1, dims=[2], raw_data=bytes(8))
+    segment.segment.begin, segment.segment.end = 5, 1
+    yield _model([_node("Add", "x", "w")], [segment])
+    sparse = onnx.SparseTensorProto(dims=[1 << 40])
+    sparse.values.name = "w"
+    m = _model([_node("Add", "x", "w")])
+    m.graph.sparse_initializer.append(sparse)
+    yield m
+
+
+@cache
+def models() -> tuple[bytes, ...]:
+    """ONNX models."""
+    found: list[bytes] = [b"", b"\0", b"\x08", b"\xff" * 64, b"\x3a" + b"\xff" * 9 + b"\x01"]
+    # a message in a message in a message: protobuf stops at 100
+    deep = b""
+    for _ in range(3000):
+        deep = b"\x0a" + _varint(len(deep)) + deep
+    found.append(b"\x3a" + _varint(len(deep)) + deep)
+    parts: tuple[Callable[[], Iterator[onnx.ModelProto]], ...] = (
+        shape_bombs, folding_bombs, nesting, names_and_order, external, tensors,
+    )  # fmt: skip
+    for part in parts:
+        for m in part():
+            found.append(m.SerializeToString())
+    return tuple(found)
+
+
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+@cache
+def graphs() -> tuple[bytes, ...]:
+    """Graph texts."""
+    lines = ["graph g", "input x: float32[2]", "y: float32[2] = Lane(x) {expr=%s}", "output y"]
+    text = "\n".join(lines)
+    found = [text % ("relu(" * n + "%0" + ")" * n) for n in (1, 100, 199, 200, 201, 5000, 100000)]
+    found += [text % v for v in ("%1", "%999999", "add(%0)", "(" * 900, "1e999", "cast(%0, f32)")]
+    found += [f"graph g\ninput x: float32[{d}]\noutput x" for d in
+              ("9" * 18, "x".join(["9"] * 64), "-1", "0", "1x" * 70 + "1", "9" * 400)]  # fmt: skip
+    found += [f"graph {json.dumps(h)}\ninput {json.dumps(h)}: float32[2]" for h in HOSTILE]
+    found += ["graph g\n" * 2, "", "\n" * 100000, "graph g\noutput x", "graph g\nx: f"]
+    found += ["graph g\nconst c: float32[3] = #0123456789abcdef", "input x: float32[2]\ngraph g"]
+    found += ["graph g\nconst c: int8[1] = [999]", "graph g\nconst c: int64[1] = [" + "9" * 5000]
+    found.append("graph g\nconst c: float32[100000] = [" + "0," * 100000 + "]")
+    chain = ["graph g", "input x0: float32[2]"]
+    chain += [f"x{i + 1}: float32[2] = Reshape(x{i}) {{shape=(2,)}}" for i in range(2000)]
+    found.append("\n".join([*chain, "output x2000"]))
+    return tuple(t.encode("utf-8", "surrogatepass") for t in found)
+
+
+@cache
+def archives() -> tuple[bytes, ...]:
+    """``.npz`` and ``.npy`` files."""
+    found: list[bytes] = [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x93NUMPY", b"\x80\x04N."]
+    for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", how) as z:
+            header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,), }\n"
+            body = bytes(300_000_000) if how == zipfile.ZIP_DEFLATED else b""
+            z.writestr("cap.npy", b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header
+                       + body)  # fmt: skip
+        found.append(out.getvalue())
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for name in ("../../x.npy", "/etc/passwd", "cap.npy", "array_x.npy"):
+            member = io.BytesIO()
+            np.save(member, np.array([{}], dtype=object), allow_pickle=True)
+            z.writestr(name, member.getvalue())
+    found.append(out.getvalue())
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for i in range(3000):
+            z.writestr(f"array_{i}.npy", b"")
+    found.append(out.getvalue())
+    return tuple(found)
+
+
+@cache
+def commands() -> tuple[bytes, ...]:
+    """Words on the command line."""
+    rows: list[list[str]] = []
+    for h in (*HOSTILE, *LOCATIONS):
+        if "\0" in h:
+            continue
+        rows += [["check", h], ["build", h, "-o", "out"], ["build", "m.onnx", "-o", h], ["run", h]]
+        rows += [["check", "m.onnx", "--shape", h], ["check", "m.onnx", "--state", h], [h]]
+        rows += [["verify", h], ["report", h], ["profile", h], ["targets", "show", h]]
+        rows += [["check", "m.onnx", "--target", h], ["check", f"{h}=m.onnx", f"{h}=m.onnx"]]
+        rows += [["build", "m.onnx", "-o", "out", "--drop", h], ["run", "bundle", h, "-o", h]]
+        rows += [["build", "m.onnx", "-o", "out", "--evaluate", h], ["report", "bundle", "-o", h]]
+    rows += [["check", f] for f in ("fifo", "/dev/zero", "/dev/stdin", "/proc/self/mem", "sub")]
+    rows += [["run", "bundle", f] for f in ("fifo", "/dev/zero", "/dev/stdin", "sub", "link.bin")]
+    rows += [["build", "m.onnx", "-o", "out", "--threads", str(i)] for i in INTEGERS]
+    rows += [["check", "m.onnx", "--shape", f"x={i}"] for i in INTEGERS]
+    rows += [["check", "m.onnx", "--shape", "x=" + "x".join(["9"] * n)] for n in (64, 5000)]
+    rows += [["check", *["a=m.onnx"] * 3000], ["targets", *["x"] * 3000], []]
+    return tuple(json.dumps(r).encode() for r in rows)
