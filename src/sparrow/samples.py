@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,15 @@ import numpy as np
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.importers.file import read_file
 from sparrow.npz import read_arrays
 from sparrow.tensor import Array, TensorType, round_bfloat16
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM")
+# A file may claim this many pixels, or as many as the most compressed of photos.
+HARMLESS_PIXELS = 1 << 21
+PIXELS_PER_BYTE = 1000
 Feeds = dict[str, Array]
 
 
@@ -73,7 +80,7 @@ def load_image(path: Path, name: str, t: TensorType, pixels: Pixels = PLAIN) -> 
     Raises:
         BadInput: The file is no image, or the input has no image shape.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     shape = t.shape[-3:]
     if (
@@ -84,12 +91,18 @@ def load_image(path: Path, name: str, t: TensorType, pixels: Pixels = PLAIN) -> 
         raise BadInput(f"input {name!r} is {t}: no image fits it", hint="give a .npy file instead")
     first = shape[0] in (1, 3)
     c, h, w = shape if first else (shape[2], shape[0], shape[1])
+    data = read_file(path)
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("L" if c == 1 else "RGB").resize(
-                (w, h), Image.Resampling.BILINEAR
-            )
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as e:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                claimed = picture.width * picture.height
+                if claimed > max(HARMLESS_PIXELS, PIXELS_PER_BYTE * len(data)):
+                    raise ValueError(f"{len(data)} bytes claim {claimed} pixels")
+                small = picture.convert("L" if c == 1 else "RGB").resize(
+                    (w, h), Image.Resampling.BILINEAR
+                )
+    except Exception as e:  # readers of Pillow raise whatever their parsing runs into
         raise BadInput(f"{path}: no readable image: {e}") from None
     x = np.asarray(small).reshape(h, w, c)
     x = x[:, :, ::-1] if pixels.bgr else x
