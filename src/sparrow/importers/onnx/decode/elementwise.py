@@ -47,10 +47,15 @@ def _unary(make: Callable[[Call, Expr], Expr]) -> Decoder:
 
 # Operands of one expression: its depth is that of recursive functions, whatever a model asks for.
 AT_ONCE = 16
+MAX_OPERANDS = 1000
 
 
 def _variadic(fn: str, mean: bool = False) -> Decoder:
     def decode(n: Call) -> Sequence[str]:
+        if len(n.inputs) > MAX_OPERANDS:
+            raise n.unsupported(
+                f"{len(n.inputs)} operands, at most {MAX_OPERANDS}", "combine them in groups"
+            )
         y, rest = n.x(), n.inputs[1:]
         while True:
             names = (y, *rest[:AT_ONCE])
