@@ -55,6 +55,17 @@ float64, int4, uint4, int16, uint16, uint32, uint64. Not counted: tests with val
 13 (`tests/conformance/old_versions.py`); ONNX Runtime's answers are the expected ones there,
 except where it contradicts the onnx package in the newest version as well.
 
+## Beyond the suites
+
+Random graphs over the whole op table and every type, compiled for each instruction set of the
+machine and judged layer by layer against the reference, at one and two threads, before and after
+the passes: `tests/property/test_random_native.py` (a share) and `tools/random_graphs.py --minutes
+60` (a campaign; what fails is shrunk and written to a folder that `--replay` reads). The node tests
+and the real models under the address and undefined-behaviour sanitizers:
+`tests/conformance/test_sanitized.py`. The node tests on 32 bits: `test_group_on_32_bits`. Each step
+writes only what is its own: `tests/conformance/test_workspace.py`. The proved stack is the measured
+one: `tests/conformance/test_stack.py`. The long shares carry the mark `slow`.
+
 ## Failures
 """
 
