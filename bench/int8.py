@@ -1,0 +1,64 @@
+"""Our int8 against our float32, ONNX Runtime's float32 and ONNX Runtime on the same QDQ network.
+
+    python bench/int8.py mobilenet_v2 version-RFB-320_simplified [--threads 1] [--rounds 20]
+
+Interleaved in one process, medians with bootstrap 95 % intervals of the ratio within each round.
+Random networks are calibrated on random inputs: only their speed means anything. The int8 bundles
+are proved like any other; the race against float32 of a build is this bench's own, so it is off.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+import sparrow
+from cases import all_cases
+from sparrow.measure import Feeds, Outputs, Samples, comparison, interval, measure
+
+
+def peer(model: onnx.ModelProto, threads: int) -> Callable[[Feeds], Outputs]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    s = ort.InferenceSession(model.SerializeToString(), options)
+    names = [o.name for o in s.get_outputs()]
+    return lambda feeds: dict(zip(names, s.run(names, dict(feeds)), strict=True))
+
+
+def row(name: str, found: dict[str, Samples], against: str, threads: int) -> str:
+    ratio = found[against].ns / found["int8"].ns
+    low, high = interval(ratio)
+    others = max(found["int8"].others, found[against].others)
+    text = comparison(float(np.median(ratio)), low, high, threads, others)
+    return f"{name:28} {against:12} {np.median(found[against].ns) / 1e6:8.3f} ms   int8 is {text}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args()
+    for case in all_cases():
+        if case.name not in args.names:
+            continue
+        model, inputs = case.model(), list(case.inputs())
+        coded = sparrow.quantize(model, inputs)
+        small, full = (sparrow.build(m, threads=args.threads) for m in (coded, model))
+        runs = {
+            "int8": small.run,
+            "float32": full.run,
+            "ort float32": peer(model, args.threads),
+            "ort int8": peer(coded, args.threads),
+        }
+        found = measure(runs, inputs, args.rounds, 30)
+        print(f"{case.name:28} {'int8':12} {np.median(found['int8'].ns) / 1e6:8.3f} ms")
+        for against in list(runs)[1:]:
+            print(row(case.name, found, against, args.threads), flush=True)
+
+
+if __name__ == "__main__":
+    main()
