@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 import sparrow
 from data import REPO
+from native_harness import emulator
 from sparrow.errors import BadInput, GateFailed
 from sparrow.proof import Gate
 from sparrow.request import Budget
+from sparrow.targets import target
 
 MODEL = REPO / "examples" / "digits" / "digits.onnx"
 
@@ -103,3 +105,21 @@ def test_a_drop_that_is_too_large_writes_nothing(
             MODEL, out=out, calib=samples, precision="int8", evaluate=worse, budget=budget
         )
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aarch64_dotprod",
+        pytest.param("aarch64", marks=pytest.mark.slow),
+        pytest.param("armv7", marks=pytest.mark.slow),
+        pytest.param("riscv64_v", marks=pytest.mark.slow),
+    ],
+)
+def test_other_processors_give_the_same_integers(
+    name: str, samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    emulator(target(name).machine)
+    r = sparrow.build(MODEL, name, tmp_path / "out", calib=samples, precision="int8").receipt
+    sums = [c for c in r.layers if c.op in ("Conv", "MatMul", "Lookup")]
+    assert len(sums) > 10 and all(c.bound == 0.0 and c.own == 0.0 for c in sums)

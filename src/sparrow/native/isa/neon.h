@@ -14,22 +14,4 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   return vaddq_s32(acc, vpaddq_s32(lo, hi));
 }
 
-/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]; indices beyond 63 keep what they had */
-SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
-                               int offset) {
-  const uint8x16x4_t t0 = vld1q_u8_x4(table), t1 = vld1q_u8_x4(table + 64);
-  const uint8x16x4_t t2 = vld1q_u8_x4(table + 128), t3 = vld1q_u8_x4(table + 192);
-  const uint8x16_t add = vdupq_n_u8((uint8_t)offset), step = vdupq_n_u8(64);
-  ptrdiff_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const uint8x16_t k0 = vaddq_u8(vld1q_u8(x + i), add), k1 = vsubq_u8(k0, step);
-    const uint8x16_t k2 = vsubq_u8(k1, step), k3 = vsubq_u8(k2, step);
-    uint8x16_t v = vqtbl4q_u8(t0, k0);
-    v = vqtbx4q_u8(v, t1, k1);
-    v = vqtbx4q_u8(v, t2, k2);
-    vst1q_u8(y + i, vqtbx4q_u8(v, t3, k3));
-  }
-  for (; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
-}
-
 #endif

@@ -231,6 +231,7 @@ SP_INLINE void sp_transpose_f32(sp_f32 *v) {
 /* products of bytes; the sums of them are in the headers that include this one */
 #define SP_DOT_UNSIGNED 0
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
+SP_INLINE sp_i32 sp_set1_quad(const void *p) { return sp_set1_i32(sp_quad(p)); }
 SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) {
   return vreinterpretq_s32_u8(veorq_u8(vreinterpretq_u8_s32(v), vdupq_n_u8(128)));
 }
@@ -247,6 +248,24 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   const uint64_t hi = sp_get_bytes(r, k) | sp_get_bytes(s, k) << 32;
   const uint8x16_t v = vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(lo), vcreate_u64(hi)));
   return vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order)));
+}
+
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]; indices beyond 63 keep what they had */
+SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
+                               int offset) {
+  const uint8x16x4_t t0 = vld1q_u8_x4(table), t1 = vld1q_u8_x4(table + 64);
+  const uint8x16x4_t t2 = vld1q_u8_x4(table + 128), t3 = vld1q_u8_x4(table + 192);
+  const uint8x16_t add = vdupq_n_u8((uint8_t)offset), step = vdupq_n_u8(64);
+  ptrdiff_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16_t k0 = vaddq_u8(vld1q_u8(x + i), add), k1 = vsubq_u8(k0, step);
+    const uint8x16_t k2 = vsubq_u8(k1, step), k3 = vsubq_u8(k2, step);
+    uint8x16_t v = vqtbl4q_u8(t0, k0);
+    v = vqtbx4q_u8(v, t1, k1);
+    v = vqtbx4q_u8(v, t2, k2);
+    vst1q_u8(y + i, vqtbx4q_u8(v, t3, k3));
+  }
+  for (; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
 }
 
 #endif

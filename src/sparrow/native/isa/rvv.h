@@ -296,6 +296,7 @@ SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
 /* products of bytes as halves; neighbours are added by shifts of the wider type, not by gathers */
 #define SP_DOT_UNSIGNED 0
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
+SP_INLINE sp_i32 sp_set1_quad(const void *p) { return sp_set1_i32(sp_quad(p)); }
 SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   const sp_s16x16 x = __builtin_convertvector((sp_s8x16)a, sp_s16x16);
   const sp_s32x8 p = (sp_s32x8)(x * __builtin_convertvector((sp_s8x16)b, sp_s16x16));
@@ -343,6 +344,12 @@ SP_INLINE void sp_transpose_f32(sp_f32 *v) {
   v[1] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
   v[2] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
   v[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */
+SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
+                               int offset) {
+  for (ptrdiff_t i = 0; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
 }
 
 #endif

@@ -18,7 +18,8 @@
  * - i8/u8 stores saturate.
  * - Four bytes of one lane are multiplied and summed by sp_dot4_i32: those of b are signed, those of
  *   a signed or, where SP_DOT_UNSIGNED, unsigned. The sum wraps. sp_flip_i32 turns one kind into the
- *   other (code + 128). sp_quad is any address; sp_zip4_i8 puts bytes l of p, q, r, s into lane l.
+ *   other (code + 128). sp_quad reads four bytes at any address, sp_set1_quad into all lanes;
+ *   sp_zip4_i8 puts bytes l of p, q, r, s into lane l.
  * - sp_sum_f32 adds in an order that depends on SP_LANES only. sp_hmax/hmin_f32 propagate NaN. */
 #ifndef SP_ISA_H
 #define SP_ISA_H
@@ -274,6 +275,7 @@ SP_INLINE int32_t sp_quad(const void *p) {
   return (int32_t)((uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 |
                    (uint32_t)b[3] << 24);
 }
+SP_INLINE sp_i32 sp_set1_quad(const void *p) { return sp_set1_i32(sp_quad(p)); }
 SP_INLINE int32_t sp_byte_i32(int32_t v, int i) {
   const int32_t b = (int32_t)((uint32_t)v >> (uint32_t)(8 * i)) & 255;
   return (b ^ 128) - 128;

@@ -51,7 +51,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
         for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
         SP_UNROLL
         for (int i = 0; i < t.mr; ++i) {
-          sp_i32 q = sp_set1_i32(sp_quad(a + i * t.xp));
+          sp_i32 q = sp_set1_quad(a + i * t.xp);
           if (t.flip) q = sp_flip_i32(q);
           SP_UNROLL
           for (int v = 0; v < t.nv; ++v)
