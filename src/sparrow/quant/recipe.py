@@ -33,7 +33,6 @@ class Recipe:
         precision: Of every layer that no pin names.
         pins: (pattern, precision): patterns are globs over the source names of layers and the names
             of their results, or the kind of an op; the first that fits counts.
-        seed: Of what is drawn.
     """
 
     ranges: Ranges = "mse"
@@ -45,7 +44,6 @@ class Recipe:
     smooth: float | None = None
     precision: Precision = "int8"
     pins: tuple[tuple[str, Precision], ...] = ()
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (
