@@ -225,7 +225,13 @@ class Builder:
                 rename[same] = out
             taken.add(out)
         for v, name in names.items():
-            if v.startswith("%") and v not in rename and name not in taken:
+            # a graph of ours that was exported has names like ours, which mean other values here
+            if (
+                v.startswith("%")
+                and v not in rename
+                and name not in taken
+                and name not in self.types
+            ):
                 rename[v] = name
                 taken.add(name)
         # a model may give a name to one value that is ours for another

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,10 @@ from sparrow.targets import SUFFIXES, Machine
 from sparrow.tensor import BF16, Array, DType, round_bfloat16
 
 if TYPE_CHECKING:
+    from sparrow.blame import Blame
     from sparrow.golden import Golden
     from sparrow.graph import Graph
+    from sparrow.importers.model import Model
     from sparrow.instructions import Instructions
     from sparrow.profiling import Profile
     from sparrow.proof import Proof
@@ -220,6 +222,27 @@ class Bundle:
         from sparrow.instructions import count_bundle
 
         return count_bundle(self, self.entry_index(entry))
+
+    def blame(
+        self,
+        model: Model | None = None,
+        calib: Iterable[Any] | str | Path | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> Blame:
+        """Say which layer lost the accuracy to quantization, why, and what cures it.
+
+        Args:
+            model: The float model; cures need it. None takes the one inside the bundle, whose
+                weights are the rounded ones.
+            calib: Samples, see `sparrow.quantize`; the golden calls of the bundle when None.
+            shapes: Static shapes of inputs of ``model`` with dynamic dimensions.
+
+        Raises:
+            BadInput: The bundle is not quantized, or ``model`` is not what it was made of.
+        """
+        from sparrow.blame import blame_bundle
+
+        return blame_bundle(self, model, calib, shapes=shapes)
 
     def _repr_html_(self) -> str:
         from html import escape

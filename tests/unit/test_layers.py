@@ -45,6 +45,7 @@ ORDER = [
         "receipt",
         "describe",
         "oracle",
+        "blame",
         "bundle",
         "proof",
         "profiling",

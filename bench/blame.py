@@ -1,0 +1,73 @@
+"""Does blame find the layer that is at fault?
+
+    python bench/blame.py [--models RFB-320,DS-CNN] [--seeds 2] [--kinds bias_off]
+
+A real model is quantized, one layer of it is made faulty (bench/planted.py, drawn from a seed), and
+blame is given the faulty model, the float one and samples. A row per model and kind says in how
+many draws the faulty layer is named first. Exits with 1 below 95 %.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from accuracy_tasks import Feeds, Task, tasks
+from planted import FAULTS, plant
+from sparrow.blame import explain
+from sparrow.graph import Graph
+from sparrow.importers.model import import_model
+from sparrow.passes import FRONT, optimize
+from sparrow.portable import to_portable_onnx
+from sparrow.quant import quantize
+
+MODELS = ("digits", "RFB-320", "slim-320", "DS-CNN", "ResNet-8", "mnist-8", "VWW MobileNet")
+CALIBRATED = 32
+COMPARED = 4
+
+
+def quantized(task: Task) -> tuple[Graph, Graph, Sequence[Feeds]]:
+    """Float graph, quantized graph as read back from its file, and samples."""
+    f = optimize(import_model(str(task.model)).graph, FRONT)
+    samples = list(islice(task.folds()[0].calib, CALIBRATED))
+    return f, import_model(to_portable_onnx(quantize(f, samples))).graph, samples
+
+
+def trial(f: Graph, q: Graph, samples: Sequence[Feeds], kind: str, seed: int) -> tuple[int, str]:
+    """Rank of the faulty layer (0 is first), and what blame said."""
+    planted = plant(q, kind, seed)
+    found = explain(planted.graph, f, samples[:COMPARED], cure=False)
+    guilty = planted.codes.removesuffix(".q")
+    rank = next((i for i, x in enumerate(found.layers) if x.value == guilty), len(found.layers))
+    first = found.culprit
+    said = f"{first.value}: {first.cause} ({first.detail})"
+    if rank:
+        said += f"; it is {guilty}"
+    return rank, said
+
+
+def main() -> None:
+    """Print a row per fault and the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--kinds", default=",".join(FAULTS))
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args()
+    hits = total = 0
+    for task in [t for t in tasks() if t.name in given.models.split(",")]:
+        f, q, samples = quantized(task)
+        for kind in given.kinds.split(","):
+            for seed in range(given.seeds):
+                start = time.perf_counter()
+                rank, said = trial(f, q, samples, kind, seed)
+                hits, total = hits + (rank == 0), total + 1
+                took = time.perf_counter() - start
+                print(f"{task.name:14} {kind:18} {seed} rank {rank:3} {took:5.1f} s  {said}")
+                sys.stdout.flush()
+    print(f"named first: {hits} of {total} ({hits / max(total, 1):.1%})")
+    sys.exit(hits < 0.95 * total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""A quantized graph beside its float graph: which values are the same, and what lies between them.
+
+The quantized graph is in QDQ form. A *cut* is a value of the float graph that the quantized one
+holds too: as codes (Quantize, then Dequantize), or as floats where a product stays float or the
+network ends. The nodes of the float graph between cuts are a *segment*, the layer of its last cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph, Node, retyped
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.passes import FRONT, optimize
+from sparrow.reference import one_thread
+from sparrow.tensor import F32, Affine, Array, DType
+
+# What recognizes float ops and leaves Quantize and Dequantize where they are.
+RECOGNIZE = tuple(p for p in FRONT if p.name not in ("integer", "lower_quant"))
+# How exporters name a value before it is quantized, and its codes.
+_SUFFIXES = (".f", ".q", "_QuantizeLinear_Output", "_QuantizeLinear", "_quantized")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A value of both graphs.
+
+    Attributes:
+        name: In the float graph.
+        before: In the quantized graph, before it is quantized.
+        after: In the quantized graph, as its readers see it; ``before`` where it stays float.
+        dtype: Of the codes; None where it stays float.
+        quant: Of the codes; None where it stays float.
+    """
+
+    name: str
+    before: str
+    after: str
+    dtype: DType | None
+    quant: Affine | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantization:
+    """A QDQ graph whose weights are float constants again.
+
+    Attributes:
+        graph: Activations are quantized in it as before.
+        steps: Constant that was codes -> its scales, flat: one, or one per output channel.
+    """
+
+    graph: Graph
+    steps: Mapping[str, Array]
+
+
+def dequantized_weights(g: Graph) -> Quantization:
+    """Compute what follows from constants alone, weights from their codes among it.
+
+    Raises:
+        BadInput: Nothing is quantized in the graph.
+    """
+    if not any(isinstance(n.op, Quantize) for n in g.nodes):
+        raise BadInput(
+            f"{g.name}: nothing is quantized in this model",
+            hint="give a model in QDQ form, or a bundle built with int8 precision",
+        )
+    consts = dict(g.consts)
+    steps: dict[str, Array] = {}
+    nodes = []
+    for n in g.nodes:
+        if not n.inputs or any(x and x not in consts for x in n.inputs):
+            nodes.append(n)
+            continue
+        with one_thread():
+            made = n.op.eval(*(consts[x] if x else None for x in n.inputs))
+        consts.update(zip(n.outputs, made, strict=True))
+        scales = [steps[x] for x in n.inputs if x in steps]
+        if isinstance(n.op, Dequantize):
+            scales = [n.op.quant.scale.reshape(-1)]
+        steps.update((y, scales[0]) for y in n.outputs if scales)
+    return Quantization(optimize(retyped(g, nodes, consts=consts), RECOGNIZE), steps)
+
+
+def without_quantization(g: Graph) -> Graph:
+    """The float graph inside a QDQ graph: readers of a Dequantize read what was quantized."""
+    made = g.producers()
+    read: dict[str, str] = {}
+    nodes = []
+    for n in g.nodes:
+        q = made.get(n.inputs[0]) if isinstance(n.op, Dequantize) else None
+        if q is not None and isinstance(q.op, Quantize):
+            read[n.outputs[0]] = read.get(q.inputs[0], q.inputs[0])
+        else:
+            nodes.append(replace(n, inputs=tuple(read.get(x, x) for x in n.inputs)))
+    # outputs keep their names
+    own = {read[y]: y for y in g.outputs if y in read and read[y] not in g.inputs}
+    nodes = [
+        replace(
+            n,
+            inputs=tuple(own.get(x, x) for x in n.inputs),
+            outputs=tuple(own.get(y, y) for y in n.outputs),
+        )
+        for n in nodes
+        if not isinstance(n.op, Quantize)
+    ]
+    return optimize(retyped(g, nodes), RECOGNIZE)
+
+
+def _names(*values: str) -> list[str]:
+    """What a value may be called in the float graph; names of ours (%) are new in every graph."""
+    found = [v for v in values if v[0] != "%"]
+    for v in values:
+        found += [v.removesuffix(s) for s in _SUFFIXES if v.endswith(s)]
+    return found
+
+
+def cuts(f: Graph, q: Graph) -> list[Cut]:
+    """The values of both graphs, in the order of the float one.
+
+    Args:
+        f: Float graph.
+        q: Quantized graph, see `dequantized_weights`.
+
+    Raises:
+        BadInput: The graphs have nothing quantized in common.
+    """
+    known = {x for x in f.types if x not in f.consts and f.types[x].dtype == F32}
+    made, users = q.producers(), f.users()
+    found: dict[str, Cut] = {}
+    for n in q.nodes:
+        source = made.get(n.inputs[0]) if isinstance(n.op, Dequantize) else None
+        if source is None or not isinstance(source.op, Quantize):
+            continue
+        before, codes, after = source.inputs[0], n.inputs[0], n.outputs[0]
+        shape = q.types[after].shape
+        for name in _names(after, before, codes):
+            if name in known and f.types[name].shape == shape and name not in found:
+                found[name] = Cut(name, before, after, source.op.dtype, source.op.quant)
+                break
+    if not found:
+        raise BadInput(
+            f"{f.name} and its quantization have no quantized value in common",
+            hint="is it the model that was quantized?",
+        )
+    taken = {x for c in found.values() for x in (c.before, c.after)}
+    for n in f.nodes:
+        for y in n.outputs:
+            if y[0] == "%" or y not in known or y not in made or y in found or y in taken:
+                continue
+            if f.types[y].shape != q.types[y].shape:
+                continue
+            # the clamp behind a product is part of its layer
+            clamped = [isinstance(u.op, Lane) for u in users.get(y, ())] == [True]
+            product = isinstance(n.op, (Conv, MatMul)) and not clamped
+            if y in f.outputs or product:
+                found[y] = Cut(y, y, y, None, None)
+    order = {x: i for i, x in enumerate((*f.inputs, *(y for n in f.nodes for y in n.outputs)))}
+    return sorted(found.values(), key=lambda c: order[c.name])
+
+
+def segment(g: Graph, value: str, ends: frozenset[str]) -> list[Node]:
+    """The nodes that compute ``value`` from ``ends``, inputs and constants, in order."""
+    made = g.producers()
+    wanted, todo = set(), [value]
+    while todo:
+        n = made.get(todo.pop())
+        if n is not None and n.outputs not in wanted:
+            wanted.add(n.outputs)
+            todo += [x for x in n.inputs if x and x not in ends]
+    return [n for n in g.nodes if n.outputs in wanted]
+
+
+OWN = "%own"
+
+
+def opened(g: Graph, values: Sequence[str]) -> Graph:
+    """``g`` cut open: every value is an input, and under its name + `OWN` what its segment makes.
+
+    Args:
+        g: Float graph.
+        values: Names of values; graph inputs among them stay what they are.
+    """
+    inside = [x for x in values if x not in g.inputs]
+    rename = {x: x + OWN for x in inside}
+    nodes = [replace(n, outputs=tuple(rename.get(y, y) for y in n.outputs)) for n in g.nodes]
+    types = {**g.types, **{rename[x]: g.types[x] for x in inside}}
+    return retyped(
+        g,
+        nodes,
+        inputs=(*g.inputs, *inside),
+        outputs=tuple(rename[x] for x in inside),
+        types=types,
+        lengths=(),
+    )
+
+
+def with_float_layer(q: Graph, f: Graph, at: Sequence[Cut], layer: Cut) -> Graph:
+    """The quantized graph with one layer as the float graph computes it, its result not rounded.
+
+    Raises:
+        InvalidGraph: The layer reads what the quantized graph does not have at that place.
+    """
+    after = {c.name: c.after for c in at}
+    nodes = segment(f, layer.name, frozenset(after) - {layer.name})
+    if not nodes:  # an input
+        changed = [
+            replace(n, inputs=tuple(layer.before if x == layer.after else x for x in n.inputs))
+            for n in q.nodes
+        ]
+        return retyped(q, changed)
+    prefix = "%float."
+    inner = {y: prefix + y for n in nodes for y in n.outputs} | {layer.name: layer.after}
+    consts = {prefix + x: f.consts[x] for n in nodes for x in n.inputs if x in f.consts}
+    types = {prefix + x: f.types[x] for n in nodes for x in n.inputs if x in f.consts}
+
+    def read(x: str) -> str:
+        if prefix + x in consts:
+            return prefix + x
+        return inner[x] if x in inner else after.get(x, x)
+
+    island = [
+        replace(n, inputs=tuple(map(read, n.inputs)), outputs=tuple(inner[y] for y in n.outputs))
+        for n in nodes
+    ]
+    done: list[Node] = []
+    for n in q.nodes:
+        if layer.after in n.outputs:
+            outputs = tuple(prefix + "was" if y == layer.after else y for y in n.outputs)
+            done += [replace(n, outputs=outputs), *island]
+        else:
+            done.append(n)
+    return retyped(q, done, consts={**q.consts, **consts}, types={**q.types, **types})
+
+
+__all__ = [
+    "OWN",
+    "Cut",
+    "Quantization",
+    "cuts",
+    "dequantized_weights",
+    "opened",
+    "segment",
+    "with_float_layer",
+    "without_quantization",
+]

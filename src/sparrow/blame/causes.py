@@ -1,0 +1,191 @@
+"""From what was measured of a layer to the name of what went wrong.
+
+The part of the error that is largest says where to look; statistics there say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.blame.align import Cut
+from sparrow.blame.measure import Error
+from sparrow.graph import Node
+from sparrow.ops.concat import Concat
+from sparrow.ops.lane import Lane
+from sparrow.ops.softmax import Softmax
+from sparrow.tensor import Array
+
+# Channels of one scale are uneven when the widest is this many times the median one.
+UNEVEN = 8.0
+# Largest value over the 99.9th percentile.
+OUTLIER = 3.0
+# Share of the codes' range that values reach.
+DEAD = 0.4
+# Weights whose largest code is below this use a quarter of the codes.
+FEW = 32
+# Scales of operands under one result.
+MISMATCH = 6.0
+# Rounding moves a weight by half a step; twice that is no rounding.
+ROUNDED = 1.01
+# Share of the error of weights that is a constant per channel.
+BIASED = 0.6
+# AdaRound and bias correction move a bias by a little; a layer's result moves no more than this.
+DRIFT = 0.05
+SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What went wrong in a layer: a name of the field, and the figures that say so."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constants:
+    """The constants of a layer in both graphs, output channels along the first axis.
+
+    Attributes:
+        real: Weights of the float graph.
+        coded: What the codes of the quantized graph mean.
+        step: Scale of the codes: one, or one per output channel.
+        bias: Largest |bias of the quantized graph - bias| over the spread of the layer's result.
+    """
+
+    real: NDArray[np.float32]
+    coded: NDArray[np.float32]
+    step: Array
+    bias: float
+
+    @property
+    def foreign(self) -> float:
+        """Share of the weights that are farther from the float ones than rounding puts them."""
+        steps = np.broadcast_to(
+            self.step.reshape(-1, *(1,) * (self.real.ndim - 1))
+            if self.step.size in (1, len(self.real))
+            else self.step.max(),
+            self.real.shape,
+        )
+        return float((np.abs(self.coded - self.real) > ROUNDED * steps).mean())
+
+    @property
+    def levels(self) -> int:
+        """The largest code of the weights."""
+        return int(np.abs(self.real).max(initial=0) / max(float(self.step.max()), 1e-300) + 0.5)
+
+    @property
+    def uneven(self) -> float:
+        """Largest magnitude of the widest output channel over that of the median one."""
+        return _ratio(np.abs(self.real.reshape(len(self.real), -1)).max(1, initial=0))
+
+
+def _ratio(peaks: Array) -> float:
+    alive = peaks[peaks > 0]
+    return float(alive.max() / np.median(alive)) if alive.size else 1.0
+
+
+def _lowest(peaks: Array) -> float:
+    alive = peaks[peaks > 0]
+    return float(alive.max() / np.quantile(alive, 0.25)) if alive.size else 1.0
+
+
+def cause(
+    e: Error,
+    cut: Cut,
+    made: Node | None,
+    constants: Constants | None,
+    operands: Sequence[float],
+) -> Cause:
+    """The cause of a layer's own error.
+
+    Args:
+        e: What was measured.
+        cut: The layer's result.
+        made: The node of the float graph that makes it.
+        constants: Of the layer's product, if it has one.
+        operands: Largest magnitude of each operand of ``made``.
+    """
+    if e.own <= SAME * e.signal or e.signal == 0:
+        return Cause("none", "as good as the float layer")
+    parts = {"weights": e.weights, "implementation": e.implementation, "codes": e.codes}
+    worst = max(parts, key=lambda k: parts[k])
+    if worst == "implementation":
+        share = 10 * np.log10(e.signal / e.implementation)
+        return Cause(
+            "wrong implementation",
+            f"the same weights and inputs give another result ({share:.0f} dB)",
+        )
+    if worst == "weights":
+        return _weights(e, constants)
+    if cut.quant is None or cut.dtype is None:
+        return Cause("rounding", "of float arithmetic")
+    return _codes(e, cut, made, operands)
+
+
+def _weights(e: Error, c: Constants | None) -> Cause:
+    drift = float(np.square(e.shift).sum() * len(e.shift) / max(e.count, 1))
+    biased = drift > BIASED * e.weights
+    if c is None:
+        return Cause("weight error", "weights or bias of the layer")
+    if c.foreign > 0:
+        return Cause(
+            "foreign weights",
+            f"{c.foreign:.1%} of the weights are farther from the model's than rounding puts them",
+        )
+    if c.levels < FEW:
+        return Cause("dead range", f"weights reach only the codes -{c.levels} to {c.levels}")
+    if c.step.size == 1 and c.uneven > UNEVEN:
+        return Cause(
+            "uneven channels",
+            f"one scale for weights whose widest channel is {c.uneven:.0f} times the median one",
+        )
+    if c.bias > DRIFT and biased:
+        return Cause("foreign bias", f"a bias is off by {c.bias:.2g} of the spread of the result")
+    if biased:
+        return Cause("accumulated bias", "rounded weights shift the mean of the channels")
+    if c.step.size == 1 and _lowest(np.abs(c.real.reshape(len(c.real), -1)).max(1)) > UNEVEN:
+        return Cause("uneven channels", "one scale for channels of very different weights")
+    return Cause("weight rounding", "of 8-bit weights")
+
+
+def _codes(e: Error, cut: Cut, made: Node | None, operands: Sequence[float]) -> Cause:
+    assert cut.quant is not None and cut.dtype is not None
+    scale = float(cut.quant.scale.max())
+    zero = int(cut.quant.zero_point.reshape(-1)[0])
+    low, high = ((limit - zero) * scale for limit in cut.dtype.limits)
+    sample = np.concatenate(e.sample) if e.sample else np.zeros(1)
+    peak, most = max(-e.low, e.high), float(np.quantile(sample, 0.999))
+    if e.clipped > 0.5 * e.codes:
+        return Cause(
+            "saturation",
+            f"{e.outside / max(e.count, 1):.1%} of the values lie beyond [{low:.4g}, {high:.4g}], "
+            f"they reach [{e.low:.4g}, {e.high:.4g}]",
+        )
+    if isinstance(made.op if made else None, Softmax):
+        return Cause("softmax tail", f"probabilities below {scale / 2:.2g} become 0")
+    used = (e.high - e.low) / max(high - low, 1e-300)
+    if used < DEAD:
+        return Cause("dead range", f"values use {used:.0%} of the range [{low:.4g}, {high:.4g}]")
+    if made is not None and isinstance(made.op, (Concat, Lane)) and len(operands) > 1:
+        ratio = max(operands) / max(min(operands), 1e-300)
+        if ratio > MISMATCH:
+            return Cause(
+                "scale mismatch",
+                f"one scale for operands of which one reaches {ratio:.3g} times the other",
+            )
+    if most > 0 and peak > OUTLIER * most:
+        return Cause(
+            "outlier range", f"values reach {peak:.4g}, 99.9 % of them stay below {most:.4g}"
+        )
+    if _lowest(e.peaks) > UNEVEN:
+        return Cause(
+            "uneven channels",
+            f"one scale for channels of which a quarter stay {_lowest(e.peaks):.0f} times below "
+            "the widest",
+        )
+    return Cause("rounding", f"to {cut.dtype.bits}-bit codes of step {scale:.3g}")

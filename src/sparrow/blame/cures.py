@@ -1,0 +1,98 @@
+"""What else could be done, each simulated on the samples: a recipe, its gain and its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from sparrow.blame.align import dequantized_weights
+from sparrow.blame.measure import Judge
+from sparrow.blame.result import Cure, LayerBlame
+from sparrow.graph import Graph
+from sparrow.quant.recipe import Precision, Recipe
+from sparrow.quant.report import decibels
+from sparrow.quant.run import run
+from sparrow.tensor import Array
+
+# Worst layers that are tried at other precisions, one after the other.
+PINNED = 3
+# A layer in 16 bits or in float takes about as many times as long as in 8 bits: twice the bytes and
+# half the products per instruction, or four times and a quarter of them.
+SLOWER: Mapping[Precision, float] = {"int16x8": 2.0, "float32": 3.0, "int8": 1.0}
+
+
+def candidates(recipe: Recipe, layers: Sequence[LayerBlame]) -> list[tuple[str, Recipe, str]]:
+    """(in words, recipe, layer that changes precision or ""), each once."""
+    found: list[tuple[str, Recipe, str]] = [("quantize anew by the same recipe", recipe, "")]
+    if recipe.weights == "per_tensor":
+        found.append(
+            ("one scale of the weights per channel", replace(recipe, weights="per_channel"), "")
+        )
+    found += [
+        (f"ranges by {r}", replace(recipe, ranges=r), "")
+        for r in ("mse", "minmax", "percentile")
+        if r != recipe.ranges
+    ]
+    if not recipe.bias_correction:
+        found.append(("bias correction", replace(recipe, bias_correction=True), ""))
+    if not recipe.equalize:
+        found.append(("equalize channels across layers", replace(recipe, equalize=True), ""))
+    worst = [x for x in layers if x.op in ("Conv", "MatMul")][:PINNED]
+    others: tuple[Precision, ...] = ("int16x8", "float32")
+    for precision in others:
+        for x in worst:
+            pins = ((_literal(x.name), precision), *recipe.pins)
+            found.append((f"{x.name} in {precision}", replace(recipe, pins=pins), x.name))
+    return found
+
+
+def _literal(name: str) -> str:
+    """A glob that fits this name alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def constant_bytes(g: Graph) -> int:
+    """Bytes of the constants of a graph."""
+    return sum(g.types[x].size * g.types[x].dtype.bits for x in g.consts) // 8
+
+
+def cures_of(
+    f: Graph,
+    judge: Judge,
+    samples: Sequence[Mapping[str, Array]],
+    whole: float,
+    layers: Sequence[LayerBlame],
+    recipe: Recipe | None,
+    milliseconds: Mapping[str, float] | None,
+    progress: Callable[[str], None],
+) -> tuple[Cure, ...]:
+    """Cures, the best first.
+
+    Args:
+        f: Float graph.
+        judge: Compares outputs.
+        samples: To calibrate on.
+        whole: Error of the outputs now.
+        layers: The worst first.
+        recipe: Where to start from; the defaults when None.
+        milliseconds: Measured time of layers by name.
+        progress: Told what happens.
+    """
+    base = recipe or Recipe()
+    found = []
+    first: int | None = None
+    for what, other, layer in candidates(base, layers):
+        progress(f"trying: {what}")
+        done = run(f, samples, other)
+        size = constant_bytes(done.graph)
+        first = size if first is None else first
+        q = dequantized_weights(done.graph).graph
+        gain = decibels(whole, judge.noise(q, judge.names)) if whole else 0.0
+        precision = other.pins[0][1] if layer else "int8"
+        time: float | None = None
+        if not layer:
+            time = 0.0
+        elif milliseconds and layer in milliseconds:
+            time = milliseconds[layer] * (SLOWER[precision] - 1)
+        found.append(Cure(what, other, gain, (size - first) / 1e3, time))
+    return tuple(sorted(found, key=lambda c: -c.gain_db))

@@ -1,0 +1,210 @@
+"""From a quantized network, its float network and samples to a culprit and cures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparrow.blame.align import (
+    Cut,
+    Quantization,
+    cuts,
+    dequantized_weights,
+    segment,
+    with_float_layer,
+    without_quantization,
+)
+from sparrow.blame.causes import Cause, Constants, cause
+from sparrow.blame.cures import cures_of
+from sparrow.blame.measure import Error, Judge, measure, with_constants
+from sparrow.blame.result import Blame, Cure, LayerBlame
+from sparrow.errors import InvalidGraph
+from sparrow.graph import Graph, Node
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.quant.calibrate import peaks
+from sparrow.quant.engine import Engine, fastest, literally
+from sparrow.quant.equalize import equalize
+from sparrow.quant.place import channel_axes
+from sparrow.quant.recipe import Recipe
+from sparrow.quant.report import decibels
+from sparrow.quant.smoothquant import normalised, smooth
+from sparrow.tensor import Array
+
+# Layers of which it is tried what the outputs gain when they alone are float.
+TRIED = 12
+# Samples on which layers are compared; calibration of cures takes all.
+COMPARED = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    cut: Cut
+    made: Node | None
+    product: Node | None
+    constants: Constants | None
+
+
+def explain(
+    q: Graph,
+    f: Graph | None,
+    samples: Sequence[Mapping[str, Array]],
+    *,
+    recipe: Recipe | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+    cure: bool = True,
+    engine: Engine = literally,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Blame:
+    """Blame the layers of a quantized graph.
+
+    Args:
+        q: Quantized graph in QDQ form, as imported.
+        f: Its float graph after `sparrow.passes.FRONT`; None takes the one inside ``q``, whose
+            weights are the rounded ones.
+        samples: Feeds for the inputs.
+        recipe: The one ``q`` was made by, which cures start from.
+        milliseconds: Measured time of layers by name.
+        cure: Whether to look for cures; they need ``f``.
+        engine: What runs the graphs.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: Nothing is quantized in ``q``, it is no quantization of ``f``, or there is no
+            sample.
+    """
+    coded = dequantized_weights(q)
+    real = without_quantization(coded.graph) if f is None else prepared(f, recipe, samples)
+    at = cuts(real, coded.graph)
+    few = samples[:COMPARED]
+    layers = {c.name: _layer(real, coded, at, c) for c in at}
+    recoded = with_constants(real, _replaced(real, coded, at, layers))
+    progress("comparing layer by layer")
+    errors = measure(real, recoded, coded.graph, at, channel_axes(real), few, engine)
+    judge = Judge(real, at, few, engine)
+    whole = judge.noise(coded.graph)
+    ranked = sorted(at, key=lambda c: _share(errors[c.name]), reverse=True)
+    effects: dict[str, float] = {}
+    for c in ranked[:TRIED]:
+        progress(f"trying {c.name} in float")
+        try:
+            island = with_float_layer(coded.graph, real, at, c)
+        except InvalidGraph:
+            continue
+        left = judge.noise(island)
+        effects[c.name] = decibels(whole, left) if whole else 0.0
+    # an effect below half a decibel says nothing: there the layer's own error decides
+    ranked.sort(
+        key=lambda c: (round(2 * max(effects.get(c.name, 0.0), 0.0)), _share(errors[c.name])),
+        reverse=True,
+    )
+    found = []
+    for c in ranked:
+        e, x = errors[c.name], layers[c.name]
+        operands = [
+            max(-errors[i].low, errors[i].high)
+            for i in (x.made.inputs if x.made else ())
+            if i in errors
+        ]
+        why: Cause = cause(e, c, x.made, x.constants, operands)
+        node = x.product or x.made
+        found.append(
+            LayerBlame(
+                (node.origin or c.name) if node else c.name,
+                type(node.op).__name__ if node else "input",
+                c.name,
+                decibels(e.signal, e.own),
+                decibels(e.signal, e.inherited),
+                effects.get(c.name),
+                why.name,
+                why.detail,
+            )
+        )
+    cures: tuple[Cure, ...] = ()
+    if cure and f is not None:
+        cures = cures_of(f, judge, samples, whole, found, recipe, milliseconds, progress)
+    reference = (
+        "the float network inside it (weights as rounded)" if f is None else "the float model"
+    )
+    return Blame(reference, len(few), decibels(1.0, whole), tuple(found), cures)
+
+
+def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Array]]) -> Graph:
+    """The float graph as its quantization saw it: after equalization and smoothing."""
+    if recipe is not None and recipe.equalize:
+        f = equalize(f)
+    if recipe is not None and recipe.smooth is not None:
+        f = smooth(f, peaks(f, samples, normalised(f), fastest), recipe.smooth)
+    return f
+
+
+def _share(e: Error) -> float:
+    return e.own / max(e.signal, 1e-300)
+
+
+def _product(nodes: Sequence[Node]) -> Node | None:
+    found = [n for n in nodes if isinstance(n.op, (Conv, MatMul))]
+    return found[-1] if len(found) == 1 else None
+
+
+def _layer(f: Graph, coded: Quantization, at: Sequence[Cut], c: Cut) -> _Layer:
+    inner = segment(f, c.name, frozenset(x.name for x in at) - {c.name})
+    made = next((n for n in inner if c.name in n.outputs), None)
+    product = _product(inner)
+    other = _product(_quantized_segment(coded.graph, at, c))
+    constants = None
+    if product is not None and other is not None:
+        constants = _constants(f, product, coded, other)
+    return _Layer(c, made, product, constants)
+
+
+def _quantized_segment(q: Graph, at: Sequence[Cut], c: Cut) -> list[Node]:
+    ends = frozenset(x.after for x in at) - {c.before}
+    return segment(q, c.before, ends)
+
+
+def _operand(g: Graph, n: Node, i: int) -> Array | None:
+    name = n.inputs[i] if len(n.inputs) > i else ""
+    return g.consts.get(name)
+
+
+def _outputs_first(n: Node, w: Array) -> Array:
+    if isinstance(n.op, MatMul):
+        return w if n.op.trans_b else np.moveaxis(w, -1, 0)
+    return w
+
+
+def _constants(f: Graph, n: Node, coded: Quantization, m: Node) -> Constants | None:
+    w, v = _operand(f, n, 1), _operand(coded.graph, m, 1)
+    if w is None or v is None:
+        return None
+    w, v = _outputs_first(n, w), _outputs_first(m, v)
+    if w.shape != v.shape:
+        return None
+    a, b = _operand(f, n, 2), _operand(coded.graph, m, 2)
+    spread = np.abs(w.reshape(len(w), -1)).sum(1).max(initial=1e-30)
+    zero = np.zeros(len(w), np.float32)
+    a, b = (zero if x is None or x.size != len(w) else x for x in (a, b))
+    bias = float(np.abs(a.reshape(-1) - b.reshape(-1)).max(initial=0) / spread)
+    step = coded.steps.get(m.inputs[1], np.zeros(1, np.float32))
+    return Constants(w, v, step, bias)
+
+
+def _replaced(
+    f: Graph, coded: Quantization, at: Sequence[Cut], layers: Mapping[str, _Layer]
+) -> dict[tuple[str, int], Array]:
+    """The constants of the quantized products, for the products of the float graph."""
+    found: dict[tuple[str, int], Array] = {}
+    for c in at:
+        n, k = layers[c.name].product, layers[c.name].constants
+        m = _product(_quantized_segment(coded.graph, at, c))
+        if n is None or k is None or m is None:
+            continue
+        turned = isinstance(n.op, MatMul) and not n.op.trans_b
+        found[n.outputs[0], 1] = np.moveaxis(k.coded, 0, -1) if turned else k.coded
+        bias = _operand(coded.graph, m, 2)
+        if bias is not None and bias.size == len(k.coded):
+            found[n.outputs[0], 2] = bias.reshape(-1)
+    return found

@@ -1,0 +1,228 @@
+"""Where the error of a quantized graph is made and where it is only handed on.
+
+Every layer answers for what it does with the inputs it really gets. With x the float values, x' the
+quantized ones, F a layer of the float graph and F' the same layer quantized:
+
+    total       F'(x') - F(x)
+    own         F'(x') - F(x')     = weights + implementation + codes
+    inherited   F(x') - F(x)
+
+      weights         F(x') with the weights and bias of the quantized graph, minus F(x')
+      implementation  the value that F' quantizes, minus what F makes of the same weights
+      codes           F'(x') minus the value it quantizes: clipped, or rounded
+
+One run each of the float graph, the quantized graph, and of the two float graphs cut open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.blame.align import OWN, Cut, opened
+from sparrow.errors import BadInput
+from sparrow.graph import Graph, retyped
+from sparrow.ops.quantize import spread
+from sparrow.ops.softmax import Softmax
+from sparrow.quant.engine import Engine, literally
+from sparrow.tensor import Array
+
+# Elements of each value and sample that percentiles are taken of.
+KEPT = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Error:
+    """Powers of a layer's error and statistics of its result, summed over samples.
+
+    Attributes:
+        signal: Power of the float result.
+        total: Power of the whole error.
+        own: Power of what the layer adds.
+        inherited: Power of what it is handed.
+        weights: Power of what its weights and bias add.
+        implementation: Power of what its arithmetic adds.
+        codes: Power of what quantizing its result adds.
+        clipped: Share of ``codes`` that falls on clipped elements.
+        outside: Elements beyond the range of the codes.
+        count: Elements.
+        shift: Sum of the error of weights per channel.
+        peaks: Largest magnitude per channel of the float result.
+        low: Smallest float result.
+        high: Largest float result.
+        sample: Some of the magnitudes of the float result.
+    """
+
+    signal: float = 0.0
+    total: float = 0.0
+    own: float = 0.0
+    inherited: float = 0.0
+    weights: float = 0.0
+    implementation: float = 0.0
+    codes: float = 0.0
+    clipped: float = 0.0
+    outside: int = 0
+    count: int = 0
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    peaks: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    low: float = 0.0
+    high: float = 0.0
+    sample: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def power(x: Array) -> float:
+    """Sum of squares, in double precision."""
+    return float(np.square(x.astype(np.float64)).sum())
+
+
+def _channels(x: Array, axis: int) -> Array:
+    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) if x.ndim else x.reshape(1, 1)
+
+
+def _beyond(x: Array, cut: Cut) -> Array:
+    assert cut.quant is not None and cut.dtype is not None
+    scale = spread(cut.quant.scale, cut.quant.block, x.shape).astype(np.float64)
+    zero = spread(cut.quant.zero_point, cut.quant.block, x.shape)
+    low, high = cut.dtype.limits
+    codes = np.rint(x / scale) + zero
+    found: Array = (codes < low) | (codes > high)
+    return found
+
+
+def measure(
+    f: Graph,
+    recoded: Graph,
+    q: Graph,
+    at: Sequence[Cut],
+    axes: Mapping[str, int],
+    samples: Iterable[Mapping[str, Array]],
+    engine: Engine = literally,
+) -> dict[str, Error]:
+    """Errors of every layer, by the name of its cut.
+
+    Args:
+        f: Float graph.
+        recoded: ``f`` with the weights and biases that the quantized graph has.
+        q: Quantized graph.
+        at: Cuts between them.
+        axes: Channel axis of every value of ``f``.
+        samples: Feeds for the inputs of the graphs.
+        engine: What runs them.
+
+    Raises:
+        BadInput: The graphs carry states, or there is no sample.
+    """
+    if f.states or q.states:
+        raise BadInput(f"{f.name}: layers of a model with states cannot be blamed yet")
+    names = [c.name for c in at]
+    inside = [x for x in names if x not in f.inputs]
+    own = [x + OWN for x in inside]
+    real = engine(f, names)
+    quantized = engine(q, list(dict.fromkeys(x for c in at for x in (c.before, c.after))))
+    alone, same_weights = engine(opened(f, names), own), engine(opened(recoded, names), own)
+    found = {x: Error() for x in names}
+    any_sample = False
+    for feeds in samples:
+        any_sample = True
+        x, xq = real(feeds), quantized(feeds)
+        given = {**feeds, **{c.name: xq[c.after] for c in at}}
+        made, recast = alone(given), same_weights(given)
+        for c in at:
+            e, y = found[c.name], x[c.name]
+            ideal = made.get(c.name + OWN, y)
+            coded = recast.get(c.name + OWN, y)
+            before, after = xq[c.before].astype(np.float64), xq[c.after].astype(np.float64)
+            e.signal += power(y)
+            e.total += power(after - y)
+            e.own += power(after - ideal)
+            e.inherited += power(ideal.astype(np.float64) - y)
+            e.weights += power(coded.astype(np.float64) - ideal)
+            e.implementation += power(before - coded)
+            e.codes += power(after - before)
+            if c.quant is not None:
+                beyond = _beyond(before, c)
+                e.clipped += power((after - before)[beyond])
+                e.outside += int(beyond.sum())
+            rows = _channels(y, axes.get(c.name, max(y.ndim - 1, 0)))
+            drift = _channels(coded.astype(np.float64) - ideal, axes.get(c.name, y.ndim - 1))
+            peaks = np.abs(rows).max(1, initial=0).astype(np.float64)
+            first = not e.count
+            e.shift = drift.sum(1) if first else e.shift + drift.sum(1)
+            e.peaks = peaks if first else np.maximum(e.peaks, peaks)
+            e.low = min(e.low, float(y.min(initial=0)))
+            e.high = max(e.high, float(y.max(initial=0)))
+            e.count += y.size
+            flat = np.abs(y.reshape(-1))
+            e.sample.append(flat[:: max(1, flat.size // KEPT)])
+    if not any_sample:
+        raise BadInput("no sample to compare on", hint="give --calib, an .npz or an image folder")
+    return found
+
+
+class Judge:
+    """How far the outputs of a quantized graph are from those of the float one.
+
+    Of an output that a softmax makes, what goes into it is judged: a softmax that is sure of itself
+    hides what happens before it.
+
+    Args:
+        f: Float graph.
+        at: Cuts between it and the quantized graphs to come.
+        samples: Feeds; the float graph runs once.
+        engine: What runs the graphs.
+    """
+
+    def __init__(
+        self,
+        f: Graph,
+        at: Sequence[Cut],
+        samples: Sequence[Mapping[str, Array]],
+        engine: Engine = literally,
+    ) -> None:
+        made, after = f.producers(), {c.name: c.after for c in at}
+        pairs = []
+        for y in f.outputs:
+            if f.types[y].dtype.kind == "float":
+                n = made.get(y)
+                x = n.inputs[0] if n is not None and isinstance(n.op, Softmax) else ""
+                pairs.append((x, after[x]) if x in after else (y, after.get(y, y)))
+        self.names = tuple(x for x, _ in pairs)
+        self.values = tuple(v for _, v in pairs)
+        self.samples, self.engine = samples, engine
+        run = engine(f, self.names)
+        self.real = [run(feeds) for feeds in samples]
+        self.signal = [sum(power(r[x]) for r in self.real) for x in self.names]
+
+    def noise(self, q: Graph, values: Sequence[str] | None = None) -> float:
+        """Power of the error of each output as a share of its own, summed.
+
+        Args:
+            q: Quantized graph.
+            values: What the outputs are called there, in order; None: as in the one of the cuts.
+        """
+        values = self.values if values is None else values
+        run = self.engine(q, values)
+        error = [0.0] * len(values)
+        for feeds, real in zip(self.samples, self.real, strict=True):
+            found = run(feeds)
+            for i, (x, v) in enumerate(zip(self.names, values, strict=True)):
+                error[i] += power(found[v].astype(np.float64) - real[x])
+        return sum(e / max(s, 1e-300) for e, s in zip(error, self.signal, strict=True))
+
+
+def with_constants(g: Graph, constants: Mapping[tuple[str, int], Array]) -> Graph:
+    """``g`` with other constants: (node by its first result, operand) -> array, added if absent."""
+    consts = dict(g.consts)
+    nodes = []
+    for n in g.nodes:
+        inputs = list(n.inputs)
+        for (y, i), a in constants.items():
+            if y == n.outputs[0]:
+                inputs += [""] * (i + 1 - len(inputs))
+                inputs[i] = f"{y}%const{i}"
+                consts[inputs[i]] = a
+        nodes.append(replace(n, inputs=tuple(inputs)))
+    return retyped(g, nodes, consts=consts)

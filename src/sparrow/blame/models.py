@@ -1,0 +1,178 @@
+"""Blame for what users have: model files, bundles, samples."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparrow.blame.explain import explain
+from sparrow.blame.result import Blame, Cure
+from sparrow.errors import BadInput, GateFailed
+from sparrow.graph import Graph
+from sparrow.importers.model import Model, import_model
+from sparrow.passes import FRONT, optimize
+from sparrow.quant.recipe import Recipe
+from sparrow.reference import one_thread
+from sparrow.samples import Feeds, Pixels, samples
+from sparrow.tensor import TensorType
+
+if TYPE_CHECKING:
+    from sparrow.bundle import Bundle
+
+Calib = Iterable[Any] | str | Path
+Shapes = Mapping[str, Sequence[int]]
+
+
+def float_graph(model: Model, shapes: Shapes | None = None) -> Graph:
+    """A float model as its quantization sees it."""
+    with one_thread():
+        return optimize(import_model(model, shapes or {}).graph, FRONT)
+
+
+def blame_model(
+    quantized: Model,
+    model: Model | None,
+    calib: Calib,
+    *,
+    recipe: Recipe | None = None,
+    shapes: Shapes | None = None,
+    pixels: Pixels | None = None,
+    milliseconds: Mapping[str, float] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Blame:
+    """Which layer of a QDQ model lost the accuracy.
+
+    Args:
+        quantized: Path or ModelProto in QDQ form.
+        model: The float model; None takes the one inside ``quantized``.
+        calib: Samples, see `sparrow.quantize`.
+        recipe: The one it was made by, if known.
+        shapes: Static shapes of inputs with dynamic dimensions of the float model.
+        pixels: How images of a folder become numbers; [0, 1] by default.
+        milliseconds: Measured time of layers by name.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: Nothing is quantized, the models do not belong together, or there is no sample.
+    """
+    progress("reading the models")
+    q = import_model(quantized).graph
+    f = None if model is None else float_graph(model, shapes)
+    types = {x: q.types[x] for x in q.inputs}
+    feeds: list[Feeds] = list(samples(calib, types, pixels or Pixels()))
+    return explain(q, f, feeds, recipe=recipe, milliseconds=milliseconds, progress=progress)
+
+
+def blame_bundle(
+    bundle: Bundle,
+    model: Model | None = None,
+    calib: Calib | None = None,
+    *,
+    shapes: Shapes | None = None,
+    pixels: Pixels | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Blame:
+    """Which layer of a bundle lost the accuracy.
+
+    Args:
+        bundle: Built with int8 precision; its ``model.onnx`` says in QDQ form what it computes.
+        model: The float model; None takes the one inside the bundle, whose weights are rounded.
+        calib: Samples; the golden calls of the bundle when None.
+        shapes: As for `blame_model`.
+        pixels: As for `blame_model`.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: The bundle is not quantized or has several entry points, or as for `blame_model`.
+        BadBundle: Its files do not belong together.
+    """
+    from sparrow.bundle import load_evidence
+
+    if len(bundle.plan.entries) != 1:
+        raise BadInput(f"{bundle.folder}: blame takes bundles of one entry point")
+    if calib is None:
+        _, golden = load_evidence(bundle.folder, bundle.plan)
+        calib = [dict(c.feeds) for c in golden.calls]
+    quantized = bundle.folder / Path(bundle.plan.entries[0].model).name
+    return blame_model(
+        str(quantized),
+        model,
+        calib,
+        recipe=recipe_of_bundle(bundle),
+        shapes=shapes,
+        pixels=pixels,
+        milliseconds=_milliseconds(bundle),
+        progress=progress,
+    )
+
+
+def apply_cure(
+    found: Blame,
+    model: Model,
+    calib: Calib,
+    out: Path,
+    *,
+    shapes: Shapes | None = None,
+    pixels: Pixels | None = None,
+) -> Cure:
+    """Quantize a float model anew by the best cure.
+
+    Args:
+        found: What blame said.
+        model: The float model.
+        calib: Samples to calibrate on.
+        out: A ``.onnx`` file to write in QDQ form, or a bundle folder to build.
+        shapes: As for `blame_model`.
+        pixels: As for `blame_model`.
+
+    Raises:
+        GateFailed: No cure gains anything.
+        BadInput: ``out`` cannot be written.
+    """
+    from sparrow.api import build, quantize
+
+    cure = found.best
+    if cure is None:
+        raise GateFailed("no cure gains anything; nothing was written")
+    done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
+    if out.suffix == ".onnx":
+        try:
+            out.write_bytes(done.SerializeToString(deterministic=True))
+        except OSError as e:
+            raise BadInput(f"{out} cannot be written: {e.strerror or e}") from None
+    else:
+        build(done, out=out, calib=list(samples(calib, _inputs(done), pixels or Pixels())))
+    return cure
+
+
+def _inputs(model: Model) -> dict[str, TensorType]:
+    g = import_model(model).graph
+    return {x: g.types[x] for x in g.inputs}
+
+
+def recipe_of_bundle(bundle: Bundle) -> Recipe | None:
+    """The recipe in a bundle's receipt; None where it does not tell."""
+    record = getattr(bundle.receipt, "quantization", None)
+    if record is None:
+        return None
+    given: dict[str, Any] = {}
+    for field in fields(Recipe):
+        text = record.recipe.get(field.name)
+        if text is not None:
+            plain = field.name in ("ranges", "weights", "rounding", "precision")
+            given[field.name] = text if plain else literal_eval(text)
+    return Recipe(**given)
+
+
+def _milliseconds(bundle: Bundle) -> dict[str, float]:
+    """Time of each source layer in the newest profile of a bundle."""
+    profiles = bundle.measurements.get("profiles", ())
+    found: dict[str, float] = {}
+    for step in profiles[-1].get("steps", ()) if profiles else ():
+        name, ns = step.get("origin"), step.get("ns")
+        if isinstance(name, str) and isinstance(ns, (int, float)):
+            found[name] = found.get(name, 0.0) + ns / 1e6
+    return found

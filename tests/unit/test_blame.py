@@ -1,0 +1,187 @@
+"""Blame: the faulty layer is named first, its cause and cures are right, misuse is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import sparrow
+from data import REPO
+from planted import FAULTS, plant
+from sparrow.blame import Blame, blame_model, explain
+from sparrow.blame.models import float_graph
+from sparrow.cli import main
+from sparrow.graph import Graph
+from sparrow.importers.model import import_model
+from sparrow.quant import Recipe, decibels
+
+Feeds = dict[str, NDArray[np.float32]]
+DIGITS = REPO / "examples" / "digits" / "digits.onnx"
+
+
+def digits() -> list[Feeds]:
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images / 16).astype(np.float32)
+    return [{"image": x[None, None]} for x in images[:16]]
+
+
+@pytest.fixture(scope="module")
+def quantized() -> tuple[Graph, Graph]:
+    q = import_model(sparrow.quantize(str(DIGITS), digits())).graph
+    return float_graph(str(DIGITS)), q
+
+
+QUICK = ("clipped_range", "bias_off", "swapped_channels")
+EXPECTED = {
+    "wide_scale": "dead range",
+    "clipped_range": "saturation",
+    "wrong_zero_point": "saturation",
+    "swapped_channels": "foreign weights",
+    "perturbed_codes": "foreign weights",
+    "bias_off": "foreign bias",
+    "coarse_weights": "dead range",
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in FAULTS]
+)
+def test_the_faulty_layer_is_named_first(kind: str, quantized: tuple[Graph, Graph]) -> None:
+    f, q = quantized
+    planted = plant(q, kind, 0)
+    found = explain(planted.graph, f, digits()[:4], cure=False)
+    assert found.culprit.value == planted.codes.removesuffix(".q")
+    assert found.culprit.effect_db is not None and found.culprit.effect_db > 3
+    assert kind not in EXPECTED or found.culprit.cause == EXPECTED[kind]
+
+
+def test_errors_add_up_without_the_float_model() -> None:
+    q = sparrow.quantize(str(DIGITS), digits())
+    found = blame_model(q, None, digits()[:4])
+    assert "inside" in found.reference and not found.cures
+    ends = [x for x in found.layers if x.op == "Softmax"]
+    assert len(ends) == 1 and ends[0].own_db > 80 > ends[0].inherited_db
+
+
+def uneven() -> onnx.ModelProto:
+    """A MobileNet-like net whose depthwise channels differ by four orders of magnitude."""
+    rng = np.random.default_rng(3)
+    c = 16
+    spread = 10.0 ** rng.permutation(np.linspace(-2, 2, c))
+    weights: dict[str, NDArray[np.float64]] = {
+        "w0": rng.normal(size=(c, 3, 3, 3)) / 5,
+        "w1": rng.normal(size=(c, 1, 3, 3)) / 3 * spread[:, None, None, None],
+        "w2": rng.normal(size=(c, c, 1, 1)) / 4 / spread[None, :, None, None],
+        "w3": rng.normal(size=(c, 1, 3, 3)) / 3,
+        "w4": rng.normal(size=(8, c, 1, 1)) / 4,
+    }
+    nodes, x = [], "x"
+    for i, group in enumerate((1, c, 1, c, 1)):
+        pads = [1] * 4 if weights[f"w{i}"].shape[-1] == 3 else [0] * 4
+        y = f"c{i}"
+        nodes.append(
+            helper.make_node("Conv", [x, f"w{i}"], [y], f"conv{i}", group=group, pads=pads)
+        )
+        x = "y" if i == 4 else f"r{i}"
+        nodes.append(helper.make_node("Relu" if i < 4 else "Identity", [y], [x], f"act{i}"))
+    g = helper.make_graph(
+        nodes,
+        "uneven",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 16, 16])],
+        [numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()],
+    )
+    return helper.make_model(g, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def noise(seed: int, count: int) -> list[Feeds]:
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.normal(size=(1, 3, 16, 16)).astype(np.float32)} for _ in range(count)]
+
+
+def sqnr(a: onnx.ModelProto, b: onnx.ModelProto, feeds: list[Feeds]) -> float:
+    import onnxruntime as ort
+
+    runs = [ort.InferenceSession(m.SerializeToString()) for m in (a, b)]
+    pairs = [[r.run(None, f)[0].astype(np.float64) for r in runs] for f in feeds]
+    signal = sum(float(np.square(x).sum()) for x, _ in pairs)
+    return decibels(signal, sum(float(np.square(x - y).sum()) for x, y in pairs))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    onnx.save(uneven(), tmp_path / "f.onnx")
+    np.savez(tmp_path / "calib.npz", x=np.concatenate([f["x"] for f in noise(0, 16)]))
+    collapsed = sparrow.quantize(
+        str(tmp_path / "f.onnx"), noise(0, 16), Recipe(weights="per_tensor")
+    )
+    onnx.save(collapsed, tmp_path / "q.onnx")
+    yield tmp_path
+
+
+def test_uneven_depthwise_channels_collapse_and_apply_restores(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = noise(1, 4)
+    collapsed = onnx.load(files / "q.onnx")
+    assert sqnr(uneven(), collapsed, held) < 10
+    with pytest.raises(SystemExit) as e:
+        main(
+            [
+                *("blame", str(files / "q.onnx"), "--model", str(files / "f.onnx")),
+                *("--calib", str(files / "calib.npz"), "--apply", str(files / "cured.onnx")),
+                "--json",
+            ]
+        )
+    assert e.value.code == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["layers"][0]["name"] in ("conv1", "conv2")
+    assert facts["layers"][0]["cause"] == "uneven channels"
+    assert facts["applied"] == "equalize channels across layers"
+    assert sqnr(uneven(), onnx.load(files / "cured.onnx"), held) > 25
+
+
+def test_the_report_is_text_and_html(files: Path) -> None:
+    found = blame_model(str(files / "q.onnx"), str(files / "f.onnx"), noise(0, 4))
+    assert isinstance(found, Blame)
+    assert str(found).splitlines()[1].split()[:2] == ["layer", "op"]
+    assert "conv1" in str(found) and "conv1" in found._repr_html_()
+    gains = [c.gain_db for c in found.cures]
+    assert gains == sorted(gains, reverse=True) and gains[0] > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["f.onnx", "--calib", "calib.npz"], "nothing is quantized"),
+        (["q.onnx"], "--calib"),
+        (["q.onnx", "--calib", "calib.npz", "--apply", "new.onnx"], "--model"),
+        (["missing.onnx", "--calib", "calib.npz"], "missing.onnx"),
+    ],
+)
+def test_misuse_is_one_line(
+    files: Path,
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(files)
+    with pytest.raises(SystemExit) as e:
+        main(["blame", *words])
+    assert e.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_another_model_is_refused(files: Path) -> None:
+    with pytest.raises(sparrow.SparrowError, match="in common"):
+        blame_model(str(files / "q.onnx"), str(DIGITS), noise(0, 1))
