@@ -1,6 +1,6 @@
 """Faults planted into quantized graphs: each changes one layer, drawn from a seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,8 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.transpose import Transpose
 from sparrow.tensor import F32, I32, Affine, Array
 
 
@@ -65,16 +67,18 @@ def _products(g: Graph) -> list[_Product]:
         if len(users[w.outputs[0]]) > 1 or len(users[w.inputs[0]]) > 1:
             continue
         y = n
-        while (
-            len(users.get(y.outputs[0], ())) == 1
-            and isinstance(users[y.outputs[0]][0].op, Lane)
-            and len(set(users[y.outputs[0]][0].inputs) - set(g.consts)) == 1
-        ):
+        while len(users.get(y.outputs[0], ())) == 1 and _passes(g, users[y.outputs[0]][0]):
             y = users[y.outputs[0]][0]
         readers = users.get(y.outputs[0], [])
         if len(readers) == 1 and isinstance(readers[0].op, Quantize):
             found.append(_Product(n, w, b, readers[0]))
     return found
+
+
+def _passes(g: Graph, n: Node) -> bool:
+    """Whether a node belongs to the layer of its only operand that varies."""
+    live = [x for x in dict.fromkeys(n.inputs) if x and x not in g.consts]
+    return isinstance(n.op, (Lane, Transpose, Reshape)) and len(live) == 1
 
 
 def _pick(rng: np.random.Generator, count: int) -> int:
@@ -115,14 +119,15 @@ def clipped_range(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
 
 
 def wrong_zero_point(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
-    """A zero point off by 90: one side of the values is cut off."""
+    """A zero point off by 150: one side of the values is cut off."""
     found = _activations(g)
     q, readers = found[_pick(rng, len(found))]
     assert isinstance(q.op, Quantize)
     old = q.op.quant
-    off = np.int32(90 if old.zero_point.reshape(-1)[0] < 0 else -90)
-    # towards the side where the values are
-    quant = replace(old, zero_point=(old.zero_point + off).astype(np.int32))
+    off = np.int32(150 if old.zero_point.reshape(-1)[0] < 0 else -150)
+    quant = replace(
+        old, zero_point=np.clip(old.zero_point + off, *q.op.dtype.limits).astype(np.int32)
+    )
     return _requantized(g, q, readers, quant), q.outputs[0]
 
 
@@ -247,7 +252,7 @@ FAULTS: Mapping[str, Fault] = {
 }
 
 
-def plant(g: Graph, kind: str, seed: int) -> Planted:
+def plant(g: Graph, kind: str, seed: int | Sequence[int]) -> Planted:
     """A fault of that kind in a layer of ``g``."""
     graph, codes = FAULTS[kind](g, np.random.default_rng(seed))
     return Planted(graph, kind, codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparrow.importers.model import Model
     from sparrow.quant import LayerReport, Quantized
     from sparrow.quant.recipe import Recipe
+    from sparrow.reduce import Fails
     from sparrow.request import Evaluate, Predict
 
 UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
@@ -142,18 +143,16 @@ def quantity(text: str | None, option: str, units: Mapping[str, float]) -> float
     return float(m[1]) * units[m[2]]
 
 
-def evaluator(text: str | None) -> Evaluate | None:
+def function_of(text: str, option: str) -> Callable[[Any], Any]:
     """The function of ``file.py:name``; what it raises becomes one line.
 
     Raises:
         BadInput: There is no such file or function, or the file fails.
     """
-    if text is None:
-        return None
     file, _, name = text.rpartition(":")
     path = Path(file)
     if not os.path.isfile(path) or not name.isidentifier():
-        raise BadInput(f"--evaluate {text!r}: no such file", hint="write --evaluate file.py:name")
+        raise BadInput(f"{option} {text!r}: no such file", hint=f"write {option} file.py:name")
     scope: dict[str, Any] = {"__name__": "evaluate", "__file__": str(path)}
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
@@ -163,12 +162,49 @@ def evaluator(text: str | None) -> Evaluate | None:
     if not callable(f):
         raise BadInput(f"{path} has no function {name!r}")
 
-    def call(predict: Predict) -> float:
+    def call(given: Any) -> Any:
         try:
-            return float(f(predict))
+            return f(given)
         except SparrowError:
             raise
         except Exception as e:  # see above
             raise BadInput(f"{path}: {name}: {type(e).__name__}: {e}") from e
 
     return call
+
+
+def evaluator(text: str | None) -> Evaluate | None:
+    """The function of ``file.py:name`` as an accuracy.
+
+    Raises:
+        BadInput: There is no such file or function, the file fails, or its result is no number.
+    """
+    if text is None:
+        return None
+    call = function_of(text, "--evaluate")
+
+    def accuracy(predict: Predict) -> float:
+        found = call(predict)
+        try:
+            return float(found)
+        except (TypeError, ValueError) as e:
+            raise BadInput(f"--evaluate {text}: {type(e).__name__}: {e}") from e
+
+    return accuracy
+
+
+def failure_of(text: str) -> Fails:
+    """A failure by name, or the function of ``file.py:name`` over an onnx.ModelProto.
+
+    Raises:
+        BadInput: There is none of that name, or as for `function_of`.
+    """
+    from sparrow.reduce import FAILURES
+
+    if text in FAILURES:
+        return FAILURES[text]
+    if ":" not in text:
+        known = ", ".join(FAILURES)
+        raise BadInput(f"--fails {text!r}", hint=f"use {known}, or file.py:name")
+    call = function_of(text, "--fails")
+    return lambda model: bool(call(model))

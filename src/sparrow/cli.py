@@ -18,6 +18,7 @@ from sparrow.arguments import (
     TIMES,
     UNITS,
     evaluator,
+    failure_of,
     models_of,
     numbers,
     quantity,
@@ -525,6 +526,66 @@ def blame(
         print(printable(line))
     if cure is not None:
         print(f"{apply}: {printable(cure.what)}")
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="model, or bundle folder")],
+    b: Annotated[Path, typer.Argument(help="model, or bundle folder")],
+    calib: Annotated[
+        Path | None, typer.Option(help="samples: .npz, .npy or a folder of images; else drawn")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="share of a value's largest magnitude")
+    ] = 1e-3,
+    shape: ShapeOption = None,
+    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
+    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
+    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the first value where two models, or a model and a bundle, part; exits with 1 if so."""
+    from sparrow.api import Pixels
+    from sparrow.diff import diff as compare
+
+    found = compare(
+        *(str(a), str(b), calib),
+        tolerance=tolerance,
+        shapes=shapes_of(shape),
+        pixels=Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr),
+    )
+    if as_json:
+        show(found.as_json())
+    else:
+        print(printable(str(found)))
+    if found.first is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reduce(
+    model: Annotated[Path, typer.Argument(help="model that fails")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="smallest model, .onnx")],
+    fails: Annotated[
+        str,
+        typer.Option(
+            help="differs-from-onnxruntime, native-differs, fails-to-build, or file.py:function "
+            "of an onnx.ModelProto"
+        ),
+    ] = "native-differs",
+    shape: ShapeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut a model down to the smallest one that still shows a failure."""
+    from sparrow.reduce import reduce as cut_down
+
+    found = cut_down(str(model), failure_of(fails), shapes=shapes_of(shape), progress=_progress)
+    _progress.clear()
+    _write(out, found.model.SerializeToString(deterministic=True))
+    if as_json:
+        show({"nodes": found.nodes, "before": found.before, "tried": found.tried})
+    else:
+        print(f"{out}: {found}")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +49,7 @@ EXPECTED = {
     "swapped_channels": "foreign weights",
     "perturbed_codes": "foreign weights",
     "bias_off": "foreign bias",
-    "coarse_weights": "dead range",
+    "coarse_weights": "coarse weights",
 }
 
 
@@ -145,8 +147,49 @@ def test_uneven_depthwise_channels_collapse_and_apply_restores(
     facts = json.loads(capsys.readouterr().out)
     assert facts["layers"][0]["name"] in ("conv1", "conv2")
     assert facts["layers"][0]["cause"] == "uneven channels"
-    assert facts["applied"] == "equalize channels across layers"
+    assert "equalize channels across layers" in facts["applied"]
     assert sqnr(uneven(), onnx.load(files / "cured.onnx"), held) > 25
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "out"
+    recipe = Recipe(ranges="percentile", weights="per_tensor")
+    sparrow.build(str(DIGITS), out=out, calib=digits(), precision="int8", recipe=recipe)
+    return out
+
+
+def test_a_bundle_knows_its_recipe_and_its_times(bundle: Path) -> None:
+    found = sparrow.load_bundle(bundle).blame(str(DIGITS), digits())
+    assert found.reference == "the float model" and found.samples == 8
+    assert all(x.cause != "wrong kernel" for x in found.layers)
+    assert "one scale of the weights per channel" in {c.what for c in found.cures}
+    assert all(c.recipe.ranges != "percentile" for c in found.cures if "ranges by" in c.what)
+    priced = [c for c in found.cures if c.recipe.pins]
+    assert priced and all(c.latency_ms is not None and c.latency_ms > 0 for c in priced)
+    inside = sparrow.load_bundle(bundle).blame()
+    assert "inside" in inside.reference and inside.samples == 3
+
+
+def test_a_wrong_kernel_is_named_first(bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    blob = broken / "weights.bin"
+    data = bytearray(blob.read_bytes())
+    packed = max(sparrow.load_bundle(bundle).plan.weights, key=lambda w: w.bytes)
+    for i in range(packed.offset, packed.offset + packed.bytes):
+        data[i] ^= 64
+    blob.write_bytes(bytes(data))
+    with pytest.raises(sparrow.SparrowError, match=r"weights\.bin has SHA-256"):
+        sparrow.load_bundle(broken).blame()
+    # a receipt that agrees: the native code then computes with other weights than it claims
+    receipt = broken / "receipt.json"
+    told = json.loads(receipt.read_text())
+    told["files"]["weights.bin"] = hashlib.sha256(bytes(data)).hexdigest()
+    receipt.write_text(json.dumps(told))
+    found = sparrow.load_bundle(broken).blame()
+    assert found.culprit.cause == "wrong kernel"
+    assert found.culprit.value == f"step {packed.users[0].split('.')[1]}"
 
 
 def test_the_report_is_text_and_html(files: Path) -> None:

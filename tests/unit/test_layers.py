@@ -51,7 +51,18 @@ ORDER = [
         "profiling",
         "instructions",
     ),
-    *("report", "publish", "assemble", "checker", "doctor", "api", "arguments", "cli"),
+    *(
+        "report",
+        "publish",
+        "assemble",
+        "checker",
+        "diff",
+        "reduce",
+        "doctor",
+        "api",
+        "arguments",
+        "cli",
+    ),
 ]
 
 

@@ -19,6 +19,8 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.softmax import Softmax
 from sparrow.tensor import Array
 
+# What no rounding explains.
+DEFECTS = ("foreign weights", "foreign bias", "coarse weights", "wrong implementation")
 # Channels of one scale are uneven when the widest is this many times the median one.
 UNEVEN = 8.0
 # Largest value over the 99.9th percentile.
@@ -54,7 +56,7 @@ class Constants:
         real: Weights of the float graph.
         coded: What the codes of the quantized graph mean.
         step: Scale of the codes: one, or one per output channel.
-        bias: Largest |bias of the quantized graph - bias| over the spread of the layer's result.
+        bias: Largest |bias of the quantized graph - bias of the float graph|.
     """
 
     real: NDArray[np.float32]
@@ -138,14 +140,15 @@ def _weights(e: Error, c: Constants | None) -> Cause:
             f"{c.foreign:.1%} of the weights are farther from the model's than rounding puts them",
         )
     if c.levels < FEW:
-        return Cause("dead range", f"weights reach only the codes -{c.levels} to {c.levels}")
+        return Cause("coarse weights", f"weights reach only the codes -{c.levels} to {c.levels}")
     if c.step.size == 1 and c.uneven > UNEVEN:
         return Cause(
             "uneven channels",
             f"one scale for weights whose widest channel is {c.uneven:.0f} times the median one",
         )
-    if c.bias > DRIFT and biased:
-        return Cause("foreign bias", f"a bias is off by {c.bias:.2g} of the spread of the result")
+    moved = c.bias / max(-e.low, e.high, 1e-300)
+    if moved > DRIFT and biased:
+        return Cause("foreign bias", f"a bias is off by {moved:.2g} of the result's largest value")
     if biased:
         return Cause("accumulated bias", "rounded weights shift the mean of the channels")
     if c.step.size == 1 and _lowest(np.abs(c.real.reshape(len(c.real), -1)).max(1)) > UNEVEN:

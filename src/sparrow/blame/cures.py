@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from sparrow.blame.align import dequantized_weights
 from sparrow.blame.measure import Judge
-from sparrow.blame.result import Cure, LayerBlame
+from sparrow.blame.result import NEAR, Cure, LayerBlame
 from sparrow.graph import Graph
 from sparrow.quant.recipe import Precision, Recipe
 from sparrow.quant.report import decibels
@@ -51,6 +51,17 @@ def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
+def _joined(base: Recipe, cures: Sequence[Cure]) -> Recipe:
+    """A recipe with what each of the cures changes; the best one last, so that it counts."""
+    changed = {
+        f.name: getattr(c.recipe, f.name)
+        for c in cures
+        for f in fields(Recipe)
+        if getattr(c.recipe, f.name) != getattr(base, f.name)
+    }
+    return replace(base, **changed)
+
+
 def constant_bytes(g: Graph) -> int:
     """Bytes of the constants of a graph."""
     return sum(g.types[x].size * g.types[x].dtype.bits for x in g.consts) // 8
@@ -79,9 +90,11 @@ def cures_of(
         progress: Told what happens.
     """
     base = recipe or Recipe()
-    found = []
+    found: list[Cure] = []
     first: int | None = None
-    for what, other, layer in candidates(base, layers):
+
+    def attempt(what: str, other: Recipe, layer: str) -> None:
+        nonlocal first
         progress(f"trying: {what}")
         done = run(f, samples, other)
         size = constant_bytes(done.graph)
@@ -95,4 +108,13 @@ def cures_of(
         elif milliseconds and layer in milliseconds:
             time = milliseconds[layer] * (SLOWER[precision] - 1)
         found.append(Cure(what, other, gain, (size - first) / 1e3, time))
+
+    for what, other, layer in candidates(base, layers):
+        attempt(what, other, layer)
+    free = sorted((c for c in found if c.recipe.pins == base.pins), key=lambda c: c.gain_db)
+    useful = [c for c in free if c.gain_db > NEAR and c.recipe != base]
+    if len(useful) > 1:
+        joined = _joined(base, useful)
+        if all(joined != c.recipe for c in useful):
+            attempt(" and ".join(c.what for c in reversed(useful)), joined, "")
     return tuple(sorted(found, key=lambda c: -c.gain_db))

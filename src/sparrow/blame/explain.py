@@ -16,7 +16,7 @@ from sparrow.blame.align import (
     with_float_layer,
     without_quantization,
 )
-from sparrow.blame.causes import Cause, Constants, cause
+from sparrow.blame.causes import DEFECTS, Cause, Constants, cause
 from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
 from sparrow.blame.result import Blame, Cure, LayerBlame
@@ -95,24 +95,24 @@ def explain(
             continue
         left = judge.noise(island)
         effects[c.name] = decibels(whole, left) if whole else 0.0
-    # an effect below half a decibel says nothing: there the layer's own error decides
-    ranked.sort(
-        key=lambda c: (round(2 * max(effects.get(c.name, 0.0), 0.0)), _share(errors[c.name])),
-        reverse=True,
-    )
+    causes = {c.name: _cause(c, layers[c.name], errors) for c in at}
+
+    def guilt(c: Cut) -> tuple[bool, int, float]:
+        # no choice of scales makes other weights or another op of a layer: that comes first; an
+        # effect below half a decibel says nothing: there the layer's own error decides
+        effect = round(2 * max(effects.get(c.name, 0.0), 0.0))
+        return causes[c.name].name in DEFECTS, effect, _share(errors[c.name])
+
     found = []
-    for c in ranked:
-        e, x = errors[c.name], layers[c.name]
-        operands = [
-            max(-errors[i].low, errors[i].high)
-            for i in (x.made.inputs if x.made else ())
-            if i in errors
-        ]
-        why: Cause = cause(e, c, x.made, x.constants, operands)
+    for c in sorted(at, key=guilt, reverse=True):
+        e, x, why = errors[c.name], layers[c.name], causes[c.name]
         node = x.product or x.made
         found.append(
             LayerBlame(
-                (node.origin or c.name) if node else c.name,
+                # what a QDQ file calls its nodes says little
+                node.origin
+                if node and node.origin and f is not None
+                else c.name.removesuffix(".f"),
                 type(node.op).__name__ if node else "input",
                 c.name,
                 decibels(e.signal, e.own),
@@ -142,6 +142,15 @@ def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Arr
 
 def _share(e: Error) -> float:
     return e.own / max(e.signal, 1e-300)
+
+
+def _cause(c: Cut, x: _Layer, errors: Mapping[str, Error]) -> Cause:
+    operands = [
+        max(-errors[i].low, errors[i].high)
+        for i in (x.made.inputs if x.made else ())
+        if i in errors
+    ]
+    return cause(errors[c.name], c, x.made, x.constants, operands)
 
 
 def _product(nodes: Sequence[Node]) -> Node | None:
@@ -184,10 +193,9 @@ def _constants(f: Graph, n: Node, coded: Quantization, m: Node) -> Constants | N
     if w.shape != v.shape:
         return None
     a, b = _operand(f, n, 2), _operand(coded.graph, m, 2)
-    spread = np.abs(w.reshape(len(w), -1)).sum(1).max(initial=1e-30)
     zero = np.zeros(len(w), np.float32)
     a, b = (zero if x is None or x.size != len(w) else x for x in (a, b))
-    bias = float(np.abs(a.reshape(-1) - b.reshape(-1)).max(initial=0) / spread)
+    bias = float(np.abs(a.reshape(-1) - b.reshape(-1)).max(initial=0))
     step = coded.steps.get(m.inputs[1], np.zeros(1, np.float32))
     return Constants(w, v, step, bias)
 

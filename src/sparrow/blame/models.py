@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparrow.blame.explain import explain
-from sparrow.blame.result import Blame, Cure
-from sparrow.errors import BadInput, GateFailed
+from sparrow.blame.result import Blame, Cure, LayerBlame
+from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant.recipe import Recipe
+from sparrow.quant.report import decibels
 from sparrow.reference import one_thread
 from sparrow.samples import Feeds, Pixels, samples
-from sparrow.tensor import TensorType
 
 if TYPE_CHECKING:
     from sparrow.bundle import Bundle
@@ -87,17 +87,20 @@ def blame_bundle(
 
     Raises:
         BadInput: The bundle is not quantized or has several entry points, or as for `blame_model`.
-        BadBundle: Its files do not belong together.
+        BadBundle: Its files are not those of the receipt, or do not belong together.
     """
-    from sparrow.bundle import load_evidence
+    from sparrow.bundle import check_hashes, load_evidence
 
+    altered = check_hashes(bundle.folder, bundle.receipt.files)
+    if altered:
+        raise BadBundle(f"{bundle.folder}: {altered}", hint="build it anew")
     if len(bundle.plan.entries) != 1:
         raise BadInput(f"{bundle.folder}: blame takes bundles of one entry point")
     if calib is None:
         _, golden = load_evidence(bundle.folder, bundle.plan)
         calib = [dict(c.feeds) for c in golden.calls]
     quantized = bundle.folder / Path(bundle.plan.entries[0].model).name
-    return blame_model(
+    found = blame_model(
         str(quantized),
         model,
         calib,
@@ -107,6 +110,31 @@ def blame_bundle(
         milliseconds=_milliseconds(bundle),
         progress=progress,
     )
+    progress("proving the native code")
+    return replace(found, layers=(*_wrong_kernels(bundle), *found.layers))
+
+
+def _wrong_kernels(bundle: Bundle) -> list[LayerBlame]:
+    """The steps whose native code is not within its bound of the reference, fed the same."""
+    from sparrow.bundle import hooked_library, load_evidence, weights_of
+    from sparrow.proof import layer_failure, prove
+
+    graphs, golden = load_evidence(bundle.folder, bundle.plan)
+    hooked = hooked_library(bundle.folder, bundle.plan, bundle.runner)
+    weights = weights_of(bundle.folder)
+    proof = prove(graphs, bundle.plan, golden, bundle.session.library, hooked, weights)
+    return [
+        LayerBlame(
+            *(c.origin, c.op, f"step {c.step}"),
+            decibels(c.scale**2, c.own**2),
+            decibels(c.scale**2, c.inherited**2),
+            None,
+            "wrong kernel",
+            layer_failure(c),
+        )
+        for c in proof.layers
+        if not c.ok
+    ]
 
 
 def apply_cure(
@@ -129,7 +157,7 @@ def apply_cure(
         pixels: As for `blame_model`.
 
     Raises:
-        GateFailed: No cure gains anything.
+        GateFailed: No cure gains anything, or the bundle's gates do not hold.
         BadInput: ``out`` cannot be written.
     """
     from sparrow.api import build, quantize
@@ -137,25 +165,22 @@ def apply_cure(
     cure = found.best
     if cure is None:
         raise GateFailed("no cure gains anything; nothing was written")
-    done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
     if out.suffix == ".onnx":
+        done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
         try:
             out.write_bytes(done.SerializeToString(deterministic=True))
         except OSError as e:
             raise BadInput(f"{out} cannot be written: {e.strerror or e}") from None
     else:
-        build(done, out=out, calib=list(samples(calib, _inputs(done), pixels or Pixels())))
+        f = float_graph(model, shapes)
+        feeds = samples(calib, {x: f.types[x] for x in f.inputs}, pixels or Pixels())
+        build(model, out=out, shapes=shapes, calib=feeds, precision="int8", recipe=cure.recipe)
     return cure
-
-
-def _inputs(model: Model) -> dict[str, TensorType]:
-    g = import_model(model).graph
-    return {x: g.types[x] for x in g.inputs}
 
 
 def recipe_of_bundle(bundle: Bundle) -> Recipe | None:
     """The recipe in a bundle's receipt; None where it does not tell."""
-    record = getattr(bundle.receipt, "quantization", None)
+    record = bundle.receipt.quantization
     if record is None:
         return None
     given: dict[str, Any] = {}

@@ -123,7 +123,7 @@ class Blame:
             out.append(f"{'cure':56} {'gain':>9} {'size':>10} {'time':>10}")
         for c in self.cures:
             time = "" if c.latency_ms is None else f"{c.latency_ms:+.3f} ms"
-            out.append(f"{c.what[:56]:56} {_db(c.gain_db):>9} {c.size_kb:+7.1f} kB {time:>10}")
+            out.append(f"{c.what:56} {_db(c.gain_db):>9} {c.size_kb:+7.1f} kB {time:>10}")
         return out
 
     def __str__(self) -> str:

@@ -1,0 +1,175 @@
+"""Cut a model down to the smallest one that still shows a failure.
+
+Delta debugging (Zeller and Hildebrandt 2002, ddmin) over the nodes of the Graph: a part of them
+goes; what it made and others still read becomes an input. What is left after no single node can go
+is minimal in that sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from sparrow.errors import BadInput, InvalidGraph, SparrowError
+from sparrow.graph import Graph, Node, retyped, verify
+from sparrow.importers.model import Model, import_model
+from sparrow.portable import to_portable_onnx
+from sparrow.quant.engine import literally, onnxruntime, reference
+from sparrow.samples import draw
+
+Fails: TypeAlias = Callable[[onnx.ModelProto], bool]
+# Share of the largest magnitude beyond which two implementations differ.
+APART = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduced:
+    """What is left.
+
+    Attributes:
+        model: It, as ONNX.
+        nodes: Its nodes.
+        before: Nodes of the whole model.
+        tried: How often the failure was looked for.
+    """
+
+    model: onnx.ModelProto
+    nodes: int
+    before: int
+    tried: int
+
+    def __str__(self) -> str:
+        return f"{self.nodes} of {self.before} nodes still fail, after {self.tried} trials"
+
+
+def part(g: Graph, nodes: Sequence[Node]) -> Graph:
+    """The graph of some of the nodes: what they miss is an input, what nobody reads an output.
+
+    Raises:
+        InvalidGraph: No value would leave it.
+    """
+    made = {y for n in nodes for y in n.outputs if y}
+    read = {x for n in nodes for x in n.inputs if x}
+    missing = dict.fromkeys(x for n in nodes for x in n.inputs if x and x not in made)
+    outputs = [
+        y
+        for n in nodes
+        for y in n.outputs
+        if y and (y in g.outputs or y not in read) and g.types[y].size
+    ]
+    if not outputs:
+        raise InvalidGraph("nothing leaves the graph")
+    done = retyped(
+        g,
+        nodes,
+        inputs=tuple(x for x in missing if x not in g.consts),
+        outputs=tuple(outputs),
+        states=(),
+        lengths=(),
+    )
+    verify(done)
+    return done
+
+
+def differs_from_onnxruntime(model: onnx.ModelProto) -> bool:
+    """Whether the reference and ONNX Runtime give different answers for drawn inputs."""
+    g = import_model(model).graph
+    feeds = draw(g, (0,))
+    try:
+        theirs = onnxruntime(g, g.outputs)(feeds)
+    except Exception:  # its binding raises classes of its own with no public base
+        return False
+    return _apart(reference(g, g.outputs)(feeds), theirs, g.outputs)
+
+
+def fails_to_build(model: onnx.ModelProto) -> bool:
+    """Whether `sparrow.build` refuses the model or fails in any way."""
+    from sparrow.api import build
+
+    try:
+        build(model)
+    except Exception:  # any failure is the one looked for
+        return True
+    return False
+
+
+def native_differs(model: onnx.ModelProto) -> bool:
+    """Whether the built library gives other answers than ONNX Runtime for drawn inputs."""
+    from sparrow.api import build
+
+    g = import_model(model).graph
+    feeds = draw(g, (0,))
+    try:
+        ours = build(model).run(feeds)
+    except SparrowError:
+        return False
+    return _apart(ours, literally(g, g.outputs)(feeds), g.outputs)
+
+
+def _apart(a: Mapping[str, object], b: Mapping[str, object], names: Sequence[str]) -> bool:
+    for y in names:
+        x, z = (np.asarray(v[y], np.float64) for v in (a, b))
+        scale = float(np.abs(np.where(np.isfinite(z), z, 0.0)).max(initial=0))
+        if x.shape != z.shape or not np.allclose(x, z, rtol=0, atol=APART * scale, equal_nan=True):
+            return True
+    return False
+
+
+FAILURES: Mapping[str, Fails] = {
+    "differs-from-onnxruntime": differs_from_onnxruntime,
+    "native-differs": native_differs,
+    "fails-to-build": fails_to_build,
+}
+
+
+def reduce(
+    model: Model,
+    fails: Fails,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Reduced:
+    """Cut a model down while it fails.
+
+    Args:
+        model: Path or ModelProto.
+        fails: Whether a model shows the failure; called with models that are valid ONNX.
+        shapes: Static shapes of inputs with dynamic dimensions.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: The whole model does not show the failure.
+    """
+    g = import_model(model, shapes or {}).graph
+    tried = 0
+
+    def shows(nodes: Sequence[Node]) -> bool:
+        nonlocal tried
+        try:
+            candidate = to_portable_onnx(part(g, nodes))
+        except InvalidGraph:
+            return False
+        tried += 1
+        progress(f"{len(nodes)} nodes, trial {tried}")
+        return fails(candidate)
+
+    nodes = list(g.nodes)
+    if not shows(nodes):
+        raise BadInput(f"{g.name}: the model as Sparrow reads it does not show the failure")
+    size = max(1, len(nodes) // 2)
+    while True:
+        at, smaller = 0, False
+        while at < len(nodes):
+            rest = nodes[:at] + nodes[at + size :]
+            if rest and shows(rest):
+                nodes, smaller = rest, True
+            else:
+                at += size
+        if size == 1 and not smaller:
+            break
+        size = max(1, min(size // 2, len(nodes) // 2))
+    return Reduced(to_portable_onnx(part(g, nodes)), len(nodes), len(g.nodes), tried)

@@ -1,0 +1,92 @@
+"""`sparrow diff` names the first value that differs; `sparrow reduce` keeps the node that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import sparrow
+from data import REPO
+from small_models import classifier
+from sparrow.cli import main
+from sparrow.diff import diff
+from sparrow.reduce import differs_from_onnxruntime, reduce
+
+DIGITS = REPO / "examples" / "digits" / "digits.onnx"
+
+
+def command(*words: str) -> int:
+    with pytest.raises(SystemExit) as e:
+        main(list(words))
+    return int(str(e.value.code))
+
+
+def altered(k: int) -> tuple[onnx.ModelProto, str]:
+    """The digits model with other weights in its convolution number ``k``, and its name."""
+    m = onnx.load(DIGITS)
+    conv = [n for n in m.graph.node if n.op_type == "Conv"][k]
+    for t in m.graph.initializer:
+        if t.name == conv.input[1]:
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t) * np.float32(1.1), t.name))
+    return m, conv.name
+
+
+def test_equal_models_do_not_part() -> None:
+    found = diff(str(DIGITS), str(DIGITS))
+    assert found.first is None and str(found).startswith("same")
+    assert all(d.apart == 0 for d in found.values) and len(found.values) > 20
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_the_first_altered_layer_is_named(k: int) -> None:
+    model, name = altered(k)
+    first = diff(str(DIGITS), model).first
+    assert first is not None and first.origin == name
+
+
+def test_a_model_and_its_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(classifier(), tmp_path / "m.onnx")
+    sparrow.build(classifier(), out=tmp_path / "out")
+    assert command("diff", str(tmp_path / "m.onnx"), str(tmp_path / "out")) == 0
+    assert "same" in capsys.readouterr().out
+    assert command("diff", str(DIGITS), str(tmp_path / "out")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_reduce_keeps_the_node_that_fails() -> None:
+    def fails(m: onnx.ModelProto) -> bool:
+        return any(n.op_type == "GlobalAveragePool" or "Reduce" in n.op_type for n in m.graph.node)
+
+    found = reduce(str(DIGITS), fails)
+    assert found.nodes == 1 < found.before
+    onnx.checker.check_model(found.model, full_check=True)
+    assert fails(found.model)
+
+
+def test_reduce_takes_pairs_that_fail_together() -> None:
+    def fails(m: onnx.ModelProto) -> bool:
+        kinds = [n.op_type for n in m.graph.node]
+        return "Softmax" in kinds and "Resize" in kinds
+
+    assert reduce(str(DIGITS), fails).nodes == 2
+
+
+def test_reduce_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.py").write_text(
+        "def f(m):\n    return any(n.op_type == 'Softmax' for n in m.graph.node)\n"
+    )
+    out = tmp_path / "small.onnx"
+    words = ["reduce", str(DIGITS), "-o", str(out), "--fails"]
+    assert command(*words, f"{tmp_path / 'p.py'}:f") == 0
+    assert "Softmax" in [n.op_type for n in onnx.load(out).graph.node]
+    assert command(*words, "differs-from-onnxruntime") == 2
+    assert "does not show the failure" in capsys.readouterr().err
+    assert command(*words, "nonsense") == 2
+
+
+def test_the_reference_agrees_with_onnxruntime_on_digits() -> None:
+    assert not differs_from_onnxruntime(onnx.load(DIGITS))
