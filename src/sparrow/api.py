@@ -148,6 +148,8 @@ def build(
         raise BadInput(f"threads must be at least 1, got {threads!r}")
     if out is not None and not isinstance(out, (str, Path)):
         raise BadInput(f"out must be a path, got {type(out).__name__}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise BadInput(f"budget is a sparrow.Budget, got {type(budget).__name__}")
     place = None if out is None else Path(out)
     row = resolve_target(target)
     if row.machine.os not in SUFFIXES:

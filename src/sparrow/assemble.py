@@ -345,7 +345,13 @@ def _drop(
             found = oracle.run(feeds)
             return {n: found[n] for n in names}
 
-        before, after = float(request.evaluate(source)), float(request.evaluate(bundle.run))
+        scores = request.evaluate(source), request.evaluate(bundle.run)
+        try:
+            before, after = (float(v) for v in scores)
+        except (TypeError, ValueError):
+            raise BadInput(
+                f"evaluate returned {str(scores[0])[:40]!r}, expected a number"
+            ) from None
         return before - after, f"evaluate: {before:.6g} in onnxruntime, {after:.6g} here"
     if lossy and lossy.held and theirs is not None:
         oracle = Oracle(next(iter(sources.values())))

@@ -98,6 +98,11 @@ def _feeds(graphs: Sequence[Graph], calib: Any, count: int) -> list[tuple[int, F
             if source is not None and (e == 0 or not single):
                 types = {n: g.types[n] for n in g.inputs}
                 given[e] = list(islice(samples(source, types), count))
+                if not given[e]:
+                    raise BadInput(
+                        f"the calibration data of entry point {g.name!r} hold no sample",
+                        hint="give at least one, or none at all for random ones",
+                    )
     calls = []
     for k in range(count):
         for e, g in enumerate(graphs):
