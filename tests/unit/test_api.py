@@ -69,7 +69,7 @@ def test_shapes_go_to_the_entry_points_that_have_the_input() -> None:
         ({"model": 3}, "got int"),
         ({"calib": 3}, "samples are an iterable"),
         ({"calib": [(1, 2)]}, "a sample has 2 arrays"),
-        ({"calib": []}, "hold no sample"),
+        ({"calib": [], "precision": "float32"}, "hold no sample"),
         ({"budget": 5}, "budget is a sparrow.Budget, got int"),
         ({"evaluate": lambda _: "good"}, "evaluate returned 'good', expected a number"),
         ({"states": {"x": "nope"}}, "'nope' is no output"),
