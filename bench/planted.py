@@ -182,7 +182,8 @@ def bias_off(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     step = p.bias.op.quant.scale.reshape(-1).astype(np.float64)
     reach = 64 * float(p.quantize.op.quant.scale.max())
     sign = rng.choice((-1.0, 1.0), g.consts[name].shape)
-    codes = np.rint(g.consts[name] + sign * reach / step)
+    # channels of zeros have a step of next to nothing
+    codes = np.clip(np.rint(g.consts[name] + sign * reach / step), -(2**31) + 1, 2**31 - 1)
     assert g.types[name].dtype == I32
     return _with_nodes(g, {}, {name: codes.astype(np.int32)}), p.quantize.outputs[0]
 
