@@ -188,6 +188,8 @@ class Reader:
         if len(results) < len(outputs):
             raise call.unsupported(f"output {len(results)} is not supported")
         parts = tuple(type(n.op).__name__ for n in self.b.nodes[before:])
+        # what a node becomes counts as well: a loop may repeat one of many parts
+        self.count += len(parts)
         kind = "ok" if len(parts) == 1 else "decomposed" if parts else "folded"
         if not parts and self.b.folded == folded:
             kind = "ok"
