@@ -310,7 +310,7 @@ def _against(
 ORACLE_SHARE = 1e-3
 
 
-def _against_oracle(accuracy: Sequence[AgainstRecord], lossy: bool) -> str:
+def _against_oracle(accuracy: Sequence[AgainstRecord], over_codes: bool) -> str:
     """What the verdict has to add about ONNX Runtime on the source model; empty when it agrees."""
     for row in accuracy:
         if row.what != ORACLE:
@@ -318,7 +318,7 @@ def _against_oracle(accuracy: Sequence[AgainstRecord], lossy: bool) -> str:
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
         worst = max((d.max / (d.scale or 1.0) for d in row.differences), default=0.0)
-        if lossy:
+        if over_codes:
             return f"; quantized: {worst:.1%} of the largest magnitude away from {ORACLE}"
         if not worst <= ORACLE_SHARE:
             return f"; BUT {worst:.1e} of the largest magnitude away from {ORACLE}"
@@ -484,11 +484,12 @@ def _receipt(
     where: str,
     files: dict[str, str],
 ) -> ReceiptRecord:
+    over_codes = coded(compiled.module.entries)
     verdict = f"built, not proved: {foreign}"
     if not foreign:
         verdict = (
             f"proved{where}: {len(proof.layers)} layers within their bounds, "
-            f"{len(golden.calls)} sample calls{_against_oracle(accuracy, lossy is not None)}"
+            f"{len(golden.calls)} sample calls{_against_oracle(accuracy, over_codes)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
     return ReceiptRecord(
@@ -497,7 +498,7 @@ def _receipt(
         ok=not foreign,
         name=compiled.module.name,
         target=compiled.plan.target.name,
-        precision="int8" if coded(compiled.module.entries) else "float32",
+        precision="int8" if over_codes else "float32",
         threads=request.threads,
         versions=_versions(),
         sources=tuple(
