@@ -21,9 +21,11 @@ PINNED = 3
 SLOWER: Mapping[Precision, float] = {"int16x8": 2.0, "float32": 3.0, "int8": 1.0}
 
 
-def candidates(recipe: Recipe, layers: Sequence[LayerBlame]) -> list[tuple[str, Recipe, str]]:
+def candidates(known: Recipe | None, layers: Sequence[LayerBlame]) -> list[tuple[str, Recipe, str]]:
     """(in words, recipe, layer that changes precision or ""), each once."""
-    found: list[tuple[str, Recipe, str]] = [("quantize anew by the same recipe", recipe, "")]
+    recipe = known or Recipe()
+    which = "default" if known is None else "same"
+    found: list[tuple[str, Recipe, str]] = [(f"quantize anew by the {which} recipe", recipe, "")]
     if recipe.weights == "per_tensor":
         found.append(
             ("one scale of the weights per channel", replace(recipe, weights="per_channel"), "")
@@ -51,15 +53,8 @@ def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _joined(base: Recipe, cures: Sequence[Cure]) -> Recipe:
-    """A recipe with what each of the cures changes; the best one last, so that it counts."""
-    changed = {
-        f.name: getattr(c.recipe, f.name)
-        for c in cures
-        for f in fields(Recipe)
-        if getattr(c.recipe, f.name) != getattr(base, f.name)
-    }
-    return replace(base, **changed)
+def _changed(base: Recipe, other: Recipe) -> list[str]:
+    return [f.name for f in fields(Recipe) if getattr(other, f.name) != getattr(base, f.name)]
 
 
 def constant_bytes(g: Graph) -> int:
@@ -109,12 +104,14 @@ def cures_of(
             time = milliseconds[layer] * (SLOWER[precision] - 1)
         found.append(Cure(what, other, gain, (size - first) / 1e3, time))
 
-    for what, other, layer in candidates(base, layers):
+    for what, other, layer in candidates(recipe, layers):
         attempt(what, other, layer)
     free = sorted((c for c in found if c.recipe.pins == base.pins), key=lambda c: c.gain_db)
     useful = [c for c in free if c.gain_db > NEAR and c.recipe != base]
-    if len(useful) > 1:
-        joined = _joined(base, useful)
-        if all(joined != c.recipe for c in useful):
-            attempt(" and ".join(c.what for c in reversed(useful)), joined, "")
+    # the best of those that change the same thing
+    best = {f: c for c in useful for f in _changed(base, c.recipe)}
+    if len(best) > 1:
+        joined = replace(base, **{f: getattr(c.recipe, f) for f, c in best.items()})
+        names = sorted({c.what: c.gain_db for c in best.values()}.items(), key=lambda x: -x[1])
+        attempt(" and ".join(what for what, _ in names), joined, "")
     return tuple(sorted(found, key=lambda c: -c.gain_db))
