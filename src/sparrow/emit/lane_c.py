@@ -149,38 +149,63 @@ class _Text:
         return name
 
 
+def _clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
+    """What ``e`` clips with literals, and the bounds."""
+    low, high = -math.inf, math.inf
+    while isinstance(e, lane.Call) and e.fn in ("min", "max", "relu"):
+        literals = [a for a in e.args if isinstance(a, lane.Imm)]
+        others = [a for a in e.args if not isinstance(a, lane.Imm)]
+        if len(others) != 1:
+            break
+        bound = float(literals[0].value) if literals else 0.0
+        # an inner clip comes first: its bound is clipped by the outer ones
+        if e.fn == "min":
+            high = max(min(high, bound), low)
+        else:
+            low = min(max(low, bound), high)
+        e = others[0]
+    return e, low, high
+
+
 def rounded_steps(e: lane.Call) -> lane.Expr | None:
     """The clipped float under a cast that may round to nearest even and need not saturate.
 
-    That is ``min(max(round(c * m), lo), hi)`` with whole literals inside the range of the integer
-    type and c an integer: the product is no NaN, for the scales m of quantized sums are finite, and
-    rounding after clipping to whole numbers is rounding before it.
+    That is ``round(c * m)`` clipped to whole literals inside the range of the integer type, c an
+    integer: the product is no NaN, for the scales m of quantized sums are finite, and rounding
+    after clipping to whole numbers is rounding before it.
     """
-    bounds: dict[str, float] = {}
-    x: lane.Expr = e.args[0]
-    while isinstance(x, lane.Call) and x.fn in ("min", "max") and x.dtype == F32:
-        literal_ = x.args[1]
-        if x.fn in bounds or not isinstance(literal_, lane.Imm):
-            return None
-        bounds[x.fn] = float(literal_.value)
-        x = x.args[0]
-    if len(bounds) != 2 or not isinstance(x, lane.Call) or x.fn != "round":
+    rounded, low, high = _clamp(e.args[0])
+    if e.dtype not in VECTOR_INTS or not isinstance(rounded, lane.Call) or rounded.fn != "round":
         return None
-    product = x.args[0]
-    if not isinstance(product, lane.Call) or product.fn != "mul" or e.dtype not in VECTOR_INTS:
+    product = rounded.args[0]
+    if not isinstance(product, lane.Call) or product.fn != "mul" or product.dtype != F32:
         return None
-    low, high = e.dtype.limits
-    inside = all(v == int(v) and low <= v <= high and abs(v) < 1 << 24 for v in bounds.values())
-    count = product.args[0]
-    exact = (
-        isinstance(count, lane.Call) and count.fn == "cast" and count.args[0].dtype.kind == "int"
+    least, most = e.dtype.limits
+    whole = all(abs(v) < 1 << 24 and v == int(v) for v in (low, high) if math.isfinite(v))
+    exact = any(
+        isinstance(a, lane.Call) and a.fn == "cast" and a.args[0].dtype.kind == "int"
+        for a in product.args
     )
-    if not inside or not exact:
+    if not (whole and exact and least <= low <= high <= most):
         return None
-    steps: lane.Expr = product
-    for fn in ("max", "min"):
-        steps = lane.call(fn, steps, lane.Imm(bounds[fn], F32))
-    return steps
+    above = lane.call("max", product, lane.Imm(low, F32))
+    return lane.call("min", above, lane.Imm(high, F32))
+
+
+def _inside(e: lane.Expr, dtype: DType) -> bool:
+    """Whether an int32 value is known to fit a narrower type: a clipped one plus a literal."""
+    offset = 0
+    if isinstance(e, lane.Call) and e.fn == "add":
+        literals = [a for a in e.args if isinstance(a, lane.Imm)]
+        others = [a for a in e.args if not isinstance(a, lane.Imm)]
+        if len(others) != 1:
+            return False
+        offset, e = int(literals[0].value), others[0]
+    if isinstance(e, lane.Call) and e.fn == "cast":
+        e = e.args[0]
+    _, low, high = _clamp(e)
+    least, most = dtype.limits
+    return least <= low + offset and high + offset <= most
 
 
 class _Vector(_Text):
@@ -196,6 +221,10 @@ class _Vector(_Text):
         if (factors := high_product(e)) is not None:
             a, b = map(self.of, factors)
             return self.let(ctype, f"sp_mulh31_i32({a}, {b})")
+        if e.fn == "cast" and e.args[0].dtype == I32 and e.dtype in (I8, U8):
+            # lanes hold 32 bits: nothing to do for a value that fits
+            x = self.of(e.args[0])
+            return x if _inside(e.args[0], e.dtype) else self.let(ctype, _wrapped(x, e.dtype))
         if e.fn == "cast":
             text = self.cast(self.of(e.args[0]), e.args[0].dtype, e.dtype)
             return self.let(ctype, text) if "(" in text else text

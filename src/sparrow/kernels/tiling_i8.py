@@ -89,9 +89,13 @@ def choose_conv2d(
     blocks = -(-ow // t.mr) if oh == 1 else 1
     rows, columns = task_grid(flops, oh * blocks, -(-vectors // t.nv), copies, threads, ow, co)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
-    room = max(1, target.l2_bytes // 4 // max(1, (line if band else s.iw * ci) * s.sh))
-    rb = max(1, min(task_h, room))
-    wb = min(-(-task_w // t.mr), max(1, target.l2_bytes // 4 // max(1, 4 * kq * t.mr))) * t.mr
+    # a block's input and output stay in L2 until all channels have visited them: panels share the
+    # lines of the output
+    written = s.ldy * (1 if code.put < 2 else 4)
+    row = (line if band else s.iw * ci) * s.sh + ow * written
+    rb = max(1, min(task_h, target.l2_bytes // 4 // max(1, row)))
+    pixel = 4 * kq + written
+    wb = min(-(-task_w // t.mr), max(1, target.l2_bytes // 8 // (pixel * t.mr))) * t.mr
     task_n = columns * t.nv
     task_w = min(task_w, -(-ow // t.mr) * t.mr)
     if task_w < ow:
