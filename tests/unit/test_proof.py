@@ -100,10 +100,18 @@ def test_files_that_do_not_belong_together_are_refused(copy: Path) -> None:
         sparrow.load_bundle(copy).verify()
 
 
+def test_weights_of_another_size_are_refused(copy: Path) -> None:
+    file = copy / "receipt.json"
+    receipt = json.loads(file.read_bytes())
+    receipt["memory"]["weights_bytes"] = 1
+    file.write_text(json.dumps(receipt))
+    with pytest.raises(BadBundle, match="the receipt says 1; build the model again"):
+        sparrow.load_bundle(copy).verify()
+
+
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        (("memory", "weights_bytes"), 1, "memory.weights_bytes = "),
         (("memory", "arena_bytes"), 1, "memory.arena_bytes = "),
         (("memory", "state_bytes"), 1, "memory.state_bytes = 0"),
         (("memory", "code_bytes"), 1, "memory.code_bytes = "),

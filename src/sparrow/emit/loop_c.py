@@ -74,6 +74,13 @@ class _Nest:
         elif form == "blocks":
             inner.append(last - 1)
         outer = [a for a in range(len(self.dims)) if a not in inner]
+        make = {
+            "scalar": self.scalar,
+            "vector": self.vector,
+            "blocks": self.blocks,
+            "transpose": self.transpose,
+        }[form]
+        inner_lines = make()
         lines = [self.range(self.split)] if self.tasks > 1 else []
         depth = 0
         for axis in outer:
@@ -83,15 +90,12 @@ class _Nest:
             )
             depth += 1
         for i, t in enumerate(types[:-1]):
-            lines.append(f"{'  ' * depth}const {t} *p{i} = x{i}{_walk(self.xs[i], outer)};")
+            pointer = f"const {t} *p{i} = x{i}{_walk(self.xs[i], outer)};"
+            # x == x of integers reads nothing
+            read = any(f"p{i}" in _WORD.findall(line) for line in inner_lines)
+            lines.append(f"{'  ' * depth}{pointer if read else f'(void)x{i};'}")
         lines.append(f"{'  ' * depth}{types[-1]} *q = y{_walk(self.ys, outer)};")
-        make = {
-            "scalar": self.scalar,
-            "vector": self.vector,
-            "blocks": self.blocks,
-            "transpose": self.transpose,
-        }[form]
-        lines += [f"{'  ' * depth}{line}" for line in make()]
+        lines += [f"{'  ' * depth}{line}" for line in inner_lines]
         lines += [f"{'  ' * d}}}" for d in range(depth - 1, -1, -1)]
         return lines
 
