@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from emitted import STRICT, TARGETS, blob, compiled, planned, run, session, standard, write
+from native_harness import ISAS
 from small_graphs import GRAPHS, network
 from sparrow.builder import Builder
 from sparrow.device.abi import STATUSES, CCall
@@ -63,7 +64,7 @@ def test_whole_and_part_wise_builds_agree(isa: str, name: str, tmp_path: Path) -
 def test_gcc_has_no_complaint(isa: str, name: str, tmp_path: Path) -> None:
     p = planned(GRAPHS[name](), isa=isa)
     write(emit(p), tmp_path)
-    march = {"scalar": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}[isa]
+    march = ISAS[isa][1]
     pedantic = STRICT if isa == "scalar" else STRICT[1:]
     stack = (f"-Wstack-usage={MOST_STACK}",)
     flags = (standard(isa), *pedantic, *stack, f"-march={march}", "-ffp-contract=off", "-O2")
