@@ -23,12 +23,19 @@ HERE = Path(__file__).resolve().parent
 MODEL = HERE / "digits.onnx"
 
 
-def held_out() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Test images, float32 [N, 1, 1, 8, 8], and their labels; the model never saw them."""
+CALIBRATING = 200
+
+
+def samples() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Images that calibrate, test images, float32 [N, 1, 1, 8, 8], and the labels of the latter.
+
+    The model never saw the test images, and neither does the quantizer.
+    """
     digits = load_digits()
     test = json.loads((HERE / "digits.json").read_text())["test"]
-    images = (digits.images[test] / 16).astype(np.float32)
-    return images[:, None, None], digits.target[test].astype(np.int64)
+    images = (digits.images / 16).astype(np.float32)[:, None, None]
+    others = np.setdiff1d(np.arange(len(images)), test)[:CALIBRATING]
+    return images[others], images[test], digits.target[test].astype(np.int64)
 
 
 def main() -> None:
@@ -36,10 +43,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/digits"))
     args = parser.parse_args()
-    images, labels = held_out()
+    calib, images, labels = samples()
     args.out.parent.mkdir(parents=True, exist_ok=True)
 
-    bundle = sparrow.build(MODEL, out=args.out, calib=images[:4])
+    bundle = sparrow.build(MODEL, out=args.out, calib=calib)
     proof = bundle.verify()
 
     options = onnxruntime.SessionOptions()
@@ -58,6 +65,7 @@ def main() -> None:
     for head in ("", "sparrow", "onnxruntime"):
         table.add_column(head, justify="left" if not head else "right")
     accuracy = [float((p.argmax(1) == labels).mean()) for p in (ours, theirs)]
+    table.add_row("precision", bundle.receipt.precision, "float32")
     table.add_row("accuracy", *(f"{a:.1%}" for a in accuracy))
     table.add_row("largest difference of a probability", f"{np.abs(ours - theirs).max():.1e}", "")
     times = [np.median(timed[name].ns) / 1000 for name in runs]
