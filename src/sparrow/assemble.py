@@ -195,8 +195,8 @@ def _fill(
             measurements |= _measure(shipped, hooked, plan, graphs, golden, request.threads, blob)
             if lossy and lossy.rival:
                 request.progress("racing the float32 build")
-                speed, row_ = _race(lossy.rival, shipped, graphs, golden, request.threads, blob)
-                measurements["against_float32"] = row_
+                speed, race = _race(lossy.rival, shipped, graphs, golden, request.threads, blob)
+                measurements["against_float32"] = race
                 gates.append(speed)
     gates += _budget_gates(request.budget, memory, drop, measurements)
     for g in gates:

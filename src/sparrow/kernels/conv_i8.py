@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from sparrow.kernels.case import (
     Out,
     Pack,
     Packed,
-    Param,
     Reject,
     Scratch,
     Tensor,
@@ -28,8 +26,7 @@ from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, start_of
-from sparrow.kernels.params_f32 import Conv2dShape, Window
-from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
+from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of
 from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d, choose_depthwise, merges
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -79,10 +76,6 @@ def _two_d(w: Array) -> Array:
     return w if len(kernel) == 2 else w.reshape(o, i, 1, *kernel)
 
 
-def _params(p: Conv2dI8 | DepthwiseI8) -> dict[str, Param]:
-    return {k: v for k, v in asdict(p).items() if k not in ("tasks", "scratch_bytes")}
-
-
 def _depthwise(case: Case) -> Lowered | Reject:
     op = case.op
     assert isinstance(op, Conv)
@@ -119,7 +112,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     scratch = Scratch("uint8_t", 0 if serial else each)
     arguments: tuple[Argument, ...] = (In(0), Packed(0), Packed(1), Out(0), scratch, ep)
     name, repeat = "sp_depthwise_i8", p.tasks if serial else 1
-    call = Invoke("depthwise_i8.h", f"{name}_run", name, _params(p), arguments, repeat)
+    call = Invoke("depthwise_i8.h", f"{name}_run", name, params_of(p), arguments, repeat)
     tasks = 1 if serial else p.tasks
     return Lowered((call,), tasks, packed, each * tasks, cycles)
 
@@ -149,7 +142,7 @@ def _lowered(
     arguments = (*arguments, ep)
     function = "sp_conv2d_i8_run" if p.band else "sp_conv2d_i8_direct"
     call = Invoke(
-        "conv2d_i8.h", function, "sp_conv2d_i8", _params(p), arguments, p.tasks if serial else 1
+        "conv2d_i8.h", function, "sp_conv2d_i8", params_of(p), arguments, p.tasks if serial else 1
     )
     if serial:
         return Lowered((call,), 1, packed, p.scratch_bytes, cycles)

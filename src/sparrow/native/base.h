@@ -18,6 +18,7 @@
  * SP_CONST    a file-local constant table, likewise.
  * SP_UNROLL   the next loop is fully unrolled; its trip count must be a literal after inlining
  *             (clang reports a loop that is not). gcc peels up to 64 iterations: 64 is the limit.
+ * SP_ROLLED   the next loop is not unrolled.
  * SP_RESTRICT the pointer aliases nothing else.  SP_ALIGN(n) aligns an object to n bytes.
  * SP_VECTOR_CALL says how vectors are passed, in inlined functions and pointers to them, where the
  *             header of an instruction set redefines it. */
@@ -27,6 +28,7 @@
 #define SP_OUTLINE static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("clang loop unroll(full)")
+#define SP_ROLLED _Pragma("clang loop unroll(disable)")
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __attribute__((aligned(n)))
 #elif defined(__GNUC__)
@@ -34,6 +36,7 @@
 #define SP_OUTLINE static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("GCC unroll 64")
+#define SP_ROLLED _Pragma("GCC unroll 1")
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __attribute__((aligned(n)))
 #elif defined(_MSC_VER)
@@ -41,6 +44,7 @@
 #define SP_OUTLINE static __declspec(noinline)
 #define SP_CONST static const
 #define SP_UNROLL
+#define SP_ROLLED
 #define SP_RESTRICT __restrict
 #define SP_ALIGN(n) __declspec(align(n))
 #else
@@ -48,6 +52,7 @@
 #define SP_OUTLINE static
 #define SP_CONST static const
 #define SP_UNROLL
+#define SP_ROLLED
 #define SP_RESTRICT
 #define SP_ALIGN(n)
 #endif

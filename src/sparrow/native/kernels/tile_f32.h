@@ -5,15 +5,6 @@
 #include "../base.h"
 #include "epilogue.h"
 
-/* The next loop is not unrolled. */
-#if defined(__clang__)
-#define SP_ROLLED _Pragma("clang loop unroll(disable)")
-#elif defined(__GNUC__)
-#define SP_ROLLED _Pragma("GCC unroll 1")
-#else
-#define SP_ROLLED
-#endif
-
 #define SP_TILE_MAX 64 /* accumulators of one tile, ku * mr * nv */
 #define SP_TILE_NV 8   /* vectors of one row of B */
 

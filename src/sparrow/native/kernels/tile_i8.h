@@ -5,14 +5,6 @@
 #include "../base.h"
 #include "epilogue.h"
 
-#if defined(__clang__)
-#define SP_ROLLED_I8 _Pragma("clang loop unroll(disable)")
-#elif defined(__GNUC__)
-#define SP_ROLLED_I8 _Pragma("GCC unroll 1")
-#else
-#define SP_ROLLED_I8
-#endif
-
 #define SP_TILE_I8_MAX 64 /* accumulators of one tile, mr * nv */
 #define SP_TILE_I8_NV 8   /* vectors of weights */
 
@@ -44,7 +36,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
     for (int r = 0; r < t.runs; ++r) {
       const uint8_t *a = x + ky * t.xr + r * t.xt;
       const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * 4 * SP_LANES;
-      SP_ROLLED_I8
+      SP_ROLLED
       for (int k = 0; k < t.kq; ++k, a += 4, b += 4 * SP_LANES) {
         sp_i32 wv[SP_TILE_I8_NV];
         SP_UNROLL
