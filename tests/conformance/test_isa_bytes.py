@@ -1,0 +1,67 @@
+"""The functions of the vocabulary over four bytes a lane mean on every instruction set the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from native_harness import ISAS, build, call
+
+C = """
+void lanes(int32_t *out);
+void lanes(int32_t *out) {
+  out[0] = SP_LANES;
+  out[1] = SP_DOT_UNSIGNED;
+}
+void dot(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc);
+void dot(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) {
+  sp_store_i32(out, sp_dot4_i32(sp_load_i32(acc), sp_loadq_i32(a), sp_loadq_i32(b)));
+}
+void flip(uint8_t *out, const uint8_t *a);
+void flip(uint8_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_flip_i32(sp_loadq_i32(a))); }
+void quad(uint8_t *out, const uint8_t *a);
+void quad(uint8_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_set1_quad(a)); }
+void zip(uint8_t *out, const uint8_t *a, ptrdiff_t n);
+void zip(uint8_t *out, const uint8_t *a, ptrdiff_t n) {
+  sp_storeq_i32(out, sp_zip4_i8(a, a + 64, a + 128, a + 192, (int)n));
+}
+void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, ptrdiff_t offset);
+void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, ptrdiff_t offset) {
+  sp_lookup_bytes(table, x, out, n, (int)offset);
+}
+"""
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_bytes(isa: str, tmp_path: Path) -> None:
+    c = build(C, isa, tmp_path)
+    found = np.zeros(2, np.int32)
+    call(c, "lanes", found)
+    lanes, unsigned = (int(v) for v in found)
+    rng = np.random.default_rng(3)
+    a, b = (rng.integers(0, 256, 256, dtype=np.uint8) for _ in range(2))
+    a[:8], b[:8] = 128, 128
+    acc = rng.integers(-(1 << 31), 1 << 31, lanes).astype(np.int32)
+    sums = np.zeros(lanes, np.int32)
+    call(c, "dot", sums, a, b, acc)
+    first = a if unsigned else a.view(np.int8)
+    products = first[: 4 * lanes].astype(np.int64) * b.view(np.int8)[: 4 * lanes]
+    want = acc + products.reshape(lanes, 4).sum(1)
+    np.testing.assert_array_equal(sums, want.astype(np.uint64).astype(np.uint32).view(np.int32))
+    out = np.zeros(4 * lanes, np.uint8)
+    call(c, "flip", out, a)
+    np.testing.assert_array_equal(out, a[: 4 * lanes] ^ 128)
+    call(c, "quad", out, a[5:])
+    np.testing.assert_array_equal(out, np.tile(a[5:9], lanes))
+    for n in {1, lanes - 1, lanes} - {0}:
+        call(c, "zip", out, a, n)
+        columns = a.reshape(4, 64)[:, :n].T
+        np.testing.assert_array_equal(out.reshape(lanes, 4)[:n], columns)
+        assert not out.reshape(lanes, 4)[n:].any()
+    for n, offset in ((0, 0), (63, 128), (255, 0), (256, 128)):
+        y = np.zeros(257, np.uint8)
+        call(c, "lookup", y, b, a, n, offset)
+        np.testing.assert_array_equal(y[:n], b[(a[:n].astype(int) + offset) & 255])
+        assert not y[n:].any()
