@@ -1,0 +1,99 @@
+"""Pools and means over windows: a depthwise sum with ones, then one multiplier per pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.graph import Node, Scheme
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.pool import Pool
+from sparrow.ops.reduce import Reduce
+from sparrow.passes import litert
+from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
+from sparrow.passes.integer.movement import move
+from sparrow.passes.requantize import Constants, blended
+from sparrow.rewrite import Match, Reject, Rewrite
+from sparrow.tensor import I8, I32, Array, TensorType
+
+# Elements of a window that are summed as one.
+MAX_WINDOW = 1 << 16
+
+
+_NO_POOL = Reject("no integer form of this pooling")
+
+
+def means(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
+    op = n.op
+    x = codes_of(m, n.inputs[0])
+    if x is None:
+        return Reject("its input is no codes of one scale")
+    if isinstance(op, Reduce):
+        if op.kind == "max":
+            return move(m, n, t, scheme)
+        if op.kind != "mean":
+            return _NO_POOL
+        return _window_mean(m, n, t, x, *_whole(op, x.type))
+    assert isinstance(op, Pool)
+    if op.kind == "max" and not op.indices:
+        # maxima commute with a monotone rescaling
+        return move(m, n, t, scheme)
+    if op.kind != "average" or op.ceil:
+        return _NO_POOL
+    conv = Conv(op.strides, op.dilations, op.pads, 1, op.channels_last)
+    counts = np.asarray(float(prod(op.kernel)))
+    if any(v for p in op.pads for v in p) and not op.count_pads:
+        ones = np.ones((1, *(x.type.shape[1:-1] if op.channels_last else x.type.shape[2:]), 1))
+        last = replace(conv, channels_last=True)
+        (counts,) = last.eval(ones, np.ones((1, 1, *op.kernel)))
+        if counts.min() < 1:
+            return Reject("a window holds nothing")
+        counts = counts if op.channels_last else np.moveaxis(counts, -1, 1)
+    return _window_mean(m, n, t, x, conv, op.kernel, counts, of_codes=scheme == "tflite")
+
+
+def _whole(op: Reduce, t: TensorType) -> tuple[Conv | None, tuple[int, ...], Array]:
+    """The window of a mean over all spatial axes: (convolution, kernel, counts)."""
+    spatial = op.axes
+    first, last = tuple(range(2, t.rank)), tuple(range(1, t.rank - 1))
+    if t.rank < 3 or t.rank > 4 or spatial not in (first, last):
+        return None, (), np.asarray(1.0)
+    ones = (1,) * len(spatial)
+    kernel = tuple(t.shape[a] for a in spatial)
+    conv = Conv(ones, ones, ((0, 0),) * len(spatial), 1, spatial == last)
+    return conv, kernel, np.asarray(float(prod(kernel)))
+
+
+def _window_mean(
+    m: Match,
+    n: Node,
+    t: Target,
+    x: Codes,
+    conv: Conv | None,
+    kernel: tuple[int, ...],
+    counts: Array,
+    *,
+    of_codes: bool = False,
+) -> Rewrite | Reject:
+    """The mean of windows: a depthwise sum with ones, then one integer multiplier per pixel."""
+    if conv is None or prod(kernel) > MAX_WINDOW:
+        return Reject("no window of at most 65536 elements")
+    c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
+    e = Edit(m, n.origin)
+    weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
+    total = e.add(replace(conv, group=c, zero=x.zero), x.name, weight)
+    constants = Constants(1)
+    expr: lane.Expr | Reject
+    if of_codes and (x.scale, x.zero) == (t.scale, t.grid.zero):
+        expr = litert.averaged(lane.Arg(0, I32), x.zero, counts, t.grid, constants)
+    else:
+        terms = [(lane.Arg(0, I32), x.reach * prod(kernel), x.scale / t.scale / counts)]
+        expr = blended(terms, t.grid, constants)
+    if isinstance(expr, Reject):
+        return expr
+    e.add(Lane(expr), total, *map(e.const, constants.arrays), y=t.node.outputs[0])
+    return e.done(t.node)

@@ -1,0 +1,241 @@
+"""Convolutions and products of codes with constant weights.
+
+before   y = Quantize(relu(Conv(Dequantize(x), Dequantize(w), b)))
+after    s = Conv(x, w, b')        exact int32, b' in units of s_x * s_w
+         y = requantize(s)         a lane expression, see passes/requantize.py
+
+before   y = Conv(Dequantize(x), Dequantize(w), b)          used as float
+after    y = float32(Conv(x, w, b')) * s_x * s_w
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.graph import Node, Scheme
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize
+from sparrow.ops.sums import CODES
+from sparrow.ops.transpose import Transpose
+from sparrow.passes import litert
+from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
+from sparrow.passes.requantize import Constants, scaled
+from sparrow.rewrite import Match, Reject, Rewrite
+from sparrow.tensor import F32, I8, I32, U8, Array, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """An integer sum of products: op, operands, units and largest magnitudes per channel.
+
+    Weights of 9 bits (uint8 minus a zero point far from 128) are ``weight`` plus ``offset``, which
+    counts once per window.
+    """
+
+    op: Conv | MatMul
+    x: Codes
+    weight: Array
+    offset: int
+    scale: Array
+    bias: Array | None
+    unit: Array
+    reach: Array
+
+
+def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reject:
+    """(int8 codes, what each lacks, scale [n]) of constant weights with scales along ``axis``."""
+    d = m.producer(value, Dequantize)
+    codes = None if d is None else m.const(d.inputs[0])
+    if d is None or codes is None:
+        return Reject("the weights are no constant codes")
+    assert isinstance(d.op, Dequantize)
+    quant, t = d.op.quant, m.type(d.inputs[0])
+    if t.dtype not in CODES:
+        return Reject(f"weights of {t.dtype}")
+    apart = [i for i, s in enumerate(quant.scale.shape) if s > 1 and i != axis]
+    if apart or quant.block[axis] not in (-1, 1):
+        return Reject("scales of the weights do not run along the output channels")
+    # every zero point that keeps the difference in int8 is one of symmetric weights
+    plain = codes.astype(np.int32) - quant.zero_point
+    offset = 0
+    if plain.min(initial=0) < -128 or plain.max(initial=0) > 127:
+        if not quant.per_tensor or t.dtype != U8:
+            return Reject("weights minus their zero point leave int8")
+        offset = 128 - int(quant.zero_point.reshape(()))
+        plain = plain - offset
+    scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
+    return plain.astype(np.int8), offset, scale
+
+
+def _bias(m: Match, value: str, unit: Array) -> Array | Reject:
+    """The bias in units of the sum, as int32."""
+    d = m.producer(value, Dequantize)
+    if d is not None and (codes := m.const(d.inputs[0])) is not None:
+        assert isinstance(d.op, Dequantize)
+        own = np.broadcast_to(d.op.quant.scale.reshape(-1), unit.shape)
+        same = np.allclose(own, unit, rtol=1e-6, atol=0.0) and not d.op.quant.zero_point.any()
+        if m.type(d.inputs[0]).dtype == I32 and same:
+            return codes
+        real = (codes.astype(np.float64) - d.op.quant.zero_point.reshape(-1)) * own
+    elif (floats := m.const(value)) is not None:
+        real = floats.astype(np.float64)
+    else:
+        return Reject("the bias is not constant")
+    steps = np.rint(real / unit)
+    if not (np.abs(steps) < 2.0**31).all():
+        return Reject("the bias leaves int32 in units of the sum")
+    return steps.astype(np.int32)
+
+
+def _sum_of(m: Match, n: Node) -> _Sum | Reject:
+    """A convolution or product of codes with constant weights."""
+    op = n.op
+    assert isinstance(op, Conv | MatMul)
+    if op.epilogue is not None or len(n.inputs) > 3:
+        return Reject("it has an epilogue already")
+    x = codes_of(m, n.inputs[0])
+    if x is None:
+        return Reject("its input is no codes of one scale")
+    t = m.type(n.inputs[1])
+    if isinstance(op, MatMul) and t.rank != 2:
+        return Reject("its second operand is no matrix of weights")
+    axis = 0 if isinstance(op, Conv) or op.trans_b else 1
+    found = _weights(m, n.inputs[1], axis)
+    if isinstance(found, Reject):
+        return found
+    weight, offset, scale = found
+    unit = x.scale * scale
+    if not (unit > 0).all() or not np.isfinite(unit).all():
+        return Reject("a scale is not positive and finite")
+    bias: Array | None = None
+    if len(n.inputs) > 2 and n.inputs[2]:
+        given = _bias(m, n.inputs[2], unit)
+        if isinstance(given, Reject):
+            return given
+        bias = given
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    reach = (np.abs(weight.astype(np.int64)) + abs(offset)).sum(others) * x.reach
+    if bias is not None:
+        reach = reach + np.abs(bias.astype(np.int64))
+    # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
+    if int(reach.max(initial=0)) >= 1 << 31:
+        return Reject("the sum may leave int32")
+    return _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, reach)
+
+
+def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
+    """The operands of `_value`."""
+    names = [s.x.name, e.const(s.weight, I8)]
+    if s.bias is not None:
+        names.append(e.const(s.bias, I32))
+    total = e.add(s.op, *names)
+    if not s.offset:
+        return (total,)
+    shape = list(s.weight.shape)
+    axis = 0 if isinstance(s.op, Conv) or s.op.trans_b else 1
+    if not isinstance(s.op, Conv) or s.op.group == 1:
+        # the window is the same for every output channel
+        shape[axis] = 1
+    return total, e.add(s.op, s.x.name, e.const(np.ones(shape, np.int8), I8))
+
+
+def _value(s: _Sum) -> lane.Expr:
+    """The sum from what `_emit_sum` names."""
+    total = lane.Arg(0, I32)
+    if not s.offset:
+        return total
+    rest = lane.call("mul", lane.Arg(1, I32), lane.Imm(s.offset, I32))
+    return lane.call("add", total, rest)
+
+
+def _along_channels(op: Conv | MatMul, values: Array, rank: int) -> Array:
+    """Values per output channel, shaped to broadcast to the output."""
+    first = isinstance(op, Conv) and not op.channels_last
+    return values.reshape(-1, *(1,) * (rank - 2)) if first else values
+
+
+def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
+    s = _sum_of(m, n)
+    if isinstance(s, Reject):
+        return s
+    if m.only_user(t.source) is None:
+        return Reject("its float result is used elsewhere")
+    y = t.node.outputs[0]
+    constants = Constants(1 if not s.offset else 2)
+    if scheme == "tflite":
+        steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.scale, t.scale)
+        away = litert.is_depthwise(s.op)
+        ratio = _along_channels(s.op, steps, m.type(y).rank)
+        reach = _along_channels(s.op, s.reach, m.type(y).rank)
+        expr = litert.requantized(_value(s), reach, ratio, t.grid, constants, away=away)
+    else:
+        ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
+        expr = scaled(scheme, _value(s), ratio, t.grid, constants)
+    if isinstance(expr, Reject):
+        return expr
+    e = Edit(m, n.origin)
+    e.add(Lane(expr), *_emit_sum(e, s), *map(e.const, constants.arrays), y=y)
+    return e.done(t.node)
+
+
+def float_result(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a sum of products of codes whose result is used as float."""
+    if not isinstance(n.op, Conv | MatMul) or codes_of(m, n.inputs[0]) is None:
+        return None
+    s = _sum_of(m, n)
+    if isinstance(s, Reject):
+        return s
+    y = n.outputs[0]
+    constants = Constants(1 if not s.offset else 2)
+    unit = _along_channels(s.op, s.unit, m.type(y).rank)
+    expr = lane.call("mul", lane.cast(_value(s), F32), constants.take(unit, F32))
+    e = Edit(m, n.origin)
+    e.add(Lane(expr), *_emit_sum(e, s), *map(e.const, constants.arrays), y=y)
+    return e.done(n)
+
+
+def turned_weights(m: Match, n: Node) -> Rewrite | None:
+    """Match a Transpose of constant codes that are dequantized; the codes are transposed here."""
+    if not isinstance(n.op, Transpose):
+        return None
+    d = m.producer(n.inputs[0], Dequantize)
+    codes = None if d is None else m.const(d.inputs[0])
+    if d is None or codes is None:
+        return None
+    assert isinstance(d.op, Dequantize)
+    t, quant = m.type(d.inputs[0]), d.op.quant.permuted(n.op.perm)
+    name = m.fresh()
+    turned = np.ascontiguousarray(codes.transpose(n.op.perm))
+    return Rewrite(
+        (Node(replace(d.op, quant=quant), (name,), n.outputs, n.origin),),
+        (n,),
+        consts={name: turned},
+        types={name: TensorType(turned.shape, t.dtype, quant=quant)},
+    )
+
+
+def coded_bias(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a product plus dequantized constants, one per column: its bias."""
+    if not isinstance(n.op, Lane) or n.op.expr not in _ADDS:
+        return None
+    for i, x in enumerate(n.inputs):
+        p, d = m.producer(x, MatMul), m.producer(n.inputs[1 - i], Dequantize)
+        if p is None or d is None or m.const(d.inputs[0]) is None:
+            continue
+        assert isinstance(p.op, MatMul)
+        bias, y = m.type(n.inputs[1 - i]), m.type(x)
+        if len(p.inputs) != 2 or p.op.epilogue is not None or m.only_user(x) is None:
+            return Reject(f"{p.origin}: it has a bias already, or its result is used elsewhere")
+        if bias.shape != y.shape[-1:] or m.type(n.outputs[0]).shape != y.shape:
+            return Reject("the constants are not one per column")
+        new = Node(p.op, (*p.inputs, n.inputs[1 - i]), n.outputs, p.origin)
+        return Rewrite((new,), (p, n))
+    return None
+
+
+_ADDS = tuple(lane.call("add", lane.Arg(i, F32), lane.Arg(1 - i, F32)) for i in range(2))
