@@ -8,7 +8,9 @@ reported too.
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +28,14 @@ from sparrow.ops.quantize import Quantize
 from sparrow.ops.reduce import ArgReduce
 from sparrow.ops.topk import TopK
 from sparrow.ops.unique import Unique
-from sparrow.receipt import EntryRecord, MemoryRecord, PlanRecord, ReceiptRecord, ValueRecord
+from sparrow.receipt import (
+    EntryRecord,
+    MemoryRecord,
+    PlanRecord,
+    ReceiptRecord,
+    StepRecord,
+    ValueRecord,
+)
 from sparrow.reference import one_thread
 from sparrow.tensor import BF16, BY_NAME, F16, Array
 from sparrow.tolerances import UNIT, tolerance_of
@@ -45,6 +54,8 @@ CODED_BOUND = 0.05
 # The gate of the build itself: a bundle is not written without it.
 AUDITED = "memory plan audited"
 SPLIT = "splitting the work changes no bit"
+# Steps judged at once: each holds a few double-precision copies of its tensors.
+JUDGES = 8
 _TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
 
 
@@ -168,7 +179,9 @@ def gap(a: Array, b: Array) -> Array:
         return np.where(a == b, 0.0, np.maximum(np.abs(a.astype(np.float64) - b), 1.0))
     x, y = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        off = np.abs(x - y)
+        off: Array = np.abs(x - y)
+    if not np.isnan(off).any():
+        return off
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     return np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
 
@@ -236,14 +249,18 @@ def _check_call(
     env: dict[str, Array] = {**g.consts, **call.feeds}
     for s in g.states:
         env[s.input] = from_native(states[s.name], g.types[s.input].dtype)
+    checked: list[tuple[Node, StepRecord, list[Array]]] = []
     for n in g.nodes:
         step = steps.get(n.outputs[0])
         if step is None:
             # the planner made it a view: its value follows from what was really written
-            out = n.op.eval(*(env[x] if x else None for x in n.inputs))
-            env.update(zip(n.outputs, out, strict=True))
-            continue
-        native = [tapped(taps[step.index, k], v) for k, v in enumerate(step.outputs)]
+            out: Sequence[Array] = n.op.eval(*(env[x] if x else None for x in n.inputs))
+        else:
+            out = [tapped(taps[step.index, k], v) for k, v in enumerate(step.outputs)]
+            checked.append((n, step, list(out)))
+        env.update(zip(n.outputs, out, strict=True))
+
+    def row(n: Node, step: StepRecord, native: list[Array]) -> LayerCheck:
         _, _, own, bound, ok, got, want = _judge(n, g, env, native)
         inherited = scale = 0.0
         for y, a in zip(n.outputs, native, strict=True):
@@ -251,12 +268,16 @@ def _check_call(
             inherited = max(inherited, float(gap(thin(a, cap), stored).max(initial=0.0)))
             finite = np.abs(stored.astype(np.float64))
             scale = max(scale, float(finite[np.isfinite(finite)].max(initial=0.0)))
-        row = LayerCheck(
+        return LayerCheck(
             *(entry.name, step.index, step.op, step.origin, own, bound, inherited, scale, ok),
             *(got, want, tolerance_of(n.op).reason),
         )
-        found.add((index, step.index), row)
-        env.update(zip(n.outputs, native, strict=True))
+
+    # every step is judged by what the native code gave it, so the steps do not wait for each other
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, JUDGES)) as pool:
+        rows = pool.map(lambda c: row(*c), checked)
+        for (_, step, _), found_row in zip(checked, rows, strict=True):
+            found.add((index, step.index), found_row)
 
 
 def _expressions(graphs: Sequence[Graph]) -> Iterator[Expr]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from math import prod
 from typing import Any, TypeAlias
 
@@ -109,6 +110,8 @@ STEEPEST = {
     "silu": 1.1,
     "hardswish": 1.5,
 }
+# Rising and convex: moving the argument up changes the value at least as much as moving it down.
+CONVEX = frozenset(("relu", "exp", "expm1", "softplus"))
 
 
 def _sum_unit(t: TensorType) -> float:
@@ -171,14 +174,14 @@ def _lane_step(
     for i, (v, err) in enumerate(parts):
         if err is None:
             continue
-        change: Array = np.zeros((), np.float64)
         if e.fn in STEEPEST:
             change = np.minimum(STEEPEST[e.fn] * err, 2.0 if e.fn in ("sin", "cos") else np.inf)
         else:
-            for moved in _moved(v, err):
-                other = _apply(e, [*values[:i], moved, *values[i + 1 :]])
-                # inf - inf: the error has outgrown the range, nothing is known any more
-                change = np.maximum(change, np.nan_to_num(_apart(other, y), nan=np.inf))
+            moves = _moved(v, err)[: 1 if e.fn in CONVEX else None]
+            others = [_apply(e, [*values[:i], m, *values[i + 1 :]]) for m in moves]
+            change = reduce(np.maximum, (_apart(other, y) for other in others))
+            # inf - inf: the error has outgrown the range, nothing is known any more
+            change = np.nan_to_num(change, copy=False, nan=np.inf)
         error = change if error is None else error + change
     if e.dtype.kind == "float":
         unit = UNIT[e.dtype]

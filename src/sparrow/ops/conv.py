@@ -117,7 +117,9 @@ class Conv(Op):
         g, m = self.group, w.shape[0]
         real = widened(x) - self.zero if self.zero else widened(x)
         last = real if self.channels_last else np.moveaxis(real, 1, -1)
-        padded = np.ascontiguousarray(np.pad(last, ((0, 0), *self.pads, (0, 0))))
+        if any(map(any, self.pads)):
+            last = np.pad(last, ((0, 0), *self.pads, (0, 0)))
+        padded = np.ascontiguousarray(last)
         kernel, each = widened(w), w.shape[1]
         reach = [(k - 1) * d for k, d in zip(w.shape[2:], self.dilations, strict=True)]
         out = tuple(
@@ -125,7 +127,7 @@ class Conv(Op):
             for size, r, s in zip(padded.shape[1:-1], reach, self.strides, strict=True)
         )
         rows = x.shape[0] * int(np.prod(out))
-        y = np.zeros((rows, g, m // g), kernel.dtype)
+        y: Array | None = None
         for tap in np.ndindex(*w.shape[2:]):
             starts = [t * d for t, d in zip(tap, self.dilations, strict=True)]
             picks = tuple(
@@ -135,11 +137,14 @@ class Conv(Op):
             seen = padded[(slice(None), *picks)].reshape(rows, g, each)
             factor = kernel[(slice(None), slice(None), *tap)].reshape(g, m // g, each)
             if g == 1:
-                y[:, 0] += seen[:, 0] @ factor[0].T
+                product = (seen[:, 0] @ factor[0].T)[:, None]
             elif each == 1:
-                y += seen * factor[:, :, 0]
+                product = seen * factor[:, :, 0]
             else:
-                y += np.matmul(seen.transpose(1, 0, 2), factor.transpose(0, 2, 1)).swapaxes(0, 1)
+                product = np.matmul(seen.transpose(1, 0, 2), factor.transpose(0, 2, 1))
+                product = product.swapaxes(0, 1)
+            y = product if y is None else np.add(y, product, out=y)
+        assert y is not None
         y = y.reshape(x.shape[0], *out, m)
         if b is not None:
             y = y + b
