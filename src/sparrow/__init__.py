@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         quantize,
     )
     from sparrow.errors import SparrowError
+    from sparrow.gemm import gemm_s8, pack_a_s8, pack_b_s8
 
 # The compiler pulls in onnx and scipy; importing it on first use keeps `import sparrow` fast.
 _LAZY = {
@@ -33,7 +34,10 @@ _LAZY = {
     "build": "sparrow.api",
     "check": "sparrow.api",
     "emit_sources": "sparrow.api",
+    "gemm_s8": "sparrow.gemm",
     "load_bundle": "sparrow.api",
+    "pack_a_s8": "sparrow.gemm",
+    "pack_b_s8": "sparrow.gemm",
     "quantize": "sparrow.api",
 }
 
@@ -48,7 +52,10 @@ __all__ = [
     "build",
     "check",
     "emit_sources",
+    "gemm_s8",
     "load_bundle",
+    "pack_a_s8",
+    "pack_b_s8",
     "quantize",
 ]
 

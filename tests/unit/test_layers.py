@@ -33,6 +33,7 @@ ORDER = [
         "emit",
         "compiler",
         "device",
+        "gemm",
         "measure",
         "npz",
         "samples",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tiling_f32 import task_grid
-from sparrow.targets import Target
+from sparrow.targets import Isa, Target
 
 # Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
 EPILOGUE = 3.0
@@ -36,19 +36,19 @@ class _Tile:
     nv: int
 
 
-def _tiles(pixels: int, vectors: int, target: Target) -> Iterator[_Tile]:
+def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
     # the dot product of 16-bit halves needs both halves of its operands in registers
-    halves = 1 if target.isa.dot_ops == 1 else 2
+    halves = 1 if isa.dot_ops == 1 else 2
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(pixels, 32) + 1):
-            if mr > 1 and mr * nv + halves * (nv + 1) >= target.isa.registers:
+            if mr > 1 and mr * nv + halves * (nv + 1) >= isa.registers:
                 break
             yield _Tile(mr, nv)
 
 
-def _cost(t: _Tile, pixels: int, vectors: int, quads: int, target: Target) -> float:
+def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
     """Cycles of one output row of `pixels` pixels with `quads` quads of k."""
-    dot = target.isa.dot_ops / 2
+    dot = isa.dot_ops / 2
 
     def tile(mr: int, nv: int) -> float:
         if mr == 0 or nv == 0:
@@ -63,12 +63,23 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, target: Target) -> fl
     )
 
 
+def tile_of_any(isa: Isa) -> tuple[int, int]:
+    """(mr, nv) where sizes are not known: what is best for many rows, columns and quads."""
+
+    def each(t: _Tile) -> float:
+        return _cost(t, t.mr, t.nv, 64, isa) / (t.mr * t.nv)
+
+    t = min(_tiles(32, 8, isa), key=each)
+    return t.mr, t.nv
+
+
 def choose_conv2d(
     s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1
 ) -> tuple[Conv2dI8, float]:
     """Tiles and tasks of a convolution, and its cycles on one core."""
     ci, co = s.ci // s.groups, s.co // s.groups
-    vectors = -(-co // target.isa.lanes)
+    isa = target.isa
+    vectors = -(-co // isa.lanes)
     whole = (
         ci % 4 == 0 and not s.pt and not s.pl and s.iw >= (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     )
@@ -82,7 +93,7 @@ def choose_conv2d(
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
     kq = -(-k // 4)
     quads = s.kh * runs * kq
-    t = min(_tiles(ow, vectors, target), key=lambda t: _cost(t, ow, vectors, quads, target))
+    t = min(_tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
     line = -(-(width * ci + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * 4 * quads // 4
@@ -126,7 +137,7 @@ def choose_conv2d(
         tasks=copies * -(-oh // task_h) * -(-ow // task_w) * -(-vectors // task_n),
         scratch_bytes=lines * line,
     )
-    work = copies * oh * _cost(t, ow, vectors, quads, target)
+    work = copies * oh * _cost(t, ow, vectors, quads, isa)
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
     return p, work + packing + 0.3 * 4 * quads * co * s.groups / _DRAM
 

@@ -1,0 +1,231 @@
+"""C = A * B of int8 matrices, exact in int32: the 8-bit kernels of the compiler as a function.
+
+    c = sparrow.gemm_s8(a, b)                        # a int8 [m, k], b int8 [k, n], c int32 [m, n]
+    w = sparrow.pack_b_s8(b)                         # once
+    c = sparrow.gemm_s8(a, w, threads=2)             # many times
+
+Values are symmetric, in [-127, 127], as quantizers write them and as kernels that add two products
+in 16 bits need them; -128 is refused. The native code is compiled for this machine at the first
+call and cached. It is one instance for all sizes: these are known at run time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.cpu import host_isa
+from sparrow.device.host import aligned, shared_pool
+from sparrow.errors import BadInput
+from sparrow.kernels.tiling_i8 import tile_of_any
+from sparrow.targets.types import ISAS, Isa
+
+# Products of 127 * 127 that a sum in int32 holds.
+K_MAX = (2**31 - 1) // 127**2
+# Bytes of packed rows that stay in a first-level cache beside a panel of B.
+BLOCK_BYTES = 1 << 14
+# Multiplications below which a second thread costs more than it brings.
+TASK_MACS = 1 << 17
+
+
+class _Call(ctypes.Structure):
+    """`sparrow_gemm_s8` of gemm_s8.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_ssize_t) for name in ("m", "n", "k", "row", "pack", "packed")),
+        *((name, ctypes.c_ssize_t) for name in ("task_m", "task_n", "block")),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "start", "c", "scratch")),
+    ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedA:
+    """Rows of a matrix [m, k] as the kernel of this machine reads them."""
+
+    m: int
+    k: int
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedB:
+    """A matrix [k, n] as the kernel of this machine reads it."""
+
+    k: int
+    n: int
+    data: NDArray[np.uint8]
+    start: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Native:
+    library: ctypes.CDLL
+    isa: Isa
+    mr: int
+    nv: int
+
+
+@functools.cache
+def _native(isa: str) -> _Native:
+    row = next(i for i in ISAS if i.name == isa)
+    mr, nv = tile_of_any(row)
+    text = (
+        f'#include "isa/{isa}.h"\n#define SP_GEMM_MR {mr}\n#define SP_GEMM_NV {nv}\n'
+        '#include "runtime/gemm_s8.h"\n'
+    )
+    machine, tools = host_machine(isa), find_toolchain()
+    objects = tools.compile_objects([Unit("gemm_s8.c", text, (NATIVE,))], machine, ("-std=c99",))
+    return _Native(ctypes.CDLL(str(tools.link_shared(objects, machine))), row, mr, nv)
+
+
+@functools.cache
+def _here() -> str:
+    return host_isa()
+
+
+def _matrix(given: object, name: str) -> NDArray[np.int8]:
+    if not isinstance(given, np.ndarray):
+        raise BadInput(f"gemm_s8: {name} is {type(given).__name__}, expected an int8 matrix")
+    x: NDArray[np.int8] = given
+    if x.dtype != np.int8 or x.ndim != 2:
+        raise BadInput(f"gemm_s8: {name} is {x.dtype} of shape {x.shape}, expected an int8 matrix")
+    _depth(x.shape[1] if name == "a" else x.shape[0])
+    if x.size and x.min() == -128:
+        raise BadInput(
+            f"gemm_s8: {name} holds -128, expected values in [-127, 127]",
+            hint="quantize symmetrically, or clip to -127",
+        )
+    if x.strides[1] != 1 and x.shape[1] > 1:
+        x = np.ascontiguousarray(x)
+    return x
+
+
+def _depth(k: int) -> None:
+    if k > K_MAX:
+        raise BadInput(
+            f"gemm_s8: {k:,} products may leave int32, expected at most {K_MAX:,}",
+            hint="split K and add the parts in int64",
+        )
+
+
+def _address(x: NDArray[Any]) -> int:
+    return int(x.__array_interface__["data"][0])
+
+
+def _row(k: int) -> int:
+    """Bytes of a packed row: whole quads, and no power of two, whose rows share cache sets."""
+    row = -(-k // 4) * 4
+    return row + 64 if row and row % 512 == 0 else row
+
+
+def pack_a_s8(a: NDArray[np.int8]) -> PackedA:
+    """Pack the left operand, int8 [m, k] in [-127, 127], for many products.
+
+    Raises:
+        BadInput: It is no such matrix.
+    """
+    a = _matrix(a, "a")
+    m, k = a.shape
+    data = aligned(m * _row(k))
+    row, rows, depth, packed = (ctypes.c_ssize_t(v) for v in (a.strides[0], m, k, _row(k)))
+    to = ctypes.c_void_p(_address(data))
+    pack = _native(_here()).library.sparrow_gemm_s8_pack_a
+    pack(ctypes.c_void_p(_address(a)), row, rows, depth, to, packed)
+    return PackedA(m, k, data)
+
+
+def pack_b_s8(b: NDArray[np.int8]) -> PackedB:
+    """Pack the right operand, int8 [k, n] in [-127, 127], for many products: weights, once.
+
+    Raises:
+        BadInput: It is no such matrix.
+    """
+    b = _matrix(b, "b")
+    k, n = b.shape
+    native = _native(_here())
+    columns = -(-n // native.isa.lanes) * native.isa.lanes
+    data, start = aligned(columns * -(-k // 4) * 4), aligned(columns * 4).view(np.int32)
+    row, depth, width = (ctypes.c_ssize_t(v) for v in (b.strides[0], k, n))
+    native.library.sparrow_gemm_s8_pack_b(
+        *(ctypes.c_void_p(_address(b)), row, depth, width),
+        *(ctypes.c_void_p(_address(v)) for v in (data, start)),
+    )
+    return PackedB(k, n, data, start)
+
+
+def gemm_s8(
+    a: NDArray[np.int8] | PackedA,
+    b: NDArray[np.int8] | PackedB,
+    *,
+    threads: int = 1,
+    out: NDArray[np.int32] | None = None,
+) -> NDArray[np.int32]:
+    """The product of two int8 matrices, exact.
+
+    Args:
+        a: int8 [m, k] in [-127, 127], or one packed by `pack_a_s8`.
+        b: int8 [k, n] in [-127, 127], or one packed by `pack_b_s8`.
+        threads: Threads at most; small products take fewer. Never changes the result.
+        out: C-contiguous int32 [m, n] to write to; a new one when None.
+
+    Returns:
+        int32 [m, n].
+
+    Raises:
+        BadInput: Wrong type or shape, a value of -128, or k is over 133,144, where sums could leave
+            int32.
+        CompileError: There is no C compiler for the first call.
+    """
+    if threads < 1:
+        raise BadInput(f"threads must be at least 1, got {threads}")
+    if not isinstance(a, PackedA):
+        a = _matrix(a, "a")
+    b = b if isinstance(b, PackedB) else pack_b_s8(b)
+    m, k = (a.m, a.k) if isinstance(a, PackedA) else a.shape
+    if k != b.k:
+        raise BadInput(f"gemm_s8: a has {k} columns, b has {b.k} rows")
+    c = np.empty((m, b.n), np.int32) if out is None else out
+    if c.dtype != np.int32 or c.shape != (m, b.n) or not c.flags.carray:
+        raise BadInput(
+            f"gemm_s8: out is {c.dtype} of shape {c.shape}, expected int32 of shape {(m, b.n)}, "
+            "C-contiguous"
+        )
+    if c.size == 0 or k == 0:
+        c[:] = 0
+        return c
+    native = _native(_here())
+    packed = isinstance(a, PackedA)
+    pack = not packed and (native.isa.dot_unsigned or k % 4 != 0)
+    vectors = -(-b.n // native.isa.lanes)
+    many = max(1, min(threads, m * b.n * k // TASK_MACS))
+    # rows first: tasks of the same rows pack them again
+    by_rows = m >= many * native.mr or vectors < many
+    task_m = -(-m // (many * native.mr)) * native.mr if by_rows else m
+    task_n = vectors if by_rows else -(-vectors // (many * native.nv)) * native.nv
+    tasks = -(-m // task_m) * -(-vectors // task_n)
+    block = max(1, BLOCK_BYTES // (native.mr * _row(k))) * native.mr if pack else task_m
+    block = min(block, task_m)
+    scratch = aligned(tasks * block * _row(k) if pack else 0)
+    data = a.data if isinstance(a, PackedA) else a
+    row = _row(k) if packed else data.strides[0]
+    call = _Call(
+        *(m, b.n, k, row, int(pack), _row(k), task_m, task_n, block),
+        *(_address(v) for v in (data, b.data, b.start, c, scratch)),
+    )
+    if tasks == 1:
+        native.library.sparrow_gemm_s8_run(ctypes.byref(call), ctypes.c_int(tasks))
+        return c
+    pool = shared_pool(many)
+    task = ctypes.cast(native.library.sparrow_gemm_s8_task, ctypes.c_void_p)
+    for_each = ctypes.CFUNCTYPE(None, *([ctypes.c_void_p] * 3), ctypes.c_int)(pool.parallel_for)
+    for_each(pool.handle, task, ctypes.addressof(call), tasks)
+    return c
+
+
+__all__ = ["PackedA", "PackedB", "gemm_s8", "pack_a_s8", "pack_b_s8"]

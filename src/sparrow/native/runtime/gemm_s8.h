@@ -1,0 +1,115 @@
+/* C = A * B of signed bytes, exact in int32: what `sparrow.gemm_s8` calls. Sizes are known at run time,
+ * so that one instance serves all of them; the tile is SP_GEMM_MR rows x SP_GEMM_NV vectors of columns,
+ * defined before this file, which comes after isa/<isa>.h.
+ *   a      int8 [m][k] in rows of `row` bytes, or as sparrow_gemm_s8_pack_a leaves it
+ *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b
+ *   start  int32 [vectors * SP_LANES], from there too: C before any product
+ *   c      int32 [m][n], dense
+ * Values are in [-127, 127] and k <= 133144, so that no result leaves int32; sums wrap on the way. */
+#ifndef SPARROW_RUNTIME_GEMM_S8_H
+#define SPARROW_RUNTIME_GEMM_S8_H
+#include "../kernels/conv2d_i8.h"
+#include "../sparrow.h"
+
+/* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n). Where `pack`, a task copies `block` rows at
+ * a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole quads. */
+typedef struct sparrow_gemm_s8 {
+  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block;
+  const uint8_t *a;
+  const int8_t *b;
+  const int32_t *start;
+  int32_t *c;
+  uint8_t *scratch;
+} sparrow_gemm_s8;
+
+SP_INLINE void sp_gemm_s8_pack(const uint8_t *a, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k,
+                               uint8_t *to, ptrdiff_t packed) {
+  if (row == k && packed == k) { /* one long row */
+    sp_copy_i8(to, a, (int)(rows * k), SP_DOT_UNSIGNED);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < rows; ++i, a += row, to += packed) {
+    sp_copy_i8(to, a, (int)k, SP_DOT_UNSIGNED);
+    sp_fill_i8(to + k, (int)(packed - k), 0);
+  }
+}
+
+/* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end. */
+SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, const uint8_t *a,
+                                     ptrdiff_t lda, ptrdiff_t first, ptrdiff_t row, ptrdiff_t end,
+                                     ptrdiff_t j) {
+  const ptrdiff_t quads = (g->k + 3) / 4, bv = quads * 4 * SP_LANES;
+  const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
+  const sp_tile_i8 t = {mr, nv, 1, 1, (int)quads, 0, 0, lda, bv, 0, SP_PUT_32, g->n};
+  for (; row + mr <= end; row += mr)
+    sp_tile_run_i8(t, a + (row - first) * lda, g->b + j * bv, g->start + j * SP_LANES, g->c,
+                   row * g->n + j * SP_LANES, 0, 0, n, sp_ep_none_i32, NULL);
+  return row;
+}
+
+/* Rows [first, end) of nv vectors from j on. */
+SP_INLINE void sp_gemm_s8_panel(const sparrow_gemm_s8 *g, int nv, const uint8_t *a, ptrdiff_t lda,
+                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j) {
+  ptrdiff_t row = sp_gemm_s8_tiles(g, SP_GEMM_MR, nv, a, lda, first, first, end, j);
+  row = sp_gemm_s8_tiles(g, 4, nv, a, lda, first, row, end, j);
+  sp_gemm_s8_tiles(g, 1, nv, a, lda, first, row, end, j);
+}
+
+SPARROW_API void sparrow_gemm_s8_task(void *arg, int task);
+SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
+  const sparrow_gemm_s8 *g = (const sparrow_gemm_s8 *)arg;
+  const ptrdiff_t vectors = (g->n + SP_LANES - 1) / SP_LANES;
+  const ptrdiff_t across = (vectors + g->task_n - 1) / g->task_n;
+  const ptrdiff_t j0 = task % across * g->task_n, j1 = sp_imin(j0 + g->task_n, vectors);
+  const ptrdiff_t row0 = task / across * g->task_m, row1 = sp_imin(row0 + g->task_m, g->m);
+  uint8_t *scratch = g->pack ? g->scratch + task * g->block * g->packed : NULL;
+  for (ptrdiff_t row = row0; row < row1; row += g->block) {
+    const ptrdiff_t end = sp_imin(row + g->block, row1);
+    const uint8_t *a = g->a + row * g->row;
+    ptrdiff_t lda = g->row, j = j0;
+    if (g->pack) {
+      sp_gemm_s8_pack(a, g->row, end - row, g->k, scratch, g->packed);
+      a = scratch;
+      lda = g->packed;
+    }
+    for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV) sp_gemm_s8_panel(g, SP_GEMM_NV, a, lda, row, end, j);
+    for (; j < j1; ++j) sp_gemm_s8_panel(g, 1, a, lda, row, end, j);
+  }
+}
+
+/* All tasks on this thread. */
+SPARROW_API void sparrow_gemm_s8_run(sparrow_gemm_s8 *g, int tasks);
+SPARROW_API void sparrow_gemm_s8_run(sparrow_gemm_s8 *g, int tasks) {
+  for (int i = 0; i < tasks; ++i) sparrow_gemm_s8_task(g, i);
+}
+
+/* int8 [m][k] in rows of `row` bytes to rows of `packed` bytes. */
+SPARROW_API void sparrow_gemm_s8_pack_a(const uint8_t *a, ptrdiff_t row, ptrdiff_t m, ptrdiff_t k,
+                                        uint8_t *to, ptrdiff_t packed);
+SPARROW_API void sparrow_gemm_s8_pack_a(const uint8_t *a, ptrdiff_t row, ptrdiff_t m, ptrdiff_t k,
+                                        uint8_t *to, ptrdiff_t packed) {
+  sp_gemm_s8_pack(a, row, m, k, to, packed);
+}
+
+/* int8 [k][n] in rows of `row` bytes. Signed bytes a are multiplied as unsigned ones, a + 128, where the
+ * instruction wants them so: sums then start at -128 times the sum of their column. */
+SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
+                                        int8_t *to, int32_t *start);
+SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
+                                        int8_t *to, int32_t *start) {
+  const int8_t zeros[SP_LANES] = {0};
+  const sp_i32 zero = sp_set1_i32(0), seen = SP_DOT_UNSIGNED ? sp_flip_i32(zero) : zero;
+  for (ptrdiff_t j = 0; j < n; j += SP_LANES, start += SP_LANES) {
+    const int lanes = (int)sp_imin(n - j, SP_LANES);
+    sp_i32 sum = zero;
+    for (ptrdiff_t q = 0; q < k; q += 4, to += 4 * SP_LANES) {
+      const int8_t *p[4];
+      for (int i = 0; i < 4; ++i) p[i] = q + i < k ? b + (q + i) * row + j : zeros;
+      const sp_i32 v = sp_zip4_i8(p[0], p[1], p[2], p[3], lanes);
+      sum = sp_dot4_i32(sum, seen, v);
+      sp_storeq_i32(to, v);
+    }
+    sp_store_i32(start, sp_sub_i32(zero, sum));
+  }
+}
+#endif
