@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -73,14 +74,15 @@ def main() -> None:
     print(f"{'m x k x n':16} {'peak':>7} {'u8 x s8':>16} {'s8 x s8':>16} {'all':>16}")
     for m, k, n in SIZES:
         a, b = (rng.integers(-127, 128, s).astype(np.int8) for s in ((m, k), (k, n)))
-        pa, pb = sparrow.pack_a_s8(a), sparrow.pack_b_s8(b)
+        pb = sparrow.pack_b_s8(b)
+        ways: list[tuple[Any, Any]] = [(sparrow.pack_a_s8(a), pb), (a, pb), (a, b)]
         work = 2 * m * n * k
         out = np.zeros((m, n), np.int32)
         times = max(1, int(2e8 / work))
         found: list[list[float]] = [[], [], [], []]
         for _ in range(args.rounds):
             found[0].append(best() * args.threads)
-            for at, (x, y) in enumerate(((pa, pb), (a, pb), (a, b)), 1):
+            for at, (x, y) in enumerate(ways, 1):
                 start = time.perf_counter()
                 for _ in range(times):
                     sparrow.gemm_s8(x, y, threads=args.threads, out=out)
