@@ -14,11 +14,12 @@ from native_harness import ISAS
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, Scheme
-from sparrow.kernels import KERNELS, conv_any, conv_i8, lookup, loop, matmul_any
+from sparrow.kernels import KERNELS, conv_any, conv_i8, lookup, loop, matmul_any, pool_any, pool_i8
 from sparrow.kernels.case import Kernel
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pool import Pool
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.plan import plan
 from sparrow.reference import evaluate
@@ -30,6 +31,7 @@ PORTABLE = (
     *(r for r in conv_any.ROWS if r.name == "conv_any"),
     *matmul_any.ROWS,
     *lookup.ROWS,
+    *pool_any.ROWS,
 )
 ROUNDS = 16
 Made = tuple[Graph, dict[str, Array]]
@@ -152,7 +154,19 @@ def lookup_case(seed: int) -> Made:
     return c.finish(c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to)))
 
 
-MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case)
+def pool_case(seed: int) -> Made:
+    c = _Case(seed)
+    rank = 1 + seed % 2
+    kernel = tuple(c.n(1, 4) for _ in range(rank))
+    strides = tuple(c.n(1, 3) for _ in range(rank))
+    dilations = tuple(c.n(1, 2) if c.n(0, 3) == 0 else 1 for _ in range(rank))
+    pads = tuple((c.n(0, k), c.n(0, k)) for k in kernel)
+    x, _, _ = c.input((c.n(1, 2), *(c.n(9, 19) for _ in range(rank)), c.n(1, 70)))
+    op = Pool("max", kernel, strides, dilations, pads, channels_last=True)
+    return c.finish(c.b.add(op, x))
+
+
+MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case)
 
 
 def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path) -> set[str]:
@@ -170,12 +184,14 @@ def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: P
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)
-    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS)}
+    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS)}
 
 
 def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(10)]
-    assert _compare(cases, "scalar", PORTABLE, tmp_path) >= {"conv_any", "matmul_any", "lookup"}
+    assert _compare(cases, "scalar", PORTABLE, tmp_path) >= {
+        *("conv_any", "matmul_any", "lookup", "pool"),
+    }
 
 
 @pytest.mark.parametrize("scheme", ["f32", "fixed31"])
