@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from models import MODELS, Feeds, Model
+from sparrow.importers.model import as_onnx
 
 REPO = Path(__file__).resolve().parent.parent
 INPUT_SETS = 4
@@ -51,12 +53,38 @@ def real_cases(data: Path) -> list[Case]:
     """Every ONNX file under `data` that has stored reference inputs; none without the folder."""
     cases = []
     for reference in sorted(data.glob("refs/*__onnx.npz")):
-        with np.load(reference) as arrays:
-            meta = json.loads(str(arrays["meta"]))
+        meta = described(reference)
         path = data / meta["model"]
         cases.append(
             Case(path.stem, partial(onnx.load, path), partial(stored, reference, meta["inputs"]))
         )
+    return cases
+
+
+def described(reference: Path) -> dict[str, Any]:
+    """What a `refs/*.npz` says of itself."""
+    with np.load(reference) as arrays:
+        meta: dict[str, Any] = json.loads(str(arrays["meta"]))
+    return meta
+
+
+def exported(path: Path) -> onnx.ModelProto:
+    """A TFLite file as ONNX: its import, before any pass."""
+    model, _ = as_onnx(path, {}, {}, {})
+    assert isinstance(model, onnx.ModelProto)
+    return model
+
+
+def float_tflite_cases(data: Path) -> list[Case]:
+    """Every float TFLite file under `data` that has stored reference inputs."""
+    cases = []
+    for reference in sorted(data.glob("refs/*__tflite.npz")):
+        meta = described(reference)
+        path = data / meta["model"]
+        if not any(scale for scale, _ in meta["input_quant"]):
+            cases.append(
+                Case(path.name, partial(exported, path), partial(stored, reference, meta["inputs"]))
+            )
     return cases
 
 

@@ -1,10 +1,11 @@
 """Our int8 against our float32, ONNX Runtime's float32 and ONNX Runtime on the same QDQ network.
 
-    python bench/int8.py mobilenet_v2 version-RFB-320_simplified [--threads 1] [--rounds 20]
+    python bench/int8.py [mobilenet_v2 version-RFB-320_simplified] [--threads 1] [--rounds 20]
 
-Interleaved in one process, medians with bootstrap 95 % intervals of the ratio within each round.
-Random networks are calibrated on random inputs: only their speed means anything. The int8 bundles
-are proved like any other; the race against float32 of a build is this bench's own, so it is off.
+Without names: every real convolutional network above 10 MFLOP. Interleaved in one process, medians
+with bootstrap 95 % intervals of the ratio within each round. Random networks are calibrated on
+random inputs: only their speed means anything. The int8 bundles are proved like any other; the race
+against float32 of a build is this bench's own, so it is off.
 """
 
 import argparse
@@ -15,8 +16,12 @@ import onnx
 import onnxruntime as ort
 
 import sparrow
-from cases import all_cases
+from cases import Case, all_cases, data_folder, float_tflite_cases, real_cases
+from sparrow.importers.model import import_model
 from sparrow.measure import Feeds, Outputs, Samples, comparison, interval, measure
+from sparrow.ops.conv import Conv
+
+CONVOLUTIONAL_FLOPS = 10_000_000
 
 
 def peer(model: onnx.ModelProto, threads: int) -> Callable[[Feeds], Outputs]:
@@ -36,15 +41,25 @@ def row(name: str, found: dict[str, Samples], against: str, threads: int) -> str
     return f"{name:28} {against:12} {np.median(found[against].ns) / 1e6:8.3f} ms   int8 is {text}"
 
 
+def convolutional() -> list[Case]:
+    """Real networks whose convolutions are most of at least 10 MFLOP."""
+    found = []
+    for case in (*real_cases(data_folder()), *float_tflite_cases(data_folder())):
+        g = import_model(case.model()).graph
+        own = [n.op.flops(g.in_types(n), g.out_types(n)) for n in g.nodes if isinstance(n.op, Conv)]
+        if g.flops() >= CONVOLUTIONAL_FLOPS and 2 * sum(own) > g.flops():
+            found.append(case)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="+")
+    parser.add_argument("names", nargs="*")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
-    for case in all_cases():
-        if case.name not in args.names:
-            continue
+    named = [c for c in (*all_cases(), *float_tflite_cases(data_folder())) if c.name in args.names]
+    for case in named if args.names else convolutional():
         model, inputs = case.model(), list(case.inputs())
         coded = sparrow.quantize(model, inputs)
         small, full = (sparrow.build(m, threads=args.threads) for m in (coded, model))

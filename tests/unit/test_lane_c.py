@@ -244,6 +244,9 @@ def walks() -> Graph:
     quantize: lane.Expr = lane.call("round", lane.call("mul", lane.Arg(0, F32), lane.Imm(0.5, F32)))
     quantize = lane.clip(quantize, lane.Imm(-128.0, F32), lane.Imm(127.0, F32))
     out(b.lane(lane.cast(quantize, I8), x(3, 41)))
+    for n in (2, 3, 4):
+        planes = b.lane(lane.cast(quantize, I8), b.lane(add, x(n, 9, 23), x(n, 1, 1)))
+        out(b.transpose(planes, (1, 2, 0)))
     scaled = lane.call("mul", lane.cast(lane.Arg(0, U8), F32), lane.Imm(0.25, F32))
     out(b.lane(scaled, x(3, 41, t=U8)))
     wide_sum = lane.call("add", lane.cast(lane.Arg(0, I8), I32), lane.Arg(1, I32))
@@ -297,6 +300,8 @@ def test_schedules() -> None:
     )
     assert schedule(loop((64, 640), (640, 1), (700, 1)), 16).form == "vector"
     assert schedule(loop((3, 76800), (76800, 1), (1, 3), ""), 16).form == "scalar"
+    assert schedule(loop((3, 76800), (76800, 1), (1, 3)), 16).form == "interleave"
+    assert schedule(loop((76800, 3), (1, 76800), (3, 1)), 16).form == "interleave"
     assert schedule(loop((64, 6400), (6400, 1), (1, 64), ""), 16).form == "transpose"
     assert schedule(loop((640, 2), (4, 1), (2, 1)), 1).form in ("scalar", "vector")
 

@@ -22,6 +22,8 @@ from sparrow.vectors import vector_type
 
 # A vector store of a neighbour's task must not share a cache line.
 GRAIN = 64
+# Elements of a plane before they are interleaved, which compilers do with shuffles.
+RUN = 64
 _WORD = re.compile(r"\w+")
 _INDEX = re.compile(r"\*\((\w+) \+ ([^()]+)\)")
 
@@ -69,7 +71,7 @@ class _Nest:
         last = len(self.dims) - 1
         form = self.plan.form
         inner = [self.plan.axis]
-        if form == "transpose":
+        if form in ("transpose", "interleave"):
             inner.append(self.plan.other)
         elif form == "blocks":
             inner.append(last - 1)
@@ -78,6 +80,7 @@ class _Nest:
             "scalar": self.scalar,
             "vector": self.vector,
             "blocks": self.blocks,
+            "interleave": self.interleave,
             "transpose": self.transpose,
         }[form]
         inner_lines = make()
@@ -230,6 +233,34 @@ class _Nest:
                 f"    for (int c = 0; c < {n}; ++c) q[{at}] = h[r * {n} + c];",
             ]
         return [*lines, "}"]
+
+    def interleave(self) -> list[str]:
+        """Runs of each plane into a small array, whose elements are then stored in turn."""
+        axis, other = self.plan.axis, self.plan.other
+        n = self.dims[other]
+        self.lane([x[axis] for x in self.xs], 1)
+        lo, hi = self.bounds(axis)
+        places = [
+            _at(f"p{i}", _sum([_times("i", x[axis]), _times("c", x[other])]))
+            for i, x in enumerate(self.xs)
+        ]
+        call = f"@_lane({', '.join(['h[c]', *places])}, j, "
+        turn = "".join(f" q[(i + k) * {n} + {c}] = h[{c}][k];" for c in range(n))
+        return [
+            f"{storage(self.c.y.type.dtype)} h[{n}][{RUN}];",
+            f"for (ptrdiff_t i = {lo}; i < {hi}; i += {RUN}) {{",
+            f"  const int rows = (int)sp_imin({RUN}, {hi} - i);",
+            f"  for (int c = 0; c < {n}; ++c) {{",
+            "    int j = 0;",
+            f"    for (; j + SP_LANES <= rows; j += SP_LANES) {call}SP_LANES);",
+            f"    if (j < rows) {call}rows - j);",
+            "  }",
+            f"  if (rows == {RUN})",
+            f"    for (int k = 0; k < {RUN}; ++k) {{{turn} }}",
+            "  else",
+            f"    for (int k = 0; k < rows; ++k) {{{turn} }}",
+            "}",
+        ]
 
     def transpose(self) -> list[str]:
         a, b = self.plan.axis, self.plan.other

@@ -31,6 +31,8 @@ from sparrow.vectors import vectorizable
 
 TASK_ELEMENTS = 1 << 15
 MAX_BLOCK = 8
+# Planes that are interleaved: beyond four, other forms are as fast.
+MAX_PLANES = 4
 
 
 def collapse(
@@ -81,7 +83,7 @@ def loop(
     return Loop(dims, expr, streams, Stream(y[0], y[1], strides[0]))
 
 
-Form = Literal["scalar", "vector", "blocks", "transpose"]
+Form = Literal["scalar", "vector", "blocks", "interleave", "transpose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Schedule:
             that are not one run go through a small array. ``transpose``: copies between ``axis``,
             along which the source is dense, and ``other``, along which the result is.
         axis: The innermost axis.
-        other: See ``transpose``.
+        other: See ``interleave`` and ``transpose``.
         cycles: Predicted cycles on one core.
     """
 
@@ -134,6 +136,7 @@ def schedule(c: Loop, lanes: int) -> Schedule:
         if len(c.dims) > 1 and 2 <= c.dims[-1] <= MAX_BLOCK and lanes > 1:
             cost = 0.5 + work + sum(_block(s, c.dims[-1], lanes) for s in streams)
             every.append(Schedule("blocks", last, 0, -(-total // lanes) * cost))
+        every += _interleaved(c, total, 1.5 + work + 0.25 * lanes, lanes)
     return min(every, key=lambda s: s.cycles)
 
 
@@ -165,6 +168,19 @@ def _transposes(c: Loop, total: int) -> list[Schedule]:
         for a in dense_x
         for b in dense_y
         if a != b and y[a] > 1 and x[b] > 1
+    ]
+
+
+def _interleaved(c: Loop, total: int, work: float, lanes: int) -> list[Schedule]:
+    y = c.y.strides
+    planes = [a for a, d in enumerate(c.dims) if y[a] == 1 and 2 <= d <= MAX_PLANES]
+    if lanes == 1 or not planes or planes[0] == split_axis(c):
+        return []
+    return [
+        Schedule("interleave", a, b, -(-total // lanes) * (work + _touch(c.x, a, lanes)))
+        for b in planes
+        for a in range(len(y))
+        if y[a] == c.dims[b]
     ]
 
 

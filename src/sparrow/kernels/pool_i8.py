@@ -18,7 +18,7 @@ _BYTES = 4
 
 
 def _max(case: Case) -> Lowered | Reject:
-    op, x, y = case.op, case.x[0], case.y[0]
+    op, x = case.op, case.x[0]
     assert isinstance(op, Pool) and x is not None
     if op.kind != "max" or op.indices or x.type.dtype not in CODES:
         return Reject("only the maximum of 8-bit codes, without indices")
