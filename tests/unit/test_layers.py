@@ -35,6 +35,7 @@ ORDER = [
         "device",
         "gemm",
         "measure",
+        "remembered",
         "npz",
         "samples",
         "request",
@@ -55,6 +56,9 @@ ORDER = [
     *(
         "report",
         "publish",
+        "accuracy",
+        "race",
+        "certify",
         "assemble",
         "checker",
         "diff",

@@ -37,7 +37,7 @@ def no_race() -> Iterator[None]:
     """A busy machine decides races: here each is won."""
     with pytest.MonkeyPatch.context() as patch:
         won = Gate("not slower than float32", "", "", True)
-        patch.setattr("sparrow.assemble._race", lambda *_: (won, {}))
+        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
         yield
 
 

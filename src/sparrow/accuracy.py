@@ -1,0 +1,165 @@
+"""How far the answers of a build are from the reference, from ONNX Runtime, and from the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparrow.bundle import Bundle
+from sparrow.compiler import Source
+from sparrow.errors import BadInput
+from sparrow.golden import Golden
+from sparrow.graph import Graph
+from sparrow.lossy import Lossy
+from sparrow.oracle import Oracle, OracleRefused, oracle_outputs
+from sparrow.proof import gap
+from sparrow.receipt import AgainstRecord, DifferenceRecord
+from sparrow.request import Request
+from sparrow.tensor import Array
+
+ORACLE = "onnxruntime on the source model"
+# Two float32 implementations of one network stay well inside this share of an output's largest
+# magnitude; beyond it they do not compute the same function, or the network rounds somewhere.
+ORACLE_SHARE = 1e-3
+
+
+def accuracy_of(
+    sources: Mapping[str, Source],
+    graphs: Sequence[Graph],
+    golden: Golden,
+    outputs: Sequence[Mapping[str, Array]],
+) -> tuple[tuple[AgainstRecord, ...], list[dict[str, Array]] | None]:
+    reference = [dict(c.outputs) for c in golden.calls]
+    rows = [_against("the NumPy reference", graphs, golden, outputs, reference)]
+    theirs: list[dict[str, Array]] | None = None
+    try:
+        theirs = oracle_outputs(sources, graphs, golden)
+        rows.append(_against(ORACLE, graphs, golden, outputs, theirs))
+    except OracleRefused as e:
+        rows.append(AgainstRecord(what=ORACLE, differences=(), note=str(e)))
+    return tuple(rows), theirs
+
+
+def _against(
+    what: str,
+    graphs: Sequence[Graph],
+    golden: Golden,
+    ours: Sequence[Mapping[str, Array]],
+    theirs: Sequence[Mapping[str, Array]],
+) -> AgainstRecord:
+    rows: dict[tuple[int, str], list[tuple[float, float, int, float]]] = {}
+    for call, a, b in zip(golden.calls, ours, theirs, strict=True):
+        for name, y in b.items():
+            x = a[name]
+            if x.shape != y.shape:
+                # of data-dependent length: the valid part lies dense at the start
+                x = x.reshape(-1)[: y.size]
+                y = y.reshape(-1)
+            off = gap(x, y) if x.shape == y.shape else np.full(1, np.inf)
+            size = np.abs(y.astype(np.float64))
+            scale = float(size[np.isfinite(size)].max(initial=0.0))
+            row = (float(off.max(initial=0.0)), float(off.sum()), off.size, scale)
+            rows.setdefault((call.entry, name), []).append(row)
+    found = []
+    for (entry, name), values in rows.items():
+        count = sum(n for _, _, n, _ in values)
+        found.append(
+            DifferenceRecord(
+                entry=graphs[entry].name,
+                output=name,
+                max=max(m for m, _, _, _ in values),
+                mean=sum(s for _, s, _, _ in values) / count if count else 0.0,
+                scale=max(s for _, _, _, s in values),
+            )
+        )
+    return AgainstRecord(what=what, differences=tuple(found))
+
+
+def against_oracle(accuracy: Sequence[AgainstRecord], over_codes: bool) -> str:
+    """What the verdict has to add about ONNX Runtime on the source model; empty when it agrees."""
+    for row in accuracy:
+        if row.what != ORACLE:
+            continue
+        if row.note:
+            return f"; not compared with {ORACLE}: {row.note}"
+        worst = max((d.max / (d.scale or 1.0) for d in row.differences), default=0.0)
+        if over_codes:
+            return f"; quantized: {worst:.1%} of the largest magnitude away from {ORACLE}"
+        if not worst <= ORACLE_SHARE:
+            return f"; BUT {worst:.1e} of the largest magnitude away from {ORACLE}"
+    return ""
+
+
+def drop_of(
+    work: Path,
+    request: Request,
+    sources: Mapping[str, Source],
+    graphs: Sequence[Graph],
+    golden: Golden,
+    ours: Sequence[Mapping[str, Array]],
+    theirs: Sequence[Mapping[str, Array]] | None,
+    lossy: Lossy | None,
+) -> tuple[float | None, str]:
+    """Loss of accuracy against the float model, and what the number means."""
+    if request.evaluate is not None:
+        oracle = Oracle(next(iter(sources.values())))
+        bundle = Bundle(work, request.threads)
+        names = graphs[0].outputs
+
+        def source(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            found = oracle.run(feeds)
+            return {n: found[n] for n in names}
+
+        scores = request.evaluate(source), request.evaluate(bundle.run)
+        try:
+            before, after = (float(v) for v in scores)
+        except (TypeError, ValueError):
+            raise BadInput(
+                f"evaluate returned {str(scores[0])[:40]!r}, expected a number"
+            ) from None
+        return before - after, f"evaluate: {before:.6g} in onnxruntime, {after:.6g} here"
+    if lossy and lossy.held and theirs is not None:
+        oracle = Oracle(next(iter(sources.values())))
+        bundle = Bundle(work, request.threads)
+        apart = 0
+        for feeds in lossy.held:
+            bundle.reset()
+            found = oracle.run(feeds)
+            apart += disagree(bundle.run(feeds), {n: found[n] for n in graphs[0].outputs})
+        text = (
+            f"share of {len(lossy.held)} held-out samples whose integers or largest floats differ "
+            "from those of onnxruntime on the float model (no evaluate function was given)"
+        )
+        return apart / len(lossy.held), text
+    reference = theirs if theirs is not None else [c.outputs for c in golden.calls]
+    who = "onnxruntime" if theirs is not None else "the NumPy reference"
+    apart = sum(disagree(a, b) for a, b in zip(ours, reference, strict=True))
+    text = (
+        f"share of {len(golden.calls)} sample calls whose integers or largest floats differ "
+        f"from those of {who} on the float model (no evaluate function was given)"
+    )
+    return apart / len(golden.calls), text
+
+
+def disagree(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    for name, want in b.items():
+        got = a[name]
+        if got.shape != want.shape:
+            return True
+        if not want.size:
+            continue
+        if want.dtype.kind != "f":
+            if not np.array_equal(got, want):
+                return True
+            continue
+        at = int(np.argmax(got))
+        top = float(want.reshape(-1).max())
+        # two equal maxima are no disagreement
+        if abs(float(want.reshape(-1)[at]) - top) > 1e-6 * max(abs(top), 1e-30):
+            return True
+    return False
+
+
+__all__ = ["accuracy_of", "against_oracle", "disagree", "drop_of"]

@@ -1,0 +1,165 @@
+"""The receipt of a build: how it came to be, and what was proved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sparrow.accuracy import against_oracle
+from sparrow.compiler import Compiled, Source
+from sparrow.device import build as toolchain
+from sparrow.golden import SEED, Golden
+from sparrow.importers.model import facts
+from sparrow.lossy import Lossy, coded
+from sparrow.proof import Gate, Proof
+from sparrow.quant import digest
+from sparrow.receipt import (
+    AgainstRecord,
+    BudgetRecord,
+    GateRecord,
+    LayerRecord,
+    MemoryRecord,
+    NodeRecord,
+    QuantizationRecord,
+    ReceiptRecord,
+    RemarkRecord,
+    SamplesRecord,
+    SourceRecord,
+)
+from sparrow.request import Request
+from sparrow.tolerances import tolerance_of
+
+
+def certify(
+    compiled: Compiled,
+    sources: Mapping[str, Source],
+    request: Request,
+    golden: Golden,
+    proof: Proof,
+    accuracy: tuple[AgainstRecord, ...],
+    drop: float | None,
+    meaning: str,
+    memory: MemoryRecord,
+    lossy: Lossy | None,
+    gates: Sequence[Gate],
+    foreign: str,
+    where: str,
+    files: dict[str, str],
+) -> ReceiptRecord:
+    over_codes = coded(compiled.module.entries)
+    verdict = f"built, not proved: {foreign}"
+    if not foreign:
+        verdict = (
+            f"proved{where}: {len(proof.layers)} layers within their bounds, "
+            f"{len(golden.calls)} sample calls{against_oracle(accuracy, over_codes)}"
+        )
+    used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
+    return ReceiptRecord(
+        schema_version=1,
+        verdict=verdict,
+        ok=not foreign,
+        name=compiled.module.name,
+        target=compiled.plan.target.name,
+        precision="int8" if over_codes else "float32",
+        threads=request.threads,
+        versions=_versions(),
+        sources=tuple(
+            _source(name, s, done)
+            for (name, s), done in zip(sources.items(), compiled.imported, strict=True)
+        ),
+        samples=SamplesRecord(
+            source="random" if request.calib is None and lossy is None else "calibration",
+            seed=SEED,
+            ids=tuple(c.digest for c in golden.calls),
+            layers=golden.layers_text,
+        ),
+        accuracy=accuracy,
+        drop=drop,
+        drop_meaning=meaning,
+        memory=memory,
+        budget=BudgetRecord(
+            drop=request.budget.drop,
+            latency_ns=request.budget.latency,
+            size_bytes=request.budget.size,
+            ram_bytes=request.budget.ram,
+        ),
+        gates=tuple(
+            GateRecord(name=g.name, expected=g.expected, found=g.found, ok=g.ok)
+            for g in (*proof.gates, *gates)
+        ),
+        layers=tuple(
+            LayerRecord(
+                entry=c.entry,
+                step=c.step,
+                op=c.op,
+                origin=c.origin,
+                own=c.own,
+                bound=c.bound,
+                inherited=c.inherited,
+                scale=c.scale,
+                ok=c.ok,
+            )
+            for c in proof.layers
+        ),
+        tolerances={op: used[op].reason for op in sorted(used)},
+        passes=tuple(
+            RemarkRecord(rule=r.rule, node=r.node, text=r.text, applied=r.applied)
+            for r in compiled.remarks
+        ),
+        quantization=_quantization(lossy) if lossy else None,
+        files=files,
+    )
+
+
+def _quantization(lossy: Lossy) -> QuantizationRecord:
+    q = lossy.quantized
+    return QuantizationRecord(
+        recipe={k: str(v) for k, v in asdict(q.recipe).items()},
+        calibrated=tuple(q.calibration.digests),
+        held=tuple(digest(f) for f in lossy.held),
+        notes=tuple(q.calibration.health.notes),
+        layers={x.name: x.precision for x in q.layers},
+    )
+
+
+def _source(name: str, source: Source, done: Any) -> SourceRecord:
+    found = facts(source.model)
+    return SourceRecord(
+        entry=name,
+        model=found.name,
+        sha256=found.sha256,
+        bytes=found.bytes,
+        opset=found.opset,
+        frozen=done.frozen,
+        nodes=tuple(
+            NodeRecord(name=v.name, op=v.op, verdict=v.verdict, parts=v.parts, reason=v.reason)
+            for v in done.verdicts
+        ),
+    )
+
+
+def _versions() -> dict[str, str]:
+    import onnxruntime
+
+    from sparrow import __version__
+
+    tools = toolchain.find_toolchain()
+    compiler = tools.identity
+    if not compiler.startswith("ziglang "):
+        # the identity of a user's compiler holds paths of this machine
+        compiler = f"SPARROW_CC {hashlib.sha256(compiler.encode()).hexdigest()[:16]}"
+    return {
+        "sparrow": __version__,
+        "numpy": np.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "compiler": compiler,
+    }
+
+
+__all__ = ["certify"]

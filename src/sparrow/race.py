@@ -1,0 +1,87 @@
+"""What a build takes on this machine: time of its calls and steps, and the race against float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sparrow.bundle import compile_library
+from sparrow.compiler import Compiled
+from sparrow.device.host import HostLibrary, Session
+from sparrow.golden import Golden
+from sparrow.graph import Graph
+from sparrow.measure import compare
+from sparrow.profiling import call_inputs, latency, machine, profile_session
+from sparrow.proof import Gate
+from sparrow.receipt import PlanRecord
+from sparrow.remembered import Remembered
+from sparrow.tensor import Array
+
+MEASURE_S = 0.1
+# Gates of time, which no hash and no second run can repeat.
+TIMED = ("latency", "not slower than float32")
+# Rounds and block length of the race against the float32 build.
+RACE_ROUNDS = 15
+RACE_BLOCK_MS = 4.0
+
+
+def measure_build(
+    shipped: HostLibrary,
+    hooked: HostLibrary,
+    plan: PlanRecord,
+    graphs: Sequence[Graph],
+    golden: Golden,
+    threads: int,
+    blob: Array | None,
+) -> dict[str, Any]:
+    times, profiles = [], []
+    plain = Session(shipped, blob, threads=threads)
+    tapped = Session(hooked, blob, threads=threads)
+    for e in range(len(graphs)):
+        inputs = call_inputs(graphs, golden, e)
+        times.append({**machine(), **asdict(latency(plain, e, inputs, MEASURE_S))})
+        done = profile_session(tapped, plan, e, inputs, 0, MEASURE_S)
+        profiles.append({**machine(), **done.as_json()})
+    return {"latencies": times, "profiles": profiles}
+
+
+def race(
+    rival: Compiled,
+    compiled: Compiled,
+    shipped: HostLibrary,
+    graphs: Sequence[Graph],
+    golden: Golden,
+    threads: int,
+    blob: Array | None,
+) -> tuple[Gate, dict[str, Any]]:
+    """Interleaved times of this build and the float32 one of the same network.
+
+    A race that was not lost is not run again for the same code on the same machine.
+    """
+    files, target = rival.artifact.files, rival.plan.target.machine
+    if files["model.c"] == compiled.artifact.files["model.c"]:
+        return Gate(TIMED[1], "an interval that reaches 1", "the same code", True), {}
+    key = Remembered("race", [files["model.c"], compiled.artifact.files["model.c"]], threads)
+    found = key.recall()
+    if found is None:
+        weights = np.frombuffer(rival.plan.weights, np.uint8) if rival.plan.weights else None
+        other = HostLibrary(compile_library(files, target, rival.artifact.parts))
+        runs = {}
+        for name, library, w in (("this", shipped, blob), ("float32", other, weights)):
+            session = Session(library, w, threads=threads)
+            inputs = call_inputs(graphs, golden, 0)
+            runs[name] = partial(session.run, 0, inputs)
+        done = compare(runs, RACE_ROUNDS, RACE_BLOCK_MS)
+        r = done.ratio("float32", "this")
+        found = {"ratio": r.median, "low": r.low, "high": r.high, **done.median_ns}
+        if r.high >= 1.0:
+            key.remember(found)
+    text = f"{found['ratio']:.2f}x its speed [{found['low']:.2f}, {found['high']:.2f}]"
+    return Gate(TIMED[1], "an interval that reaches 1", text, found["high"] >= 1.0), found
+
+
+__all__ = ["TIMED", "measure_build", "race"]
