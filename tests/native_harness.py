@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 
 import sparrow
 from data import missing
+from sparrow.device.build import link_flags
+from sparrow.device.node import find_node
 from sparrow.device.qemu import emulator_command
 from sparrow.errors import BadInput
 from sparrow.targets import Machine, target
 
 NATIVE = Path(sparrow.__file__).parent / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{NATIVE}")
-COMMON = ("-std=c99", "-O2", "-ffreestanding", "-nostdlib", "-shared", "-fPIC", *WARNINGS)
+COMMON = ("-std=c99", "-O2", "-ffreestanding", *WARNINGS)
 
 # zig's and gcc's name of the CPU, numpy's name of the feature level.
 ISAS = {
@@ -39,7 +41,14 @@ ISAS = {
     "avx512vnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL"),
 }
 # Instruction set headers of other machines, compiled for a target and emulated.
-EMULATED = {"neon": "aarch64", "neon_dot": "aarch64_dotprod", "rvv": "riscv64_v"}
+EMULATED = {
+    "neon": "aarch64",
+    "neon_dot": "aarch64_dotprod",
+    "rvv": "riscv64_v",
+    "wasm": "wasm32",
+    "wasm_simd": "wasm32_simd",
+    "wasm_relaxed": "wasm32_relaxed",
+}
 # Every way to compile a file: a header, and gcc instead of zig.
 BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 
@@ -50,17 +59,23 @@ class Emulated:
     """A library in an emulator: calls cross two pipes. Arrays end at a page without access."""
 
     def __init__(self, library: Path, machine: Machine) -> None:
-        probe = library.with_name("call_probe")
-        source = Path(__file__).parent / "native" / "call_probe.c"
-        command = [sys.executable, "-m", "ziglang", "cc", *zig_target(machine), "-static", "-O2"]
-        freestanding = ["-std=gnu99", "-ffreestanding", "-nostdlib", "-fno-builtin", *WARNINGS]
-        subprocess.run([*command, *freestanding, str(source), "-o", str(probe)], check=True)
         self.process = subprocess.Popen(
-            [*emulator(machine), str(probe), str(library)],
+            [*self._runner(library, machine), str(library)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         weakref.finalize(self, self.process.kill)
+
+    def _runner(self, library: Path, machine: Machine) -> list[str]:
+        native = Path(__file__).parent / "native"
+        if machine.arch == "wasm32":
+            return [node(), str(native / "call_probe.mjs")]
+        probe = library.with_name("call_probe")
+        source = native / "call_probe.c"
+        command = [sys.executable, "-m", "ziglang", "cc", *zig_target(machine), "-static", "-O2"]
+        freestanding = ["-std=gnu99", "-ffreestanding", "-nostdlib", "-fno-builtin", *WARNINGS]
+        subprocess.run([*command, *freestanding, str(source), "-o", str(probe)], check=True)
+        return [*emulator(machine), str(probe)]
 
     def call(self, name: str, *arguments: NDArray[Any] | int) -> int:
         """Call a function, rewrite the arrays, and return its int result."""
@@ -100,6 +115,15 @@ def emulator(machine: Machine) -> list[str]:
         raise
 
 
+def node() -> str:
+    """The Node.js program; without it tests skip, under CI they fail."""
+    try:
+        return find_node()
+    except BadInput as e:
+        missing(str(e))
+        raise
+
+
 def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     """Compile one C file and load it; fails the test on any warning, skips a CPU without ``isa``.
 
@@ -121,9 +145,13 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     if isa == "scalar":
         command.append("-pedantic")
     source, library = folder / f"{isa}.c", folder / f"{isa}.so"
+    linked: Sequence[str] = ("-nostdlib", "-shared", "-fPIC")
+    if machine is not None and machine.arch == "wasm32":
+        # zig hides a module's functions unless told otherwise
+        linked = ("-fvisibility=default", *link_flags(machine))
     source.write_text(f'#include "isa/{isa}.h"\n{text}')
     done = subprocess.run(
-        [*command, *COMMON, str(source), "-o", str(library)],
+        [*command, *COMMON, *linked, str(source), "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,

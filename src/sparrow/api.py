@@ -152,7 +152,7 @@ def build(
         raise BadInput(f"budget is a sparrow.Budget, got {type(budget).__name__}")
     place = None if out is None else Path(out)
     row = resolve_target(target)
-    if row.machine.os not in SUFFIXES:
+    if row.machine.system not in SUFFIXES:
         raise BadInput(
             f"target {row.name!r} has no system that loads libraries ({row.triple}), and other "
             "artifacts are not built yet",

@@ -53,6 +53,9 @@ from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
 
+# Runner -> what the verdict adds.
+WHERE = {"host": "", "qemu": " in the emulator qemu", "node": " in Node.js"}
+
 
 def file_names(entries: Sequence[str]) -> list[str]:
     """A file name for each entry's ONNX twin, made of letters and digits only, no two alike."""
@@ -196,7 +199,7 @@ def _fill(
         *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory, lossy),
         [g for g in gates if g.name not in TIMED],
         foreign,
-        "" if runner is None or runner.name == "host" else f" in the emulator {runner.name}",
+        "" if runner is None else WHERE[runner.name],
         {p.name: _sha(p) for p in sorted(work.iterdir()) if p.name not in UNHASHED},
     )
     (work / "receipt.json").write_bytes(dump(receipt))

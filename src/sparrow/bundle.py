@@ -41,7 +41,7 @@ class Bundle:
     Args:
         folder: Holds ``model.c``, the library, ``weights.bin``, ``receipt.json`` and the rest.
         threads: Threads per call.
-        device: Where it runs: ``host``, ``qemu``, or ``auto``.
+        device: Where it runs, one of `DEVICES`.
 
     A bundle whose target nothing here can run can be opened and looked at, but not run.
 
@@ -87,7 +87,7 @@ class Bundle:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``host`` or ``qemu``.
+        """Where it runs: ``host``, ``qemu`` or ``node``.
 
         Raises:
             BadInput: As for `session`.
@@ -198,7 +198,7 @@ class Bundle:
         Needs neither the source model nor what trained it. Altered files are not run.
 
         Args:
-            device: Where to run it: ``host``, ``qemu``, or ``auto``.
+            device: Where to run it, one of `DEVICES`.
         """
         return verify_bundle(self.folder, device)
 
@@ -424,7 +424,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
 
     Args:
         folder: The bundle.
-        device: Where to run it: ``host``, ``qemu``, or ``auto``.
+        device: Where to run it, one of `DEVICES`.
 
     Raises:
         BadBundle: It is no bundle.
@@ -468,7 +468,7 @@ def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> B
     Args:
         folder: The bundle.
         threads: Threads per call.
-        device: Where it runs: ``host``, ``qemu``, or ``auto``.
+        device: Where it runs, one of `DEVICES`.
 
     Raises:
         BadBundle: It is no bundle, or its library or weights are not those of its receipt: what a

@@ -51,7 +51,9 @@ ShapeOption = Annotated[
 StateOption = Annotated[
     list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
 ]
-DeviceOption = Annotated[str, typer.Option(help="where to run: host, qemu, qemu:<cpu>, or auto")]
+DeviceOption = Annotated[
+    str, typer.Option(help="where to run: host, qemu, qemu:<cpu>, node, or auto")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]
 EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]

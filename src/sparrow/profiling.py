@@ -24,6 +24,7 @@ from sparrow.bundle import (
 )
 from sparrow.compiler import Source
 from sparrow.device.host import Session
+from sparrow.device.remote import RemoteSession
 from sparrow.errors import BadInput
 from sparrow.golden import Golden
 from sparrow.graph import Graph
@@ -126,7 +127,7 @@ class Profile:
 
 
 def profile_session(
-    session: Session,
+    session: Session | RemoteSession,
     plan: PlanRecord,
     entry: int,
     inputs: Sequence[Array],
@@ -164,7 +165,8 @@ def profile_session(
         )
         for s, t in zip(record.steps, ns, strict=True)
     )
-    return Profile(record.name, session.pool.threads if session.pool else 1, count, total, steps)
+    pool = session.pool if isinstance(session, Session) else None
+    return Profile(record.name, pool.threads if pool else 1, count, total, steps)
 
 
 def call_inputs(graphs: Sequence[Graph], golden: Golden, entry: int) -> list[Array]:
@@ -183,11 +185,7 @@ def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
     graphs, golden = load_evidence(bundle.folder, bundle.plan)
     library = hooked_library(bundle.folder, bundle.plan, bundle.runner)
     session = library.open(weights_of(bundle.folder), bundle.threads)
-    if not isinstance(session, Session):
-        raise BadInput(
-            f"{bundle.folder}: time in an emulator says nothing of the device",
-            hint="count its instructions instead: sparrow profile --device qemu",
-        )
+    assert isinstance(session, Session | RemoteSession)
     inputs = call_inputs(graphs, golden, entry)
     done = profile_session(session, bundle.plan, entry, inputs, runs, PROFILE_S)
     record(bundle.folder, "profiles", done.as_json())

@@ -150,8 +150,8 @@ class Toolchain:
             CompileError: A source does not compile; names the first error and the log.
             BadInput: The cache folder cannot be written.
         """
-        noted = STACK_FLAGS if self.is_zig else ()
-        everything = (*self._target_flags(target), *FLAGS, *noted, *flags)
+        noted = STACK_FLAGS if self.is_zig and target.arch != "wasm32" else ()
+        everything = (*self._target_flags(target), *_compile_flags(target), *noted, *flags)
         keys = [self._source_key(s, everything) for s in sources]
         found = [self.cache.get(key, ".o") for key in keys]
         missing = [i for i, path in enumerate(found) if path is None]
@@ -187,7 +187,7 @@ class Toolchain:
         """
         if target.os == "windows":
             objects = (*objects, *self.compile_objects([Unit("dllmain.c", _DLL_MAIN)], target))
-        library = self._link(objects, target, (*_link_flags(target), *flags), target.library_suffix)
+        library = self._link(objects, target, (*link_flags(target), *flags), target.library_suffix)
         return library if out is None else _copy_to(library, out)
 
     def link_program(self, objects: Sequence[Path], target: Machine) -> Path:
@@ -327,7 +327,32 @@ def _identify(command: tuple[str, ...]) -> str:
     return repr((command, version.stdout, os.path.realpath(binary), stat.st_size, stat.st_mtime_ns))
 
 
-def _link_flags(target: Machine) -> tuple[str, ...]:
+def _compile_flags(target: Machine) -> tuple[str, ...]:
+    # a module is its own address space: position-independent code would only cost indirections
+    return tuple(f for f in FLAGS if f != "-fPIC") if target.arch == "wasm32" else FLAGS
+
+
+# Bytes of a module's stack, and of memory that threads can share at most.
+WASM_STACK = 65_536
+WASM_MEMORY = 1 << 30
+
+
+def _wasm_flags(target: Machine) -> tuple[str, ...]:
+    exported = ["__heap_base"]
+    options = ["--no-entry", "--export-dynamic", "--export-table", "--growable-table"]
+    # zig's linker puts it below everything else, so that an overflow traps
+    options.append(f"-z,stack-size={WASM_STACK}")
+    if "atomics" in target.cpu.split("+"):
+        exported.append("__stack_pointer")
+        options += ["--import-memory", "--shared-memory", f"--max-memory={WASM_MEMORY}"]
+    options += [f"--export={name}" for name in exported]
+    return ("-nostdlib", "-s", *(f"-Wl,{option}" for option in options))
+
+
+def link_flags(target: Machine) -> tuple[str, ...]:
+    """Options that link a library which needs no other one."""
+    if target.arch == "wasm32":
+        return _wasm_flags(target)
     flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.

@@ -1,4 +1,7 @@
-"""A model library in another process, spoken to over two pipes: the client of runtime/runner.c."""
+"""A model library in another process, spoken to over two pipes.
+
+The client of runtime/runner.c and web/runner.mjs.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparrow.device.abi import ABI_VERSION, DTYPES, FLAG_HOOKS, EntryInfo, ModelInfo, TensorInfo
 from sparrow.device.session import (
@@ -24,7 +28,7 @@ from sparrow.device.session import (
 from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
-INFO, WEIGHTS, RESET, STATE, RUN = range(1, 6)
+INFO, WEIGHTS, RESET, STATE, RUN, TIME = range(1, 7)
 TAPS, REVERSED, MARKS = 1, 2, 4
 
 
@@ -34,9 +38,11 @@ class RemoteLibrary:
     Args:
         path: The library file, as the runner sees it.
         runner: Command that starts the runner, up to the library's path.
+        timed: The runner tells the time, which means something where it runs.
 
     Attributes:
         path: The library file.
+        timed: See above.
         info: What `model_info` said.
 
     Raises:
@@ -45,8 +51,9 @@ class RemoteLibrary:
 
     split = "tasks in reverse order"
 
-    def __init__(self, path: Path, runner: Sequence[str]) -> None:
+    def __init__(self, path: Path, runner: Sequence[str], timed: bool = False) -> None:
         self.path = path
+        self.timed = timed
         self.runner = tuple(runner)
         wire = self.connect()
         self.info = _read_info(wire, path)
@@ -110,6 +117,28 @@ class RemoteSession:
         check_hooks(self.library.info, str(self.library.path))
         self._call(entry, inputs, None, MARKS)
 
+    def profile(self, entry: int, inputs: Sequence[Array], runs: int = 1) -> NDArray[np.int64]:
+        """Time every step of ``runs`` inferences; returns ns of shape (runs, n_steps).
+
+        Raises:
+            BadInput: The library has no hooks, or time where it runs says nothing of the device.
+        """
+        check_hooks(self.library.info, str(self.library.path))
+        if not self.library.timed:
+            raise BadInput(
+                f"{self.library.path}: time in an emulator says nothing of the device",
+                hint="count its instructions instead: sparrow profile --device qemu",
+            )
+        info = self._checked(entry, inputs)
+        stamps = np.zeros((runs, info.n_steps, 2), np.int64)
+        with self._lock:
+            data = [np.ascontiguousarray(x).tobytes() for x in inputs]
+            self._wire.send(TIME, entry, runs, data=data)
+            for row in stamps:
+                check_status(self._wire.number(), info.name)
+                row[...] = np.frombuffer(self._wire.read(row.nbytes), np.int64).reshape(row.shape)
+        return stamps[:, :, 1] - stamps[:, :, 0]
+
     def reset(self) -> None:
         """Put the state back to its initial values."""
         with self._lock:
@@ -131,10 +160,7 @@ class RemoteSession:
     def _call(
         self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None, flags: int
     ) -> tuple[list[Array], list[Tap]]:
-        info = entry_of(self.library.info, entry, inputs)
-        for tensor, x in zip(info.inputs, inputs, strict=True):
-            if x.dtype != tensor.numpy or x.shape != tensor.shape:
-                raise mismatch("input", tensor, x)
+        info = self._checked(entry, inputs)
         if out is not None:
             check_outputs(info, out)
         outputs = (
@@ -153,6 +179,13 @@ class RemoteSession:
             for y in outputs:
                 y[...] = np.frombuffer(wire.read(y.nbytes), y.dtype).reshape(y.shape)
         return trim(info, outputs), taps
+
+    def _checked(self, entry: int, inputs: Sequence[Array]) -> EntryInfo:
+        info = entry_of(self.library.info, entry, inputs)
+        for tensor, x in zip(info.inputs, inputs, strict=True):
+            if x.dtype != tensor.numpy or x.shape != tensor.shape:
+                raise mismatch("input", tensor, x)
+        return info
 
 
 class Wire:

@@ -1,4 +1,4 @@
-"""Where a bundle for a machine can run from here: in this process, or in an emulator."""
+"""Where a bundle for a machine can run from here: in this process, an emulator, or an engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from sparrow.device.build import CPUS, host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.device.host import HostLibrary
+from sparrow.device.node import find_node, node_library
 from sparrow.device.qemu import emulated_library, emulator_command
 from sparrow.device.session import ModelLibrary
 from sparrow.errors import BadBundle, BadInput
 from sparrow.targets import Machine
 
-DEVICES = ("auto", "host", "qemu")
+DEVICES = ("auto", "host", "qemu", "node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Runner:
     """A way to run libraries of one machine.
 
     Attributes:
-        name: ``host`` or ``qemu``.
+        name: One of `DEVICES`, but ``auto``.
         load: Opens a library file.
     """
 
@@ -33,7 +34,7 @@ class Runner:
 
 
 def find_runner(machine: Machine, device: str = "auto") -> Runner:
-    """The runner for a machine: this process where that can be, else the emulator.
+    """The runner for a machine: this process where that can be, else the emulator or Node.js.
 
     Args:
         machine: What the libraries are built for.
@@ -47,6 +48,15 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
         raise BadInput(
             f"device {device!r} is unknown", hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu>"
         )
+    module = machine.arch == "wasm32"
+    if (device == "node") != module and device != "auto":
+        raise BadInput(
+            f"the device {device} runs no code for {machine.triple}",
+            hint=f"use --device {'node' if module else 'host or qemu'}",
+        )
+    if module:
+        find_node()
+        return Runner("node", node_library)
     why = not_runnable(machine) if device != "qemu" else ""
     if device != "qemu" and not why:
         return Runner("host", load_library)

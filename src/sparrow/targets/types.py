@@ -35,10 +35,21 @@ ISAS = (
     Isa("neon", 4, 32, 16, 6),
     Isa("neon_dot", 4, 32, 16, 1),
     Isa("rvv", 4, 32, 8, 16),
+    # engines of 16 registers; without vectors an operation is four
+    Isa("wasm", 4, 16, 2, 32),
+    Isa("wasm_simd", 4, 16, 12, 5),
+    Isa("wasm_relaxed", 4, 16, 16, 5),
 )
 
 
-SUFFIXES = {"linux": ".so", "macos": ".dylib", "ios": ".dylib", "windows": ".dll"}
+# Of shared libraries, by operating system; a WebAssembly module needs none.
+SUFFIXES = {
+    "linux": ".so",
+    "macos": ".dylib",
+    "ios": ".dylib",
+    "windows": ".dll",
+    "wasm32": ".wasm",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +77,14 @@ class Machine:
         return self.triple.split("-")[1]
 
     @property
+    def system(self) -> str:
+        """What loads libraries, a key of `SUFFIXES`: the operating system, or wasm32's engine."""
+        return self.arch if self.arch == "wasm32" else self.os
+
+    @property
     def library_suffix(self) -> str:
         """File suffix of a shared library."""
-        return SUFFIXES.get(self.os, ".so")
+        return SUFFIXES.get(self.system, ".so")
 
 
 @dataclass(frozen=True, slots=True)
