@@ -20,6 +20,7 @@ TARGETS = {
     "avx2": "x86_64_v3",
     "avx512": "x86_64_v4",
     "avx512vnni": "x86_64_v4_vnni",
+    "avx512bf16": "x86_64_v4_bf16",
 }
 STRICT = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 

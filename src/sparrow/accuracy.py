@@ -77,16 +77,19 @@ def _against(
     return AgainstRecord(what=what, differences=tuple(found))
 
 
-def against_oracle(accuracy: Sequence[AgainstRecord], over_codes: bool) -> str:
-    """What the verdict has to add about ONNX Runtime on the source model; empty when it agrees."""
+def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
+    """What the verdict has to add about ONNX Runtime on the source model; empty when it agrees.
+
+    ``rounded`` names what was done to the numbers of the network, if anything.
+    """
     for row in accuracy:
         if row.what != ORACLE:
             continue
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
         worst = max((d.max / (d.scale or 1.0) for d in row.differences), default=0.0)
-        if over_codes:
-            return f"; quantized: {worst:.1%} of the largest magnitude away from {ORACLE}"
+        if rounded:
+            return f"; {rounded}: {worst:.1%} of the largest magnitude away from {ORACLE}"
         if not worst <= ORACLE_SHARE:
             return f"; BUT {worst:.1e} of the largest magnitude away from {ORACLE}"
     return ""

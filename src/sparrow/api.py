@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from sparrow.bfloat16 import halved
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
 from sparrow.compiler import Shapes, Source, compile_front, compile_sources, front
@@ -28,7 +29,7 @@ from sparrow.samples import Feeds, Pixels, samples
 from sparrow.targets import SUFFIXES, Target, devices
 from sparrow.targets import target as target_row
 
-PRECISIONS = ("float32", "int8", "auto")
+PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 # Samples over which the layers of a quantization are compared.
 REPORTED = 4
 
@@ -123,9 +124,11 @@ def build(
         calib: Samples to quantize and prove with: arrays, dicts or tuples, a ``.npz``, an image
             folder; read once. Every fifth is held out to judge. None proves with random inputs.
         evaluate: Accuracy of a predictor, for ``budget.drop``.
-        precision: ``float32``; ``int8``, which needs ``calib`` and fails when it is slower than
-            float32 on this machine; or ``auto``: float32 without ``calib``, else int8 where that is
-            not slower and keeps ``budget.drop``, and float32 where it does not.
+        precision: ``float32``; ``bfloat16``: products over bfloat16 with float32 sums where that is
+            predicted to be faster, float32 where the target multiplies no bfloat16; ``int8``, which
+            needs ``calib``; either fails when it is slower than float32 on this machine; or
+            ``auto``: float32 without ``calib``, else int8 where that is not slower and keeps
+            ``budget.drop``, and float32 where it does not.
         threads: Threads the bundle will run with.
         budget: Gates; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
@@ -169,6 +172,15 @@ def build(
     table = (*kernels, *KERNELS)
     try:
         found = front(sources)
+        if precision == "bfloat16":
+            plain = compile_front(found, row, threads=threads, kernels=table)
+            compiled = compile_front(found, row, threads=threads, kernels=table, bfloat16=True)
+            if halved(compiled.module.entries):
+                return write_bundle(compiled, sources, place, request, rival=plain)
+            lacks = row.isa.dot2_ops > 1
+            why = f"{row.isa.name} multiplies no bfloat16" if lacks else "no product gains by it"
+            say(f"float32 instead of bfloat16: {why}")
+            return write_bundle(plain, sources, place, request)
         if precision == "float32" or calib is None or coded(found.graphs):
             compiled = compile_front(found, row, threads=threads, kernels=table)
             return write_bundle(compiled, sources, place, request)

@@ -75,6 +75,7 @@ def write_bundle(
     out: Path | None,
     request: Request,
     lossy: Lossy | None = None,
+    rival: Compiled | None = None,
 ) -> Bundle:
     """Write, build and prove a bundle, then move it into place in one step.
 
@@ -84,6 +85,7 @@ def write_bundle(
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         request: How.
         lossy: The quantization it came from.
+        rival: The float32 build of what is no quantization; this one must not be slower.
 
     Raises:
         GateFailed: The proof or a budget does not hold; nothing is written.
@@ -94,7 +96,7 @@ def write_bundle(
         check_place(out)
     with FileCache(cache_folder()).scratch() as work:
         try:
-            _fill(work, compiled, sources, request, lossy)
+            _fill(work, compiled, sources, request, lossy, rival)
         except OSError as e:
             raise BadInput(
                 f"{e.filename or work} cannot be written: {e.strerror}",
@@ -122,6 +124,7 @@ def _fill(
     sources: Mapping[str, Source],
     request: Request,
     lossy: Lossy | None,
+    rival: Compiled | None,
 ) -> None:
     graphs = compiled.module.entries
     models = file_names([g.name for g in graphs])
@@ -180,11 +183,10 @@ def _fill(
             measurements |= measure_build(
                 shipped, hooked, plan, graphs, golden, request.threads, blob
             )
-            if lossy and lossy.rival:
+            rival = lossy.rival if lossy else rival
+            if rival:
                 request.progress("racing the float32 build")
-                speed, times = race(
-                    lossy.rival, compiled, shipped, graphs, golden, request.threads, blob
-                )
+                speed, times = race(rival, compiled, shipped, graphs, golden, request.threads, blob)
                 measurements["against_float32"] = times
                 gates.append(speed)
     gates += _budget_gates(request.budget, memory, drop, measurements)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from sparrow.accuracy import against_oracle
+from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled, Source
 from sparrow.device import build as toolchain
 from sparrow.golden import SEED, Golden
@@ -51,12 +52,13 @@ def certify(
     where: str,
     files: dict[str, str],
 ) -> ReceiptRecord:
-    over_codes = coded(compiled.module.entries)
+    over_codes, over_halves = coded(compiled.module.entries), halved(compiled.module.entries)
+    rounded = "quantized" if over_codes else "bfloat16" if over_halves else ""
     verdict = f"built, not proved: {foreign}"
     if not foreign:
         verdict = (
             f"proved{where}: {len(proof.layers)} layers within their bounds, "
-            f"{len(golden.calls)} sample calls{against_oracle(accuracy, over_codes)}"
+            f"{len(golden.calls)} sample calls{against_oracle(accuracy, rounded)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
     return ReceiptRecord(
@@ -65,7 +67,7 @@ def certify(
         ok=not foreign,
         name=compiled.module.name,
         target=compiled.plan.target.name,
-        precision="int8" if over_codes else "float32",
+        precision="int8" if over_codes else "bfloat16" if over_halves else "float32",
         threads=request.threads,
         versions=_versions(),
         sources=tuple(

@@ -93,7 +93,9 @@ def build(
         Path | None, typer.Option(help="samples: .npz, .npy, image or image folder")
     ] = None,
     evaluate: Annotated[str | None, typer.Option(help="accuracy: file.py:function")] = None,
-    precision: Annotated[str, typer.Option(help="float32, int8 (needs --calib) or auto")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8 (needs --calib) or auto")
+    ] = "auto",
     threads: ThreadsOption = 1,
     drop: Annotated[str | None, typer.Option(help="largest loss of accuracy: 1%")] = None,
     latency: Annotated[str | None, typer.Option(help="largest median latency: 20ms")] = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from sparrow.bfloat16 import to_bfloat16
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Module
@@ -107,11 +108,17 @@ def compile_front(
     threads: int = 1,
     kernels: Sequence[Kernel] = KERNELS,
     costs: CostTable | None = None,
+    bfloat16: bool = False,
 ) -> Compiled:
-    """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`."""
+    """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
+
+    With ``bfloat16`` the float32 products that gain are taken over bfloat16.
+    """
     remarks = list(found.remarks)
     with one_thread():
         graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
+        if bfloat16:
+            graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks) for g in graphs)
     module = Module(graphs[0].name, graphs)
     planned = plan(module, target, threads=threads, kernels=kernels, costs=costs)
     return Compiled(found.imported, module, planned, emit(planned), tuple(remarks))

@@ -267,7 +267,12 @@ def _dot(
     else:
         (size,) = bare.eval(*_absolute(x[:n]))
         error = factor * (terms + 2) * _sum_unit(first) * size.astype(np.float64)
-        error = error + _store(total, first)
+        if getattr(op, "accumulate", None) is None:
+            error = error + _store(total, first)
+        else:
+            # vdpbf16ps takes subnormal operands, products and sums for zero
+            largest = max(float(np.abs(a).max(initial=0.0)) for a in x[:2] if a is not None)
+            error = error + 2 * terms * (1 + largest) * SMALLEST[F32]
     if op.epilogue is None:
         return Judged((total,), (2 * error + _floor(first),))
     extras = [a for a in x[n:] if a is not None]

@@ -68,6 +68,7 @@ CPUS = {
         "avx2": "x86_64_v3",
         "avx512": "x86_64_v4",
         "avx512vnni": "x86_64_v4+avx512vnni",
+        "avx512bf16": "x86_64_v4+avx512vnni+avx512bf16",
     },
     "aarch64": {"scalar": "generic", "neon": "generic", "neon_dot": "generic+dotprod"},
     "arm": {"scalar": "generic+v7a+neon"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparrow.kernels.case import (
@@ -19,8 +21,8 @@ from sparrow.kernels.case import (
     Tensor,
     row_stride,
 )
-from sparrow.kernels.epilogue import epilogue_of
-from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_winograd
+from sparrow.kernels.epilogue import epilogue_of, stored_half
+from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs, pack_winograd
 from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, simd_of
 from sparrow.kernels.tiling_f32 import (
     choose_conv2d,
@@ -31,7 +33,7 @@ from sparrow.kernels.tiling_f32 import (
     winograd_cycles,
 )
 from sparrow.ops.conv import Conv
-from sparrow.tensor import F32, Array
+from sparrow.tensor import BF16, F32, Array, DType
 
 
 def image_strides(t: Tensor) -> tuple[int, int, int, int]:
@@ -75,15 +77,17 @@ def window_of(
     }  # fmt: skip
 
 
-def _common(case: Case) -> tuple[Conv, Tensor, Tensor] | Reject:
+def _common(case: Case, dtype: DType = F32) -> tuple[Conv, Tensor, Tensor] | Reject:
     op = case.op
     assert isinstance(op, Conv)
     x, w = case.x[0], case.x[1]
     assert x is not None and w is not None
     if not op.channels_last:
         return Reject("channels are not last")
-    if x.type.dtype != F32 or w.type.dtype != F32:
+    if x.type.dtype != dtype or w.type.dtype != dtype:
         return Reject(f"{x.type.dtype} x {w.type.dtype}")
+    if dtype == BF16 and op.accumulate != F32:
+        return Reject("sums are not float32")
     if w.const is None:
         return Reject("weights are not constant")
     return op, x, w
@@ -108,12 +112,13 @@ def _depthwise(case: Case) -> Lowered | Reject:
     window = window_of(case, w.shape[2:], op.strides, op.dilations, op.pads)
     if isinstance(window, Reject):
         return window
-    ep = epilogue_of(case, op.epilogue, 2, 3)
+    ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
     if isinstance(ep, Reject):
         return ep
     simd = simd_of(case.target)
     weights = _two_d(w)
-    p = choose_depthwise(Window(**window), c, simd, threads=case.threads)
+    ep, half = stored_half(ep)
+    p = choose_depthwise(Window(**window), c, simd, threads=case.threads, half=half)
     call = Invoke(
         "depthwise_f32.h",
         "sp_depthwise_f32",
@@ -132,15 +137,15 @@ def _depthwise(case: Case) -> Lowered | Reject:
     return Lowered((call,), p.tasks, (packed,), cycles=cycles)
 
 
-def _shape_of(case: Case) -> tuple[Conv2dShape, Epilogue, Array] | Reject:
-    common = _common(case)
+def _shape_of(case: Case, dtype: DType = F32) -> tuple[Conv2dShape, Epilogue, Array] | Reject:
+    common = _common(case, dtype)
     if isinstance(common, Reject):
         return common
     op, x, w = common
     window = window_of(case, w.shape[2:], op.strides, op.dilations, op.pads)
     if isinstance(window, Reject):
         return window
-    ep = epilogue_of(case, op.epilogue, 2, 3)
+    ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
     if isinstance(ep, Reject):
         return ep
     ci, co, xc = x.shape[-1], w.shape[0], image_strides(x)[3]
@@ -151,9 +156,29 @@ def _conv2d(case: Case) -> Lowered | Reject:
     found = _shape_of(case)
     if isinstance(found, Reject):
         return found
+    return _implicit_gemm(case, *found)
+
+
+def _conv2d_bf16(case: Case) -> Lowered | Reject:
+    """The kernel of `_conv2d` over pairs of bfloat16: two channels are one element."""
+    found = _shape_of(case, BF16)
+    if isinstance(found, Reject):
+        return found
     s, ep, w = found
+    if s.ci // s.groups % 2:
+        return Reject("an odd number of input channels")
+    if s.xc != 1 or any(d % 2 for d in (s.xn, s.xh, s.xw)):
+        return Reject("pairs of input channels do not lie at whole distances")
+    halved = replace(s, ci=s.ci // 2, xn=s.xn // 2, xh=s.xh // 2, xw=s.xw // 2)
+    return _implicit_gemm(case, halved, ep, w, pair=True)
+
+
+def _implicit_gemm(
+    case: Case, s: Conv2dShape, ep: Epilogue, w: Array, pair: bool = False
+) -> Lowered:
     simd = simd_of(case.target)
-    p = choose_conv2d(s, simd, threads=case.threads)
+    ep, half = stored_half(ep)
+    p = choose_conv2d(s, simd, threads=case.threads, pair=pair, half=half)
     gemm = gemm_of(p)
     arguments = (In(0), Packed(0), Out(0), ep)
     if gemm is not None:
@@ -161,11 +186,15 @@ def _conv2d(case: Case) -> Lowered | Reject:
     else:
         call = Invoke("conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), arguments)
     panels = -(-(s.co // s.groups) // simd.lanes)
-    packed = Pack(
-        (s.groups, panels, s.kh, s.kw, s.ci // s.groups, simd.lanes),
-        np.dtype(np.float32),
-        lambda: pack_conv(w, s.groups, simd.lanes),
-    )
+    shape = (s.groups, panels, s.kh, s.kw, s.ci // s.groups, simd.lanes)
+    if pair:
+        packed = Pack(
+            (*shape, 2),
+            np.dtype(np.uint16),
+            lambda: pack_pairs(pack_conv(w, s.groups, simd.lanes)),
+        )
+    else:
+        packed = Pack(shape, np.dtype(np.float32), lambda: pack_conv(w, s.groups, simd.lanes))
     return Lowered((call,), p.tasks, (packed,), cycles=conv2d_cycles(p, simd))
 
 
@@ -180,7 +209,8 @@ def _winograd(case: Case) -> Lowered | Reject:
         return found
     s, ep, w = found
     simd = simd_of(case.target)
-    p = choose_winograd(s, simd, threads=case.threads)
+    ep, half = stored_half(ep)
+    p = choose_winograd(s, simd, threads=case.threads, half=half)
     if p is None:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
     arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
@@ -207,7 +237,11 @@ def _winograd(case: Case) -> Lowered | Reject:
 ROWS = (
     Kernel("depthwise_f32", Conv, _depthwise),
     Kernel("conv2d_f32", Conv, _conv2d),
+    Kernel("conv2d_bf16", Conv, _conv2d_bf16),
     Kernel(
-        "winograd_f32", Conv, _winograd, isas=("avx2", "avx512", "avx512vnni", "neon", "neon_dot")
+        "winograd_f32",
+        Conv,
+        _winograd,
+        isas=("avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dot"),
     ),
 )

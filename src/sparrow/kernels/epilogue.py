@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.sums import CODES
-from sparrow.tensor import F32, I8, I32, U8
-from sparrow.vectors import WIDE, vectorizable
+from sparrow.tensor import BF16, F32, I8, I32, U8
+from sparrow.vectors import vectorizable
 
 # What an epilogue of int32 sums may give: codes, sums, or the bits of floats.
 SUM_RESULTS = (I8, U8, I32, F32)
+
+
+def stored_half(ep: Epilogue) -> tuple[Epilogue, bool]:
+    """An epilogue of float32 sums whose last step, rounding to bfloat16, is left to the store.
+
+    Returns:
+        It without that step, and whether there was one.
+    """
+    e = ep.expr
+    if not isinstance(e, lane.Call) or e.fn != "cast" or e.dtype != BF16:
+        return ep, False
+    (inner,) = e.args
+    return replace(ep, expr=None if inner == lane.Arg(0, F32) else inner), True
 
 
 def epilogue_of(
@@ -21,6 +36,7 @@ def epilogue_of(
     row: int = 0,
     *,
     vectors: bool = True,
+    half: bool = False,
 ) -> Epilogue | Reject:
     """Epilogue of a row over inputs of ``case``.
 
@@ -31,6 +47,7 @@ def epilogue_of(
         first: Index of the first extra operand.
         row: Output row the call starts at; operands that move with rows are offset to it.
         vectors: Whether it is applied to several columns at a time, which must then lie together.
+        half: Whether the kernel can store bfloat16, see `stored_half`.
     """
     y, x = case.y[0], case.x[0]
     assert x is not None
@@ -59,6 +76,7 @@ def epilogue_of(
         total = lane.substitute(expr, operands)
     if total == lane.Arg(0, dtype):
         return Epilogue(None, sum=dtype)
-    if not vectorizable(total) or total.dtype not in (WIDE if dtype == F32 else SUM_RESULTS):
+    results = SUM_RESULTS if dtype == I32 else (F32, BF16) if half else (F32,)
+    if not vectorizable(total) or total.dtype not in results:
         return Reject(f"the epilogue of {dtype} sums has no vector form")
     return Epilogue(total, tuple(extras), dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,14 +21,15 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
     Tensor,
+    row_stride,
 )
-from sparrow.kernels.epilogue import epilogue_of
+from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.loop import broadcast_strides, collapse
-from sparrow.kernels.packing_f32 import pack_gemm_b
+from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, simd_of
-from sparrow.kernels.tiling_f32 import choose_gemm
+from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import F32
+from sparrow.tensor import BF16, F32
 
 MAX_CALLS = 256
 
@@ -83,8 +85,6 @@ def _gemm(case: Case) -> Lowered | Reject:
             return Reject("rows of b are not dense")
         ldb, b_trans = right
         form = "trans" if b_trans else "plain"
-    flops = 2 * y.type.size * k
-    cycles = flops / (case.target.isa.flops_per_cycle * (0.7 if form == "packed" else 0.5))
     single = len(dims) <= 1
     p = choose_gemm(
         m,
@@ -102,6 +102,8 @@ def _gemm(case: Case) -> Lowered | Reject:
         sb=wb[0] if dims and single else 0,
         sc=wy[0] if dims and single else 0,
     )
+    flops = 2 * y.type.size * k
+    cycles = gemm_cycles(p, simd) if packed else flops / (case.target.isa.flops_per_cycle * 0.5)
     packs = p.scratch_bytes > 0
     function = "sp_gemm_pack_f32" if packs else "sp_gemm_f32"
 
@@ -112,9 +114,11 @@ def _gemm(case: Case) -> Lowered | Reject:
         return Invoke("gemm_f32.h", function, "sp_gemm", params_of(p), (*args, ep), repeat)
 
     if single:
-        ep = epilogue_of(case, op.epilogue, 2, 3)
+        ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
         if isinstance(ep, Reject):
             return ep
+        ep, half = stored_half(ep)
+        p = replace(p, half=int(half))
         if case.threads == 1:
             # one after the other in the same scratch, which then stays in cache
             return Lowered((invoke(0, 0, 0, ep, p.tasks),), 1, packed, p.scratch_bytes, cycles)
@@ -136,4 +140,49 @@ def _gemm(case: Case) -> Lowered | Reject:
     return Lowered(tuple(calls), len(calls), packed, p.scratch_bytes * len(calls), cycles)
 
 
-ROWS = (Kernel("gemm_f32", MatMul, _gemm),)
+def _gemm_bf16(case: Case) -> Lowered | Reject:
+    """Rows times a constant bfloat16 matrix, sums in float32: two values of k are one element."""
+    op, a, b, y = case.op, case.x[0], case.x[1], case.y[0]
+    assert isinstance(op, MatMul) and a is not None and b is not None
+    if a.type.dtype != BF16 or op.accumulate != F32:
+        return Reject(f"{a.type.dtype} in {op.accumulate or a.type.dtype}")
+    if b.const is None or math.prod(b.shape[:-2]) != 1:
+        return Reject("b is no constant matrix")
+    if op.trans_a or 0 in y.shape or 0 in a.shape:
+        return Reject("a is transposed, or an operand is empty")
+    lda, ldc = row_stride(a), row_stride(y)
+    if lda is None or ldc is None:
+        return Reject("rows are not equally spaced")
+    k, n = a.shape[-1], y.shape[-1]
+    if k % 2 or lda % 2:
+        return Reject("rows are no whole pairs")
+    ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
+    if isinstance(ep, Reject):
+        return ep
+    ep, half = stored_half(ep)
+    simd = simd_of(case.target)
+    p = choose_gemm(
+        math.prod(a.shape[:-1]),
+        n,
+        k // 2,
+        simd,
+        threads=case.threads,
+        lda=lda // 2,
+        ldc=ldc,
+        pair=True,
+        half=half,
+    )
+    matrix = b.const.reshape(b.shape[-2:])
+    flat = matrix.T if op.trans_b else matrix
+    packed = Pack(
+        (-(-n // simd.lanes), k // 2, simd.lanes, 2),
+        np.dtype(np.uint16),
+        lambda: pack_pairs(pack_gemm_b(flat, simd.lanes)),
+    )
+    call = Invoke(
+        *("gemm_f32.h", "sp_gemm_f32", "sp_gemm"), params_of(p), (In(0), Packed(0), Out(0), ep)
+    )
+    return Lowered((call,), p.tasks, (packed,), cycles=gemm_cycles(p, simd))
+
+
+ROWS = (Kernel("gemm_f32", MatMul, _gemm), Kernel("gemm_bf16", MatMul, _gemm_bf16))

@@ -32,6 +32,16 @@ def pack_conv(w: F32, groups: int, lanes: int) -> F32:
     return np.ascontiguousarray(split.transpose(0, 1, 4, 5, 3, 2))
 
 
+def pack_pairs(packed: F32) -> NDArray[np.uint16]:
+    """[.., i, lanes] of `pack_gemm_b` or `pack_conv` -> bfloat16 [.., i / 2, lanes, 2].
+
+    The values are bfloat16 already; two that follow each other in k share a lane.
+    """
+    *outer, k, lanes = packed.shape
+    halves = (packed.view(np.uint32) >> 16).astype(np.uint16)
+    return np.ascontiguousarray(halves.reshape(*outer, k // 2, 2, lanes).swapaxes(-1, -2))
+
+
 def pack_depthwise(w: F32, lanes: int) -> F32:
     """[c, 1, kh, kw] -> [kh * kw, c rounded up to lanes], zero padded."""
     c, _, kh, kw = w.shape

@@ -16,7 +16,8 @@ from sparrow.targets import Target
 class Simd:
     """What the tile choice needs to know of a CPU.
 
-    `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache.
+    `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
+    `dot2_ops` counts the instructions of two products of bfloat16.
     """
 
     lanes: int
@@ -24,6 +25,7 @@ class Simd:
     l1_bytes: int
     l2_bytes: int
     ways: int
+    dot2_ops: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Gemm:
     sa: int
     sb: int
     sc: int
+    pair: int
+    half: int
     tasks: int
     scratch_bytes: int
 
@@ -105,6 +109,8 @@ class Conv2d(Conv2dShape):
     mc: int
     task_m: int
     pf: int
+    pair: int
+    half: int
     tasks: int
 
 
@@ -113,6 +119,7 @@ class Depthwise(Window):
     """`sp_depthwise` of depthwise_f32.h."""
 
     c: int
+    half: int
     mr: int
     rb: int
     task_h: int
@@ -165,6 +172,7 @@ class Winograd:
     xh: int
     xw: int
     ldy: int
+    half: int
     mr: int
     nv: int
     tb: int
@@ -176,8 +184,8 @@ class Winograd:
 
 def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
-    isa = target.isa
-    return Simd(isa.lanes, isa.registers, target.l1_bytes, target.l2_bytes, target.l1_ways)
+    isa, t = target.isa, target
+    return Simd(isa.lanes, isa.registers, t.l1_bytes, t.l2_bytes, t.l1_ways, isa.dot2_ops)
 
 
 Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd

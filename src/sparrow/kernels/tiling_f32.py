@@ -41,21 +41,27 @@ def choose_gemm(
     sa: int | None = None,
     sb: int | None = None,
     sc: int | None = None,
+    pair: bool = False,
+    half: bool = False,
 ) -> Gemm:
     """Tiles and tasks of C[m, n] = A[m, k] B[k, n].
 
     `b` is "packed" (constant, by `pack_gemm_b`), "plain" (row-major) or "trans" ([n, k]); the last
     two may ask for `scratch_bytes`, and then `sp_gemm_pack_f32` must be called. `lda`, `ldb`, `ldc`
     are distances of rows and `sa`, `sb`, `sc` of the matrices of a batch (0 shares one); all are
-    dense by default.
+    dense by default. `pair`: elements of A and of B, which is packed, are pairs of bfloat16, and
+    `k`, `lda` and `sa` count them. `half`: C is bfloat16.
     """
     assert b in ("packed", "plain", "trans"), b
+    assert b == "packed" or not pair, b
     lda = (m if a_trans else k) if lda is None else lda
     ldb = (k if b == "trans" else n) if ldb is None else ldb
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
-    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu)
-    grid = task_grid(2 * m * n * k, -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n)
+    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair)
+    grid = task_grid(
+        2 * m * n * k * (1 + pair), -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n
+    )
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
@@ -82,28 +88,36 @@ def choose_gemm(
         sa=(lda * (k if a_trans else m) if sa is None else sa),
         sb=0 if b == "packed" else (ldb * (n if b == "trans" else k) if sb is None else sb),
         sc=ldc * m if sc is None else sc,
+        pair=int(pair),
+        half=int(half),
         tasks=rows * cols * batch,
         scratch_bytes=4 * min(task_n, vectors) * k * cpu.lanes if pack else 0,
     )
 
 
-def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
-    """Tiles and tasks of a convolution (`choose_depthwise` is faster when ci == co == groups)."""
+def choose_conv2d(
+    s: Conv2dShape, cpu: Simd, *, threads: int = 1, pair: bool = False, half: bool = False
+) -> Conv2d:
+    """Tiles and tasks of a convolution (`choose_depthwise` is faster when ci == co == groups).
+
+    `pair`: elements of the input and the weights are pairs of bfloat16, and `ci`, `xn`, `xh` and
+    `xw` count them. `half`: the output is bfloat16.
+    """
     ci, co = s.ci // s.groups, s.co // s.groups
     vectors = -(-co // cpu.lanes)
     k = s.kh * s.kw * ci
-    flops = 2 * s.oh * s.ow * co * k
+    flops = 2 * s.oh * s.ow * co * k * (1 + pair)
     as_gemm = _is_gemm(s)
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
-        t = _tile(m, vectors, k, 4 * s.xw, cpu)
+        t = _tile(m, vectors, k, 4 * s.xw, cpu, pair)
         grid = task_grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
-        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu)
+        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair)
         copies = s.batch * s.groups
         grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
         task_h, task_n = grid[0], grid[1] * t.nv
@@ -122,6 +136,8 @@ def choose_conv2d(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Conv2d:
         mc=mc,
         task_m=task_m,
         pf=_prefetch(t, k, co, cpu),
+        pair=int(pair),
+        half=int(half),
         tasks=tasks,
     )
 
@@ -155,12 +171,16 @@ def gemm_of(p: Conv2d) -> Gemm | None:
         sa=p.xn,
         sb=0,
         sc=m * p.ldy,
+        pair=p.pair,
+        half=p.half,
         tasks=p.tasks,
         scratch_bytes=0,
     )
 
 
-def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd | None:
+def choose_winograd(
+    s: Conv2dShape, cpu: Simd, *, threads: int = 1, half: bool = False
+) -> Winograd | None:
     """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
 
     The function is the same, with rounding errors some ten times larger; weights take four times
@@ -200,6 +220,7 @@ def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd 
             xh=s.xh,
             xw=s.xw,
             ldy=s.ldy,
+            half=int(half),
             mr=t.mr,
             nv=t.nv,
             tb=tb,
@@ -213,15 +234,22 @@ def choose_winograd(s: Conv2dShape, cpu: Simd, *, threads: int = 1) -> Winograd 
     return min(plans, key=lambda p: -(-p.tasks // wish) * _winograd_task_cycles(p, cpu))
 
 
+def gemm_cycles(p: Gemm, cpu: Simd) -> float:
+    """Predicted cycles on one core of a product with packed weights that are not in any cache."""
+    tile, vectors = _Tile(p.mr, p.nv, p.ku), -(-p.n // cpu.lanes)
+    work = _cost(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
+    return p.batch * work + 0.3 * 4 * p.k * p.n / _DRAM
+
+
 def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
     """Predicted cycles on one core, weights not in any cache."""
     ci, co = p.ci // p.groups, p.co // p.groups
     k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
     tile = _Tile(p.mr, p.nv, p.ku)
     if p.as_gemm:
-        work = _cost(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu)
+        work = _cost(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
     else:
-        work = p.oh * _cost(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu)
+        work = p.oh * _cost(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu, bool(p.pair))
     return p.groups * (p.batch * work + 0.3 * 4 * k * co / _DRAM)
 
 
@@ -239,8 +267,10 @@ def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
     return p.task_b * (work + turn) + again + 0.7 * weight_bytes / _DRAM
 
 
-def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depthwise:
-    """Tiles and tasks of a depthwise convolution of `c` channels."""
+def choose_depthwise(
+    s: Window, c: int, cpu: Simd, *, threads: int = 1, half: bool = False
+) -> Depthwise:
+    """Tiles and tasks of a depthwise convolution of `c` channels, bfloat16 out where `half`."""
     vectors = -(-c // cpu.lanes)
 
     def tile(w: int) -> float:
@@ -258,6 +288,7 @@ def choose_depthwise(s: Window, c: int, cpu: Simd, *, threads: int = 1) -> Depth
     return Depthwise(
         **asdict(s),
         c=c,
+        half=int(half),
         mr=mr,
         rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),
         task_h=task_h,
@@ -351,10 +382,11 @@ def _prefetch(t: _Tile, k: int, n: int, cpu: Simd) -> int:
     return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
 
 
-def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> _Tile:
+def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False) -> _Tile:
     """The register tile with the least predicted time for `rows` x `vectors` outputs."""
-    best = min(_tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu))
-    return best
+    return min(
+        _tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu, pair)
+    )
 
 
 def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
@@ -373,17 +405,20 @@ def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
             yield _Tile(mr, nv, ku)
 
 
-def _cost(t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd) -> float:
+def _cost(
+    t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False
+) -> float:
     """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
     sets = 4096 // int(np.gcd(row_bytes, 4096))
     resident = sets * (cpu.ways - 1) - t.nv
+    dot = cpu.dot2_ops if pair else 1
 
     def tile(mr: int, nv: int) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         # rows that share too few cache sets are fetched from L2 once per line and k
         evicted = 0.25 * mr if mr > resident else 0.0
-        step = max(mr * nv / 2, (mr + nv) / 2 + 0.25, 4.7 / t.ku)
+        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, (6 if pair else 4.7) / t.ku)
         return k * (step + evicted) + 1.5 * mr * nv + 20
 
     full_m, tail_m = divmod(rows, t.mr)

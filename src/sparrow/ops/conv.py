@@ -12,7 +12,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, DType, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -71,6 +71,7 @@ class Conv(Op):
         channels_last: Layout of x and y.
         epilogue: Lane expression applied to the sum, or None.
         zero: Zero point of x: subtracted from its codes, and what pads hold.
+        accumulate: Type of the sum where it is wider than that of x and w; b has it too.
     """
 
     strides: tuple[int, ...]
@@ -80,6 +81,7 @@ class Conv(Op):
     channels_last: bool = False
     epilogue: lane.Expr | None = None
     zero: int = 0
+    accumulate: DType | None = None
 
     def infer(
         self, x: TensorType, w: TensorType, b: TensorType | None = None, *e: TensorType
@@ -106,7 +108,7 @@ class Conv(Op):
         )
         shape = (x.shape[0], *out, m) if self.channels_last else (x.shape[0], m, *out)
         axes = LETTERS.get(n, "") if self.channels_last else ""
-        dtype = sum_type("convolution", (x, w))
+        dtype = sum_type("convolution", (x, w), self.accumulate)
         if dtype.kind != "float" and x.dtype not in CODES:
             raise InvalidGraph(f"convolution of {x}")
         check_zero(self.zero, x.dtype)
@@ -164,6 +166,8 @@ class Conv(Op):
             x = w.node("Transpose", [x], perm=list(forward))
         codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
         operands = [x, *site.inputs[1:3]]
+        if self.accumulate is not None:
+            operands[:2] = [w.node("Cast", [v], to=self.accumulate) for v in operands[:2]]
         # ConvInteger has zero points where Conv has the bias
         bias = operands.pop() if codes and len(operands) > 2 else ""
         if self.zero:

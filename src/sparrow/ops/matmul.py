@@ -13,7 +13,7 @@ from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import Array, DType, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -35,19 +35,21 @@ class MatMul(Op):
         trans_b: b is stored [.., N, K].
         epilogue: Lane expression over the sum (operand 0) and further inputs, or None.
         zero: Zero point of a, subtracted from its codes.
+        accumulate: Type of the sum where it is wider than that of a and b; the bias has it too.
     """
 
     trans_a: bool = False
     trans_b: bool = False
     epilogue: lane.Expr | None = None
     zero: int = 0
+    accumulate: DType | None = None
 
     def infer(
         self, a: TensorType, b: TensorType, bias: TensorType | None = None, *e: TensorType
     ) -> tuple[TensorType, ...]:
         if a.rank < 2 or b.rank < 2:
             raise InvalidGraph(f"matrix product of ranks {a.rank} and {b.rank}")
-        dtype = sum_type("matrix product", (a, b))
+        dtype = sum_type("matrix product", (a, b), self.accumulate)
         check_zero(self.zero, a.dtype)
         (*_, m, k), (*_, kb, n) = _swapped(a.shape, self.trans_a), _swapped(b.shape, self.trans_b)
         if k != kb:
@@ -75,6 +77,8 @@ class MatMul(Op):
 
     def export(self, w: Writer, site: Site) -> None:
         names = list(site.inputs[:2])
+        if self.accumulate is not None:
+            names = [w.node("Cast", [v], to=self.accumulate) for v in names]
         for i, swap in enumerate((self.trans_a, self.trans_b)):
             t = site.in_types[i]
             assert t is not None

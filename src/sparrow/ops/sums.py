@@ -7,20 +7,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.tensor import I8, I32, U8, Array, DType, TensorType
+from sparrow.tensor import BF16, F32, I8, I32, U8, Array, DType, TensorType
 
 CODES = (I8, U8)
+# (data, accumulate): sums that may be kept in a wider type than that of the operands.
+ACCUMULATE = ((BF16, F32),)
 
 
-def sum_type(what: str, operands: Sequence[TensorType]) -> DType:
+def sum_type(what: str, operands: Sequence[TensorType], accumulate: DType | None = None) -> DType:
     """Type of a sum of products: that of the operands, int32 for 8-bit codes of either sign.
 
     Sums over codes are exact; zero points and scales are not applied.
 
+    Args:
+        what: Names the sum in errors.
+        operands: What is multiplied.
+        accumulate: Another type of the sum, one of `ACCUMULATE` for the operands' type.
+
     Raises:
-        InvalidGraph: The operands differ in type.
+        InvalidGraph: The operands differ in type, or the sum cannot have the type.
     """
     first = operands[0].dtype
+    if accumulate is not None:
+        if any((t.dtype, accumulate) not in ACCUMULATE for t in operands):
+            raise InvalidGraph(f"{what} of {first} in {accumulate}")
+        return accumulate
     if all(t.dtype in CODES for t in operands):
         return I32
     if any(t.dtype != first for t in operands):

@@ -17,6 +17,7 @@ class Isa:
         flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
         dot_ops: Instructions of one `sp_dot4_i32`, what its operands share left out.
         dot_unsigned: Its first operand holds unsigned bytes (SP_DOT_UNSIGNED).
+        dot2_ops: Instructions of one `sp_dot2_f32`, two products of bfloat16 per lane.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Isa:
     flops_per_cycle: int
     dot_ops: int
     dot_unsigned: bool = False
+    dot2_ops: int = 6
 
 
 ISAS = (
@@ -32,6 +34,7 @@ ISAS = (
     Isa("avx2", 8, 16, 32, 5),
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
+    Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
     Isa("neon", 4, 32, 16, 6),
     Isa("neon_dot", 4, 32, 16, 1),
     Isa("rvv", 4, 32, 8, 16),

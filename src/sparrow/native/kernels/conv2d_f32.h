@@ -4,8 +4,10 @@
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c * xc]: NHWC, views, or NCHW
  *   w  [groups][ceil(co / groups / SP_LANES)][kh][kw][ci / groups][SP_LANES], zero padded, by
  *      packing_f32.pack_conv()
- *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy, channels innermost; the epilogue
- *      sees that pixel number as its row; must not alias x or w
+ *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, channels innermost, bfloat16
+ *      where `half`; the epilogue sees that pixel number as its row; must not alias x or w
+ * Where `pair`, elements of x and w are pairs of bfloat16 (tile_f32.h), and ci, xn, xh and xw count
+ * pairs.
  * Taps outside the image are skipped: padding costs nothing and nothing outside x is read. */
 #ifndef SP_CONV2D_F32_H
 #define SP_CONV2D_F32_H
@@ -23,6 +25,7 @@ typedef struct sp_conv2d {
   int mr, nv, ku;
   int rb, task_h, task_n;
   int as_gemm, mc, task_m, pf;
+  int pair, half;
 } sp_conv2d;
 
 /* Tap kx of one kernel row when it is one of [k0, k1); x is the image row, w the kernel row. */
@@ -55,7 +58,7 @@ SP_INLINE void sp_conv2d_taps_f32(const sp_conv2d p, const sp_tile t, sp_f32 *ac
  * after gets its own loop over the pixels it reaches. At an edge ox is a literal wherever speed
  * matters, so that all this folds into constant displacements. */
 SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const float *x,
-                                  const float *w, float *y, int edge, int oy, int ox, ptrdiff_t row,
+                                  const float *w, void *y, int edge, int oy, int ox, ptrdiff_t row,
                                   ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
   const int ci = p.ci / p.groups;
   const int top = oy * p.sh - p.pt;
@@ -81,16 +84,17 @@ SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const floa
     }
     sp_conv2d_taps_f32(p, t, acc, xr, wr, ox, k1, p.kw);
   }
-  sp_tile_put_f32(t, acc, y + ox * p.ldy, p.ldy, row + ox, col, n, ep, e);
+  sp_tile_put_f32(t, acc, sp_out_at(p.half, y, ox * p.ldy), p.ldy, row + ox, col, n, ep, e);
 }
 
 /* Output rows [oy0, oy1) of nv vectors of one group; x is the group's image, y and row its pixel 0.
  */
 SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float *x, const float *w,
-                                   float *y, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
+                                   void *y, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
                                    sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
-  sp_tile t = {p.mr, nv, p.ku, p.sw * p.xw, p.xc, bv, SP_LANES, SP_LANES, p.pf, nv * bv};
+  sp_tile t = {p.mr,     nv,   p.ku,   p.sw * p.xw, p.xc,   bv, SP_LANES,
+               SP_LANES, p.pf, p.pair, p.half,      nv * bv};
   const int tiles = p.ow / p.mr;
   /* tiles [lo, hi) read no column outside the image */
   const int reach =
@@ -99,7 +103,7 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
   const int lo = (int)sp_imin((p.pl + p.sw * p.mr - 1) / (p.sw * p.mr), tiles);
   const int hi = (int)sp_imax(inside, lo);
   for (int oy = oy0; oy < oy1; ++oy) {
-    float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
+    void *yr = sp_out_at(p.half, y, (ptrdiff_t)oy * p.ow * p.ldy);
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
     if (lo > 0) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, 0, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
@@ -117,13 +121,13 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
   }
 }
 
-SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const float *x, const float *w, float *y,
+SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, void *y,
                              sp_ep_f32 ep, const void *const *e, int task) {
   if (p.as_gemm) {
     const int m = p.oh * p.ow;
     const sp_gemm g = {
         m,    p.co, p.kh * p.kw * p.ci, p.xw,     0,       p.ldy, 0, 1,        0, p.mr, p.nv, p.ku,
-        p.pf, p.mc, p.task_m,           p.task_n, p.batch, p.xn,  0, m * p.ldy};
+        p.pf, p.mc, p.task_m,           p.task_n, p.batch, p.xn,  0, m * p.ldy, p.pair, p.half};
     sp_gemm_f32(g, x, w, y, ep, e, task);
   } else {
     const int ci = p.ci / p.groups;
@@ -142,17 +146,19 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const float *x, const float *w, 
     const int tail = (rest + SP_LANES - 1) / SP_LANES;
     const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * ci * SP_LANES;
     const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
-    const float *xg = x + z * p.xn + g * ci * p.xc;
-    const float *wg = w + g * vectors * bv;
-    float *yg = y + row * p.ldy + g * co;
+    const float *xg = (const float *)x + z * p.xn + g * ci * p.xc;
+    const float *wg = (const float *)w + g * vectors * bv;
+    void *yg = sp_out_at(p.half, y, row * p.ldy + g * co);
     for (int oy = oy0; oy < oy1; oy += p.rb) {
       const int oe = (int)sp_imin(oy + p.rb, oy1);
       for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
-        sp_conv2d_panel_f32(p, p.nv, SP_LANES, xg, wg + j * bv, yg + j * SP_LANES, oy, oe, row,
+        sp_conv2d_panel_f32(p, p.nv, SP_LANES, xg, wg + j * bv,
+                            sp_out_at(p.half, yg, j * SP_LANES), oy, oe, row,
                             g * co + j * SP_LANES, ep, e);
       if (tail > 0 && j1 > full)
         sp_conv2d_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, xg, wg + full * bv,
-                            yg + full * SP_LANES, oy, oe, row, g * co + full * SP_LANES, ep, e);
+                            sp_out_at(p.half, yg, full * SP_LANES), oy, oe, row,
+                            g * co + full * SP_LANES, ep, e);
     }
   }
 }

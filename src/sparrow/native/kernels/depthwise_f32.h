@@ -4,7 +4,8 @@
  * Included after isa/<isa>.h; all fields of sp_depthwise are literals in emitted code.
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
  *   w  [kh * kw][c rounded up to SP_LANES], zero padded, by packing_f32.pack_depthwise()
- *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
+ *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, bfloat16 where `half`; must not
+ *      alias x or w
  * Taps outside the image are skipped; nothing outside x is read. */
 #ifndef SP_DEPTHWISE_F32_H
 #define SP_DEPTHWISE_F32_H
@@ -20,6 +21,7 @@ typedef struct sp_depthwise {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
+  int half;
   int mr, rb, task_h, task_c;
 } sp_depthwise;
 
@@ -27,7 +29,7 @@ typedef struct sp_depthwise {
  * outputs that use it. At an edge ox is a literal wherever speed matters, so that the tests fold
  * away. */
 SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *x, const float *w,
-                                     float *y, int edge, int oy, int ox, ptrdiff_t row,
+                                     void *y, int edge, int oy, int ox, ptrdiff_t row,
                                      ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t wk = (ptrdiff_t)(p.c + SP_LANES - 1) / SP_LANES * SP_LANES;
   const int top = oy * p.sh - p.pt;
@@ -55,11 +57,11 @@ SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *
   }
   SP_UNROLL
   for (int i = 0; i < mr; ++i)
-    sp_storen_f32(y + (ox + i) * p.ldy, ep(acc[i], e, row + ox + i, col, n), n);
+    sp_put_out(p.half, y, (ox + i) * p.ldy, ep(acc[i], e, row + ox + i, col, n), n);
 }
 
 /* Output rows [oy0, oy1) of one vector of n channels; y and row belong to pixel 0 of the image. */
-SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const float *w, float *y,
+SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const float *w, void *y,
                                      int oy0, int oy1, ptrdiff_t row, ptrdiff_t col, int n,
                                      sp_ep_f32 ep, const void *const *e) {
   const int tiles = p.ow / p.mr;
@@ -70,7 +72,7 @@ SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const
   const int lo = (int)sp_imin((p.pl + p.sw * p.mr - 1) / (p.sw * p.mr), tiles);
   const int hi = (int)sp_imax(inside, lo);
   for (int oy = oy0; oy < oy1; ++oy) {
-    float *yr = y + (ptrdiff_t)oy * p.ow * p.ldy;
+    void *yr = sp_out_at(p.half, y, (ptrdiff_t)oy * p.ow * p.ldy);
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
     if (lo > 0) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, 0, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
@@ -84,7 +86,7 @@ SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const
   }
 }
 
-SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const float *w, float *y,
+SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const float *w, void *y,
                                 sp_ep_f32 ep, const void *const *e, int task) {
   const int full = p.c / SP_LANES;
   const int rest = p.c % SP_LANES;
@@ -98,16 +100,18 @@ SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const floa
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const float *xz = x + z * p.xn;
-  float *yz = y + row * p.ldy;
+  void *yz = sp_out_at(p.half, y, row * p.ldy);
   for (int oy = oy0; oy < oy1; oy += p.rb) {
     const int oe = (int)sp_imin(oy + p.rb, oy1);
     for (int j = j0; j < (int)sp_imin(j1, full); ++j) {
       const ptrdiff_t c = (ptrdiff_t)j * SP_LANES;
-      sp_depthwise_rows_f32(p, xz + c, w + c, yz + c, oy, oe, row, c, SP_LANES, ep, e);
+      sp_depthwise_rows_f32(p, xz + c, w + c, sp_out_at(p.half, yz, c), oy, oe, row, c, SP_LANES,
+                            ep, e);
     }
     if (rest > 0 && j1 > full) {
       const ptrdiff_t c = (ptrdiff_t)full * SP_LANES;
-      sp_depthwise_rows_f32(p, xz + c, w + c, yz + c, oy, oe, row, c, rest, ep, e);
+      sp_depthwise_rows_f32(p, xz + c, w + c, sp_out_at(p.half, yz, c), oy, oe, row, c, rest, ep,
+                            e);
     }
   }
 }

@@ -19,6 +19,18 @@ SP_INLINE sp_f32 sp_ep_none(sp_f32 acc, const void *const *e, ptrdiff_t row, ptr
   return acc;
 }
 
+/* Element i of an output of float32, or of bfloat16 where `half`. */
+SP_INLINE void *sp_out_at(int half, void *y, ptrdiff_t i) {
+  return half ? (void *)((uint16_t *)y + i) : (void *)((float *)y + i);
+}
+
+SP_INLINE void sp_put_out(int half, void *y, ptrdiff_t i, sp_f32 v, int n) {
+  if (half)
+    sp_storen_bf16((uint16_t *)y + i, v, n);
+  else
+    sp_storen_f32((float *)y + i, v, n);
+}
+
 /* The same over exact int32 sums. The result is int32, codes not yet clamped to their type's storage,
  * or the bits of a float32; sp_put_sum stores it. */
 typedef sp_i32(SP_VECTOR_CALL *sp_ep_i32)(sp_i32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);

@@ -4,7 +4,9 @@
  *   a  row i, k at a[z * sa + i * lda + k], or [.. + k * lda + i] when a_trans
  *   b  b_packed: [ceil(n / SP_LANES)][k][SP_LANES], zero padded, by packing_f32.pack_gemm_b();
  *      else row-major, (k, j) at b[z * sb + k * ldb + j], or [.. + j * ldb + k] when b_trans
- *   c  element (i, j) at c[z * sc + i * ldc + j]; must not alias a or b
+ *   c  element (i, j) at c[z * sc + i * ldc + j], bfloat16 where `half`; must not alias a or b
+ * Where `pair`, elements of a and of b, which is then packed, are pairs of bfloat16 (tile_f32.h), and k,
+ * lda and sa count pairs.
  * b_trans, and plain B that is read often, are packed first: sp_gemm_pack_f32.
  * pf: constant B is prefetched pf values of k ahead (m = 1), or, when -1, the next panel while this one
  * is used.
@@ -24,10 +26,11 @@ typedef struct sp_gemm {
   int mc, task_m, task_n;
   int batch;
   ptrdiff_t sa, sb, sc;
+  int pair, half;
 } sp_gemm;
 
 SP_INLINE void sp_gemm_tile_f32(const sp_gemm p, const sp_tile t, const float *a, const float *b,
-                                float *c, ptrdiff_t row, ptrdiff_t col, int n, sp_ep_f32 ep,
+                                void *c, ptrdiff_t row, ptrdiff_t col, int n, sp_ep_f32 ep,
                                 const void *const *e) {
   sp_f32 acc[SP_TILE_MAX];
   sp_tile_zero_f32(t, acc);
@@ -37,25 +40,26 @@ SP_INLINE void sp_gemm_tile_f32(const sp_gemm p, const sp_tile t, const float *a
 
 /* Rows [i0, i1) of nv vectors of columns; a, b, c and row belong to row 0. */
 SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a, const float *b,
-                                 float *c, int i0, int i1, ptrdiff_t row, ptrdiff_t col,
+                                 void *c, int i0, int i1, ptrdiff_t row, ptrdiff_t col,
                                  sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
   const ptrdiff_t ai = p.a_trans ? 1 : p.lda;
   const ptrdiff_t bk = p.b_packed ? SP_LANES : p.ldb;
   const int bn = p.b_packed ? SP_LANES : n;
-  sp_tile t = {p.mr, nv, p.ku, ai, p.a_trans ? p.lda : 1, bv, bk, bn, p.pf, nv * bv};
+  sp_tile t = {p.mr, nv,   p.ku,   ai,     p.a_trans ? p.lda : 1, bv, bk,
+               bn,   p.pf, p.pair, p.half, nv * bv};
   int i = i0;
   for (; i + p.mr <= i1; i += p.mr) {
-    sp_gemm_tile_f32(p, t, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
+    sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);
     if (t.next < (2 * nv - 1) * bv) t.next += bv;
   }
   t.mr = p.m % p.mr;
   if (t.mr > 0 && i < i1)
-    sp_gemm_tile_f32(p, t, a + i * ai, b, c + i * p.ldc, row + i, col, n, ep, e);
+    sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);
 }
 
 /* Rows [i0, i1) x vectors [j0, j1) of one matrix; b starts at vector j0. */
-SP_INLINE void sp_gemm_block_f32(const sp_gemm p, const float *a, const float *b, float *c, int i0,
+SP_INLINE void sp_gemm_block_f32(const sp_gemm p, const float *a, const float *b, void *c, int i0,
                                  int i1, int j0, int j1, ptrdiff_t row, sp_ep_f32 ep,
                                  const void *const *e) {
   const int full = p.n / SP_LANES / p.nv * p.nv;
@@ -65,15 +69,15 @@ SP_INLINE void sp_gemm_block_f32(const sp_gemm p, const float *a, const float *b
   for (int i = i0; i < i1; i += p.mc) {
     const int ie = (int)sp_imin(i + p.mc, i1);
     for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
-      sp_gemm_panel_f32(p, p.nv, SP_LANES, a, b + (j - j0) * bv, c + j * SP_LANES, i, ie, row,
-                        j * SP_LANES, ep, e);
+      sp_gemm_panel_f32(p, p.nv, SP_LANES, a, b + (j - j0) * bv,
+                        sp_out_at(p.half, c, j * SP_LANES), i, ie, row, j * SP_LANES, ep, e);
     if (tail > 0 && j1 > full)
       sp_gemm_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, a, b + (full - j0) * bv,
-                        c + full * SP_LANES, i, ie, row, full * SP_LANES, ep, e);
+                        sp_out_at(p.half, c, full * SP_LANES), i, ie, row, full * SP_LANES, ep, e);
   }
 }
 
-SP_INLINE void sp_gemm_f32(const sp_gemm p, const float *a, const float *b, float *c, sp_ep_f32 ep,
+SP_INLINE void sp_gemm_f32(const sp_gemm p, const void *a, const void *b, void *c, sp_ep_f32 ep,
                            const void *const *e, int task) {
   const int vectors = (p.n + SP_LANES - 1) / SP_LANES;
   const int tn = (vectors + p.task_n - 1) / p.task_n;
@@ -82,9 +86,9 @@ SP_INLINE void sp_gemm_f32(const sp_gemm p, const float *a, const float *b, floa
   const int i = task / tn % tm * p.task_m;
   const int j = task % tn * p.task_n;
   const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
-  sp_gemm_block_f32(p, a + z * p.sa, b + z * p.sb + j * bv, c + z * p.sc, i,
-                    (int)sp_imin(i + p.task_m, p.m), j, (int)sp_imin(j + p.task_n, vectors),
-                    (ptrdiff_t)z * p.m, ep, e);
+  sp_gemm_block_f32(p, (const float *)a + z * p.sa, (const float *)b + z * p.sb + j * bv,
+                    sp_out_at(p.half, c, z * p.sc), i, (int)sp_imin(i + p.task_m, p.m), j,
+                    (int)sp_imin(j + p.task_n, vectors), (ptrdiff_t)z * p.m, ep, e);
 }
 
 /* nk columns of n rows at distance ld -> nk vectors, zero padded. */
@@ -123,7 +127,7 @@ SP_INLINE void sp_gemm_pack_b_f32(const sp_gemm p, const float *b, int j0, int j
 
 /* sp_gemm_f32 for B known only at run time (b_packed = 0): packs the columns of the task into
  * scratch (task_n * k * SP_LANES floats, private to the task), then multiplies. */
-SP_INLINE void sp_gemm_pack_f32(const sp_gemm p, const float *a, const float *b, float *c,
+SP_INLINE void sp_gemm_pack_f32(const sp_gemm p, const float *a, const float *b, void *c,
                                 float *scratch, sp_ep_f32 ep, const void *const *e, int task) {
   const int vectors = (p.n + SP_LANES - 1) / SP_LANES;
   const int tn = (vectors + p.task_n - 1) / p.task_n;
@@ -135,7 +139,7 @@ SP_INLINE void sp_gemm_pack_f32(const sp_gemm p, const float *a, const float *b,
   sp_gemm q = p;
   q.b_packed = 1;
   sp_gemm_pack_b_f32(p, b + z * p.sb, j0, j1, scratch);
-  sp_gemm_block_f32(q, a + z * p.sa, scratch, c + z * p.sc, i, (int)sp_imin(i + p.task_m, p.m), j0,
-                    j1, (ptrdiff_t)z * p.m, ep, e);
+  sp_gemm_block_f32(q, a + z * p.sa, scratch, sp_out_at(p.half, c, z * p.sc), i,
+                    (int)sp_imin(i + p.task_m, p.m), j0, j1, (ptrdiff_t)z * p.m, ep, e);
 }
 #endif

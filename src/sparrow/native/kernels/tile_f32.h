@@ -1,5 +1,7 @@
 /* Register tile of the float32 matrix kernels: mr rows (pixels) x nv vectors of output channels.
- * Included by gemm_f32.h and conv2d_f32.h after isa/<isa>.h. */
+ * Included by gemm_f32.h and conv2d_f32.h after isa/<isa>.h.
+ * An element of A and B is a float32 or, where `pair`, two bfloat16 whose k lie side by side: two
+ * products per lane, summed in float32. */
 #ifndef SP_TILE_F32_H
 #define SP_TILE_F32_H
 #include "../base.h"
@@ -8,17 +10,30 @@
 #define SP_TILE_MAX 64 /* accumulators of one tile, ku * mr * nv */
 #define SP_TILE_NV 8   /* vectors of one row of B */
 
+/* acc + a[2i] * b[2i] + a[2i + 1] * b[2i + 1] over bfloat16, summed in any order; instruction sets that
+ * do it in one instruction define SP_DOT2. */
+#ifndef SP_DOT2
+SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
+  const sp_i32 high = sp_set1_i32(-65536);
+  acc = sp_fma_f32(sp_from_bits_f32(sp_shl_i32(a, 16)), sp_from_bits_f32(sp_shl_i32(b, 16)), acc);
+  return sp_fma_f32(sp_from_bits_f32(sp_and_i32(a, high)), sp_from_bits_f32(sp_and_i32(b, high)),
+                    acc);
+}
+#endif
+
 /* Every field is a literal in emitted code.
  *   ku      partial sums per output element (1, 2, 4 or 8): k modulo ku picks one; summed at the end
  *   ai, ak  distance of two rows and of two k in A
  *   bv, bk  distance of two vectors and of two k in B
  *   bn      valid lanes of the last vector of B; less than SP_LANES only when B is not packed
  *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b
+ *   pair    elements of A and B are pairs of bfloat16; then bn is SP_LANES
+ *   half    results are stored as bfloat16
  *   next    not a literal: where what is needed later lies */
 typedef struct sp_tile {
   int mr, nv, ku;
   ptrdiff_t ai, ak, bv, bk;
-  int bn, pf;
+  int bn, pf, pair, half;
   ptrdiff_t next;
 } sp_tile;
 
@@ -31,9 +46,14 @@ SP_INLINE void sp_tile_zero_f32(const sp_tile t, sp_f32 *acc) {
 SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
                                 ptrdiff_t at, const float *b) {
   sp_f32 w[SP_TILE_NV];
+  sp_i32 h[SP_TILE_NV];
   SP_UNROLL
-  for (int v = 0; v < t.nv; ++v)
-    w[v] = v == t.nv - 1 ? sp_loadn_f32(b + v * t.bv, t.bn) : sp_load_f32(b + v * t.bv);
+  for (int v = 0; v < t.nv; ++v) {
+    if (t.pair)
+      h[v] = sp_loadq_i32(b + v * t.bv);
+    else
+      w[v] = v == t.nv - 1 ? sp_loadn_f32(b + v * t.bv, t.bn) : sp_load_f32(b + v * t.bv);
+  }
   if (t.pf > 0) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) sp_prefetch(b + v * t.bv + t.pf * t.bk);
@@ -44,7 +64,12 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
   }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
-    if (i >= i0 && i < i1) {
+    if (i >= i0 && i < i1 && t.pair) {
+      const sp_i32 x = sp_set1_quad(a + (at + i * t.ai));
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_dot2_f32(acc[i * t.nv + v], x, h[v]);
+    }
+    if (i >= i0 && i < i1 && !t.pair) {
       const sp_f32 x = sp_set1_f32(a[at + i * t.ai]);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_fma_f32(x, w[v], acc[i * t.nv + v]);
@@ -76,7 +101,7 @@ SP_INLINE void sp_tile_fold_f32(const sp_tile t, sp_f32 *acc, int h) {
 
 /* Sum the partial sums, apply the epilogue and store rows row.. and channels col..; the last
  * vector has n valid lanes. */
-SP_INLINE void sp_tile_put_f32(const sp_tile t, sp_f32 *acc, float *y, ptrdiff_t ldy, ptrdiff_t row,
+SP_INLINE void sp_tile_put_f32(const sp_tile t, sp_f32 *acc, void *y, ptrdiff_t ldy, ptrdiff_t row,
                                ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
   if (t.ku > 4) sp_tile_fold_f32(t, acc, 4);
   if (t.ku > 2) sp_tile_fold_f32(t, acc, 2);
@@ -93,7 +118,8 @@ SP_INLINE void sp_tile_put_f32(const sp_tile t, sp_f32 *acc, float *y, ptrdiff_t
   for (int i = 0; i < t.mr; ++i) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
-      sp_storen_f32(y + i * ldy + v * SP_LANES, acc[i * t.nv + v], v == t.nv - 1 ? n : SP_LANES);
+      sp_put_out(t.half, y, i * ldy + v * SP_LANES, acc[i * t.nv + v],
+                 v == t.nv - 1 ? n : SP_LANES);
   }
 }
 #endif

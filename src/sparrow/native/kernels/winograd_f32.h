@@ -3,8 +3,8 @@
  * direct sum. Included after isa/<isa>.h; all fields of sp_winograd are literals in emitted code.
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
  *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by packing_f32.pack_winograd()
- *   y  pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy; the epilogue sees that pixel number
- *      as its row; must not alias x or w
+ *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, bfloat16 where `half`; the epilogue
+ *      sees that pixel number as its row; must not alias x or w
  *   scratch  private to the task: 36 * (tb * ceil(ci / SP_LANES) + 1 + tb * nv) * SP_LANES floats
  * Nothing outside x is read. */
 #ifndef SP_WINOGRAD_F32_H
@@ -17,6 +17,7 @@
 typedef struct sp_winograd {
   int batch, ih, iw, ci, oh, ow, co, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
+  int half;
   int mr, nv, tb, task_b, task_n;
 } sp_winograd;
 
@@ -84,7 +85,7 @@ SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int 
 }
 
 /* One vector of n channels of one tile: m[36] at distance mf -> output pixels (oy, ox) and on. */
-SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdiff_t mf, float *y,
+SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdiff_t mf, void *y,
                                      int z, int oy, int ox, ptrdiff_t col, int n, sp_ep_f32 ep,
                                      const void *const *e) {
   sp_f32 d[36], t[24], o[16];
@@ -98,7 +99,8 @@ SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdif
   for (int i = 0; i < 16; ++i) {
     const int py = oy + i / 4, px = ox + i % 4;
     const ptrdiff_t row = ((ptrdiff_t)z * p.oh + py) * p.ow + px;
-    if (py < p.oh && px < p.ow) sp_storen_f32(y + row * p.ldy, ep(o[i], e, row, col, n), n);
+    if (py < p.oh && px < p.ow)
+      sp_put_out(p.half, y, row * p.ldy, ep(o[i], e, row, col, n), n);
   }
 }
 
@@ -114,7 +116,7 @@ SP_INLINE void sp_winograd_product_f32(const sp_winograd p, const sp_tile t, con
 /* Vectors of channels from col: products of all 36 positions, then the way back of count tiles from
  * tile t0. */
 SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const float *v,
-                                     ptrdiff_t vf, const float *w, float *m, float *y, int t0,
+                                     ptrdiff_t vf, const float *w, float *m, void *y, int t0,
                                      int count, ptrdiff_t col, sp_ep_f32 ep, const void *const *e) {
   const int up = (p.ci + SP_LANES - 1) / SP_LANES * SP_LANES;
   const int th = (p.oh + 3) / 4, tw = (p.ow + 3) / 4;
@@ -125,7 +127,8 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
   const int lines = (nv + steps - 1) / steps;
   for (int f = 0; f < 36; ++f) {
     const float *b = w + (ptrdiff_t)f * p.ci * SP_LANES;
-    sp_tile t = {p.mr, nv, 1, up, 1, bv, SP_LANES, SP_LANES, -lines, (ptrdiff_t)p.ci * SP_LANES};
+    sp_tile t = {p.mr,     nv,     1, up, 1, bv, SP_LANES,
+                 SP_LANES, -lines, 0, 0,  (ptrdiff_t)p.ci * SP_LANES};
     int i = 0;
     for (; i + p.mr <= p.tb; i += p.mr) {
       sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);
@@ -140,14 +143,16 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
     const int oy = (t0 + i) / tw % th * 4;
     const int ox = (t0 + i) % tw * 4;
     for (int j = 0; j < nv - 1; ++j)
-      sp_winograd_store_f32(p, m + (i * nv + j) * SP_LANES, mf, y + j * SP_LANES, z, oy, ox,
-                            col + j * SP_LANES, SP_LANES, ep, e);
-    sp_winograd_store_f32(p, m + (i * nv + nv - 1) * SP_LANES, mf, y + (nv - 1) * SP_LANES, z, oy,
-                          ox, col + (nv - 1) * SP_LANES, n, ep, e);
+      sp_winograd_store_f32(p, m + (i * nv + j) * SP_LANES, mf,
+                            sp_out_at(p.half, y, j * SP_LANES), z, oy, ox, col + j * SP_LANES,
+                            SP_LANES, ep, e);
+    sp_winograd_store_f32(p, m + (i * nv + nv - 1) * SP_LANES, mf,
+                          sp_out_at(p.half, y, (nv - 1) * SP_LANES), z, oy, ox,
+                          col + (nv - 1) * SP_LANES, n, ep, e);
   }
 }
 
-SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float *w, float *y,
+SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float *w, void *y,
                                float *scratch, sp_ep_f32 ep, const void *const *e, int task) {
   const int up = (p.ci + SP_LANES - 1) / SP_LANES * SP_LANES;
   const int th = (p.oh + 3) / 4, tw = (p.ow + 3) / 4;
@@ -175,11 +180,12 @@ SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float 
     }
     /* rows past count hold leftovers: they are multiplied, never stored */
     for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
-      sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, w + j * bv, m, y + j * SP_LANES, t0,
-                            count, j * SP_LANES, ep, e);
+      sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, w + j * bv, m,
+                            sp_out_at(p.half, y, j * SP_LANES), t0, count, j * SP_LANES, ep, e);
     if (tail > 0 && j1 > full)
       sp_winograd_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, scratch, vf, w + full * bv, m,
-                            y + full * SP_LANES, t0, count, full * SP_LANES, ep, e);
+                            sp_out_at(p.half, y, full * SP_LANES), t0, count, full * SP_LANES, ep,
+                            e);
   }
 }
 #endif

@@ -1,0 +1,193 @@
+"""Let products be taken over bfloat16 where that is predicted to be faster.
+
+    before   y = Conv(x, w, b)                                                float32
+    after    x' = bfloat16(x)
+             y = Conv(x', w', b) with sums in float32                         w' rounded now
+
+A value whose other readers are elementwise is stored as bfloat16 only, by the node that computes
+it; those readers see the rounded value. Sums, and everything in between, stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sparrow import lane
+from sparrow.graph import Graph, Node, Op, retyped, verify
+from sparrow.kernels.case import Case, Kernel, Tensor
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.rewrite import Remark, in_order, namer
+from sparrow.selection import Choice, choose, tensors
+from sparrow.targets import Target
+from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
+
+# Cycles per element of a loop that reads float32 and stores bfloat16: seven instructions a vector.
+ROUNDING = 0.3
+
+
+def halved(graphs: Sequence[Graph]) -> bool:
+    """Whether some product is taken over bfloat16."""
+    return any(getattr(n.op, "accumulate", None) is not None for g in graphs for n in g.nodes)
+
+
+def to_bfloat16(
+    g: Graph,
+    target: Target,
+    threads: int,
+    kernels: Sequence[Kernel],
+    remarks: list[Remark] | None = None,
+) -> Graph:
+    """``g`` after all passes with the products that gain over bfloat16; ``g`` if none does.
+
+    Args:
+        g: Entry point as the planner would take it.
+        target: Device; decides by its kernels' predicted cycles.
+        threads: Threads that tasks are cut for.
+        kernels: Kernel table.
+        remarks: Gets a line for every product.
+    """
+    chosen: set[str] = set()
+    for n in g.nodes:
+        if not isinstance(n.op, Conv | MatMul) or g.types[n.inputs[0]].dtype != F32:
+            continue
+        why = _refusal(g, n, target, threads, kernels)
+        if not why:
+            chosen.add(n.outputs[0])
+        if remarks is not None:
+            text = why or "over bfloat16, sums in float32"
+            remarks.append(Remark("bfloat16", n.origin or n.outputs[0], text, not why))
+    if not chosen:
+        return g
+
+    def rounds(n: Node) -> bool:
+        return _stores_halves(g, n, n.outputs[0] in chosen, target, threads, kernels)
+
+    return _rewritten(g, chosen, rounds)
+
+
+def _refusal(g: Graph, n: Node, target: Target, threads: int, kernels: Sequence[Kernel]) -> str:
+    """Why a product stays float32; empty when it does not."""
+    x, y = tensors(g, n)
+    if x[1] is None or x[1].const is None:
+        return "its weights are not constant"
+    now = choose(Case(n.op, x, y, target, threads), kernels)
+    then = choose(Case(_over_halves(n.op), _halved(x), y, target, threads), kernels)
+    if not isinstance(then, Choice):
+        return then
+    assert isinstance(now, Choice) and x[0] is not None
+    before, after = now.lowered.cycles, then.lowered.cycles + ROUNDING * x[0].type.size
+    if after >= before:
+        return f"float32 costs less ({before:.0f} cycles against {after:.0f})"
+    return ""
+
+
+def _halved(x: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """The operands of a product with data and weights in bfloat16."""
+    first = (replace(t, type=replace(t.type, dtype=BF16)) for t in x[:2] if t is not None)
+    return (*first, *x[2:])
+
+
+def _stores_halves(
+    g: Graph, n: Node, chosen: bool, target: Target, threads: int, kernels: Sequence[Kernel]
+) -> bool:
+    """Whether a node can round its result itself."""
+    if not isinstance(n.op, Conv | MatMul | Lane):
+        return False
+    x, (y,) = tensors(g, n)
+    half = replace(y, type=replace(y.type, dtype=BF16))
+    op = _over_halves(n.op) if chosen else n.op
+    case = Case(_rounds(op), _halved(x) if chosen else x, (half,), target, threads)
+    return isinstance(choose(case, kernels), Choice)
+
+
+def _over_halves(op: Op) -> Op:
+    assert isinstance(op, Conv | MatMul)
+    return replace(op, accumulate=F32)
+
+
+def _rewritten(g: Graph, chosen: set[str], rounds: Callable[[Node], bool]) -> Graph:
+    fresh = namer(g)
+    producers, users, kept = g.producers(), g.users(), g.live_out()
+    rounded: dict[str, str] = {}  # value -> its name in bfloat16
+    for n in g.nodes:
+        if n.outputs[0] in chosen:
+            rounded.setdefault(n.inputs[0], fresh())
+    stored = {
+        x
+        for x in rounded
+        if x in producers
+        and x not in kept
+        and all(_reads_halves(u, x, u.outputs[0] in chosen) for u in users[x])
+        and rounds(producers[x])
+    }
+    consts: dict[str, Array] = dict(g.consts)
+    types: dict[str, TensorType] = dict(g.types)
+    weights: dict[str, str] = {}
+    nodes: list[Node] = []
+    for n in g.nodes:
+        inputs, op = list(n.inputs), n.op
+        if n.outputs[0] in chosen:
+            w = inputs[1]
+            if w not in weights:
+                weights[w] = fresh()
+                consts[weights[w]] = round_bfloat16(g.consts[w])
+                types[weights[w]] = replace(g.types[w], dtype=BF16)
+            inputs[:2] = [rounded[inputs[0]], weights[w]]
+            op = _over_halves(op)
+        for i, x in enumerate(inputs):
+            if x in stored:
+                op, inputs[i] = _widens(op, n, i), rounded[x]
+        y = n.outputs[0]
+        if y in stored:
+            nodes.append(Node(_rounds(op), tuple(inputs), (rounded[y],), n.origin))
+        else:
+            nodes.append(Node(op, tuple(inputs), n.outputs, n.origin))
+    for x, half in rounded.items():
+        if x not in stored:
+            origin = producers[x].origin if x in producers else x
+            nodes.append(Node(Lane(lane.cast(lane.Arg(0, F32), BF16)), (x,), (half,), origin))
+    done = retyped(g, in_order(nodes), consts=consts, types=types)
+    verify(done)
+    return done
+
+
+def _reads_halves(n: Node, x: str, chosen: bool) -> bool:
+    """Whether a node can take a value as bfloat16, in every place where it reads it."""
+    at = {i for i, v in enumerate(n.inputs) if v == x}
+    if isinstance(n.op, Lane):
+        return True
+    if not isinstance(n.op, Conv | MatMul):
+        return False
+    return all(i >= 3 or (chosen and i == 0) for i in at)
+
+
+def _widens(op: Op, n: Node, i: int) -> Op:
+    """``op`` with operand ``i`` of its expression, now bfloat16, brought back to float32."""
+    if isinstance(op, Lane):
+        return replace(op, expr=_replaced(op.expr, i))
+    assert isinstance(op, Conv | MatMul) and op.epilogue is not None and i >= 3
+    return replace(op, epilogue=_replaced(op.epilogue, i - 2))
+
+
+def _replaced(e: lane.Expr, index: int) -> lane.Expr:
+    arguments = {a.index: a for a in lane.walk(e) if isinstance(a, lane.Arg)}
+    operands: list[lane.Expr] = [
+        arguments.get(k, lane.Arg(k, F32)) for k in range(max(arguments) + 1)
+    ]
+    operands[index] = lane.cast(lane.Arg(index, BF16), F32)
+    return lane.substitute(e, operands)
+
+
+def _rounds(op: Op) -> Op:
+    """``op`` with its float32 result rounded to bfloat16."""
+    if isinstance(op, Lane):
+        return replace(op, expr=lane.cast(op.expr, BF16))
+    assert isinstance(op, Conv | MatMul)
+    total = op.epilogue if op.epilogue is not None else lane.Arg(0, F32)
+    return replace(op, epilogue=lane.cast(total, BF16))
+
+
+__all__ = ["halved", "to_bfloat16"]

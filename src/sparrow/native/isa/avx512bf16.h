@@ -1,0 +1,16 @@
+/* The vocabulary for AVX-512 with VNNI and BF16 (Cooper Lake, Zen 4 and later): vdpbf16ps multiplies
+ * pairs of bfloat16 and adds them to float32. It takes subnormal numbers for zero and rounds to nearest
+ * even whatever the mode. gcc 10, clang 9. */
+#ifndef SP_AVX512BF16_H
+#define SP_AVX512BF16_H
+#include "avx512vnni.h"
+
+#undef SP_ISA_NAME
+#define SP_ISA_NAME "avx512bf16"
+
+#define SP_DOT2 1
+SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
+  return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+}
+
+#endif

@@ -1,0 +1,118 @@
+"""Sums over bfloat16 kept in float32: both rows on every instruction set, within their bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emitted import TARGETS, compiled, run
+from sparrow import lane
+from sparrow.builder import Builder
+from sparrow.bundle import from_native
+from sparrow.device.cpu import host_isa
+from sparrow.graph import Graph, Module
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.plan import plan
+from sparrow.targets import target
+from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
+from sparrow.tolerances import tolerance_of
+
+ROUNDS = 10
+# Those between compose the product as avx2 does.
+ORDER = ("scalar", "avx2", "avx512bf16")
+Made = tuple[Graph, dict[str, Array]]
+
+
+class _Case:
+    """A graph of one sum over random bfloat16 numbers of all sizes."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.b = Builder(f"case{seed}")
+        self.feeds: dict[str, Array] = {}
+
+    def n(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
+
+    def numbers(self, *shape: int) -> Array:
+        wide = self.rng.standard_normal(shape) * np.exp2(self.rng.integers(-6, 7, shape))
+        return round_bfloat16(wide.astype(np.float32))
+
+    def input(self, t: TensorType) -> str:
+        name = f"in{len(self.feeds)}"
+        self.feeds[name] = self.numbers(*t.shape)
+        return self.b.input(name, t)
+
+    def bias(self, n: int) -> str:
+        return self.b.const(self.rng.standard_normal(n).astype(np.float32)) if self.n(0, 1) else ""
+
+    def epilogue(self, shape: tuple[int, ...]) -> tuple[lane.Expr | None, list[str]]:
+        """Perhaps a residual of either type, an activation, rounding to bfloat16."""
+        e: lane.Expr = lane.Arg(0, F32)
+        extras = []
+        if self.n(0, 1):
+            dtype = (F32, BF16)[self.n(0, 1)]
+            extras.append(self.input(TensorType(shape, dtype)))
+            other: lane.Expr = lane.Arg(1, dtype)
+            e = lane.call("add", e, other if dtype == F32 else lane.cast(other, F32))
+        if self.n(0, 1):
+            e = lane.call("relu", e)
+        if self.n(0, 2):
+            e = lane.cast(e, BF16)
+        return (None if e == lane.Arg(0, F32) else e), extras
+
+    def done(self, op: Conv | MatMul, x: str, w: str, bias: str, extras: list[str]) -> Made:
+        inputs = [x, w, bias, *extras] if bias or extras else [x, w]
+        y = self.b.add(op, *inputs)
+        return self.b.finish({"y": y}, {}), self.feeds
+
+
+def conv(seed: int) -> Made:
+    c = _Case(seed)
+    groups = c.n(1, 2)
+    ci, co = 2 * c.n(1, 20) * groups, c.n(1, 40) * groups
+    kernel = (c.n(1, 3), c.n(1, 3))
+    size = (kernel[0] + c.n(0, 6), kernel[1] + c.n(0, 14))
+    pads = tuple((c.n(0, k - 1), c.n(0, k - 1)) for k in kernel)
+    strides = (c.n(1, 2), c.n(1, 2))
+    out = tuple(
+        (i + sum(p) - k) // s + 1 for i, p, k, s in zip(size, pads, kernel, strides, strict=True)
+    )
+    x = c.input(TensorType((1, *size, ci), BF16, "NHWC"))
+    w = c.b.const(c.numbers(co, ci // groups, *kernel), BF16)
+    e, extras = c.epilogue((1, *out, co))
+    op = Conv(strides, (1, 1), pads, groups, True, e, accumulate=F32)
+    return c.done(op, x, w, c.bias(co), extras)
+
+
+def gemm(seed: int) -> Made:
+    c = _Case(seed)
+    batch, m, k, n = c.n(1, 2), c.n(1, 33), 2 * c.n(1, 40), c.n(1, 70)
+    trans = bool(c.n(0, 1))
+    a = c.input(TensorType((batch, m, k), BF16))
+    b = c.b.const(c.numbers(*((n, k) if trans else (k, n))), BF16)
+    e, extras = c.epilogue((batch, m, n))
+    return c.done(MatMul(False, trans, e, accumulate=F32), a, b, c.bias(n), extras)
+
+
+@pytest.mark.parametrize("isa", ORDER)
+@pytest.mark.parametrize("make", [conv, gemm])
+def test_sums_of_bfloat16_are_within_their_bounds(make: object, isa: str, tmp_path: Path) -> None:
+    assert callable(make)
+    if isa == "avx512bf16" != host_isa():
+        pytest.skip(f"this CPU has no {isa}")
+    made = [make(seed) for seed in range(ROUNDS)]
+    p = plan(Module("m", tuple(g for g, _ in made)), target(TARGETS[isa]))
+    library = compiled(p, tmp_path, parts=True, flags=("-O1",))
+    for i, (g, feeds) in enumerate(made):
+        (node,), (step,) = g.nodes, p.entries[i].steps
+        assert step.kernel.endswith("_bf16")
+        (got,) = run(p, library, feeds, entry=i)
+        operands = [{**g.consts, **feeds}[x] if x else None for x in node.inputs]
+        judged = tolerance_of(node.op).judge(node.op, operands, g.in_types(node), g.out_types(node))
+        value = from_native(got, g.types[node.outputs[0]].dtype)
+        off = np.abs(value.astype(np.float64) - judged.outputs[0])
+        assert (off <= judged.bounds[0]).all(), (i, node.op, float((off - judged.bounds[0]).max()))

@@ -1,0 +1,115 @@
+"""Products over bfloat16: which are, what is stored as what, and that the answers stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+import sparrow
+from sparrow import lane
+from sparrow.bfloat16 import halved, to_bfloat16
+from sparrow.builder import Builder
+from sparrow.export import to_onnx
+from sparrow.graph import Graph
+from sparrow.kernels import KERNELS
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.parse import parse_graph
+from sparrow.reference import evaluate
+from sparrow.rewrite import Remark
+from sparrow.targets import target
+from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
+from sparrow.text import print_graph
+
+RELU = lane.call("relu", lane.Arg(0, F32))
+
+
+def pointwise(epilogue: lane.Expr | None = None) -> Conv:
+    return Conv((1, 1), (1, 1), ((0, 0), (0, 0)), channels_last=True, epilogue=epilogue)
+
+
+def residual() -> tuple[Graph, dict[str, Array]]:
+    """A convolution with relu, one over it, and one over the sum of both results."""
+    rng = np.random.default_rng(3)
+    b = Builder("residual")
+    x = b.input("x", TensorType((1, 12, 12, 64), F32, "NHWC"))
+
+    def weights() -> str:
+        return b.const(rng.standard_normal((64, 64, 1, 1)).astype(np.float32) / 8)
+
+    first = b.add(pointwise(RELU), x, weights())
+    second = b.add(pointwise(), first, weights())
+    total = b.add(Lane(lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32))), first, second)
+    y = b.add(pointwise(), total, weights())
+    feeds = {"x": rng.standard_normal((1, 12, 12, 64)).astype(np.float32)}
+    return b.finish({"y": y}, {}), feeds
+
+
+def lowered(g: Graph, name: str = "x86_64_v4_bf16") -> tuple[Graph, list[Remark]]:
+    remarks: list[Remark] = []
+    return to_bfloat16(g, target(name), 1, KERNELS, remarks), remarks
+
+
+def test_values_between_products_are_stored_as_bfloat16() -> None:
+    g, feeds = residual()
+    done, remarks = lowered(g)
+    assert [r.applied for r in remarks] == [True] * 3
+    assert all(n.op.accumulate == F32 for n in done.nodes if isinstance(n.op, Conv))
+    # the input is rounded by a loop of its own, the sum by the node that adds
+    rounding = Lane(lane.cast(lane.Arg(0, F32), BF16))
+    assert [n.inputs for n in done.nodes if n.op == rounding] == [("x",)]
+    assert sum(t.dtype == BF16 for v, t in done.types.items() if v not in done.consts) == 3
+    assert done.types["y"].dtype == F32
+    got, want = evaluate(done, feeds)["y"], evaluate(g, feeds)["y"]
+    # six roundings on the way, each of 2^-9 of what 64 random products of it add up to
+    assert np.abs(got - want).max() <= 6 * 2.0**-9 * np.abs(want).max()
+
+
+def test_the_lowered_graph_is_onnx_and_text() -> None:
+    g, feeds = residual()
+    done, _ = lowered(g)
+    text, arrays = print_graph(done)
+    np.testing.assert_array_equal(
+        evaluate(parse_graph(text, arrays), feeds)["y"], evaluate(done, feeds)["y"]
+    )
+    session = onnxruntime.InferenceSession(
+        to_onnx(done).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (theirs,) = session.run(["y"], feeds)
+    want = evaluate(done, feeds)["y"]
+    # a rounding to bfloat16 that falls the other way moves an operand by 2^-8
+    assert np.abs(theirs - want).max() <= 2.0**-8 * np.abs(want).max()
+
+
+def test_a_value_that_something_else_reads_stays_float32() -> None:
+    rng = np.random.default_rng(4)
+    b = Builder("shared")
+    a = b.input("a", TensorType((96, 256), F32))
+    w = b.const(rng.standard_normal((256, 256)).astype(np.float32) / 16)
+    hidden = b.add(MatMul(epilogue=RELU), a, w, "")
+    own = b.add(MatMul(trans_b=True), hidden, hidden)
+    g = b.finish({"y": b.add(MatMul(), hidden, w), "own": own}, {})
+    done, remarks = lowered(g)
+    assert [r.applied for r in remarks] == [True, False, True]
+    assert "weights are not constant" in remarks[1].text
+    (kept,) = (n for n in done.nodes if n.outputs == (hidden,))
+    assert done.types[hidden].dtype == F32
+    assert isinstance(kept.op, MatMul) and kept.op.epilogue == RELU
+    feeds = {"a": round_bfloat16(rng.standard_normal((96, 256)).astype(np.float32))}
+    for name, want in evaluate(g, feeds).items():
+        off = np.abs(evaluate(done, feeds)[name] - want).max()
+        assert off <= 2.0**-7 * np.abs(want).max(), name
+
+
+def test_other_instruction_sets_keep_float32(tmp_path: Path) -> None:
+    g, _ = residual()
+    same, remarks = lowered(g, "x86_64_v3")
+    assert same is g and not halved([same])
+    assert all("float32 costs less" in r.text for r in remarks)
+    said: list[str] = []
+    bundle = sparrow.build(to_onnx(g), "x86_64_v3", precision="bfloat16", progress=said.append)
+    assert bundle.receipt.precision == "float32"
+    assert "float32 instead of bfloat16: avx2 multiplies no bfloat16" in said
