@@ -21,6 +21,7 @@ from sparrow.audit import audit
 from sparrow.bundle import (
     UNHASHED,
     Bundle,
+    code_bytes_of,
     compile_library,
     compile_objects,
     step_values,
@@ -29,7 +30,6 @@ from sparrow.certify import certify
 from sparrow.compiler import Compiled, Source
 from sparrow.describe import describe
 from sparrow.device.cache import FileCache, cache_folder
-from sparrow.device.elf import code_bytes
 from sparrow.device.host import HostLibrary
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import stack_bytes
@@ -151,7 +151,7 @@ def _fill(
         (work / "calibration.npz").write_bytes(to_npz(lossy.quantized.calibration))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
-        code_bytes=code_bytes(library),
+        code_bytes=code_bytes_of(library, target),
         weights_bytes=len(compiled.plan.weights),
         arena_bytes=compiled.plan.arena_bytes,
         state_bytes=compiled.plan.state_bytes,

@@ -14,6 +14,8 @@ import numpy as np
 
 from sparrow.device import build as toolchain
 from sparrow.device.cache import file_sha256
+from sparrow.device.elf import code_bytes
+from sparrow.device.firmware import flash_bytes
 from sparrow.device.runners import Runner, find_runner
 from sparrow.device.session import ModelLibrary, ModelSession
 from sparrow.errors import BadBundle, BadInput, InvalidGraph
@@ -311,6 +313,8 @@ def compile_objects(
     header = files["sparrow.h"].decode()
     text = files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
     sources = library_sources(text, parts, hooks)
+    if "weights.c" in files:
+        sources.append(toolchain.Unit("weights.c", files["weights.c"].decode()))
     return toolchain.find_toolchain().compile_objects(sources, target)
 
 
@@ -321,10 +325,10 @@ def compile_library(
     folder: Path | None = None,
     hooks: bool = False,
 ) -> Path:
-    """Build the shared library of emitted sources.
+    """Build the library of emitted sources: shared, or static where nothing loads one.
 
     Args:
-        files: ``model.c`` and ``sparrow.h``.
+        files: ``model.c``, ``sparrow.h`` and, where it is linked in, ``weights.c``.
         target: What to compile for.
         parts: Translation units of ``model.c``.
         folder: Where to put it as ``model<suffix>``; None leaves it in the cache.
@@ -335,7 +339,15 @@ def compile_library(
     """
     objects = compile_objects(files, target, parts, hooks)
     out = None if folder is None else folder / f"{LIBRARY}{target.library_suffix}"
-    return toolchain.find_toolchain().link_shared(objects, target, out)
+    tools = toolchain.find_toolchain()
+    if target.bare:
+        return tools.archive(objects, target, out)
+    return tools.link_shared(objects, target, out)
+
+
+def code_bytes_of(library: Path, target: Machine) -> int:
+    """Bytes of code and constants, weights apart, that a library takes where it runs."""
+    return flash_bytes(library, target) if target.bare else code_bytes(library)
 
 
 def machine_of(plan: PlanRecord) -> Machine:
@@ -350,8 +362,10 @@ def hooked_library(folder: Path, plan: PlanRecord, runner: Runner) -> ModelLibra
         BadBundle: Sources are missing.
         CompileError: The compiler is missing.
     """
+    names = ["model.c", "sparrow.h"]
+    names += ["weights.c"] if (folder / "weights.c").exists() else []
     try:
-        files = {name: (folder / name).read_bytes() for name in ("model.c", "sparrow.h")}
+        files = {name: (folder / name).read_bytes() for name in names}
     except OSError as e:
         raise BadBundle(f"{folder}: {e.filename} cannot be read: {e.strerror}") from None
     return runner.load(compile_library(files, machine_of(plan), plan.parts, hooks=True))
@@ -430,7 +444,6 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
         BadBundle: It is no bundle.
         BadInput: Nothing here runs code for its target.
     """
-    from sparrow.device.elf import code_bytes
     from sparrow.proof import Gate, Proof, prove, receipt_gate
     from sparrow.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
 
@@ -452,7 +465,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     library = runner.load(path)
     done = prove(graphs, plan, golden, library, hooked, weights_of(folder))
     memory = MemoryRecord(
-        code_bytes=code_bytes(path),
+        code_bytes=code_bytes_of(path, machine_of(plan)),
         weights_bytes=(folder / "weights.bin").stat().st_size,
         arena_bytes=library.info.workspace_bytes,
         state_bytes=library.info.state_bytes,

@@ -30,7 +30,6 @@ FLAGS = (
     "-O3",
     "-g0",
     "-ffreestanding",
-    "-fPIC",
     "-fvisibility=hidden",
     "-fomit-frame-pointer",
     "-fno-math-errno",
@@ -41,6 +40,8 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-fno-asynchronous-unwind-tables",
 )
+# What is linked into a firmware: small, at fixed addresses, every unused function left out.
+BARE_FLAGS = ("-Os", "-fdata-sections", "-fno-unwind-tables")
 # What `device.stack` reads; of drivers other than zig's not all know the second one.
 STACK_FLAGS = ("-ffunction-sections", "-fstack-size-section")
 # What a file pulls in beside system headers; both must be hashed.
@@ -191,35 +192,74 @@ class Toolchain:
         library = self._link(objects, target, (*link_flags(target), *flags), target.library_suffix)
         return library if out is None else _copy_to(library, out)
 
-    def link_program(self, objects: Sequence[Path], target: Machine) -> Path:
-        """Link objects to a program that needs no library and brings its own ``_start``.
+    def archive(self, objects: Sequence[Path], target: Machine, out: Path | None = None) -> Path:
+        """Put objects into a static library.
+
+        Args:
+            objects: From `compile_objects`.
+            target: What they were compiled for.
+            out: Where to put a copy, atomically; None returns the cached file itself.
+
+        Raises:
+            CompileError: The archiver failed.
+            BadInput: ``out`` or the cache folder cannot be written.
+        """
+        key = self._link_key(objects, ("ar", target.triple))
+        library = self.cache.get(key, ".a")
+        if library is None:
+            with self.cache.scratch() as work:
+                names = _copies(objects, work)
+                self._run(["rcsD", "linked.a", *names], work, key, "archive", self._archiver())
+                library = self.cache.put(key, ".a", work / "linked.a")
+            self.cache.evict()
+        return library if out is None else _copy_to(library, out)
+
+    def link_program(
+        self,
+        objects: Sequence[Path],
+        target: Machine,
+        script: str = "",
+        flags: Sequence[str] = (),
+    ) -> Path:
+        """Link objects to a program that needs no library and brings its own entry point.
+
+        Args:
+            objects: From `compile_objects`, and archives of such.
+            target: Device to link for.
+            script: Linker script; the linker's own when empty. With one, symbols are kept.
+            flags: Appended.
 
         Raises:
             CompileError: The linker failed.
             BadInput: The cache folder cannot be written.
         """
-        program = self._link(objects, target, ("-static", "-nostdlib", "-s"), ".exe")
+        kept = "-Wl,--gc-sections" if script else "-s"
+        everything = ("-static", "-nostdlib", kept, *flags)
+        program = self._link(objects, target, everything, ".exe", script)
         if not os.access(program, os.X_OK):
             program.chmod(0o755)
         return program
 
     def _link(
-        self, objects: Sequence[Path], target: Machine, flags: Sequence[str], suffix: str
+        self,
+        objects: Sequence[Path],
+        target: Machine,
+        flags: Sequence[str],
+        suffix: str,
+        script: str = "",
     ) -> Path:
-        if target.arch == "arm":
-            # 32-bit Arm divides 64-bit integers and clears memory by calls of the compiler's own
+        if target.arch in ("arm", "thumb", "riscv32"):
+            # 32-bit CPUs divide 64-bit integers, and some compute floats, by calls of the compiler
             flags = (*flags, "-rtlib=compiler-rt")
         everything = (*self._target_flags(target), *flags)
-        digest = hashlib.sha256(repr((self.identity, "link", everything)).encode())
-        for path in objects:
-            digest.update(bytes.fromhex(file_sha256(path)))
-        key = digest.hexdigest()
+        key = self._link_key(objects, (*everything, script))
         linked = self.cache.get(key, suffix)
         if linked is None:
             with self.cache.scratch() as work:
-                names = [f"{i}.o" for i in range(len(objects))]
-                for path, name in zip(objects, names, strict=True):
-                    shutil.copyfile(path, work / name)
+                names = _copies(objects, work)
+                if script:
+                    (work / "link.ld").write_text(script, encoding="utf-8")
+                    everything = (*everything, "-Wl,-T,link.ld")
                 built = f"linked{suffix}"
                 # libraries among the flags come after what needs them
                 arguments = [*everything, *names, "-o", built, *flags]
@@ -227,6 +267,23 @@ class Toolchain:
                 linked = self.cache.put(key, suffix, work / built)
             self.cache.evict()
         return linked
+
+    def _link_key(self, objects: Sequence[Path], arguments: Sequence[str]) -> str:
+        digest = hashlib.sha256(repr((self.identity, "link", tuple(arguments))).encode())
+        for path in objects:
+            digest.update(bytes.fromhex(file_sha256(path)))
+        return digest.hexdigest()
+
+    def _archiver(self) -> tuple[str, ...]:
+        if self.is_zig:
+            return (self.command[0], "ar")
+        asked = subprocess.run(
+            [*self.command, "-print-prog-name=ar"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        return (asked.stdout.decode("utf-8", "replace").strip() or "ar",)
 
     def _compile(self, source: Unit, key: str, target: Machine, flags: Sequence[str]) -> Path:
         with self.cache.scratch() as work:
@@ -236,13 +293,20 @@ class Toolchain:
             self._run(arguments, work, key, f"{source.name} for {target.triple}")
             return self.cache.put(key, ".o", work / "out.o")
 
-    def _run(self, arguments: Sequence[str], work: Path, key: str, what: str) -> None:
+    def _run(
+        self,
+        arguments: Sequence[str],
+        work: Path,
+        key: str,
+        what: str,
+        program: Sequence[str] | None = None,
+    ) -> None:
         # The local zig cache would keep a second, unbounded copy of every object.
         zig_folders = {
             "ZIG_GLOBAL_CACHE_DIR": str(self.cache.folder / "zig"),
             "ZIG_LOCAL_CACHE_DIR": str(work / "zig"),
         }
-        command = [*self.command, *arguments]
+        command = [*(program or self.command), *arguments]
         try:
             done = subprocess.run(
                 command,
@@ -255,7 +319,7 @@ class Toolchain:
             )
         except OSError as e:
             raise CompileError(
-                f"compiler {self.command[0]} does not start: {e.strerror}", hint=_NO_COMPILER
+                f"compiler {command[0]} does not start: {e.strerror}", hint=_NO_COMPILER
             ) from e
         if done.returncode == 0:
             return
@@ -329,8 +393,10 @@ def _identify(command: tuple[str, ...]) -> str:
 
 
 def _compile_flags(target: Machine) -> tuple[str, ...]:
+    if target.bare:
+        return (*FLAGS, *BARE_FLAGS)
     # a module is its own address space: position-independent code would only cost indirections
-    return tuple(f for f in FLAGS if f != "-fPIC") if target.arch == "wasm32" else FLAGS
+    return FLAGS if target.arch == "wasm32" else (*FLAGS, "-fPIC")
 
 
 # Bytes of a module's stack, and of memory that threads can share at most.
@@ -379,6 +445,14 @@ def _dependencies(source: Unit) -> list[tuple[str, bytes]]:
         inner = _INCLUDE.findall(content.decode("utf-8", "replace"))
         waiting += [(n, (path.parent, *source.include_dirs)) for n in inner]
     return found
+
+
+def _copies(objects: Sequence[Path], work: Path) -> list[str]:
+    """Copies of objects in a folder, under names that do not depend on where they were."""
+    names = [f"{i}.o" for i in range(len(objects))]
+    for path, name in zip(objects, names, strict=True):
+        shutil.copyfile(path, work / name)
+    return names
 
 
 def _first_error(text: str, returncode: int) -> str:

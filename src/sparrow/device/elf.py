@@ -1,37 +1,94 @@
-"""How much of a library is code and constants."""
+"""ELF files, 32 or 64 bits wide, little-endian: sections, symbols, and how much of one is code."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-_ALLOCATED = 2
-_NO_BITS = 8
+MAGIC = b"\x7fELF"
+# Section flags and types.
+WRITABLE, ALLOCATED, EXECUTABLE = 1, 2, 4
+SYMTAB, NO_BITS = 2, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section header, its name, and its bytes (none where the file holds none)."""
+
+    name: str
+    kind: int
+    flags: int
+    address: int
+    link: int
+    info: int
+    size: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A symbol; ``section`` is 0 where it is undefined."""
+
+    name: str
+    kind: int
+    section: int
+    value: int
+    size: int
+
+
+class Elf:
+    """An ELF file.
+
+    Attributes:
+        wide: Whether it is of 64 bits.
+        machine: Its processor, as ELF numbers them.
+        sections: All sections, in order.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.wide = data[4] == 2
+        (self.machine,) = struct.unpack_from("<H", data, 18)
+        (table,) = struct.unpack_from(*(("<Q", data, 0x28) if self.wide else ("<I", data, 0x20)))
+        entry, count, names = struct.unpack_from("<HHH", data, 0x3A if self.wide else 0x2E)
+        layout = "<IIQQQQII" if self.wide else "<IIIIIIII"
+        rows = [struct.unpack_from(layout, data, table + i * entry) for i in range(count)]
+        at, length = rows[names][4:6] if rows else (0, 0)
+        texts = data[at : at + length]
+        self.sections = [
+            Section(
+                *(_text(texts, name), kind, flags, address, link, info, size),
+                b"" if kind == NO_BITS else data[offset : offset + size],
+            )
+            for name, kind, flags, address, offset, size, link, info in rows
+        ]
+
+    @cached_property
+    def symbols(self) -> list[Symbol]:
+        """The symbol table; empty in a stripped file."""
+        tables = [s for s in self.sections if s.kind == SYMTAB]
+        return list(self._symbols(tables[0])) if tables else []
+
+    def _symbols(self, table: Section) -> Iterator[Symbol]:
+        strings = self.sections[table.link].data
+        for at in range(0, len(table.data), 24 if self.wide else 16):
+            if self.wide:
+                name, info, _, section, value, size = struct.unpack_from("<IBBHQQ", table.data, at)
+            else:
+                name, value, size, info, _, section = struct.unpack_from("<IIIBBH", table.data, at)
+            yield Symbol(_text(strings, name), info & 15, section, value, size)
+
+
+def _text(strings: bytes, at: int) -> str:
+    return strings[at : strings.index(b"\0", at)].decode("utf-8", "replace") if strings else ""
 
 
 def code_bytes(path: Path) -> int:
     """Bytes of an ELF library's sections that take flash; the file's size for other formats."""
     data = path.read_bytes()
-    if data[:4] != b"\x7fELF":
+    if data[:4] != MAGIC:
         return len(data)
-    wide = data[4] == 2
-    table, entry, count = (
-        (struct.unpack_from("<Q", data, 0x28)[0], *struct.unpack_from("<HH", data, 0x3A))
-        if wide
-        else (struct.unpack_from("<I", data, 0x20)[0], *struct.unpack_from("<HH", data, 0x2E))
-    )
-    total = 0
-    for i in range(count):
-        at = table + i * entry
-        kind = struct.unpack_from("<I", data, at + 4)[0]
-        flags, size = (
-            (struct.unpack_from("<Q", data, at + 8)[0], struct.unpack_from("<Q", data, at + 32)[0])
-            if wide
-            else (
-                struct.unpack_from("<I", data, at + 8)[0],
-                struct.unpack_from("<I", data, at + 20)[0],
-            )
-        )
-        if flags & _ALLOCATED and kind != _NO_BITS:
-            total += size
-    return total
+    loaded = (s for s in Elf(data).sections if s.flags & ALLOCATED and s.kind != NO_BITS)
+    return sum(s.size for s in loaded)

@@ -60,4 +60,4 @@ def node_library(path: Path) -> RemoteLibrary:
         BadBundle: The file is no model module.
     """
     runner = NATIVE / "web" / "runner.mjs"
-    return RemoteLibrary(path, (find_node(), str(runner)), timed=True)
+    return RemoteLibrary(path, (find_node(), str(runner), str(path)), timed=True)

@@ -1,4 +1,4 @@
-"""Run a model library for another CPU on this machine, in qemu's user-mode emulator."""
+"""Run a model library for another CPU in qemu's user-mode emulator; count instructions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def emulated_library(path: Path, machine: Machine, cpu: str = "") -> RemoteLibra
         CompileError: The compiler is missing.
         BadBundle: The file is no model library for the machine.
     """
-    return RemoteLibrary(path, (*emulator_command(machine, cpu), str(runner_program(machine))))
+    command = (*emulator_command(machine, cpu), str(runner_program(machine)), str(path))
+    return RemoteLibrary(path, command)
 
 
 def count_marks(
@@ -110,7 +111,8 @@ def count_marks(
     """
     with tempfile.TemporaryDirectory(prefix="sparrow-") as folder:
         out = Path(folder) / "marks"
-        wire = library.connect(("-plugin", f"{_counter()},out={out}"))
+        mark = f",mark={library.mark}" if library.mark else ""
+        wire = library.connect(("-plugin", f"{_counter()},out={out}{mark}"))
         session = RemoteSession(library, weights, wire=wire)
         session.mark(entry, inputs)
         session.close()

@@ -1,6 +1,6 @@
 """A model library in another process, spoken to over two pipes.
 
-The client of runtime/runner.c and web/runner.mjs.
+The client of runtime/serve.h and web/runner.mjs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import subprocess
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,25 @@ from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
 INFO, WEIGHTS, RESET, STATE, RUN, TIME = range(1, 7)
-TAPS, REVERSED, MARKS = 1, 2, 4
+TAPS, REVERSED, MARKS, STACK = 1, 2, 4, 8
+# Events of a run.
+END, TAP, DEPTH = range(3)
 
 
 class RemoteLibrary:
     """A model library that a runner loads, in a process per session.
 
     Args:
-        path: The library file, as the runner sees it.
-        runner: Command that starts the runner, up to the library's path.
+        path: The library file.
+        command: What starts a runner with it.
         timed: The runner tells the time, which means something where it runs.
+        mark: Address of the function that a counter of instructions watches; 0 where marks are
+            system calls.
 
     Attributes:
         path: The library file.
         timed: See above.
+        mark: See above.
         info: What `model_info` said.
 
     Raises:
@@ -51,21 +57,33 @@ class RemoteLibrary:
 
     split = "tasks in reverse order"
 
-    def __init__(self, path: Path, runner: Sequence[str], timed: bool = False) -> None:
+    def __init__(
+        self, path: Path, command: Sequence[str], timed: bool = False, mark: int = 0
+    ) -> None:
         self.path = path
         self.timed = timed
-        self.runner = tuple(runner)
+        self.mark = mark
+        self.command = tuple(command)
         wire = self.connect()
         self.info = _read_info(wire, path)
         wire.close()
 
     def connect(self, before: Sequence[str] = ()) -> Wire:
         """Start a runner with this library; ``before`` goes in front of its command's program."""
-        return Wire([self.runner[0], *before, *self.runner[1:], str(self.path)], str(self.path))
+        return Wire([self.command[0], *before, *self.command[1:]], str(self.path))
 
     def open(self, weights: Array | None, threads: int = 1) -> RemoteSession:
         """Start an instance; more than one thread stands for another order of tasks."""
         return RemoteSession(self, weights, reverse=threads > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What one call answered."""
+
+    outputs: list[Array]
+    taps: list[Tap]
+    stack_bytes: int
 
 
 class RemoteSession:
@@ -88,7 +106,8 @@ class RemoteSession:
         reverse: bool = False,
         wire: Wire | None = None,
     ) -> None:
-        need = library.info.weights_bytes
+        linked = library.info.linked_weights
+        need = 0 if linked else library.info.weights_bytes
         if need and (weights is None or weights.nbytes < need):
             got = "none" if weights is None else f"{weights.nbytes}"
             raise BadInput(f"model {library.info.name!r} needs {need} bytes of weights, got {got}")
@@ -96,26 +115,31 @@ class RemoteSession:
         self._flags = REVERSED if reverse else 0
         self._lock = threading.RLock()
         self._wire = wire or library.connect()
-        self._wire.send(
-            WEIGHTS, data=[np.ascontiguousarray(weights[:need]).data] if weights is not None else []
-        )
+        if not linked:
+            blob = weights[:need] if weights is not None else np.zeros(0, np.uint8)
+            self._wire.send(WEIGHTS, data=[np.ascontiguousarray(blob).data])
         self.reset()
 
     def run(
         self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None = None
     ) -> list[Array]:
         """See `ModelSession.run`."""
-        return self._call(entry, inputs, out, 0)[0]
+        return self._call(entry, inputs, out, 0).outputs
 
     def tap(self, entry: int, inputs: Sequence[Array]) -> tuple[list[Array], list[Tap]]:
         """See `ModelSession.tap`."""
         check_hooks(self.library.info, str(self.library.path))
-        return self._call(entry, inputs, None, TAPS)
+        done = self._call(entry, inputs, None, TAPS)
+        return done.outputs, done.taps
 
     def mark(self, entry: int, inputs: Sequence[Array]) -> None:
-        """Run one inference with a system call before and after every step."""
+        """Run one inference with a mark before and after every step."""
         check_hooks(self.library.info, str(self.library.path))
         self._call(entry, inputs, None, MARKS)
+
+    def stack_bytes(self, entry: int, inputs: Sequence[Array]) -> int:
+        """Bytes of stack that one inference overwrote; 0 where the runner does not look."""
+        return self._call(entry, inputs, None, STACK).stack_bytes
 
     def profile(self, entry: int, inputs: Sequence[Array], runs: int = 1) -> NDArray[np.int64]:
         """Time every step of ``runs`` inferences; returns ns of shape (runs, n_steps).
@@ -159,26 +183,30 @@ class RemoteSession:
 
     def _call(
         self, entry: int, inputs: Sequence[Array], out: Sequence[Array] | None, flags: int
-    ) -> tuple[list[Array], list[Tap]]:
+    ) -> _Done:
         info = self._checked(entry, inputs)
         if out is not None:
             check_outputs(info, out)
         outputs = (
             list(out) if out is not None else [np.empty(t.shape, t.numpy) for t in info.outputs]
         )
-        taps = []
+        taps: list[Tap] = []
+        depth = 0
         wire = self._wire
         with self._lock:
             data = [np.ascontiguousarray(x).tobytes() for x in inputs]
             wire.send(RUN, entry, self._flags | flags, data=data)
-            while wire.number():
+            while (event := wire.number()) != END:
+                if event == DEPTH:
+                    depth = wire.number()
+                    continue
                 step, output, size = wire.number(), wire.number(), wire.number()
                 taps.append(Tap(step, output, wire.read(size)))
             status = wire.number()
             check_status(status, info.name)
             for y in outputs:
                 y[...] = np.frombuffer(wire.read(y.nbytes), y.dtype).reshape(y.shape)
-        return trim(info, outputs), taps
+        return _Done(trim(info, outputs), taps, depth)
 
     def _checked(self, entry: int, inputs: Sequence[Array]) -> EntryInfo:
         info = entry_of(self.library.info, entry, inputs)
@@ -266,7 +294,7 @@ def _read_info(wire: Wire, path: Path) -> ModelInfo:
             hint="build the model again",
         )
     name, isa = wire.text(), wire.text()
-    flags, weights, workspace, state = (wire.number() for _ in range(4))
+    flags, linked, weights, workspace, state = (wire.number() for _ in range(5))
     weights_align, workspace_align, state_align = (wire.number() for _ in range(3))
     return ModelInfo(
         name=name,
@@ -280,7 +308,7 @@ def _read_info(wire: Wire, path: Path) -> ModelInfo:
         weights_align=weights_align,
         workspace_align=workspace_align,
         state_align=state_align,
-        linked_weights=0,
+        linked_weights=linked,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sparrow.device.build import CPUS, host_machine
 from sparrow.device.cpu import host_isa
+from sparrow.device.firmware import board_command, firmware_library
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import find_node, node_library
 from sparrow.device.qemu import emulated_library, emulator_command
@@ -38,7 +39,8 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
 
     Args:
         machine: What the libraries are built for.
-        device: One of `DEVICES`, or ``qemu:<cpu>`` for a CPU that the emulator knows.
+        device: One of `DEVICES`, or ``qemu:<name>`` for a CPU, or for a microcontroller a board,
+            that the emulator knows.
 
     Raises:
         BadInput: There is none; says why.
@@ -46,7 +48,8 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
     device, colon, cpu = device.partition(":")
     if device not in DEVICES or (colon and (device != "qemu" or not cpu)):
         raise BadInput(
-            f"device {device!r} is unknown", hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu>"
+            f"device {device!r} is unknown",
+            hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu or board>",
         )
     module = machine.arch == "wasm32"
     if (device == "node") != module and device != "auto":
@@ -63,9 +66,14 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
     if device == "host":
         raise BadInput(f"the device host cannot run this: {why}", hint="use --device qemu")
     try:
-        emulator_command(machine)
+        if machine.bare:
+            board_command(machine, cpu)
+        else:
+            emulator_command(machine)
     except BadInput as e:
         raise BadInput(f"{why}; {e.message}" if why else e.message, hint=e.hint) from None
+    if machine.bare:
+        return Runner("qemu", lambda path: firmware_library(path, machine, cpu))
     return Runner("qemu", lambda path: emulated_library(path, machine, cpu))
 
 

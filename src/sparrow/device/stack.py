@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_EXECUTABLE = 4
-_RELA, _REL, _SYMTAB = 4, 9, 2
+from sparrow.device.elf import EXECUTABLE, MAGIC, Elf
+
+_RELA, _REL = 4, 9
 _UNDEFINED, _SECTION_SYMBOL = 0, 3
 _X86_64, _I386 = 62, 3
 # What a call pushes; elsewhere the return address goes to a register, and from there to the frame.
@@ -23,6 +24,14 @@ _RETURN_ADDRESS = {_X86_64: 8, _I386: 4}
 _RED_ZONE = {_X86_64: 128}
 # and $-align, %rsp: a frame that aligns itself loses up to align - 16 bytes that it does not count.
 _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
+
+# What every program has; Arm's own names of the same functions.
+MEMORY = frozenset(
+    f"{prefix}{name}{suffix}"
+    for prefix, suffixes in (("", ("",)), ("__aeabi_", ("", "4", "8")))
+    for name in ("memcpy", "memmove", "memset", "memclr", "memcmp")
+    for suffix in suffixes
+)
 
 # (object, section) of a function defined there
 Place = tuple[int, int]
@@ -36,12 +45,14 @@ class Frames:
         sizes: Bytes of stack per function, the return address included.
         calls: Functions that each calls or hands on.
         names: Functions that other objects see.
+        outside: Functions that are in none of the objects.
         red_zone: Bytes below the last frame that may be used.
     """
 
     sizes: Mapping[Place, int]
     calls: Mapping[Place, frozenset[Place]]
     names: Mapping[str, Place]
+    outside: frozenset[str]
     red_zone: int
 
     def deepest(self, name: str) -> int:
@@ -68,43 +79,8 @@ class Frames:
         return visit(self.names[name])
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    kind: int
-    flags: int
-    link: int
-    info: int
-    data: bytes
-
-
-class _Object:
-    """Sections and symbols of an ELF object, 32 or 64 bits wide, little-endian."""
-
-    def __init__(self, data: bytes) -> None:
-        self.wide = data[4] == 2
-        (self.machine,) = struct.unpack_from("<H", data, 18)
-        table = struct.unpack_from("<Q" if self.wide else "<I", data, 0x28 if self.wide else 0x20)[
-            0
-        ]
-        entry, count = struct.unpack_from("<HH", data, 0x3A if self.wide else 0x2E)
-        layout = "<IIQQQQII" if self.wide else "<IIIIIIII"
-        self.sections: list[_Section] = []
-        for i in range(count):
-            row = struct.unpack_from(layout, data, table + i * entry)
-            _, kind, flags, _, offset, size, link, info = row
-            self.sections.append(_Section(kind, flags, link, info, data[offset : offset + size]))
-        (index,) = (i for i, s in enumerate(self.sections) if s.kind == _SYMTAB)
-        self.symbols = list(self._symbols(self.sections[index]))
-
-    def _symbols(self, table: _Section) -> Iterator[tuple[str, int, int]]:
-        """(name, kind, section) of every symbol."""
-        strings = self.sections[table.link].data
-        for at in range(0, len(table.data), 24 if self.wide else 16):
-            if self.wide:
-                name, info, _, section = struct.unpack_from("<IBBH", table.data, at)
-            else:
-                name, info, _, section = struct.unpack_from("<I8xBBH", table.data, at)
-            yield strings[name : strings.index(b"\0", name)].decode(), info & 15, section
+class _Object(Elf):
+    """An object: what refers to what, and the frames that the compiler noted."""
 
     def relocated(self) -> Iterator[tuple[int, int]]:
         """(section that refers, number of the symbol) of every relocation."""
@@ -148,38 +124,44 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
     machine = 0
     for o, path in enumerate(objects):
         data = path.read_bytes()
-        if data[:4] != b"\x7fELF":
+        if data[:4] != MAGIC:
             return None
         found = _Object(data)
         machine = found.machine
-        code = {i for i, s in enumerate(found.sections) if s.flags & _EXECUTABLE and s.data}
+        code = {i for i, s in enumerate(found.sections) if s.flags & EXECUTABLE and s.data}
         for section, size in found.frames():
             loss = max(
                 (n for p, n in _ALIGNS.items() if p in found.sections[section].data), default=0
             )
             loss = loss if machine == _X86_64 else 0
             sizes[o, section] = size + loss + _RETURN_ADDRESS.get(machine, 0)
-        for name, kind, section in found.symbols:
-            if section in code and kind != _SECTION_SYMBOL and name:
-                names[name] = (o, section)
+        for symbol in found.symbols:
+            if symbol.section in code and symbol.kind != _SECTION_SYMBOL and symbol.name:
+                names[symbol.name] = (o, symbol.section)
         for section, number in found.relocated():
             if section not in code:
                 continue
-            name, _, target = found.symbols[number]
-            if target == _UNDEFINED:
-                pending.append(((o, section), name))
-            elif target in code and target != section:
-                pending.append(((o, section), (o, target)))
+            target = found.symbols[number]
+            if target.section == _UNDEFINED:
+                pending.append(((o, section), target.name))
+            elif target.section in code and target.section != section:
+                pending.append(((o, section), (o, target.section)))
     if not sizes:
         return None
     calls: dict[Place, set[Place]] = {}
+    outside: set[str] = set()
     for caller, callee in pending:
-        # memcpy and memset come with the program; everything else is in one of the objects
         to = names.get(callee) if isinstance(callee, str) else callee
         if to is not None:
             calls.setdefault(caller, set()).add(to)
+        else:
+            outside.add(str(callee))
     return Frames(
-        sizes, {k: frozenset(v) for k, v in calls.items()}, names, _RED_ZONE.get(machine, 0)
+        sizes,
+        {k: frozenset(v) for k, v in calls.items()},
+        names,
+        frozenset(outside),
+        _RED_ZONE.get(machine, 0),
     )
 
 
@@ -187,7 +169,10 @@ def stack_bytes(objects: Sequence[Path], name: str = "model_run") -> int | None:
     """Bytes of stack that a call of an emitted function takes at most, its return address included.
 
     What the program's own memcpy, memset and ``parallel_for`` take comes on top. None if the
-    compiler does not note frames (`Toolchain` asks zig for it) or the objects are not ELF.
+    compiler does not note frames (`Toolchain` asks zig for it), the objects are not ELF, or they
+    call its library, as CPUs without an FPU do to compute floats: its frames are not noted.
     """
     frames = read_frames(objects)
-    return None if frames is None else frames.deepest(name) + frames.red_zone
+    if frames is None or frames.outside - MEMORY:
+        return None
+    return frames.deepest(name) + frames.red_zone

@@ -20,7 +20,7 @@ from sparrow.tensor import Affine, TensorType
 # Compile effort is counted in bytes of native code that a body inlines.
 PART_EFFORT = 100_000
 SMALL = 1_000
-_SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f64_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
+_SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f(32|64)_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*\n', re.MULTILINE)
 
 
@@ -224,18 +224,18 @@ def _parts(steps: Sequence[StepFunction], sizes: Mapping[str, int]) -> list[list
     return [sorted(p, key=lambda s: place[s.name]) for p in parts]
 
 
-def emit(plan: Plan, *, prefix: str = "model", embed: bool = False) -> Artifact:
+def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
     """C sources of a plan.
 
     Args:
         plan: What to write.
         prefix: Prefix of the exported functions and of internal symbols with linkage.
-        embed: Whether the weights are linked in (as a symbol the caller assembles) instead of
-        mapped.
 
     Returns:
-        ``model.c``, ``model.h``, ``sparrow.h`` and ``weights.bin``.
+        ``model.c``, ``model.h``, ``sparrow.h``, ``weights.bin``, and for a target without files
+        ``weights.c``: the same bytes, to be linked in.
     """
+    embed = plan.target.machine.bare and len(plan.weights) > 0
     bodies = Bodies(prefix, plan.target.isa.lanes)
     names = [
         [f"{prefix}_e{e}_s{s}" for s in range(len(x.steps))] for e, x in enumerate(plan.entries)
@@ -278,7 +278,22 @@ def emit(plan: Plan, *, prefix: str = "model", embed: bool = False) -> Artifact:
         "sparrow.h": (resources.files("sparrow") / "native" / "sparrow.h").read_bytes(),
         "weights.bin": plan.weights,
     }
+    if embed:
+        files["weights.c"] = _weights_source(plan.weights, prefix).encode()
     return Artifact(files, len(parts) + 1)
+
+
+def _weights_source(weights: bytes, prefix: str) -> str:
+    rows = (weights[i : i + 24] for i in range(0, len(weights), 24))
+    body = ",\n".join(",".join(map(str, row)) for row in rows)
+    return (
+        "/* The weights of an emitted model; they stay where the linker puts constants. */\n"
+        "#if defined(__GNUC__)\n#define SP_ALIGNED __attribute__((aligned(64)))\n"
+        "#elif defined(_MSC_VER)\n#define SP_ALIGNED __declspec(align(64))\n"
+        "#else\n#define SP_ALIGNED _Alignas(64)\n#endif\n"
+        f"extern const unsigned char {prefix}_weights[{len(weights)}];\n"
+        f"SP_ALIGNED const unsigned char {prefix}_weights[{len(weights)}] = {{\n{body}}};\n"
+    )
 
 
 def _helpers(work: str) -> list[str]:

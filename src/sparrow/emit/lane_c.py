@@ -28,6 +28,8 @@ C_TYPES = {
 }
 _OPERATORS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
 _ARITHMETIC = {"add": "+", "sub": "-", "mul": "*"}
+# Integers that a float becomes without a detour over double, which small CPUs compute by calls.
+_FROM_F32 = ("i32", "i16", "u16", "i8", "u8")
 _BITWISE = {"bitand": "&", "bitor": "|", "bitxor": "^"}
 
 
@@ -349,8 +351,10 @@ def _cast(x: str, source: DType, to: DType) -> str:
         wide = x if source in WIDE else f"(float){x}"
         return f"sp_round_{'f16' if to == F16 else 'bf16'}({wide})"
     if source.kind == "float" and to.kind in ("int", "uint"):
-        wide = f"(double){x}" if source in WIDE else x
-        return f"sp_f64_to_{'u' if to.kind == 'uint' else 'i'}{max(to.bits, 8)}({wide})"
+        name = f"{'u' if to.kind == 'uint' else 'i'}{max(to.bits, 8)}"
+        if source in WIDE and name in _FROM_F32:
+            return f"sp_f32_to_{name}({x})"
+        return f"sp_f64_to_{name}({f'(double){x}' if source in WIDE else x})"
     if to == BOOL:
         return f"(uint8_t)({x} != 0)"
     return f"({compute(to)}){x}"

@@ -45,13 +45,14 @@ ISAS = (
 )
 
 
-# Of shared libraries, by operating system; a WebAssembly module needs none.
+# Of libraries, by operating system; a WebAssembly module needs none, a firmware has none.
 SUFFIXES = {
     "linux": ".so",
     "macos": ".dylib",
     "ios": ".dylib",
     "windows": ".dll",
     "wasm32": ".wasm",
+    "freestanding": ".a",
 }
 
 
@@ -85,8 +86,13 @@ class Machine:
         return self.arch if self.arch == "wasm32" else self.os
 
     @property
+    def bare(self) -> bool:
+        """Whether code is linked into a firmware: nothing loads libraries."""
+        return self.system == "freestanding"
+
+    @property
     def library_suffix(self) -> str:
-        """File suffix of a shared library."""
+        """File suffix of a library: shared, or static for a firmware."""
         return SUFFIXES.get(self.system, ".so")
 
 

@@ -691,5 +691,23 @@ SP_INLINE int8_t sp_f64_to_i8(double x) {
 SP_INLINE uint8_t sp_f64_to_u8(double x) {
   return (uint8_t)(!(x > 0.0) ? 0 : x >= 255.0 ? 255 : (int)x);
 }
+SP_INLINE int32_t sp_f32_to_i32(float x) {
+  if (x != x) return 0;
+  return x >= 2147483648.0f ? INT32_MAX : x <= -2147483648.0f ? INT32_MIN : (int32_t)x;
+}
+SP_INLINE int16_t sp_f32_to_i16(float x) {
+  if (x != x) return 0;
+  return (int16_t)(x >= 32767.0f ? 32767 : x <= -32768.0f ? -32768 : (int)x);
+}
+SP_INLINE uint16_t sp_f32_to_u16(float x) {
+  return (uint16_t)(!(x > 0.0f) ? 0 : x >= 65535.0f ? 65535 : (int)x);
+}
+SP_INLINE int8_t sp_f32_to_i8(float x) {
+  if (x != x) return 0;
+  return (int8_t)(x >= 127.0f ? 127 : x <= -128.0f ? -128 : (int)x);
+}
+SP_INLINE uint8_t sp_f32_to_u8(float x) {
+  return (uint8_t)(!(x > 0.0f) ? 0 : x >= 255.0f ? 255 : (int)x);
+}
 
 #endif

@@ -1,110 +1,19 @@
-/* Runs a model library for a program at the other end of two pipes: `runner model.so`.
+/* Runs a model library for a program at the other end of two pipes: `runner model.so`; serve.h says
+ * how they speak.
  *
- * Needs no libc, so that it runs on any Linux of its architecture and under qemu's user mode. All
- * numbers are little-endian and 64-bit, a text is its length and bytes. A request is a number:
- *
- *   1 info    answers what model_info says, in the order of send_info below
- *   2 weights takes the blob (weights_bytes); needed before anything that follows
- *   3 reset   answers a sparrow_status
- *   4 state   answers the state block
- *   5 run     takes entry, flags and the inputs one after the other; answers events, each a kind
- *             (0 the end, with the status; 1 a tap, with step, output, bytes and the data), and
- *             after the end, if the status is SPARROW_OK, the outputs
- *
- * Flags of run: 1 taps, 2 tasks in reverse order, 4 marks before and after each step, for a counter
- * that listens to system calls. */
-#include "../sparrow.h"
+ * Needs no libc, so that it runs on any Linux of its architecture and under qemu's user mode. */
 #include "loader.h"
+#include "serve.h"
 
-enum { INFO = 1, WEIGHTS, RESET, STATE, RUN };
-enum { TAPS = 1, REVERSED = 2, MARKS = 4 };
 /* A system call that no kernel has; arguments step and begin. */
 enum { SYS_MARK = 0x5350 };
 
-static void send(uint64_t n) { sys_write_all(1, &n, sizeof n); }
+static void sys_mark(int step, int begin) { sys_call(SYS_MARK, step, begin, 0, 0, 0, 0); }
 
-static void send_text(const char *text) {
-  uint64_t n = 0;
-  while (text[n] != 0) ++n;
-  send(n);
-  sys_write_all(1, text, n);
-}
-
-static uint64_t receive(void) {
-  uint64_t n;
-  sys_read_all(&n, sizeof n);
-  return n;
-}
-
-static void send_tensor(const sparrow_tensor_info *t) {
-  send_text(t->name);
-  send(t->dtype);
-  send((uint64_t)t->rank);
-  for (int32_t i = 0; i < t->rank; ++i) send((uint64_t)t->shape[i]);
-  send(t->bytes);
-  send(t->offset);
-  send((uint64_t)t->axis);
-  send((uint64_t)t->block);
-  send((uint64_t)t->count_of);
-  send((uint64_t)t->count_axis);
-  send((uint64_t)t->n_scales);
-  sys_write_all(1, t->scales, (uint64_t)t->n_scales * sizeof(float));
-  for (int32_t i = 0; i < t->n_scales; ++i)
-    send(t->zero_points != NULL ? (uint64_t)(int64_t)t->zero_points[i] : 0);
-}
-
-static void send_info(const sparrow_model_info *info) {
-  send(info->abi_version);
-  send_text(info->name);
-  send_text(info->isa);
-  send(info->flags);
-  send(info->weights_bytes);
-  send(info->workspace_bytes);
-  send(info->state_bytes);
-  send(info->weights_align);
-  send(info->workspace_align);
-  send(info->state_align);
-  send((uint64_t)info->n_entries);
-  for (int32_t e = 0; e < info->n_entries; ++e) {
-    const sparrow_entry_info *entry = &info->entries[e];
-    const int named = entry->step_names != NULL;
-    send_text(entry->name);
-    send((uint64_t)entry->n_inputs);
-    for (int32_t i = 0; i < entry->n_inputs; ++i) send_tensor(&entry->inputs[i]);
-    send((uint64_t)entry->n_outputs);
-    for (int32_t i = 0; i < entry->n_outputs; ++i) send_tensor(&entry->outputs[i]);
-    send((uint64_t)entry->n_steps);
-    send((uint64_t)named);
-    for (int32_t i = 0; named && i < entry->n_steps; ++i) send_text(entry->step_names[i]);
-  }
-  send((uint64_t)info->n_states);
-  for (int32_t i = 0; i < info->n_states; ++i) send_tensor(&info->states[i]);
-}
-
-static void on_tap(void *ctx, int step, int output, const void *data, uint64_t bytes) {
-  (void)ctx;
-  send(1);
-  send((uint64_t)step);
-  send((uint64_t)output);
-  send(bytes);
-  sys_write_all(1, data, bytes);
-}
-
-static void on_profile(void *ctx, int step, int begin) {
-  (void)ctx;
-  sys_call(SYS_MARK, step, begin, 0, 0, 0, 0);
-}
-
-static void backwards(void *ctx, sparrow_task task, void *arg, int n) {
-  (void)ctx;
-  while (n-- > 0) task(arg, n);
-}
-
-/* One buffer per tensor; unlike malloc's, the bytes after it belong to nobody. */
-static void **buffers(const sparrow_tensor_info *tensors, int32_t n) {
-  void **found = (void **)sys_allocate((uint64_t)n * sizeof(void *));
-  for (int32_t i = 0; i < n; ++i) found[i] = sys_allocate(tensors[i].bytes);
-  return found;
+/* Not measured here: a process has stack enough. */
+static uint64_t sys_stack(serve_run run, const sparrow_call *call, int *status) {
+  *status = run(call);
+  return 0;
 }
 
 int sparrow_main(int argc, char **argv) {
@@ -120,50 +29,5 @@ int sparrow_main(int argc, char **argv) {
   memcpy(&model_info, &addresses[0], sizeof model_info);
   memcpy(&model_run, &addresses[1], sizeof model_run);
   memcpy(&model_reset, &addresses[2], sizeof model_reset);
-  const sparrow_model_info *info = model_info();
-  if (info->abi_version != SPARROW_ABI_VERSION) sys_die("the library has another ABI version");
-  void *weights = NULL;
-  void *workspace = sys_allocate(info->workspace_bytes);
-  void *state = sys_allocate(info->state_bytes);
-  void ***inputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
-  void ***outputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
-  for (int32_t e = 0; e < info->n_entries; ++e) {
-    inputs[e] = buffers(info->entries[e].inputs, info->entries[e].n_inputs);
-    outputs[e] = buffers(info->entries[e].outputs, info->entries[e].n_outputs);
-  }
-  for (;;) {
-    switch (receive()) {
-      case INFO: send_info(info); break;
-      case WEIGHTS:
-        weights = sys_allocate(info->weights_bytes);
-        sys_read_all(weights, info->weights_bytes);
-        break;
-      case RESET: send((uint64_t)model_reset(state, weights)); break;
-      case STATE: sys_write_all(1, state, info->state_bytes); break;
-      case RUN: {
-        const uint64_t e = receive(), flags = receive();
-        if (e >= (uint64_t)info->n_entries) sys_die("there is no such entry point");
-        const sparrow_entry_info *entry = &info->entries[e];
-        for (int32_t i = 0; i < entry->n_inputs; ++i)
-          sys_read_all(inputs[e][i], entry->inputs[i].bytes);
-        sparrow_call call = {0};
-        call.entry = (uint32_t)e;
-        call.inputs = (const void *const *)inputs[e];
-        call.outputs = outputs[e];
-        call.weights = weights;
-        call.workspace = workspace;
-        call.state = state;
-        if (flags & TAPS) call.tap = on_tap;
-        if (flags & REVERSED) call.parallel_for = backwards;
-        if (flags & MARKS) call.profile = on_profile;
-        const int status = model_run(&call);
-        send(0);
-        send((uint64_t)status);
-        for (int32_t i = 0; status == SPARROW_OK && i < entry->n_outputs; ++i)
-          sys_write_all(1, outputs[e][i], entry->outputs[i].bytes);
-        break;
-      }
-      default: sys_die("unknown request");
-    }
-  }
+  serve(model_info(), model_run, model_reset);
 }

@@ -1,5 +1,5 @@
 /* Serves a model module to a program at the other end of a byte stream: the requests and answers of
- * runtime/runner.c. `node runner.mjs model.wasm` speaks over its standard input and output. */
+ * runtime/serve.h. `node runner.mjs model.wasm` speaks over its standard input and output. */
 import { Native } from './model.mjs';
 
 const INFO = 1, WEIGHTS = 2, RESET = 3, STATE = 4, RUN = 5, TIME = 6;
@@ -37,7 +37,7 @@ export async function serve(module, { read, write }) {
     text(native.name);
     text(native.isa);
     const { weights, workspace, state } = native.bytes;
-    [native.hooks ? 1 : 0, weights, workspace, state, ...native.align].forEach(number);
+    [native.hooks ? 1 : 0, 0, weights, workspace, state, ...native.align].forEach(number);
     number(native.entries.length);
     for (const e of native.entries) {
       text(e.name);

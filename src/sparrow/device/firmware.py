@@ -1,0 +1,183 @@
+"""Models for microcontrollers, linked: alone, to see what they take, or to be run in an emulator.
+
+Nothing loads a library on a microcontroller. A bundle for one holds ``model.a``; a program for a
+board that qemu emulates is linked around it, and speaks to `device.remote` over semihosting.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
+from sparrow.device.remote import RemoteLibrary
+from sparrow.errors import BadInput
+from sparrow.targets import Machine
+
+# The runtime defines memcpy and the like: a loop in it must not become a call of itself.
+_RUNTIME_FLAGS = ("-std=gnu99", "-fno-builtin")
+# Painted before a run whose stack is measured; more than any model takes.
+_STACK = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board of qemu's and where its memories are: (origin, bytes) each.
+
+    Attributes:
+        name: qemu's.
+        cores: zig's names of the cores whose code it runs.
+        code: Executable memory that starts with the vectors.
+        weights: Memory that the emulator fills before the program starts.
+        ram: Memory of everything else.
+    """
+
+    name: str
+    cores: tuple[str, ...]
+    code: tuple[int, int]
+    weights: tuple[int, int]
+    ram: tuple[int, int]
+
+
+_MPS2_RAM = (0x2100_0000, 16 << 20)
+# A Cortex-M3 runs what a Cortex-M0 does; qemu's own M0 has 16 kB of memory.
+BOARDS = (
+    Board(
+        "mps2-an385",
+        ("cortex_m3", "cortex_m0", "cortex_m0plus"),
+        (0, 1 << 20),
+        (1 << 20, 3 << 20),
+        _MPS2_RAM,
+    ),
+    Board("mps2-an386", ("cortex_m4",), (0, 1 << 20), (1 << 20, 3 << 20), _MPS2_RAM),
+    Board(
+        "mps2-an500",
+        ("cortex_m7",),
+        (0, 1 << 20),
+        (1 << 20, 3 << 20),
+        (0x6000_0000, 16 << 20),
+    ),
+    Board(
+        "mps2-an505",
+        ("cortex_m33",),
+        (0x1000_0000, 1 << 20),
+        (0x1010_0000, 3 << 20),
+        (0x8000_0000, 16 << 20),
+    ),
+    Board(
+        "mps3-an547",
+        ("cortex_m55",),
+        (0, 512 << 10),
+        (0x7000_0000, 16 << 20),
+        (0x7100_0000, 16 << 20),
+    ),
+)
+
+_SCRIPT = """\
+MEMORY {{
+  CODE (rx) : ORIGIN = {code[0]}, LENGTH = {code[1]}
+  WEIGHTS (r) : ORIGIN = {weights[0]}, LENGTH = {weights[1]}
+  RAM (rw) : ORIGIN = {ram[0]}, LENGTH = {ram[1]}
+}}
+ENTRY({entry})
+SECTIONS {{
+  .weights : {{ *(.rodata.*_weights) }} > WEIGHTS
+  .text : {{ KEEP(*(.vectors)) *(.text .text.*) }} > CODE
+  .rodata : {{ *(.rodata .rodata.*) }} > CODE
+  .data : ALIGN(4) {{ _data = .; *(.data .data.*) . = ALIGN(4); _data_end = .; }} > RAM AT> CODE
+  _data_from = LOADADDR(.data);
+  .bss (NOLOAD) : ALIGN(4) {{ _bss = .; *(.bss .bss.* COMMON) . = ALIGN(4); _bss_end = .; }} > RAM
+  _heap = .;
+  _stack_top = ORIGIN(RAM) + LENGTH(RAM);
+  _stack_limit = _stack_top - {stack};
+  _heap_end = _stack_limit;
+  /DISCARD/ : {{ *(.ARM.exidx* .ARM.extab* .stack_sizes .comment .debug* *.attributes) }}
+}}
+"""
+
+
+def board_of(machine: Machine, name: str = "") -> Board:
+    """The board that runs code for a machine, or the one of a name.
+
+    Raises:
+        BadInput: There is none.
+    """
+    core = machine.cpu.split("+")[0]
+    fit = [b for b in BOARDS if core in b.cores]
+    found = [b for b in BOARDS if b.name == name] if name else fit
+    if not found:
+        raise BadInput(
+            f"no emulated board {name or f'runs code for {machine.cpu}'}",
+            hint=f"boards: {', '.join(b.name for b in BOARDS)}",
+        )
+    return found[0]
+
+
+def board_command(machine: Machine, name: str = "") -> list[str]:
+    """The command that runs a program on the emulated board, up to the program.
+
+    Raises:
+        BadInput: The emulator is not installed, or has no board for the machine.
+    """
+    board = board_of(machine, name)
+    found = shutil.which("qemu-system-arm")
+    if found is None:
+        raise BadInput(
+            "qemu-system-arm is not installed", hint="install qemu-system-arm, which has it"
+        )
+    quiet = ("-display", "none", "-monitor", "none", "-serial", "none")
+    files = ("-semihosting-config", "enable=on,target=native")
+    return [found, "-M", board.name, *quiet, *files, "-kernel"]
+
+
+def firmware_library(path: Path, machine: Machine, board: str = "") -> RemoteLibrary:
+    """A model archive on an emulated board.
+
+    Args:
+        path: ``model.a``.
+        machine: What it is built for.
+        board: The emulator's name of another board than `board_of`.
+
+    Raises:
+        BadInput: The emulator is not installed, or has no board for the machine.
+        CompileError: The compiler is missing, or the archive does not link.
+        BadBundle: The program does not start.
+    """
+    command = board_command(machine, board)
+    row = board_of(machine, board)
+    tools = find_toolchain()
+    unit = Unit.from_file(NATIVE / "runtime" / "firmware.c")
+    objects = tools.compile_objects([unit], machine, _RUNTIME_FLAGS)
+    script = _SCRIPT.format(
+        code=row.code, weights=row.weights, ram=row.ram, stack=_STACK, entry="Reset_Handler"
+    )
+    program = tools.link_program((*objects, path), machine, script)
+    (marked,) = (s for s in Elf(program.read_bytes()).symbols if s.name == "sys_marked")
+    # bit 0 of a function's address says that it is Thumb code
+    return RemoteLibrary(path, (*command, str(program)), mark=marked.value & ~1)
+
+
+def link_alone(path: Path, machine: Machine) -> Path:
+    """A model archive linked with nothing but what it needs of the compiler's library.
+
+    Raises:
+        CompileError: Something that it needs is nowhere.
+    """
+    far = 256 << 20
+    script = _SCRIPT.format(
+        code=(0, far), weights=(far, far), ram=(4 * far, far), stack=0, entry="model_run"
+    )
+    roots = [f"-Wl,-u,model_{name}" for name in ("run", "info", "reset")]
+    return find_toolchain().link_program((path,), machine, script, roots)
+
+
+def flash_bytes(path: Path, machine: Machine) -> int:
+    """Bytes of flash that a model archive takes when linked, beside its weights."""
+    sections = Elf(link_alone(path, machine).read_bytes()).sections
+    return sum(
+        s.size
+        for s in sections
+        if s.flags & ALLOCATED and s.kind != NO_BITS and s.name != ".weights"
+    )

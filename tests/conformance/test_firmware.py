@@ -1,0 +1,179 @@
+"""Models on microcontrollers: linked, run and proved on boards that qemu emulates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparrow
+from data import data, missing
+from emitted import STRICT, blob
+from small_graphs import GRAPHS
+from small_models import accumulator, classifier
+from sparrow.bundle import compile_library, compile_objects
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.elf import ALLOCATED, NO_BITS, WRITABLE, Elf
+from sparrow.device.firmware import board_of, firmware_library, flash_bytes, link_alone
+from sparrow.device.remote import RemoteSession
+from sparrow.device.runners import find_runner
+from sparrow.device.stack import read_frames, stack_bytes
+from sparrow.emit.c import emit
+from sparrow.errors import BadBundle, BadInput
+from sparrow.graph import Module
+from sparrow.plan import plan
+from sparrow.reference import evaluate
+from sparrow.targets import devices, target
+
+CORES = ("cortex_m0", "cortex_m3", "cortex_m4f", "cortex_m7", "cortex_m33", "cortex_m55")
+# Linking the compiler's library takes seconds per core; the others run in the full suite.
+FAST = ("cortex_m3", "cortex_m4f")
+
+
+@pytest.fixture(params=[c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CORES])
+def core(request: pytest.FixtureRequest) -> str:
+    """A microcontroller that can be emulated here."""
+    need_emulator()
+    return str(request.param)
+
+
+def need_emulator() -> None:
+    if shutil.which("qemu-system-arm") is None:
+        missing("qemu-system-arm is not installed")
+
+
+def feeds(name: str) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    rng = np.random.default_rng(5)
+    g = GRAPHS[name]()
+    return {n: rng.standard_normal(g.types[n].shape, np.float32) for n in g.inputs}
+
+
+def test_emitted_code_computes_what_the_reference_does(core: str) -> None:
+    g = GRAPHS["network"]()
+    machine = target(core).machine
+    p = plan(Module("m", (g,)), target(core))
+    artifact = emit(p)
+    library = firmware_library(compile_library(artifact.files, machine, artifact.parts), machine)
+    given = feeds("network")
+    session = library.open(blob(p))
+    found = session.run(0, list(given.values()))
+    want = evaluate(g, given)
+    for n, y in zip(g.outputs, found, strict=True):
+        np.testing.assert_allclose(y, want[n], rtol=2e-5, atol=2e-5, err_msg=n)
+    bound = stack_bytes(compile_objects(artifact.files, machine, artifact.parts))
+    if core in ("cortex_m0", "cortex_m3"):
+        assert bound is None  # frames of the compiler's float functions are not noted
+    else:
+        assert isinstance(session, RemoteSession)
+        assert session.stack_bytes(0, list(given.values())) == bound
+
+
+def test_a_bundle_is_proved_counted_and_runs(core: str, tmp_path: Path) -> None:
+    bundle = sparrow.build(classifier(), core, tmp_path / "out")
+    assert bundle.receipt.verdict.startswith("proved in the emulator")
+    assert {p.name for p in (tmp_path / "out").iterdir()} > {"model.a", "weights.c", "model.h"}
+    again = sparrow.load_bundle(tmp_path / "out")
+    assert again.verify().ok
+    x = np.random.default_rng(0).standard_normal((1, 3, 12, 12), np.float32)
+    np.testing.assert_allclose(
+        again.run(x)["y"], sparrow.build(classifier()).run(x)["y"], atol=1e-5
+    )
+    counted = again.instructions()
+    assert [s.step for s in counted.steps] == [s.index for s in again.plan.entries[0].steps]
+    assert counted.total == again.instructions().total > 10_000
+
+
+def test_states_persist() -> None:
+    need_emulator()
+    model = sparrow.build(accumulator(), "cortex_m4f", states={"total": "total_out"})
+    for k in (1, 2, 3):
+        np.testing.assert_array_equal(model.run(np.ones(4, np.float32))["y"], np.full(4, 2 * k))
+
+
+def test_flash_is_what_the_linked_image_holds(tmp_path: Path) -> None:
+    bundle = sparrow.build(classifier(), "cortex_m4f", tmp_path / "out")
+    machine = target("cortex_m4f").machine
+    image = Elf(link_alone(tmp_path / "out" / "model.a", machine).read_bytes())
+    loaded = [s for s in image.sections if s.flags & ALLOCATED and s.kind != NO_BITS]
+    weights = [s for s in loaded if s.name == ".weights"]
+    memory = bundle.receipt.memory
+    assert sum(s.size for s in weights) == memory.weights_bytes
+    assert sum(s.size for s in loaded) == memory.code_bytes + memory.weights_bytes
+    # no mutable globals: all memory is what the caller hands over
+    assert not any(s.size for s in image.sections if s.flags & WRITABLE and s.flags & ALLOCATED)
+    names = {s.name for s in image.symbols}
+    assert {"model_run", "model_info", "model_reset", "model_weights"} <= names
+    assert memory.code_bytes == flash_bytes(tmp_path / "out" / "model.a", machine)
+
+
+def test_code_for_an_fpu_calls_nothing() -> None:
+    p = plan(Module("m", (GRAPHS["network"](),)), target("cortex_m4f"))
+    artifact = emit(p)
+    frames = read_frames(compile_objects(artifact.files, p.target.machine, artifact.parts))
+    assert frames is not None and not frames.outside
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_runtime_compiles_without_warnings(core: str) -> None:
+    unit = Unit.from_file(NATIVE / "runtime" / "firmware.c")
+    flags = ("-std=gnu99", "-fno-builtin", *STRICT[1:])
+    assert find_toolchain().compile_objects([unit], target(core).machine, flags)
+
+
+def test_every_cortex_m_row_has_a_board() -> None:
+    rows = devices("microcontroller").values()
+    arms = [d.target for d in rows if d.target and d.target.machine.arch == "thumb"]
+    assert len(arms) >= 7
+    assert {board_of(t.machine).name for t in arms} == {
+        "mps2-an385",
+        "mps2-an386",
+        "mps2-an500",
+        "mps2-an505",
+        "mps3-an547",
+    }
+
+
+@pytest.mark.slow
+def test_risc_v_is_built_and_not_proved(tmp_path: Path) -> None:
+    bundle = sparrow.build(classifier(), "rv32imc", tmp_path / "out")
+    assert bundle.receipt.verdict.startswith("built, not proved")
+    assert bundle.receipt.memory.code_bytes > 1_000
+    with pytest.raises(BadInput, match="no emulated board runs code for generic_rv32"):
+        bundle.run(np.zeros((1, 3, 12, 12), np.float32))
+
+
+def test_what_cannot_be_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = target("cortex_m4f").machine
+    with pytest.raises(BadInput, match="no emulated board moon"):
+        find_runner(machine, "qemu:moon")
+    need_emulator()
+    bundle = sparrow.build(classifier(), "cortex_m4f", tmp_path / "out")
+    # udf stands for any instruction beyond the core
+    text = (tmp_path / "out" / "model.c").read_text()
+    broken = text.replace("  sp_frame frame;\n", '  sp_frame frame;\n  __asm__("udf #0");\n', 1)
+    files = {
+        "model.c": broken.encode(),
+        "sparrow.h": (tmp_path / "out" / "sparrow.h").read_bytes(),
+        "weights.c": (tmp_path / "out" / "weights.c").read_bytes(),
+    }
+    library = firmware_library(compile_library(files, machine, bundle.plan.parts), machine)
+    with pytest.raises(BadBundle, match="made a fault"):
+        library.open(None).run(0, [np.zeros((1, 3, 12, 12), np.float32)])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BadInput, match="install qemu-system-arm"):
+        find_runner(machine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+def test_a_keyword_spotter_is_exact_and_small(core: str) -> None:
+    need_emulator()
+    bundle = sparrow.build(data("models/mlperf_tiny/kws_dscnn_int8.tflite"), core)
+    assert bundle.receipt.ok
+    assert bundle.receipt.memory.code_bytes < (10_000 if core in CORES[2:] else 13_000)
+    refs = np.load(data("refs/mlperf_tiny__kws_dscnn_int8__tflite.npz"))
+    for x, want in zip(refs["in0"][:4], refs["out0"][:4], strict=True):
+        (y,) = bundle.run(x).values()
+        np.testing.assert_array_equal(y, want)
