@@ -46,6 +46,7 @@ from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
 from sparrow.ops.scatter import ScatterElements, ScatterND
 from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
+from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.topk import TopK
 from sparrow.ops.transpose import Transpose
 from sparrow.ops.unique import Unique
@@ -424,7 +425,7 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
-            *(Dequantize, Lookup, Quantize),
+            *(Dequantize, Lookup, Quantize, SoftmaxCodes),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,

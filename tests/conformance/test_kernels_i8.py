@@ -14,12 +14,23 @@ from native_harness import ISAS
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, Scheme
-from sparrow.kernels import KERNELS, conv_any, conv_i8, lookup, loop, matmul_any, pool_any, pool_i8
+from sparrow.kernels import (
+    KERNELS,
+    conv_any,
+    conv_i8,
+    lookup,
+    loop,
+    matmul_any,
+    pool_any,
+    pool_i8,
+    softmax_i8,
+)
 from sparrow.kernels.case import Kernel
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
+from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.plan import plan
 from sparrow.reference import evaluate
@@ -32,6 +43,7 @@ PORTABLE = (
     *matmul_any.ROWS,
     *lookup.ROWS,
     *pool_any.ROWS,
+    *softmax_i8.ROWS,
 )
 ROUNDS = 16
 Made = tuple[Graph, dict[str, Array]]
@@ -154,6 +166,20 @@ def lookup_case(seed: int) -> Made:
     return c.finish(c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to)))
 
 
+def softmax_case(seed: int) -> Made:
+    c = _Case(seed)
+    shape = (c.n(1, 4), c.n(1, 40), c.n(1, 9))
+    x, dtype, zero = c.input(shape)
+    axis, scale = c.n(0, 2), float(c.rng.uniform(0.002, 0.2))
+    spread = np.exp(-np.arange(256) * scale)
+    if seed % 2:
+        op = SoftmaxCodes(axis, zero, dtype, step=float(np.float32(c.rng.uniform(0.002, 0.006))))
+        return c.finish(c.b.add(op, x, c.b.const(spread.astype(np.float32))))
+    op = SoftmaxCodes(axis, zero, dtype, 1 << c.n(28, 30), 22)
+    table = np.rint(spread * 2**15).astype(np.int32)
+    return c.finish(c.b.add(op, x, c.b.const(table)))
+
+
 def pool_case(seed: int) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 2
@@ -166,7 +192,7 @@ def pool_case(seed: int) -> Made:
     return c.finish(c.b.add(op, x))
 
 
-MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case)
+MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case)
 
 
 def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path) -> set[str]:
@@ -184,7 +210,7 @@ def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: P
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)
-    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS)}
+    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS)}
 
 
 def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:

@@ -163,3 +163,15 @@ def test_bilinear_resizing_of_uint8(tmp_path: Path, size: tuple[int, int]) -> No
     to = constant("s", np.array(size, np.int32))
     data = one("RESIZE_BILINEAR", {"x": x}, options, out=out, consts=[to], quant={"x": (0.05, 7)})
     check(tmp_path, data, {"x": x})
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_softmax(tmp_path: Path, seed: int, dtype: DType) -> None:
+    d = Draw(seed, dtype)
+    x = d.codes(40, (10, 3, 60)[seed % 3])
+    out = T("y", x.shape, dtype, scale=[1 / 256], zero=[dtype.limits[0]])
+    # small steps, or few codes would be left
+    quant = {"x": (d.scale(0.02), d.zero())}
+    data = one("SOFTMAX", {"x": x}, {"beta": 1.0}, out=out, quant=quant)
+    check(tmp_path, data, {"x": x})

@@ -25,6 +25,7 @@ from sparrow.kernels import (
     sample,
     selecting,
     softmax,
+    softmax_i8,
 )
 from sparrow.kernels.case import Kernel
 
@@ -51,4 +52,5 @@ KERNELS: tuple[Kernel, ...] = (
     *sample.ROWS,
     *selecting.ROWS,
     *softmax.ROWS,
+    *softmax_i8.ROWS,
 )

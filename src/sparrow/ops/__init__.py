@@ -32,6 +32,7 @@ from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
 from sparrow.ops.scatter import ScatterElements, ScatterND
 from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
+from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.topk import TopK
 from sparrow.ops.transpose import Transpose
 from sparrow.ops.unique import Unique
@@ -75,6 +76,7 @@ OPS: tuple[type[Op], ...] = (
     ScatterND,
     Slice,
     Softmax,
+    SoftmaxCodes,
     TopK,
     Transpose,
     Unique,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sparrow.graph import Node
 from sparrow.ops.pool import Pool
+from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reduce import Reduce
 from sparrow.rewrite import Match, Reject, Rewrite
 
@@ -16,6 +17,8 @@ def global_pool(m: Match, n: Node) -> Rewrite | Reject | None:
     """Match a Pool of one window that covers the image."""
     if not isinstance(n.op, Pool) or n.op.kind == "lp":
         return None
+    if m.producer(n.inputs[0], Dequantize) is not None:
+        return Reject("pools of codes round by rules of their own")
     t, op = m.type(n.inputs[0]), n.op
     first = 1 if op.channels_last else 2
     axes = tuple(range(first, first + len(op.kernel)))

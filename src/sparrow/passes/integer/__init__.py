@@ -22,12 +22,14 @@ from sparrow.ops.reduce import Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
+from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
 from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled, target_at
 from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
 from sparrow.passes.integer.movement import move
 from sparrow.passes.integer.resizing import resizing
+from sparrow.passes.integer.softmax import softmax
 from sparrow.passes.integer.sums import coded_bias, float_result, sums, turned_weights
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 
@@ -38,6 +40,7 @@ FAMILIES: tuple[tuple[tuple[type, ...], Handler], ...] = (
     ((Reshape, Transpose, Slice, Expand, Gather, Concat, Pad), move),
     ((Pool, Reduce), means),
     ((Resize,), resizing),
+    ((Softmax,), softmax),
 )
 
 
