@@ -32,6 +32,7 @@ import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
 from sparrow.kernels import tiling_f32 as tl
+from sparrow.kernels.winograd import pack_winograd
 from sparrow.targets import target
 
 F32 = NDArray[np.float32]
@@ -113,7 +114,7 @@ def conv(
         if winograd:
             chosen = tl.choose_winograd(pm.Conv2dShape(**window, ci=ci, co=co), cpu)
             assert chosen is not None
-            params, packed = chosen, pf.pack_winograd(w, cpu.lanes)
+            params, packed = chosen, pack_winograd(w, cpu.lanes)
     node = model(
         "Conv", {"x": x}, {"w": w, "bias": bias}, group=groups, strides=[stride] * 2, pads=[pad] * 4
     )

@@ -61,6 +61,10 @@ def certify(
             f"{len(golden.calls)} sample calls{against_oracle(accuracy, rounded)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
+    for step in (s for e in compiled.plan.entries for s in e.steps):
+        op, own = step.node.op, tolerance_of(step.node.op, step.kernel)
+        if own is not tolerance_of(op):
+            used[f"{type(op).__name__} by {step.kernel}"] = own
     return ReceiptRecord(
         schema_version=1,
         verdict=verdict,

@@ -208,10 +208,10 @@ class _Layers:
 
 
 def _judge(
-    n: Node, g: Graph, env: Mapping[str, Array], native: Sequence[Array]
+    n: Node, kernel: str, g: Graph, env: Mapping[str, Array], native: Sequence[Array]
 ) -> tuple[int, int, float, float, bool, float, float]:
     """Worst output and element of a step: own error, bound, ok, native and reference value."""
-    row = tolerance_of(n.op)
+    row = tolerance_of(n.op, kernel)
     operands = [env[x] if x else None for x in n.inputs]
     with np.errstate(all="ignore"):
         judged = row.judge(n.op, operands, g.in_types(n), g.out_types(n))
@@ -261,7 +261,7 @@ def _check_call(
         env.update(zip(n.outputs, out, strict=True))
 
     def row(n: Node, step: StepRecord, native: list[Array]) -> LayerCheck:
-        _, _, own, bound, ok, got, want = _judge(n, g, env, native)
+        _, _, own, bound, ok, got, want = _judge(n, step.kernel, g, env, native)
         inherited = scale = 0.0
         for y, a in zip(n.outputs, native, strict=True):
             stored = call.layers[y]
@@ -270,7 +270,7 @@ def _check_call(
             scale = max(scale, float(finite[np.isfinite(finite)].max(initial=0.0)))
         return LayerCheck(
             *(entry.name, step.index, step.op, step.origin, own, bound, inherited, scale, ok),
-            *(got, want, tolerance_of(n.op).reason),
+            *(got, want, tolerance_of(n.op, step.kernel).reason),
         )
 
     # every step is judged by what the native code gave it, so the steps do not wait for each other

@@ -16,6 +16,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.graph import Op, Types
+from sparrow.kernels.winograd import rounding_error
 from sparrow.ops.attention import Attention
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.compress import Compress
@@ -254,9 +255,18 @@ def _absolute(x: Operands) -> list[Array | None]:
 
 
 def _dot(
-    op: Any, terms: int, n: int, x: Operands, tx: Types, ty: Sequence[TensorType], factor: float = 1
+    op: Any,
+    terms: int,
+    n: int,
+    x: Operands,
+    tx: Types,
+    ty: Sequence[TensorType],
+    native: Array | None = None,
 ) -> Judged:
-    """Sums of ``terms`` products of the first ``n`` operands, then the epilogue over the rest."""
+    """Sums of ``terms`` products of the first ``n`` operands, then the epilogue over the rest.
+
+    ``native`` is the error of the native sum where it is not taken term by term as the reference's.
+    """
     first = tx[0]
     assert first is not None
     if first.dtype.kind != "float" and (op.epilogue is None or _rounds_once(op.epilogue)):
@@ -267,13 +277,15 @@ def _dot(
         error = np.zeros(total.shape)
     else:
         (size,) = bare.eval(*_absolute(x[:n]))
-        error = factor * (terms + 2) * _sum_unit(first) * size.astype(np.float64)
+        error = (terms + 2) * _sum_unit(first) * size.astype(np.float64)
         if getattr(op, "accumulate", None) is None:
             error = error + _store(total, first)
         else:
             # vdpbf16ps takes subnormal operands, products and sums for zero
             largest = max(float(np.abs(a).max(initial=0.0)) for a in x[:2] if a is not None)
             error = error + 2 * terms * (1 + largest) * SMALLEST[F32]
+    if native is not None:
+        error = (error + native) / 2
     if op.epilogue is None:
         return Judged((total,), (2 * error + _floor(first),))
     extras = [a for a in x[n:] if a is not None]
@@ -285,6 +297,13 @@ def _dot(
 def _conv(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
     assert tx[1] is not None
     return _dot(op, prod(tx[1].shape[1:]), 3, x, tx, ty)
+
+
+def _winograd(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    a, w = x[0], x[1]
+    assert a is not None and w is not None
+    # of one spatial axis or two: the row is of channels-last convolutions with 3x3 weights
+    return _dot(op, prod(w.shape[1:]), 3, x, tx, ty, rounding_error(a, w, op.pads))
 
 
 def _conv_transpose(op: ConvTranspose, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
@@ -469,10 +488,23 @@ TOLERANCES: tuple[Tolerance, ...] = (
     ),
 )
 _BY_OP = {op: row for row in TOLERANCES for op in row.ops}
+# Kernel rows that do not sum term by term.
+_BY_KERNEL = {
+    "winograd_f32": Tolerance(
+        (Conv,),
+        _winograd,
+        "running error analysis of the transforms of F(4x4, 3x3), then the epilogue",
+    )
+}
 
 
-def tolerance_of(op: Op) -> Tolerance:
-    """The row of an op; a user's own op gets the last one, which assumes nothing."""
+def tolerance_of(op: Op, kernel: str = "") -> Tolerance:
+    """The row of an op that a kernel row computes.
+
+    A user's own op gets the last one, which assumes nothing.
+    """
+    if kernel in _BY_KERNEL:
+        return _BY_KERNEL[kernel]
     return _BY_OP.get(type(op), TOLERANCES[-1])
 
 

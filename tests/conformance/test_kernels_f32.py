@@ -24,6 +24,7 @@ import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
 from sparrow.kernels import tiling_f32 as tl
+from sparrow.kernels.winograd import pack_winograd
 from sparrow.targets import target
 
 F32 = NDArray[np.float32]
@@ -257,7 +258,7 @@ def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         assert p is not None
         x, w = conv_data(s)
         call = f"sp_winograd_f32({pm.c_literal(p)}, a, b, y, scratch, ep, e, i)"
-        packed = pf.pack_winograd(w, cpu.lanes)
+        packed = pack_winograd(w, cpu.lanes)
         want = conv_reference(s)
         yield Case(
             f"winograd {size} {ci} {co}", call, p.tasks, strided(x, ci + 1), packed,

@@ -22,7 +22,7 @@ from sparrow.kernels.case import (
     row_stride,
 )
 from sparrow.kernels.epilogue import epilogue_of, stored_half
-from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs, pack_winograd
+from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs
 from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, simd_of
 from sparrow.kernels.tiling_f32 import (
     choose_conv2d,
@@ -32,6 +32,7 @@ from sparrow.kernels.tiling_f32 import (
     gemm_of,
     winograd_cycles,
 )
+from sparrow.kernels.winograd import pack_winograd
 from sparrow.ops.conv import Conv
 from sparrow.tensor import BF16, F32, Array, DType
 
@@ -198,7 +199,7 @@ def _implicit_gemm(
     return Lowered((call,), p.tasks, (packed,), cycles=conv2d_cycles(p, simd))
 
 
-# Winograd is taken where it is predicted to be this much faster: its rounding errors are some ten
+# Winograd is taken where it is predicted to be this much faster: its rounding errors are some two
 # times larger and its weights take four times the space.
 WINOGRAD_GAIN = 1.25
 

@@ -50,18 +50,6 @@ def pack_depthwise(w: F32, lanes: int) -> F32:
     return out
 
 
-def pack_winograd(w: F32, lanes: int) -> F32:
-    """[co, ci, 3, 3] -> G w G', [ceil(co / lanes), 36, ci, lanes], zero padded."""
-    co, ci, _, _ = w.shape
-    g = np.array(
-        [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float64
-    )
-    u = np.einsum("ij,oajk,lk->oail", g / 24, w.astype(np.float64), g / 24).reshape(co, ci, 36)
-    out = np.zeros((round_up(co, lanes), ci, 36), np.float32)
-    out[:co] = u
-    return np.ascontiguousarray(out.reshape(-1, lanes, ci, 36).transpose(0, 3, 2, 1))
-
-
 def round_up(n: int, to: int) -> int:
     """The least multiple of ``to`` that is not below ``n``."""
     return -(-n // to) * to

@@ -183,7 +183,7 @@ def choose_winograd(
 ) -> Winograd | None:
     """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
 
-    The function is the same, with rounding errors some ten times larger; weights take four times
+    The function is the same, with rounding errors some two times larger; weights take four times
     the space. Worth it where `winograd_cycles` is well below `conv2d_cycles`.
     """
     plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1

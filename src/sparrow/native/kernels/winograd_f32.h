@@ -1,8 +1,8 @@
 /* Float32 3x3 convolution, stride 1, by Winograd's F(4x4, 3x3) (Lavin & Gray, arXiv:1509.09308): 36
- * products per 16 outputs instead of 144, at the price of rounding errors some ten times those of the
- * direct sum. Included after isa/<isa>.h; all fields of sp_winograd are literals in emitted code.
+ * products per 16 outputs instead of 144, at the price of rounding errors some two times those of the
+ * direct sum. Points and error analysis: kernels/winograd.py. Included after isa/<isa>.h; all fields of sp_winograd are literals in emitted code.
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
- *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by packing_f32.pack_winograd()
+ *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by winograd.pack_winograd()
  *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, bfloat16 where `half`; the epilogue
  *      sees that pixel number as its row; must not alias x or w
  *   scratch  private to the task: 36 * (tb * ceil(ci / SP_LANES) + 1 + tb * nv) * SP_LANES floats
@@ -21,29 +21,42 @@ typedef struct sp_winograd {
   int mr, nv, tb, task_b, task_n;
 } sp_winograd;
 
+/* The points 0, a, -a, b, -b with a = 5/8, b = 13/8, and infinity; powers and products are exact. */
+#define SP_WINOGRAD_A 0.625f
+#define SP_WINOGRAD_B 1.625f
+#define SP_WINOGRAD_A2 0.390625f
+#define SP_WINOGRAD_B2 2.640625f
+
 /* o = B' d, elements at distance ds and os. */
 SP_INLINE void sp_winograd_in_f32(const sp_f32 *d, int ds, sp_f32 *o, int os) {
-  const sp_f32 two = sp_set1_f32(2.0f), four = sp_set1_f32(4.0f), five = sp_set1_f32(5.0f);
-  const sp_f32 p = sp_fnma_f32(four, d[2 * ds], d[4 * ds]);
-  const sp_f32 q = sp_fnma_f32(four, d[ds], d[3 * ds]);
-  const sp_f32 r = sp_sub_f32(d[4 * ds], d[2 * ds]);
-  const sp_f32 s = sp_sub_f32(d[3 * ds], d[ds]);
-  o[0] = sp_fma_f32(four, d[0], sp_fnma_f32(five, d[2 * ds], d[4 * ds]));
-  o[os] = sp_add_f32(p, q);
-  o[2 * os] = sp_sub_f32(p, q);
-  o[3 * os] = sp_fma_f32(two, s, r);
-  o[4 * os] = sp_fnma_f32(two, s, r);
-  o[5 * os] = sp_fma_f32(four, d[ds], sp_fnma_f32(five, d[3 * ds], d[5 * ds]));
+  const sp_f32 a = sp_set1_f32(SP_WINOGRAD_A), b = sp_set1_f32(SP_WINOGRAD_B);
+  const sp_f32 a2 = sp_set1_f32(SP_WINOGRAD_A2), b2 = sp_set1_f32(SP_WINOGRAD_B2);
+  const sp_f32 product = sp_set1_f32(SP_WINOGRAD_A2 * SP_WINOGRAD_B2);
+  const sp_f32 sum = sp_set1_f32(SP_WINOGRAD_A2 + SP_WINOGRAD_B2);
+  const sp_f32 p = sp_fnma_f32(b2, d[2 * ds], d[4 * ds]);
+  const sp_f32 q = sp_fnma_f32(b2, d[ds], d[3 * ds]);
+  const sp_f32 r = sp_fnma_f32(a2, d[2 * ds], d[4 * ds]);
+  const sp_f32 s = sp_fnma_f32(a2, d[ds], d[3 * ds]);
+  o[0] = sp_fma_f32(product, d[0], sp_fnma_f32(sum, d[2 * ds], d[4 * ds]));
+  o[os] = sp_fma_f32(a, q, p);
+  o[2 * os] = sp_fnma_f32(a, q, p);
+  o[3 * os] = sp_fma_f32(b, s, r);
+  o[4 * os] = sp_fnma_f32(b, s, r);
+  o[5 * os] = sp_fma_f32(product, d[ds], sp_fnma_f32(sum, d[3 * ds], d[5 * ds]));
 }
 
 /* o = A' m. */
 SP_INLINE void sp_winograd_out_f32(const sp_f32 *m, int ms, sp_f32 *o, int os) {
+  const sp_f32 a = sp_set1_f32(SP_WINOGRAD_A), b = sp_set1_f32(SP_WINOGRAD_B);
+  const sp_f32 a2 = sp_set1_f32(SP_WINOGRAD_A2), b2 = sp_set1_f32(SP_WINOGRAD_B2);
+  const sp_f32 a3 = sp_set1_f32(SP_WINOGRAD_A2 * SP_WINOGRAD_A);
+  const sp_f32 b3 = sp_set1_f32(SP_WINOGRAD_B2 * SP_WINOGRAD_B);
   const sp_f32 s = sp_add_f32(m[ms], m[2 * ms]), d = sp_sub_f32(m[ms], m[2 * ms]);
   const sp_f32 t = sp_add_f32(m[3 * ms], m[4 * ms]), e = sp_sub_f32(m[3 * ms], m[4 * ms]);
   o[0] = sp_add_f32(sp_add_f32(m[0], s), t);
-  o[os] = sp_fma_f32(sp_set1_f32(2.0f), e, d);
-  o[2 * os] = sp_fma_f32(sp_set1_f32(4.0f), t, s);
-  o[3 * os] = sp_add_f32(sp_fma_f32(sp_set1_f32(8.0f), e, d), m[5 * ms]);
+  o[os] = sp_fma_f32(b, e, sp_mul_f32(a, d));
+  o[2 * os] = sp_fma_f32(b2, t, sp_mul_f32(a2, s));
+  o[3 * os] = sp_fma_f32(b3, e, sp_fma_f32(a3, d, m[5 * ms]));
 }
 
 /* n channels of the 6 x 6 input pixels at (y0, x0); pixels outside the image are 0. v[36] at
