@@ -50,6 +50,8 @@ EMULATED = {
     "wasm_simd": "wasm32_simd",
     "wasm_relaxed": "wasm32_relaxed",
 }
+# Those that differ from another one in products of bytes alone.
+BYTES_ONLY = {"dsp": "armv7"}
 # Every way to compile a file: a header, and gcc instead of zig.
 BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 
@@ -130,11 +132,12 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
 
     Args:
         text: The file, without the ISA header, which comes first.
-        isa: A key of `ISAS` or `EMULATED`.
+        isa: A key of `ISAS`, `EMULATED` or `BYTES_ONLY`.
         folder: Where the library goes.
         compiler: ``zig`` or ``gcc``.
     """
-    machine = target(EMULATED[isa]).machine if isa in EMULATED else None
+    other = {**EMULATED, **BYTES_ONLY}.get(isa)
+    machine = target(other).machine if other else None
     zig_cpu, gcc_cpu, feature = ISAS.get(isa, ("", "", None))
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]

@@ -133,7 +133,8 @@ def build(
         budget: Gates; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
         kernels: Rows preferred to the built-in table where they cost no more.
-        recipe: How to quantize; the defaults are those of docs/quantization.md.
+        recipe: How to quantize; the defaults are those of docs/quantization.md, and for a CPU
+            without an FPU the scheme ``tflite``.
         progress: Told what happens, a few words each.
 
     Raises:
@@ -192,6 +193,8 @@ def build(
         plain = compile_front(found, row, threads=threads, kernels=table)
         if precision == "auto" and not quantizable(found.graphs[0]):
             return write_bundle(plain, sources, place, request)
+        if recipe is None and not row.fpu:
+            recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
         say("calibrating")
         lossy = replace(quantized_entry(found.graphs[0], calib, recipe, say), rival=plain)
         codes = replace(found, graphs=(lossy.quantized.graph,))

@@ -85,6 +85,19 @@ def test_a_bundle_is_proved_counted_and_runs(core: str, tmp_path: Path) -> None:
     assert counted.total == again.instructions().total > 10_000
 
 
+def test_int8_is_exact_and_without_floats_where_there_is_no_fpu(core: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    samples = rng.standard_normal((16, 3, 12, 12)).astype(np.float32)
+    bundle = sparrow.build(classifier(), core, tmp_path / "out", calib=samples, precision="int8")
+    assert bundle.receipt.ok and bundle.receipt.precision == "int8"
+    assert {s.kernel for s in bundle.plan.entries[0].steps} >= {"conv2d_i8", "gemm_i8"}
+    integers_only = core in ("cortex_m0", "cortex_m3")
+    text = (tmp_path / "out" / "graph.txt").read_text()
+    assert ("scheme tflite" in text) == integers_only
+    codes = [c for c in bundle.receipt.layers if c.op in ("Conv", "MatMul")]
+    assert codes and all(c.own == c.bound == 0 for c in codes[:-1])
+
+
 def test_states_persist() -> None:
     need_emulator()
     model = sparrow.build(accumulator(), "cortex_m4f", states={"total": "total_out"})

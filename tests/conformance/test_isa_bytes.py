@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from native_harness import EMULATED, ISAS, build, call
+from native_harness import BYTES_ONLY, EMULATED, ISAS, build, call
 
 C = """
 void lanes(int32_t *out);
@@ -34,7 +34,7 @@ void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, p
 """
 
 
-@pytest.mark.parametrize("isa", [*ISAS, *EMULATED])
+@pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
 def test_bytes(isa: str, tmp_path: Path) -> None:
     c = build(C, isa, tmp_path)
     found = np.zeros(2, np.int32)

@@ -39,9 +39,11 @@ class _Tile:
 def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
     # the dot product of 16-bit halves needs both halves of its operands in registers
     halves = 1 if isa.dot_ops == 1 else 2
+    # with one lane these are the registers that hold pointers and counters too
+    held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(pixels, 32) + 1):
-            if mr > 1 and mr * nv + halves * (nv + 1) >= isa.registers:
+            if mr + held > 1 and mr * nv + halves * (nv + 1) + held >= isa.registers:
                 break
             yield _Tile(mr, nv)
 
@@ -54,6 +56,10 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         step = max(mr * nv * dot, (mr + nv) / 2 + 0.25, 4.5)
+        if isa.lanes == 1:
+            # in order, one at a time: a load and what widens it, and the loop's own three
+            widen = 3 if isa.dot_ops == 2 else 5
+            step = (mr * nv * isa.dot_ops + (mr + nv) * widen + 3) / 2
         return quads * step + EPILOGUE * mr * nv + 12
 
     full_m, tail_m = divmod(pixels, t.mr)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
-from sparrow.graph import Graph, Node
+from sparrow.graph import SCHEMES, Graph, Node, Scheme
 
 Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
@@ -30,6 +30,8 @@ class Recipe:
         equalize: Even out channels across layers before anything else.
         smooth: Share of the range of a product's input that moves into its weights (SmoothQuant's
             alpha), or None.
+        scheme: How sums over codes are rounded to codes, see docs/integer-spec.md; ``tflite`` needs
+            no float.
         precision: Of every layer that no pin names.
         pins: (pattern, precision): patterns are globs over the source names of layers and the names
             of their results, or the kind of an op; the first that fits counts.
@@ -42,6 +44,7 @@ class Recipe:
     bias_correction: bool = True
     equalize: bool = False
     smooth: float | None = None
+    scheme: Scheme = "f32"
     precision: Precision = "int8"
     pins: tuple[tuple[str, Precision], ...] = ()
 
@@ -50,6 +53,7 @@ class Recipe:
             ("ranges", self.ranges, get_args(Ranges)),
             ("weights", self.weights, get_args(Granularity)),
             ("rounding", self.rounding, get_args(Rounding)),
+            ("scheme", self.scheme, SCHEMES),
             ("precision", self.precision, get_args(Precision)),
             *((f"pin {p!r}", v, get_args(Precision)) for p, v in self.pins),
         ):

@@ -125,9 +125,9 @@ def run(
     )
     progress("quantizing weights")
     graph, layers = apply(g, p, c, recipe)
-    return Quantized(graph, g, c, tuple(layers), recipe)
+    return Quantized(replace(graph, scheme=recipe.scheme), g, c, tuple(layers), recipe)
 
 
 def quantize(g: Graph, samples: Samples, recipe: Recipe | None = None) -> Graph:
     """`run`, the graph only."""
-    return replace(run(g, samples, recipe).graph, scheme="f32")
+    return run(g, samples, recipe).graph

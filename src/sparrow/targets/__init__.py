@@ -58,10 +58,11 @@ def device(name: str) -> Device:
         except (OSError, UnicodeDecodeError) as e:
             raise BadInput(f"target file {name}: {e}") from None
         return read_device(path.stem, "own", text)
+    wanted = name.replace("-", "_")
     for kind in KINDS:
         for f in _files(kind):
-            if _name(f) == name:
-                return read_device(name, kind, f.read_text(encoding="utf-8"))
+            if _name(f) == wanted:
+                return read_device(wanted, kind, f.read_text(encoding="utf-8"))
     known = ", ".join(["host", *(_name(f) for kind in KINDS[:2] for f in _files(kind))])
     raise BadInput(
         f"target {name!r} is unknown", hint=f"some are {known}; `sparrow targets` lists all"

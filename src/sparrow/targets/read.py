@@ -202,6 +202,7 @@ def _target(t: _Table, row: Device) -> Target:
         l1_ways=int(used["l1_ways"].value),
         l2_bytes=int(used["l2_bytes"].value),
         bandwidth_gbs=used["bandwidth_gbs"].value,
+        fpu=t.take("fpu", bool, True),
         source=", ".join(sorted({f.source for f in used.values()})),
     )
     t.finish()

@@ -30,7 +30,8 @@ class Isa:
 
 
 ISAS = (
-    Isa("scalar", 1, 14, 4, 8),
+    Isa("scalar", 1, 14, 4, 4),
+    Isa("dsp", 1, 14, 2, 2),
     Isa("avx2", 8, 16, 32, 5),
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
@@ -111,6 +112,7 @@ class Target:
         l1_ways: Its associativity.
         l2_bytes: Second-level cache of a core (or its share).
         bandwidth_gbs: Memory bandwidth in GB/s.
+        fpu: Whether it computes floats itself; elsewhere the compiler's library does.
         source: Where the figures come from: some of `SOURCES`.
     """
 
@@ -124,6 +126,7 @@ class Target:
     l1_ways: int
     l2_bytes: int
     bandwidth_gbs: float
+    fpu: bool
     source: str
 
     @property
