@@ -20,6 +20,7 @@ from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
 from sparrow.ops.lane import Lane
+from sparrow.partition import Flow, split_cycles, worth_splitting
 from sparrow.rewrite import namer
 from sparrow.selection import Choice, CostTable, refuse
 from sparrow.targets import Target
@@ -189,6 +190,8 @@ class _Planner:
         pinned = frozenset({*g.outputs, *(s.output for s in self.stored)})
         self.views = Views(g, self.choosing, fixed, pinned)
         self.choices = {i: self._choose(n) for i, n in self._running()}
+        if self.choosing.threads > 1:
+            self._keep_whole()
         self._lifetimes()
         for i, name in enumerate(g.outputs):
             self._pin(name, Place("output", i, 0))
@@ -210,11 +213,35 @@ class _Planner:
     def _running(self) -> Iterator[tuple[int, Node]]:
         return ((i, n) for i, n in enumerate(self.g.nodes) if i not in self.views.still)
 
-    def _choose(self, n: Node) -> Choice:
-        c = self.views.choose(n)
+    def _choose(self, n: Node, threads: int | None = None) -> Choice:
+        c = self.views.choose(n, threads)
         if isinstance(c, str):
             raise refuse(n, c, self.choosing.target)
         return c
+
+    def _keep_whole(self) -> None:
+        """Compute on one core what does not gain from being split."""
+        threads = self.choosing.threads
+        alone = {
+            i: self._choose(n, 1) for i, n in self._running() if self.choices[i].lowered.tasks > 1
+        }
+        steps = list(self.choices)
+        at = {i: k for k, i in enumerate(steps)}
+        writer: dict[int, int] = {}
+        flows: list[Flow] = []
+        for i, n in self._running():
+            for v in n.inputs:
+                source = writer.get(id(self._buffer(v))) if v else None
+                if source is not None:
+                    flows.append(Flow(source, at[i], self.g.types[v].bytes))
+            writer |= {id(self._buffer(y)): at[i] for y in n.outputs}
+        whole = [(alone.get(i) or self.choices[i]).lowered.cycles for i in steps]
+        split: list[float | None] = []
+        for i in steps:
+            c = self.choices[i].lowered
+            split.append(split_cycles(c.cycles, c.tasks, threads) if i in alone else None)
+        kept = worth_splitting(whole, split, flows, threads)
+        self.choices |= {i: c for i, c in alone.items() if at[i] not in kept}
 
     def _buffer(self, name: str) -> Buffer:
         return self.views.alias[name].buffer

@@ -171,18 +171,18 @@ class Views:
             if isinstance(n.op, Transpose) and i not in self.still:
                 self._push(i, n)
 
-    def case(self, n: Node) -> Case:
-        """A node as kernels see it."""
+    def case(self, n: Node, threads: int | None = None) -> Case:
+        """A node as kernels see it, for as many threads as are meant to run it."""
         x = tuple(
             replace(self._tensor(v), placed=(n.outputs[0], k) in self._placed) if v else None
             for k, v in enumerate(n.inputs)
         )
         y = tuple(self._tensor(v) for v in n.outputs)
-        return Case(n.op, x, y, self.choosing.target, self.choosing.threads)
+        return Case(n.op, x, y, self.choosing.target, threads or self.choosing.threads)
 
-    def choose(self, n: Node) -> Choice | str:
+    def choose(self, n: Node, threads: int | None = None) -> Choice | str:
         """The kernel of a node, or why there is none."""
-        return choose(self.case(n), self.choosing.kernels, self.choosing.costs)
+        return choose(self.case(n, threads), self.choosing.kernels, self.choosing.costs)
 
     def _tensor(self, name: str) -> Tensor:
         return Tensor(self.g.types[name], self.alias[name].strides, self.g.consts.get(name))

@@ -25,7 +25,7 @@ ORDER = [
         "portable",
     ),
     *("builder", "importers", "rewrite", "vectors", "passes", "quant", "targets", "kernels"),
-    *("selection", "bfloat16", "views"),
+    *("selection", "bfloat16", "views", "partition"),
     *(
         "arena",
         "plan",

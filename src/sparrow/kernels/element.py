@@ -7,7 +7,7 @@ from math import prod
 from sparrow.kernels.case import Case, Reject
 from sparrow.tensor import BF16, BOOL, F16, F32, F64, DType
 
-TASK_ELEMENTS = 1 << 14
+TASK_ELEMENTS = 1 << 12
 MAX_TASKS = 16
 HALVES = (F16, BF16)
 _SUFFIX = {F16: "f16", BF16: "bf16", F32: "f32", F64: "f64", BOOL: "u8"}

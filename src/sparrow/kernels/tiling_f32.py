@@ -23,6 +23,12 @@ from sparrow.kernels.params_f32 import (
 # Bytes a core takes per cycle when it streams, measured on Zen 5.
 _DRAM = 8.0
 _L3 = 20.0
+# Cycles of a byte that another core has written last: it comes from that core's cache. Measured on
+# Zen 5: a line takes 30 ns, and modified lines hardly overlap.
+MOVE_CYCLES = 2.0
+# Operations that may be split, and how many a core does per cycle where only the order counts.
+LEAST_FLOPS = 50_000
+_FLOPS = 32.0
 
 
 def choose_gemm(
@@ -59,9 +65,9 @@ def choose_gemm(
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
     t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair)
-    grid = task_grid(
-        2 * m * n * k * (1 + pair), -(-m // t.mr), -(-vectors // t.nv), batch, threads, m, n
-    )
+    tiles = -(-m // t.mr), -(-vectors // t.nv)
+    flops = 2 * m * n * k * (1 + pair)
+    grid = task_grid(flops, *tiles, batch, threads, 4 * m * k, 4 * n * k)
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
@@ -107,19 +113,21 @@ def choose_conv2d(
     vectors = -(-co // cpu.lanes)
     k = s.kh * s.kw * ci
     flops = 2 * s.oh * s.ow * co * k * (1 + pair)
+    read = 4 * s.ih * s.iw * ci, 4 * k * co
     as_gemm = _is_gemm(s)
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
         t = _tile(m, vectors, k, 4 * s.xw, cpu, pair)
-        grid = task_grid(flops, -(-m // t.mr), -(-vectors // t.nv), s.batch, threads, m, co)
+        tiles = -(-m // t.mr), -(-vectors // t.nv)
+        grid = task_grid(flops, *tiles, s.batch, threads, *read)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair)
         copies = s.batch * s.groups
-        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, s.oh * s.ow, co)
+        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, *read)
         task_h, task_n = grid[0], grid[1] * t.nv
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
@@ -195,7 +203,7 @@ def choose_winograd(
     tile_bytes = 4 * 36 * up
     room = max(1, min(cpu.l2_bytes // tile_bytes, max(16, cpu.l2_bytes // 4 // tile_bytes)))
     flops = 18 * s.batch * s.oh * s.ow * s.co * s.ci
-    wish = max(1, min(threads, flops // 500_000)) if flops >= 1_000_000 else 1
+    wish = split_of(flops, threads)
 
     def plan(columns: int) -> Winograd:
         rows = min(tiles, -(-wish // columns))
@@ -231,7 +239,13 @@ def choose_winograd(
         )
 
     plans = [plan(columns) for columns in range(1, min(wish, vectors) + 1)]
-    return min(plans, key=lambda p: -(-p.tasks // wish) * _winograd_task_cycles(p, cpu))
+
+    def cost(p: Winograd) -> float:
+        across = -(-vectors // p.task_n)
+        moved = MOVE_CYCLES * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
+        return -(-p.tasks // wish) * _winograd_task_cycles(p, cpu) + moved
+
+    return min(plans, key=cost)
 
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
@@ -282,7 +296,7 @@ def choose_depthwise(
 
     mr = min(range(1, min(s.ow, 16) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 1, 1)
+    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(
@@ -308,7 +322,7 @@ def choose_pool2d(
     threads: int = 1,
 ) -> Pool2d:
     """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 1, 1)[0]
+    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 0, 0)[0]
     return Pool2d(
         **asdict(s),
         c=c,
@@ -337,7 +351,7 @@ def choose_mean2d(
     xw = c if xw is None else xw
     xh = iw * xw if xh is None else xh
     vectors = -(-c // cpu.lanes)
-    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 1, 1)[1]
+    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 0, 0)[1]
     return Mean2d(
         batch=batch,
         ih=ih,
@@ -433,18 +447,27 @@ def task_grid(
 ) -> tuple[int, int]:
     """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
 
-    Work below a million operations is not split. Among equally balanced grids the one that reads
-    least wins: every column of tasks reads the inputs (weight `a`), every row the weights (`b`).
+    Work below `LEAST_FLOPS` is not split. Every column of tasks reads all of the inputs (`a`
+    bytes), of which other cores have written their share; every row all of the weights (`b` bytes),
+    which nobody writes. So rows are split as long as that balances nearly as well, and successive
+    layers leave each core what it has written itself.
     """
-    wish = min(threads, flops * copies // 500_000) if flops * copies >= 1_000_000 else 1
-    wish = -(-max(wish, 1) // copies)
+    wish = split_of(flops * copies, threads)
+    wish = -(-wish // copies)
+    work = flops / _FLOPS / (rows * columns)
     best = (rows, columns)
-    best_cost = (rows * columns, 0)
+    best_cost = work * rows * columns
     for tn in range(1, min(columns, wish) + 1):
         tm = min(rows, -(-wish // tn))
         task = (-(-rows // tm), -(-columns // tn))
-        count = -(-rows // task[0]) * -(-columns // task[1])
-        cost = (-(-count // wish) * task[0] * task[1], a * tn + b * tm)
+        across, down = -(-columns // task[1]), -(-rows // task[0])
+        moved = MOVE_CYCLES * a * (1 - 1 / across) + b * (1 - 1 / down) / _L3
+        cost = -(-across * down // wish) * task[0] * task[1] * work + moved
         if cost < best_cost:
             best, best_cost = task, cost
     return best
+
+
+def split_of(flops: int, threads: int) -> int:
+    """Among how many threads so many operations may be split."""
+    return max(1, min(threads, flops // (LEAST_FLOPS // 2))) if flops >= LEAST_FLOPS else 1

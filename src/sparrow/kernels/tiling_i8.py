@@ -104,7 +104,9 @@ def choose_conv2d(
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * 4 * quads // 4
     blocks = -(-ow // t.mr) if oh == 1 else 1
-    rows, columns = task_grid(flops, oh * blocks, -(-vectors // t.nv), copies, threads, ow, co)
+    tiles = oh * blocks, -(-vectors // t.nv)
+    read = s.ih * s.iw * ci, 4 * quads * co
+    rows, columns = task_grid(flops, *tiles, copies, threads, *read)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
@@ -176,7 +178,7 @@ def choose_depthwise(
         key=lambda mr: s.ow // mr * tile(mr) + (tile(s.ow % mr) if s.ow % mr else 0),
     )
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, 1, 1)
+    task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0)
     task_h *= ro
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw

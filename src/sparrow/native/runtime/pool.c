@@ -13,9 +13,10 @@
 
 #include "clock.h"
 
-/* How long an idle thread polls before it sleeps. Long enough for the gaps between the steps of
- * one inference, short enough not to be noticed between two. */
-#define SPIN_NS 30000u
+/* How long an idle thread polls before it sleeps. To wake it costs its caller some 10 us and comes
+ * 10 us later still, so it outlasts a step that is not split and the longer half of one that is;
+ * an inference now and then does not keep a core busy. */
+#define SPIN_NS 300000u
 
 #define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
 

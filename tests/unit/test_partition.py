@@ -1,0 +1,79 @@
+"""Which steps are split: the labelling is the cheapest of all, and what it costs is what it says."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from sparrow.kernels.tiling_f32 import MOVE_CYCLES, task_grid
+from sparrow.partition import FORK_CYCLES, Flow, split_cycles, worth_splitting
+
+
+def price(
+    labels: tuple[bool, ...],
+    whole: list[float],
+    split: list[float | None],
+    flows: list[Flow],
+    threads: int,
+) -> float:
+    total = 0.0
+    for label, w, s in zip(labels, whole, split, strict=True):
+        total += (s if s is not None else np.inf) if label else w
+    for f in flows:
+        if labels[f.source] != labels[f.target]:
+            total += MOVE_CYCLES * f.bytes * (threads - 1) / threads
+    return total
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_labelling_is_cheaper(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, threads = int(rng.integers(1, 10)), int(rng.integers(2, 9))
+    whole = [float(c) for c in rng.integers(100, 200_000, n)]
+    split = [
+        split_cycles(w, int(rng.integers(1, 9)), threads) if rng.random() < 0.8 else None
+        for w in whole
+    ]
+    flows = [
+        Flow(int(a), b, int(rng.integers(0, 60_000)))
+        for b in range(1, n)
+        for a in rng.choice(b, min(b, 2), replace=False)
+    ]
+    found = worth_splitting(whole, split, flows, threads)
+    mine = price(tuple(i in found for i in range(n)), whole, split, flows, threads)
+    best = min(
+        price(labels, whole, split, flows, threads)
+        for labels in product((False, True), repeat=n)
+        if all(s is not None or not label for label, s in zip(labels, split, strict=True))
+    )
+    # capacities are rounded to 16 cycles
+    assert mine <= best + 16.0 * (2 * n + len(flows))
+
+
+def test_a_small_step_between_split_ones_is_split_and_alone_it_is_not() -> None:
+    big, small = 400_000.0, 4_000.0
+    halves = [split_cycles(c, 2, 2) for c in (big, small, big)]
+    chain = [Flow(0, 1, 100_000), Flow(1, 2, 100_000)]
+    assert worth_splitting([big, small, big], halves, chain, 2) == {0, 1, 2}
+    assert worth_splitting([small], [halves[1]], [], 2) == frozenset()
+    assert worth_splitting([big, small, big], [halves[0], None, halves[2]], chain, 2) == {0, 2}
+    assert worth_splitting([1.0], [None], [], 2) == frozenset()
+
+
+def test_uneven_tasks_cost_the_longest_share() -> None:
+    assert split_cycles(300.0, 3, 2) == 200.0 + FORK_CYCLES
+    assert split_cycles(300.0, 4, 2) == 150.0 + FORK_CYCLES
+
+
+def test_rows_are_split_before_columns() -> None:
+    """So that the next layer finds its rows where they were written."""
+    # 7 rows do not halve evenly, 32 columns would, but then half of the input has to move
+    assert task_grid(900_000, 7, 32, 1, 2, 4 * 49 * 512, 0) == (4, 32)
+    # where there is much to compute, balance counts for more
+    assert task_grid(500_000_000, 7, 32, 1, 2, 4 * 49 * 512, 0) == (7, 16)
+    # one row: nothing else is left
+    assert task_grid(50_000_000, 1, 64, 1, 2, 4096, 4 << 20) == (1, 32)
+    # too little work
+    assert task_grid(10_000, 64, 64, 1, 2, 4096, 4096) == (64, 64)
