@@ -1,4 +1,4 @@
-"""Which steps are split: the labelling is the cheapest of all, and what it costs is what it says."""
+"""Which steps are split: no labelling is cheaper, and one costs what it says."""
 
 from __future__ import annotations
 
