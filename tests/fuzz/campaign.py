@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Cases per worker process: a leak shows as memory above the baseline well before its end.
+# Most cases per worker process: a leak shows as memory above the baseline well before its end.
 BATCH = 20_000
 # Wall time without progress after which a worker counts as hung; the machine may be busy.
 HUNG_SECONDS = 120.0
@@ -185,9 +185,11 @@ def campaign(
     position = {name: before.get((name, seed), 0) for name in shares}
     left, broken = cases, []
     total = sum(shares.values())
+    # one turn over all targets, in which the largest share takes a whole batch
+    turn = min(cases, BATCH * total // max(shares.values()))
     while left > 0:
         for name, share in shares.items():
-            count = min(left, max(1, min(BATCH, cases * share // total)))
+            count = min(left, max(1, turn * share // total))
             start = position[name]
             for tally in run_range(name, seed, start, start + count):
                 broken += tally.violations

@@ -296,7 +296,7 @@ def _argument_list(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 TARGETS: tuple[Target, ...] = (
-    Target("onnx", "onnx/*.onnx", _model_or_bytes, "m.onnx", _onnx, hostile.models, share=30),
+    Target("onnx", "onnx/*.onnx", _model_or_bytes, "m.onnx", _onnx, hostile.models, share=40),
     Target("check", "onnx/*.onnx", _model_or_bytes, "m.onnx", _check, hostile.models, False, 4,
            heavy=True),
     Target("compile", "onnx/*.onnx", _model_or_bytes, "m.onnx", _compile, hostile.models, False, 3,
