@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparrow.tensor import Array
+
 REPO = Path(__file__).resolve().parent.parent
 CHECKS = "address,undefined,float-cast-overflow,bounds-strict"
 COMPILER = f"gcc -fsanitize={CHECKS} -fno-sanitize-recover=all"
@@ -84,26 +86,44 @@ def nodes(part: int, parts: int, isa: str) -> int:
     return sum(o.kind == "passed" for o in found)
 
 
-def model(path: str, isa: str) -> int:
-    """Run a real model on its first recorded sample; how many outputs agreed."""
-    from conformance.test_real_models import assert_close, model_file, recorded
-    from emitted import TARGETS, linked
+def model(path: str, isa: str, precision: str) -> int:
+    """Prove a real model on a recorded call, as `sparrow build` does; how many steps it has.
+
+    ``int8`` quantizes a float32 model by what it was recorded with.
+    """
+    import sparrow
+    from data import data
+    from emitted import TARGETS, blob, compiled
     from sparrow.compiler import Source, compile_sources
-    from sparrow.device.host import HostLibrary
+    from sparrow.describe import describe
+    from sparrow.golden import make_golden
+    from sparrow.proof import prove
     from sparrow.targets import target
 
-    compiled = compile_sources({"main": Source(model_file(path))}, target(TARGETS[isa]))
+    calib = recorded_inputs(path)
+    source = Source(data(path) if precision == "float32" else sparrow.quantize(data(path), calib))
+    p = compile_sources({"main": source}, target(TARGETS[isa]), threads=2).plan
+    graphs = [e.graph for e in p.entries]
+    steps = [[s.node.outputs for s in e.steps] for e in p.entries]
+    golden = make_golden(graphs, steps, calib)
     with tempfile.TemporaryDirectory() as folder:
-        library = HostLibrary(linked(compiled.plan, Path(folder), flags=FLAGS))
-        weights = exact(len(compiled.plan.weights))
-        weights[:] = np.frombuffer(compiled.plan.weights, np.uint8)
-        session = library.open(weights, threads=2)
-        g = compiled.plan.entries[0].graph
-        inputs, wanted = recorded(path).sample(0)
-        found = session.run(0, [inputs[n] for n in g.inputs])
-    for name, y in zip(g.outputs, found, strict=True):
-        assert_close(name, y, wanted[name])
-    return len(found)
+        library = compiled(p, Path(folder), flags=(*FLAGS, "-DSPARROW_HOOKS"))
+        record = describe(p, parts=1, threads=2, models=[""])
+        proof = prove(graphs, record, golden, library, library, blob(p))
+    assert all(c.ok for c in proof.layers) and all(g.ok for g in proof.gates), proof.failure
+    return len(p.entries[0].steps)
+
+
+def recorded_inputs(path: str) -> list[dict[str, Array]] | None:
+    """The first recorded call of a real model; None where nothing is recorded."""
+    from conformance import test_real_models, test_real_tflite
+
+    stem = path.removesuffix(".tflite")
+    if path.endswith(".onnx"):
+        return [test_real_models.recorded(path).sample(0)[0]]
+    if stem in test_real_tflite.UNRECORDED:
+        return None
+    return [test_real_tflite.Recorded(stem).sample(0)[0]]
 
 
 def broken() -> None:
@@ -121,10 +141,11 @@ def broken() -> None:
 
 
 def main(what: str, *arguments: str) -> None:
-    """``nodes PART PARTS ISA``, ``model PATH ISA`` or ``broken``; prints a count."""
+    """``nodes PART PARTS ISA``, ``model PATH ISA PRECISION`` or ``broken``; prints a count."""
+    import emitted
     import sparrow.device.host
 
-    sparrow.device.host.aligned = exact
+    sparrow.device.host.aligned = emitted.aligned = exact
     if what == "nodes":
         print(nodes(int(arguments[0]), int(arguments[1]), arguments[2]))
     elif what == "model":

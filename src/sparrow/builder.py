@@ -90,6 +90,26 @@ class Builder:
             self.types[name], self.consts[name] = t, array
         return same
 
+    def stored(
+        self, array: Array, dtype: DType | None = None, quant: Quantization | None = None
+    ) -> str:
+        """A constant that the model stores, which pays for others to be computed, but only once.
+
+        Raises:
+            BadModel: The model reads the same bytes too often, as in a loop.
+        """
+        count = len(self.consts)
+        name = self.const(array, dtype, quant)
+        if len(self.consts) > count:
+            self.folding.grant(array.nbytes)
+        elif not self.folding.repeats(array.nbytes):
+            raise BadModel(
+                f"{self.origin or self.name}: constants that the model stores once are read over "
+                "and over",
+                hint="take them out of the body of the loop, into the graph around it",
+            )
+        return name
+
     def made(self, elements: int, what: str) -> None:
         """Check, before a constant of so many elements is made, that the model may ask for it.
 

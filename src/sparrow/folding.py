@@ -14,6 +14,8 @@ from sparrow.graph import Op, Types
 from sparrow.tensor import TensorType
 
 SPARE_BYTES = 16 << 20
+# What is stored once and read again, in a loop or by another tensor, is hashed each time.
+SPARE_REPEATS = 128 << 20
 BYTES_PER_STORED = 8
 # Operations; the reference takes up to 10 ns for one, and 8 bytes of temporary memory.
 SPARE_WORK = 1 << 23
@@ -30,15 +32,23 @@ class Folding:
     Attributes:
         bytes_left: Of constants that may still be made.
         work_left: Of operations that may still be done.
+        repeats_left: Bytes of stored constants that may still be read once more.
     """
 
     bytes_left: int = SPARE_BYTES
     work_left: int = SPARE_WORK
+    repeats_left: int = SPARE_REPEATS
 
     def grant(self, stored_bytes: int) -> None:
         """Count constants that the model itself stores."""
         self.bytes_left += BYTES_PER_STORED * stored_bytes
         self.work_left += WORK_PER_STORED * stored_bytes
+        self.repeats_left += BYTES_PER_STORED * stored_bytes
+
+    def repeats(self, stored_bytes: int) -> bool:
+        """Count constants that are stored but once and read again, if there is enough left."""
+        self.repeats_left -= stored_bytes
+        return self.repeats_left >= 0
 
     def affords(self, size_bytes: int) -> bool:
         """Take memory for a constant made from numbers of the model, if there is enough left."""

@@ -249,8 +249,17 @@ def cast(x: Expr, dtype: DType) -> Expr:
 
 
 def imm_like(value: float, x: Expr) -> Imm:
-    """A literal of the dtype of ``x``."""
-    return Imm(float(value) if x.dtype.kind == "float" else int(value), x.dtype)
+    """A literal of the dtype of ``x``.
+
+    Raises:
+        InvalidGraph: An integer type does not have the value.
+    """
+    if x.dtype.kind == "float":
+        return Imm(float(value), x.dtype)
+    low, high = (0, 1) if x.dtype == BOOL else x.dtype.limits
+    if not (low <= value <= high and value == int(value)):
+        raise InvalidGraph(f"{value} is no {x.dtype}")
+    return Imm(int(value), x.dtype)
 
 
 def clip(x: Expr, lo: Expr | None, hi: Expr | None) -> Expr:

@@ -295,10 +295,13 @@ def _takes(kind: type[Op], inputs: list[str]) -> bool:
         bound = signature.bind(None, *inputs)
     except TypeError:
         return False
-    return not any(
-        value == "" and p.default is p.empty and "None" not in str(p.annotation)
-        for p, value in ((signature.parameters[k], v) for k, v in bound.arguments.items())
-    )
+    for k, value in bound.arguments.items():
+        p = signature.parameters[k]
+        # ``*x`` takes a tuple of them
+        absent = "" in value if p.kind is p.VAR_POSITIONAL else value == ""
+        if absent and p.default is p.empty and "None" not in str(p.annotation):
+            return False
+    return True
 
 
 class _Parser:

@@ -146,18 +146,23 @@ class Match:
         return n
 
     def _swap(self, key: int, n: Node) -> None:
-        old = self._nodes[key]
-        self._read(key, old, -1)
-        del self._key_of[id(old)]
+        """Put a node that reads the same values in the place of another."""
+        del self._key_of[id(self._nodes[key])]
         self._nodes[key] = n
         self._key_of[id(n)] = key
-        self._read(key, n, 1)
 
     def _substitute(self, value: str, by: str) -> None:
         """Let every reader of ``value`` read ``by``."""
-        for key in list(self._uses.get(value, ())):
+        # only these two values change their readers: a node may have thousands of others
+        readers = self._uses.pop(value, {})
+        for key, count in readers.items():
             n = self._nodes[key]
-            self._swap(key, replace(n, inputs=tuple(by if x == value else x for x in n.inputs)))
+            inputs = list(n.inputs)
+            for _ in range(count):
+                inputs[inputs.index(value)] = by
+            self._swap(key, replace(n, inputs=tuple(inputs)))
+            uses = self._uses.setdefault(by, {})
+            uses[key] = uses.get(key, 0) + count
 
     def _rename(self, y: str, x: str) -> list[int]:
         self._types[x] = declared(self._types[x], self._types[y])

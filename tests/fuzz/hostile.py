@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from fuzz.words import HOSTILE, INTEGERS, LOCATIONS
 
@@ -336,6 +336,234 @@ def tensors() -> Iterator[onnx.ModelProto]:
     yield m
 
 
+def operator_bombs() -> Iterator[onnx.ModelProto]:
+    """Operators beyond those of `shape_bombs` whose numbers say how much there is to do."""
+    image = (1, 1, 4, 4)
+    for n in (-(1 << 62), -1, 0, 1 << 16, 1 << 31, 1 << 40, 1 << 62):
+        scalar = helper.make_tensor("n", INT64, [], [n])
+        pair, four = _ints("s", n, n), _ints("s", 1, 1, n, n)
+        one = helper.make_tensor("w", FLOAT, [1, 1, 1, 1], [1])
+        yield _model([_node("Col2Im", "x", "s", "k")], [pair, _ints("k", 1, 1)], (1, 1, 4))
+        yield _model([_node("Col2Im", "x", "k", "s")], [pair, _ints("k", 4, 4)], (1, 1, 4))
+        yield _model([_node("CenterCropPad", "x", "s")], [four], image)
+        yield _model([_node("AffineGrid", "x", "s")], [four], (1, 2, 3))
+        yield _model(
+            [_node("MaxUnpool", "x", "i", "s", kernel_shape=[2, 2])],
+            [four, helper.make_tensor("i", INT64, [1, 1, 4, 4], range(16))],
+            image,
+        )
+        yield _model(
+            [_node("RoiAlign", "x", "r", "b", output_height=n, output_width=n)],
+            [helper.make_tensor("r", FLOAT, [1, 4], [0, 0, 1, 1]), _ints("b", 0)],
+            image,
+        )
+        yield _model(
+            [_node("NonMaxSuppression", "x", "c", "n")],
+            [scalar, helper.make_tensor("c", FLOAT, [1, 1, 2], [1, 2])],
+            (1, 2, 4),
+        )
+        yield _model([helper.make_node("Split", ["x"], ["y"], num_outputs=n)])
+        yield _model([_node("Split", "x", "s")], [_ints("s", n)])
+        yield _model([_node("SpaceToDepth", "x", blocksize=n)], shape=image)
+        yield _model([_node("DFT", "x", "n")], [scalar], (1, 4, 1))
+        yield _model([_node("Trilu", "x", "n")], [scalar], image)
+        yield _model([_node("EyeLike", "x", k=n)], shape=(2, 2))
+        yield _model(
+            [_node("Upsample", "x", "f")],
+            [helper.make_tensor("f", FLOAT, [4], [1, 1, n, n])],
+            image,
+        )
+        yield _model([_node("LRN", "x", size=n)], shape=image)
+        yield _model([_node("GatherND", "x", "s", batch_dims=n)], [pair], image)
+        yield _model([_node("ScatterND", "x", "s", "x")], [pair])
+        yield _model([_node("ScatterElements", "x", "s", "x", axis=n)], [pair])
+        yield _model(
+            [_node("GroupNormalization", "x", "a", "a", num_groups=n)],
+            [helper.make_tensor("a", FLOAT, [1], [1])],
+            image,
+        )
+        yield _model(
+            [_node("LayerNormalization", "x", "a", axis=n)],
+            [helper.make_tensor("a", FLOAT, [1], [1])],
+            image,
+        )
+        for op in ("LSTM", "GRU", "RNN"):
+            yield _model([_node(op, "x", "w", "w", hidden_size=n)], [one], (1, 1, 1))
+        yield _model(
+            [_node("QLinearConv", "x", "f", "z", "w", "f", "z", "f", "z", group=n)],
+            [
+                one,
+                helper.make_tensor("f", FLOAT, [], [1]),
+                helper.make_tensor("z", TensorProto.UINT8, [], [0]),
+            ],
+            image,
+        )
+        yield _model(
+            [
+                _node("DequantizeLinear", "q", "f", block_size=n, axis=n),
+                _node("Relu", "x", out="z"),
+            ],
+            [
+                helper.make_tensor("q", TensorProto.INT8, [2], [1, 2]),
+                helper.make_tensor("f", FLOAT, [2], [1, 2]),
+            ],
+        )
+        yield _model([_node("RandomNormal", shape=[n, n]), _node("Relu", "x", out="z")])
+        yield _model([_node("Cast", "x", to=max(-(1 << 31), min(n, (1 << 31) - 1)))])
+        yield _model(
+            [_node("Attention", "x", "x", "x", q_num_heads=n, kv_num_heads=n)], shape=(1, 2, 4)
+        )
+    pads = [1 << 40] * 4
+    yield _model([_node("Pad", "x", mode="reflect", pads=pads)], shape=(2, 2))
+    for delta in (1e-30, 1e-7, 0.0, float("nan"), float("inf"), -1e-45, 5e-324):
+        ends = [helper.make_tensor(a, FLOAT, [], [v])
+                for a, v in (("a", 0.0), ("b", 3e38), ("c", delta))]  # fmt: skip
+        yield _model([_node("Range", "a", "b", "c"), _node("Relu", "x", out="z")], ends)
+    for scale in (float("nan"), float("inf"), -1.0, 0.0, 1e-45, 3e38):
+        q = [helper.make_tensor("f", FLOAT, [], [scale]),
+             helper.make_tensor("z", TensorProto.INT8, [], [-128])]  # fmt: skip
+        pair_of = [_node("QuantizeLinear", "x", "f", "z", out="q"),
+                   _node("DequantizeLinear", "q", "f", "z")]  # fmt: skip
+        yield _model(pair_of, q)
+        q[1] = helper.make_tensor("z", TensorProto.INT8, [3], [0, 1, 2])
+        yield _model(pair_of, q)
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for equation in (
+        "", "->", ",", "...", "...->...", "i,...->", "ij,jk->ik", "i->" + "i" * 900, letters,
+        f"{letters}->", "i" * 5000, "i," * 5000 + "i", "ij->i->j", "i...i->i", "....->i", "i->j",
+        "1->1", "i,j,k,l,m,n,o,p->ijklmnop", " i -> i ", "\u0131->\u0131", "i,-", "i>-", "i\0->i",
+    ):  # fmt: skip
+        for count in (1, 2, equation.count(",") + 1):
+            yield _model([_node("Einsum", *["x"] * count, equation=equation)], shape=(1 << 12,))
+
+
+def empty_extents() -> Iterator[onnx.ModelProto]:
+    """Operators over tensors without elements, which have no largest and no mean."""
+    nothing = helper.make_tensor("w", FLOAT, [0, 0, 0, 0], [])
+    one = _ints("n", 1)
+    for shape in ((0,), (0, 0), (2, 0), (0, 2), (1, 0, 4, 4), (0, 1, 4, 4), (1, 1, 0, 0), (0,) * 8):
+        for op in ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceLogSumExp"):
+            yield _model([_node(op, "x")], shape=shape)
+        for op in ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin", "LpNormalization", "Det",
+                   "GlobalAveragePool", "GlobalMaxPool", "NonZero", "Unique", "Flatten", "Transpose",
+                   "Shape", "MeanVarianceNormalization", "DepthToSpace", "Inverse"):  # fmt: skip
+            yield _model([_node(op, "x")], shape=shape)
+        for op in ("MaxPool", "AveragePool", "LpPool"):
+            yield _model([_node(op, "x", kernel_shape=[1, 1])], shape=shape)
+        for op in ("Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Concat", "LSTM", "Gather"):
+            yield _model([_node(op, "x", "w", axis=0)], [nothing], shape)
+            yield _model([_node(op, "x", "x")], [nothing], shape)
+        yield _model([_node("TopK", "x", "n")], [one], shape)
+        yield _model([_node("Resize", "x", "", "", "s")], [_ints("s", *[2] * len(shape))], shape)
+        yield _model([_node("Reshape", "x", "s")], [_ints("s", -1, 0)], shape)
+        yield _model([_node("Split", "x", num_outputs=1)], shape=shape)
+        yield _model(
+            [_node("OneHot", "i", "n", "v"), _node("Relu", "x", out="z")],
+            [one, _ints("i"), helper.make_tensor("v", FLOAT, [2], [0, 1])],
+            shape,
+        )
+        yield _model([_node("Pad", "x", "s", mode="edge")], [_ints("s", *[1] * 2 * len(shape))],
+                     shape)  # fmt: skip
+
+
+def unfolding() -> Iterator[onnx.ModelProto]:
+    """What is stored once and read many times."""
+    large = numpy_helper.from_array(np.zeros(1 << 14, np.float32), "k")
+    for trips in (100, 4096):
+        body = _body(_node("Add", "c", "k", out="d"))
+        body.initializer.append(large)
+        carried = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
+        yield _model([carried], [helper.make_tensor("n", INT64, [], [trips])], (1 << 14,))
+        body = _body(_node("Add", "c", "k", out="d"))
+        body.node.insert(0, _node("Constant", out="k", value=large))
+        carried = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
+        yield _model([carried], [helper.make_tensor("n", INT64, [], [trips])], (1 << 14,))
+    constant = _node("Constant", out="k", value=large)
+    nodes = [constant, _node("Add", "a", "k", out="b")]
+    heavy = helper.make_function("local", "F", ["a"], ["b"], nodes, _OPSETS)
+    for count in (30, 3000):
+        calls = [helper.make_node("F", [f"v{i}" if i else "x"], [f"v{i + 1}"], domain="local")
+                 for i in range(count)]  # fmt: skip
+        yield _model([*calls, _node("Relu", f"v{count}")], shape=(1 << 14,), functions=[heavy])
+    # two functions of one name, told apart by a field that came later, in a circle
+    first, again = _function("F", ["G"]), _function("F", ["Relu"])
+    first.overload, again.overload = "a", "b"
+    back = _function("G", ["F"])
+    back.node[0].overload = "a"
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    call.overload = "a"
+    yield _model([call], functions=[first, again, back])
+    yield _model([call], functions=[again, first, back])
+    own = _function("F", ["F"])
+    own.domain = "ai.onnx"
+    for domain in ("", "ai.onnx"):
+        own.node[0].domain = domain
+        yield _model([helper.make_node("F", ["x"], ["y"], domain=domain)], functions=[own])
+    for op in ("Relu", "Gelu", "Softmax"):
+        yield _model([helper.make_node(op, ["x"] * 9, ["y"])])
+        yield _model([helper.make_node(op, ["x"], [f"y{i}" if i else "y" for i in range(9)])])
+    # a local function in the place of an operator
+    mine = helper.make_function("", "Relu", ["a"], ["b"], [_node("Relu", "a", out="b")], _OPSETS)
+    yield _model([_node("Relu", "x")], functions=[mine])
+    for steps in (1 << 10, 1 << 20):
+        element = helper.make_tensor_value_info("e", FLOAT, [])
+        total = helper.make_tensor_value_info("t", FLOAT, [])
+        body = helper.make_graph([_node("Exp", "e", out="t")], "scan", [element], [total])
+        yield _model([_node("Scan", "x", body=body, num_scan_inputs=1)], shape=(steps,))
+
+
+def envelopes() -> Iterator[onnx.ModelProto]:
+    """Models whose graph is in order, and what stands around it is not."""
+    for versions in (
+        (9999,), (-1,), (0,), (1,), (6,), (1 << 62,), (17, 9999), (17, 17), (9999, 17), (-1, 17),
+    ):  # fmt: skip
+        m = _model([_node("Relu", "x")])
+        del m.opset_import[:]
+        m.opset_import.extend(helper.make_opsetid("", v) for v in versions)
+        yield m
+    for version in (-1, 0, 1 << 62):
+        m = _model([_node("Relu", "x")])
+        m.ir_version = version
+        yield m
+    for kind in ("sequence_type", "optional_type", "map_type", "sparse_tensor_type", "opaque_type"):
+        m = _model([_node("Relu", "x")])
+        m.graph.input[0].type.Clear()
+        field = getattr(m.graph.input[0].type, kind, None)
+        if field is not None:
+            field.SetInParent()
+        yield m
+    m = _model([_node("Relu", "x")])
+    for i in range(50_000):
+        m.metadata_props.add(key=f"k{i}", value="v")
+    yield m
+    m = _model([_node("Relu", "x")])
+    m.training_info.add().algorithm.CopyFrom(m.graph)
+    yield m
+    m = _model([_node("Relu", "x")])
+    m.graph.quantization_annotation.add(tensor_name="none")
+    yield m
+    m = _model([_node("Relu", "x")])
+    m.graph.output.extend([m.graph.output[0]] * 5000)
+    yield m
+    m = _model([_node("Relu", "x")])
+    m.graph.input.extend([m.graph.input[0]] * 2)
+    yield m
+    for name in ("x\r\n\0", "\x1b]0;title\x07", "x" * 1_000_000, "\u200b", "\x7f"):
+        m = _model([helper.make_node("Relu", [name], ["y"]), _node("Abs", name, out="z")])
+        m.graph.input[0].name = name
+        yield m
+        m.graph.node[0].op_type = "None"
+        m.graph.node[0].name = name
+        yield m
+    strings = helper.make_tensor("w", TensorProto.STRING, [2], [b"a", b"\xff"])
+    yield _model([_node("Constant", out="w", value=strings), _node("Relu", "x")])
+    yield _model([_node("Constant", out="w", value_strings=["a", "b"]), _node("Add", "x", "w")])
+    sparse = onnx.SparseTensorProto(dims=[1 << 40, 1 << 20])
+    sparse.values.CopyFrom(helper.make_tensor("v", FLOAT, [1], [1]))
+    sparse.indices.CopyFrom(helper.make_tensor("i", INT64, [1, 2], [(1 << 40) - 1, 0]))
+    yield _model([_node("Constant", out="w", sparse_value=sparse), _node("Add", "x", "w")])
+
+
 @cache
 def models() -> tuple[bytes, ...]:
     """ONNX models."""
@@ -346,7 +574,8 @@ def models() -> tuple[bytes, ...]:
         deep = b"\x0a" + _varint(len(deep)) + deep
     found.append(b"\x3a" + _varint(len(deep)) + deep)
     parts: tuple[Callable[[], Iterator[onnx.ModelProto]], ...] = (
-        shape_bombs, folding_bombs, nesting, names_and_order, external, tensors,
+        shape_bombs, folding_bombs, nesting, names_and_order, external, tensors, operator_bombs,
+        empty_extents, unfolding, envelopes,
     )  # fmt: skip
     for part in parts:
         for m in part():

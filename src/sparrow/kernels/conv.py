@@ -58,8 +58,8 @@ def window_of(
         return Reject("output pixels are not equally spaced")
     if len(kernel) > 2:
         return Reject(f"{len(kernel)} spatial axes")
-    if 0 in y.shape:
-        return Reject("empty output")
+    if 0 in (*x.shape, *y.shape):
+        return Reject("empty operands")
     one = len(kernel) == 1
     xn, xh, xw, _ = image_strides(x)
 

@@ -14,6 +14,9 @@ from sparrow.builder import Builder
 from sparrow.errors import BadModel, UnsupportedOp
 from sparrow.tensor import BY_NAME, Array, DType, TensorType
 
+# Elements of a constant that is read as a list of integers: pads, sizes, axes.
+MAX_INTS = 1 << 16
+
 ELEM = {
     int(getattr(onnx.TensorProto, name)): BY_NAME[ours]
     for name, ours in (
@@ -108,7 +111,26 @@ class Call:
 
     def ints_at(self, i: int, what: str) -> tuple[int, ...] | None:
         """Constant integers of input ``i``, None when absent."""
-        return tuple(int(v) for v in self.const(i, what).ravel()) if self.has(i) else None
+        if not self.has(i):
+            return None
+        v = self.const(i, what)
+        if v.dtype.kind not in "iu" or v.size > MAX_INTS:
+            raise self.bad(f"{what} is {v.dtype}{list(v.shape)}, expected a few integers")
+        return tuple(int(e) for e in v.ravel())
+
+    def number(self, i: int, what: str) -> float:
+        """Constant input ``i``, which must have one element."""
+        v = self.const(i, what)
+        if v.size != 1:
+            raise self.bad(f"{what} has {v.size} elements, expected one")
+        return float(v.item()) if v.dtype.kind == "f" else int(v.item())
+
+    def integer(self, i: int, what: str) -> int:
+        """Constant input ``i``, which must be one whole number."""
+        value = self.number(i, what)
+        if not isinstance(value, int) and not value.is_integer():
+            raise self.bad(f"{what} is {value}, expected an integer")
+        return int(value)
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Attribute value, or the default."""
@@ -146,6 +168,11 @@ Decoder: TypeAlias = Callable[[Call], Sequence[str]]
 def attribute(a: onnx.AttributeProto, where: str) -> Any:
     """Python value of an attribute; strings decoded, tensors as arrays, graphs as they are."""
     kinds = onnx.AttributeProto
+    if a.ref_attr_name:
+        raise BadModel(
+            f"{where}: attribute {a.name!r} refers to {a.ref_attr_name!r} of a function, "
+            "but is in none"
+        )
     if a.type in (kinds.GRAPH, kinds.GRAPHS):
         return a.g if a.type == kinds.GRAPH else list(a.graphs)
     if a.type == kinds.TENSOR:

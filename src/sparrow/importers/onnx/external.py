@@ -22,6 +22,9 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     if folder is None:
         raise BadModel(f"{where}: external data need a model file, not a model in memory")
     info = {e.key: e.value for e in t.external_data}
+    # protobuf hands out as bytes what is not UTF-8
+    if not all(isinstance(text, str) for pair in info.items() for text in pair):
+        raise BadModel(f"{where}: what is said of its external data is not UTF-8")
     location = info.get("location", "")
     parts = PurePosixPath(location.replace("\\", "/")).parts
     if (

@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 from onnx.inliner import inline_local_functions
 
+from sparrow.errors import BadModel
 from sparrow.export import PROTO
 from sparrow.tensor import TensorType
 
@@ -81,4 +82,18 @@ def standard_body(
         functions=[body],
         opset_imports=[helper.make_opsetid(d, v) for d, v in needed.items()],
     )
-    return inline_local_functions(model)
+    return inlined(model)
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with the bodies of its local functions in place of their calls.
+
+    Raises:
+        BadModel: A call does not fit its function.
+    """
+    try:
+        return inline_local_functions(model)
+    except RuntimeError as e:
+        # an assertion of the C++ library; what it asserts stands after its place in the source
+        said = str(e).partition("failed: ")[2] or str(e)
+        raise BadModel(f"a call does not fit its function: {said}") from None

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.inliner import inline_local_functions
 
 from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
@@ -23,13 +22,15 @@ from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS, SUPPORTED
 from sparrow.importers.onnx.external import load_external
-from sparrow.importers.onnx.functions import standard_body
+from sparrow.importers.onnx.functions import inlined, standard_body
 from sparrow.tensor import Array, TensorType
 
 MAX_NODES = 200_000
 # Nodes that loops and functions may unfold to, however small the model: half a second of reading.
 UNFOLDED_NODES = 12_000
 UNFOLDED_PER_NODE = 32
+# Bytes that copies of functions may add to a model.
+COPIED_BYTES = 8 << 20
 MAX_DEPTH = 16
 MIN_OPSET = 6
 Shapes = Mapping[str, Sequence[int]]
@@ -80,8 +81,7 @@ class Reader:
             array = load_external(t, dtype, self.folder)
         else:
             array, dtype = to_array(t, where)
-        self.b.folding.grant(array.nbytes)
-        return self.b.const(array, dtype)
+        return self.b.stored(array, dtype)
 
     def graph(self, g: onnx.GraphProto, env: dict[str, str]) -> list[str]:
         """Decode a (sub)graph whose inputs are already in ``env``; returns its output values."""
@@ -181,7 +181,8 @@ class Reader:
             decoder = DECODERS.get(call.op_type)
             results = decoder(call) if decoder else self.defined(call, node, env)
         except InvalidGraph as e:
-            raise BadModel(e.message) from None
+            said = e.message.startswith(where)
+            raise (BadModel(e.message) if said else call.bad(e.message)) from None
         except UnsupportedOp as e:
             self.verdicts.append(Verdict(where, call.op_type, "missing", (), str(e)))
             raise
@@ -225,34 +226,43 @@ def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
     return {name: int(a.type.value) for name, a in kinds.items()}
 
 
+def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
+    return "" if domain == "ai.onnx" else domain, name, overload
+
+
 def _check_functions(model: onnx.ModelProto) -> None:
     """Refuse local functions that call themselves or expand to too many nodes, before they do."""
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    open_calls: list[tuple[str, str]] = []
+    bodies = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
+    sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
+    open_calls: list[tuple[str, str, str]] = []
 
-    def size(nodes: Sequence[onnx.NodeProto]) -> int:
-        total = 0
+    def size(nodes: Sequence[onnx.NodeProto]) -> tuple[int, int]:
+        """How many nodes these become, and the bytes of the functions copied for that."""
+        total = copied = 0
         for n in nodes:
-            key = (n.domain, n.op_type)
-            inner = [a.g.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
-            total += 1 + sum(size(g) for g in inner)
+            key = _function_key(n.domain, n.op_type, n.overload)
+            inner = [size(a.g.node) for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
             if key in open_calls:
                 raise BadModel(f"local function {n.op_type!r} calls itself")
             if key in bodies and key not in sizes:
                 if len(open_calls) >= MAX_DEPTH * 4:
                     raise BadModel(f"local functions nest deeper than {MAX_DEPTH * 4}")
                 open_calls.append(key)
-                sizes[key] = size(bodies[key].node)
+                count, more = size(bodies[key].node)
+                sizes[key] = (count, more + bodies[key].ByteSize())
                 open_calls.pop()
-            total += sizes.get(key, 0)
-        return total
+            for count, more in (*inner, (1, 0), sizes.get(key, (0, 0))):
+                total, copied = total + count, copied + more
+        return total, copied
 
-    found = size(model.graph.node)
+    found, copied = size(model.graph.node)
     stored = len(model.graph.node) + sum(len(f.node) for f in model.functions)
     limit = min(MAX_NODES, UNFOLDED_NODES + UNFOLDED_PER_NODE * stored)
     if found > limit:
         raise BadModel(f"local functions expand to {found} nodes; at most {limit} are read")
+    most = COPIED_BYTES + sum(f.ByteSize() for f in model.functions)
+    if copied > most:
+        raise BadModel(f"local functions expand to {copied} bytes; at most {most} are read")
 
 
 def freeze(
@@ -386,7 +396,7 @@ def decode(
     model, folder = load_proto(source)
     if model.functions:
         _check_functions(model)
-        model = inline_local_functions(model)
+        model = inlined(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version and version < MIN_OPSET:
         raise UnsupportedOp(
@@ -428,8 +438,7 @@ def decode(
     for n, t in types:
         if n in fixed:
             array = np.asarray(fixed[n]).astype(t.dtype.numpy)
-            reader.b.folding.grant(array.nbytes)
-            env[n] = reader.b.const(array, t.dtype)
+            env[n] = reader.b.stored(array, t.dtype)
     results = reader.graph(model.graph, env)
     result = dict(zip((o.name for o in model.graph.output), results, strict=True))
     carried = set(bound.values())

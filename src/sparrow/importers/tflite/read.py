@@ -121,8 +121,7 @@ class Reader:
                     return self.env[i]
                 raise BadModel(f"{where}: tensor {t.name!r} is used before it is computed")
             array = constant(t, self.path)
-            self.b.folding.grant(array.nbytes)
-            self.env[i] = self.b.const(array, t.dtype, _quant(t, t.shape))
+            self.env[i] = self.b.stored(array, t.dtype, _quant(t, t.shape))
         return self.env[i]
 
     def load(self, i: int) -> str:
@@ -205,7 +204,8 @@ class Reader:
                 raise call.bad(f"{len(op.outputs)} outputs, expected {len(results)}")
             results = [self._declared(call, y, t) for y, t in zip(results, call.outs, strict=True)]
         except InvalidGraph as e:
-            raise BadModel(e.message) from None
+            said = e.message.startswith(where)
+            raise (BadModel(e.message) if said else call.bad(e.message)) from None
         parts = tuple(type(n.op).__name__ for n in self.b.nodes[before:])
         kind = "ok" if len(parts) == 1 else "decomposed" if parts else "folded"
         if not parts and self.b.folded == folded:

@@ -169,7 +169,7 @@ def _trilu(n: Call) -> Sequence[str]:
         order = "ge" if n.attr("upper", 1) else "le"
         keep = n.b.call(order, n.b.const(diagonal), n.b.reshape(n.x(1), ()))
     else:
-        k = (n.ints_at(1, "k") or (0,))[0]
+        k = n.integer(1, "k") if n.has(1) else 0
         k = max(-rows - 1, min(cols + 1, k))
         below = np.tri(rows, cols, k - 1 if n.attr("upper", 1) else k, dtype=np.bool_)
         keep = n.b.const(~below if n.attr("upper", 1) else below)
@@ -210,7 +210,7 @@ def _range(n: Call) -> Sequence[str]:
 def _one_hot(n: Call) -> Sequence[str]:
     """The on value where the index equals the place along the new axis; negative ones wrap."""
     index = n.type(0)
-    depth = int(n.const(1, "depth").ravel()[0])
+    depth = n.integer(1, "depth")
     values = n.type(2)
     if depth < 0 or values.shape != (2,):
         raise n.bad(f"depth {depth}, values {values}")

@@ -102,11 +102,11 @@ def _loop(n: Call) -> Sequence[str]:
     carried = list(n.inputs[2:])
     trips: int | None = None
     if n.has(0):
-        trips = int(n.const(0, "the trip count").reshape(-1)[0])
+        trips = n.integer(0, "the trip count")
         _too_long(n, trips)
     going = True
     if n.has(1):
-        going = bool(n.const(1, "the condition").reshape(-1)[0])
+        going = bool(n.number(1, "the condition"))
     count = len(carried)
     n_scan = len(body.output) - 1 - count
     if n_scan < 0:
@@ -158,14 +158,19 @@ def _split_inputs(n: Call, first: int) -> tuple[list[str], list[str]]:
     return inputs[: len(inputs) - m], inputs[len(inputs) - m :]
 
 
+def _scan_outputs(n: Call, body: onnx.GraphProto, states: Sequence[str]) -> int:
+    """How many results a Scan stacks: what its body gives beyond the states."""
+    if len(body.output) < len(states):
+        raise n.bad(f"the body has {len(body.output)} outputs for {len(states)} states")
+    return len(body.output) - len(states)
+
+
 def _scan_9(n: Call) -> Sequence[str]:
     body = _body(n, "body")
     states, xs = _split_inputs(n, 0)
     given = _per(n, "scan_input_axes", len(xs))
     axes = [n.axis(a, len(n.b.shape(x))) for a, x in zip(given, xs, strict=True)]
-    n_out = len(body.output) - len(states)
-    if n_out < 0:
-        raise n.bad(f"the body has {len(body.output)} outputs for {len(states)} states")
+    n_out = _scan_outputs(n, body, states)
     backwards = _per(n, "scan_input_directions", len(xs))
     out_axes = _per(n, "scan_output_axes", n_out)
     prepend = _per(n, "scan_output_directions", n_out)
@@ -194,13 +199,14 @@ def _scan_8(n: Call) -> Sequence[str]:
     """Opset 8: a leading batch axis everywhere, optional sequence lengths as input 0."""
     body = _body(n, "body")
     states, xs = _split_inputs(n, 1)
-    batch, steps = n.b.shape(xs[0])[:2]
-    if any(n.b.shape(x)[:2] != (batch, steps) for x in xs) or batch < 1 or steps < 1:
+    leading = {n.b.shape(x)[:2] for x in xs}
+    if len(leading) != 1 or len(min(leading)) != 2 or 0 in min(leading):
         raise n.bad(f"scan inputs have shapes {[n.b.shape(x) for x in xs]}")
+    ((batch, steps),) = leading
     if n.has(0) and any(v != steps for v in n.ints_at(0, "sequence_lens") or ()):
         raise n.unsupported("sequence_lens shorter than the scan inputs")
     _too_long(n, batch * steps)
-    n_out = len(body.output) - len(states)
+    n_out = _scan_outputs(n, body, states)
     backwards = _per(n, "directions", len(xs))
     columns: list[list[str]] = [[] for _ in body.output]
     for i in range(batch):

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from sparrow.importers.onnx.call import Call, Decoder
+from sparrow.importers.onnx.decode.elementwise import MAX_OPERANDS
 from sparrow.ops.gather import Gather
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.reduce import Reduce
@@ -127,6 +128,10 @@ def _einsum(n: Call) -> Sequence[str]:
     terms = left.split(",")
     if len(terms) != len(n.inputs):
         raise n.bad(f"equation {equation!r} for {len(n.inputs)} operands")
+    if len(terms) > MAX_OPERANDS:
+        raise n.unsupported(
+            f"{len(terms)} operands, at most {MAX_OPERANDS}", "combine them in groups"
+        )
     ranks = [n.type(i).rank for i in range(len(terms))]
     dots = max((r - len(t) + 3 for t, r in zip(terms, ranks, strict=True) if "..." in t), default=0)
     dtype = n.type().dtype

@@ -252,7 +252,7 @@ def _dropout(n: Call) -> Sequence[str]:
     mode = n.b.value(n.x(2)) if n.has(2) else None
     ratio = n.b.value(n.x(1)) if n.has(1) else None
     drops = ratio is None or bool(ratio.any())
-    if n.has(2) and (mode is None or bool(mode.ravel()[0])) and drops:
+    if n.has(2) and (mode is None or bool(mode.any())) and drops:
         raise n.unsupported("training mode", "export the model for inference")
     if n.n_outputs == 1:
         return [n.x()]

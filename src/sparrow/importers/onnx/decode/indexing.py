@@ -20,6 +20,8 @@ from sparrow.tensor import BF16, BOOL, F16, F32, I64
 def check_indices(n: Call, index: str, extent: int) -> None:
     """Refuse constant indices outside [-extent, extent)."""
     v = n.b.value(index)
+    if v is not None and v.dtype.kind not in "iu":
+        raise n.bad(f"indices are {v.dtype}, expected integers")
     if v is not None and v.size and (v.min() < -extent or v.max() >= extent):
         raise n.bad(f"indices reach {v.min()}..{v.max()} on an axis of {extent}")
 

@@ -11,13 +11,14 @@ from sparrow.ops.concat import Concat
 from sparrow.ops.slice import Slice
 from sparrow.tensor import F32, I64
 
+MAX_PARTS = 1 << 16
+
 
 def _constant(n: Call) -> Sequence[str]:
     for name, value in n.attrs.items():
         if name == "value":
             array, dtype = to_array(value, n.where)
-            n.b.folding.grant(array.nbytes)
-            return [n.b.const(array, dtype)]
+            return [n.b.stored(array, dtype)]
         if name in ("value_float", "value_floats"):
             return [n.b.const(np.asarray(value, np.float32), F32)]
         if name in ("value_int", "value_ints"):
@@ -171,6 +172,8 @@ def _split(n: Call) -> Sequence[str]:
     sizes = n.ints("split") if n.version < 13 else n.ints_at(1, "split")
     if sizes is None:
         parts = int(n.attr("num_outputs", n.n_outputs))
+        if not 1 <= parts <= MAX_PARTS:
+            raise n.bad(f"num_outputs is {parts}, expected 1 to {MAX_PARTS}")
         each = -(-shape[axis] // parts)
         sizes = tuple(max(0, min(each, shape[axis] - i * each)) for i in range(parts))
         if n.version < 18 and shape[axis] % parts:

@@ -159,12 +159,10 @@ def _hardmax(n: Call) -> Sequence[str]:
 def _cumulate(n: Call) -> Sequence[str]:
     # a vector has one axis, so there it may as well be known at run time
     vector = n.type().rank == 1 and n.b.value(n.x(1)) is None
-    axis = np.zeros((), np.int64) if vector else n.const(1, "axis")
-    if axis.size != 1:
-        raise n.bad(f"axis has shape {axis.shape}, expected a scalar")
+    axis = 0 if vector else n.integer(1, "axis")
     op = Cumulate(
         "sum" if n.op_type == "CumSum" else "prod",
-        n.axis(int(axis.ravel()[0]), n.type().rank),
+        n.axis(axis, n.type().rank),
         bool(n.attr("exclusive", 0)),
         bool(n.attr("reverse", 0)),
     )

@@ -42,20 +42,15 @@ def _counted(n: Call, op: Op, cut: Mapping[int, int], *inputs: str) -> Sequence[
 def _topk(n: Call) -> Sequence[str]:
     x = n.type()
     axis = n.axis(int(n.attr("axis", -1)), x.rank)
-    if n.version < 10:
-        ks: Sequence[int] = (int(n.attr("k", -1)),)
-    else:
-        ks = n.ints_at(1, "k") or ()
-    if len(ks) != 1 or not 0 <= ks[0] <= x.shape[axis]:
-        raise n.bad(f"k is {ks} on an axis of {x.shape[axis]}")
-    return n.b.add_n(TopK(axis, ks[0], bool(n.attr("largest", 1))), n.x())
+    k = int(n.attr("k", -1)) if n.version < 10 else n.integer(1, "k")
+    if not 0 <= k <= x.shape[axis]:
+        raise n.bad(f"k is {k} on an axis of {x.shape[axis]}")
+    return n.b.add_n(TopK(axis, k, bool(n.attr("largest", 1))), n.x())
 
 
 def _nms(n: Call) -> Sequence[str]:
-    limit = n.ints_at(2, "max_output_boxes_per_class") or (0,)
-    if len(limit) != 1:
-        raise n.bad(f"max_output_boxes_per_class is {limit}")
-    op = NonMaxSuppression(max(0, limit[0]), bool(n.attr("center_point_box", 0)))
+    limit = n.integer(2, "max_output_boxes_per_class") if n.has(2) else 0
+    op = NonMaxSuppression(max(0, limit), bool(n.attr("center_point_box", 0)))
     return _counted(n, op, {0: 0}, n.x(0), n.x(1), n.opt(3), n.opt(4))
 
 

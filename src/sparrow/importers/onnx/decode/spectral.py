@@ -25,7 +25,7 @@ _WINDOWS = {
 
 
 def _window(n: Call) -> Sequence[str]:
-    (size,) = n.ints_at(0, "the window size") or (0,)
+    size = n.integer(0, "the window size")
     if size < 0:
         raise n.bad(f"window of {size}")
     n.b.made(4 * size, "the window")
@@ -87,12 +87,12 @@ def _dft(n: Call) -> Sequence[str]:
     if n.version < 20:
         given = int(n.attr("axis", 1))
     else:
-        given = (n.ints_at(2, "the axis") or (-2,))[0]
+        given = n.integer(2, "the axis") if n.has(2) else -2
     axis = n.axis(given, rank)
     if axis == rank - 1:
         raise n.bad("the axis of the parts is no signal axis")
     inverse, onesided = bool(n.attr("inverse", 0)), bool(n.attr("onesided", 0))
-    length = (n.ints_at(1, "dft_length") or (None,))[0]
+    length = n.integer(1, "dft_length") if n.has(1) else None
     parts = shape[-1]
     dtype = n.type().dtype
     wide = F32 if dtype in (F16, BF16) else dtype
@@ -136,11 +136,8 @@ def _stft(n: Call) -> Sequence[str]:
         shape = signal.shape
     if len(shape) != 3 or shape[2] not in (1, 2):
         raise n.bad(f"signal is {signal}, expected [batch, samples, 1 or 2]")
-    (step,) = n.ints_at(1, "frame_step") or (0,)
-    if n.has(3):
-        (length,) = n.ints_at(3, "frame_length") or (0,)
-    else:
-        length = n.type(2).size
+    step = n.integer(1, "frame_step")
+    length = n.integer(3, "frame_length") if n.has(3) else n.type(2).size
     if not 1 <= length <= shape[1] or step < 1:
         raise n.bad(f"frames of {length} every {step} samples of {shape[1]}")
     onesided = bool(n.attr("onesided", 1))
@@ -164,9 +161,7 @@ def _stft(n: Call) -> Sequence[str]:
 def _mel(n: Call) -> Sequence[str]:
     """The matrix that weights linear frequency bins into mel bands [bins, bands], a constant."""
     names = ("num_mel_bins", "dft_length", "sample_rate", "lower_edge_hertz", "upper_edge_hertz")
-    bands, length, rate, low, high = (
-        float(n.const(i, what).ravel()[0]) for i, what in enumerate(names)
-    )
+    bands, length, rate, low, high = (float(n.number(i, what)) for i, what in enumerate(names))
     if not 1 <= bands <= MAX_BANDS or not 1 <= length < 1 << 31 or not 0 < rate < float("inf"):
         raise n.bad(f"{bands:g} bands over a transform of {length:g} at {rate:g} Hz")
     if not 0 <= low < high < float("inf"):
