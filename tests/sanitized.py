@@ -93,7 +93,7 @@ def model(path: str, isa: str, precision: str) -> int:
     """
     import sparrow
     from data import data
-    from emitted import TARGETS, blob, compiled
+    from emitted import TARGETS, compiled
     from sparrow.compiler import Source, compile_sources
     from sparrow.describe import describe
     from sparrow.golden import make_golden
@@ -101,7 +101,10 @@ def model(path: str, isa: str, precision: str) -> int:
     from sparrow.targets import target
 
     calib = recorded_inputs(path)
-    source = Source(data(path) if precision == "float32" else sparrow.quantize(data(path), calib))
+    source = Source(data(path))
+    if precision == "int8":
+        assert calib is not None, path
+        source = Source(sparrow.quantize(data(path), calib))
     p = compile_sources({"main": source}, target(TARGETS[isa]), threads=2).plan
     graphs = [e.graph for e in p.entries]
     steps = [[s.node.outputs for s in e.steps] for e in p.entries]
@@ -109,7 +112,9 @@ def model(path: str, isa: str, precision: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(p, Path(folder), flags=(*FLAGS, "-DSPARROW_HOOKS"))
         record = describe(p, parts=1, threads=2, models=[""])
-        proof = prove(graphs, record, golden, library, library, blob(p))
+        weights = exact(len(p.weights))
+        weights[:] = np.frombuffer(p.weights, np.uint8)
+        proof = prove(graphs, record, golden, library, library, weights)
     assert all(c.ok for c in proof.layers) and all(g.ok for g in proof.gates), proof.failure
     return len(p.entries[0].steps)
 
@@ -142,10 +147,9 @@ def broken() -> None:
 
 def main(what: str, *arguments: str) -> None:
     """``nodes PART PARTS ISA``, ``model PATH ISA PRECISION`` or ``broken``; prints a count."""
-    import emitted
     import sparrow.device.host
 
-    sparrow.device.host.aligned = emitted.aligned = exact
+    sparrow.device.host.aligned = exact
     if what == "nodes":
         print(nodes(int(arguments[0]), int(arguments[1]), arguments[2]))
     elif what == "model":

@@ -444,9 +444,11 @@ def empty_extents() -> Iterator[onnx.ModelProto]:
     for shape in ((0,), (0, 0), (2, 0), (0, 2), (1, 0, 4, 4), (0, 1, 4, 4), (1, 1, 0, 0), (0,) * 8):
         for op in ("ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceLogSumExp"):
             yield _model([_node(op, "x")], shape=shape)
-        for op in ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin", "LpNormalization", "Det",
-                   "GlobalAveragePool", "GlobalMaxPool", "NonZero", "Unique", "Flatten", "Transpose",
-                   "Shape", "MeanVarianceNormalization", "DepthToSpace", "Inverse"):  # fmt: skip
+        for op in (
+            "Softmax", "LogSoftmax", "Hardmax", "ArgMax", "ArgMin", "LpNormalization", "Det",
+            "GlobalAveragePool", "GlobalMaxPool", "NonZero", "Unique", "Flatten", "Transpose",
+            "Shape", "MeanVarianceNormalization", "DepthToSpace",
+        ):  # fmt: skip
             yield _model([_node(op, "x")], shape=shape)
         for op in ("MaxPool", "AveragePool", "LpPool"):
             yield _model([_node(op, "x", kernel_shape=[1, 1])], shape=shape)
@@ -555,7 +557,7 @@ def envelopes() -> Iterator[onnx.ModelProto]:
         m.graph.node[0].op_type = "None"
         m.graph.node[0].name = name
         yield m
-    strings = helper.make_tensor("w", TensorProto.STRING, [2], [b"a", b"\xff"])
+    strings = onnx.TensorProto(data_type=TensorProto.STRING, dims=[2], string_data=[b"a", b"\xff"])
     yield _model([_node("Constant", out="w", value=strings), _node("Relu", "x")])
     yield _model([_node("Constant", out="w", value_strings=["a", "b"]), _node("Add", "x", "w")])
     sparse = onnx.SparseTensorProto(dims=[1 << 40, 1 << 20])
