@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from sparrow.export import to_onnx
 from sparrow.golden import Golden, dump_golden, make_golden
 from sparrow.graph import Graph
 from sparrow.lossy import Lossy
+from sparrow.page import page_gates, write_page
 from sparrow.portable import to_portable_onnx
 from sparrow.proof import AUDITED, Gate, Proof, prove, run_calls
 from sparrow.publish import check_place, publish
@@ -144,6 +146,8 @@ def _fill(
         runner = find_runner(target)
     except BadInput as e:
         foreign = str(e)
+    if row.builds:
+        write_page(work, compiled)
     request.progress("running the reference")
     golden = make_golden(graphs, steps, lossy.first if lossy else request.calib)
     golden = _write_graphs(work, graphs, models, golden, lossy)
@@ -172,6 +176,9 @@ def _fill(
             compile_library(compiled.artifact.files, target, plan.parts, hooks=True)
         )
         proof = prove(graphs, plan, golden, shipped, hooked, blob)
+        proof = replace(
+            proof, gates=(*proof.gates, *page_gates(work, graphs, golden, runner, blob))
+        )
         if not proof.ok:
             raise GateFailed(proof.failure, hint="no bundle was written")
         outputs = run_calls(shipped.open(blob), graphs, golden)

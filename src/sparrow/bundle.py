@@ -89,7 +89,7 @@ class Bundle:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``host``, ``qemu`` or ``node``.
+        """Where it runs: ``host``, ``qemu``, ``node`` or ``chromium``.
 
         Raises:
             BadInput: As for `session`.
@@ -444,6 +444,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
         BadBundle: It is no bundle.
         BadInput: Nothing here runs code for its target.
     """
+    from sparrow.page import page_gates
     from sparrow.proof import Gate, Proof, prove, receipt_gate
     from sparrow.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
 
@@ -463,7 +464,10 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     hooked = hooked_library(folder, plan, runner)
     path = library_path(folder)
     library = runner.load(path)
-    done = prove(graphs, plan, golden, library, hooked, weights_of(folder))
+    weights = weights_of(folder)
+    done = prove(graphs, plan, golden, library, hooked, weights)
+    builds = page_gates(folder, graphs, golden, runner, weights)
+    done = Proof((*done.gates, *builds), done.layers)
     memory = MemoryRecord(
         code_bytes=code_bytes_of(path, machine_of(plan)),
         weights_bytes=(folder / "weights.bin").stat().st_size,

@@ -52,7 +52,7 @@ StateOption = Annotated[
     list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
 ]
 DeviceOption = Annotated[
-    str, typer.Option(help="where to run: host, qemu, qemu:<cpu>, node, or auto")
+    str, typer.Option(help="where to run: host, qemu, qemu:<cpu>, node, chromium, or auto")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]

@@ -11,10 +11,12 @@ import pytest
 import native_harness as harness
 import sparrow
 from axpy import MODEL, axpy_library, axpy_weights, random_inputs
+from data import missing
 from emitted import STRICT, blob, linked
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.chromium import chromium_library, find_chromium
 from sparrow.device.node import find_node, node_library
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
@@ -92,6 +94,22 @@ def test_a_bundle_is_proved_runs_and_is_profiled(name: str, tmp_path: Path) -> N
     there = again.run(x)["y"]
     np.testing.assert_allclose(there, sparrow.build(classifier()).run(x)["y"], atol=1e-5)
     assert len(again.profile(runs=3).steps) == len(bundle.plan.entries[0].steps)
+
+
+def test_chromium_proves_and_times_the_same(tmp_path: Path) -> None:
+    harness.node()
+    try:
+        find_chromium()
+    except BadInput as e:
+        missing(str(e))
+    sparrow.build(classifier(), "wasm32_relaxed", tmp_path / "out")
+    bundle = sparrow.load_bundle(tmp_path / "out", device="chromium")
+    assert bundle.device == "chromium" and bundle.verify("chromium").ok
+    assert len(bundle.profile(runs=3).steps) == len(bundle.plan.entries[0].steps)
+    broken = tmp_path / "model.wasm"
+    broken.write_bytes(b"no module")
+    with pytest.raises(BadBundle, match=r"page that runs it ended: .*WebAssembly"):
+        chromium_library(broken)
 
 
 def test_integers_are_those_of_every_other_machine(name: str) -> None:

@@ -52,6 +52,7 @@ ORDER = [
         "proof",
         "profiling",
         "instructions",
+        "page",
     ),
     *(
         "report",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +15,8 @@ import sparrow
 from data import missing
 from small_models import classifier
 from sparrow.bundle import Bundle
+from sparrow.device.chromium import find_chromium
+from sparrow.errors import BadInput
 from sparrow.report import render, short
 
 HOSTILE = (
@@ -118,11 +119,11 @@ def test_a_bundle_that_was_not_proved_says_so(bundle: Bundle) -> None:
 
 def browser() -> str:
     """Path of Chromium, or the test ends here."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if path := shutil.which(name):
-            return path
-    missing("no chromium on this machine")
-    raise AssertionError
+    try:
+        return find_chromium()
+    except BadInput as e:
+        missing(str(e))
+        raise
 
 
 def shoot(folder: Path, out: Path, *flags: str) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ class RemoteLibrary:
 
     def connect(self, before: Sequence[str] = ()) -> Wire:
         """Start a runner with this library; ``before`` goes in front of its command's program."""
-        return Wire([self.command[0], *before, *self.command[1:]], str(self.path))
+        return Pipes([self.command[0], *before, *self.command[1:]], str(self.path))
 
     def open(self, weights: Array | None, threads: int = 1) -> RemoteSession:
         """Start an instance; more than one thread stands for another order of tasks."""
@@ -216,7 +217,39 @@ class RemoteSession:
         return info
 
 
-class Wire:
+class Wire(ABC):
+    """A byte stream in both directions, with a runner at its other end."""
+
+    @abstractmethod
+    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Write bytes."""
+
+    @abstractmethod
+    def read(self, size: int) -> bytes:
+        """Read exactly so many bytes.
+
+        Raises:
+            BadBundle: The runner has ended.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Tell the runner to end, and wait for it."""
+
+    def send(self, *numbers: int, data: Sequence[bytes | memoryview] = ()) -> None:
+        """Write a request."""
+        self.write([np.array(numbers, np.uint64).tobytes(), *data])
+
+    def number(self) -> int:
+        """Read a number."""
+        return int.from_bytes(self.read(8), "little", signed=True)
+
+    def text(self) -> str:
+        """Read a text."""
+        return self.read(self.number()).decode("utf-8", "replace")
+
+
+class Pipes(Wire):
     """The two pipes of a runner process.
 
     Args:
@@ -234,20 +267,19 @@ class Wire:
             raise BadBundle(f"{command[0]} does not start: {e.strerror}") from None
         weakref.finalize(self, _end, self.process)
 
-    def send(self, *numbers: int, data: Sequence[bytes | memoryview] = ()) -> None:
-        """Write a request."""
+    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """See `Wire.write`."""
         to = self.process.stdin
         assert to is not None
         try:
-            to.write(np.array(numbers, np.uint64).tobytes())
-            for part in data:
+            for part in parts:
                 to.write(part)
             to.flush()
         except OSError:
             self._died()
 
     def read(self, size: int) -> bytes:
-        """Read exactly so many bytes."""
+        """See `Wire.read`."""
         back = self.process.stdout
         assert back is not None
         found = back.read(size)
@@ -255,16 +287,8 @@ class Wire:
             self._died()
         return found
 
-    def number(self) -> int:
-        """Read a number."""
-        return int.from_bytes(self.read(8), "little", signed=True)
-
-    def text(self) -> str:
-        """Read a text."""
-        return self.read(self.number()).decode("utf-8", "replace")
-
     def close(self) -> None:
-        """Tell the process to end, and wait for it."""
+        """See `Wire.close`."""
         _end(self.process)
 
     def _died(self) -> None:

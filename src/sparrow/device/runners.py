@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparrow.device.build import CPUS, host_machine
+from sparrow.device.chromium import chromium_library, find_chromium
 from sparrow.device.cpu import host_isa
 from sparrow.device.firmware import board_command, firmware_library
 from sparrow.device.host import HostLibrary
@@ -18,7 +19,9 @@ from sparrow.device.session import ModelLibrary
 from sparrow.errors import BadBundle, BadInput
 from sparrow.targets import Machine
 
-DEVICES = ("auto", "host", "qemu", "node")
+DEVICES = ("auto", "host", "qemu", "node", "chromium")
+# Those that run WebAssembly modules, the first by itself.
+ENGINES = ("node", "chromium")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,14 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
             hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu or board>",
         )
     module = machine.arch == "wasm32"
-    if (device == "node") != module and device != "auto":
+    if (device in ENGINES) != module and device != "auto":
         raise BadInput(
             f"the device {device} runs no code for {machine.triple}",
-            hint=f"use --device {'node' if module else 'host or qemu'}",
+            hint=f"use --device {' or '.join(ENGINES if module else ('host', 'qemu'))}",
         )
+    if device == "chromium":
+        find_chromium()
+        return Runner("chromium", chromium_library)
     if module:
         find_node()
         return Runner("node", node_library)

@@ -204,6 +204,7 @@ def _target(t: _Table, row: Device) -> Target:
         bandwidth_gbs=used["bandwidth_gbs"].value,
         fpu=t.take("fpu", bool, True),
         source=", ".join(sorted({f.source for f in used.values()})),
+        builds=t.names("builds"),
     )
     t.finish()
     return found

@@ -114,6 +114,7 @@ class Target:
         bandwidth_gbs: Memory bandwidth in GB/s.
         fpu: Whether it computes floats itself; elsewhere the compiler's library does.
         source: Where the figures come from: some of `SOURCES`.
+        builds: Rows of 4 lanes whose builds the artifact holds too, over the same weights.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Target:
     bandwidth_gbs: float
     fpu: bool
     source: str
+    builds: tuple[str, ...] = ()
 
     @property
     def machine(self) -> Machine:

@@ -11,6 +11,7 @@ export class SparrowError extends Error {
   }
 }
 
+const inNode = typeof process !== 'undefined' && process.versions?.node !== undefined;
 const ABI_VERSION = 1;
 const ALIGN = 64;
 const PAGE = 65536;
@@ -333,7 +334,6 @@ async function startPool(module, memory, native, threads) {
       ready();
       exports.sparrow_pool_work();
     };`;
-  const inNode = typeof Worker === 'undefined';
   let make;
   if (inNode) {
     const { Worker: NodeWorker } = await import('node:worker_threads');
@@ -350,10 +350,12 @@ async function startPool(module, memory, native, threads) {
       const worker = make();
       const stack = native.allocate(STACK) + STACK;
       await new Promise((resolve, reject) => {
-        if (inNode) worker.once('message', resolve).once('error', reject).unref();
+        if (inNode) worker.once('message', resolve).once('error', reject);
         else [worker.onmessage, worker.onerror] = [resolve, reject];
         worker.postMessage({ module, memory, stack });
       });
+      // an idle model keeps no program alive
+      worker.unref?.();
       return worker;
     }),
   );
@@ -366,8 +368,6 @@ async function startPool(module, memory, native, threads) {
     },
   };
 }
-
-const inNode = typeof process !== 'undefined' && process.versions?.node !== undefined;
 
 /* A response for a file given as bytes, a URL, or a name beside this module. */
 async function open(source, base) {

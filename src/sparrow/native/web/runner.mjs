@@ -12,7 +12,13 @@ const I32 = 0x7f, I64 = 0x7e;
  * `read(n)` gives n bytes, or null at the end; `write(bytes)` sends some. Both may be async.
  */
 export async function serve(module, { read, write }) {
-  const native = new Native(await WebAssembly.instantiate(module));
+  const imports = {};
+  let memory;
+  if (WebAssembly.Module.imports(module).length) {
+    memory = new WebAssembly.Memory({ initial: 64, maximum: 16384, shared: true });
+    imports.env = { memory };
+  }
+  const native = new Native(await WebAssembly.instantiate(module, imports), memory);
   let parts = [];
   const number = (n) => parts.push(new Uint8Array(BigInt64Array.of(BigInt(n)).buffer));
   const data = (bytes) => parts.push(bytes.slice());

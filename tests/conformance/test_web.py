@@ -1,0 +1,241 @@
+"""The folder of a page: every build in Node.js and in Chromium, its types, its errors, its demo."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import native_harness as harness
+import sparrow
+from data import missing
+from small_models import accumulator, classifier, embedding
+from sparrow.bundle import Bundle
+from sparrow.device.chromium import HEADERS, start_chromium
+from sparrow.errors import BadInput
+
+CHECKS = Path(__file__).parent.parent / "native" / "web_checks.mjs"
+IN_NODE = """
+import {{ readFileSync }} from 'node:fs';
+import * as model from '{folder}/model.mjs';
+import {{ check }} from '{checks}';
+const [wasm, weights] = ['model.simd.wasm', 'weights.bin'].map((f) => readFileSync('{path}/' + f));
+console.log(JSON.stringify(await check(model, '{folder}/', wasm, weights)));
+"""
+IN_PAGE = """<!doctype html><title>test</title><script type="module">
+import * as model from './model.mjs';
+import { check } from './web_checks.mjs';
+const bytes = async (f) => new Uint8Array(await (await fetch(f)).arrayBuffer());
+try {
+  const files = [await bytes('model.simd.wasm'), await bytes('weights.bin')];
+  const found = await check(model, location.href, ...files);
+  await fetch('/done', { method: 'POST', body: JSON.stringify(found) });
+} catch (e) {
+  await fetch('/done', { method: 'POST', body: JSON.stringify({ failed: String(e) }) });
+}
+</script>"""
+DEMO = """<script type="module">
+for (;;) {
+  const { done, failed } = document.body.dataset;
+  if (done || failed) {
+    const facts = document.getElementById('facts').textContent;
+    const rows = document.querySelectorAll('#table tr').length;
+    await fetch('/done', { method: 'POST', body: JSON.stringify({ done, failed, facts, rows }) });
+    break;
+  }
+  await new Promise((go) => setTimeout(go, 20));
+}
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    harness.node()
+    return sparrow.build(classifier(), "web", tmp_path_factory.mktemp("web") / "out")
+
+
+def in_node(script: str, folder: Path) -> Any:
+    path = folder / "script.mjs"
+    path.write_text(script)
+    command = [harness.node(), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+class Server:
+    """Files of a folder and a few pages; waits for what a page posts."""
+
+    def __init__(self, folder: Path, pages: dict[str, bytes], isolated: bool) -> None:
+        self.answer: Any = None
+        self.done = threading.Event()
+        server = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                page = pages.get(self.path.split("?")[0])
+                if page is None:
+                    super().do_GET()
+                    return
+                self.send_response(200)
+                script = self.path.endswith(".mjs")
+                self.send_header("Content-Type", "text/javascript" if script else "text/html")
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                self.wfile.write(page)
+
+            def do_POST(self) -> None:
+                server.answer = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(204)
+                self.end_headers()
+                server.done.set()
+
+            def end_headers(self) -> None:
+                for name, value in HEADERS.items() if isolated else ():
+                    self.send_header(name, value)
+                super().end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        handler = functools.partial(Handler, directory=str(folder))
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+def in_chromium(
+    folder: Path, profile: Path, pages: dict[str, bytes], page: str, isolated: bool = True
+) -> Any:
+    server = Server(folder, pages, isolated)
+    url = f"http://127.0.0.1:{server.http.server_port}{page}"
+    try:
+        process = start_chromium(url, profile)
+    except BadInput as e:
+        missing(str(e))
+        raise
+    try:
+        assert server.done.wait(90), "the page never answered"
+    finally:
+        process.kill()
+        process.wait()
+        server.http.shutdown()
+        server.http.server_close()
+    return server.answer
+
+
+def judge(found: Any, bundle: Bundle, threads: bool = True) -> None:
+    assert "failed" not in found, found
+    wanted = ["relaxed", "simd", "plain"]
+    assert found["paths"][-3:] == wanted and len(found["paths"]) == 3 + threads
+    size = 3 * 12 * 12
+    x = np.sin(np.arange(size)).astype(np.float32).reshape(1, 3, 12, 12)
+    want = bundle.run(x)["y"].ravel()
+    for path, run in found["runs"].items():
+        assert run["path"] == path and run["same"] and run["timed"] and run["arrived"] == 1
+        np.testing.assert_allclose(run["output"], want, atol=1e-5)
+        assert [t["name"] for t in run["inputs"]] == ["x"]
+        assert run["inputs"][0]["shape"] == [1, 3, 12, 12]
+        assert run["outputs"][0]["dtype"] == "float32"
+    np.testing.assert_array_equal(found["fromBytes"], found["runs"]["simd"]["output"])
+    if threads:
+        runs = found["runs"]
+        assert runs["threads"]["threads"] > 1
+        assert runs["threads"]["output"] == runs["relaxed"]["output"]
+    texts = (
+        "expected Float32Array of 432 (float32, shape 1x3x12x12), found Float32Array of 431",
+        "found Float64Array of 432",
+        "input 'wrong' is unknown; there are x",
+        "found nothing",
+        "expected an object of inputs: x",
+        "entry 'no such entry' is unknown",
+        "path 'quick' cannot run here; possible are",
+        "of another build?",
+        "missing.bin cannot be",
+        "missing.wasm cannot be",
+    )
+    for error, text in zip(found["errors"], texts, strict=True):
+        assert text in error and "\n" not in error
+
+
+def test_every_build_runs_in_node(bundle: Bundle, tmp_path: Path) -> None:
+    folder = bundle.folder
+    script = IN_NODE.format(folder=folder.as_uri(), checks=CHECKS.as_uri(), path=folder)
+    judge(in_node(script, tmp_path), bundle)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_every_build_runs_in_chromium(bundle: Bundle, tmp_path: Path, isolated: bool) -> None:
+    pages = {"/test.html": IN_PAGE.encode(), "/web_checks.mjs": CHECKS.read_bytes()}
+    found = in_chromium(bundle.folder, tmp_path, pages, "/test.html", isolated)
+    judge(found, bundle, threads=isolated)
+
+
+def test_the_demo_runs(bundle: Bundle, tmp_path: Path) -> None:
+    page = (bundle.folder / "index.html").read_text() + DEMO
+    found = in_chromium(bundle.folder, tmp_path, {"/": page.encode()}, "/", isolated=False)
+    assert found["done"] == "relaxed" and "failed" not in found
+    assert "path relaxed, 1 thread(s)" in found["facts"] and found["rows"] > 1
+
+
+def test_the_receipt_holds_every_build(bundle: Bundle) -> None:
+    builds = {f"model.{p}.wasm" for p in ("threads", "relaxed", "simd", "plain")}
+    names = {*builds, "model.mjs", "model.d.ts", "index.html", "weights.bin"}
+    assert names <= bundle.receipt.files.keys()
+    proof = bundle.verify()
+    assert proof.ok
+    assert builds == {g.name.split(":")[0] for g in proof.gates if g.name.startswith("model.")}
+    assert (bundle.folder / "model.mjs").stat().st_size < 30_000
+
+
+def test_a_build_of_other_weights_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    module = (bundle.folder / "model.relaxed.wasm").read_bytes()
+    assert len(module) < 60_000
+    for p in bundle.folder.iterdir():
+        (tmp_path / p.name).write_bytes(p.read_bytes())
+    (tmp_path / "model.relaxed.wasm").write_bytes(module + b"\0")
+    assert not sparrow.load_bundle(tmp_path).verify().ok
+
+
+@pytest.fixture
+def declarations(bundle: Bundle) -> Iterator[str]:
+    yield (bundle.folder / "model.d.ts").read_text()
+
+
+def test_the_types_are_typescript_and_name_the_tensors(declarations: str, tmp_path: Path) -> None:
+    assert '"x": Float32Array;' in declarations and '"y": Float32Array;' in declarations
+    text = tmp_path / "model.ts"
+    text.write_text(declarations)
+    # Node's own parser of TypeScript; what is left of declarations is nothing
+    script = f"""
+import {{ readFileSync }} from 'node:fs';
+import {{ stripTypeScriptTypes }} from 'node:module';
+const text = readFileSync('{text}', 'utf8').replace(/^export (class|function)/gm, 'declare $1');
+console.log(JSON.stringify(stripTypeScriptTypes(text).trim()));
+"""
+    left = in_node(script, tmp_path)
+    assert left == "" or left.startswith("/*")
+
+
+def test_other_tensors_and_states(tmp_path: Path) -> None:
+    harness.node()
+    ids = sparrow.build(embedding(), "web", tmp_path / "ids")
+    assert "BigInt64Array" in (ids.folder / "model.d.ts").read_text()
+    total = sparrow.build(accumulator(), "web", tmp_path / "total", states={"total": "total_out"})
+    script = f"""
+import {{ load }} from '{total.folder.as_uri()}/model.mjs';
+const model = await load(), found = [];
+for (const _ of [1, 2]) found.push(Array.from((await model.run(new Float32Array(4).fill(1))).y));
+model.reset();
+found.push(Array.from((await model.run(new Float32Array(4).fill(1))).y));
+model.close();
+console.log(JSON.stringify(found));
+"""
+    assert in_node(script, tmp_path) == [[2] * 4, [4] * 4, [2] * 4]
