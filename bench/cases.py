@@ -20,11 +20,12 @@ INPUT_SETS = 4
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network and the inputs that the measured calls cycle through."""
+    """A network, the inputs that the measured calls cycle through, the TFLite file it came from."""
 
     name: str
     model: Callable[[], onnx.ModelProto]
     inputs: Callable[[], Sequence[Feeds]]
+    tflite: Path | None = None
 
 
 def data_folder() -> Path:
@@ -82,13 +83,13 @@ def float_tflite_cases(data: Path) -> list[Case]:
         meta = described(reference)
         path = data / meta["model"]
         if not any(scale for scale, _ in meta["input_quant"]):
-            cases.append(
-                Case(path.name, partial(exported, path), partial(stored, reference, meta["inputs"]))
-            )
+            inputs = partial(stored, reference, meta["inputs"])
+            cases.append(Case(path.name, partial(exported, path), inputs, path))
     return cases
 
 
 def all_cases() -> list[Case]:
     digits = partial(onnx.load, REPO / "examples" / "digits" / "digits.onnx")
     random = [Case(row.name, row.build, partial(drawn, row)) for row in MODELS]
-    return [Case("digits", digits, digit_images), *real_cases(data_folder()), *random]
+    real = (*real_cases(data_folder()), *float_tflite_cases(data_folder()))
+    return [Case("digits", digits, digit_images), *real, *random]

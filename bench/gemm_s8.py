@@ -10,59 +10,15 @@ share of the peak: independent `sp_dot4_i32` on one core, all operands in regist
 """
 
 import argparse
-import ctypes
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import sparrow
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
-from sparrow.device.cpu import host_isa
-from sparrow.targets.types import ISAS
+from peak import peak
 
 SIZES = ((64, 64, 64), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (12544, 32, 16))
-
-PEAK = """
-#include "isa/{isa}.h"
-#include "sparrow.h"
-SPARROW_API void peak(const uint8_t *a, int32_t *c, long times);
-SPARROW_API void peak(const uint8_t *a, int32_t *c, long times) {{
-  const sp_i32 x = sp_loadq_i32(a), w = sp_loadq_i32(a + 64);
-  sp_i32 acc[{many}];
-  SP_UNROLL
-  for (int i = 0; i < {many}; ++i) acc[i] = sp_set1_i32(i);
-  SP_ROLLED
-  for (long t = 0; t < times; ++t) {{
-    SP_UNROLL
-    for (int i = 0; i < {many}; ++i) acc[i] = sp_dot4_i32(acc[i], x, w);
-    SP_UNROLL
-    for (int i = 0; i < {many}; ++i) __asm__("" : "+v"(acc[i]));
-  }}
-  SP_UNROLL
-  for (int i = 0; i < {many}; ++i) sp_store_i32(c + i * SP_LANES, acc[i]);
-}}
-"""
-
-
-def peak() -> Callable[[], float]:
-    """Operations per second of the dot product instruction; a fresh measurement each call."""
-    isa = next(i for i in ISAS if i.name == host_isa())
-    many = 16 if isa.registers == 32 else 8
-    tools, machine = find_toolchain(), host_machine(isa.name)
-    unit = Unit("peak.c", PEAK.format(isa=isa.name, many=many), (NATIVE,))
-    objects = tools.compile_objects([unit], machine, ("-std=gnu99",))
-    library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
-    a, c, times = np.ones(256, np.uint8), np.zeros(many * isa.lanes, np.int32), 200_000
-    arguments = (ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(c.ctypes.data))
-
-    def run(keep: object = (a, c)) -> float:
-        start = time.perf_counter()
-        library.peak(*arguments, ctypes.c_long(times))
-        return times * many * isa.lanes * 8 / (time.perf_counter() - start)
-
-    return run
 
 
 def main() -> None:
@@ -70,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    rng, best = np.random.default_rng(0), peak()
+    rng, best = np.random.default_rng(0), peak("int8")
     print(f"{'m x k x n':16} {'peak':>7} {'u8 x s8':>16} {'s8 x s8':>16} {'all':>16}")
     for m, k, n in SIZES:
         a, b = (rng.integers(-127, 128, s).astype(np.int8) for s in ((m, k), (k, n)))

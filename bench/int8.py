@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
-    named = [c for c in (*all_cases(), *float_tflite_cases(data_folder())) if c.name in args.names]
+    named = [c for c in all_cases() if c.name in args.names]
     for case in named if args.names else convolutional():
         model, inputs = case.model(), list(case.inputs())
         coded = sparrow.quantize(model, inputs)

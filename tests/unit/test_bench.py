@@ -12,14 +12,14 @@ import pytest
 import models
 import run
 from cases import all_cases
-from engines import Run
+from engines import ENGINES, Run
 from nets.build import Array
 from sparrow import measure
 
 ROW = run.Row(
     time="2026-01-01T00:00:00+00:00", commit="0", cpu="cpu", mhz="1", engine="sparrow", version="0",
     model="m", threads=1, median_ns=10, mad_ns=1, runs=3, baseline="onnxruntime",
-    ratio=1.5, low=1.4, high=1.6, others=0.0,
+    ratio=1.5, low=1.4, high=1.6, others=0.0, share=0.5,
 )  # fmt: skip
 
 
@@ -67,6 +67,19 @@ def test_no_speed_up_of_threads_is_named_on_a_busy_machine() -> None:
     busy = replace(ROW, others=0.3)
     assert run.verdict(replace(busy, threads=2)).startswith("not comparable")
     assert "other processes took 30%" in run.verdict(busy)
+
+
+def test_the_best_peer_is_the_fastest_of_the_precision_compared_with() -> None:
+    def row(engine: str, median_ns: int) -> run.Row:
+        return replace(ROW, engine=engine, median_ns=median_ns)
+
+    rows = [
+        *(row("sparrow_int8", 20), row("sparrow_bf16", 25), row("onnxruntime", 50)),
+        *(row("openvino", 75), row("openvino_bf16", 10), row("openvino_int8", 30)),
+    ]
+    int8, bf16 = run.best_of(rows, ENGINES)
+    assert "1.50x the best peer (openvino_int8)" in int8
+    assert "2.00x the best peer (onnxruntime)" in bf16
 
 
 def test_interval_covers_the_median_of_noise_without_difference() -> None:
