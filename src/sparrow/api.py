@@ -12,17 +12,21 @@ import onnx
 from sparrow.bfloat16 import halved
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
-from sparrow.compiler import Shapes, Source, compile_front, compile_sources, front
+from sparrow.compiler import Compiled, Shapes, Source, compile_front, compile_sources, front
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel, GateFailed
+from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.lossy import coded, quantizable, quantized_entry
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
+from sparrow.precision.search import Compile, Search
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
+from sparrow.quant.recipe import precisions
+from sparrow.receipt import SearchRecord
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, samples
@@ -127,14 +131,16 @@ def build(
         precision: ``float32``; ``bfloat16``: products over bfloat16 with float32 sums where that is
             predicted to be faster, float32 where the target multiplies no bfloat16; ``int8``, which
             needs ``calib``; either fails when it is slower than float32 on this machine; or
-            ``auto``: float32 without ``calib``, else int8 where that is not slower and keeps
-            ``budget.drop``, and float32 where it does not.
+            ``auto``: float32 without ``calib``, else int8, or with a budget the mix of precisions,
+            layer by layer, that is the fastest within ``budget.drop`` and the other goals, or
+            without a drop the most accurate within those. Never slower than float32.
         threads: Threads the bundle will run with.
-        budget: Gates; GateFailed when one does not hold.
+        budget: Goals of ``auto`` and gates of all; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
         kernels: Rows preferred to the built-in table where they cost no more.
-        recipe: How to quantize; the defaults are those of docs/quantization.md, and for a CPU
-            without an FPU the scheme ``tflite``.
+        recipe: How to quantize, and pins; the defaults are those of docs/quantization.md, and for a
+            CPU without an FPU the scheme ``tflite``. That of a bundle, ``recipe.json``, with
+            ``int8`` gives the bundle's bytes again.
         progress: Told what happens, a few words each.
 
     Raises:
@@ -195,22 +201,96 @@ def build(
             return write_bundle(plain, sources, place, request)
         if recipe is None and not row.fpu:
             recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
+
+        def lowered(g: Graph) -> Compiled:
+            return compile_front(replace(found, graphs=(g,)), row, threads=threads, kernels=table)
+
+        if precision == "auto" and request.budget != Budget():
+            search = _search(found.graphs[0], plain, lowered, recipe, request)
+            return _first_that_holds(search, sources, place, request)
         say("calibrating")
         lossy = replace(quantized_entry(found.graphs[0], calib, recipe, say), rival=plain)
-        codes = replace(found, graphs=(lossy.quantized.graph,))
-        compiled = compile_front(codes, row, threads=threads, kernels=table)
         try:
-            return write_bundle(compiled, sources, place, request, lossy)
+            return write_bundle(lowered(lossy.quantized.graph), sources, place, request, lossy)
         except GateFailed as e:
             if precision != "auto":
                 raise
-            say(f"float32 instead of int8: {e.message}")
-            return write_bundle(plain, sources, place, replace(request, calib=lossy.first))
+            say(f"not int8 throughout: {e.message}")
+        search = Search(plain, lossy, (), request, lowered)
+        return _first_that_holds(search, sources, place, request)
     except MemoryError:
         raise BadModel(
             "the model's tensors do not fit into the memory of this machine",
             hint="give smaller shapes, or build on a larger machine",
         ) from None
+
+
+def _search(
+    g: Graph, plain: Compiled, lowered: Compile, recipe: Recipe | None, request: Request
+) -> Search:
+    """Tables of a network, calibrated with no layer pinned."""
+    recipe = recipe or Recipe()
+    precisions(g, recipe)  # a pin that fits nothing is said before the work
+    assert request.calib is not None
+    request.progress("calibrating")
+    free = replace(recipe, precision="int8", pins=())
+    lossy = quantized_entry(g, request.calib, free, request.progress)
+    return Search(plain, lossy, recipe.pins, request, lowered)
+
+
+def _first_that_holds(
+    search: Search, sources: Mapping[str, Source], place: Path | None, request: Request
+) -> Bundle:
+    """The bundle of the best mix whose gates hold on what was held out and in a race."""
+    from sparrow.assemble import write_bundle
+
+    failed: GateFailed | None = None
+    for c in search.candidates():
+        asked = request if c.lossy else replace(request, calib=search.lossy.first)
+        try:
+            return write_bundle(c.compiled, sources, place, asked, c.lossy, search=c.record)
+        except GateFailed as e:
+            request.progress(f"another mix of precisions: {e.message}")
+            failed = failed or e
+    assert failed is not None
+    raise failed
+
+
+def plan_precisions(
+    model: Model,
+    target: str = "host",
+    shapes: Shapes | None = None,
+    calib: Iterable[Any] | str | Path | None = None,
+    evaluate: Evaluate | None = None,
+    threads: int = 1,
+    budget: Budget | None = None,
+    *,
+    states: Mapping[str, str] | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> tuple[SearchRecord, Recipe]:
+    """What `build` would choose for every layer within a budget, and the recipe that says so.
+
+    Arguments are those of `build`; nothing is written, and what was held out judges nothing.
+
+    Raises:
+        GateFailed: No mix of precisions keeps the budget.
+        SparrowError: As for `build`.
+    """
+    say = progress or (lambda _: None)
+    if calib is None:
+        raise BadInput("a plan needs samples", hint="give calib=, an .npz or an image folder")
+    sources, row = sources_of(model, shapes, states), resolve_target(target)
+    request = Request(threads, "auto", calib, evaluate, budget or Budget(), say)
+    say("reading the model")
+    found = front(sources)
+
+    def lowered(g: Graph) -> Compiled:
+        return compile_front(replace(found, graphs=(g,)), row, threads=threads)
+
+    search = _search(found.graphs[0], lowered(found.graphs[0]), lowered, recipe, request)
+    best = next(search.candidates())
+    return best.record, search.recipe_of((x.name, x.precision) for x in best.record.layers)
 
 
 def check(
@@ -331,6 +411,7 @@ __all__ = [
     "check",
     "emit_sources",
     "load_bundle",
+    "plan_precisions",
     "quantize",
     "quantize_model",
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparrow.quant import LayerReport, Quantized
     from sparrow.quant.recipe import Recipe
     from sparrow.reduce import Fails
-    from sparrow.request import Evaluate, Predict
+    from sparrow.request import Budget, Evaluate, Predict
 
 UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
 TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
@@ -84,14 +84,27 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         raise BadInput(f"{option} {text!r}", hint=f"write {option} 127 or 124,116,104") from None
 
 
-def recipe_of(pins: list[str] | None, **fields: object) -> Recipe:
+def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Recipe:
     """A recipe from what was given of it; None leaves a default. Pins read ``glob=precision``.
 
-    Raises:
-        BadInput: A pin does not read so, or a value is none of its kind.
-    """
-    from sparrow.quant.recipe import Recipe
+    Args:
+        pins: Before those of the file.
+        path: A file to start from.
+        fields: Over those of the file.
 
+    Raises:
+        BadInput: A pin does not read so, a value is none of its kind, or the file is no recipe.
+    """
+    from dataclasses import replace
+
+    from sparrow.quant.recipe import Recipe, from_json
+
+    base = Recipe()
+    if path is not None:
+        try:
+            base = from_json(path.read_bytes(), str(path))
+        except OSError as e:
+            raise BadInput(f"{path} cannot be read: {e.strerror or e}") from None
     given: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
     read: list[Any] = []
     for text in pins or ():
@@ -99,7 +112,24 @@ def recipe_of(pins: list[str] | None, **fields: object) -> Recipe:
         if not pattern:
             raise BadInput(f"--pin {text!r}", hint="write --pin 'head*=float32'")
         read.append((pattern, precision))
-    return Recipe(**given, pins=tuple(read))
+    return replace(base, **given, pins=(*read, *base.pins))
+
+
+def budget_of(drop: str | None, latency: str | None, size: str | None, ram: str | None) -> Budget:
+    """A budget from ``1%``, ``20ms``, ``300kB``, ``64kB``.
+
+    Raises:
+        BadInput: One does not read so.
+    """
+    from sparrow.request import Budget
+
+    size_bytes, ram_bytes = quantity(size, "--size", UNITS), quantity(ram, "--ram", UNITS)
+    return Budget(
+        drop=quantity(drop, "--drop", {"%": 0.01, "": 1.0}),
+        latency=quantity(latency, "--latency", TIMES),
+        size=None if size_bytes is None else int(size_bytes),
+        ram=None if ram_bytes is None else int(ram_bytes),
+    )
 
 
 def quantization_facts(

@@ -44,10 +44,12 @@ from sparrow.portable import to_portable_onnx
 from sparrow.proof import AUDITED, Gate, Proof, prove, run_calls
 from sparrow.publish import check_place, publish
 from sparrow.quant import to_npz
+from sparrow.quant.recipe import to_json
 from sparrow.race import TIMED, measure_build, race
 from sparrow.receipt import (
     AgainstRecord,
     MemoryRecord,
+    SearchRecord,
     dump,
 )
 from sparrow.report import render
@@ -78,6 +80,7 @@ def write_bundle(
     request: Request,
     lossy: Lossy | None = None,
     rival: Compiled | None = None,
+    search: SearchRecord | None = None,
 ) -> Bundle:
     """Write, build and prove a bundle, then move it into place in one step.
 
@@ -88,6 +91,7 @@ def write_bundle(
         request: How.
         lossy: The quantization it came from.
         rival: The float32 build of what is no quantization; this one must not be slower.
+        search: How the precision of its layers was found.
 
     Raises:
         GateFailed: The proof or a budget does not hold; nothing is written.
@@ -98,7 +102,7 @@ def write_bundle(
         check_place(out)
     with FileCache(cache_folder()).scratch() as work:
         try:
-            _fill(work, compiled, sources, request, lossy, rival)
+            _fill(work, compiled, sources, request, lossy, rival, search)
         except OSError as e:
             raise BadInput(
                 f"{e.filename or work} cannot be written: {e.strerror}",
@@ -127,6 +131,7 @@ def _fill(
     request: Request,
     lossy: Lossy | None,
     rival: Compiled | None,
+    search: SearchRecord | None,
 ) -> None:
     graphs = compiled.module.entries
     models = file_names([g.name for g in graphs])
@@ -153,6 +158,7 @@ def _fill(
     golden = _write_graphs(work, graphs, models, golden, lossy)
     if lossy:
         (work / "calibration.npz").write_bytes(to_npz(lossy.quantized.calibration))
+        (work / "recipe.json").write_bytes(to_json(lossy.quantized.recipe))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
         code_bytes=code_bytes_of(library, target),
@@ -202,10 +208,12 @@ def _fill(
             raise GateFailed(
                 f"budget {g.name}: expected {g.expected}, found {g.found}",
                 hint="no bundle was written",
+                gate=g.name,
             )
     (work / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
     receipt = certify(
-        *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory, lossy),
+        *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory),
+        *(lossy, search),
         [g for g in gates if g.name not in TIMED],
         foreign,
         "" if runner is None else WHERE[runner.name],

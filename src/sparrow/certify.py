@@ -30,6 +30,7 @@ from sparrow.receipt import (
     ReceiptRecord,
     RemarkRecord,
     SamplesRecord,
+    SearchRecord,
     SourceRecord,
 )
 from sparrow.request import Request
@@ -47,6 +48,7 @@ def certify(
     meaning: str,
     memory: MemoryRecord,
     lossy: Lossy | None,
+    search: SearchRecord | None,
     gates: Sequence[Gate],
     foreign: str,
     where: str,
@@ -118,6 +120,7 @@ def certify(
             for r in compiled.remarks
         ),
         quantization=_quantization(lossy) if lossy else None,
+        search=search,
         files=files,
     )
 

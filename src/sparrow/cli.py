@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparrow.arguments import (
-    TIMES,
-    UNITS,
+    budget_of,
     evaluator,
     failure_of,
     models_of,
     numbers,
-    quantity,
     quantization_facts,
     recipe_of,
     shapes_of,
@@ -30,6 +28,7 @@ from sparrow.arguments import (
 from sparrow.errors import BadInput, GateFailed, SparrowError, printable
 
 if TYPE_CHECKING:
+    from sparrow.receipt import SearchRecord
     from sparrow.tensor import Array
 
 app = typer.Typer(
@@ -56,6 +55,19 @@ DeviceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]
+CalibOption = Annotated[Path, typer.Option(help="samples: .npz, .npy or a folder of images")]
+EvaluateOption = Annotated[str | None, typer.Option(help="accuracy: file.py:function")]
+DropOption = Annotated[str | None, typer.Option(help="largest loss of accuracy: 1%")]
+LatencyOption = Annotated[str | None, typer.Option(help="largest median latency: 20ms")]
+SizeOption = Annotated[str | None, typer.Option(help="largest code plus weights: 15MB")]
+RamOption = Annotated[str | None, typer.Option(help="largest arena plus state: 64kB")]
+PinOption = Annotated[
+    list[str] | None,
+    typer.Option(help="layer, glob or kind of op at a precision: head*=float32"),
+]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="recipe.json of a bundle or of `sparrow plan`")
+]
 EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]
 
 
@@ -92,29 +104,23 @@ def build(
     calib: Annotated[
         Path | None, typer.Option(help="samples: .npz, .npy, image or image folder")
     ] = None,
-    evaluate: Annotated[str | None, typer.Option(help="accuracy: file.py:function")] = None,
+    evaluate: EvaluateOption = None,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, int8 (needs --calib) or auto")
     ] = "auto",
     threads: ThreadsOption = 1,
-    drop: Annotated[str | None, typer.Option(help="largest loss of accuracy: 1%")] = None,
-    latency: Annotated[str | None, typer.Option(help="largest median latency: 20ms")] = None,
-    size: Annotated[str | None, typer.Option(help="largest code plus weights: 15MB")] = None,
-    ram: Annotated[str | None, typer.Option(help="largest arena plus state: 64kB")] = None,
+    drop: DropOption = None,
+    latency: LatencyOption = None,
+    size: SizeOption = None,
+    ram: RamOption = None,
+    pin: PinOption = None,
+    recipe: RecipeOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="print every decision")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compile models into a proved bundle."""
     from sparrow.api import build as build_bundle
-    from sparrow.request import Budget
 
-    size_bytes, ram_bytes = quantity(size, "--size", UNITS), quantity(ram, "--ram", UNITS)
-    budget = Budget(
-        drop=quantity(drop, "--drop", {"%": 0.01, "": 1.0}),
-        latency=quantity(latency, "--latency", TIMES),
-        size=None if size_bytes is None else int(size_bytes),
-        ram=None if ram_bytes is None else int(ram_bytes),
-    )
     bundle = build_bundle(
         models_of(model),
         target,
@@ -124,8 +130,9 @@ def build(
         evaluator(evaluate),
         precision,
         threads,
-        budget,
+        budget_of(drop, latency, size, ram),
         states=states_of(state),
+        recipe=recipe_of(pin, recipe),
         progress=_progress,
     )
     _progress.clear()
@@ -151,7 +158,83 @@ def build(
             f"{printable(row['entry'])}: {row['median_ns'] / 1e3:.1f} us [{low:.1f}, {high:.1f}], "
             f"{row['threads']} thread(s)"
         )
+    if receipt.search is not None:
+        _show_search(receipt.search)
     print(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def plan(
+    model: Annotated[Path, typer.Argument(help="model.onnx")],
+    calib: CalibOption,
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    evaluate: EvaluateOption = None,
+    threads: ThreadsOption = 1,
+    drop: DropOption = None,
+    latency: LatencyOption = None,
+    size: SizeOption = None,
+    ram: RamOption = None,
+    pin: PinOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="recipe.json to write, for build --recipe")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which precision every layer would get within a budget, and what that costs."""
+    from sparrow.api import plan_precisions
+    from sparrow.quant.recipe import to_json
+
+    record, found = plan_precisions(
+        str(model),
+        target,
+        shapes_of(shape),
+        calib,
+        evaluator(evaluate),
+        threads,
+        budget_of(drop, latency, size, ram),
+        states=states_of(state),
+        recipe=recipe_of(pin, recipe),
+        progress=_progress,
+    )
+    _progress.clear()
+    if out is not None:
+        _write(out, to_json(found))
+    if as_json:
+        show(record.model_dump(mode="json"))
+        return
+    print(f"{'layer':44} {'op':8} {'gets':8} {'us':>22} {'kB':>18} {'dB':>8}")
+    for x in record.layers:
+        cost = " / ".join(f"{v / 1e3:.1f}" for v in x.ns.values())
+        held = " / ".join(f"{v / 1e3:.1f}" for v in x.bytes.values())
+        mark = " pinned" if x.pinned else ""
+        print(
+            f"{printable(x.name)[-44:]:44} {x.op:8} {x.precision:8} {cost:>22} {held:>18} "
+            f"{x.db.get('int8', 999.0):8.1f}{mark}"
+        )
+    print(f"us and kB at {' / '.join(record.layers[0].ns)}; dB of the outputs with this int8 alone")
+    _show_search(record)
+
+
+def _show_search(s: SearchRecord) -> None:
+    """The mixes that were considered, what binds, and what pins cost."""
+    print(f"{'':2}{'ms':>10} {'kB':>10} {'dB':>7} {'drop':>8}  layers")
+    for m in sorted(s.mixes, key=lambda m: m.ns):
+        drop = "" if m.drop is None else f"{m.drop:.2%}"
+        counts = ", ".join(f"{n} {p}" for p, n in m.counts.items())
+        error = "exact" if m.db >= 999 else f"{m.db:.1f}"
+        print(
+            f"{'*' if m.chosen else '':2}{m.ns / 1e6:10.4f} {m.bytes / 1e3:10.1f} {error:>7} "
+            f"{drop:>8}  {counts}"
+        )
+    print(f"binds: {printable(s.binds)}")
+    for p in s.pins:
+        print(
+            f"pin {printable(p.pin)}: {p.layers} layers, {p.ms:+.4f} ms, {p.kb:+.1f} kB, "
+            f"{p.db:+.1f} dB"
+        )
 
 
 def _explain(bundle: Any) -> None:
@@ -395,7 +478,7 @@ def bench(
 def quantize(
     model: Annotated[Path, typer.Argument(help="model.onnx")],
     out: Annotated[Path, typer.Option("--out", "-o", help="QDQ model to write")],
-    calib: Annotated[Path, typer.Option(help="samples: .npz, .npy or a folder of images")],
+    calib: CalibOption,
     shape: ShapeOption = None,
     state: StateOption = None,
     ranges: Annotated[
@@ -414,10 +497,7 @@ def quantize(
         float | None, typer.Option(help="SmoothQuant's alpha, 0 to 1, for transformers")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="int8 or int16x8")] = None,
-    pin: Annotated[
-        list[str] | None,
-        typer.Option(help="layer, glob or kind of op at a precision: head*=float32"),
-    ] = None,
+    pin: PinOption = None,
     mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
     std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
     bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
@@ -436,6 +516,7 @@ def quantize(
 
     recipe = recipe_of(
         pin,
+        None,
         ranges=ranges,
         weights=weights,
         rounding=rounding,

@@ -45,9 +45,19 @@ class BadBundle(SparrowError):
 
 
 class GateFailed(SparrowError):
-    """A proof or budget gate did not hold; the exit code is 1."""
+    """A proof or budget gate did not hold; the exit code is 1.
+
+    Args:
+        message: As for every error.
+        hint: As for every error.
+        gate: Name of the gate.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", gate: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.gate = gate
 
 
 def printable(text: str) -> str:

@@ -24,8 +24,9 @@ from sparrow.samples import Feeds, samples
 
 EVERY = 5
 HELD = 64
-# Golden calls are taken from the first samples that calibrate.
+# Golden calls are taken from the first samples that calibrate; a search looks at more of them.
 FIRST = 3
+KEPT = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +36,19 @@ class Lossy:
     Attributes:
         quantized: The QDQ graph and what it rests on.
         held: Samples that did not calibrate.
-        first: The first samples that did.
+        kept: The first `KEPT` samples that did.
         rival: The float32 build, which this one must not be slower than.
     """
 
     quantized: Quantized
     held: tuple[Feeds, ...]
-    first: tuple[Feeds, ...]
+    kept: tuple[Feeds, ...]
     rival: Compiled | None = None
+
+    @property
+    def first(self) -> tuple[Feeds, ...]:
+        """The samples of the golden calls."""
+        return self.kept[:FIRST]
 
 
 def coded(graphs: Sequence[Graph]) -> bool:
@@ -78,15 +84,15 @@ def quantized_entry(
     """
     types = {x: g.types[x] for x in g.inputs}
     held: list[Feeds] = []
-    first: list[Feeds] = []
+    kept: list[Feeds] = []
 
     def calibrating() -> Iterator[Feeds]:
         for i, f in enumerate(samples(calib, types)):
             if i % EVERY == EVERY - 1 and len(held) < HELD:
                 held.append(f)
                 continue
-            if len(first) < FIRST:
-                first.append(f)
+            if len(kept) < KEPT:
+                kept.append(f)
             yield f
 
     with one_thread():
@@ -94,4 +100,4 @@ def quantized_entry(
     seen = set(done.calibration.digests)
     # a sample that also calibrates judges nothing
     judges = tuple(f for f in held if digest(f) not in seen)
-    return Lossy(done, judges, tuple(first))
+    return Lossy(done, judges, tuple(kept))

@@ -266,6 +266,64 @@ class QuantizationRecord(Record):
     layers: dict[str, str]
 
 
+class ChoiceRecord(Record):
+    """A layer in a search over precisions: its choices, by precision, and the one it got.
+
+    ``ns`` is its time, ``bytes`` its weights and code, ``db`` the power of the outputs over that of
+    their error when it alone is quantized (999 without error).
+    """
+
+    name: str
+    op: str
+    precision: str
+    pinned: bool
+    ns: dict[str, Real]
+    bytes: dict[str, Real]
+    db: dict[str, Real]
+
+
+class MixRecord(Record):
+    """A precision for every layer as the tables predict it; ``drop`` where it was tried."""
+
+    ns: Real
+    bytes: Real
+    ram: Real
+    db: Real
+    drop: Real | None
+    counts: dict[str, Count]
+    chosen: bool
+
+
+class PriceRecord(Record):
+    """What a pin costs in time, bytes and error, against the same mix without it."""
+
+    pin: str
+    layers: Count
+    ms: Real
+    kb: Real
+    db: Real
+
+
+class SearchRecord(Record):
+    """How the precision of every layer was found.
+
+    ``times`` and ``sensitivity`` say where the tables come from, ``least`` what was minimised
+    within ``goals``, ``binds`` which goal keeps the result from being better; ``predicted`` and
+    ``built`` are the chosen mix by the tables and as measured. ``mixes`` were considered.
+    """
+
+    times: str
+    sensitivity: str
+    least: str
+    goals: dict[str, Real]
+    binds: str
+    predicted: MixRecord
+    built: dict[str, Real]
+    layers: tuple[ChoiceRecord, ...]
+    mixes: tuple[MixRecord, ...]
+    pins: tuple[PriceRecord, ...]
+
+
 class ReceiptRecord(Record):
     """``receipt.json``: how a bundle came to be and what was proved."""
 
@@ -289,6 +347,7 @@ class ReceiptRecord(Record):
     tolerances: dict[str, str]
     passes: tuple[RemarkRecord, ...]
     quantization: QuantizationRecord | None
+    search: SearchRecord | None = None
     files: dict[str, str]
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import jinja2
 
 from sparrow.errors import printable
+from sparrow.pareto import HEIGHT as CHART_HEIGHT
+from sparrow.pareto import WIDTH as CHART_WIDTH
+from sparrow.pareto import charts
 from sparrow.receipt import EntryRecord, LayerRecord, PlanRecord, ReceiptRecord
 
 NAME_LENGTH = 64
@@ -281,6 +284,8 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         refusals=[p for p in receipt.passes if not p.applied][:200],
         worst=worst,
         comparisons=measurements.get("comparisons", ()),
+        charts=charts(receipt.search) if receipt.search else (),
+        chart=(CHART_WIDTH, CHART_HEIGHT),
         view=(WIDTH, HEIGHT, _LEFT, _TOP, HEIGHT - _BOTTOM),
     )
 

@@ -55,9 +55,11 @@ ORDER = [
         "page",
     ),
     *(
+        "pareto",
         "report",
         "publish",
         "accuracy",
+        "precision",
         "race",
         "certify",
         "assemble",

@@ -9,7 +9,7 @@ from sparrow.blame.align import dequantized_weights
 from sparrow.blame.measure import Judge
 from sparrow.blame.result import NEAR, Cure, LayerBlame
 from sparrow.graph import Graph
-from sparrow.quant.recipe import Precision, Recipe
+from sparrow.quant.recipe import Precision, Recipe, literal
 from sparrow.quant.report import decibels
 from sparrow.quant.run import run
 from sparrow.tensor import Array
@@ -43,14 +43,9 @@ def candidates(known: Recipe | None, layers: Sequence[LayerBlame]) -> list[tuple
     others: tuple[Precision, ...] = ("int16x8", "float32")
     for precision in others:
         for x in worst:
-            pins = ((_literal(x.name), precision), *recipe.pins)
+            pins = ((literal(x.name), precision), *recipe.pins)
             found.append((f"{x.name} in {precision}", replace(recipe, pins=pins), x.name))
     return found
-
-
-def _literal(name: str) -> str:
-    """A glob that fits this name alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _changed(base: Recipe, other: Recipe) -> list[str]:

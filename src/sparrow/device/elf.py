@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 MAGIC = b"\x7fELF"
 # Section flags and types.
 WRITABLE, ALLOCATED, EXECUTABLE = 1, 2, 4
-SYMTAB, NO_BITS = 2, 8
+SYMTAB, RELA, NO_BITS, REL = 2, 4, 8, 9
+UNDEFINED, SECTION_SYMBOL = 0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,23 @@ class Elf:
             for name, kind, flags, address, offset, size, link, info in rows
         ]
 
+    @property
+    def code(self) -> frozenset[int]:
+        """Indices of the sections that hold code."""
+        return frozenset(i for i, s in enumerate(self.sections) if s.flags & EXECUTABLE and s.data)
+
+    def relocated(self) -> Iterator[tuple[int, int]]:
+        """(section that refers, number of the symbol) of every relocation."""
+        for s in self.sections:
+            if s.kind not in (RELA, REL):
+                continue
+            step = (16 if self.wide else 8) + (s.kind == RELA) * (8 if self.wide else 4)
+            for at in range(0, len(s.data), step):
+                if self.wide:
+                    yield s.info, struct.unpack_from("<Q", s.data, at + 8)[0] >> 32
+                else:
+                    yield s.info, struct.unpack_from("<I", s.data, at + 4)[0] >> 8
+
     @cached_property
     def symbols(self) -> list[Symbol]:
         """The symbol table; empty in a stripped file."""
@@ -92,3 +111,36 @@ def code_bytes(path: Path) -> int:
         return len(data)
     loaded = (s for s in Elf(data).sections if s.flags & ALLOCATED and s.kind != NO_BITS)
     return sum(s.size for s in loaded)
+
+
+def function_bytes(objects: Sequence[Path]) -> Mapping[str, float]:
+    """Code of every function that other objects see, with that of its file's own which it calls.
+
+    Of a function with several callers each has its share. Empty where objects are not ELF.
+    """
+    found: dict[str, float] = {}
+    for path in objects:
+        data = path.read_bytes()
+        if data[:4] != MAGIC:
+            return {}
+        found |= _functions(Elf(data))
+    return found
+
+
+def _functions(elf: Elf) -> dict[str, float]:
+    code = elf.code
+    calls: dict[int, set[int]] = {}
+    for section, number in elf.relocated():
+        target = elf.symbols[number].section
+        if section in code and target in code and target != section:
+            calls.setdefault(section, set()).add(target)
+    callers = Counter(t for targets in calls.values() for t in targets)
+
+    def total(at: int) -> float:
+        return elf.sections[at].size + sum(total(t) / callers[t] for t in calls.get(at, ()))
+
+    return {
+        s.name: total(s.section)
+        for s in elf.symbols
+        if s.section in code and s.kind != SECTION_SYMBOL and s.name
+    }

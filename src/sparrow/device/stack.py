@@ -8,15 +8,12 @@ deepest path through this graph is the bound, and a run that takes the path reac
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparrow.device.elf import EXECUTABLE, MAGIC, Elf
+from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
 
-_RELA, _REL = 4, 9
-_UNDEFINED, _SECTION_SYMBOL = 0, 3
 _X86_64, _I386 = 62, 3
 # What a call pushes; elsewhere the return address goes to a register, and from there to the frame.
 _RETURN_ADDRESS = {_X86_64: 8, _I386: 4}
@@ -80,19 +77,7 @@ class Frames:
 
 
 class _Object(Elf):
-    """An object: what refers to what, and the frames that the compiler noted."""
-
-    def relocated(self) -> Iterator[tuple[int, int]]:
-        """(section that refers, number of the symbol) of every relocation."""
-        for s in self.sections:
-            if s.kind not in (_RELA, _REL):
-                continue
-            step = (16 if self.wide else 8) + (s.kind == _RELA) * (8 if self.wide else 4)
-            for at in range(0, len(s.data), step):
-                if self.wide:
-                    yield s.info, struct.unpack_from("<Q", s.data, at + 8)[0] >> 32
-                else:
-                    yield s.info, struct.unpack_from("<I", s.data, at + 4)[0] >> 8
+    """An object, with the frames that the compiler noted."""
 
     def frames(self) -> Iterator[tuple[int, int]]:
         """(function's section, bytes) as the compiler noted them."""
@@ -128,7 +113,7 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
             return None
         found = _Object(data)
         machine = found.machine
-        code = {i for i, s in enumerate(found.sections) if s.flags & EXECUTABLE and s.data}
+        code = found.code
         for section, size in found.frames():
             loss = max(
                 (n for p, n in _ALIGNS.items() if p in found.sections[section].data), default=0
@@ -136,13 +121,13 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
             loss = loss if machine == _X86_64 else 0
             sizes[o, section] = size + loss + _RETURN_ADDRESS.get(machine, 0)
         for symbol in found.symbols:
-            if symbol.section in code and symbol.kind != _SECTION_SYMBOL and symbol.name:
+            if symbol.section in code and symbol.kind != SECTION_SYMBOL and symbol.name:
                 names[symbol.name] = (o, symbol.section)
         for section, number in found.relocated():
             if section not in code:
                 continue
             target = found.symbols[number]
-            if target.section == _UNDEFINED:
+            if target.section == UNDEFINED:
                 pending.append(((o, section), target.name))
             elif target.section in code and target.section != section:
                 pending.append(((o, section), (o, target.section)))

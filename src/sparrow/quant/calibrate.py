@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, fastest
-from sparrow.quant.health import Health, Watch
+from sparrow.quant.health import Health, Watch, dead_channels
 from sparrow.quant.histogram import Histogram
 from sparrow.quant.moments import SecondMoments
 from sparrow.quant.place import Placement, channel_axes
@@ -83,6 +83,18 @@ class Calibration:
     digests: tuple[str, ...]
     health: Health
 
+    def only(self, g: Graph, placement: Placement) -> Calibration:
+        """What one placement needs of statistics that were taken for more."""
+        values = {x: self.values[x] for x in self.values if x in placement.codes}
+        sums = {n.outputs[0] for n in placement.sums}
+        notes = dead_channels({_where(g, x): s for x, s in values.items()})
+        return Calibration(
+            values,
+            {y: m for y, m in self.moments.items() if y in sums},
+            self.digests,
+            replace(self.health, of_values=notes),
+        )
+
 
 def digest(feeds: Mapping[str, Array]) -> str:
     """SHA-256 over the arrays of a sample."""
@@ -99,6 +111,7 @@ def calibrate(
     samples: Iterable[Mapping[str, Array]],
     placement: Placement,
     *,
+    also: Sequence[str] = (),
     moments: bool = False,
     evaluation: frozenset[str] = frozenset(),
     engine: Engine = fastest,
@@ -110,6 +123,7 @@ def calibrate(
         g: Float graph.
         samples: Feeds for all inputs, see `sparrow.samples.samples`; states carry over in order.
         placement: Says which values.
+        also: Further values, of which nothing is known where they are not finite.
         moments: Whether to keep second moments for rounding.
         evaluation: Digests of samples the result will be judged on.
         engine: How the graph is run.
@@ -120,11 +134,12 @@ def calibrate(
             sample belongs to the evaluation set.
     """
     sums = {n.outputs[0]: n for n in placement.sums}
-    values = {x: Statistics() for x in placement.codes}
+    watched = {*placement.codes, *also}
+    wanted = [x for x in g.types if x in watched]
+    values = {x: Statistics() for x in wanted}
     second = {y: SecondMoments.of(g, n) for y, n in sums.items()} if moments else {}
     second = {y: m for y, m in second.items() if m is not None}
-    watched = list(dict.fromkeys([*values, *g.inputs]))
-    run = engine(g, watched)
+    run = engine(g, list(dict.fromkeys([*values, *g.inputs])))
     watch, axes = Watch(g), channel_axes(g)
     digests: list[str] = []
     for feeds in samples:
@@ -136,20 +151,26 @@ def calibrate(
             )
         watch.sample(feeds, len(digests))
         found = run(feeds)
-        for x, s in values.items():
+        for x in wanted:
+            if x not in values:
+                continue
             a = found[x]
             if not np.isfinite(a).all():
+                if x not in placement.codes:
+                    del values[x]
+                    continue
                 raise BadInput(
                     f"sample {len(digests)} gives NaN or infinite values at {_where(g, x)}",
                     hint="leave that sample out, or pin the layer to float32",
                 )
-            s.add(a, axes[x])
+            values[x].add(a, axes[x])
         for y, m in second.items():
             assert m is not None
             m.add(found[sums[y].inputs[0]])
         digests.append(name)
         progress(f"calibrating: {len(digests)} samples")
-    health = watch.verdict(digests, {_where(g, x): s for x, s in values.items()})
+    notes = dead_channels({_where(g, x): s for x, s in values.items()})
+    health = replace(watch.verdict(digests), of_values=notes)
     return Calibration(values, {y: m for y, m in second.items() if m}, tuple(digests), health)
 
 

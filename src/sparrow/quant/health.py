@@ -27,11 +27,31 @@ class Health:
 
     Attributes:
         samples: How many there were.
-        notes: One line each; empty when nothing is wrong.
+        of_samples: Of the samples themselves, one line each; empty when nothing is wrong.
+        of_values: Of what the network made of them.
     """
 
     samples: int
-    notes: tuple[str, ...]
+    of_samples: tuple[str, ...]
+    of_values: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.of_samples, *self.of_values)
+
+
+def dead_channels(values: Mapping[str, Statistics]) -> tuple[str, ...]:
+    """A note on channels that are the same in all samples, by where they are; or none."""
+    dead = {where: int((s.low == s.high).sum()) for where, s in values.items() if s.count > 1}
+    dead = {where: n for where, n in dead.items() if n}
+    if not dead:
+        return ()
+    worst = max(dead, key=lambda where: dead[where])
+    return (
+        f"{sum(dead.values())} channels in {len(dead)} values never change, "
+        f"most at {worst} ({dead[worst]})",
+    )
 
 
 class Watch:
@@ -59,7 +79,7 @@ class Watch:
             old = self.ranges.get(x, (low, high))
             self.ranges[x] = (min(low, old[0]), max(high, old[1]))
 
-    def verdict(self, digests: Sequence[str], values: Mapping[str, Statistics]) -> Health:
+    def verdict(self, digests: Sequence[str]) -> Health:
         """The notes on all samples.
 
         Raises:
@@ -87,12 +107,4 @@ class Watch:
                     f"input {x!r}: sample {far[0]} reaches {peaks[far[0]]:g}, "
                     f"the middle one {middle:g} ({len(far)} such samples)"
                 )
-        dead = {where: int((s.low == s.high).sum()) for where, s in values.items() if s.count > 1}
-        dead = {where: n for where, n in dead.items() if n}
-        if dead:
-            worst = max(dead, key=lambda where: dead[where])
-            notes.append(
-                f"{sum(dead.values())} channels in {len(dead)} values never change, "
-                f"most at {worst} ({dead[worst]})"
-            )
         return Health(len(digests), tuple(notes))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
@@ -15,6 +16,9 @@ Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
 Rounding: TypeAlias = Literal["nearest", "adaround"]
+
+SCHEMA = 1
+_SWITCHES = ("symmetric", "bias_correction", "equalize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,49 @@ class Recipe:
             raise BadInput(f"smooth is {self.smooth}, expected a share between 0 and 1")
 
 
+def literal(name: str) -> str:
+    """A glob that fits this name alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def precision_of(recipe: Recipe, *names: str) -> Precision | None:
+    """What the first pin that fits one of some names asks for; None if none does."""
+    for pattern, precision in recipe.pins:
+        if any(fnmatchcase(name, pattern) for name in names):
+            return precision
+    return None
+
+
+def to_json(recipe: Recipe) -> bytes:
+    """A recipe as text that `from_json` reads."""
+    return (json.dumps({"schema": SCHEMA, **asdict(recipe)}, indent=1) + "\n").encode()
+
+
+def from_json(data: bytes, where: str) -> Recipe:
+    """The recipe of a file.
+
+    Raises:
+        BadInput: It holds something else, or a value that is none of its kind.
+    """
+    try:
+        found = json.loads(data)
+        if found.pop("schema") != SCHEMA:
+            raise BadInput(f"{where} is a recipe of another version", hint=f"this is {SCHEMA}")
+        known = {f.name for f in fields(Recipe)}
+        strange = [k for k in found if k not in known]
+        if strange:
+            raise BadInput(f"{where}: a recipe has no {strange[0]!r}")
+        found["pins"] = tuple((str(p), v) for p, v in found.get("pins", ()))
+    except (ValueError, TypeError, AttributeError, KeyError) as e:
+        raise BadInput(f"{where} is no recipe: {type(e).__name__}: {e}") from None
+    if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
+        raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
+    smooth = found.get("smooth")
+    if smooth is not None and not isinstance(smooth, (int, float)):
+        raise BadInput(f"{where}: smooth is {smooth!r}, expected a share between 0 and 1")
+    return Recipe(**found)
+
+
 def _names(n: Node) -> tuple[str, ...]:
     return (n.origin, *n.outputs, type(n.op).__name__)
 
@@ -77,13 +124,7 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
         if not any(fnmatchcase(name, pattern) for n in g.nodes for name in _names(n)):
             raise BadInput(f"pin {pattern!r} fits no layer", hint=_near(g, pattern))
 
-    def of(n: Node) -> Precision:
-        for pattern, precision in recipe.pins:
-            if any(fnmatchcase(name, pattern) for name in _names(n)):
-                return precision
-        return recipe.precision
-
-    return {n.outputs[0]: of(n) for n in g.nodes}
+    return {n.outputs[0]: precision_of(recipe, *_names(n)) or recipe.precision for n in g.nodes}
 
 
 def _near(g: Graph, pattern: str) -> str:

@@ -46,13 +46,15 @@ class Quantized:
     Attributes:
         graph: The QDQ graph.
         source: The float graph it stands for, after equalization and smoothing.
-        calibration: Statistics of ``source``.
+        statistics: Of every value of ``source`` that could become codes.
+        calibration: Of those that did.
         layers: The products in order.
         recipe: What was asked for.
     """
 
     graph: Graph
     source: Graph
+    statistics: Calibration
     calibration: Calibration
     layers: tuple[Layer, ...]
     recipe: Recipe
@@ -114,18 +116,35 @@ def run(
             f"{g.name}: no convolution or matrix product of constant weights to quantize",
             hint="build it with float32 precision",
         )
+    # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
+    # so that statistics do not depend on pins
+    free = place(g, precisions(g, replace(recipe, precision="int8", pins=())))
     c = calibrate(
         g,
         samples,
         p,
+        also=list(free.codes),
         moments=recipe.rounding == "adaround",
         evaluation=evaluation,
         engine=engine,
         progress=progress,
     )
     progress("quantizing weights")
+    return requantized(g, c, recipe)
+
+
+def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:
+    """The quantization that statistics give for another recipe; see `run`.
+
+    Args:
+        g: `Quantized.source`: what equalization and smoothing of the recipe made of the graph.
+        c: `Quantized.statistics`.
+        recipe: Differs in pins and precision alone.
+    """
+    p = place(g, precisions(g, recipe))
     graph, layers = apply(g, p, c, recipe)
-    return Quantized(replace(graph, scheme=recipe.scheme), g, c, tuple(layers), recipe)
+    graph = replace(graph, scheme=recipe.scheme)
+    return Quantized(graph, g, c, c.only(g, p), tuple(layers), recipe)
 
 
 def quantize(g: Graph, samples: Samples, recipe: Recipe | None = None) -> Graph:

@@ -1,0 +1,275 @@
+"""Which layer gets which precision: an integer program over tables of cost and noise.
+
+    x[l, p] = 1 where layer l has precision p; one p for each l
+    y[e] >= x[a, p] - x[b, p] for every p: values cross edge e = (a, b) as other codes than a makes
+
+    time  = sum of ns[l, p] x[l, p] + ns[e] y[e]
+    bytes = sum of bytes[l, p] x[l, p]
+    noise = sum of noise[l, p] x[l, p]
+    ram   = per moment, sum of held[l] x[l, p] over what is alive then, scaled by the width of p
+
+Noise adds because rounding errors of different layers are as good as uncorrelated (Lin, Talathi,
+Annapureddy 2016, arXiv:1511.06393); choosing bit widths by an integer program over measured tables
+is HAWQ-V3's (Yao et al. 2021, arXiv:2011.10680).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from sparrow.quant.recipe import Precision
+
+Quantity: TypeAlias = Literal["noise", "latency", "size", "ram"]
+# Bytes of an activation element.
+WIDTH: Mapping[Precision, int] = {"float32": 4, "int16x8": 2, "int8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a layer costs at one precision.
+
+    Attributes:
+        ns: Time of the layer and of what follows it up to the next layer.
+        bytes: Weights and code.
+        noise: Power of the error of the outputs over their own when this layer alone has it.
+    """
+
+    ns: float
+    bytes: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A product, its name in the source model, and its choices."""
+
+    name: str
+    op: str
+    costs: Mapping[Precision, Cost]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Values that go from one layer to another, by position; the input of the network is -1.
+
+    Attributes:
+        source: Layer that makes them.
+        reader: Layer that reads them.
+        ns: Time to convert them.
+    """
+
+    source: int
+    reader: int
+    ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Tables of a network.
+
+    Attributes:
+        layers: In order.
+        edges: Where precisions may meet.
+        ns: Time of what belongs to no layer.
+        bytes: Bytes of what belongs to no layer.
+        moments: Per moment, elements alive by the layer that made them; -1: bytes of no layer.
+    """
+
+    layers: tuple[Layer, ...]
+    edges: tuple[Edge, ...]
+    ns: float
+    bytes: float
+    moments: tuple[Mapping[int, float], ...] = ()
+
+    def pinned(self, pins: Mapping[str, Precision]) -> Problem:
+        """The problem with one choice for some layers."""
+        kept = tuple(
+            replace(x, costs={pins[x.name]: x.costs[pins[x.name]]}) if x.name in pins else x
+            for x in self.layers
+        )
+        return replace(self, layers=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A precision for every layer, and what the tables say of it."""
+
+    precisions: tuple[Precision, ...]
+    noise: float
+    latency: float
+    size: float
+    ram: float
+
+    def value(self, what: Quantity) -> float:
+        """One of the sums."""
+        return float(getattr(self, what))
+
+
+def mix_of(p: Problem, precisions: Sequence[Precision]) -> Mix:
+    """What the tables say of a choice."""
+    costs = [x.costs[q] for x, q in zip(p.layers, precisions, strict=True)]
+
+    def at(i: int) -> Precision:
+        return "float32" if i < 0 else precisions[i]
+
+    return Mix(
+        tuple(precisions),
+        sum(c.noise for c in costs),
+        p.ns
+        + sum(c.ns for c in costs)
+        + sum(e.ns for e in p.edges if at(e.source) != at(e.reader)),
+        p.bytes + sum(c.bytes for c in costs),
+        max(
+            (
+                sum(v if i < 0 else v * WIDTH[precisions[i]] for i, v in m.items())
+                for m in p.moments
+            ),
+            default=0.0,
+        ),
+    )
+
+
+def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix | None:
+    """The mix with the least of one quantity within limits of others; None if there is none.
+
+    Args:
+        p: Tables; a layer with one choice is pinned.
+        least: What to minimise.
+        limits: Most of each quantity.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import lil_array
+
+    choices = [(i, q) for i, x in enumerate(p.layers) for q in x.costs]
+    column = {c: k for k, c in enumerate(choices)}
+    n, edges = len(choices), len(p.edges)
+    rows: list[tuple[dict[int, float], float, float]] = []
+    for i, x in enumerate(p.layers):
+        rows.append(({column[i, q]: 1.0 for q in x.costs}, 1.0, 1.0))
+    for k, e in enumerate(p.edges):
+        ends = [p.layers[j].costs for j in (e.source, e.reader) if j >= 0]
+        for q in (q for q in WIDTH if q == "float32" or any(q in c for c in ends)):
+            # x[a, q] - x[b, q] - y <= 0
+            row = {n + k: -1.0}
+            above = 0.0
+            for j, sign in ((e.source, 1.0), (e.reader, -1.0)):
+                if j < 0:
+                    above -= sign * (q == "float32")
+                elif (j, q) in column:
+                    row[column[j, q]] = row.get(column[j, q], 0.0) + sign
+            rows.append((row, -np.inf, above))
+
+    def sums(what: Quantity) -> list[tuple[dict[int, float], float]]:
+        """Rows of coefficients of a quantity, with what is constant in each."""
+        if what == "ram":
+            return [
+                (
+                    {
+                        column[i, q]: v * WIDTH[q]
+                        for i, v in m.items()
+                        if i >= 0
+                        for q in p.layers[i].costs
+                    },
+                    m.get(-1, 0.0),
+                )
+                for m in p.moments
+            ]
+        field = {"latency": "ns", "size": "bytes", "noise": "noise"}[what]
+        row = {
+            column[i, q]: float(getattr(c, field))
+            for i, x in enumerate(p.layers)
+            for q, c in x.costs.items()
+        }
+        if what == "latency":
+            row |= {n + k: e.ns for k, e in enumerate(p.edges)}
+        return [(row, {"latency": p.ns, "size": p.bytes, "noise": 0.0}[what])]
+
+    for what, most in limits.items():
+        for row, constant in sums(what):
+            # scaled, so that nanoseconds and shares weigh alike in the solver's tolerances
+            scale = max(map(abs, row.values()), default=1.0) or 1.0
+            rows.append(
+                ({k: v / scale for k, v in row.items()}, -np.inf, (most - constant) / scale)
+            )
+    extra = least == "ram"
+    objective = np.zeros(n + edges + extra)
+    if extra:
+        # the largest moment, as a variable above all of them
+        objective[-1] = 1.0
+        for row, constant in sums("ram"):
+            rows.append(({**row, n + edges: -1.0}, -np.inf, -constant))
+    else:
+        ((row, _),) = sums(least)
+        for k, v in row.items():
+            objective[k] = v
+        objective /= max(np.abs(objective).max(), 1e-300)
+    matrix = lil_array((len(rows), len(objective)))
+    low, high = np.zeros(len(rows)), np.zeros(len(rows))
+    for r, (row, a, b) in enumerate(rows):
+        for k, v in row.items():
+            matrix[r, k] = v
+        low[r], high[r] = a, b
+    upper = np.ones(len(objective))
+    if extra:
+        upper[-1] = np.inf
+    found = milp(
+        objective,
+        integrality=np.r_[np.ones(n), np.zeros(len(objective) - n)],
+        bounds=Bounds(0, upper),
+        constraints=LinearConstraint(matrix.tocsr(), low, high),
+        options={"mip_rel_gap": 1e-6},
+    )
+    if found.x is None:
+        return None
+    taken = {i: q for (i, q), v in zip(choices, found.x[:n], strict=True) if v > 0.5}
+    return mix_of(p, [taken[i] for i in range(len(p.layers))])
+
+
+def binding(
+    p: Problem, least: Quantity, limits: Mapping[Quantity, float], done: Mix
+) -> dict[Quantity, Mix]:
+    """The limits without which the mix would be better, each with that better one."""
+    found: dict[Quantity, Mix] = {}
+    for what in limits:
+        other = solve(p, least, {k: v for k, v in limits.items() if k != what})
+        if other is not None and other.value(least) < done.value(least) * (1 - 1e-3):
+            found[what] = other
+    return found
+
+
+def nearest(p: Problem, limits: Mapping[Quantity, float]) -> dict[Quantity, float]:
+    """Of limits that no mix keeps together: what each alone would have to be, the others kept.
+
+    A limit that is not named could be anything: the others fail without it.
+    """
+    found: dict[Quantity, float] = {}
+    for what in limits:
+        best = solve(p, what, {k: v for k, v in limits.items() if k != what})
+        if best is not None:
+            found[what] = best.value(what)
+    return found
+
+
+def front(
+    p: Problem, least: Quantity, limits: Mapping[Quantity, float], points: int = 12
+) -> tuple[Mix, ...]:
+    """Mixes none of which has both less noise and less of ``least``; the noisiest first."""
+    first, last = solve(p, least, limits), solve(p, "noise", limits)
+    if first is None or last is None:
+        return ()
+    found = [first]
+    # noise is a power: steps are even in decibels, down to where one layer alone is quantized
+    single = [c.noise for x in p.layers for c in x.costs.values() if c.noise > 0]
+    low = max(last.noise, min(single, default=0.0))
+    if 0 < low < first.noise:
+        for bound in np.geomspace(first.noise, low, points)[1:]:
+            done = solve(p, least, {**limits, "noise": float(bound)})
+            if done is not None and done.noise < found[-1].noise:
+                found.append(done)
+    if last.noise < found[-1].noise:
+        found.append(solve(p, least, {**limits, "noise": last.noise}) or last)
+    return tuple(found)

@@ -1,0 +1,243 @@
+"""What every layer of a network costs at every precision, from whole builds of each.
+
+A layer is a product, together with the steps behind it up to the next product: activations, pools
+and what moves data. Both builds name their steps after the source, which is how they are matched.
+Where this machine runs the target, times are medians of interleaved profiles of the builds,
+remembered by their code; elsewhere they are the predicted cycles of the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparrow.bundle import code_bytes_of, compile_library, compile_objects, to_native
+from sparrow.compiler import Compiled
+from sparrow.describe import buffers, describe
+from sparrow.device.elf import function_bytes
+from sparrow.device.host import HostLibrary, Session
+from sparrow.device.runners import find_runner
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.sums import CODES
+from sparrow.plan import Entry, Step
+from sparrow.precision.choice import Cost, Edge, Layer, Problem
+from sparrow.profiling import profile_session
+from sparrow.quant.recipe import Precision
+from sparrow.remembered import Remembered
+from sparrow.samples import Feeds
+
+# Of each build's profile: seconds of a block, and blocks taken in turn with the other builds'.
+PROFILE_S = 0.15
+ROUNDS = 5
+# Owner of the steps before the first layer.
+OUTSIDE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Tables of a network.
+
+    Attributes:
+        problem: All of it but noise.
+        how: Where the times come from, in words.
+    """
+
+    problem: Problem
+    how: str
+
+
+def owners(g: Graph, layers: frozenset[str]) -> dict[str, str]:
+    """The layer that each node belongs to, by the node's first result; `OUTSIDE` for none.
+
+    A product whose name is a layer is that layer; any other node belongs to the last layer before
+    it that it reads from.
+    """
+    order: dict[str, int] = {OUTSIDE: -1}
+    owner: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for i, n in enumerate(g.nodes):
+        if isinstance(n.op, Conv | MatMul) and n.origin in layers:
+            mine = n.origin
+            order[mine] = i
+        else:
+            mine = max((owner.get(x, OUTSIDE) for x in n.inputs), key=order.__getitem__, default="")
+        owner.update(dict.fromkeys(n.outputs, mine))
+        found[n.outputs[0]] = mine
+    return found
+
+
+def converts(e: Entry, s: Step) -> int:
+    """Elements that a step turns from floats into codes or back, and does nothing else with."""
+    if s.kernel != "loop" or len(s.inputs) != 1 or s.inputs[0] is None:
+        return 0
+    types = s.inputs[0].type, s.outputs[0].type
+    coded = [t.dtype in CODES for t in types]
+    return types[1].size if coded[0] != coded[1] else 0
+
+
+def step_ns(
+    builds: Mapping[Precision, Compiled],
+    first: Feeds,
+    threads: int,
+    progress: Callable[[str], None],
+) -> tuple[dict[Precision, list[float]], str]:
+    """Time of every step of builds of one entry point, and where it comes from."""
+    any_build = next(iter(builds.values()))
+    target = any_build.plan.target
+    try:
+        runner = find_runner(target.machine)
+    except BadInput:
+        runner = None
+    if runner is None or runner.name != "host":
+        cycles = {
+            p: [s.lowered.cycles / target.ghz for s in b.plan.entries[0].steps]
+            for p, b in builds.items()
+        }
+        return cycles, f"predicted for {target.name}"
+    key = Remembered("steps", [b.artifact.files["model.c"] for b in builds.values()], threads)
+    known = key.recall()
+    if known is None:
+        sessions = {}
+        for p, b in builds.items():
+            progress(f"profiling {p}")
+            files, machine = b.artifact.files, target.machine
+            library = HostLibrary(compile_library(files, machine, b.artifact.parts, hooks=True))
+            blob = np.frombuffer(b.plan.weights, np.uint8) if b.plan.weights else None
+            record = describe(b.plan, parts=b.artifact.parts, threads=threads, models=["model"])
+            g = b.module.entries[0]
+            inputs = [to_native(first[x], g.types[x].dtype) for x in g.inputs]
+            sessions[p] = Session(library, blob, threads=threads), record, inputs
+        rounds: dict[Precision, list[list[float]]] = {p: [] for p in builds}
+        for _ in range(ROUNDS):
+            for p, (session, record, inputs) in sessions.items():
+                done = profile_session(session, record, 0, inputs, 0, PROFILE_S)
+                rounds[p].append([t.ns for t in done.steps])
+        known = {p: np.median(r, axis=0).tolist() for p, r in rounds.items()}
+        key.remember(known)
+    return {p: known[p] for p in builds}, f"measured, medians of {ROUNDS} interleaved profiles"
+
+
+def _sizes(b: Compiled) -> tuple[list[float], float]:
+    """Weights and code of every step, and what belongs to none."""
+    steps, target = b.plan.entries[0].steps, b.plan.target.machine
+    readers: dict[int, int] = {}
+    for s in steps:
+        for at in s.packed:
+            readers[at] = readers.get(at, 0) + 1
+    weights = [
+        sum(a.nbytes / readers[at] for at, a in zip(s.packed, s.lowered.packed, strict=True))
+        for s in steps
+    ]
+    objects = compile_objects(b.artifact.files, target, b.artifact.parts)
+    code = function_bytes(objects)
+    found = [w + code.get(f"model_e0_s{i}", 0.0) for i, w in enumerate(weights)]
+    library = code_bytes_of(compile_library(b.artifact.files, target, b.artifact.parts), target)
+    return found, library + len(b.plan.weights) - sum(found)
+
+
+def edges_of(g: Graph, layers: Sequence[str], ns_per_element: float) -> tuple[Edge, ...]:
+    """Where values go from one layer to another, through whatever lies between them.
+
+    Args:
+        g: The float graph before it is fused.
+        layers: Names, in order.
+        ns_per_element: Of a conversion.
+    """
+    place = {name: i for i, name in enumerate(layers)}
+    sources: dict[str, frozenset[int]] = {x: frozenset((-1,)) for x in g.inputs}
+    sources |= {s.input: frozenset((-1,)) for s in g.states}
+    found: dict[tuple[int, int], float] = {}
+    for n in g.nodes:
+        read: frozenset[int] = frozenset().union(*(sources.get(x, frozenset()) for x in n.inputs))
+        mine = place.get(n.origin or n.outputs[0]) if isinstance(n.op, Conv | MatMul) else None
+        if mine is not None:
+            size = sum(g.types[x].size for x in n.inputs[:2] if x and x not in g.consts)
+            for i in read - {mine}:
+                found[i, mine] = max(found.get((i, mine), 0.0), size * ns_per_element)
+            read = frozenset((mine,))
+        sources.update(dict.fromkeys(n.outputs, read))
+    return tuple(Edge(a, b, ns) for (a, b), ns in found.items())
+
+
+def _moments(b: Compiled, layers: Sequence[str]) -> tuple[dict[int, float], ...]:
+    """Elements alive at each step of the float build, by layer; scratch is bytes of no layer."""
+    e = b.plan.entries[0]
+    place = {name: i for i, name in enumerate(layers)}
+    owner = owners(e.graph, frozenset(layers))
+    of_value = {y: place.get(owner[n.outputs[0]], -1) for n in e.graph.nodes for y in n.outputs}
+    held = buffers(e)
+    moments: dict[tuple[tuple[int, float], ...], None] = {}
+    for i in range(len(e.steps)):
+        row: dict[int, float] = {}
+        for v in held:
+            if v.first <= i <= v.last:
+                at = of_value.get(v.values[0], -1)
+                row[at] = row.get(at, 0.0) + (v.bytes if at < 0 else v.bytes / 4)
+        moments[tuple(sorted(row.items()))] = None
+    state = float(b.plan.state_bytes)
+    return tuple({**dict(m), -1: dict(m).get(-1, 0.0) + state} for m in moments)
+
+
+def measure_costs(
+    g: Graph,
+    builds: Mapping[Precision, Compiled],
+    layers: Mapping[str, str],
+    first: Feeds,
+    threads: int,
+    progress: Callable[[str], None],
+) -> Measured:
+    """Tables of time and bytes.
+
+    Args:
+        g: The float graph before it is fused.
+        builds: One entry point at every precision, float32 among them.
+        layers: Products that may be codes -> kind of op, in order, by name.
+        first: A sample to run on.
+        threads: Threads per call.
+        progress: Told what happens.
+
+    Raises:
+        CompileError: The compiler is missing.
+    """
+    names = list(layers)
+    times, how = step_ns(builds, first, threads, progress)
+    ns: dict[Precision, dict[str, float]] = {}
+    size: dict[Precision, dict[str, float]] = {}
+    rests: dict[Precision, float] = {}
+    rates: list[float] = []
+    for p, b in builds.items():
+        e = b.plan.entries[0]
+        owner = owners(e.graph, frozenset(names))
+        sizes, rests[p] = _sizes(b)
+        ns[p], size[p] = (
+            dict.fromkeys((*names, OUTSIDE), 0.0),
+            dict.fromkeys((*names, OUTSIDE), 0.0),
+        )
+        for s, t, n in zip(e.steps, times[p], sizes, strict=True):
+            moved = converts(e, s)
+            if moved:
+                rates.append(t / moved)
+                continue
+            mine = owner[s.node.outputs[0]]
+            ns[p][mine] += t
+            size[p][mine] += n
+    target = builds["float32"].plan.target
+    # where no build converts: five bytes an element through memory
+    rate = float(np.median(rates)) if rates else 5.0 / target.bandwidth_gbs
+    table = tuple(
+        Layer(name, op, {p: Cost(ns[p][name], size[p][name], 0.0) for p in builds})
+        for name, op in layers.items()
+    )
+    problem = Problem(
+        table,
+        edges_of(g, names, rate),
+        ns["float32"][OUTSIDE],
+        size["float32"][OUTSIDE] + max(rests.values()),
+        _moments(builds["float32"], names),
+    )
+    return Measured(problem, how)

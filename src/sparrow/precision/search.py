@@ -1,0 +1,420 @@
+"""A precision for every layer, within goals: tables, an integer program, and builds that check it.
+
+The tables predict; what was built is measured. Where a build differs from its prediction, the goal
+is moved by the difference and solved for again, so that a mix that is returned keeps the goals as
+measured. A drop of accuracy is no sum over layers: mixes of the front are tried in the order of
+their time until one keeps it on samples that calibrate; what was held out then judges the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from sparrow.accuracy import disagree
+from sparrow.bundle import code_bytes_of, compile_library, to_native
+from sparrow.compiler import Compiled
+from sparrow.device.host import HostLibrary, Session
+from sparrow.device.runners import find_runner
+from sparrow.errors import BadInput, GateFailed
+from sparrow.graph import Graph
+from sparrow.lossy import Lossy
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.precision.choice import (
+    Layer,
+    Mix,
+    Quantity,
+    binding,
+    front,
+    mix_of,
+    nearest,
+    solve,
+)
+from sparrow.precision.costs import measure_costs
+from sparrow.precision.sensitivity import sensitivities
+from sparrow.profiling import latency
+from sparrow.quant.engine import literally
+from sparrow.quant.recipe import Precision, Recipe, literal, precision_of
+from sparrow.quant.report import decibels
+from sparrow.quant.run import Quantized, requantized
+from sparrow.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
+from sparrow.request import Budget, Request
+from sparrow.tensor import I16, Array
+
+# Times that a goal is moved by what a build differs from its prediction.
+CORRECTIONS = 4
+LATENCY_S = 0.2
+UNITS: Mapping[Quantity, tuple[float, str]] = {
+    "latency": (1e6, "ms"),
+    "size": (1e3, "kB"),
+    "ram": (1e3, "kB"),
+    "noise": (1.0, ""),
+}
+SENSITIVITY = "error of the outputs with one layer quantized, measured (arXiv:1511.06393)"
+
+Compile: TypeAlias = Callable[[Graph], Compiled]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A mix that keeps its goals as built.
+
+    Attributes:
+        compiled: What to build.
+        lossy: The quantization; None where every layer is float32.
+        record: How it was found.
+    """
+
+    compiled: Compiled
+    lossy: Lossy | None
+    record: SearchRecord
+
+
+def goals_of(budget: Budget) -> dict[Quantity, float]:
+    """The limits of a budget that are sums over layers."""
+    given: dict[Quantity, float | None] = {
+        "latency": budget.latency,
+        "size": budget.size,
+        "ram": budget.ram,
+    }
+    return {k: float(v) for k, v in given.items() if v is not None}
+
+
+def say(what: Quantity, value: float) -> str:
+    """A value with its unit."""
+    scale, unit = UNITS[what]
+    if what == "noise":
+        return f"{decibels(1.0, value):.1f} dB" if value > 0 else "no error"
+    return f"{value / scale:,.4g} {unit}"
+
+
+class Search:
+    """Tables of one network, and the mixes that keep goals.
+
+    Args:
+        plain: The float32 build.
+        lossy: Every layer int8, and what it rests on; pins of its recipe are the user's.
+        pins: The user's pins.
+        request: What was asked for.
+        build: From a graph after `FRONT` to C.
+
+    Raises:
+        BadInput: A pin asks for a precision that the target does not compute.
+    """
+
+    def __init__(
+        self,
+        plain: Compiled,
+        lossy: Lossy,
+        pins: tuple[tuple[str, Precision], ...],
+        request: Request,
+        build: Compile,
+    ) -> None:
+        self.plain, self.lossy, self.request, self.build = plain, lossy, request, build
+        self.recipe = lossy.quantized.recipe
+        self.pins = pins
+        whole = lossy.quantized
+        builds: dict[Precision, Compiled] = {"float32": plain, "int8": build(whole.graph)}
+        recipe = replace(self.recipe, precision="int16x8")
+        sixteen = build(requantized(whole.source, whole.statistics, recipe).graph)
+        if _computes(sixteen, I16.name):
+            builds["int16x8"] = sixteen
+        kinds = {x.name: x.op for x in whole.layers}
+        measured = measure_costs(
+            *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
+        )
+        self.how = measured.how
+        noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
+        layers = tuple(
+            replace(x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in x.costs.items()})
+            for x in measured.problem.layers
+        )
+        self.free = replace(measured.problem, layers=layers)
+        fixed: dict[str, Precision] = {}
+        for x in layers:
+            p = precision_of(Recipe(pins=pins), *self._names(x))
+            if p is not None and p not in x.costs:
+                raise BadInput(
+                    f"pin {x.name}={p}: no kernel of {plain.plan.target.name} computes it",
+                    hint=f"use {' or '.join(x.costs)}",
+                )
+            if p is not None:
+                fixed[x.name] = p
+        self.problem = self.free.pinned(fixed)
+
+    def _names(self, x: Layer) -> tuple[str, ...]:
+        made = [
+            n.outputs
+            for n in self.lossy.quantized.source.nodes
+            if (n.origin or n.outputs[0]) == x.name and isinstance(n.op, Conv | MatMul)
+        ]
+        return (x.name, x.op, *(y for ys in made for y in ys))
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Mixes that keep the goals, the best first, more accurate ones after it.
+
+        Raises:
+            GateFailed: There is none; says which goal cannot be kept and what is nearest to it.
+        """
+        goals, drop = goals_of(self.request.budget), self.request.budget.drop
+        least: Quantity = "noise" if goals and drop is None else "latency"
+        shown = front(self.problem, "latency", goals)
+        if not shown:
+            raise self._infeasible(goals, {})
+        drops: dict[tuple[Precision, ...], float] = {}
+        yielded = False
+        if least == "noise":
+            tries = [solve(self.problem, "noise", goals), *shown[::-1]]
+        else:
+            tries = list(shown)
+        for mix in tries:
+            assert mix is not None
+            # the cheap question first: a drop needs no compiler
+            if not self._keeps(mix, drops):
+                continue
+            found = self._built(mix, least, goals)
+            if found is None:
+                continue
+            mix, compiled, quantized, real = found
+            if not self._keeps(mix, drops):
+                continue
+            yielded = True
+            record = self._record(mix, least, goals, shown, drops, real)
+            lossy = (
+                None
+                if quantized is None
+                else replace(self.lossy, quantized=quantized, rival=self.plain)
+            )
+            yield Candidate(compiled, lossy, record)
+            if least == "noise":
+                return
+        if not yielded:
+            if drop is not None and drops:
+                best = min(drops.values())
+                within = " within the other goals" if goals else ""
+                raise GateFailed(
+                    f"goal drop: no mix of precisions loses at most {drop:.2%}{within}; "
+                    f"the nearest loses {best:.2%}",
+                    hint="no bundle was written",
+                    gate="drop",
+                )
+            raise self._infeasible(goals, self.off)
+
+    def _keeps(self, mix: Mix, drops: dict[tuple[Precision, ...], float]) -> bool:
+        """Whether a mix keeps the drop on samples; what was found is noted in ``drops``."""
+        most = self.request.budget.drop
+        if most is None:
+            return True
+        if mix.precisions not in drops:
+            drops[mix.precisions] = self._drop(self._quantized(mix))
+        return drops[mix.precisions] <= most
+
+    def _built(
+        self, mix: Mix, least: Quantity, goals: Mapping[Quantity, float]
+    ) -> tuple[Mix, Compiled, Quantized | None, dict[Quantity, float]] | None:
+        """A mix that keeps the goals as built, starting from one that keeps them as predicted."""
+        for _ in range(CORRECTIONS):
+            quantized = self._quantized(mix)
+            compiled = self.plain if quantized is None else self.build(quantized.graph)
+            real = self._real(compiled, goals)
+            if all(real[k] <= most for k, most in goals.items()):
+                return mix, compiled, quantized, real
+            self.off = {k: real[k] - mix.value(k) for k in goals}
+            limits = {k: most - self.off[k] for k, most in goals.items()}
+            if least != "noise":
+                limits["noise"] = mix.noise
+            other = solve(self.problem, least, limits)
+            if other is None or other.precisions == mix.precisions:
+                return None
+            mix = other
+        return None
+
+    off: Mapping[Quantity, float] = {}
+
+    def _quantized(self, mix: Mix) -> Quantized | None:
+        """The quantization that is a mix; None where every layer is float32."""
+        if set(mix.precisions) == {"float32"}:
+            return None
+        whole = self.lossy.quantized
+        names = (x.name for x in self.problem.layers)
+        recipe = self.recipe_of(zip(names, mix.precisions, strict=True))
+        return requantized(whole.source, whole.statistics, recipe)
+
+    def recipe_of(self, precisions: Iterable[tuple[str, str]]) -> Recipe:
+        """A recipe that gives these precisions, by name of the layer."""
+        pins = tuple((literal(name), cast(Precision, p)) for name, p in precisions if p != "int8")
+        return replace(self.recipe, precision="int8", pins=(*pins, *self.pins))
+
+    def _real(self, c: Compiled, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
+        """What goals are about, of a build."""
+        found: dict[Quantity, float] = {"ram": float(c.plan.arena_bytes + c.plan.state_bytes)}
+        if "size" not in goals and "latency" not in goals:
+            return found
+        path = compile_library(c.artifact.files, c.plan.target.machine, c.artifact.parts)
+        found["size"] = float(code_bytes_of(path, c.plan.target.machine) + len(c.plan.weights))
+        if "latency" in goals:
+            if find_runner(c.plan.target.machine).name != "host":
+                raise BadInput(
+                    "budget latency cannot be measured for this target on this machine",
+                    hint="build without it",
+                )
+            blob = np.frombuffer(c.plan.weights, np.uint8) if c.plan.weights else None
+            session = Session(HostLibrary(path), blob, threads=self.request.threads)
+            g, first = c.module.entries[0], self.lossy.first[0]
+            inputs = [to_native(first[x], g.types[x].dtype) for x in g.inputs]
+            found["latency"] = latency(session, 0, inputs, LATENCY_S).median_ns
+        return found
+
+    def _drop(self, q: Quantized | None) -> float:
+        """Loss of accuracy of a quantization, on samples that calibrated or by the user's function.
+
+        The integers of the build are those of its QDQ graph but for ties.
+        """
+        if q is None:
+            return 0.0
+        f, evaluate = self.lossy.quantized.source, self.request.evaluate
+        runs = literally(f, f.outputs), literally(q.graph, q.graph.outputs)
+
+        def predict(at: int) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+            return lambda feeds: {y: runs[at](feeds)[y] for y in f.outputs}
+
+        if evaluate is not None:
+            return float(evaluate(predict(0))) - float(evaluate(predict(1)))
+        apart = sum(disagree(predict(1)(x), predict(0)(x)) for x in self.lossy.kept)
+        return apart / len(self.lossy.kept)
+
+    def _infeasible(
+        self, goals: Mapping[Quantity, float], off: Mapping[Quantity, float]
+    ) -> GateFailed:
+        limits = {k: v - off.get(k, 0.0) for k, v in goals.items()}
+        found = {k: v + off.get(k, 0.0) for k, v in nearest(self.problem, limits).items()}
+        if not found:
+            return GateFailed("goals: no two of them can be kept", hint="no bundle was written")
+        what = min(found, key=lambda k: found[k] / goals[k])
+        within = " within the other goals" if len(goals) > 1 else ""
+        return GateFailed(
+            f"goal {what}: no mix of precisions keeps {say(what, goals[what])}{within}; "
+            f"the nearest is {say(what, found[what])}",
+            hint="no bundle was written",
+            gate=what,
+        )
+
+    def _record(
+        self,
+        mix: Mix,
+        least: Quantity,
+        goals: Mapping[Quantity, float],
+        shown: Sequence[Mix],
+        drops: Mapping[tuple[Precision, ...], float],
+        real: Mapping[Quantity, float],
+    ) -> SearchRecord:
+        drop = self.request.budget.drop
+        binds = []
+        for what, other in binding(self.problem, least, goals, mix).items():
+            binds.append(f"{what}: without it {say(least, other.value(least))}")
+        faster = [m for m in shown if m.precisions in drops and m.latency < mix.latency]
+        if drop is not None and faster:
+            lost = drops[faster[-1].precisions]
+            binds.append(
+                f"drop: {say('latency', faster[-1].latency)} would lose {lost:.2%} "
+                f"of at most {drop:.2%}"
+            )
+        every = [mix, *shown, *front(self.problem, "size", goals)]
+        ends = [self._uniform(p) for p in ("float32", "int8")]
+        unique = {m.precisions: m for m in (*every, *(m for m in ends if m is not None))}
+        limits: dict[str, float] = {str(k): v for k, v in goals.items()}
+        limits |= {} if drop is None else {"drop": drop}
+        return SearchRecord(
+            times=self.how,
+            sensitivity=SENSITIVITY,
+            least=least,
+            goals=limits,
+            binds="; ".join(binds) or "nothing: no goal stands in the way of anything better",
+            predicted=_mix_record(mix, drops, True),
+            built={str(k): v for k, v in real.items()},
+            layers=tuple(
+                ChoiceRecord(
+                    name=x.name,
+                    op=x.op,
+                    precision=p,
+                    pinned=len(y.costs) == 1,
+                    ns={q: c.ns for q, c in x.costs.items()},
+                    bytes={q: c.bytes for q, c in x.costs.items()},
+                    db={q: min(decibels(1.0, c.noise), 999.0) for q, c in x.costs.items()},
+                )
+                for x, y, p in zip(
+                    self.free.layers, self.problem.layers, mix.precisions, strict=True
+                )
+            ),
+            mixes=tuple(
+                _mix_record(m, drops, m.precisions == mix.precisions) for m in unique.values()
+            ),
+            pins=self._prices(least, goals, mix),
+        )
+
+    def _uniform(self, p: Precision) -> Mix | None:
+        if any(p not in x.costs for x in self.problem.layers):
+            return None
+        return mix_of(self.problem, [p] * len(self.problem.layers))
+
+    def _prices(
+        self, least: Quantity, goals: Mapping[Quantity, float], mix: Mix
+    ) -> tuple[PriceRecord, ...]:
+        """What every pin changes: the mix with it against the mix with this pin alone lifted."""
+        found = []
+        for pin in self.pins:
+            rest = Recipe(pins=tuple(p for p in self.pins if p != pin))
+            mine = [
+                x.name
+                for x in self.free.layers
+                if precision_of(Recipe(pins=(pin,)), *self._names(x)) is not None
+            ]
+            fixed = {
+                x.name: p
+                for x in self.free.layers
+                if (p := precision_of(rest, *self._names(x))) is not None
+            }
+            # the mix stays what it is but for the layers of the pin
+            for x, p in zip(self.problem.layers, mix.precisions, strict=True):
+                if x.name not in mine:
+                    fixed[x.name] = p
+            other = solve(self.free.pinned(fixed), least, goals) or mix
+            found.append(
+                PriceRecord(
+                    pin=f"{pin[0]}={pin[1]}",
+                    layers=len(mine),
+                    ms=(mix.latency - other.latency) / 1e6,
+                    kb=(mix.size - other.size) / 1e3,
+                    db=decibels(max(other.noise, 1e-12), max(mix.noise, 1e-12)),
+                )
+            )
+        return tuple(found)
+
+
+def _mix_record(m: Mix, drops: Mapping[tuple[Precision, ...], float], chosen: bool) -> MixRecord:
+    counts: dict[str, int] = {p: m.precisions.count(p) for p in dict.fromkeys(m.precisions)}
+    return MixRecord(
+        ns=m.latency,
+        bytes=m.size,
+        ram=m.ram,
+        db=min(decibels(1.0, m.noise), 999.0),
+        drop=drops.get(m.precisions),
+        counts=counts,
+        chosen=chosen,
+    )
+
+
+def _computes(c: Compiled, dtype: str) -> bool:
+    """Whether some product of a build reads codes of a type."""
+    return any(
+        isinstance(n.op, Conv | MatMul) and g.types[n.inputs[0]].dtype.name == dtype
+        for g in c.module.entries
+        for n in g.nodes
+    )
+
+
+__all__ = ["Candidate", "Compile", "Search", "goals_of"]

@@ -1,0 +1,51 @@
+"""How much of the outputs' error each layer makes when it alone is quantized, measured.
+
+The network stays float but for one layer; the power of the error of the outputs over their own
+power is that layer's noise (as in Lin, Talathi, Annapureddy 2016, arXiv:1511.06393, where powers of
+layers add; measured at the outputs instead of modelled).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from sparrow.blame.align import cuts, dequantized_weights
+from sparrow.blame.measure import Judge
+from sparrow.quant.recipe import Precision, literal
+from sparrow.quant.run import Quantized, requantized
+from sparrow.samples import Feeds
+
+# Samples that layers are compared on.
+COMPARED = 4
+
+
+def sensitivities(
+    whole: Quantized,
+    layers: Sequence[str],
+    precisions: Sequence[Precision],
+    samples: Sequence[Feeds],
+    progress: Callable[[str], None],
+) -> dict[tuple[str, Precision], float]:
+    """Noise of each layer at each precision.
+
+    Args:
+        whole: The network with every layer quantized.
+        layers: Names of products.
+        precisions: Those to try; float32 has no noise.
+        samples: Feeds; the first few are used.
+        progress: Told what happens.
+    """
+    f = whole.source
+    judge = Judge(f, cuts(f, dequantized_weights(whole.graph).graph), samples[:COMPARED])
+    found: dict[tuple[str, Precision], float] = {}
+    for i, name in enumerate(layers):
+        progress(f"sensitivity of layer {i + 1} of {len(layers)}")
+        found[name, "float32"] = 0.0
+        for p in precisions:
+            if p == "float32":
+                continue
+            alone = replace(whole.recipe, precision="float32", pins=((literal(name), p),))
+            q = requantized(f, whole.statistics, alone).graph
+            found[name, p] = judge.noise(dequantized_weights(q).graph, judge.names)
+    return found

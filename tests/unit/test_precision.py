@@ -1,0 +1,275 @@
+"""A precision for every layer: the program against all mixes, and builds that keep their goals."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+import sparrow
+from data import REPO
+from sparrow import cli
+from sparrow.api import plan_precisions
+from sparrow.device.elf import code_bytes
+from sparrow.errors import BadInput, GateFailed
+from sparrow.precision.choice import (
+    WIDTH,
+    Cost,
+    Edge,
+    Layer,
+    Mix,
+    Problem,
+    Quantity,
+    binding,
+    front,
+    mix_of,
+    nearest,
+    solve,
+)
+from sparrow.proof import Gate
+from sparrow.quant.recipe import from_json, to_json
+from sparrow.receipt import SearchRecord
+from sparrow.request import Budget
+
+MODEL = REPO / "examples" / "digits" / "digits.onnx"
+QUANTITIES: tuple[Quantity, ...] = ("noise", "latency", "size", "ram")
+
+
+def problem(seed: int, layers: int = 5) -> Problem:
+    """Random tables; some layers are pinned."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(layers):
+        costs = {
+            p: Cost(rng.uniform(1, 9), rng.uniform(1, 9) * w, 0.0 if w == 4 else rng.uniform() / w)
+            for p, w in WIDTH.items()
+        }
+        if rng.uniform() < 0.2:
+            costs = {"float32": costs["float32"]}
+        made.append(Layer(f"l{i}", "Conv", costs))
+    edges = [Edge(int(rng.integers(-1, i)), i, rng.uniform(0, 4)) for i in range(layers)]
+    moments = tuple(
+        {
+            -1: rng.uniform(0, 5),
+            **{i: rng.uniform(0, 9) for i in range(layers) if rng.uniform() < 0.6},
+        }
+        for _ in range(4)
+    )
+    return Problem(tuple(made), tuple(edges), 2.0, 3.0, moments)
+
+
+def mixes(p: Problem) -> list[Mix]:
+    return [mix_of(p, q) for q in itertools.product(*(x.costs for x in p.layers))]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_program_finds_what_trying_all_mixes_finds(seed: int) -> None:
+    p = problem(seed)
+    every = mixes(p)
+    for least in QUANTITIES:
+        for bounded in QUANTITIES:
+            if bounded == least:
+                continue
+            most = float(np.quantile([m.value(bounded) for m in every], 0.3))
+            kept = [m for m in every if m.value(bounded) <= most]
+            found = solve(p, least, {bounded: most})
+            assert found is not None
+            assert found.value(bounded) <= most * (1 + 1e-6)
+            best = min(m.value(least) for m in kept)
+            assert found.value(least) == pytest.approx(best, rel=1e-5, abs=1e-9)
+
+
+def test_limits_that_no_mix_keeps_name_what_is_nearest() -> None:
+    p = problem(3)
+    every = mixes(p)
+    fast = min(m.latency for m in every)
+    assert solve(p, "noise", {"latency": fast * 0.9}) is None
+    assert nearest(p, {"latency": fast * 0.9})["latency"] == pytest.approx(fast)
+    small = min(m.size for m in every)
+    both = nearest(p, {"latency": fast * 0.9, "size": small * 1.2})
+    assert both["latency"] == pytest.approx(
+        min(m.latency for m in every if m.size <= small * 1.2), rel=1e-5
+    )
+
+
+def test_a_limit_binds_where_lifting_it_helps() -> None:
+    p = problem(6)
+    every = mixes(p)
+    tight = 1.01 * min(m.latency for m in every)
+    loose = 2 * max(m.size for m in every)
+    limits: dict[Quantity, float] = {"latency": tight, "size": loose}
+    done = solve(p, "noise", limits)
+    assert done is not None
+    assert set(binding(p, "noise", limits, done)) == {"latency"}
+
+
+def test_a_front_only_ever_gains_accuracy_by_time() -> None:
+    found = front(problem(5, 6), "latency", {})
+    assert len(found) > 3
+    for a, b in itertools.pairwise(found):
+        assert a.noise > b.noise and a.latency <= b.latency * (1 + 1e-6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_race() -> Iterator[None]:
+    """A busy machine decides races: here each is won."""
+    with pytest.MonkeyPatch.context() as patch:
+        won = Gate("not slower than float32", "", "", True)
+        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
+        yield
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[NDArray[np.float32]]:
+    """Digits as the classifier takes them."""
+    from sklearn.datasets import load_digits
+
+    shape = onnx.load(MODEL).graph.input[0].type.tensor_type.shape.dim
+    extents = [d.dim_value or 1 for d in shape]
+    return [im.reshape(extents).astype(np.float32) / 16 for im in load_digits().images[:100]]
+
+
+@pytest.fixture(scope="module")
+def mixed(
+    samples: list[NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory
+) -> sparrow.Bundle:
+    """The digit classifier within a size between those of float32 and int8, one block pinned."""
+    out = tmp_path_factory.mktemp("mixed") / "out"
+    recipe = sparrow.Recipe(pins=(("*blocks.1*", "float32"),))
+    return sparrow.build(MODEL, out=out, calib=samples, budget=Budget(size=60_000), recipe=recipe)
+
+
+def search_of(bundle: sparrow.Bundle) -> SearchRecord:
+    found = bundle.receipt.search
+    assert found is not None
+    return found
+
+
+def test_a_goal_is_kept_as_built_and_what_binds_is_said(mixed: sparrow.Bundle) -> None:
+    s, memory = search_of(mixed), mixed.receipt.memory
+    assert memory.code_bytes + memory.weights_bytes <= 60_000
+    assert memory.code_bytes == code_bytes(mixed.library_path)
+    assert s.least == "noise" and s.binds.startswith("size: without it")
+    got = {x.name: x.precision for x in s.layers}
+    assert set(got.values()) == {"float32", "int8"}
+    assert all(x.precision == "float32" for x in s.layers if "blocks.1" in x.name)
+    assert mixed.receipt.quantization is not None
+    for name, precision in mixed.receipt.quantization.layers.items():
+        assert got[name] == precision
+
+
+def test_integer_layers_of_a_mix_are_exact(mixed: sparrow.Bundle) -> None:
+    exact = [c for c in mixed.receipt.layers if c.bound == 0.0]
+    assert exact and all(c.own == 0.0 for c in exact)
+    assert mixed.verify().ok
+
+
+def test_a_pin_has_a_price(mixed: sparrow.Bundle) -> None:
+    (price,) = search_of(mixed).pins
+    assert price.pin == "*blocks.1*=float32" and price.layers == 2
+    # what a pin keeps from being chosen can only have been better
+    assert price.db <= 1e-6
+
+
+def test_the_report_draws_the_front(mixed: sparrow.Bundle) -> None:
+    page = (mixed.folder / "report.html").read_text(encoding="utf-8")
+    s = search_of(mixed)
+    assert page.count("<circle") >= 2 * len(s.mixes)
+    assert "Precision of every layer" in page and "Binds: size" in page
+    assert len(re.findall("<polyline", page)) == 2
+
+
+def test_the_recipe_of_a_mix_gives_its_bytes_again(
+    mixed: sparrow.Bundle, samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    path = mixed.folder / "recipe.json"
+    recipe = from_json(path.read_bytes(), str(path))
+    again = sparrow.build(
+        MODEL, out=tmp_path / "out", calib=samples, precision="int8", recipe=recipe
+    )
+    assert again.receipt.files == mixed.receipt.files
+
+
+def test_the_same_inputs_give_the_same_mix(
+    mixed: sparrow.Bundle, samples: list[NDArray[np.float32]]
+) -> None:
+    recipe = sparrow.Recipe(pins=(("*blocks.1*", "float32"),))
+    record, found = plan_precisions(MODEL, calib=samples, budget=Budget(size=60_000), recipe=recipe)
+    assert record == search_of(mixed)
+    assert to_json(found) == (mixed.folder / "recipe.json").read_bytes()
+
+
+def test_the_fastest_mix_within_a_drop(samples: list[NDArray[np.float32]]) -> None:
+    record, _ = plan_precisions(MODEL, calib=samples, budget=Budget(drop=0.05))
+    assert record.least == "latency" and record.predicted.drop is not None
+    assert record.predicted.drop <= 0.05
+    fastest = min(m.ns for m in record.mixes if m.drop is not None and m.drop <= 0.05)
+    assert record.predicted.ns == pytest.approx(fastest)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (Budget(size=20_000), r"goal size: no mix .* keeps 20 kB; the nearest is \d+\.\d+ kB"),
+        (Budget(ram=5_000), r"goal ram: no mix .* keeps 5 kB; the nearest is 6\.144 kB"),
+        (Budget(latency=100), r"goal latency: no mix .* keeps 0\.0001 ms; the nearest is"),
+    ],
+    ids=("size", "ram", "latency"),
+)
+def test_goals_out_of_reach(
+    budget: Budget, message: str, samples: list[NDArray[np.float32]]
+) -> None:
+    with pytest.raises(GateFailed, match=message):
+        plan_precisions(MODEL, calib=samples, budget=budget)
+
+
+def test_a_drop_out_of_reach(samples: list[NDArray[np.float32]]) -> None:
+    def worse(predict: object) -> float:
+        # 1 for the float model, which is asked first, then 0
+        worse.calls += 1  # type: ignore[attr-defined]
+        return float(worse.calls % 2)  # type: ignore[attr-defined]
+
+    worse.calls = 0  # type: ignore[attr-defined]
+    # float32 loses nothing, but is too large
+    budget = Budget(drop=0.5, size=70_000)
+    with pytest.raises(GateFailed, match=r"goal drop: .* loses at most 50\.00% within the other"):
+        plan_precisions(MODEL, calib=samples, evaluate=worse, budget=budget)
+
+
+def test_pins_that_fit_nothing(samples: list[NDArray[np.float32]]) -> None:
+    recipe = sparrow.Recipe(pins=(("heads*", "float32"),))
+    with pytest.raises(BadInput, match=r"pin 'heads\*' fits no layer"):
+        plan_precisions(MODEL, calib=samples, budget=Budget(drop=0.1), recipe=recipe)
+
+
+def test_the_command(
+    samples: list[NDArray[np.float32]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "calib.npy", np.concatenate(samples))
+    out = tmp_path / "recipe.json"
+    words = ["plan", str(MODEL), "--calib", str(tmp_path / "calib.npy"), "-o", str(out)]
+    with pytest.raises(SystemExit) as done:
+        cli.main([*words, "--size", "60kB", "--pin", "*blocks.1*=float32"])
+    text = capsys.readouterr().out
+    assert done.value.code == 0
+    assert "binds: size" in text and "pin *blocks.1*=float32: 2 layers" in text
+    assert from_json(out.read_bytes(), "r").pins[-1] == ("*blocks.1*", "float32")
+    for words_of_goal, code in ((["--size", "20kB"], 1), (["--pin", "x*=float32"], 2)):
+        with pytest.raises(SystemExit) as done:
+            cli.main([*words, *words_of_goal])
+        assert done.value.code == code
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"schema": 9}', '{"schema": 1, "range": 1}', '{"schema": 1, "pins": 3}']
+)
+def test_files_that_are_no_recipe(text: str) -> None:
+    with pytest.raises(BadInput, match=r"r\.json"):
+        from_json(text.encode(), "r.json")
