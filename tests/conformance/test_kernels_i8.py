@@ -30,6 +30,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
+from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.plan import plan
@@ -43,6 +44,7 @@ PORTABLE = (
     *matmul_any.ROWS,
     *lookup.ROWS,
     *pool_any.ROWS,
+    *resize.ROWS,
     *softmax_i8.ROWS,
 )
 ROUNDS = 16
@@ -180,6 +182,15 @@ def softmax_case(seed: int) -> Made:
     return c.finish(c.b.add(op, x, c.b.const(table)))
 
 
+def resize_case(seed: int) -> Made:
+    c = _Case(seed)
+    low, high = c.n(2, 9), c.n(2, 9)
+    x, _, _ = c.input((c.n(1, 2), low, high, c.n(1, 40)))
+    rows = [Axis(1, 2 * low + 1, (2 * low + 1) / low), Axis(2, 3, 3 / high)]
+    mode: Mode = "cubic" if seed % 3 == 0 else "linear"
+    return c.finish(c.b.add(Resize(tuple(rows[seed % 2 :]), mode, rounded=True), x))
+
+
 def pool_case(seed: int) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 2
@@ -192,7 +203,7 @@ def pool_case(seed: int) -> Made:
     return c.finish(c.b.add(op, x))
 
 
-MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case)
+MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case)
 
 
 def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path) -> set[str]:
@@ -211,6 +222,7 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)
     assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS)}
+    assert "resize" in used
 
 
 def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from sparrow.kernels.case import (
 from sparrow.kernels.element import HALVES, rows_per_task, suffix
 from sparrow.kernels.loop import copy, loop
 from sparrow.ops.pad import Pad
-from sparrow.ops.resize import WEIGHT_BITS, Resize, fixed_weights
+from sparrow.ops.resize import Resize, fixed_weights
 from sparrow.tensor import F32, Array
 
 GROUPS = 5
@@ -160,24 +160,27 @@ def _resize(case: Case) -> Lowered | Reject:
     groups, inner = found
     params = _params(case, groups, inner, op.extrapolation)
     weight: Array
+    function = f"sp_resize_{suffix(dtype)}"
     if dtype.kind != "float" and dtype.bits <= 16:
         if len(taken) > 3:
             return Reject("sums of more than three axes may leave int64")
-        params["shift"] = WEIGHT_BITS * len(taken)
+        params["shift"] = op.bits * len(taken)
         # groups that are not resized have weight 1
         resized = [id(m) for m in taken.values()]
         parts = [
-            fixed_weights(g.weight) if id(g) in resized else g.weight.astype(np.int64)
+            fixed_weights(g.weight, op.bits) if id(g) in resized else g.weight.astype(np.int64)
             for g in groups
         ]
         weight = np.concatenate([p.ravel() for p in parts])
+        if op.rounded:
+            weight, function = weight.astype(np.int32), f"sp_resize_codes_{suffix(dtype)}"
     else:
         weight = np.concatenate([g.weight.ravel() for g in groups])
         weight = weight.astype(np.float32 if dtype in (F32, *HALVES) else np.float64)
     packed = (_offsets(groups), weight)
     call = Invoke(
         "resize.h",
-        f"sp_resize_{suffix(dtype)}",
+        function,
         "sp_taps",
         params,
         (In(0), Packed(0), Packed(1), Out(0)),

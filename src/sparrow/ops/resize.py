@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import BOOL, Array, TensorType, moved
+from sparrow.ops.sums import CODES
+from sparrow.tensor import BOOL, I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -28,6 +29,8 @@ Coordinates = Literal[
 ]
 # Three axes of 16-bit elements stay inside int64
 WEIGHT_BITS = 14
+# Two axes of 8-bit codes stay inside int32.
+CODE_BITS = 11
 NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
@@ -65,10 +68,10 @@ class Taps:
     outside: NDArray[np.bool_] | None
 
 
-def fixed_weights(weight: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Weights as multiples of 2^-WEIGHT_BITS; each row sums to what it did, so constants stay."""
-    whole = np.rint(weight * (1 << WEIGHT_BITS)).astype(np.int64)
-    missing = np.rint(weight.sum(1) * (1 << WEIGHT_BITS)).astype(np.int64) - whole.sum(1)
+def fixed_weights(weight: NDArray[np.float64], bits: int = WEIGHT_BITS) -> NDArray[np.int64]:
+    """Weights as multiples of 2^-bits; each row sums to what it did, so constants stay."""
+    whole = np.rint(weight * (1 << bits)).astype(np.int64)
+    missing = np.rint(weight.sum(1) * (1 << bits)).astype(np.int64) - whole.sum(1)
     whole[np.arange(len(whole)), np.abs(weight).argmax(1)] += missing
     return whole
 
@@ -119,6 +122,8 @@ class Resize(Op):
             reading the border element.
         antialias: Widen the kernel when shrinking.
         extrapolation: Value outside x, for ``tf_crop_and_resize``.
+        rounded: x are 8-bit codes resized along at most two axes, without extrapolation: weights
+            have `CODE_BITS` bits each, sums are int32, and halves are rounded up.
     """
 
     axes: tuple[Axis, ...]
@@ -129,6 +134,7 @@ class Resize(Op):
     exclude_outside: bool = False
     antialias: bool = False
     extrapolation: float = 0.0
+    rounded: bool = False
 
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
         where = [a.axis for a in self.axes]
@@ -141,6 +147,8 @@ class Resize(Op):
             shape[a.axis] = a.size
         if x.dtype == BOOL and self.mode != "nearest":
             raise InvalidGraph(f"{self.mode} resize of {x}")
+        if self.rounded and (x.dtype not in CODES or self.mode == "nearest" or len(where) > 2):
+            raise InvalidGraph(f"rounded {self.mode} resize of axes {where} of {x}")
         return (replace(x, shape=tuple(shape), quant=moved(x.quant, x.rank)),)
 
     def taps(self, shape: tuple[int, ...]) -> tuple[Taps, ...]:
@@ -194,7 +202,9 @@ class Resize(Op):
             if self.mode == "nearest":
                 wide = np.take(wide, t.index[:, 0], t.axis)
                 continue
-            weight = fixed_weights(t.weight) if fixed else t.weight.astype(wide.dtype)
+            weight: Array = t.weight.astype(wide.dtype)
+            if fixed:
+                weight = fixed_weights(t.weight, self.bits)
             shape = (1,) * t.axis + (-1,) + (1,) * (wide.ndim - t.axis - 1)
             wide = sum(
                 (
@@ -203,7 +213,10 @@ class Resize(Op):
                 ),
                 np.zeros((), wide.dtype),
             )
-        if fixed and self.mode != "nearest":
+        if self.rounded:
+            shift = CODE_BITS * len(rows)
+            wide = (wide + (1 << shift >> 1)) >> shift
+        elif fixed and self.mode != "nearest":
             # towards zero, as a cast from float would
             wide = np.sign(wide) * (np.abs(wide) >> (WEIGHT_BITS * len(rows)))
         for t in rows:
@@ -215,6 +228,11 @@ class Resize(Op):
             limits = np.iinfo(x.dtype)
             wide = np.clip(wide, limits.min, limits.max)
         return (np.asarray(lane.convert(np.asarray(wide), x.dtype), order="C"),)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the weights of narrow integers."""
+        return CODE_BITS if self.rounded else WEIGHT_BITS
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         assert x[0] is not None
@@ -234,7 +252,9 @@ class Resize(Op):
         # runtimes interpolate the last axes of [1, channels, ...] only
         lead = [1, prod(t.shape[i] for i in rest), *(1,) * (2 - len(where))]
         x = w.node("Transpose", [site.inputs[0]], perm=[*rest, *where])
-        if self._plain(t.shape):
+        if self.rounded:
+            x = self._rounded(w, x, t)
+        elif self._plain(t.shape):
             shape = [*lead, *(t.shape[i] for i in where)]
             x = w.node("Reshape", [x, w.const(np.array(shape, np.int64))], allowzero=1)
             x = self._standard(w, x, t.shape, lead)
@@ -282,6 +302,16 @@ class Resize(Op):
             **attrs,
         )
 
+    def _rounded(self, w: Writer, x: str, t: TensorType) -> str:
+        """Integer matrices; the division rounds down because nothing is negative there."""
+        x = self._matrices(w, w.node("Cast", [x], to=I64), TensorType(t.shape, I64))
+        shift = CODE_BITS * len(self.axes)
+        up = w.node("Add", [x, w.scalar((1 << shift >> 1) + (1 << shift + 16), I64)])
+        down = w.node("Div", [up, w.scalar(1 << shift, I64)])
+        y = w.node("Sub", [down, w.scalar(1 << 16, I64)])
+        low, high = (w.scalar(v, I64) for v in t.dtype.limits)
+        return w.node("Cast", [w.node("Min", [w.node("Max", [y, low]), high])], to=t.dtype)
+
     def _matrices(self, w: Writer, x: str, t: TensorType) -> str:
         """Gathers (nearest) or products with a dense matrix per axis, on the last axes of ``x``."""
         n, rank = len(self.axes), t.rank
@@ -291,7 +321,8 @@ class Resize(Op):
                 x = w.node("Gather", [x, w.const(taps.index[:, 0].astype(np.int64))], axis=at)
                 continue
             dense = np.zeros((t.shape[taps.axis], len(taps.index)), t.dtype.numpy)
-            for o, (index, weight) in enumerate(zip(taps.index, taps.weight, strict=True)):
+            rows = fixed_weights(taps.weight, self.bits) if self.rounded else taps.weight
+            for o, (index, weight) in enumerate(zip(taps.index, rows, strict=True)):
                 np.add.at(dense[:, o], index, weight.astype(dense.dtype))
             swap = [*range(rank)]
             swap[at], swap[-1] = swap[-1], swap[at]

@@ -36,6 +36,7 @@ from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY
+from sparrow.passes.wide_codes import move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
 
@@ -124,6 +125,11 @@ BACK: tuple[Pass, ...] = (
         integer,
     ),
     Pass("lower_quant", "what of the quantization stays float", (), lower_quant),
+    Pass(
+        "wide_codes",
+        "quantization is arithmetic now, and nothing is fused yet",
+        _rules(split_codes, move_wide, read_wide),
+    ),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sparrow.graph import Graph, Node
 from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.matmul import MatMul
 from sparrow.quant.adaround import adaround
 from sparrow.quant.affine import code_limits, per_tensor
@@ -35,6 +36,7 @@ from sparrow.reference import one_thread
 from sparrow.tensor import I8, Affine, Array, DType
 
 Codes = Mapping[str, tuple[DType, Affine]]
+Sum = Conv | ConvTranspose | MatMul
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +65,12 @@ def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
     return {x: of_group[root] for x, root in p.group.items()}
 
 
-def _output_axis(op: Conv | MatMul, rank: int) -> int:
+def _output_axis(op: Sum, rank: int) -> int:
+    """The axis of the weights that says the output channel, within its group when transposed."""
     if isinstance(op, Conv):
         return 0
+    if isinstance(op, ConvTranspose):
+        return 1
     return rank - 2 if op.trans_b else rank - 1
 
 
@@ -79,7 +84,7 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         c: Means and second moments of what the layer reads.
         recipe: How.
     """
-    assert isinstance(n.op, (Conv, MatMul))
+    assert isinstance(n.op, Sum)
     bias = g.consts[n.inputs[2]] if len(n.inputs) > 2 and n.inputs[2] else None
     fixed = [i for i in (0, 1) if n.inputs[i] in g.consts]
     if not fixed:
@@ -95,29 +100,33 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
     block = channel_block(w.ndim, axis)
     scale = block_scales(w, block)
     x_scale = _scale(codes, x)
+    groups = n.op.group if isinstance(n.op, ConvTranspose) else 1
     if bias is not None:
-        most = np.abs(bias.astype(np.float64))
+        # groups of a transposed convolution share the scales of their channels
+        most = np.abs(bias.astype(np.float64)).reshape(groups, -1).max(0)
         most = most.reshape(scale.shape) if scale.size > 1 else most.max(initial=0, keepdims=True)
         most = most.reshape(scale.shape)
         scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
     weights = coded(w, scale, block)
     moments = c.moments.get(n.outputs[0])
     if recipe.rounding == "adaround" and moments is not None and at == 1:
+        assert not isinstance(n.op, ConvTranspose)
         weights = _rounded(n.op, w, weights, moments)
     operands = {at: weights}
-    m = w.shape[_output_axis(n.op, w.ndim)]
+    m = w.shape[_output_axis(n.op, w.ndim)] * groups
     if recipe.bias_correction and at == 1 and w.ndim == 2 + len(getattr(n.op, "strides", ())):
         shift = mean_error(n.op, weights.real() - w, c.values[x].mean)
         bias = (np.zeros(m) if bias is None else bias.astype(np.float64)) - shift
     if bias is not None:
-        operands[2] = coded_bias(bias, x_scale * scale.astype(np.float64).reshape(-1))
+        each = x_scale * scale.astype(np.float64).reshape(-1)
+        operands[2] = coded_bias(bias, np.tile(each, groups) if each.size > 1 else each)
     dtype, quant = codes[x]
     summed = largest_sum(
         weights.codes,
         _output_axis(n.op, w.ndim),
         dtype,
         int(quant.zero_point.reshape(-1)[0]),
-        operands[2].codes if 2 in operands else None,
+        np.abs(operands[2].codes).reshape(groups, -1).max(0) if 2 in operands else None,
     )
     return Constants(operands, summed > ACCUMULATOR_LIMIT)
 

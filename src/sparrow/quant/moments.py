@@ -41,15 +41,16 @@ class SecondMoments:
 
     @staticmethod
     def of(g: Graph, n: Node) -> SecondMoments | None:
-        """Empty moments of a layer; None for two activations and for very wide layers."""
+        """Empty moments of a layer; None for two activations, for transposed convolutions and for
+        very wide layers.
+        """
         if n.inputs[1] not in g.consts:
             return None
         w = g.types[n.inputs[1]].shape
         if isinstance(n.op, Conv):
             groups, k, kernel = n.op.group, int(np.prod(w[1:])), tuple(w[2:])
         else:
-            assert isinstance(n.op, MatMul)
-            if len(w) != 2:
+            if not isinstance(n.op, MatMul) or len(w) != 2:
                 return None
             groups, k, kernel = 1, w[1] if n.op.trans_b else w[0], ()
         if k > MAX_INPUTS:

@@ -4,9 +4,9 @@ An op over codes is *integer*; an op that only moves or picks elements is *movem
 and its result are the same codes under one scale. All others stay float, *islands* that read from a
 Dequantize.
 
-    sums        Conv, MatMul: weights constant, or two activations; a result that no integer op
-                reads stays the float it is when its sum is scaled: logits, boxes, what goes into a
-                softmax or a residual stream lose nothing more
+    sums        Conv, ConvTranspose, MatMul: weights constant, or two activations; a result that no
+                integer op reads stays the float it is when its sum is scaled: logits, boxes, what
+                goes into a softmax or a residual stream lose nothing more
     activations a function of one value, or a sum, difference, product, maximum or minimum of two;
                 integer only between integer ops: what comes before the first or after the last
                 product (normalising pixels, decoding boxes) stays float, where it loses nothing,
@@ -27,6 +27,7 @@ from sparrow import lane
 from sparrow.graph import Graph, Node
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -71,12 +72,12 @@ class Placement:
 
 def is_sum(g: Graph, n: Node) -> bool:
     """Whether a node is a product over codes: one of its operands at most is constant."""
-    if not isinstance(n.op, (Conv, MatMul)) or n.op.epilogue is not None:
+    if not isinstance(n.op, (Conv, ConvTranspose, MatMul)) or n.op.epilogue is not None:
         return False
     if any(g.types[x].dtype != F32 for x in n.inputs if x):
         return False
     fixed = [x in g.consts for x in n.inputs[:2]]
-    if isinstance(n.op, Conv):
+    if not isinstance(n.op, MatMul):
         return fixed == [False, True] and _bias_is_constant(g, n)
     return not all(fixed) and _bias_is_constant(g, n)
 
@@ -256,12 +257,12 @@ def channel_axes(g: Graph) -> dict[str, int]:
     """
     found = {x: max(t.rank - 1, 0) for x, t in g.types.items()}
     for n in g.nodes:
-        if isinstance(n.op, (Conv, Pool)) and not n.op.channels_last:
+        if isinstance(n.op, (Conv, ConvTranspose, Pool)) and not n.op.channels_last:
             found[n.inputs[0]] = found[n.outputs[0]] = 1
         if isinstance(n.op, Lane) and n.inputs and found.get(n.inputs[0]) == 1:
             found[n.outputs[0]] = min(1, max(g.types[n.outputs[0]].rank - 1, 0))
     for n in g.nodes:
-        if isinstance(n.op, Conv):
+        if isinstance(n.op, (Conv, ConvTranspose)):
             found[n.inputs[0]] = g.types[n.inputs[0]].rank - 1 if n.op.channels_last else 1
         if isinstance(n.op, MatMul):
             found[n.inputs[0]] = g.types[n.inputs[0]].rank - (2 if n.op.trans_a else 1)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Scheme
+from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.lookup import Lookup
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.softmax import Softmax
+from sparrow.passes import optimize
 from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.affine import per_tensor
 from sparrow.reference import evaluate
-from sparrow.tensor import I8, U8, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I16, U8, Affine, Array, DType, TensorType
 
 SCHEMES: tuple[Scheme, ...] = ("f32", "fixed31")
 
@@ -82,3 +91,137 @@ def test_softmax(axis: int, dtype: DType, to: DType, scheme: Scheme) -> None:
         scheme,
     )
     check(g, feeds)
+
+
+def constant(b: Builder, codes: Array, scale: Array, axis: int | None) -> str:
+    """The numbers that constant int8 or int32 codes mean."""
+    shape = tuple(scale.size if i == axis else 1 for i in range(codes.ndim))
+    block = tuple(1 if i == axis else -1 for i in range(codes.ndim))
+    quant = Affine(scale.astype(np.float32).reshape(shape), np.zeros(shape, np.int32), block)
+    return b.add(Dequantize(quant), b.const(codes))
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize(
+    ("extents", "kernel", "strides", "pads"),
+    [
+        ((9,), (4,), (2,), ((1, 1),)),
+        ((7,), (3,), (3,), ((0, -2),)),
+        ((5, 6), (3, 3), (2, 2), ((1, 0), (1, 0))),
+        ((4, 7), (1, 5), (1, 2), ((0, 0), (2, 2))),
+        ((3, 3), (2, 2), (4, 3), ((0, 0), (0, -1))),
+        ((4, 5), (5, 4), (1, 3), ((2, 3), (3, 2))),
+    ],
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_transposed_convolution(
+    extents: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    clipped: bool,
+    group: int,
+    scheme: Scheme,
+) -> None:
+    rng = np.random.default_rng(len(extents))
+    c, m = 6, 4
+    w = rng.integers(-127, 128, (c, m // group, *kernel)).astype(np.int8)
+    scale = rng.uniform(0.002, 0.02, m // group)
+    steps = np.tile(scale, group) * affine(-3, 3, I8, 1).scale.item()
+    bias = rng.integers(-3000, 3000, m).astype(np.int32)
+    relu = lane.call("relu", lane.Arg(0, F32))
+
+    def op(b: Builder, x: str) -> str:
+        weights = constant(b, w, scale, 1)
+        deconv = ConvTranspose(strides, (1,) * len(kernel), pads, group)
+        y = b.add(deconv, x, weights, constant(b, bias, steps, 0))
+        return b.lane(relu, y) if clipped else y
+
+    x = codes(3, (2, c, *extents), I8)
+    g, feeds = between_codes(x, (I8, I8), ((-3, 3), (-9, 9)), op, scheme)
+    check(g, feeds)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("affine_part", [True, False])
+@pytest.mark.parametrize("axes", [(2,), (1, 2)])
+def test_normalization(axes: tuple[int, ...], affine_part: bool, center: bool) -> None:
+    rng = np.random.default_rng(5)
+    shape = (3, 5, 48)
+    gain, bias = (rng.uniform(0.2, 2, 48).astype(np.float32) for _ in range(2))
+
+    def op(b: Builder, x: str) -> str:
+        operands = (b.const(gain), b.const(bias)) if affine_part else ()
+        return b.add(Normalize(axes, 1e-5, center), x, *operands)
+
+    x = codes(6, shape, I8)
+    x[1] //= 40
+    g, feeds = between_codes(x, (I8, I8), ((-2, 5), (-6, 6)), op)
+    check(g, feeds)
+
+
+@pytest.mark.parametrize("fn", ["gelu", "gelu_tanh", "sigmoid", "tanh", "silu", "hardswish", "erf"])
+def test_functions_of_one_value_are_tables(fn: str) -> None:
+    e = lane.call(fn, lane.Arg(0, F32))
+    x = codes(1, (5, 60), I8)
+    g, feeds = between_codes(x, (I8, U8), ((-4, 4), (-1, 4)), lambda b, v: b.lane(e, v))
+    whole = check(g, feeds)
+    assert [type(n.op) for n in whole.nodes] == [Lookup]
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("to", [(-2.0, 3.0), (-2.5, 3.5)])
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+def test_resizing(dtype: DType, to: tuple[float, float], mode: Literal["linear", "cubic"]) -> None:
+    rows = (Axis(2, 11, 11 / 7), Axis(3, 16, 2.0))
+    x = codes(2, (1, 3, 7, 8), dtype)
+    g, feeds = between_codes(
+        x, (dtype, dtype), ((-2.0, 3.0), to), lambda b, v: b.add(Resize(rows, mode), v)
+    )
+    check(g, feeds, 1 if to == (-2.0, 3.0) else 2)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("to", [I8, I16], ids=str)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_activations_of_16_bits(scheme: Scheme, to: DType, biased: bool) -> None:
+    rng = np.random.default_rng(8)
+    # the widest channel's sums need int64
+    w = rng.integers(-127, 128, (4, 6, 3, 9)).astype(np.int8)
+    w[2] = 127
+    scale = rng.uniform(0.0001, 0.001, 4)
+    bias = rng.integers(-(1 << 24), 1 << 24, 4).astype(np.int32)
+    x = codes(4, (1, 6, 8, 12), I16)
+    quant = per_tensor((-5, 5), I16, 4, True)
+
+    def op(b: Builder, v: str) -> str:
+        operands = (constant(b, bias, scale * quant.scale.item(), 0),) if biased else ()
+        conv = Conv((1, 2), (1, 1), ((1, 1), (0, 2)), 1)
+        return b.add(conv, v, constant(b, w, scale, 0), *operands)
+
+    b = Builder("g")
+    real = b.add(Dequantize(quant), b.input("x", TensorType(x.shape, I16)))
+    made = per_tensor((-20, 20), to, 4, to == I16)
+    y = b.add(Quantize(made, to), op(b, real))
+    g = replace(b.finish({"y": y}, {}), scheme=scheme)
+    check(g, {"x": x}, 1 if to == I8 else 3)
+
+
+def test_layers_of_16_bits_hand_on_what_vectors_read() -> None:
+    rng = np.random.default_rng(9)
+    quant = per_tensor((-2, 2), I16, 2, True)
+    b = Builder("g")
+    x = codes(9, (5, 20), I16)
+    v = b.add(Dequantize(quant), b.input("x", TensorType(x.shape, I16)))
+    for _ in range(2):
+        w = constant(b, rng.integers(-127, 128, (20, 20)).astype(np.int8), np.full(20, 0.002), 1)
+        code = b.add(Quantize(quant, I16), b.add(MatMul(), v, w))
+        v = b.add(Dequantize(quant), code)
+    whole = check(b.finish({"y": code}, {}), {"x": x}, 8)
+    want = evaluate(whole, {"x": x})["y"]
+    whole = optimize(whole)
+    # only the model's input and output are int16
+    made = whole.producers()
+    assert [y for y, t in whole.types.items() if t.dtype == I16 and y in made] == ["y"]
+    np.testing.assert_array_equal(evaluate(whole, {"x": x})["y"], want)

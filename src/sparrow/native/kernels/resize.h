@@ -122,6 +122,25 @@ SP_DEFINE_FIXED_RESIZE(u8, uint8_t)
 SP_DEFINE_FIXED_RESIZE(i16, int16_t)
 SP_DEFINE_FIXED_RESIZE(u16, uint16_t)
 
+/* 8-bit codes: sums of at most 2^30 in int32, halves up. */
+#define SP_DEFINE_CODE_RESIZE(name, T)                                                            \
+  SP_INLINE void sp_resize_codes_##name(const sp_taps p, const T *x, const int32_t *offset,       \
+                                        const int32_t *weight, T *y, int task) {                  \
+    const sp_i32 half = sp_set1_i32(1 << (p.shift - 1));                                          \
+    SP_TAPS_LOOP(p, offset)                                                                       \
+      for (int j = 0; !gone && j < p.inner; j += SP_LANES) {                                      \
+        const int n = (int)sp_imin(SP_LANES, p.inner - j);                                        \
+        sp_i32 sum = half;                                                                        \
+        SP_TAPS_SUM(p)                                                                            \
+        sum = sp_add_i32(sum, sp_mul_i32(sp_set1_i32(SP_TAPS_WEIGHT(weight)),                     \
+                                         sp_loadn_##name(SP_TAPS_FROM(x, offset) + j, n)));       \
+        sp_storen_##name(y + to + j, sp_shr_i32(sum, p.shift), n);                                \
+      }                                                                                           \
+    }                                                                                             \
+  }
+SP_DEFINE_CODE_RESIZE(i8, int8_t)
+SP_DEFINE_CODE_RESIZE(u8, uint8_t)
+
 /* One tap of weight 1: elements are moved. `outside` holds one element. With `repeat` > 1 the last
  * axis is a dense run of which every element is written that many times. A row that comes from
  * where the one before it came from is copied from there. */

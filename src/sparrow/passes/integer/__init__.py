@@ -15,6 +15,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
 from sparrow.ops.quantize import Dequantize, Quantize
@@ -28,9 +29,11 @@ from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled, targe
 from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
 from sparrow.passes.integer.movement import move
+from sparrow.passes.integer.normalization import normalize
 from sparrow.passes.integer.resizing import resizing
 from sparrow.passes.integer.softmax import softmax
 from sparrow.passes.integer.sums import coded_bias, float_result, sums, turned_weights
+from sparrow.passes.integer.transposed import phases, quantize_first
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]
@@ -41,6 +44,7 @@ FAMILIES: tuple[tuple[tuple[type, ...], Handler], ...] = (
     ((Pool, Reduce), means),
     ((Resize,), resizing),
     ((Softmax,), softmax),
+    ((Normalize,), normalize),
 )
 
 
@@ -76,7 +80,16 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     def quantized(m: Match, n: Node) -> Rewrite | Reject | None:
         return _quantized(m, n, g.scheme)
 
-    g = apply_rules(g, (("turned_weights", turned_weights), ("coded_bias", coded_bias)), remarks)
+    g = apply_rules(
+        g,
+        (
+            ("turned_weights", turned_weights),
+            ("coded_bias", coded_bias),
+            ("phases", phases),
+            ("quantize_first", quantize_first),
+        ),
+        remarks,
+    )
     # results that are quantized first: what is left of the sums gives floats
     g = apply_rules(g, (("integer", quantized),), remarks)
     return apply_rules(g, (("integer_float", float_result),), remarks)

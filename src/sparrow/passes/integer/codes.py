@@ -14,7 +14,10 @@ from sparrow.ops.sums import CODES
 from sparrow.passes import litert
 from sparrow.passes.requantize import Constants, Grid, blended
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I32, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, I16, I32, Affine, Array, DType, TensorType
+
+# 16-bit codes are symmetric where they are multiplied.
+ACTIVATIONS = (*CODES, I16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def codes_of(m: Match, value: str) -> Codes | None:
         return None
     assert isinstance(d.op, Dequantize)
     t = m.type(d.inputs[0])
-    if not d.op.quant.per_tensor or t.dtype not in CODES or d.op.dtype != F32:
+    if not d.op.quant.per_tensor or t.dtype not in ACTIVATIONS or d.op.dtype != F32:
         return None
     scale, zero = float(d.op.quant.scale.reshape(())), int(d.op.quant.zero_point.reshape(()))
     low, high = t.dtype.limits
@@ -84,7 +87,7 @@ def target_at(m: Match, n: Node) -> Target | Reject:
     """The quantization at ``n`` with the clips before it."""
     op = n.op
     assert isinstance(op, Quantize)
-    if not op.quant.per_tensor or op.dtype not in CODES:
+    if not op.quant.per_tensor or op.dtype not in ACTIVATIONS:
         return Reject(f"codes of {op.dtype} with more than one scale")
     zero = int(op.quant.zero_point.reshape(()))
     grid = Grid(zero, *op.dtype.limits, op.dtype)

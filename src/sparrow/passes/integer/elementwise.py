@@ -16,7 +16,7 @@ from sparrow.passes.integer.codes import Edit, Target, codes_of
 from sparrow.passes.integer.tables import table
 from sparrow.passes.requantize import Constants, blended, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32
+from sparrow.tensor import F32, I16
 
 
 def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
@@ -35,6 +35,8 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
     a, b = found
     if a is None or b is None:
         return Reject("an operand is no codes of one scale")
+    if scheme == "tflite" and I16 in (a.type.dtype, b.type.dtype, t.grid.dtype):
+        return Reject("LiteRT adds and multiplies 16-bit codes otherwise")
     constants = Constants(2)
     if fn == "mul":
         product = lane.call("mul", a.real(0), b.real(1))

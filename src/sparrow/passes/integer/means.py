@@ -13,6 +13,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
+from sparrow.ops.sums import CODES
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.integer.movement import move
@@ -80,8 +81,8 @@ def _window_mean(
     of_codes: bool = False,
 ) -> Rewrite | Reject:
     """The mean of windows: a depthwise sum with ones, then one integer multiplier per pixel."""
-    if conv is None or prod(kernel) > MAX_WINDOW:
-        return Reject("no window of at most 65536 elements")
+    if conv is None or prod(kernel) > MAX_WINDOW or x.type.dtype not in CODES:
+        return Reject("no window of at most 65536 elements of 8-bit codes")
     c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
     e = Edit(m, n.origin)
     weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)

@@ -13,7 +13,7 @@ from sparrow.ops.softmax import Softmax
 from sparrow.ops.softmax_codes import MAX_SUM, SoftmaxCodes
 from sparrow.passes.integer.codes import Edit, Target, codes_of
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I32
+from sparrow.tensor import F32, I16, I32
 
 # The largest exponential: more would not change the codes of 8 bits.
 BITS = 15
@@ -23,8 +23,8 @@ def softmax(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     """A softmax between codes."""
     op, x = n.op, codes_of(m, n.inputs[0])
     assert isinstance(op, Softmax)
-    if x is None or op.log:
-        return Reject("its input is no codes of one scale, or it is a logarithm")
+    if x is None or I16 in (x.type.dtype, t.grid.dtype) or op.log:
+        return Reject("its input or result is no 8-bit codes of one scale, or it is a logarithm")
     if t.grid.dtype.limits != (t.grid.low, t.grid.high):
         return Reject("its result is clipped")
     e = Edit(m, n.origin)

@@ -26,7 +26,7 @@ from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I8, I32, U8, Array, TensorType
+from sparrow.tensor import F32, I8, I16, I32, I64, U8, Array, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,16 @@ class _Sum:
     bias: Array | None
     unit: Array
     reach: Array
+
+    @property
+    def terms(self) -> int:
+        """How many int32 sums the value is made of."""
+        return 2 if self.offset or self.x.type.dtype == I16 else 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether the value may leave int32."""
+        return int(self.reach.max(initial=0)) >= 1 << 31
 
 
 def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reject:
@@ -122,18 +132,24 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     reach = (np.abs(weight.astype(np.int64)) + abs(offset)).sum(others) * x.reach
     if bias is not None:
         reach = reach + np.abs(bias.astype(np.int64))
+    s = _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, reach)
+    if x.type.dtype == I16:
+        if x.zero or offset or int(reach.max(initial=0)) >= 1 << 39:
+            return Reject("16-bit codes with a zero point, or weights of more than 8 bits")
     # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
-    if int(reach.max(initial=0)) >= 1 << 31:
+    elif s.wide:
         return Reject("the sum may leave int32")
-    return _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, reach)
+    return s
 
 
 def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
     """The operands of `_value`."""
-    names = [s.x.name, e.const(s.weight, I8)]
-    if s.bias is not None:
-        names.append(e.const(s.bias, I32))
-    total = e.add(s.op, *names)
+    weight = e.const(s.weight, I8)
+    bias = () if s.bias is None else (e.const(s.bias, I32),)
+    if s.x.type.dtype == I16:
+        high, low = _halves(e, s.x)
+        return e.add(s.op, low, weight, *bias), e.add(s.op, high, weight)
+    total = e.add(s.op, s.x.name, weight, *bias)
     if not s.offset:
         return (total,)
     shape = list(s.weight.shape)
@@ -144,13 +160,23 @@ def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
     return total, e.add(s.op, s.x.name, e.const(np.ones(shape, np.int8), I8))
 
 
+def _halves(e: Edit, x: Codes) -> tuple[str, str]:
+    """(h int8, l uint8) of 16-bit codes, x = 256 h + l."""
+    code = lane.cast(lane.Arg(0, I16), I32)
+    low = lane.call("bitand", code, lane.Imm(255, I32))
+    # a multiple of 256: nothing is rounded
+    high = lane.call("rshr", lane.call("sub", code, low), lane.Imm(8, I32))
+    return e.add(Lane(lane.cast(high, I8)), x.name), e.add(Lane(lane.cast(low, U8)), x.name)
+
+
 def _value(s: _Sum) -> lane.Expr:
     """The sum from what `_emit_sum` names."""
-    total = lane.Arg(0, I32)
-    if not s.offset:
+    dtype = I64 if s.wide else I32
+    total, rest = (lane.cast(lane.Arg(i, I32), dtype) for i in range(2))
+    if s.terms == 1:
         return total
-    rest = lane.call("mul", lane.Arg(1, I32), lane.Imm(s.offset, I32))
-    return lane.call("add", total, rest)
+    factor = 256 if s.x.type.dtype == I16 else s.offset
+    return lane.call("add", total, lane.call("mul", rest, lane.Imm(factor, dtype)))
 
 
 def _along_channels(op: Conv | MatMul, values: Array, rank: int) -> Array:
@@ -166,7 +192,9 @@ def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     if m.only_user(t.source) is None:
         return Reject("its float result is used elsewhere")
     y = t.node.outputs[0]
-    constants = Constants(1 if not s.offset else 2)
+    constants = Constants(s.terms)
+    if scheme == "tflite" and I16 in (s.x.type.dtype, t.grid.dtype):
+        return Reject("LiteRT rounds sums of 16-bit codes otherwise")
     if scheme == "tflite":
         steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.scale, t.scale)
         away = litert.is_depthwise(s.op)
@@ -191,7 +219,7 @@ def float_result(m: Match, n: Node) -> Rewrite | Reject | None:
     if isinstance(s, Reject):
         return s
     y = n.outputs[0]
-    constants = Constants(1 if not s.offset else 2)
+    constants = Constants(s.terms)
     unit = _along_channels(s.op, s.unit, m.type(y).rank)
     expr = lane.call("mul", lane.cast(_value(s), F32), constants.take(unit, F32))
     e = Edit(m, n.origin)

@@ -12,6 +12,7 @@ from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.sums import CODES
 from sparrow.passes.integer.codes import Edit, Target, codes_of
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, F64, Array
@@ -21,8 +22,8 @@ def table(m: Match, n: Node, t: Target, value: str) -> Rewrite | Reject:
     """A function of one value: every code's result, computed in double precision."""
     op, x = n.op, codes_of(m, value)
     assert isinstance(op, Lane)
-    if x is None:
-        return Reject("its input is no codes of one scale")
+    if x is None or x.type.dtype not in CODES:
+        return Reject("its input is no 8-bit codes of one scale")
     if any(v is not None and v.size != 1 for v in map(m.const, n.inputs)):
         return Reject("it has an operand that varies")
     if m.type(value).shape != m.type(n.outputs[0]).shape:

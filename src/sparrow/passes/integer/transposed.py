@@ -1,0 +1,156 @@
+"""Transposed convolutions of codes as convolutions whose channels are the phases of the result.
+
+    before   y = ConvTranspose(Dequantize(x), Dequantize(w), b) stride s, kernel k
+    after    p = Conv(Dequantize(x), Dequantize(w'), b')        s channels for one, kernel k / s
+             y = p with the phases between the pixels           movement
+
+Output o = s q + r meets tap r + s j at input q - j: all outputs of one phase r are a convolution
+with every s-th tap, backwards. Kernels of convolutions over codes then serve both.
+
+    before   y = Quantize(move(p))
+    after    y = move(Quantize(p))
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sparrow.graph import Node
+from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.lane import Lane
+from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.slice import Slice
+from sparrow.ops.transpose import Transpose
+from sparrow.passes.integer.codes import Edit, clip_of, codes_of
+from sparrow.rewrite import Match, Reject, Rewrite
+from sparrow.tensor import Affine, Array
+
+
+def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
+    """Weights [C, M / g, *k] as [g * phases * M / g, C / g, *taps]; ``fill`` [M / g] means 0."""
+    c, m, *kernel = w.shape
+    taps = [-(-k // s) for k, s in zip(kernel, op.strides, strict=True)]
+    out = np.empty((op.group, *op.strides, m, c // op.group, *taps), w.dtype)
+    out[...] = fill.reshape(-1, *(1,) * (1 + len(taps)))
+    split = np.moveaxis(w.reshape(op.group, c // op.group, m, *kernel), 2, 1)
+    for phase in product(*(range(v) for v in op.strides)):
+        every = zip(phase, op.strides, strict=True)
+        picked = split[(slice(None),) * 3 + tuple(slice(r, None, v) for r, v in every)]
+        # taps beyond the kernel stand first, now that it runs backwards
+        at = tuple(slice(t - n, None) for t, n in zip(taps, picked.shape[3:], strict=True))
+        place: tuple[Any, ...] = (slice(None), *phase, slice(None), slice(None), *at)
+        out[place] = np.flip(picked, tuple(range(3, picked.ndim)))
+    return out.reshape(op.group * prod(op.strides) * m, c // op.group, *taps)
+
+
+def _repeated(per_channel: Array, op: ConvTranspose) -> Array:
+    """One value per channel of the result, for every phase; in groups."""
+    rows = per_channel.reshape(op.group, 1, -1)
+    return np.broadcast_to(rows, (op.group, prod(op.strides), rows.shape[2])).reshape(-1).copy()
+
+
+def phases(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a ConvTranspose over codes with constant weights."""
+    op = n.op
+    if not isinstance(op, ConvTranspose) or codes_of(m, n.inputs[0]) is None:
+        return None
+    d = m.producer(n.inputs[1], Dequantize)
+    w = None if d is None else m.const(d.inputs[0])
+    if d is None or w is None:
+        return Reject("the weights are no constant codes")
+    assert isinstance(d.op, Dequantize)
+    quant, x, y = d.op.quant, m.type(n.inputs[0]), m.type(n.outputs[0])
+    if op.channels_last or op.epilogue is not None or any(v != 1 for v in op.dilations):
+        return Reject("channels are last, or taps are dilated")
+    if any(s > 1 and i != 1 for i, s in enumerate(quant.scale.shape)) or quant.block[1] > 1:
+        return Reject("scales of the weights do not run along the output channels")
+    e = Edit(m, n.origin)
+    zero = np.broadcast_to(quant.zero_point.reshape(-1), (w.shape[1],)).astype(w.dtype)
+    weights = e.const(_phases(w, zero, op), m.type(d.inputs[0]).dtype)
+    inputs = [n.inputs[0], e.add(Dequantize(_along_first(quant, op, w)), weights)]
+    if len(n.inputs) > 2 and n.inputs[2]:
+        bias = _bias(m, n, op, e)
+        if isinstance(bias, Reject):
+            return bias
+        inputs.append(bias)
+    rank = len(op.strides)
+    taps = e.consts[weights].shape[2:]
+    rows = zip(y.shape[2:], op.pads, op.strides, strict=True)
+    extents = tuple((a + o - 1) // s + 1 for o, (a, _), s in rows)
+    pads = tuple((t - 1, max(q - i, 0)) for t, q, i in zip(taps, extents, x.shape[2:], strict=True))
+    ones = (1,) * rank
+    p = e.add(Conv(ones, ones, pads, op.group), *inputs)
+    clip = m.only_user(n.outputs[0])
+    if clip is not None and not _clips(clip):
+        clip = None
+    if clip is not None:
+        p = e.add(clip.op, p)
+    # the convolution may reach further than the result wants
+    made = tuple(max(q, i) for q, i in zip(extents, x.shape[2:], strict=True))
+    channels = y.shape[1] // op.group
+    split = e.add(Reshape((x.shape[0], op.group, *op.strides, channels, *made)), p)
+    order = [0, 1, 2 + rank]
+    for i in range(rank):
+        order += [3 + rank + i, 2 + i]
+    turned = e.add(Transpose(tuple(order)), split)
+    full = tuple(q * s for q, s in zip(made, op.strides, strict=True))
+    spread = e.add(Reshape((x.shape[0], y.shape[1], *full)), turned)
+    starts = (0, 0, *(a for a, _ in op.pads))
+    result = clip if clip is not None else n
+    e.add(Slice(starts, y.shape, (1,) * y.rank), spread, y=result.outputs[0])
+    return e.done(n, clip) if clip is not None else e.done(n)
+
+
+def _clips(n: Node) -> bool:
+    return isinstance(n.op, Lane) and len(n.inputs) == 1 and clip_of(n.op.expr) is not None
+
+
+def _along_first(quant: Affine, op: ConvTranspose, w: Array) -> Affine:
+    """The quantization of the weights, whose output channels are the first axis now."""
+    ones = (1,) * (w.ndim - 1)
+    if quant.per_tensor:
+        scale, zero = quant.scale.reshape(1, *ones), quant.zero_point.reshape(1, *ones)
+        return Affine(scale, zero, (-1,) * w.ndim)
+    rows = []
+    for v in (quant.scale, quant.zero_point):
+        each = np.broadcast_to(v.reshape(-1), (w.shape[1],))
+        rows.append(_repeated(np.tile(each, op.group), op).reshape(-1, *ones))
+    return Affine(rows[0], rows[1], (1, *(-1,) * (w.ndim - 1)))
+
+
+def _bias(m: Match, n: Node, op: ConvTranspose, e: Edit) -> str | Reject:
+    d = m.producer(n.inputs[2], Dequantize)
+    codes = None if d is None else m.const(d.inputs[0])
+    if d is not None and codes is not None:
+        assert isinstance(d.op, Dequantize)
+        quant = d.op.quant
+        name = e.const(_repeated(codes, op), m.type(d.inputs[0]).dtype)
+        if not quant.per_tensor:
+            quant = Affine(_repeated(quant.scale, op), _repeated(quant.zero_point, op), (1,))
+        return e.add(Dequantize(quant), name)
+    floats = m.const(n.inputs[2])
+    return Reject("the bias is not constant") if floats is None else e.const(_repeated(floats, op))
+
+
+def quantize_first(m: Match, n: Node) -> Rewrite | None:
+    """Match a Quantize of elements that were only moved: codes are moved instead."""
+    if not isinstance(n.op, Quantize) or not n.op.quant.per_tensor:
+        return None
+    p = m.producer(n.inputs[0], (Reshape, Transpose, Slice))
+    if p is None or m.only_user(n.inputs[0]) is None or codes_of(m, p.inputs[0]) is not None:
+        return None
+    if m.producer(p.inputs[0]) is None:
+        return None
+    ones = (1,) * m.type(p.inputs[0]).rank
+    quant = n.op.quant
+    before = Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * len(ones))
+    codes = m.fresh()
+    first = Node(replace(n.op, quant=before), p.inputs, (codes,), n.origin)
+    return Rewrite((first, Node(p.op, (codes,), n.outputs, p.origin)), (p, n))
