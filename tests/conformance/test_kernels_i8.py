@@ -23,6 +23,7 @@ from sparrow.kernels import (
     matmul_any,
     pool_any,
     pool_i8,
+    resize,
     softmax_i8,
 )
 from sparrow.kernels.case import Kernel
