@@ -51,6 +51,9 @@ TIPPED_SHARE = 1e-3
 # and move what follows by steps of 1/255 of a range: a dozen of them. Each layer is proved by its
 # own bound all the same; a network on codes throughout keeps OUTPUT_BOUND.
 CODED_BOUND = 0.05
+# The same of codes of 16 bits, which are int32 between elementwise ops: steps of 1/65535, five
+# dozen, because networks that need so many bits are deep and normalise what they carry.
+FINELY_CODED_BOUND = 1e-3
 # The gate of the build itself: a bundle is not written without it.
 AUDITED = "memory plan audited"
 SPLIT = "splitting the work changes no bit"
@@ -306,25 +309,33 @@ def _output_bound(graphs: Sequence[Graph]) -> float:
     dtypes = {t.dtype for g in graphs for t in g.types.values()}
     dtypes |= {e.dtype for e in _expressions(graphs)}
     half = max((UNIT[d] for d in (F16, BF16) if d in dtypes), default=0.0)
-    coded = CODED_BOUND if any(map(_codes_floats, graphs)) else 0.0
+    coded = max(map(_coded_bound, graphs), default=0.0)
     return max(OUTPUT_BOUND, HALF_ROUNDINGS * half, coded)
 
 
-def _codes_floats(g: Graph) -> bool:
-    """Whether some node makes 8-bit codes of a float that another node computed."""
+def _coded_bound(g: Graph) -> float:
+    """What codes that some node makes of a float, which another node computed, may move."""
     made = g.producers()
 
     def inexact(x: str) -> bool:
         return x in made and g.types[x].dtype.kind == "float"
 
-    return any(
-        g.types[y].dtype.bits <= 8 and g.types[y].dtype.kind in ("int", "uint") and inexact(x)
-        for n in g.nodes
-        if isinstance(n.op, Lane | Quantize)
-        for y in n.outputs
-        for x in n.inputs
-        if x
-    )
+    bound = 0.0
+    for n in g.nodes:
+        dtype = g.types[n.outputs[0]].dtype
+        if not isinstance(n.op, Lane | Quantize) or dtype.kind not in ("int", "uint"):
+            continue
+        if not any(inexact(x) for x in n.inputs if x):
+            continue
+        if dtype.bits <= 8:
+            bound = max(bound, CODED_BOUND)
+        elif isinstance(n.op, Quantize) or _rounds(n.op.expr):
+            bound = max(bound, FINELY_CODED_BOUND)
+    return bound
+
+
+def _rounds(e: Expr) -> bool:
+    return any(isinstance(x, Call) and x.fn == "round" for x in walk(e))
 
 
 def output_gate(
