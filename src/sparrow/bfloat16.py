@@ -78,10 +78,24 @@ def _refusal(g: Graph, n: Node, target: Target, threads: int, kernels: Sequence[
     if not isinstance(then, Choice):
         return then
     assert isinstance(now, Choice) and x[0] is not None
-    before, after = now.lowered.cycles, then.lowered.cycles + ROUNDING * x[0].type.size
+    before, after = now.lowered.cycles, then.lowered.cycles
+    if not _stored_as_read(g, n.inputs[0]):
+        after += ROUNDING * x[0].type.size
     if after >= before:
         return f"float32 costs less ({before:.0f} cycles against {after:.0f})"
     return ""
+
+
+def _stored_as_read(g: Graph, x: str) -> bool:
+    """Whether the node that computes a value may be the one that rounds it."""
+    made = g.producers().get(x)
+    readers = g.users().get(x, ())
+    return (
+        made is not None
+        and isinstance(made.op, Conv | MatMul | Lane)
+        and x not in g.live_out()
+        and all(isinstance(u.op, Conv | MatMul | Lane) for u in readers)
+    )
 
 
 def _halved(x: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

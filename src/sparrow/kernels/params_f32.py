@@ -119,6 +119,7 @@ class Depthwise(Window):
     """`sp_depthwise` of depthwise_f32.h."""
 
     c: int
+    xhalf: int
     half: int
     mr: int
     rb: int

@@ -282,9 +282,18 @@ def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
 
 
 def choose_depthwise(
-    s: Window, c: int, cpu: Simd, *, threads: int = 1, half: bool = False
+    s: Window,
+    c: int,
+    cpu: Simd,
+    *,
+    threads: int = 1,
+    xhalf: bool = False,
+    half: bool = False,
 ) -> Depthwise:
-    """Tiles and tasks of a depthwise convolution of `c` channels, bfloat16 out where `half`."""
+    """Tiles and tasks of a depthwise convolution of `c` channels.
+
+    `xhalf`: the input is bfloat16. `half`: the output is.
+    """
     vectors = -(-c // cpu.lanes)
 
     def tile(w: int) -> float:
@@ -302,6 +311,7 @@ def choose_depthwise(
     return Depthwise(
         **asdict(s),
         c=c,
+        xhalf=int(xhalf),
         half=int(half),
         mr=mr,
         rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),

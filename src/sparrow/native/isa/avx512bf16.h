@@ -9,6 +9,10 @@
 #define SP_ISA_NAME "avx512bf16"
 
 #define SP_DOT2 1
+/* Rounds and narrows in one instruction, and stores zero for a subnormal number. */
+SP_INLINE void sp_storen_flushed_bf16(uint16_t *p, sp_f32 v, int n) {
+  sp_put_halves(p, (__m256i)_mm512_cvtneps_pbh(v), n);
+}
 SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
 }

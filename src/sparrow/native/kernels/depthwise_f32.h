@@ -2,7 +2,7 @@
  *   Y[n][oy][ox][c] = ep(sum over ky, kx of X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c]
  *                                           * W[ky][kx][c])
  * Included after isa/<isa>.h; all fields of sp_depthwise are literals in emitted code.
- *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
+ *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c], bfloat16 where `xhalf`
  *   w  [kh * kw][c rounded up to SP_LANES], zero padded, by packing_f32.pack_depthwise()
  *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, bfloat16 where `half`; must not
  *      alias x or w
@@ -21,14 +21,22 @@ typedef struct sp_depthwise {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int half;
+  int xhalf, half;
   int mr, rb, task_h, task_c;
 } sp_depthwise;
+
+SP_INLINE const void *sp_depthwise_at(int half, const void *x, ptrdiff_t i) {
+  return half ? (const void *)((const uint16_t *)x + i) : (const void *)((const float *)x + i);
+}
+
+SP_INLINE sp_f32 sp_depthwise_get(int half, const void *x, ptrdiff_t i, int n) {
+  return half ? sp_loadn_bf16((const uint16_t *)x + i, n) : sp_loadn_f32((const float *)x + i, n);
+}
 
 /* mr pixels from column ox of row oy, n channels. Input columns are walked once; each feeds the
  * outputs that use it. At an edge ox is a literal wherever speed matters, so that the tests fold
  * away. */
-SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *x, const float *w,
+SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const void *x, const float *w,
                                      void *y, int edge, int oy, int ox, ptrdiff_t row,
                                      ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t wk = (ptrdiff_t)(p.c + SP_LANES - 1) / SP_LANES * SP_LANES;
@@ -40,12 +48,12 @@ SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *
   SP_UNROLL
   for (int i = 0; i < mr; ++i) acc[i] = sp_zero_f32();
   for (int ky = ky0; ky < ky1; ++ky) {
-    const float *xr = x + (top + ky * p.dh) * p.xh;
+    const ptrdiff_t at = (top + ky * p.dh) * p.xh;
     const float *wr = w + ky * p.kw * wk;
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        const sp_f32 v = sp_loadn_f32(xr + (left + j) * p.xw, n);
+        const sp_f32 v = sp_depthwise_get(p.xhalf, x, at + (left + j) * p.xw, n);
         SP_UNROLL
         for (int kx = 0; kx < p.kw; ++kx) {
           const int d = j - kx * p.dw; /* i * sw */
@@ -61,7 +69,7 @@ SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const float *
 }
 
 /* Output rows [oy0, oy1) of one vector of n channels; y and row belong to pixel 0 of the image. */
-SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const float *w, void *y,
+SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const void *x, const float *w, void *y,
                                      int oy0, int oy1, ptrdiff_t row, ptrdiff_t col, int n,
                                      sp_ep_f32 ep, const void *const *e) {
   const int tiles = p.ow / p.mr;
@@ -86,7 +94,7 @@ SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const float *x, const
   }
 }
 
-SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const float *w, void *y,
+SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const void *x, const float *w, void *y,
                                 sp_ep_f32 ep, const void *const *e, int task) {
   const int full = p.c / SP_LANES;
   const int rest = p.c % SP_LANES;
@@ -99,19 +107,19 @@ SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const float *x, const floa
   const int j1 = (int)sp_imin(j0 + p.task_c, vectors);
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
-  const float *xz = x + z * p.xn;
+  const void *xz = sp_depthwise_at(p.xhalf, x, z * p.xn);
   void *yz = sp_out_at(p.half, y, row * p.ldy);
   for (int oy = oy0; oy < oy1; oy += p.rb) {
     const int oe = (int)sp_imin(oy + p.rb, oy1);
     for (int j = j0; j < (int)sp_imin(j1, full); ++j) {
       const ptrdiff_t c = (ptrdiff_t)j * SP_LANES;
-      sp_depthwise_rows_f32(p, xz + c, w + c, sp_out_at(p.half, yz, c), oy, oe, row, c, SP_LANES,
-                            ep, e);
+      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c), oy,
+                            oe, row, c, SP_LANES, ep, e);
     }
     if (rest > 0 && j1 > full) {
       const ptrdiff_t c = (ptrdiff_t)full * SP_LANES;
-      sp_depthwise_rows_f32(p, xz + c, w + c, sp_out_at(p.half, yz, c), oy, oe, row, c, rest, ep,
-                            e);
+      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c), oy,
+                            oe, row, c, rest, ep, e);
     }
   }
 }

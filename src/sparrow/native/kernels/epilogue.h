@@ -19,6 +19,10 @@ SP_INLINE sp_f32 sp_ep_none(sp_f32 acc, const void *const *e, ptrdiff_t row, ptr
   return acc;
 }
 
+#ifndef SP_DOT2 /* where bfloat16 is multiplied, it is also stored faster when subnormals may go */
+SP_INLINE void sp_storen_flushed_bf16(uint16_t *p, sp_f32 v, int n) { sp_storen_bf16(p, v, n); }
+#endif
+
 /* Element i of an output of float32, or of bfloat16 where `half`. */
 SP_INLINE void *sp_out_at(int half, void *y, ptrdiff_t i) {
   return half ? (void *)((uint16_t *)y + i) : (void *)((float *)y + i);
@@ -26,7 +30,7 @@ SP_INLINE void *sp_out_at(int half, void *y, ptrdiff_t i) {
 
 SP_INLINE void sp_put_out(int half, void *y, ptrdiff_t i, sp_f32 v, int n) {
   if (half)
-    sp_storen_bf16((uint16_t *)y + i, v, n);
+    sp_storen_flushed_bf16((uint16_t *)y + i, v, n);
   else
     sp_storen_f32((float *)y + i, v, n);
 }

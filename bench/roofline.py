@@ -1,0 +1,121 @@
+"""Which steps of a network lose most time against this machine's roofline, and what they wait for.
+
+    python bench/roofline.py resnet18 [--precision bfloat16] [--top 12] [--realtime]
+
+One thread. The least time of a step is the larger of its operations at the peak of its kernel's
+arithmetic (peak.py) and its bytes at the bandwidth of the cache level that holds the network. Steps
+are listed by the time beyond that. Winograd multiplies less than it counts, and may be faster than
+its roofline. What a step waits for:
+    memory      its bytes alone take more than half of its time
+    arithmetic  it multiplies at more than 70 % of the peak: only fewer products would help
+    overhead    neither: transforms, tails of tiles, loads that hit no cache, dependent chains
+"""
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from statistics import median
+
+import numpy as np
+
+import sparrow
+from cases import all_cases
+from peak import peak
+from run import core_to_itself
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.cpu import host_isa
+from sparrow.profiling import StepTime
+
+SOURCE = """
+#include "isa/{isa}.h"
+#include "sparrow.h"
+SPARROW_API void stream(const float *a, float *c, long n);
+SPARROW_API void stream(const float *a, float *c, long n) {{
+  sp_f32 acc[8];
+  SP_UNROLL
+  for (int i = 0; i < 8; ++i) acc[i] = sp_zero_f32();
+  for (long k = 0; k < n; k += 8 * SP_LANES) {{
+    SP_UNROLL
+    for (int i = 0; i < 8; ++i) acc[i] = sp_maxq_f32(acc[i], sp_load_f32(a + k + i * SP_LANES));
+  }}
+  SP_UNROLL
+  for (int i = 0; i < 8; ++i) sp_store_f32(c + i * SP_LANES, acc[i]);
+}}
+"""
+
+
+def bandwidth() -> Callable[[int], float]:
+    """Bytes per second that one core reads from an array of so many bytes, read over and over."""
+    machine = host_machine(host_isa())
+    unit = Unit("stream.c", SOURCE.format(isa=host_isa()), (NATIVE,))
+    tools = find_toolchain()
+    objects = tools.compile_objects([unit], machine, ("-std=gnu99",))
+    library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
+    c = np.zeros(256, np.float32)
+
+    def run(size: int) -> float:
+        a = np.ones(max(1, size // 4096) * 1024, np.float32)
+        pointers = ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(c.ctypes.data)
+        repeats = max(1, (1 << 24) // a.nbytes)
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                library.stream(*pointers, ctypes.c_long(a.size))
+            times.append((time.perf_counter() - start) / repeats)
+        return a.nbytes / median(times[1:])
+
+    return run
+
+
+def arithmetic(kernel: str) -> str:
+    """What a kernel row multiplies: a key of `peak.KINDS`."""
+    return {"i8": "int8", "bf16": "bfloat16"}.get(kernel.rsplit("_", 1)[-1], "float32")
+
+
+def waits_for(step: StepTime, compute_ns: float, memory_ns: float) -> str:
+    """See the module's text."""
+    if memory_ns > step.ns / 2:
+        return "memory"
+    return "arithmetic" if compute_ns > 0.7 * step.ns else "overhead"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--top", type=int, default=12)
+    parser.add_argument("--realtime", action="store_true", help="see run.py")
+    args = parser.parse_args()
+    (case,) = (c for c in all_cases() if c.name == args.name)
+    model = case.model()
+    if args.precision == "int8":
+        bundle = sparrow.build(sparrow.quantize(model, case.inputs()))
+    else:
+        bundle = sparrow.build(model, precision=args.precision)
+    memory = bundle.receipt.memory
+    with core_to_itself() if args.realtime else nullcontext():
+        peaks = {k: median(peak(k)() for _ in range(9)) for k in ("float32", "bfloat16", "int8")}
+        # the weights are read once a call: what holds all of them decides
+        rate = bandwidth()(memory.weights_bytes + memory.arena_bytes)
+        profile = bundle.profile()
+    print(
+        f"{', '.join(f'{k} {v / 1e9:.0f} GOP/s' for k, v in peaks.items())}, {rate / 1e9:.0f} GB/s"
+    )
+    print(f"{'step':>4} {'kernel':16} {'us':>9} {'lost':>9} {'of peak':>8}  waits for   node")
+    rows = []
+    for s in profile.steps:
+        compute = s.gflops * s.ns * 1e9 / peaks[arithmetic(s.kernel)]
+        rows.append((s.ns - max(compute, s.bytes / rate * 1e9), compute, s))
+    for lost, compute, s in sorted(rows, key=lambda r: -r[0])[: args.top]:
+        what = waits_for(s, compute, s.bytes / rate * 1e9)
+        times = f"{s.ns / 1e3:9.2f} {lost / 1e3:9.2f} {compute / s.ns:8.0%}"
+        print(f"{s.step:4d} {s.kernel:16.16} {times}  {what:11} {s.origin:.50}")
+    total = sum(max(lost, 0.0) for lost, _, _ in rows)
+    print(f"{profile.total_ns / 1e3:.1f} us in all, {total / 1e3:.1f} us beyond the roofline")
+
+
+if __name__ == "__main__":
+    main()
