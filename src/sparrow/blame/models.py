@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
-from sparrow.quant.recipe import Recipe
+from sparrow.quant.recipe import Recipe, from_json
 from sparrow.quant.report import decibels
 from sparrow.reference import one_thread
 from sparrow.samples import Feeds, Pixels, samples
@@ -179,17 +178,9 @@ def apply_cure(
 
 
 def recipe_of_bundle(bundle: Bundle) -> Recipe | None:
-    """The recipe in a bundle's receipt; None where it does not tell."""
-    record = bundle.receipt.quantization
-    if record is None:
-        return None
-    given: dict[str, Any] = {}
-    for field in fields(Recipe):
-        text = record.recipe.get(field.name)
-        if text is not None:
-            plain = field.name in ("ranges", "weights", "rounding", "precision")
-            given[field.name] = text if plain else literal_eval(text)
-    return Recipe(**given)
+    """The recipe that a bundle was quantized by; None where it is not quantized by us."""
+    path = bundle.folder / "recipe.json"
+    return from_json(path.read_bytes(), str(path)) if path.is_file() else None
 
 
 def _milliseconds(bundle: Bundle) -> dict[str, float]:

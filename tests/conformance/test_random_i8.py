@@ -1,0 +1,23 @@
+"""500 random configurations of every row of 8-bit sums on every instruction set, bit for bit.
+
+`tools/random_int8.py` runs ten thousand of each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from native_harness import ISAS
+from random_i8 import MAKERS, check, library
+
+CONFIGURATIONS = 500
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_random_configurations(isa: str, tmp_path: Path) -> None:
+    native = library(isa, tmp_path)
+    for row in MAKERS:
+        wrong = [text for s in range(CONFIGURATIONS) if (text := check(native, isa, row, s))]
+        assert not wrong, wrong[:5]
