@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         build,
         check,
         emit_sources,
+        fits,
         load_bundle,
         quantize,
     )
@@ -34,6 +35,7 @@ _LAZY = {
     "build": "sparrow.api",
     "check": "sparrow.api",
     "emit_sources": "sparrow.api",
+    "fits": "sparrow.api",
     "gemm_s8": "sparrow.gemm",
     "load_bundle": "sparrow.api",
     "pack_a_s8": "sparrow.gemm",
@@ -52,6 +54,7 @@ __all__ = [
     "build",
     "check",
     "emit_sources",
+    "fits",
     "gemm_s8",
     "load_bundle",
     "pack_a_s8",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -29,9 +29,12 @@ from sparrow.quant.recipe import precisions
 from sparrow.receipt import SearchRecord
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
-from sparrow.samples import Feeds, Pixels, samples
-from sparrow.targets import SUFFIXES, Target, devices
+from sparrow.samples import Feeds, Pixels, draw, samples
+from sparrow.targets import SUFFIXES, Target, device, devices
 from sparrow.targets import target as target_row
+
+if TYPE_CHECKING:
+    from sparrow.fitting import Fit
 
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 # Samples over which the layers of a quantization are compared.
@@ -314,6 +317,65 @@ def check(
     return check_sources(sources_of(model, shapes, states), resolve_target(target))
 
 
+def fits(
+    model: Model | Mapping[str, Model],
+    target: str,
+    shapes: Shapes | None = None,
+    calib: Iterable[Any] | str | Path | None = None,
+    precision: str = "auto",
+    *,
+    states: Mapping[str, str] | None = None,
+    flash: int | None = None,
+    ram: int | None = None,
+) -> Fit:
+    """What a model takes on a target, to the byte, and whether it fits; no board is needed.
+
+    Args:
+        model: As for `build`.
+        target: Name of a target row, or ``host``.
+        shapes: Static shapes of inputs with dynamic dimensions.
+        calib: Samples to quantize with. For int8 without any, drawn ones give the same sizes.
+        precision: ``float32``, ``int8``, or ``auto``: int8 with ``calib``, else float32.
+        states: Model input -> output pairs carried from call to call.
+        flash: Flash in bytes, instead of the row's.
+        ram: RAM in bytes, instead of the row's.
+
+    Raises:
+        SparrowError: One line that says where, what was expected and found, and what to do.
+    """
+    from sparrow.fitting import fit
+    from sparrow.golden import SEED
+
+    if precision not in ("float32", "int8", "auto"):
+        raise BadInput(f"precision {precision!r}", hint="use float32, int8 or auto")
+    row = resolve_target(target)
+    sources = sources_of(model, shapes, states)
+    found = front(sources)
+    note = ""
+    wanted = precision == "int8" or (precision == "auto" and calib is not None)
+    if wanted and not coded(found.graphs):
+        if len(sources) > 1:
+            raise BadInput("several entry points cannot be quantized together yet")
+        g = found.graphs[0]
+        if calib is None:
+            calib = [draw(g, (SEED, 0, k)) for k in range(4)]
+            note = "calibrated on drawn inputs: sizes, no accuracy"
+        recipe = None if row.fpu else Recipe(scheme="tflite")
+        lossy = quantized_entry(g, calib, recipe, lambda _: None)
+        found = replace(found, graphs=(lossy.quantized.graph,))
+    name = model if isinstance(model, (str, Path)) else found.graphs[0].name
+    compiled = compile_front(found, row)
+    return fit(
+        compiled,
+        Path(name).name,
+        "int8" if coded(compiled.module.entries) else "float32",
+        {} if target == "host" else device(target).figures,
+        flash=flash,
+        ram=ram,
+        note=note,
+    )
+
+
 def quantize_model(
     model: Model,
     calib: Iterable[Any] | str | Path,
@@ -410,6 +472,7 @@ __all__ = [
     "build",
     "check",
     "emit_sources",
+    "fits",
     "load_bundle",
     "plan_precisions",
     "quantize",

@@ -53,6 +53,7 @@ ORDER = [
         "profiling",
         "instructions",
         "page",
+        "fitting",
     ),
     *(
         "pareto",

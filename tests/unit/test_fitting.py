@@ -1,0 +1,100 @@
+"""What `sparrow fits` says is what the linked image and a run in the emulator show, to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import sparrow
+from data import missing
+from small_models import classifier
+from sparrow.cli import main
+from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
+from sparrow.device.firmware import link_alone
+from sparrow.device.remote import RemoteSession
+from sparrow.errors import BadInput
+from sparrow.targets import target
+
+CORE = "cortex_m4f"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _emulator() -> None:
+    if shutil.which("qemu-system-arm") is None:
+        missing("qemu-system-arm is not installed")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal((1, 3, 12, 12)).astype(np.float32) for _ in range(8)]
+
+
+def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_path: Path) -> None:
+    found = sparrow.fits(classifier(), CORE, calib=samples, precision="int8")
+    bundle = sparrow.build(classifier(), CORE, tmp_path / "out", calib=samples, precision="int8")
+    sections = Elf(
+        link_alone(tmp_path / "out" / "model.a", target(CORE).machine).read_bytes()
+    ).sections
+    loaded = [s for s in sections if s.flags & ALLOCATED and s.kind != NO_BITS]
+    assert found.flash_bytes == sum(s.size for s in loaded)
+    info = bundle.session.library.info
+    assert (found.arena_bytes, found.state_bytes) == (info.workspace_bytes, info.state_bytes)
+    (entry,) = info.entries
+    assert found.io_bytes == sum(t.bytes for t in (*entry.inputs, *entry.outputs))
+    assert isinstance(bundle.session, RemoteSession)
+    inputs = [np.asarray(samples[0])]
+    assert found.stack_bytes == bundle.session.stack_bytes(0, inputs)
+    assert [x.op for x in found.layers] == [s.op for s in bundle.plan.entries[0].steps]
+    assert max(x.live_bytes for x in found.layers) == found.layers[found.peaks[0]].live_bytes
+    assert sum(x.code_bytes for x in found.layers) <= found.code_bytes
+    assert found.arena_bytes <= 1.05 * found.live_bytes
+    assert "instructions counted in the emulator" in found.time_source and found.time_ns > 0
+
+
+def test_float_sizes_are_those_of_the_bundle(tmp_path: Path) -> None:
+    found = sparrow.fits(classifier(), CORE)
+    memory = sparrow.build(classifier(), CORE).receipt.memory
+    assert (found.code_bytes, found.weights_bytes) == (memory.code_bytes, memory.weights_bytes)
+    assert (found.arena_bytes, found.stack_bytes) == (memory.arena_bytes, memory.stack_bytes)
+    assert any("int8 would take a quarter" in a for a in found.advice)
+
+
+def test_the_verdict_and_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(classifier(), path)
+
+    def run(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as e:
+            main(["fits", str(path), "--target", "cortex-m4f", *words])
+        return int(e.value.code or 0), capsys.readouterr().out
+
+    code, text = run()
+    assert code == 0 and "verdict: fits" in text and "peak: " in text
+    code, text = run("--ram", "1kB")
+    assert code == 1 and "does NOT fit: RAM" in text and "too many" in text
+    code, text = run("--flash", "1kB", "--json")
+    (facts,) = json.loads(text)
+    assert code == 1 and not facts["ok"] and "flash" in facts["reasons"][0]
+    assert facts["flash_bytes"] == facts["code_bytes"] + facts["weights_bytes"]
+    with pytest.raises(SystemExit):
+        main(["fits", str(tmp_path), "--target", "cortex_m4f", "--target", "x86_64"])
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 3 and all("net.onnx" in row and "fits" in row for row in table[1:])
+
+
+def test_drawn_inputs_say_so_and_roofline_where_nothing_counts() -> None:
+    found = sparrow.fits(classifier(), CORE, precision="int8")
+    assert "drawn inputs" in found.note and found.precision == "int8"
+    there = sparrow.fits(classifier(), "aarch64_ios")
+    assert "roofline" in there.time_source and there.layers[0].code_bytes == -1
+
+
+def test_wrong_use_is_one_line() -> None:
+    with pytest.raises(BadInput, match="precision"):
+        sparrow.fits(classifier(), CORE, precision="int3")
