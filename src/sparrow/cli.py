@@ -455,6 +455,22 @@ def verify(
 
 
 @app.command()
+def package(
+    folder: FolderArgument,
+    kind: Annotated[
+        str,
+        typer.Option("--as", help="arduino, cmake, esp-idf, platformio, stm32cube or zephyr"),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
+) -> None:
+    """Write a microcontroller's bundle as a library of another build system, with a self-test."""
+    from sparrow.packaging import package as write
+
+    write(folder, kind, out)
+    print(f"{kind} package: {out}")
+
+
+@app.command()
 def profile(
     folder: FolderArgument,
     entry: EntryOption = None,

@@ -55,7 +55,7 @@ def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
     two builds at once the last one stays. What killed builds left behind is removed.
 
     Args:
-        files: Content, or a file to copy, by name.
+        files: Content, or a file to copy, by name or relative path.
         out: The folder; must pass `check_place`.
 
     Raises:
@@ -68,6 +68,7 @@ def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=out.parent))
         try:
             for name, data in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(data, bytes):
                     (temporary / name).write_bytes(data)
                 else:

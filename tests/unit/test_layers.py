@@ -59,6 +59,7 @@ ORDER = [
         "pareto",
         "report",
         "publish",
+        "packaging",
         "accuracy",
         "precision",
         "race",

@@ -7,6 +7,7 @@ board that qemu emulates is linked around it, and speaks to `device.remote` over
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,17 +147,26 @@ def firmware_library(path: Path, machine: Machine, board: str = "") -> RemoteLib
         BadBundle: The program does not start.
     """
     command = board_command(machine, board)
-    row = board_of(machine, board)
-    tools = find_toolchain()
     unit = Unit.from_file(NATIVE / "runtime" / "firmware.c")
-    objects = tools.compile_objects([unit], machine, _RUNTIME_FLAGS)
-    script = _SCRIPT.format(
-        code=row.code, weights=row.weights, ram=row.ram, stack=_STACK, entry="Reset_Handler"
-    )
-    program = tools.link_program((*objects, path), machine, script)
+    objects = find_toolchain().compile_objects([unit], machine, _RUNTIME_FLAGS)
+    program = link_program((*objects, path), machine, board)
     (marked,) = (s for s in Elf(program.read_bytes()).symbols if s.name == "sys_marked")
     # bit 0 of a function's address says that it is Thumb code
     return RemoteLibrary(path, (*command, str(program)), mark=marked.value & ~1)
+
+
+def link_program(objects: Sequence[Path], machine: Machine, board: str = "") -> Path:
+    """Objects, one of which includes runtime/semihosting.h, linked for the emulated board.
+
+    Raises:
+        BadInput: The emulator has no board for the machine.
+        CompileError: They do not link.
+    """
+    row = board_of(machine, board)
+    script = _SCRIPT.format(
+        code=row.code, weights=row.weights, ram=row.ram, stack=_STACK, entry="Reset_Handler"
+    )
+    return find_toolchain().link_program(objects, machine, script)
 
 
 def link_alone(path: Path, machine: Machine) -> Path:

@@ -1,0 +1,62 @@
+"""What every package is made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# gcc's options for zig's names of cores with an FPU.
+_FPUS = {
+    "vfp4d16sp": "fpv4-sp-d16",
+    "fp_armv8d16sp": "fpv5-sp-d16",
+    "fp_armv8d16": "fpv5-d16",
+}
+# What emitted code needs of a compiler: one arena holds values of different types, and no product
+# is fused with a sum behind its back.
+NEEDED = ("-ffp-contract=off", "-fno-strict-aliasing")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Sources of a bundle.
+
+    Attributes:
+        files: ``model.c``, ``model.h``, ``sparrow.h``, ``selftest.c``, and ``weights.c`` if there
+            are weights.
+        model: The model's own name.
+        cpu: zig's ``-mcpu``.
+    """
+
+    files: Mapping[str, str]
+    model: str
+    cpu: str
+
+    @property
+    def compiled(self) -> list[str]:
+        """Names of the C files."""
+        return sorted(name for name in self.files if name.endswith(".c"))
+
+    @property
+    def headers(self) -> list[str]:
+        """Names of the headers."""
+        return sorted(name for name in self.files if name.endswith(".h"))
+
+    @property
+    def sentence(self) -> str:
+        """The model in a few plain words that no build system reads anything into."""
+        clean = re.sub(r"[^A-Za-z0-9 _.-]+", " ", self.model).strip()[:60]
+        return f"Neural network {clean or 'model'}, compiled by Sparrow"
+
+    @property
+    def cpu_flags(self) -> list[str]:
+        """Options of gcc for the core; empty where its target says it all."""
+        core, *features = self.cpu.split("+")
+        if not core.startswith("cortex_m"):
+            return []
+        name = core.replace("_", "-")
+        flags = [f"-mcpu={name}", "-mthumb"]
+        fpu = next((_FPUS[f] for f in features if f in _FPUS), None)
+        if name == "cortex-m55":
+            return [*flags, "-mfloat-abi=hard", "-mfpu=auto"]
+        return [*flags, "-mfloat-abi=hard", f"-mfpu={fpu}"] if fpu else [*flags, "-mfloat-abi=soft"]

@@ -1,0 +1,131 @@
+"""Packages for other build systems: each compiles, and its self-test passes where it can run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import sparrow
+from data import missing
+from emitted import STRICT
+from small_models import classifier
+from sparrow.cli import main
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
+from sparrow.device.firmware import board_command, link_program
+from sparrow.errors import BadInput
+from sparrow.packaging import KINDS, package, package_tree
+from sparrow.targets import target
+
+CORE = "cortex_m3"  # its C is portable: this machine's compiler takes it too
+MAIN = '#include "runtime/semihosting.h"\nint model_selftest(void);\n'
+MAIN += "int sparrow_main(void) { return model_selftest(); }\n"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 bundle for a microcontroller."""
+    if shutil.which("qemu-system-arm") is None:
+        missing("qemu-system-arm is not installed")
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    samples = np.random.default_rng(1).standard_normal((8, 3, 12, 12)).astype(np.float32)
+    sparrow.build(classifier(), CORE, out, calib=samples, precision="int8")
+    return out
+
+
+def firmware(tree: dict[str, str]) -> Path:
+    """The self-test of a package, linked for the emulated board."""
+    machine, tools = target(CORE).machine, find_toolchain()
+    headers = {Path(n).name: t for n, t in tree.items() if n.endswith(".h")}
+    folder = Path(tools.cache.folder) / "test-packaging"
+    folder.mkdir(exist_ok=True)
+    for name, text in headers.items():
+        (folder / name).write_text(text)
+    units = [Unit(Path(n).name, t, (folder,)) for n, t in tree.items() if n.endswith(".c")]
+    objects = tools.compile_objects(units, machine, ("-std=c99", *STRICT))
+    start = tools.compile_objects(
+        [Unit("main.c", MAIN, (NATIVE,))], machine, ("-std=gnu99", "-fno-builtin", "-Wno-unused")
+    )
+    return link_program((*start, *objects), machine)
+
+
+def run(program: Path) -> int:
+    command = [*board_command(target(CORE).machine), str(program)]
+    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_self_test_passes_on_the_board(kind: str, bundle: Path) -> None:
+    assert run(firmware(package_tree(bundle, kind))) == 0
+
+
+def test_the_self_test_notices_a_wrong_weight(bundle: Path) -> None:
+    tree = package_tree(bundle, "cmake")
+    head, _, rest = tree["weights.c"].partition("] = {\n")
+    wrong = [str(255 - int(b)) for b in rest.partition("}")[0].replace("\n", "").split(",")]
+    tree["weights.c"] = f"{head}] = {{\n{','.join(wrong)}}};\n"
+    assert run(firmware(tree)) == 1
+
+
+def test_ram_of_the_image_is_what_fits_says(bundle: Path) -> None:
+    memory = sparrow.load_bundle(bundle).receipt.memory
+    program = Elf(firmware(package_tree(bundle, "cmake")).read_bytes())
+    size = {s.name: s.size for s in program.symbols}
+    assert size["workspace"] == memory.arena_bytes and size["state"] == max(memory.state_bytes, 1)
+    flash = [s for s in program.sections if s.flags & ALLOCATED and s.kind != NO_BITS]
+    assert size["model_weights"] == memory.weights_bytes
+    assert sum(s.size for s in flash) > memory.code_bytes + memory.weights_bytes
+
+
+def test_cmake_and_this_machines_compiler_build_it(bundle: Path, tmp_path: Path) -> None:
+    if not shutil.which("cmake") or not shutil.which("gcc"):
+        pytest.skip("cmake or gcc is not installed")
+    package(bundle, "cmake", tmp_path / "lib")
+    flags = "-DSPARROW_CPU_FLAGS=-Wall -Wextra -Wconversion -Werror"
+    build = ["cmake", "-S", str(tmp_path / "lib"), "-B", str(tmp_path / "b"), flags]
+    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(tmp_path / "b")], check=True, capture_output=True)
+    (tmp_path / "main.c").write_text(
+        "int model_selftest(void);\nint main(void) { return model_selftest(); }\n"
+    )
+    program = tmp_path / "selftest"
+    link = ["gcc", str(tmp_path / "main.c"), str(tmp_path / "b" / "libsparrow_model.a")]
+    subprocess.run([*link, "-o", str(program)], check=True)
+    assert subprocess.run([str(program)], check=False).returncode == 0
+
+
+def test_descriptions_name_files_that_are_there(bundle: Path, tmp_path: Path) -> None:
+    trees = {kind: package_tree(bundle, kind) for kind in KINDS}
+    sources = {"model.c", "model.h", "sparrow.h", "weights.c", "selftest.c"}
+    for tree in trees.values():
+        assert {Path(n).name for n in tree} > sources
+    pack = ElementTree.fromstring(trees["stm32cube"]["Sparrow.Model.pdsc"])
+    assert {f.get("name") for f in pack.iter("file")} == set(trees["stm32cube"]) - {
+        "Sparrow.Model.pdsc"
+    }
+    library = json.loads(trees["platformio"]["library.json"])
+    assert library["headers"] == "model.h" and "-fno-strict-aliasing" in library["build"]["flags"]
+    properties = dict(
+        row.split("=", 1) for row in trees["arduino"]["library.properties"].splitlines()
+    )
+    assert {"name", "version", "author", "sentence", "architectures"} <= properties.keys()
+    assert f"src/{properties['includes']}" in trees["arduino"]
+    for kind in ("zephyr", "esp-idf"):
+        assert all(n in trees[kind]["CMakeLists.txt"] for n in sources if n.endswith(".c"))
+
+
+def test_wrong_use_is_one_line(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="package kind 'deb'"):
+        package_tree(bundle, "deb")
+    sparrow.build(classifier(), "x86_64", tmp_path / "host")
+    with pytest.raises(BadInput, match="no microcontroller"):
+        package_tree(tmp_path / "host", "arduino")
+    with pytest.raises(SystemExit) as e:
+        main(["package", str(bundle), "--as", "arduino", "-o", str(tmp_path / "sketch")])
+    assert e.value.code == 0 and (tmp_path / "sketch" / "examples" / "selftest").is_dir()
