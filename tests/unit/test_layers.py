@@ -54,6 +54,7 @@ ORDER = [
         "instructions",
         "page",
         "fitting",
+        "sameness",
     ),
     *(
         "pareto",

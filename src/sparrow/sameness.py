@@ -1,0 +1,216 @@
+"""One bundle on every target that runs here: the same integers in every layer, or not.
+
+The graph of a bundle is planned, compiled and run anew for each target on the first golden call.
+Every value of integers is compared with the NumPy reference bit for bit; floats are not, their last
+bits may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparrow.bundle import (
+    code_bytes_of,
+    compile_library,
+    from_native,
+    load_evidence,
+    to_native,
+)
+from sparrow.describe import describe
+from sparrow.device.qemu import count_marks
+from sparrow.device.remote import RemoteLibrary
+from sparrow.device.runners import Runner, find_runner
+from sparrow.emit.c import emit
+from sparrow.errors import BadInput, SparrowError
+from sparrow.graph import Graph, Module
+from sparrow.instructions import per_step
+from sparrow.plan import plan
+from sparrow.proof import tapped
+from sparrow.receipt import PlanRecord, load
+from sparrow.reference import evaluate, one_thread
+from sparrow.targets import Target, devices
+from sparrow.tensor import Array
+
+# Kinds of rows that differ in code; boards and phones repeat the CPUs.
+_KINDS = ("cpu", "microcontroller", "browser")
+
+
+@dataclass(frozen=True, slots=True)
+class Sameness:
+    """A bundle's first golden call on one target.
+
+    Attributes:
+        target: The row.
+        device: Where it ran; empty where it did not.
+        equal: Values of integers that are those of the reference.
+        layers: Values of integers.
+        digest: SHA-256 over all of them, in the order of the graph.
+        instructions: Of the inference; 0 where nothing counts them.
+        code_bytes: Code and constants.
+        arena_bytes: Workspace.
+        reason: Why it did not run, or the first value that differs.
+    """
+
+    target: str
+    device: str
+    equal: int = 0
+    layers: int = 0
+    digest: str = ""
+    instructions: int = 0
+    code_bytes: int = 0
+    arena_bytes: int = 0
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran and every integer is the reference's."""
+        return bool(self.device) and self.equal == self.layers
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def table(rows: Sequence[Sameness]) -> str:
+    """All rows as text."""
+    lines = [
+        f"{'target':18} {'device':7} {'layers equal':>13}  {'hash of all layers':18} "
+        f"{'instructions':>14} {'code':>9} {'arena':>10}"
+    ]
+    for r in rows:
+        if not r.device:
+            lines.append(f"{r.target:18.18} not run: {r.reason}")
+            continue
+        equal = f"{r.equal} of {r.layers}"
+        count = f"{r.instructions:,}" if r.instructions else "-"
+        lines.append(
+            f"{r.target:18.18} {r.device:7} {equal:>13}  {r.digest[:16]:18} {count:>14} "
+            f"{r.code_bytes:9,} {r.arena_bytes:10,}{f'  {r.reason}' if r.reason else ''}"
+        )
+    return "\n".join(lines)
+
+
+def runnable(names: str) -> list[Target]:
+    """The rows of ``all`` or of a list with commas; those that are built alike once.
+
+    Raises:
+        BadInput: A name is no row, or Sparrow does not compile for it.
+    """
+    from sparrow.targets import target
+
+    if names != "all":
+        return [target(n.strip()) for n in names.split(",") if n.strip()]
+    found: dict[object, Target] = {}
+    for kind in _KINDS:
+        for row in devices(kind).values():
+            if row.target is not None:
+                found.setdefault(row.target.machine, row.target)
+    return list(found.values())
+
+
+def compare_targets(
+    folder: Path, names: str, progress: Callable[[str], None] = lambda _: None
+) -> list[Sameness]:
+    """Run a bundle on several targets.
+
+    Args:
+        folder: The bundle.
+        names: ``all``, or names of target rows with commas between them.
+        progress: Told which target is next.
+
+    Raises:
+        BadBundle: It is no bundle.
+        BadInput: A name is no target, or none of the bundle's values are integers.
+    """
+    graphs, golden = load_evidence(folder, load(PlanRecord, folder / "plan.json"))
+    call = golden.calls[0]
+    g = graphs[call.entry]
+    want: dict[str, Array] = {}
+    with one_thread():
+        evaluate(
+            g, call.feeds, observe=lambda n, out: want.update(zip(n.outputs, out, strict=True))
+        )
+    integers = [y for n in g.nodes for y in n.outputs if y and g.types[y].dtype.kind in _INTEGERS]
+    if not integers:
+        raise BadInput(
+            f"{folder}: no value of the network is an integer",
+            hint="floats are judged by `sparrow verify` on each target; build with int8",
+        )
+    rows = [Sameness("reference", "numpy", *_judged(integers, want, want))]
+    for t in runnable(names):
+        progress(t.name)
+        try:
+            runner = find_runner(t.machine)
+            rows.append(_run(g, t, runner, call.feeds, integers, want))
+        except SparrowError as e:
+            rows.append(Sameness(t.name, "", reason=e.message))
+    return rows
+
+
+_INTEGERS = ("int", "uint", "bool")
+
+
+def _judged(
+    names: Sequence[str], found: Mapping[str, Array], want: Mapping[str, Array]
+) -> tuple[int, int, str]:
+    digest = hashlib.sha256()
+    equal = 0
+    for name in names:
+        y = np.ascontiguousarray(found[name])
+        digest.update(y.tobytes())
+        equal += y.tobytes() == np.ascontiguousarray(want[name]).tobytes()
+    return equal, len(names), digest.hexdigest()
+
+
+def _run(
+    g: Graph,
+    t: Target,
+    runner: Runner,
+    feeds: Mapping[str, Array],
+    integers: Sequence[str],
+    want: Mapping[str, Array],
+) -> Sameness:
+    p = plan(Module(g.name, (g,)), t)
+    artifact, machine = emit(p), t.machine
+    files, parts = artifact.files, artifact.parts
+    shipped = compile_library(files, machine, parts)
+    weights = np.frombuffer(p.weights, np.uint8)
+    hooked = runner.load(compile_library(files, machine, parts, hooks=True))
+    inputs = [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
+    _, taps = hooked.open(weights).tap(0, inputs)
+    data = {(tap.step, tap.output): tap.data for tap in taps}
+    record = describe(p, parts=parts, threads=1, models=["model.onnx"]).entries[0]
+    steps = {s.outputs[0].name: s for s in record.steps}
+    env: dict[str, Array] = {**g.consts, **feeds}
+    for s in g.states:
+        env[s.input] = from_native(s.initial, g.types[s.input].dtype)
+    for n in g.nodes:
+        step = steps.get(n.outputs[0])
+        if step is None:  # a view of what was written
+            with one_thread():
+                out = n.op.eval(*(env[x] if x else None for x in n.inputs))
+        else:
+            out = tuple(tapped(data[step.index, k], v) for k, v in enumerate(step.outputs))
+        env.update(zip(n.outputs, out, strict=True))
+    equal, total, digest = _judged(integers, env, want)
+    differs = next((n for n in integers if not np.array_equal(env[n], want[n])), "")
+    counts = (
+        per_step(count_marks(hooked, weights, 0, inputs))
+        if isinstance(hooked, RemoteLibrary) and not hooked.timed
+        else []
+    )
+    return Sameness(
+        *(t.name, runner.name, equal, total, digest, sum(counts)),
+        code_bytes_of(shipped, machine),
+        p.arena_bytes,
+        f"{differs!r} differs" if differs else "",
+    )
+
+
+__all__ = ["Sameness", "compare_targets", "runnable", "table"]

@@ -1,0 +1,85 @@
+"""`sparrow verify --targets`: one int8 bundle, the same integers on every target that runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import native_harness as harness
+import sparrow
+from data import data
+from small_models import classifier
+from sparrow import sameness
+from sparrow.cli import main
+from sparrow.errors import BadInput
+from sparrow.proof import tapped
+from sparrow.targets import target
+
+SOME = ("x86_64", "aarch64", "riscv64_v", "cortex_m4f")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 bundle."""
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    samples = np.random.default_rng(1).standard_normal((8, 3, 12, 12)).astype(np.float32)
+    sparrow.build(classifier(), "cortex_m4f", out, calib=samples, precision="int8")
+    return out
+
+
+def test_every_target_computes_the_same_integers(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in SOME[1:3]:
+        harness.emulator(target(name).machine)
+    with pytest.raises(SystemExit) as e:
+        main(["verify", str(bundle), "--targets", ",".join(SOME), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert e.value.code == 0
+    assert [r["target"] for r in rows] == ["reference", *SOME]
+    assert all(r["ok"] and r["equal"] == r["layers"] > 3 for r in rows)
+    assert len({r["digest"] for r in rows}) == 1
+    assert all(r["instructions"] > 10_000 for r in rows[2:])
+    assert all(r["code_bytes"] > 1_000 and r["arena_bytes"] > 0 for r in rows[1:])
+
+
+def test_a_difference_is_found_and_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoiled(*arguments: object) -> object:
+        y = tapped(*arguments)  # type: ignore[arg-type]
+        return y + 1 if y.dtype == np.int8 else y
+
+    monkeypatch.setattr(sameness, "tapped", spoiled)
+    with pytest.raises(SystemExit) as e:
+        main(["verify", str(bundle), "--targets", "x86_64"])
+    assert e.value.code == 1 and "differs" in capsys.readouterr().out
+
+
+def test_what_does_not_run_says_why(bundle: Path, tmp_path: Path) -> None:
+    (_, row) = sameness.compare_targets(bundle, "aarch64_ios")
+    assert not row.device and "not run: " in sameness.table([row])
+    with pytest.raises(BadInput, match="unknown"):
+        sameness.compare_targets(bundle, "moon")
+    sparrow.build(classifier(), "x86_64", tmp_path / "float")
+    with pytest.raises(BadInput, match="integer"):
+        sameness.compare_targets(tmp_path / "float", "all")
+
+
+def test_all_stands_for_every_kind_of_code_once() -> None:
+    rows = sameness.runnable("all")
+    assert len({t.machine for t in rows}) == len(rows) >= 20
+    assert {"aarch64", "arm", "riscv64", "thumb", "wasm32"} <= {t.machine.arch for t in rows}
+
+
+@pytest.mark.slow
+def test_a_keyword_spotter_is_the_same_everywhere(tmp_path: Path) -> None:
+    path = data("models/mlperf_tiny/kws_dscnn_int8.tflite")
+    sparrow.build(path, "x86_64", tmp_path / "out")
+    rows = sameness.compare_targets(tmp_path / "out", "all")
+    ran = [r for r in rows if r.device]
+    assert len(ran) > 12 and all(r.ok for r in ran)
+    assert len({r.digest for r in ran}) == 1
