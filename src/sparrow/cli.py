@@ -483,11 +483,13 @@ def package(
     folder: FolderArgument,
     kind: Annotated[
         str,
-        typer.Option("--as", help="arduino, cmake, esp-idf, platformio, stm32cube or zephyr"),
+        typer.Option(
+            "--as", help="arduino, cmake, esp-idf, platformio, stm32cube, zephyr; library elsewhere"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
 ) -> None:
-    """Write a microcontroller's bundle as a library of another build system, with a self-test."""
+    """Write a bundle as a library of another build system; with a self-test for a firmware."""
     from sparrow.packaging import package as write
 
     write(folder, kind, out)

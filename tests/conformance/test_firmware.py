@@ -29,7 +29,7 @@ from sparrow.targets import devices, target
 
 CORES = ("cortex_m0", "cortex_m3", "cortex_m4f", "cortex_m7", "cortex_m33", "cortex_m55")
 # Linking the compiler's library takes seconds per core; the others run in the full suite.
-FAST = ("cortex_m3", "cortex_m4f")
+FAST = ("cortex_m3", "cortex_m4f", "cortex_m55")
 
 
 @pytest.fixture(params=[c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CORES])
@@ -177,6 +177,34 @@ def test_what_cannot_be_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BadInput, match="install qemu-system-arm"):
         find_runner(machine)
+
+
+# Models whose recorded answers are LiteRT's, and how many of them are compared.
+RECORDED = {
+    "mlperf_tiny/kws_dscnn_int8": 4,
+    "mlperf_tiny/vww_mobilenet025_96_int8": 2,
+    "mlperf_tiny/resnet8_cifar10_int8": 2,
+    "mlperf_tiny/ad01_int8": 4,
+    "tflm/hello_world_int8": 16,
+    "tflm/person_detect_patched": 2,
+    "tflm/mnist_lstm_int8": 4,
+    "tflite/mobilenet_v1_0.25_128_quant": 1,
+    "mcunet/mcunet-320kb-1mb_imagenet": 1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", ("cortex_m4f", "cortex_m55"))
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers_are_the_same_there(name: str, core: str) -> None:
+    need_emulator()
+    bundle = sparrow.build(data(f"models/{name}.tflite"), core)
+    assert bundle.receipt.ok
+    refs = np.load(data(f"refs/{name.replace('/', '__')}__tflite.npz"))
+    for x, want in list(zip(refs["in0"], refs["out0"], strict=True))[: RECORDED[name]]:
+        bundle.reset()
+        (y,) = bundle.run(x).values()
+        np.testing.assert_array_equal(y, want)
 
 
 @pytest.mark.slow

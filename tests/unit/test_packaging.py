@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+import native_harness as harness
 import sparrow
 from data import missing
 from emitted import STRICT
@@ -20,7 +21,7 @@ from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import board_command, link_program
 from sparrow.errors import BadInput
-from sparrow.packaging import KINDS, package, package_tree
+from sparrow.packaging import FIRMWARE, firmware_tree, package
 from sparrow.targets import target
 
 CORE = "cortex_m3"  # its C is portable: this machine's compiler takes it too
@@ -60,13 +61,13 @@ def run(program: Path) -> int:
     return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FIRMWARE)
 def test_the_self_test_passes_on_the_board(kind: str, bundle: Path) -> None:
-    assert run(firmware(package_tree(bundle, kind))) == 0
+    assert run(firmware(firmware_tree(bundle, kind))) == 0
 
 
 def test_the_self_test_notices_a_wrong_weight(bundle: Path) -> None:
-    tree = package_tree(bundle, "cmake")
+    tree = firmware_tree(bundle, "cmake")
     head, _, rest = tree["weights.c"].partition("] = {\n")
     wrong = [str(255 - int(b)) for b in rest.partition("}")[0].replace("\n", "").split(",")]
     tree["weights.c"] = f"{head}] = {{\n{','.join(wrong)}}};\n"
@@ -75,7 +76,7 @@ def test_the_self_test_notices_a_wrong_weight(bundle: Path) -> None:
 
 def test_ram_of_the_image_is_what_fits_says(bundle: Path) -> None:
     memory = sparrow.load_bundle(bundle).receipt.memory
-    program = Elf(firmware(package_tree(bundle, "cmake")).read_bytes())
+    program = Elf(firmware(firmware_tree(bundle, "cmake")).read_bytes())
     size = {s.name: s.size for s in program.symbols}
     assert size["workspace"] == memory.arena_bytes and size["state"] == max(memory.state_bytes, 1)
     flash = [s for s in program.sections if s.flags & ALLOCATED and s.kind != NO_BITS]
@@ -101,7 +102,7 @@ def test_cmake_and_this_machines_compiler_build_it(bundle: Path, tmp_path: Path)
 
 
 def test_descriptions_name_files_that_are_there(bundle: Path, tmp_path: Path) -> None:
-    trees = {kind: package_tree(bundle, kind) for kind in KINDS}
+    trees = {kind: firmware_tree(bundle, kind) for kind in FIRMWARE}
     sources = {"model.c", "model.h", "sparrow.h", "weights.c", "selftest.c"}
     for tree in trees.values():
         assert {Path(n).name for n in tree} > sources
@@ -120,12 +121,31 @@ def test_descriptions_name_files_that_are_there(bundle: Path, tmp_path: Path) ->
         assert all(n in trees[kind]["CMakeLists.txt"] for n in sources if n.endswith(".c"))
 
 
+def test_boards_get_libraries_and_a_benchmark_without_libc(tmp_path: Path) -> None:
+    sparrow.build(classifier(), "aarch64", tmp_path / "out")
+    package(tmp_path / "out", "library", tmp_path / "lib")
+    here = {str(p.relative_to(tmp_path / "lib")) for p in (tmp_path / "lib").rglob("*.*")}
+    assert here >= {"lib/libsparrow_model.a", "lib/libsparrow_model.so", "include/model.h"}
+    emulator = harness.emulator(target("aarch64").machine)
+    program = [*emulator, str(tmp_path / "lib" / "bin" / "benchmark")]
+    weights = str(tmp_path / "lib" / "weights.bin")
+    done = subprocess.run([*program, weights, "20"], capture_output=True, check=True)
+    times = json.loads(done.stdout)
+    assert times["runs"] == 20 and 0 < times["min_ns"] <= times["median_ns"] <= times["p95_ns"]
+    failed = subprocess.run([*program, weights, "zero"], capture_output=True, check=False)
+    assert failed.returncode == 2 and b"runs: expected" in failed.stderr
+    config = (tmp_path / "lib" / "sparrow_modelConfig.cmake").read_text()
+    assert "libsparrow_model.so" in config and "{" not in config.replace("${", "")
+
+
 def test_wrong_use_is_one_line(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="package kind 'deb'"):
-        package_tree(bundle, "deb")
+        firmware_tree(bundle, "deb")
     sparrow.build(classifier(), "x86_64", tmp_path / "host")
     with pytest.raises(BadInput, match="no microcontroller"):
-        package_tree(tmp_path / "host", "arduino")
+        firmware_tree(tmp_path / "host", "arduino")
+    with pytest.raises(BadInput, match="loads no libraries"):
+        package(bundle, "library", tmp_path / "lib")
     with pytest.raises(SystemExit) as e:
         main(["package", str(bundle), "--as", "arduino", "-o", str(tmp_path / "sketch")])
     assert e.value.code == 0 and (tmp_path / "sketch" / "examples" / "selftest").is_dir()

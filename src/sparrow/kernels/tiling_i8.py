@@ -58,8 +58,10 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
         step = max(mr * nv * dot, (mr + nv) / 2 + 0.25, 4.5)
         if isa.lanes == 1:
             # in order, one at a time: a load and what widens it, and the loop's own three
-            widen = 3 if isa.dot_ops == 2 else 5
+            widen = {1: 1, 2: 3}.get(isa.dot_ops, 5)
             step = (mr * nv * isa.dot_ops + (mr + nv) * widen + 3) / 2
+            # sixteen bytes at a time
+            step /= 4 if isa.dot_ops == 1 else 1
         return quads * step + EPILOGUE * mr * nv + 12
 
     full_m, tail_m = divmod(pixels, t.mr)

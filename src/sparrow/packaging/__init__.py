@@ -1,7 +1,7 @@
 """A bundle as a library of other people's build systems: one file tree per kind.
 
-Each tree is self-contained: sources, header, weights and a self-test that runs the first golden
-call on the device and compares its outputs.
+Each tree for a microcontroller is self-contained: sources, header, weights and a self-test that
+runs the first golden call on the device and compares its outputs.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sparrow.bundle import load_evidence
+from sparrow.bundle import load_evidence, machine_of
 from sparrow.errors import BadBundle, BadInput
 from sparrow.packaging.arduino import arduino
 from sparrow.packaging.cmake import cmake, esp_idf, zephyr
+from sparrow.packaging.library import library
 from sparrow.packaging.platformio import platformio
 from sparrow.packaging.selftest import selftest
 from sparrow.packaging.sources import Sources
@@ -20,7 +21,8 @@ from sparrow.packaging.stm32cube import stm32cube
 from sparrow.publish import publish
 from sparrow.receipt import PlanRecord, ReceiptRecord, load
 
-KINDS: Mapping[str, Callable[[Sources], dict[str, str]]] = {
+# For microcontrollers, from sources; for systems that load libraries there is ``library``.
+FIRMWARE: Mapping[str, Callable[[Sources], dict[str, str]]] = {
     "arduino": arduino,
     "cmake": cmake,
     "esp-idf": esp_idf,
@@ -28,24 +30,25 @@ KINDS: Mapping[str, Callable[[Sources], dict[str, str]]] = {
     "stm32cube": stm32cube,
     "zephyr": zephyr,
 }
+KINDS = (*FIRMWARE, "library")
 
 
-def package_tree(folder: Path, kind: str) -> dict[str, str]:
-    """Text of every file of a package, by its path.
+def firmware_tree(folder: Path, kind: str) -> dict[str, str]:
+    """Text of every file of a package for a microcontroller, by its path.
 
     Args:
-        folder: A bundle for a microcontroller.
-        kind: One of `KINDS`.
+        folder: A bundle for one.
+        kind: One of `FIRMWARE`.
 
     Raises:
         BadInput: There is no such kind, or the bundle is not for a microcontroller.
         BadBundle: It is no bundle.
     """
-    if kind not in KINDS:
+    if kind not in FIRMWARE:
         raise BadInput(f"package kind {kind!r}", hint=f"use one of {', '.join(KINDS)}")
     receipt = load(ReceiptRecord, folder / "receipt.json")
     plan = load(PlanRecord, folder / "plan.json")
-    if "freestanding" not in plan.target.triple or "model.a" not in receipt.files:
+    if not machine_of(plan).bare:
         raise BadInput(
             f"{folder} is built for {receipt.target}, which is no microcontroller",
             hint="build with a target such as cortex_m4f; `sparrow targets` lists them",
@@ -60,16 +63,35 @@ def package_tree(folder: Path, kind: str) -> dict[str, str]:
         raise BadBundle(f"{folder}: sources cannot be read: {e}") from None
     graphs, golden = load_evidence(folder, plan)
     files["selftest.c"] = selftest(graphs[0], golden.calls[0])
-    return KINDS[kind](Sources(files, receipt.name, plan.target.cpu))
+    return FIRMWARE[kind](Sources(files, receipt.name, plan.target.cpu))
 
 
 def package(folder: Path, kind: str, out: Path) -> None:
-    """Write a package of a bundle; arguments as for `package_tree`.
+    """Write a package of a bundle.
+
+    Args:
+        folder: The bundle.
+        kind: One of `KINDS`.
+        out: Folder to write.
 
     Raises:
-        BadInput: ``out`` exists and is not empty, or cannot be written.
+        BadInput: There is no such kind, it is not for the bundle's target, or ``out`` is not empty
+            or cannot be written.
+        BadBundle: It is no bundle.
     """
-    publish({k: v.encode() for k, v in package_tree(folder, kind).items()}, out)
+    plan = load(PlanRecord, folder / "plan.json")
+    if kind != "library":
+        publish({k: v.encode() for k, v in firmware_tree(folder, kind).items()}, out)
+        return
+    machine = machine_of(plan)
+    if machine.bare or machine.arch == "wasm32":
+        raise BadInput(
+            f"{folder} is built for {machine.triple}, which loads no libraries",
+            hint=f"use one of {', '.join(FIRMWARE)}" if machine.bare else "",
+        )
+    publish(library(folder, plan), out)
+    for program in out.glob("bin/*"):
+        program.chmod(0o755)
 
 
-__all__ = ["KINDS", "package", "package_tree"]
+__all__ = ["FIRMWARE", "KINDS", "firmware_tree", "package"]

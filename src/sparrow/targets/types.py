@@ -32,6 +32,8 @@ class Isa:
 ISAS = (
     Isa("scalar", 1, 14, 4, 4),
     Isa("dsp", 1, 14, 2, 2),
+    # sums lie in every second of the general registers
+    Isa("mve", 1, 11, 4, 1),
     Isa("avx2", 8, 16, 32, 5),
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),

@@ -22,6 +22,47 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
 } sp_tile_i8;
 
+/* The sums of a run of kq quads, added to acc. */
+#ifdef SP_RUN_BYTES
+SP_INLINE void sp_tile_step_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, int n,
+                               sp_i32 *acc) {
+  sp_run wv[SP_TILE_I8_NV];
+  SP_UNROLL
+  for (int v = 0; v < t.nv; ++v)
+    wv[v] = n == SP_RUN_BYTES ? sp_load_run(b + v * t.bv) : sp_loadn_run(b + v * t.bv, n);
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    sp_run q = n == SP_RUN_BYTES ? sp_load_run(a + i * t.xp) : sp_loadn_run(a + i * t.xp, n);
+    if (t.flip) q = sp_flip_run(q);
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_dot_run_i32(acc[i * t.nv + v], q, wv[v]);
+  }
+}
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  const int whole = 4 * t.kq / SP_RUN_BYTES * SP_RUN_BYTES;
+  SP_ROLLED
+  for (int k = 0; k < whole; k += SP_RUN_BYTES) sp_tile_step_i8(t, a + k, b + k, SP_RUN_BYTES, acc);
+  if (whole < 4 * t.kq) sp_tile_step_i8(t, a + whole, b + whole, 4 * t.kq - whole, acc);
+}
+#else
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  SP_ROLLED
+  for (int k = 0; k < t.kq; ++k, a += 4, b += 4 * SP_LANES) {
+    sp_i32 wv[SP_TILE_I8_NV];
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
+    SP_UNROLL
+    for (int i = 0; i < t.mr; ++i) {
+      sp_i32 q = sp_set1_quad(a + i * t.xp);
+      if (t.flip) q = sp_flip_i32(q);
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v)
+        acc[i * t.nv + v] = sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
+    }
+  }
+}
+#endif
+
 /* Sum over all runs, epilogue, store; the last vector has n valid lanes. */
 SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
                               const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
@@ -36,20 +77,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
     for (int r = 0; r < t.runs; ++r) {
       const uint8_t *a = x + ky * t.xr + r * t.xt;
       const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * 4 * SP_LANES;
-      SP_ROLLED
-      for (int k = 0; k < t.kq; ++k, a += 4, b += 4 * SP_LANES) {
-        sp_i32 wv[SP_TILE_I8_NV];
-        SP_UNROLL
-        for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
-        SP_UNROLL
-        for (int i = 0; i < t.mr; ++i) {
-          sp_i32 q = sp_set1_quad(a + i * t.xp);
-          if (t.flip) q = sp_flip_i32(q);
-          SP_UNROLL
-          for (int v = 0; v < t.nv; ++v)
-            acc[i * t.nv + v] = sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
-        }
-      }
+      sp_tile_dots_i8(t, a, b, acc);
     }
   }
   /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
