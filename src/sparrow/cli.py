@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparrow.arguments import (
+    UNITS,
     budget_of,
     evaluator,
     failure_of,
     models_of,
     numbers,
+    quantity,
     quantization_facts,
     recipe_of,
     shapes_of,
