@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from conformance.onnx_cases import Case, load_cases
+from conformance.test_tflite_ops import CASES, file_of
 from small_models import accumulator, classifier, embedding, model, strange, value
 from sparrow.api import build
 from sparrow.errors import SparrowError
@@ -252,7 +253,17 @@ def _tflite() -> dict[str, bytes]:
         ["x"],
         ["y"],
     )
-    return {"network.tflite": network, "shapes.tflite": shapes}
+    found = {"network.tflite": network, "shapes.tflite": shapes}
+    # the smallest file of each operator, as numbers and as codes
+    for case in CASES:
+        for kind, steps in (("f32", None), ("i8", case.steps)):
+            if kind == "i8" and steps is None:
+                continue
+            data, _ = file_of(case, steps)
+            name = f"op_{case.op.lower()}_{kind}.tflite"
+            if len(data) <= min(LARGEST, len(found.get(name, b"x" * LARGEST))):
+                found[name] = data
+    return found
 
 
 def _samples(folder: Path) -> None:
@@ -298,7 +309,7 @@ def main() -> None:
     for name, data in sorted(onnx_files.items()):
         (FOLDER / "onnx" / name).write_bytes(data)
     (FOLDER / "tflite").mkdir()
-    for name, data in _tflite().items():
+    for name, data in sorted(_tflite().items()):
         (FOLDER / "tflite" / name).write_bytes(data)
     _bundle(FOLDER / "bundle")
     _samples(FOLDER / "samples")

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -256,6 +257,20 @@ def names_and_order() -> Iterator[onnx.ModelProto]:
     yield _model([_node("Relu", "x"), _node("Neg", "x")])
     yield _model([_node("Relu", "x", out="x")])
     yield _model([_node("Split", "x")])
+    for op in (
+        "Max",
+        "Concat",
+        "Mean",
+        "Einsum",
+        "Loop",
+        "Scan",
+        "Where",
+        "Clip",
+        "Gemm",
+        "Resize",
+    ):
+        for inputs in (("x", "", "x"), ("", "x"), ("x", ""), ("", "", "")):
+            yield _model([_node(op, *inputs)])
     twice = helper.make_node("Split", ["x"], ["y", "y"], axis=0)
     yield _model([twice])
     yield _model([_node("Relu", "x")], [helper.make_tensor("y", FLOAT, [2], [0, 1])])
@@ -614,6 +629,19 @@ def graphs() -> tuple[bytes, ...]:
 
 
 @cache
+def records() -> tuple[bytes, ...]:
+    """JSON files."""
+    found = ["", "null", "[]", "{}", "1", '"x"', "\ufeff{}", "nan", '{"a": NaN}', "{'a': 1}"]
+    found += ["[" * n + "]" * n for n in (90, 900, 100_000)]
+    found += ['{"a":' * n + "1" + "}" * n for n in (90, 900, 100_000)]
+    found += ["9" * n for n in (20, 400, 5_000, 1_000_000)]
+    found += [f'{{"schema_version": {v}}}' for v in ("1e999", "-1", "9" * 30, "9" * 5000, '"1"')]
+    found += ['{"a": 1, "a": 2}', '{"__proto__": {}}', '"\\ud800"', "[" + "0," * 300_000 + "0]"]
+    found += ['{"' + "x" * 1_000_000 + '": 1}', " " * 1_000_000, "\0" * 1000, '{"a": "\0"}']
+    return tuple(t.encode("utf-8", "surrogatepass") for t in found)
+
+
+@cache
 def archives() -> tuple[bytes, ...]:
     """``.npz`` and ``.npy`` files."""
     found: list[bytes] = [b"", b"PK", b"PK\x05\x06" + bytes(18), b"\x93NUMPY", b"\x80\x04N."]
@@ -637,6 +665,37 @@ def archives() -> tuple[bytes, ...]:
         for i in range(3000):
             z.writestr(f"array_{i}.npy", b"")
     found.append(out.getvalue())
+    # every entry of the directory is the same member: the file is small, what it holds is not
+    body = io.BytesIO()
+    np.save(body, np.zeros(1 << 20, np.uint8))
+    for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", how) as z:
+            z.writestr("array_0.npy", body.getvalue())
+            (member,) = z.filelist
+            for i in range(1, 500):
+                again = copy(member)
+                again.filename = again.orig_filename = f"array_{i}.npy"
+                z.filelist.append(again)
+        found.append(out.getvalue())
+    for version in (b"\x01\0", b"\x02\0", b"\x03\0", b"\x09\0"):
+        for size in (0, 1, 0xFFFF, 0xFFFFFFFF):
+            width = 2 if version == b"\x01\0" else 4
+            told = (size & (1 << 8 * width) - 1).to_bytes(width, "little")
+            found.append(b"\x93NUMPY" + version + told + b"{'descr': '<f4'")
+    for header in (
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': " + b"(2," * 20 + b")" * 20 + b"}",
+        b"{'descr': ('<f4', (1000, 1000, 1000)), 'fortran_order': False, 'shape': (1,)}",
+        b"{'descr': '<c16', 'fortran_order': False, 'shape': (1,)}",
+        b"{'descr': '<f16', 'fortran_order': False, 'shape': (1,)}",
+        b"{'descr': '>i8', 'fortran_order': True, 'shape': (1, 2)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, -1)}",
+        b"__import__('os').system('id')",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}",
+    ):
+        size = len(header).to_bytes(2, "little")
+        found.append(b"\x93NUMPY\x01\0" + size + header + bytes(16))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fuzz import hostile
+from fuzz import hostile, hostile_tflite
 from fuzz.corpus import FOLDER
 from fuzz.mutate import Random, mutate_bytes, mutate_json, mutate_lines, mutate_text, mutate_words
 from fuzz.protobuf import mutate_model
@@ -296,16 +296,18 @@ def _argument_list(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 TARGETS: tuple[Target, ...] = (
-    Target("onnx", "onnx/*.onnx", _model_or_bytes, "m.onnx", _onnx, hostile.models, share=40),
-    Target("check", "onnx/*.onnx", _model_or_bytes, "m.onnx", _check, hostile.models, False, 4,
+    Target("onnx", "onnx/*.onnx", _model_or_bytes, "m.onnx", _onnx, hostile.models, share=80),
+    Target("check", "onnx/*.onnx", _model_or_bytes, "m.onnx", _check, hostile.models, False, 6,
            heavy=True),
-    Target("compile", "onnx/*.onnx", _model_or_bytes, "m.onnx", _compile, hostile.models, False, 3,
+    Target("compile", "onnx/*.onnx", _model_or_bytes, "m.onnx", _compile, hostile.models, False, 4,
            heavy=True),
-    Target("tflite", "tflite/*.tflite", mutate_words, "m.tflite", _tflite, share=14),
-    Target("graph", "graphs/*.txt", _graph_text, "", _graph, hostile.graphs, share=16),
+    Target("tflite", "tflite/*.tflite", mutate_words, "m.tflite", _tflite, hostile_tflite.files,
+           share=40),
+    Target("graph", "graphs/*.txt", _graph_text, "", _graph, hostile.graphs, share=30),
     Target("receipt", "bundle/receipt.json", _json_or_bytes, "bundle/receipt.json", _receipt,
-           share=8),
-    Target("plan", "bundle/plan.json", _json_or_bytes, "bundle/plan.json", _plan, share=8),
+           hostile.records, share=16),
+    Target("plan", "bundle/plan.json", _json_or_bytes, "bundle/plan.json", _plan, hostile.records,
+           share=16),
     *(
         Target(f"evidence.{name}", f"bundle/{name}", mutate, f"bundle/{name}", _evidence, made,
                share=4)
@@ -317,15 +319,15 @@ TARGETS: tuple[Target, ...] = (
         )
     ),
     Target("verify", "bundle/receipt.json", _json_or_bytes, "bundle/receipt.json", _verify,
-           share=2),
+           share=4),
     *(
         Target(f"report.{name}", f"bundle/{name}.json", _json_or_bytes, f"bundle/{name}.json",
                _report, may_write=True, exhaustive=name == "measurements")
         for name in ("receipt", "plan", "measurements")
     ),
-    Target("arrays", "samples/*.np[yz]", _archive, "a.npz", _arrays, hostile.archives, share=6),
-    Target("image", "samples/pixels.*", mutate_bytes, "a.img", _image, share=6),
-    Target("command", "commands/*.json", _argument_list, "", _command, hostile.commands, False, 4,
+    Target("arrays", "samples/*.np[yz]", _archive, "a.npz", _arrays, hostile.archives, share=12),
+    Target("image", "samples/pixels.*", mutate_bytes, "a.img", _image, share=12),
+    Target("command", "commands/*.json", _argument_list, "", _command, hostile.commands, False, 2,
            True),
 )  # fmt: skip
 BY_NAME = {t.name: t for t in TARGETS}

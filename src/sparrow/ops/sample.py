@@ -192,6 +192,8 @@ class DeformConv(Op):
     ) -> tuple[TensorType, ...]:
         if x.rank != 4 or w.rank != 4 or x.dtype.kind != "float":
             raise InvalidGraph(f"deformable convolution of {x} with {w}")
+        if not len(self.strides) == len(self.dilations) == len(self.pads) == 2:
+            raise InvalidGraph("strides, dilations and pads are those of two axes")
         c, m = x.shape[1], w.shape[0]
         if min(self.group, self.offset_group) < 1 or c % self.offset_group:
             raise InvalidGraph(f"{c} channels in {self.offset_group} offset groups")

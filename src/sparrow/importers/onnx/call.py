@@ -88,6 +88,10 @@ class Call:
             raise BadModel(f"{self.where} ({self.op_type}): input {i} is missing")
         return self.inputs[i]
 
+    def xs(self, first: int = 0) -> tuple[str, ...]:
+        """All inputs from ``first`` on, each of which must be present."""
+        return tuple(self.x(i) for i in range(first, len(self.inputs)))
+
     def opt(self, i: int) -> str:
         """Input ``i``, or ``""``."""
         return self.inputs[i] if i < len(self.inputs) else ""

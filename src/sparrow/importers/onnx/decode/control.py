@@ -99,7 +99,7 @@ def _known_condition(n: Call, v: str, step: int) -> bool:
 
 def _loop(n: Call) -> Sequence[str]:
     body = _body(n, "body")
-    carried = list(n.inputs[2:])
+    carried = list(n.xs(2))
     trips: int | None = None
     if n.has(0):
         trips = n.integer(0, "the trip count")
@@ -152,7 +152,7 @@ def _scan(n: Call) -> Sequence[str]:
 def _split_inputs(n: Call, first: int) -> tuple[list[str], list[str]]:
     """(initial states, scan inputs)."""
     m = int(n.attr("num_scan_inputs", 0))
-    inputs = [n.x(i) for i in range(first, len(n.inputs))]
+    inputs = list(n.xs(first))
     if not 1 <= m <= len(inputs):
         raise n.bad(f"num_scan_inputs is {m} with {len(inputs)} inputs")
     return inputs[: len(inputs) - m], inputs[len(inputs) - m :]

@@ -56,7 +56,7 @@ def _variadic(fn: str, mean: bool = False) -> Decoder:
             raise n.unsupported(
                 f"{len(n.inputs)} operands, at most {MAX_OPERANDS}", "combine them in groups"
             )
-        y, rest = n.x(), n.inputs[1:]
+        y, rest = n.x(), n.xs(1)
         while True:
             names = (y, *rest[:AT_ONCE])
             args = [n.b.arg(i, x) for i, x in enumerate(names)]

@@ -124,7 +124,7 @@ def _transpose(n: Call) -> Sequence[str]:
 
 def _concat(n: Call) -> Sequence[str]:
     axis = n.axis(int(n.attr("axis", 1)), n.type().rank)
-    return [n.x() if len(n.inputs) == 1 else n.b.add(Concat(axis), *n.inputs)]
+    return [n.x() if len(n.inputs) == 1 else n.b.add(Concat(axis), *n.xs())]
 
 
 def slice_axis(n: Call, x: str, axis: int, start: int, size: int, step: int = 1) -> str:
