@@ -666,15 +666,15 @@ def archives() -> tuple[bytes, ...]:
             z.writestr(f"array_{i}.npy", b"")
     found.append(out.getvalue())
     # every entry of the directory is the same member: the file is small, what it holds is not
-    body = io.BytesIO()
-    np.save(body, np.zeros(1 << 20, np.uint8))
+    array = io.BytesIO()
+    np.save(array, np.zeros(1 << 20, np.uint8))
     for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", how) as z:
-            z.writestr("array_0.npy", body.getvalue())
-            (member,) = z.filelist
+            z.writestr("array_0.npy", array.getvalue())
+            (stored,) = z.filelist
             for i in range(1, 500):
-                again = copy(member)
+                again = copy(stored)
                 again.filename = again.orig_filename = f"array_{i}.npy"
                 z.filelist.append(again)
         found.append(out.getvalue())
@@ -694,8 +694,8 @@ def archives() -> tuple[bytes, ...]:
         b"__import__('os').system('id')",
         b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}",
     ):
-        size = len(header).to_bytes(2, "little")
-        found.append(b"\x93NUMPY\x01\0" + size + header + bytes(16))
+        length = len(header).to_bytes(2, "little")
+        found.append(b"\x93NUMPY\x01\0" + length + header + bytes(16))
     return tuple(found)
 
 

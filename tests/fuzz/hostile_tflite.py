@@ -62,9 +62,11 @@ def numbers() -> Iterator[bytes]:
         pads = constant("s", np.full((4, 2), n, np.int32))
         for op in ("PAD", "MIRROR_PAD", "SPACE_TO_BATCH_ND"):
             yield write([X, pads, Y], [O(op, ["x", "s"], ["y"], {"mode": 0})], ["x"], ["y"])
-        for op, key in (("SPACE_TO_DEPTH", "block_size"), ("DEPTH_TO_SPACE", "block_size"),
-                        ("CONCATENATION", "axis"), ("PACK", "axis"), ("SOFTMAX", "beta"),
-                        ("SPLIT", "num_splits"), ("UNPACK", "num"), ("ONE_HOT", "axis")):  # fmt: skip
+        for op, key in (
+            ("SPACE_TO_DEPTH", "block_size"), ("DEPTH_TO_SPACE", "block_size"),
+            ("CONCATENATION", "axis"), ("PACK", "axis"), ("SOFTMAX", "beta"),
+            ("SPLIT", "num_splits"), ("UNPACK", "num"), ("ONE_HOT", "axis"),
+        ):  # fmt: skip
             yield write([X, Y], [O(op, ["x"], ["y"], {key: n})], ["x"], ["y"])
         ends = [constant(a, np.array(v, np.int32)) for a, v in (("a", 0), ("b", n), ("c", 1))]
         yield write([*ends, T("y", (4,), I32)], [O("RANGE", ["a", "b", "c"], ["y"])], [], ["y"])
@@ -87,8 +89,9 @@ def circles() -> Iterator[bytes]:
     yield write(chain, ops, ["t0"], ["t3999"])
     for name in (*HOSTILE, "x" * 1_000_000):
         if "\ud7ff" not in name:
-            yield write([replace(X, name=name or "x"), replace(Y, name=f"{name}.")],
-                        [O("RELU", [name or "x"], [f"{name}."])], [name or "x"], [f"{name}."])  # fmt: skip
+            x, y = name or "x", f"{name}."
+            tensors = [replace(X, name=x), replace(Y, name=y)]
+            yield write(tensors, [O("RELU", [x], [y])], [x], [y])
 
 
 def sharing() -> Iterator[bytes]:
