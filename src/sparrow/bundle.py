@@ -64,6 +64,11 @@ class Bundle:
             self._session = e
             return
         self._info = self.session.library.info.entries
+        self._names = [tuple(t.name for t in e.inputs) for e in self._info]
+        self._results = [tuple(t.name for t in e.outputs) for e in self._info]
+        self._converted = [
+            any(t.dtype == BF16 for t in (*e.inputs, *e.outputs)) for e in self._info
+        ]
         # the importer's own outputs, which the caller's cut arrays already say
         self._lengths = [
             {
@@ -111,36 +116,42 @@ class Bundle:
         Raises:
             BadInput: Unknown entry or input names, missing inputs, wrong shape or dtype.
         """
-        session, index = self.session, self.entry_index(entry)
-        info = self._info[index]
-        if not isinstance(feeds, Mapping):
-            if len(info.inputs) != 1:
-                raise BadInput(
-                    f"one array for {len(info.inputs)} inputs", hint="pass a dict by name"
-                )
-            feeds = {info.inputs[0].name: np.asarray(feeds)}
+        session, index = self.session, self.entry_index(entry) if entry is not None else 0
+        names = self._names[index]
+        if type(feeds) is not dict and not isinstance(feeds, Mapping):
+            if len(names) != 1:
+                raise BadInput(f"one array for {len(names)} inputs", hint="pass a dict by name")
+            feeds = {names[0]: feeds}
         try:
-            arrays = [np.asarray(feeds[t.name]) for t in info.inputs]
+            arrays = [np.asarray(feeds[n]) for n in names]
         except KeyError as e:
-            names = ", ".join(repr(t.name) for t in info.inputs)
+            known = ", ".join(map(repr, names))
             raise BadInput(
-                f"input {e.args[0]!r} is missing", hint=f"the model takes {names}"
+                f"input {e.args[0]!r} is missing", hint=f"the model takes {known}"
             ) from None
         if len(feeds) != len(arrays):
-            unknown = sorted(set(feeds) - {t.name for t in info.inputs})
+            unknown = sorted(set(feeds) - set(names))
             raise BadInput(f"input {unknown[0]!r} is unknown")
-        arrays = [
+        if self._converted[index]:
+            outputs = self._run_converted(session, index, arrays)
+        else:
+            outputs = session.run(index, arrays)
+        found = dict(zip(self._results[index], outputs, strict=True))
+        for i in self._lengths[index]:
+            del found[self._results[index][i]]
+        return found
+
+    def _run_converted(self, session: ModelSession, index: int, arrays: list[Array]) -> list[Array]:
+        """A call with bfloat16 tensors, which NumPy does not have."""
+        info = self._info[index]
+        inputs = [
             to_native(round_bfloat16(x), t.dtype)
             if t.dtype == BF16 and x.dtype == np.float32
             else x
             for x, t in zip(arrays, info.inputs, strict=True)
         ]
-        outputs = session.run(index, arrays)
-        return {
-            t.name: from_native(y, t.dtype)
-            for i, (t, y) in enumerate(zip(info.outputs, outputs, strict=True))
-            if i not in self._lengths[index]
-        }
+        outputs = session.run(index, inputs)
+        return [from_native(y, t.dtype) for t, y in zip(info.outputs, outputs, strict=True)]
 
     def entry_index(self, entry: str | None) -> int:
         """Index of an entry point; the first for None.
