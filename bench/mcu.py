@@ -3,8 +3,9 @@
     python bench/mcu.py                                   # all models and cores
     python bench/mcu.py --models kws --cores cortex_m4f   # some
 
-Prints a Markdown table and writes ``bench/results/mcu.csv``. Instructions are exact and the same
-every time; they are no cycles. The arena is set beside the least that any placement needs.
+Prints a Markdown table and updates the rows in ``bench/results/mcu.csv``. Instructions are exact
+and the same every time; they are no cycles. The arena is set beside the least that any placement
+needs.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.data is None:
         sys.exit("give --data, or set SPARROW_DATA")
-    rows = []
+    rows: list[dict[str, object]] = []
     print(f"| {' | '.join(FIELDS)} |\n|{'---|' * len(FIELDS)}")
     for model in given.models:
         for core in given.cores:
@@ -75,6 +76,12 @@ def main() -> None:
                 continue
             cells = (f"{v:,}" if isinstance(v, int) else str(v) for v in rows[-1].values())
             print(f"| {' | '.join(cells)} |", flush=True)
+    done = {(r["model"], r["core"]) for r in rows}
+    if given.out.exists():
+        with given.out.open(newline="") as f:
+            rows += [r for r in csv.DictReader(f) if (r["model"], r["core"]) not in done]
+    order = [(m, c) for m in MODELS for c in CORES]
+    rows.sort(key=lambda r: order.index((str(r["model"]), str(r["core"]))))
     with given.out.open("w", newline="") as f:
         writer = csv.DictWriter(f, FIELDS, lineterminator="\n")
         writer.writeheader()

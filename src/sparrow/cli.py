@@ -486,7 +486,8 @@ def package(
     kind: Annotated[
         str,
         typer.Option(
-            "--as", help="arduino, cmake, esp-idf, platformio, stm32cube, zephyr; library elsewhere"
+            "--as",
+            help="arduino, cmake, esp-idf, platformio, stm32cube or zephyr; library; android",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],

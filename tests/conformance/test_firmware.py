@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import sparrow
 from data import data, missing
-from emitted import STRICT, blob
+from emitted import STRICT, blob, write
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.bundle import compile_library, compile_objects
@@ -133,6 +134,36 @@ def test_the_runtime_compiles_without_warnings(core: str) -> None:
     unit = Unit.from_file(NATIVE / "runtime" / "firmware.c")
     flags = ("-std=gnu99", "-fno-builtin", *STRICT[1:])
     assert find_toolchain().compile_objects([unit], target(core).machine, flags)
+
+
+# gcc's options for cores whose vocabularies differ, and for a 32-bit x86.
+GCC = {
+    "cortex_m0": ("arm-none-eabi-gcc", "-mthumb", "-mcpu=cortex-m0"),
+    "cortex_m4f": (
+        *("arm-none-eabi-gcc", "-mthumb", "-mcpu=cortex-m4"),
+        *("-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
+    ),
+    "cortex_m55": (
+        *("arm-none-eabi-gcc", "-mthumb", "-mcpu=cortex-m55"),
+        *("-mfpu=auto", "-mfloat-abi=hard"),
+    ),
+    "rv32imc": ("gcc", "-m32", "-msse2", "-mfpmath=sse"),
+}
+
+
+@pytest.mark.parametrize(
+    "core", [c if c == "cortex_m4f" else pytest.param(c, marks=pytest.mark.slow) for c in GCC]
+)
+@pytest.mark.parametrize("graph", ["network", pytest.param("arithmetic", marks=pytest.mark.slow)])
+def test_gcc_compiles_the_sources_without_warnings(graph: str, core: str, tmp_path: Path) -> None:
+    if shutil.which(GCC[core][0]) is None:
+        missing(f"{GCC[core][0]} is not installed")
+    write(emit(plan(Module("m", (GRAPHS[graph](),)), target(core))), tmp_path)
+    strict = ("-std=gnu99", "-Os", "-ffreestanding", *STRICT[1:])
+    for name in ("model.c", "weights.c"):
+        command = [*GCC[core], *strict, "-c", str(tmp_path / name), "-o", str(tmp_path / "x.o")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_every_cortex_m_row_has_a_board() -> None:

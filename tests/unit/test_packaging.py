@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,15 +15,18 @@ import pytest
 
 import native_harness as harness
 import sparrow
+from axpy import MODEL, axpy_library, axpy_weights, random_inputs
 from data import missing
 from emitted import STRICT
 from small_models import classifier
 from sparrow.cli import main
-from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import board_command, link_program
+from sparrow.device.host import aligned
 from sparrow.errors import BadInput
 from sparrow.packaging import FIRMWARE, firmware_tree, package
+from sparrow.packaging.android import ABIS
 from sparrow.targets import target
 
 CORE = "cortex_m3"  # its C is portable: this machine's compiler takes it too
@@ -136,6 +141,55 @@ def test_boards_get_libraries_and_a_benchmark_without_libc(tmp_path: Path) -> No
     assert failed.returncode == 2 and b"runs: expected" in failed.stderr
     config = (tmp_path / "lib" / "sparrow_modelConfig.cmake").read_text()
     assert "libsparrow_model.so" in config and "{" not in config.replace("${", "")
+
+
+def test_android_gets_a_library_per_abi_that_java_can_call(bundle: Path, tmp_path: Path) -> None:
+    package(bundle, "android", tmp_path / "aar")
+    manifest = ElementTree.parse(tmp_path / "aar" / "AndroidManifest.xml").getroot()
+    assert manifest.get("package") == "org.sparrow.model"
+    java = (tmp_path / "aar" / "java/org/sparrow/model/SparrowModel.java").read_text()
+    natives = set(re.findall(r"native \w+ (\w+)\(", java))
+    for abi in ABIS:
+        so = (tmp_path / "aar" / "jni" / abi / "libsparrow_model.so").read_bytes()
+        assert all(f"Java_org_sparrow_model_SparrowModel_{n}\0".encode() in so for n in natives)
+        assert (tmp_path / "aar" / "assets" / abi / "weights.bin").stat().st_size > 0
+
+
+def test_java_runs_a_model_through_its_function_table() -> None:
+    """A function table with the few entries that are used stands for the virtual machine."""
+    machine, tools = host_machine("scalar"), find_toolchain()
+    units = [
+        Unit(MODEL.name, MODEL.read_text(encoding="utf-8"), (NATIVE,)),
+        Unit.from_file(NATIVE / "runtime" / "jni.c"),
+    ]
+    library = ctypes.CDLL(str(tools.link_shared(tools.compile_objects(units, machine), machine)))
+    info = axpy_library().info
+    x, b = random_inputs()
+    y = np.zeros(info.entries[0].outputs[0].shape, np.float32)
+    workspace, state = aligned(info.workspace_bytes or 1), aligned(info.state_bytes or 1)
+    objects = [axpy_weights(3.0), workspace, state, x, b, y]
+    arrays = {100: [4, 5], 101: [6]}
+    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    calls = {
+        171: ctypes.CFUNCTYPE(integer, pointer, pointer)(lambda _, a: len(arrays[a])),
+        173: ctypes.CFUNCTYPE(pointer, pointer, pointer, integer)(lambda _, a, i: arrays[a][i]),
+        230: ctypes.CFUNCTYPE(pointer, pointer, pointer)(lambda _, o: objects[o - 1].ctypes.data),
+        231: ctypes.CFUNCTYPE(ctypes.c_int64, pointer, pointer)(lambda _, o: objects[o - 1].nbytes),
+    }
+    table = (pointer * 232)()
+    for index, function in calls.items():
+        table[index] = ctypes.cast(function, pointer)
+    env = ctypes.pointer(ctypes.cast(table, pointer))
+    prefix = "Java_org_sparrow_model_SparrowModel_"
+    assert library[f"{prefix}workspaceBytes"](env, None) == info.workspace_bytes
+    assert library[f"{prefix}reset"](env, None, pointer(3), pointer(1)) == 0
+    run = library[f"{prefix}run"]
+    given = (pointer(1), pointer(2), pointer(3))
+    assert run(env, None, 0, *given, pointer(100), pointer(101)) == 0
+    (want,) = axpy_library().open(axpy_weights(3.0)).run(0, [x, b])
+    np.testing.assert_array_equal(y, want)
+    assert run(env, None, 0, *given, pointer(101), pointer(101)) == -1
+    assert run(env, None, 9, *given, pointer(100), pointer(101)) == 1
 
 
 def test_wrong_use_is_one_line(bundle: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparrow.bundle import load_evidence, machine_of
 from sparrow.errors import BadBundle, BadInput
+from sparrow.packaging.android import android
 from sparrow.packaging.arduino import arduino
 from sparrow.packaging.cmake import cmake, esp_idf, zephyr
 from sparrow.packaging.library import library
@@ -21,7 +22,8 @@ from sparrow.packaging.stm32cube import stm32cube
 from sparrow.publish import publish
 from sparrow.receipt import PlanRecord, ReceiptRecord, load
 
-# For microcontrollers, from sources; for systems that load libraries there is ``library``.
+# For microcontrollers, from sources. For systems that load libraries there is ``library``;
+# ``android`` takes the bundle of any target.
 FIRMWARE: Mapping[str, Callable[[Sources], dict[str, str]]] = {
     "arduino": arduino,
     "cmake": cmake,
@@ -30,7 +32,7 @@ FIRMWARE: Mapping[str, Callable[[Sources], dict[str, str]]] = {
     "stm32cube": stm32cube,
     "zephyr": zephyr,
 }
-KINDS = (*FIRMWARE, "library")
+KINDS = (*FIRMWARE, "library", "android")
 
 
 def firmware_tree(folder: Path, kind: str) -> dict[str, str]:
@@ -80,6 +82,9 @@ def package(folder: Path, kind: str, out: Path) -> None:
         BadBundle: It is no bundle.
     """
     plan = load(PlanRecord, folder / "plan.json")
+    if kind == "android":
+        publish(android(folder, plan), out)
+        return
     if kind != "library":
         publish({k: v.encode() for k, v in firmware_tree(folder, kind).items()}, out)
         return

@@ -1,20 +1,13 @@
-/* One lane on cores with Helium (Cortex-M55, M85): 16 products of bytes in one instruction, the DSP
- * extension's two elsewhere. clang, gcc 10 and later (arm_mve.h). */
+/* The vocabulary for cores with Helium (Cortex-M55, M85): one lane, and sums of 16 products of bytes in
+ * one instruction. clang, gcc 10 and later (arm_mve.h). */
 #ifndef SP_ISA_H
 #define SP_ISA_H
 
-#include <arm_acle.h>
 #include <arm_mve.h>
 
-#include "scalar_base.h"
+#include "dsp_base.h"
 
 #define SP_ISA_NAME "mve"
-
-SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
-  const int16x2_t a1 = __sxtb16((int8x4_t)__ror((uint32_t)a, 8));
-  const int16x2_t b1 = __sxtb16((int8x4_t)__ror((uint32_t)b, 8));
-  return __smlad(a1, b1, __smlad(__sxtb16(a), __sxtb16(b), acc));
-}
 
 /* Runs of bytes of one sum, SP_RUN_BYTES at a time; sp_loadn_run reads n of them, the rest is 0. */
 #define SP_RUN_BYTES 16
