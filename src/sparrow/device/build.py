@@ -250,7 +250,7 @@ class Toolchain:
     ) -> Path:
         if target.arch in ("arm", "thumb", "riscv32"):
             # 32-bit CPUs divide 64-bit integers, and some compute floats, by calls of the compiler
-            flags = (*flags, "-rtlib=compiler-rt")
+            flags = (*flags, "-rtlib=compiler-rt", "-Wl,--gc-sections")
         everything = (*self._target_flags(target), *flags)
         key = self._link_key(objects, (*everything, script))
         linked = self.cache.get(key, suffix)
