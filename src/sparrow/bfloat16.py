@@ -13,19 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from sparrow import lane
 from sparrow.graph import Graph, Node, Op, retyped, verify
 from sparrow.kernels.case import Case, Kernel, Tensor
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pad import Pad
 from sparrow.rewrite import Remark, in_order, namer
 from sparrow.selection import Choice, choose, tensors
 from sparrow.targets import Target
-from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
+from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16, row_major
 
 # Cycles per element of a loop that reads float32 and stores bfloat16: seven instructions a vector.
 ROUNDING = 0.3
+# Cycles per element of a copy that inserts a channel: element by element.
+PADDING = 3.0
 
 
 def halved(graphs: Sequence[Graph]) -> bool:
@@ -49,6 +54,7 @@ def to_bfloat16(
         kernels: Kernel table.
         remarks: Gets a line for every product.
     """
+    source, g = g, _with_even_channels(g, target, threads, kernels)
     chosen: set[str] = set()
     for n in g.nodes:
         if not isinstance(n.op, Conv | MatMul) or g.types[n.inputs[0]].dtype != F32:
@@ -60,12 +66,58 @@ def to_bfloat16(
             text = why or "over bfloat16, sums in float32"
             remarks.append(Remark("bfloat16", n.origin or n.outputs[0], text, not why))
     if not chosen:
-        return g
+        return source
 
     def rounds(n: Node) -> bool:
         return _stores_halves(g, n, n.outputs[0] in chosen, target, threads, kernels)
 
     return _rewritten(g, chosen, rounds)
+
+
+def _with_even_channels(g: Graph, target: Target, threads: int, kernels: Sequence[Kernel]) -> Graph:
+    """``g`` with a channel of zeros where an odd number of them keeps a convolution from a gain."""
+    fresh = namer(g)
+    consts: dict[str, Array] = dict(g.consts)
+    padded: dict[str, str] = {}
+    nodes: list[Node] = []
+    for n in g.nodes:
+        if isinstance(n.op, Conv) and _gains_by_a_channel(g, n, target, threads, kernels):
+            x, w, *rest = n.inputs
+            if x not in padded:
+                padded[x] = fresh()
+                pads = (*((0, 0) for _ in g.types[x].shape[:-1]), (0, 1))
+                nodes.append(Node(Pad(pads), (x,), (padded[x],), n.origin))
+            wide = fresh()
+            consts[wide] = _one_more(g.consts[w], 1)
+            n = replace(n, inputs=(padded[x], wide, *rest))
+        nodes.append(n)
+    return retyped(g, nodes, consts=consts) if padded else g
+
+
+def _one_more(a: Array, axis: int) -> Array:
+    return np.pad(a, [(0, int(i == axis)) for i in range(a.ndim)])
+
+
+def _gains_by_a_channel(
+    g: Graph, n: Node, target: Target, threads: int, kernels: Sequence[Kernel]
+) -> bool:
+    x, y = tensors(g, n)
+    image, w = x[:2]
+    assert isinstance(n.op, Conv) and image is not None and w is not None
+    if not n.op.channels_last or n.op.group > 1 or image.type.dtype != F32 or w.const is None:
+        return False
+    *outer, c = image.shape
+    if c % 2 == 0:
+        return False
+    t = replace(image.type, shape=(*outer, c + 1))
+    wide = _one_more(w.const, 1)
+    u = replace(w.type, shape=wide.shape)
+    more = (Tensor(t, row_major(t.shape)), Tensor(u, row_major(u.shape), wide), *x[2:])
+    now = choose(Case(n.op, x, y, target, threads), kernels)
+    then = choose(Case(_over_halves(n.op), _halved(more), y, target, threads), kernels)
+    if not isinstance(now, Choice) or not isinstance(then, Choice):
+        return False
+    return then.lowered.cycles + (ROUNDING + PADDING) * t.size < now.lowered.cycles
 
 
 def _refusal(g: Graph, n: Node, target: Target, threads: int, kernels: Sequence[Kernel]) -> str:

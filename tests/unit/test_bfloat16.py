@@ -17,6 +17,7 @@ from sparrow.kernels import KERNELS
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pad import Pad
 from sparrow.parse import parse_graph
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
@@ -102,6 +103,29 @@ def test_a_value_that_something_else_reads_stays_float32() -> None:
     for name, want in evaluate(g, feeds).items():
         off = np.abs(evaluate(done, feeds)[name] - want).max()
         assert off <= 2.0**-7 * np.abs(want).max(), name
+
+
+def first_layer(kernel: int) -> tuple[Graph, dict[str, Array]]:
+    """A convolution of three channels into 64."""
+    rng = np.random.default_rng(5)
+    b = Builder("first")
+    shape, pad = (1, 32, 32, 3), kernel // 2
+    op = Conv((2, 2), (1, 1), ((pad, pad), (pad, pad)), channels_last=True, epilogue=RELU)
+    w = rng.standard_normal((64, 3, kernel, kernel)).astype(np.float32)
+    y = b.add(op, b.input("x", TensorType(shape, F32, "NHWC")), b.const(w))
+    feeds = {"x": round_bfloat16(rng.standard_normal(shape).astype(np.float32))}
+    return b.finish({"y": y}, {}), feeds
+
+
+def test_an_odd_channel_is_made_even_where_that_gains() -> None:
+    g, feeds = first_layer(7)
+    done, _ = lowered(g)
+    assert [type(n.op) for n in done.nodes] == [Pad, Lane, Conv]
+    assert done.types[done.nodes[-1].inputs[0]].shape == (1, 32, 32, 4)
+    got, want = evaluate(done, feeds)["y"], evaluate(g, feeds)["y"]
+    assert np.abs(got - want).max() <= 2.0**-8 * np.abs(want).max()
+    small, _ = first_layer(1)
+    assert lowered(small)[0] is small
 
 
 def test_other_instruction_sets_keep_float32(tmp_path: Path) -> None:
