@@ -624,6 +624,8 @@ def quantize(
         symmetric=symmetric,
         smooth=smooth,
         precision=precision,
+        # said in so many words, it holds for every layer
+        residual="int8" if precision == "int8" else None,
     )
     done, layers = quantize_model(
         str(model),

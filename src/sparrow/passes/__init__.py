@@ -36,6 +36,7 @@ from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY
+from sparrow.passes.transposed import unit_stride
 from sparrow.passes.wide_codes import move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
@@ -94,6 +95,7 @@ FRONT: tuple[Pass, ...] = (
         "attention looks for one",
         _rules(spelled_softmax, spelled_log_softmax, flat_softmax),
     ),
+    Pass("transposed", "what follows looks for convolutions", _rules(unit_stride)),
     Pass("pads", "while Pad and its reader are both channels-first", _rules(merge_pads, fold_pad)),
     Pass("global_pool", "a reduction sinks through any transpose", _rules(global_pool)),
     Pass(

@@ -21,7 +21,7 @@ from sparrow.device.host import HostLibrary, Session
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, GateFailed
 from sparrow.graph import Graph
-from sparrow.lossy import Lossy
+from sparrow.lossy import Lossy, coded
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.precision.choice import (
@@ -43,7 +43,7 @@ from sparrow.quant.report import decibels
 from sparrow.quant.run import Quantized, requantized
 from sparrow.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
 from sparrow.request import Budget, Request
-from sparrow.tensor import I16, Array
+from sparrow.tensor import Array
 
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4
@@ -121,7 +121,8 @@ class Search:
         builds: dict[Precision, Compiled] = {"float32": plain, "int8": build(whole.graph)}
         recipe = replace(self.recipe, precision="int16x8")
         sixteen = build(requantized(whole.source, whole.statistics, recipe).graph)
-        if _computes(sixteen, I16.name):
+        # codes of 16 bits are multiplied as bytes: without those, they are floats again
+        if coded(sixteen.module.entries):
             builds["int16x8"] = sixteen
         kinds = {x.name: x.op for x in whole.layers}
         measured = measure_costs(
@@ -405,15 +406,6 @@ def _mix_record(m: Mix, drops: Mapping[tuple[Precision, ...], float], chosen: bo
         drop=drops.get(m.precisions),
         counts=counts,
         chosen=chosen,
-    )
-
-
-def _computes(c: Compiled, dtype: str) -> bool:
-    """Whether some product of a build reads codes of a type."""
-    return any(
-        isinstance(n.op, Conv | MatMul) and g.types[n.inputs[0]].dtype.name == dtype
-        for g in c.module.entries
-        for n in g.nodes
     )
 
 

@@ -11,6 +11,9 @@ from typing import Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
 from sparrow.graph import SCHEMES, Graph, Node, Scheme
+from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
 
 Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
@@ -37,6 +40,10 @@ class Recipe:
         scheme: How sums over codes are rounded to codes, see docs/integer-spec.md; ``tflite`` needs
             no float.
         precision: Of every layer that no pin names.
+        residual: Of those among them that are matrix products, or elementwise beside one, of a
+            network which normalises its residual stream, instead of int8: what a transformer
+            carries has outliers, and one scale of 8 bits for them and all else costs more than
+            the second byte.
         pins: (pattern, precision): patterns are globs over the source names of layers and the names
             of their results, or the kind of an op; the first that fits counts.
     """
@@ -50,6 +57,7 @@ class Recipe:
     smooth: float | None = None
     scheme: Scheme = "f32"
     precision: Precision = "int8"
+    residual: Precision = "int16x8"
     pins: tuple[tuple[str, Precision], ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,6 +67,7 @@ class Recipe:
             ("rounding", self.rounding, get_args(Rounding)),
             ("scheme", self.scheme, SCHEMES),
             ("precision", self.precision, get_args(Precision)),
+            ("residual", self.residual, get_args(Precision)),
             *((f"pin {p!r}", v, get_args(Precision)) for p, v in self.pins),
         ):
             if value not in known:
@@ -124,7 +133,34 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
         if not any(fnmatchcase(name, pattern) for n in g.nodes for name in _names(n)):
             raise BadInput(f"pin {pattern!r} fits no layer", hint=_near(g, pattern))
 
-    return {n.outputs[0]: precision_of(recipe, *_names(n)) or recipe.precision for n in g.nodes}
+    stream = _stream(g) if recipe.precision == "int8" else set()
+
+    def of(n: Node) -> Precision:
+        plain = recipe.residual if n.outputs[0] in stream else recipe.precision
+        return precision_of(recipe, *_names(n)) or plain
+
+    return {n.outputs[0]: of(n) for n in g.nodes}
+
+
+def _stream(g: Graph) -> set[str]:
+    """First results of the products, and of what is elementwise beside them, between norms."""
+    if not any(_over_last_axis(g, n) for n in g.nodes):
+        return set()
+    made, users = g.producers(), g.users()
+
+    def beside(n: Node) -> bool:
+        near = [*(made[x] for x in n.inputs if x in made), *users.get(n.outputs[0], ())]
+        return any(isinstance(k.op, MatMul) for k in near)
+
+    return {
+        n.outputs[0]
+        for n in g.nodes
+        if isinstance(n.op, MatMul) or (isinstance(n.op, Lane) and beside(n))
+    }
+
+
+def _over_last_axis(g: Graph, n: Node) -> bool:
+    return isinstance(n.op, Normalize) and n.op.axes == (g.types[n.outputs[0]].rank - 1,)
 
 
 def _near(g: Graph, pattern: str) -> str:

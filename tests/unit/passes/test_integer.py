@@ -112,6 +112,7 @@ def constant(b: Builder, codes: Array, scale: Array, axis: int | None) -> str:
         ((4, 7), (1, 5), (1, 2), ((0, 0), (2, 2))),
         ((3, 3), (2, 2), (4, 3), ((0, 0), (0, -1))),
         ((4, 5), (5, 4), (1, 3), ((2, 3), (3, 2))),
+        ((9, 6), (3, 3), (1, 2), ((2, 1), (1, 1))),
     ],
 )
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -134,7 +135,9 @@ def test_transposed_convolution(
 
     def op(b: Builder, x: str) -> str:
         weights = constant(b, w, scale, 1)
-        deconv = ConvTranspose(strides, (1,) * len(kernel), pads, group)
+        # only axes without a stride
+        dilations = tuple(2 if s == 1 else 1 for s in strides)
+        deconv = ConvTranspose(strides, dilations, pads, group)
         y = b.add(deconv, x, weights, constant(b, bias, steps, 0))
         return b.lane(relu, y) if clipped else y
 
@@ -225,3 +228,19 @@ def test_layers_of_16_bits_hand_on_what_vectors_read() -> None:
     made = whole.producers()
     assert [y for y, t in whole.types.items() if t.dtype == I16 and y in made] == ["y"]
     np.testing.assert_array_equal(evaluate(whole, {"x": x})["y"], want)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_transposed_convolution_of_stride_1_is_a_convolution(group: int) -> None:
+    rng = np.random.default_rng(1)
+    b = Builder("g")
+    x = b.input("x", TensorType((2, 6, 9, 8), F32))
+    w = b.const(rng.standard_normal((6, 4, 3, 2)).astype(np.float32))
+    bias = b.const(rng.standard_normal(4 * group).astype(np.float32))
+    deconv = ConvTranspose((1, 1), (2, 1), ((1, 4), (0, 1)), group)
+    g = b.finish({"y": b.add(deconv, x, w, bias)}, {})
+    feeds = {"x": rng.standard_normal((2, 6, 9, 8)).astype(np.float32)}
+    plain = optimize(g)
+    assert any(isinstance(n.op, Conv) for n in plain.nodes)
+    assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
+    np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)

@@ -11,9 +11,13 @@ from onnx import helper
 
 from data import REPO
 from small_models import classifier, model, value
+from sparrow import lane
+from sparrow.builder import Builder
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
@@ -22,7 +26,7 @@ from sparrow.quant.engine import onnxruntime, reference
 from sparrow.quant.equalize import equalize
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
-from sparrow.tensor import I8, I16, I32, Affine
+from sparrow.tensor import F32, I8, I16, I32, Affine, TensorType
 
 
 def front(proto: object) -> Graph:
@@ -139,6 +143,30 @@ def test_sixteen_bits_are_symmetric_and_closer() -> None:
     codes = [q.graph.types[n.outputs[0]] for n in q.graph.nodes if isinstance(n.op, Quantize)]
     assert {t.dtype for t in codes} == {I16}
     assert not any(t.quant.zero_point.any() for t in codes if isinstance(t.quant, Affine))
+
+
+def transformer_block() -> Graph:
+    rng = np.random.default_rng(3)
+    b = Builder("block")
+    x = b.input("x", TensorType((1, 5, 16), F32))
+    ones = b.const(np.ones(16, np.float32))
+    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    up = b.add(MatMul(), n, b.const(rng.standard_normal((16, 24)).astype(np.float32)))
+    act = b.lane(lane.call("gelu", lane.Arg(0, F32)), up)
+    down = b.add(MatMul(), act, b.const(rng.standard_normal((24, 16)).astype(np.float32)))
+    return b.finish({"y": b.call("add", x, down)}, {})
+
+
+def test_products_of_a_normalised_residual_stream_read_16_bits() -> None:
+    g = transformer_block()
+
+    def chosen(recipe: Recipe) -> list[str]:
+        return [x.precision for x in run(g, calls(g, 8), recipe).layers]
+
+    assert chosen(Recipe()) == ["int16x8"] * 2
+    assert chosen(Recipe(residual="int8")) == ["int8"] * 2
+    first = next(n.outputs[0] for n in g.nodes if isinstance(n.op, MatMul))
+    assert chosen(Recipe(pins=((first, "int8"),))) == ["int8", "int16x8"]
 
 
 def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:

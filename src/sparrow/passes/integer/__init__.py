@@ -33,7 +33,7 @@ from sparrow.passes.integer.normalization import normalize
 from sparrow.passes.integer.resizing import resizing
 from sparrow.passes.integer.softmax import softmax
 from sparrow.passes.integer.sums import coded_bias, float_result, sums, turned_weights
-from sparrow.passes.integer.transposed import phases, quantize_first
+from sparrow.passes.transposed import phases, quantize_first
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]

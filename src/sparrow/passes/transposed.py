@@ -1,8 +1,11 @@
-"""Transposed convolutions of codes as convolutions whose channels are the phases of the result.
+"""Transposed convolutions as convolutions; over codes, channels are the phases of the result.
 
     before   y = ConvTranspose(Dequantize(x), Dequantize(w), b) stride s, kernel k
     after    p = Conv(Dequantize(x), Dequantize(w'), b')        s channels for one, kernel k / s
              y = p with the phases between the pixels           movement
+
+    before   y = ConvTranspose(x, w, b)                         stride 1, floats
+    after    y = Conv(x, w', b)
 
 Output o = s q + r meets tap r + s j at input q - j: all outputs of one phase r are a convolution
 with every s-th tap, backwards. Kernels of convolutions over codes then serve both.
@@ -67,8 +70,9 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject("the weights are no constant codes")
     assert isinstance(d.op, Dequantize)
     quant, x, y = d.op.quant, m.type(n.inputs[0]), m.type(n.outputs[0])
-    if op.channels_last or op.epilogue is not None or any(v != 1 for v in op.dilations):
-        return Reject("channels are last, or taps are dilated")
+    both = any(d > 1 < s for d, s in zip(op.dilations, op.strides, strict=True))
+    if op.channels_last or op.epilogue is not None or both:
+        return Reject("channels are last, or taps are dilated beside a stride")
     if any(s > 1 and i != 1 for i, s in enumerate(quant.scale.shape)) or quant.block[1] > 1:
         return Reject("scales of the weights do not run along the output channels")
     e = Edit(m, n.origin)
@@ -84,9 +88,9 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
     taps = e.consts[weights].shape[2:]
     rows = zip(y.shape[2:], op.pads, op.strides, strict=True)
     extents = tuple((a + o - 1) // s + 1 for o, (a, _), s in rows)
-    pads = tuple((t - 1, max(q - i, 0)) for t, q, i in zip(taps, extents, x.shape[2:], strict=True))
-    ones = (1,) * rank
-    p = e.add(Conv(ones, ones, pads, op.group), *inputs)
+    reach = [(t - 1) * d for t, d in zip(taps, op.dilations, strict=True)]
+    pads = tuple((r, max(q - i, 0)) for r, q, i in zip(reach, extents, x.shape[2:], strict=True))
+    p = e.add(Conv((1,) * rank, op.dilations, pads, op.group), *inputs)
     clip = m.only_user(n.outputs[0])
     if clip is not None and not _clips(clip):
         clip = None
@@ -106,6 +110,25 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
     result = clip if clip is not None else n
     e.add(Slice(starts, y.shape, (1,) * y.rank), spread, y=result.outputs[0])
     return e.done(n, clip) if clip is not None else e.done(n)
+
+
+def unit_stride(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a ConvTranspose of stride 1: a convolution with its kernel turned around."""
+    op = n.op
+    if not isinstance(op, ConvTranspose) or any(s != 1 for s in op.strides):
+        return None
+    w = m.const(n.inputs[1])
+    if w is None or op.channels_last or op.epilogue is not None:
+        return Reject("weights are not constant, or channels are last")
+    reach = [(k - 1) * d for k, d in zip(w.shape[2:], op.dilations, strict=True)]
+    pads = tuple((r - a, r - b) for r, (a, b) in zip(reach, op.pads, strict=True))
+    if any(v < 0 for p in pads for v in p):
+        return Reject("more is cut off than the kernel reaches")
+    turned = _phases(w, np.zeros(w.shape[1], w.dtype), op)
+    name = m.fresh()
+    conv = Conv(op.strides, op.dilations, pads, op.group)
+    new = Node(conv, (n.inputs[0], name, *n.inputs[2:]), n.outputs, n.origin)
+    return Rewrite((new,), (n,), consts={name: turned})
 
 
 def _clips(n: Node) -> bool:
