@@ -97,14 +97,12 @@ def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Re
     """
     from dataclasses import replace
 
+    from sparrow.importers.file import read_file
     from sparrow.quant.recipe import Recipe, from_json
 
     base = Recipe()
     if path is not None:
-        try:
-            base = from_json(path.read_bytes(), str(path))
-        except OSError as e:
-            raise BadInput(f"{path} cannot be read: {e.strerror or e}") from None
+        base = from_json(read_file(path), str(path))
     given: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
     read: list[Any] = []
     for text in pins or ():

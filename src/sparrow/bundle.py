@@ -19,6 +19,7 @@ from sparrow.device.firmware import flash_bytes
 from sparrow.device.runners import Runner, find_runner
 from sparrow.device.session import ModelLibrary, ModelSession
 from sparrow.errors import BadBundle, BadInput, InvalidGraph
+from sparrow.importers.file import read_file
 from sparrow.targets import SUFFIXES, Machine
 from sparrow.tensor import BF16, Array, DType, round_bfloat16
 
@@ -198,9 +199,11 @@ class Bundle:
         """Content of ``measurements.json``."""
         path = self.folder / "measurements.json"
         try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError) as e:
-            raise BadBundle(f"{path} cannot be read: {e}") from None
+            found = json.loads(read_file(path))
+        except BadInput as e:
+            raise BadBundle(e.message) from None
+        except (ValueError, RecursionError) as e:
+            raise BadBundle(f"{path} is no JSON: {e}") from None
         if not isinstance(found, dict):
             raise BadBundle(f"{path} is no JSON object")
         return found

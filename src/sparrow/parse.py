@@ -188,13 +188,16 @@ class _Line:
             self.fail(f"{t.size} values")
         return flat.reshape(t.shape)
 
-    def value(self) -> Any:
+    def nested(self, read: Callable[[], _Item]) -> _Item:
         self.depth += 1
         if self.depth > MAX_NESTING:
             self.fail(f"at most {MAX_NESTING} levels of nesting")
-        v = self.literal()
+        v = read()
         self.depth -= 1
         return v
+
+    def value(self) -> Any:
+        return self.nested(self.literal)
 
     def literal(self) -> Any:
         if self.peek('"'):
@@ -236,7 +239,8 @@ class _Line:
             args = self.rows(self.expr, ")")
             return self.checked(lambda: lane.call(m[0], *args))
         if m[0] in PARTS:
-            return self.build(PARTS[m[0]], ")")
+            # a level more: these take more of Python's own stack
+            return self.nested(lambda: self.build(PARTS[m[0]], ")"))
         self.at = start
         self.fail("a lane function or value")
 

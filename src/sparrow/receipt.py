@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sparrow.errors import BadBundle
+from sparrow.errors import BadBundle, BadInput
+from sparrow.importers.file import read_file
 
 SCHEMA = 1
 
@@ -429,9 +430,9 @@ def load(kind: type[R], path: Path) -> R:
         BadBundle: The file is missing, no JSON, or of another schema.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as e:
-        raise BadBundle(f"{path}: {e.strerror}; is this a bundle folder?") from None
+        return kind.model_validate_json(read_file(path))
+    except BadInput as e:
+        raise BadBundle(e.message, hint="is this a bundle folder?") from None
     except RecursionError:
         raise BadBundle(f"{path}: nests too deeply") from None
     except ValidationError as e:

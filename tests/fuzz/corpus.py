@@ -26,6 +26,7 @@ from sparrow.api import build
 from sparrow.errors import SparrowError
 from sparrow.importers.onnx import import_onnx
 from sparrow.passes import optimize
+from sparrow.quant.recipe import Recipe, to_json
 from sparrow.tensor import F32, I8, Array
 from sparrow.text import print_graph
 from tflite_files import O, T, constant, write
@@ -280,6 +281,17 @@ def _samples(folder: Path) -> None:
         pixels.save(folder / f"pixels.{suffix}")
 
 
+def _recipes(folder: Path) -> None:
+    """The defaults, and every field at another value."""
+    other = Recipe(
+        "minmax", "per_tensor", "adaround", True, False, True, 0.5, "fixed31", "float32",
+        (("head*", "float32"), ("Conv", "int8")),
+    )  # fmt: skip
+    folder.mkdir()
+    for name, recipe in (("defaults", Recipe()), ("other", other)):
+        (folder / f"{name}.json").write_bytes(to_json(recipe))
+
+
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("check", "none.onnx"),
     ("check", "x.onnx", "--shape", "input=1x3x240x320", "--json"),
@@ -313,6 +325,7 @@ def main() -> None:
         (FOLDER / "tflite" / name).write_bytes(data)
     _bundle(FOLDER / "bundle")
     _samples(FOLDER / "samples")
+    _recipes(FOLDER / "recipes")
     (FOLDER / "commands").mkdir()
     for i, words in enumerate(_COMMANDS):
         (FOLDER / "commands" / f"{i:02}.json").write_text(json.dumps(words) + "\n")

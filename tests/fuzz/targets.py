@@ -22,6 +22,7 @@ from fuzz.protobuf import mutate_model
 from fuzz.words import HOSTILE
 from sparrow import cli
 from sparrow.api import resolve_target
+from sparrow.arguments import recipe_of
 from sparrow.bundle import load_evidence, verify_bundle
 from sparrow.checker import check_sources
 from sparrow.compiler import Source, compile_sources
@@ -101,6 +102,10 @@ def _graph(data: bytes, folder: Path) -> None:
 
 def _receipt(data: bytes, folder: Path) -> None:
     load(ReceiptRecord, folder / "bundle" / "receipt.json")
+
+
+def _recipe(data: bytes, folder: Path) -> None:
+    recipe_of(None, folder / "recipe.json")
 
 
 def _plan(data: bytes, folder: Path) -> None:
@@ -306,6 +311,8 @@ TARGETS: tuple[Target, ...] = (
     Target("graph", "graphs/*.txt", _graph_text, "", _graph, hostile.graphs, share=30),
     Target("receipt", "bundle/receipt.json", _json_or_bytes, "bundle/receipt.json", _receipt,
            hostile.records, share=16),
+    Target("recipe", "recipes/*.json", _json_or_bytes, "recipe.json", _recipe, hostile.records,
+           share=10),
     Target("plan", "bundle/plan.json", _json_or_bytes, "bundle/plan.json", _plan, hostile.records,
            share=16),
     *(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fuzz.campaign import run_range
-from fuzz.targets import TARGETS, Target
+from fuzz.targets import TARGETS, Target, prepare
+from sparrow.errors import SparrowError
 
 SEED = 0
 RANDOM = 150
@@ -26,6 +29,22 @@ def test_hostile_input_ends_in_one_line(target: Target) -> None:
     if target.heavy or target.may_write or target.name.startswith("evidence"):
         count = min(count, SLOW_SHARE)
     assert not broken(target, SEED, count)
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if t.file], ids=lambda t: t.name)
+def test_the_corpus_is_what_this_version_reads(target: Target, tmp_path: Path) -> None:
+    """A mutated file teaches nothing if what it was made of is refused as well."""
+    folder = tmp_path / "case"
+    prepare(folder)
+    refused = []
+    for data in target.seeds():
+        (folder / target.file).write_bytes(data)
+        try:
+            target.run(data, folder)
+        except SparrowError as e:
+            refused.append(str(e))
+    # a shape that is not known, an operator that nobody has, an array of text
+    assert len(refused) <= len(target.seeds()) // 5, refused
 
 
 @pytest.mark.slow

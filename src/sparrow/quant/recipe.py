@@ -109,7 +109,7 @@ def from_json(data: bytes, where: str) -> Recipe:
         if strange:
             raise BadInput(f"{where}: a recipe has no {strange[0]!r}")
         found["pins"] = tuple((str(p), v) for p, v in found.get("pins", ()))
-    except (ValueError, TypeError, AttributeError, KeyError) as e:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:
         raise BadInput(f"{where} is no recipe: {type(e).__name__}: {e}") from None
     if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
         raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
