@@ -188,16 +188,13 @@ class _Line:
             self.fail(f"{t.size} values")
         return flat.reshape(t.shape)
 
-    def nested(self, read: Callable[[], _Item]) -> _Item:
+    def value(self) -> Any:
         self.depth += 1
         if self.depth > MAX_NESTING:
             self.fail(f"at most {MAX_NESTING} levels of nesting")
-        v = read()
+        v = self.literal()
         self.depth -= 1
         return v
-
-    def value(self) -> Any:
-        return self.nested(self.literal)
 
     def literal(self) -> Any:
         if self.peek('"'):
@@ -239,8 +236,11 @@ class _Line:
             args = self.rows(self.expr, ")")
             return self.checked(lambda: lane.call(m[0], *args))
         if m[0] in PARTS:
-            # a level more: these take more of Python's own stack
-            return self.nested(lambda: self.build(PARTS[m[0]], ")"))
+            # a level more: it takes more of Python's own stack
+            self.depth += 1
+            part = self.build(PARTS[m[0]], ")")
+            self.depth -= 1
+            return part
         self.at = start
         self.fail("a lane function or value")
 
