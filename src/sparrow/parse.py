@@ -238,7 +238,7 @@ class _Line:
         if m[0] in PARTS:
             # a level more: it takes more of Python's own stack
             self.depth += 1
-            part = self.build(PARTS[m[0]], ")")
+            part: Any = self.build(PARTS[m[0]], ")")
             self.depth -= 1
             return part
         self.at = start
