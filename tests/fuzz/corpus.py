@@ -284,8 +284,9 @@ def _samples(folder: Path) -> None:
 def _recipes(folder: Path) -> None:
     """The defaults, and every field at another value."""
     other = Recipe(
-        "minmax", "per_tensor", "adaround", True, False, True, 0.5, "fixed31", "float32",
-        (("head*", "float32"), ("Conv", "int8")),
+        ranges="minmax", weights="per_tensor", rounding="adaround", symmetric=True,
+        bias_correction=False, equalize=True, smooth=0.5, scheme="fixed31", precision="float32",
+        pins=(("head*", "float32"), ("Conv", "int8")),
     )  # fmt: skip
     folder.mkdir()
     for name, recipe in (("defaults", Recipe()), ("other", other)):
