@@ -19,6 +19,7 @@ from sparrow.compiler import Compiled
 from sparrow.describe import buffers
 from sparrow.device.elf import Elf
 from sparrow.device.firmware import link_alone
+from sparrow.device.host import Session
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
@@ -27,10 +28,12 @@ from sparrow.errors import BadInput
 from sparrow.golden import SEED
 from sparrow.instructions import per_step
 from sparrow.plan import Entry, Plan
+from sparrow.profiling import latency
 from sparrow.receipt import BufferRecord
 from sparrow.samples import draw
 from sparrow.targets import Figure
 
+_MEASURE_S = 0.1
 # Above this share of the peak a buffer is worth a word.
 _LARGE = 0.1
 
@@ -79,7 +82,7 @@ class Fit:
         layers: Every step of the first entry point.
         peaks: Steps at which the arena is fullest.
         advice: What sets the peak and what would lower it.
-        time_ns: Time of an inference; 0 if unknown.
+        time_ns: Time of an inference.
         time_source: Where the time comes from.
     """
 
@@ -140,9 +143,7 @@ class Fit:
             f"RAM   {_of(self.ram_bytes, self.ram_limit)}: arena {self.arena_bytes:,} (at least "
             f"{self.live_bytes:,}), inputs and outputs {self.io_bytes:,}, "
             f"state {self.state_bytes:,}, stack {stack}",
-            f"time  {self.time_ns / 1e6:,.3f} ms: {self.time_source}"
-            if self.time_ns
-            else f"time  unknown: {self.time_source}",
+            f"time  {self.time_ns / 1e6:,.3f} ms: {self.time_source}",
             f"{'step':>4} {'op':12} {'code':>8} {'weights':>9} {'arena':>9}",
         ]
         top = max((x.live_bytes for x in self.layers), default=1) or 1
@@ -174,7 +175,7 @@ def table(fits: Sequence[Fit]) -> str:
     """A line for each of several."""
     lines = [f"{'model':28} {'target':14} {'flash':>10} {'RAM':>10} {'time ms':>10}  verdict"]
     for f in fits:
-        time = f"{f.time_ns / 1e6:,.2f}" if f.time_ns else "?"
+        time = f"{f.time_ns / 1e6:,.2f}"
         verdict = "fits" if f.ok else "; ".join(f.reasons)
         lines.append(
             f"{f.model:28.28} {f.target:14.14} {f.flash_bytes:10,} {f.ram_bytes:10,} {time:>10}  "
@@ -214,7 +215,7 @@ def fit(
     first = p.entries[0]
     held = buffers(first)
     code = _code_of_steps(first, objects, library, p) if machine.bare else {}
-    counts, source = _counts(compiled)
+    counts, time, source = _timed(compiled, library)
     live = [sum(b.bytes for b in held if b.first <= i <= b.last) for i in range(len(first.steps))]
     layers = tuple(
         Layer(
@@ -230,7 +231,6 @@ def fit(
     io = max(sum(g.types[x].bytes for x in (*g.inputs, *g.outputs)) for g in p.module)
     device_ram = figures.get("sram_bytes") or figures.get("ram_bytes")
     device_flash = figures.get("flash_bytes")
-    time, source = _time(p, sum(counts), source) if counts else _roofline(p, source)
     return Fit(
         model=model,
         target=p.target.name,
@@ -278,32 +278,29 @@ def _code_of_steps(e: Entry, objects: Sequence[Path], library: Path, p: Plan) ->
     return {i: sum(sizes.get(n, 0) // users[n] for n in names) for i, names in uses.items()}
 
 
-def _counts(compiled: Compiled) -> tuple[list[int], str]:
-    """Instructions of every step on drawn inputs and what they are, or nothing and why."""
+def _timed(compiled: Compiled, library: Path) -> tuple[list[int], float, str]:
+    """Instructions of every step, if they are counted; time in ns; what it is."""
     p = compiled.plan
-    machine = p.target.machine
-    try:
-        runner = find_runner(machine, "auto")
-        if runner.name == "host":
-            runner = find_runner(machine, "qemu")
-    except BadInput as e:
-        return [], e.message
-    files, parts = compiled.artifact.files, compiled.artifact.parts
-    hooked = runner.load(compile_library(files, machine, parts, hooks=True))
-    if not isinstance(hooked, RemoteLibrary) or hooked.timed:
-        return [], f"{runner.name} counts no instructions"
-    g = p.module.entries[0]
+    machine, g = p.target.machine, p.module.entries[0]
     feeds = draw(g, (SEED, 0, 0))
     inputs = [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
     weights = np.frombuffer(p.weights, np.uint8)
-    return per_step(count_marks(hooked, weights, 0, inputs)), "counted in the emulator"
-
-
-def _time(p: Plan, instructions: int, source: str) -> tuple[float, str]:
-    return (
-        instructions / p.target.ghz,
-        f"{instructions:,} instructions {source}, at one a cycle of {p.target.ghz * 1e3:g} MHz",
-    )
+    try:
+        runner = find_runner(machine)
+    except BadInput as e:
+        return [], *_roofline(p, e.message)
+    if runner.name == "host":
+        session = runner.load(library).open(weights)
+        assert isinstance(session, Session)
+        return [], latency(session, 0, inputs, _MEASURE_S).median_ns, "measured on this machine"
+    files, parts = compiled.artifact.files, compiled.artifact.parts
+    hooked = runner.load(compile_library(files, machine, parts, hooks=True))
+    if not isinstance(hooked, RemoteLibrary) or hooked.timed:
+        return [], *_roofline(p, f"{runner.name} counts no instructions")
+    counts = per_step(count_marks(hooked, weights, 0, inputs))
+    n, mhz = sum(counts), p.target.ghz * 1e3
+    text = f"{n:,} instructions counted in the emulator, at one a cycle of {mhz:g} MHz"
+    return counts, n / p.target.ghz, text
 
 
 def _roofline(p: Plan, why: str) -> tuple[float, str]:

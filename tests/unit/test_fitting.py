@@ -93,6 +93,8 @@ def test_drawn_inputs_say_so_and_roofline_where_nothing_counts() -> None:
     assert "drawn inputs" in found.note and found.precision == "int8"
     there = sparrow.fits(classifier(), "aarch64_ios")
     assert "roofline" in there.time_source and there.layers[0].code_bytes == -1
+    here = sparrow.fits(classifier(), "host")
+    assert "measured" in here.time_source and 0 < here.time_ns < 1e9
 
 
 def test_wrong_use_is_one_line() -> None:

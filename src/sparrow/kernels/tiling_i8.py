@@ -66,9 +66,12 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
 
     full_m, tail_m = divmod(pixels, t.mr)
     full_n, tail_n = divmod(vectors, t.nv)
-    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+    cycles = full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
         full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
     )
+    # a rest is its code once more, which costs a core of one lane more than a few cycles
+    rests = (tail_m > 0) + (tail_n > 0)
+    return cycles * (1 + 0.1 * rests) if isa.lanes == 1 else cycles
 
 
 def tile_of_any(isa: Isa) -> tuple[int, int]:
@@ -163,7 +166,8 @@ def choose_depthwise(
 ) -> tuple[DepthwiseI8, float]:
     """Tiles and tasks of a depthwise convolution of `c` channels, and its cycles on one core."""
     vectors = -(-c // target.isa.lanes)
-    shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
+    small = target.machine.bare
+    shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3) and not small
     ro = 2 if shared else 1
     rq = -(-((ro - 1) * s.sh + s.kh) // 4)
     spare = target.isa.registers - 4
@@ -179,6 +183,10 @@ def choose_depthwise(
         range(1, most + 1),
         key=lambda mr: s.ow // mr * tile(mr) + (tile(s.ow % mr) if s.ow % mr else 0),
     )
+    if small:
+        # each kind of tile is its code once more: one row, no rest, and few pixels
+        even = [n for n in range(2, min(s.ow, 6) + 1) if s.ow % n == 0]
+        mr = next((n for n in even if n >= 3), even[-1] if even else mr)
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0)
     task_h *= ro
