@@ -223,7 +223,7 @@ def layers(cpu: pm.Simd) -> list[Layer]:
         pool("maxpool 55 3x3/2 128", 55, 128, 3, 2),
         mean("mean 7 2048", 7, 2048, cpu),
         mean("mean 13 1000", 13, 1000, cpu),
-        gemm("gemm 1024x1024x1024", 1024, 1024, 1024, cpu),
+        *(gemm(f"gemm {n}x{n}x{n}", n, n, n, cpu) for n in (64, 256, 512, 1024)),
         gemm("bert 128x256x256", 128, 256, 256, cpu),
         gemm("bert 128x256x1024", 128, 256, 1024, cpu),
         gemm("bert 128x1024x256", 128, 1024, 256, cpu),
