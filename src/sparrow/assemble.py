@@ -56,6 +56,7 @@ from sparrow.report import render
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
+from sparrow.twin import twin_gates
 
 # Runner -> what the verdict adds.
 WHERE = {"host": "", "qemu": " in the emulator qemu", "node": " in Node.js"}
@@ -182,9 +183,12 @@ def _fill(
             compile_library(compiled.artifact.files, target, plan.parts, hooks=True)
         )
         proof = prove(graphs, plan, golden, shipped, hooked, blob)
-        proof = replace(
-            proof, gates=(*proof.gates, *page_gates(work, graphs, golden, runner, blob))
+        twins = [onnx.load(work / name) for name in models]
+        further = (
+            *page_gates(work, graphs, golden, runner, blob),
+            *twin_gates(twins, graphs, golden),
         )
+        proof = replace(proof, gates=(*proof.gates, *further))
         if not proof.ok:
             raise GateFailed(proof.failure, hint="no bundle was written")
         outputs = run_calls(shipped.open(blob), graphs, golden)

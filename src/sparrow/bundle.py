@@ -458,9 +458,12 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
         BadBundle: It is no bundle.
         BadInput: Nothing here runs code for its target.
     """
+    import onnx
+
     from sparrow.page import page_gates
     from sparrow.proof import Gate, Proof, prove, receipt_gate
     from sparrow.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
+    from sparrow.twin import twin_gates
 
     receipt = load(ReceiptRecord, folder / "receipt.json")
     altered = check_hashes(folder, receipt.files)
@@ -481,7 +484,8 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     weights = weights_of(folder)
     done = prove(graphs, plan, golden, library, hooked, weights)
     builds = page_gates(folder, graphs, golden, runner, weights)
-    done = Proof((*done.gates, *builds), done.layers)
+    twins = [onnx.load(folder / Path(e.model).name) for e in plan.entries]
+    done = Proof((*done.gates, *builds, *twin_gates(twins, graphs, golden)), done.layers)
     memory = MemoryRecord(
         code_bytes=code_bytes_of(path, machine_of(plan)),
         weights_bytes=(folder / "weights.bin").stat().st_size,

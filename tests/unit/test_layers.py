@@ -50,6 +50,7 @@ ORDER = [
         "blame",
         "bundle",
         "proof",
+        "twin",
         "profiling",
         "instructions",
         "page",
