@@ -30,7 +30,7 @@ from sparrow.targets import devices, target
 
 CORES = ("cortex_m0", "cortex_m3", "cortex_m4f", "cortex_m7", "cortex_m33", "cortex_m55")
 # Linking the compiler's library takes seconds per core; the others run in the full suite.
-FAST = ("cortex_m3", "cortex_m4f", "cortex_m55")
+FAST = ("cortex_m4f", "cortex_m55")
 
 
 @pytest.fixture(params=[c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CORES])
