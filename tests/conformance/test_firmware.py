@@ -154,7 +154,7 @@ GCC = {
 @pytest.mark.parametrize(
     "core", [c if c == "cortex_m4f" else pytest.param(c, marks=pytest.mark.slow) for c in GCC]
 )
-@pytest.mark.parametrize("graph", ["network", pytest.param("arithmetic", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("graph", [pytest.param("network", marks=pytest.mark.slow), "arithmetic"])
 def test_gcc_compiles_the_sources_without_warnings(graph: str, core: str, tmp_path: Path) -> None:
     if shutil.which(GCC[core][0]) is None:
         missing(f"{GCC[core][0]} is not installed")
