@@ -70,6 +70,9 @@ PinOption = Annotated[
 RecipeOption = Annotated[
     Path | None, typer.Option(help="recipe.json of a bundle or of `sparrow plan`")
 ]
+CodeOption = Annotated[
+    str, typer.Option(help="of int8: fast, compact, or auto: compact where --size needs it")
+]
 EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]
 
 
@@ -117,6 +120,7 @@ def build(
     ram: RamOption = None,
     pin: PinOption = None,
     recipe: RecipeOption = None,
+    code: CodeOption = "auto",
     explain: Annotated[bool, typer.Option("--explain", help="print every decision")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,6 +139,7 @@ def build(
         budget_of(drop, latency, size, ram),
         states=states_of(state),
         recipe=recipe_of(pin, recipe),
+        code=code,
         progress=_progress,
     )
     _progress.clear()
@@ -180,6 +185,7 @@ def plan(
     ram: RamOption = None,
     pin: PinOption = None,
     recipe: RecipeOption = None,
+    code: CodeOption = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="recipe.json to write, for build --recipe")
     ] = None,
@@ -199,6 +205,7 @@ def plan(
         budget_of(drop, latency, size, ram),
         states=states_of(state),
         recipe=recipe_of(pin, recipe),
+        code=code,
         progress=_progress,
     )
     _progress.clear()

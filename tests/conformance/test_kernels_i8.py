@@ -15,7 +15,9 @@ from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, Scheme
 from sparrow.kernels import (
+    COMPACT,
     KERNELS,
+    compact_i8,
     conv_any,
     conv_i8,
     lookup,
@@ -207,9 +209,11 @@ def pool_case(seed: int) -> Made:
 MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case)
 
 
-def _compare(cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path) -> set[str]:
+def _compare(
+    cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path, threads: int = 1
+) -> set[str]:
     module = Module("m", tuple(g for g, _ in cases))
-    p = plan(module, target(TARGETS[isa]), kernels=kernels)
+    p = plan(module, target(TARGETS[isa]), kernels=kernels, threads=threads)
     s = session(p, compiled(p, folder, parts=True, flags=("-O1",)))
     for i, (g, feeds) in enumerate(cases):
         (got,) = s.run(i, [feeds[v] for v in g.inputs])
@@ -224,6 +228,29 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
     used = _compare(cases, isa, KERNELS, tmp_path)
     assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS)}
     assert "resize" in used
+
+
+# (instruction set, threads): tasks are cut alike on all of them
+COMPACTED = (("scalar", 1), ("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 2))
+
+
+@pytest.mark.parametrize(("isa", "threads"), COMPACTED)
+def test_compact_rows_give_the_integers_of_the_reference(
+    isa: str, threads: int, tmp_path: Path
+) -> None:
+    makers = (conv_case, depthwise_case, matmul_case)
+    cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(8)]
+    used = _compare(cases, isa, COMPACT, tmp_path, threads)
+    rows = {r.name for r in compact_i8.ROWS}
+    # on one lane the portable depthwise row costs less
+    assert used >= (rows - {"depthwise_compact_i8"} if isa == "scalar" else rows)
+
+
+def test_compact_weights_are_not_padded_to_vectors() -> None:
+    module = Module("m", tuple(conv_case(s)[0] for s in range(8)))
+    row = target(TARGETS["avx512vnni"])
+    small, fast = (plan(module, row, kernels=k).weights for k in (COMPACT, KERNELS))
+    assert len(small) < 0.8 * len(fast)
 
 
 def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:

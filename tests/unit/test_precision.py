@@ -205,6 +205,20 @@ def test_the_same_inputs_give_the_same_mix(
     assert to_json(found) == (mixed.folder / "recipe.json").read_bytes()
 
 
+def test_a_small_size_takes_smaller_code(
+    samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    bundle = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, budget=Budget(size=45_000))
+    memory = bundle.receipt.memory
+    assert memory.code_bytes + memory.weights_bytes <= 45_000
+    kernels = {s.kernel for e in bundle.plan.entries for s in e.steps}
+    assert "conv2d_compact_i8" in kernels and "conv2d_i8" not in kernels
+    with pytest.raises(GateFailed, match="goal size"):
+        plan_precisions(MODEL, calib=samples, budget=Budget(size=45_000), code="fast")
+    with pytest.raises(BadInput, match="code 'tiny'"):
+        plan_precisions(MODEL, calib=samples, budget=Budget(size=45_000), code="tiny")
+
+
 def test_the_fastest_mix_within_a_drop(samples: list[NDArray[np.float32]]) -> None:
     record, _ = plan_precisions(MODEL, calib=samples, budget=Budget(drop=0.05))
     assert record.least == "latency" and record.predicted.drop is not None

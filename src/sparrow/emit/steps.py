@@ -25,6 +25,7 @@ from sparrow.kernels.case import (
     Extra,
     In,
     Invoke,
+    Literal,
     Loop,
     Out,
     Packed,
@@ -47,17 +48,19 @@ class Body:
         name: Its name.
         text: Its definition and that of the functions it needs, ``@`` standing for the name.
         header: Native header it needs, ``""`` for none.
+        small: Whether size matters more than speed.
         users: Names of the step functions that call it.
     """
 
     name: str
     text: str
     header: str
+    small: bool
     users: list[str] = field(default_factory=list)
 
     def definition(self) -> str:
         """C text; a body with several callers stays one function."""
-        kind = "SP_OUTLINE" if len(self.users) > 1 else "static"
+        kind = "SP_SMALL" if self.small else "SP_OUTLINE" if len(self.users) > 1 else "static"
         return self.text.replace("@@", kind).replace("@", self.name)
 
 
@@ -121,7 +124,7 @@ class Bodies:
                 if isinstance(call, Loop)
                 else _InvokeCall(step, call, tasks, index)
             )
-            body = self._body(c.text, c.header)
+            body = self._body(c.text, c.header, c.small)
             if name not in body.users:
                 body.users.append(name)
             bodies.append(body)
@@ -137,10 +140,10 @@ class Bodies:
         )
         return StepFunction(name, text, tuple(dict.fromkeys(bodies)))
 
-    def _body(self, text: str, header: str) -> Body:
+    def _body(self, text: str, header: str, small: bool) -> Body:
         if text not in self._by_text:
             name = f"{self.prefix}_f{len(self._by_text)}"
-            self._by_text[text] = Body(name, text, header)
+            self._by_text[text] = Body(name, text, header, small)
         return self._by_text[text]
 
 
@@ -155,11 +158,13 @@ class _Call:
     Attributes:
         text: Body.
         header: Native header the body needs.
+        small: Whether the size of the body matters more than its speed.
         setup: Statements before the call.
         arguments: Arguments of the call.
     """
 
     header = ""
+    small = False
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -202,23 +207,35 @@ class _InvokeCall(_Call):
     def __init__(self, step: Step, c: Invoke, tasks: int, index: str) -> None:
         super().__init__(step)
         self.header = c.header
+        self.small = c.shared
         self.index = index
         self.before: list[str] = []
         self.parameters: list[str] = []
-        handed = [self.argument(a) for a in c.arguments]
         fields = ", ".join(f".{k} = {param(v)}" for k, v in c.params.items())
+        first = f"({c.struct}){{{fields}}}"
+        if c.shared:
+            self.setup.append(f"static const {c.struct} k{index} = {{{fields}}};")
+            first = self.parameter(f"const {c.struct} *", f"&k{index}")
+        handed = [self.argument(a) for a in c.arguments]
         task = "i" if c.repeat > 1 else "task" if tasks > 1 else "0"
         if task == "task":
             self.parameters.append("int task")
             self.arguments.append(index)
-        text = f"{c.function}(({c.struct}){{{fields}}}, {', '.join([*handed, task])});"
-        repeat = f"for (int i = 0; i < {c.repeat}; ++i) " if c.repeat > 1 else ""
+        text = f"{c.function}({', '.join([first, *handed, task])});"
+        times = str(c.repeat)
+        if c.shared and c.repeat > 1:
+            self.parameters.append("int times")
+            self.arguments.append(times)
+            times = "times"
+        repeat = f"for (int i = 0; i < {times}; ++i) " if c.repeat > 1 else ""
         self.define(self.before, self.parameters, [repeat + text])
 
     def argument(self, a: Argument) -> str:
         """What the kernel is handed; pointers become parameters of the body."""
         if isinstance(a, Epilogue):
             return self.epilogue(a)
+        if isinstance(a, Literal):
+            return str(a.value)
         if isinstance(a, Scratch):
             assert self.step.scratch is not None
             at = address(self.step.scratch, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparrow.kernels import (
     attention,
+    compact_i8,
     conv,
     conv3d,
     conv_any,
@@ -53,4 +54,10 @@ KERNELS: tuple[Kernel, ...] = (
     *selecting.ROWS,
     *softmax.ROWS,
     *softmax_i8.ROWS,
+)
+
+# The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
+COMPACT: tuple[Kernel, ...] = (
+    *compact_i8.ROWS,
+    *(row for row in KERNELS if row not in conv_i8.ROWS),
 )

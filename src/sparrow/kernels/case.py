@@ -138,7 +138,14 @@ class Epilogue:
     sum: DType = F32
 
 
-Argument: TypeAlias = In | Out | Packed | Scratch | Epilogue
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Argument: a number that the compiler shall know."""
+
+    value: int
+
+
+Argument: TypeAlias = In | Out | Packed | Scratch | Literal | Epilogue
 Param: TypeAlias = "int | float | tuple[int, ...] | tuple[float, ...]"
 
 
@@ -147,6 +154,7 @@ class Invoke:
     """A call of a native kernel: ``function((struct){params}, arguments.., task)``.
 
     With ``repeat`` > 1 one task makes that many calls, numbered from 0, one after the other.
+    ``shared`` hands the struct over as a pointer: calls that differ in it alone share code.
     """
 
     header: str
@@ -155,6 +163,7 @@ class Invoke:
     params: Mapping[str, Param]
     arguments: tuple[Argument, ...]
     repeat: int = 1
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

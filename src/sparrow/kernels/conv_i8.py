@@ -34,7 +34,7 @@ from sparrow.ops.sums import CODES
 from sparrow.tensor import I8, I32, U8, Array
 
 
-def _bytes(case: Case, zero: int) -> tuple[Bytes, int] | Reject:
+def bytes_of(case: Case, zero: int) -> tuple[Bytes, int] | Reject:
     """How the input is read, and its zero point as the dot product sees it."""
     x, y = case.x[0], case.y[0]
     assert x is not None
@@ -46,7 +46,7 @@ def _bytes(case: Case, zero: int) -> tuple[Bytes, int] | Reject:
     return Bytes(flip, seen & 255, put_of(y.type.dtype)), seen
 
 
-def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
+def operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
     """(x, int8 weights, int32 bias) of a sum over codes."""
     x, w = case.x[0], case.x[1]
     assert x is not None and w is not None
@@ -60,7 +60,7 @@ def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
     return x, w.const, None if b is None else b.const
 
 
-def _start(w: Array, bias: Array | None, zero: int, groups: int, lanes: int) -> Pack:
+def start(w: Array, bias: Array | None, zero: int, groups: int, lanes: int) -> Pack:
     """Where sums begin, [groups, channels of a group rounded up]; w has output channels first."""
     each = round_up(w.shape[0] // groups, lanes)
     flat = w.reshape(w.shape[0], -1)
@@ -71,7 +71,7 @@ def _start(w: Array, bias: Array | None, zero: int, groups: int, lanes: int) -> 
     )
 
 
-def _two_d(w: Array) -> Array:
+def two_d(w: Array) -> Array:
     o, i, *kernel = w.shape
     return w if len(kernel) == 2 else w.reshape(o, i, 1, *kernel)
 
@@ -81,7 +81,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     assert isinstance(op, Conv)
     if not op.channels_last:
         return Reject("channels are not last")
-    found = _operands(case)
+    found = operands(case)
     if isinstance(found, Reject):
         return found
     x, weights, bias = found
@@ -93,18 +93,18 @@ def _depthwise(case: Case) -> Lowered | Reject:
     window = window_of(case, weights.shape[2:], op.strides, op.dilations, op.pads)
     if isinstance(window, Reject):
         return window
-    code = _bytes(case, op.zero)
+    code = bytes_of(case, op.zero)
     if isinstance(code, Reject):
         return code
     ep = epilogue_of(case, op.epilogue, None, 3)
     if isinstance(ep, Reject):
         return ep
-    lanes, w = case.target.isa.lanes, _two_d(weights)
+    lanes, w = case.target.isa.lanes, two_d(weights)
     p, cycles = choose_depthwise(Window(**window), c, code[0], case.target, threads=case.threads)
     shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, 4)
     packed = (
         Pack(shape, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh)),
-        _start(w, bias, code[1], 1, lanes),
+        start(w, bias, code[1], 1, lanes),
     )
     # a row of padding for each task
     each = round_up(p.iw * p.xw + lanes, 64)
@@ -121,7 +121,7 @@ def _lowered(
     case: Case, op: Conv | MatMul, s: Conv2dShape, w: Array, bias: Array | None
 ) -> Lowered | Reject:
     """A convolution of shape ``s`` with OIHW weights."""
-    code = _bytes(case, op.zero)
+    code = bytes_of(case, op.zero)
     if isinstance(code, Reject):
         return code
     ep = epilogue_of(case, op.epilogue, None, 3)
@@ -133,7 +133,7 @@ def _lowered(
     shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, p.kq, lanes, 4)
     packed = (
         Pack(shape, np.dtype(np.int8), lambda: pack_conv(w, s.groups, lanes, merged)),
-        _start(w, bias, code[1], s.groups, lanes),
+        start(w, bias, code[1], s.groups, lanes),
     )
     serial = case.threads == 1
     arguments: tuple[Argument, ...] = (In(0), Packed(0), Packed(1), Out(0))
@@ -149,15 +149,30 @@ def _lowered(
     return Lowered((call,), p.tasks, packed, p.scratch_bytes * p.tasks, cycles)
 
 
-def _conv2d(case: Case) -> Lowered | Reject:
+def conv2d_shape(
+    case: Case,
+) -> tuple[Conv | MatMul, Conv2dShape, Array, Array | None] | Reject:
+    """(op, shape, OIHW weights, bias) of a convolution, or of a product with a constant matrix.
+
+    A product is a 1x1 convolution over the rows of a.
+    """
     op = case.op
-    assert isinstance(op, Conv)
-    if not op.channels_last:
+    assert isinstance(op, Conv | MatMul)
+    if isinstance(op, Conv) and not op.channels_last:
         return Reject("channels are not last")
-    found = _operands(case)
+    found = operands(case)
     if isinstance(found, Reject):
         return found
-    x, weights, bias = found
+    return (
+        _shape_of_conv(case, op, *found)
+        if isinstance(op, Conv)
+        else _shape_of_product(case, op, *found)
+    )
+
+
+def _shape_of_conv(
+    case: Case, op: Conv, x: Tensor, weights: Array, bias: Array | None
+) -> tuple[Conv | MatMul, Conv2dShape, Array, Array | None] | Reject:
     if x.strides[-1] != 1 and x.shape[-1] > 1:
         return Reject("input channels are not adjacent")
     window = window_of(case, weights.shape[2:], op.strides, op.dilations, op.pads)
@@ -166,17 +181,12 @@ def _conv2d(case: Case) -> Lowered | Reject:
     s = Conv2dShape(**window, ci=x.shape[-1], co=weights.shape[0], groups=op.group)
     if op.group > 1 and s.ci // op.group < 4:
         return Reject("groups of fewer than four channels")
-    return _lowered(case, op, s, _two_d(weights), bias)
+    return op, s, two_d(weights), bias
 
 
-def _gemm(case: Case) -> Lowered | Reject:
-    """A product with a constant matrix: a 1x1 convolution over the rows of a."""
-    op = case.op
-    assert isinstance(op, MatMul)
-    found = _operands(case)
-    if isinstance(found, Reject):
-        return found
-    a, b, bias = found
+def _shape_of_product(
+    case: Case, op: MatMul, a: Tensor, b: Array, bias: Array | None
+) -> tuple[Conv | MatMul, Conv2dShape, Array, Array | None] | Reject:
     if op.trans_a or b.ndim != 2:
         return Reject("a is transposed, or b is no matrix")
     lda, ldy = row_stride(a), row_stride(case.y[0])
@@ -190,11 +200,16 @@ def _gemm(case: Case) -> Lowered | Reject:
     s = Conv2dShape(
         ih=1, iw=rows, oh=1, ow=rows, kh=1, kw=1, xn=0, xh=0, xw=lda, ldy=ldy, ci=k, co=n
     )
-    return _lowered(case, op, s, w.reshape(n, k, 1, 1), bias)
+    return op, s, w.reshape(n, k, 1, 1), bias
+
+
+def _sum(case: Case) -> Lowered | Reject:
+    found = conv2d_shape(case)
+    return found if isinstance(found, Reject) else _lowered(case, *found)
 
 
 ROWS = (
     Kernel("depthwise_i8", Conv, _depthwise),
-    Kernel("conv2d_i8", Conv, _conv2d),
-    Kernel("gemm_i8", MatMul, _gemm),
+    Kernel("conv2d_i8", Conv, _sum),
+    Kernel("gemm_i8", MatMul, _sum),
 )

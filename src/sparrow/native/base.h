@@ -15,6 +15,7 @@
 
 /* SP_INLINE   a function that is always inlined, and no warning when it is not used.
  * SP_OUTLINE  a file-local function that is never inlined: rare slow paths.
+ * SP_SMALL    like SP_OUTLINE, for code that shall be small rather than fast.
  * SP_CONST    a file-local constant table, likewise.
  * SP_UNROLL   the next loop is fully unrolled; its trip count must be a literal after inlining
  *             (clang reports a loop that is not). gcc peels up to 64 iterations: 64 is the limit.
@@ -26,6 +27,7 @@
 #if defined(__clang__)
 #define SP_INLINE static inline __attribute__((always_inline, unused)) SP_VECTOR_CALL
 #define SP_OUTLINE static __attribute__((noinline, unused))
+#define SP_SMALL static __attribute__((noinline, minsize, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("clang loop unroll(full)")
 #define SP_ROLLED _Pragma("clang loop unroll(disable)")
@@ -34,6 +36,7 @@
 #elif defined(__GNUC__)
 #define SP_INLINE static inline __attribute__((always_inline, unused))
 #define SP_OUTLINE static __attribute__((noinline, unused))
+#define SP_SMALL static __attribute__((noinline, unused))
 #define SP_CONST static const __attribute__((unused))
 #define SP_UNROLL _Pragma("GCC unroll 64")
 #define SP_ROLLED _Pragma("GCC unroll 1")
@@ -42,6 +45,7 @@
 #elif defined(_MSC_VER)
 #define SP_INLINE static __forceinline
 #define SP_OUTLINE static __declspec(noinline)
+#define SP_SMALL static __declspec(noinline)
 #define SP_CONST static const
 #define SP_UNROLL
 #define SP_ROLLED
@@ -50,6 +54,7 @@
 #else
 #define SP_INLINE static inline
 #define SP_OUTLINE static
+#define SP_SMALL static
 #define SP_CONST static const
 #define SP_UNROLL
 #define SP_ROLLED

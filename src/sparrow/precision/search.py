@@ -100,7 +100,7 @@ class Search:
         lossy: Every layer int8, and what it rests on; pins of its recipe are the user's.
         pins: The user's pins.
         request: What was asked for.
-        build: From a graph after `FRONT` to C.
+        ways: From a graph after `FRONT` to C; a later one where an earlier keeps no size.
 
     Raises:
         BadInput: A pin asks for a precision that the target does not compute.
@@ -112,15 +112,16 @@ class Search:
         lossy: Lossy,
         pins: tuple[tuple[str, Precision], ...],
         request: Request,
-        build: Compile,
+        ways: Sequence[Compile],
     ) -> None:
-        self.plain, self.lossy, self.request, self.build = plain, lossy, request, build
+        self.plain, self.lossy, self.request = plain, lossy, request
+        self.build, *self.others = ways
         self.recipe = lossy.quantized.recipe
         self.pins = pins
         whole = lossy.quantized
-        builds: dict[Precision, Compiled] = {"float32": plain, "int8": build(whole.graph)}
+        builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build(whole.graph)}
         recipe = replace(self.recipe, precision="int16x8")
-        sixteen = build(requantized(whole.source, whole.statistics, recipe).graph)
+        sixteen = self.build(requantized(whole.source, whole.statistics, recipe).graph)
         # codes of 16 bits are multiplied as bytes: without those, they are floats again
         if coded(sixteen.module.entries):
             builds["int16x8"] = sixteen
@@ -161,6 +162,16 @@ class Search:
         Raises:
             GateFailed: There is none; says which goal cannot be kept and what is nearest to it.
         """
+        try:
+            yield from self._candidates()
+        except GateFailed as e:
+            if e.gate != "size" or not self.others:
+                raise
+            self.request.progress("once more in smaller code")
+            smaller = Search(self.plain, self.lossy, self.pins, self.request, self.others)
+            yield from smaller.candidates()
+
+    def _candidates(self) -> Iterator[Candidate]:
         goals, drop = goals_of(self.request.budget), self.request.budget.drop
         least: Quantity = "noise" if goals and drop is None else "latency"
         shown = front(self.problem, "latency", goals)

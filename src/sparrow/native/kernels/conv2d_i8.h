@@ -77,7 +77,7 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                                   sp_ep_i32 ep, const void *const *e) {
   const ptrdiff_t run = (ptrdiff_t)p.kq * 4 * SP_LANES;
   const sp_tile_i8 t = {p.mr,    nv,   p.kh,  p.runs, p.kq, p.dh * p.xr, p.xt, p.sw * p.xp,
-                        p.kh * p.runs * run, !p.band && p.flip, p.put, p.ldy};
+                        p.kh * p.runs * run, 4 * SP_LANES, !p.band && p.flip, p.put, p.ldy};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0; oy < oy1; ++oy) {

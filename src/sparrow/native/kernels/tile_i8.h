@@ -8,16 +8,16 @@
 #define SP_TILE_I8_MAX 64 /* accumulators of one tile, mr * nv */
 #define SP_TILE_I8_NV 8   /* vectors of weights */
 
-/* Every field is a literal in emitted code.
+/* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
  *   kh, runs, kq  kernel rows, runs of a row, quads of a run
  *   xr, xt, xp    bytes from a kernel row of x, a run and a pixel to the next
- *   bv            bytes from a vector of weights to the next
+ *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next */
 typedef struct sp_tile_i8 {
   int mr, nv;
   int kh, runs, kq;
-  ptrdiff_t xr, xt, xp, bv;
+  ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
 } sp_tile_i8;
@@ -47,7 +47,7 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
 #else
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
   SP_ROLLED
-  for (int k = 0; k < t.kq; ++k, a += 4, b += 4 * SP_LANES) {
+  for (int k = 0; k < t.kq; ++k, a += 4, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
@@ -76,7 +76,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
   for (int ky = 0; ky < t.kh; ++ky) {
     for (int r = 0; r < t.runs; ++r) {
       const uint8_t *a = x + ky * t.xr + r * t.xt;
-      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * 4 * SP_LANES;
+      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * t.quad;
       sp_tile_dots_i8(t, a, b, acc);
     }
   }
