@@ -52,6 +52,8 @@ EMULATED = {
 }
 # Those that differ from another one in products of bytes alone.
 BYTES_ONLY = {"dsp": "armv7"}
+# Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
+BYTES = tuple(isa for isa in ISAS if isa != "avx512bf16")
 # Every way to compile a file: a header, and gcc instead of zig.
 BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 

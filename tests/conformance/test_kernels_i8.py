@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emitted import TARGETS, compiled, session
-from native_harness import ISAS
+from native_harness import BYTES
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, Scheme
@@ -222,7 +222,7 @@ def _compare(
     return {step.kernel for e in p.entries for step in e.steps}
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", BYTES)
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)

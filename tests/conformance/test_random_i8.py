@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from native_harness import ISAS
+from native_harness import BYTES
 from random_i8 import MAKERS, check, library
 
 CONFIGURATIONS = 500
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", BYTES)
 def test_random_configurations(isa: str, tmp_path: Path) -> None:
     native = library(isa, tmp_path)
     for row in MAKERS:
