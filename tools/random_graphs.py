@@ -52,8 +52,9 @@ def round_of(isa: str, number: int) -> tuple[int, str]:
 
     try:
         run()
-    except AssertionError as e:
-        return count, str(e)
+    except Exception as e:
+        # whatever goes wrong with one graph is a finding, not the end of the campaign
+        return count, f"{type(e).__name__}: {e}"
     return count, ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from sparrow.errors import printable
+from sparrow.errors import BadBundle, printable
 from sparrow.pareto import HEIGHT as CHART_HEIGHT
 from sparrow.pareto import WIDTH as CHART_WIDTH
 from sparrow.pareto import charts
@@ -259,9 +259,16 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         receipt: What was built and proved.
         plan: Steps and memory.
         measurements: Content of ``measurements.json``; its first rows are those of the build.
+
+    Raises:
+        BadBundle: The receipt is of another plan.
     """
     colors = _colors(plan)
     counts: dict[str, int] = {}
+    if [s.entry for s in receipt.sources] != [e.name for e in plan.entries]:
+        raise BadBundle(
+            "receipt.json and plan.json are of different entry points", hint="build the model again"
+        )
     for s in receipt.sources:
         for n in s.nodes:
             counts[n.verdict] = counts.get(n.verdict, 0) + 1

@@ -183,7 +183,7 @@ def _lane_step(
             others = [_apply(e, [*values[:i], m, *values[i + 1 :]]) for m in moves]
             change = reduce(np.maximum, (_apart(other, y) for other in others))
             # inf - inf: the error has outgrown the range, nothing is known any more
-            change = np.nan_to_num(change, copy=False, nan=np.inf)
+            change = np.nan_to_num(change, nan=np.inf)
         error = change if error is None else error + change
     if e.dtype.kind == "float":
         unit = UNIT[e.dtype]

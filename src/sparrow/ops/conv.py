@@ -125,7 +125,7 @@ class Conv(Op):
         kernel, each = widened(w), w.shape[1]
         reach = [(k - 1) * d for k, d in zip(w.shape[2:], self.dilations, strict=True)]
         out = tuple(
-            (size - r - 1) // s + 1
+            max(0, (size - r - 1) // s + 1)
             for size, r, s in zip(padded.shape[1:-1], reach, self.strides, strict=True)
         )
         rows = x.shape[0] * int(np.prod(out))

@@ -137,8 +137,16 @@ class Call:
         return int(value)
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """Attribute value, or the default."""
-        return self.attrs.get(name, default)
+        """Attribute value, or the default, of whose kind it must be: a number, or a text.
+
+        Raises:
+            BadModel: It is of another.
+        """
+        value = self.attrs.get(name, default)
+        for kind in ((int, float), str):
+            if isinstance(default, kind) and not isinstance(value, kind):
+                raise self.bad(f"attribute {name!r} is a {type(value).__name__}")
+        return value
 
     def ints(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
         """Integer-list attribute."""

@@ -93,6 +93,8 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     try:
         return inline_local_functions(model)
+    except onnx.checker.ValidationError as e:
+        raise BadModel(f"local functions: {e}") from None
     except RuntimeError as e:
         # an assertion of the C++ library; what it asserts stands after its place in the source
         said = str(e).partition("failed: ")[2] or str(e)

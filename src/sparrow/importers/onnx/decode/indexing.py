@@ -46,7 +46,7 @@ def _gather_elements(n: Call) -> Sequence[str]:
 def _check_vectors(n: Call, extents: Sequence[int]) -> None:
     """Refuse constant index vectors that leave ``extents``, one per component."""
     v = n.b.value(n.x(1))
-    if v is None or not v.size or v.shape[-1] > len(extents):
+    if v is None or not v.size or not v.ndim or v.shape[-1] > len(extents):
         return
     for j, d in enumerate(extents[: v.shape[-1]]):
         if v[..., j].min() < -d or v[..., j].max() >= d:
