@@ -6,6 +6,13 @@ after    s = Conv(x, w, b')        exact int32, b' in units of s_x * s_w
 
 before   y = Conv(Dequantize(x), Dequantize(w), b)          used as float
 after    y = float32(Conv(x, w, b')) * s_x * s_w
+
+Activations of 16 bits are two of 8, x = 256 h + l with h int8 and l uint8, and their sums two sums:
+instructions over bytes take no longer for both than those over 16 bits would.
+
+before   y = Quantize(Conv(Dequantize(x), ..))              x int16
+after    s = 256 Conv(h, w) + Conv(l, w, b')                int32, or int64 where s may leave it
+         y = requantize(s)
 """
 
 from __future__ import annotations
