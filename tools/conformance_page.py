@@ -62,6 +62,11 @@ machine and judged layer by layer against the reference, at one and two threads,
 the passes: `tests/property/test_random_native.py` (a share) and `tools/random_graphs.py --minutes
 60` (a campaign; what fails is shrunk and written to a folder that `--replay` reads).
 
+Every row of 8-bit sums over 500 random configurations on every instruction set, bit for bit, with
+codes, weights and zero points at their ends and sums at the edge of int32:
+`tests/conformance/test_random_i8.py`, and nightly over ten thousand: `PYTHONPATH=tests python
+tools/random_int8.py`.
+
 Address and undefined-behaviour sanitizers, with bounds, overflow and conversions, over memory that
 ends where it should: `pytest -m slow tests/conformance/test_sanitized.py`. The node tests that
 compile, 1,639 of them, ran without a complaint on each of scalar, AVX2 and AVX-512; the real models
