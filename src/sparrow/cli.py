@@ -144,6 +144,9 @@ def build(
     )
     _progress.clear()
     receipt, measured = bundle.receipt, bundle.measurements
+    if precision == "bfloat16" and receipt.precision != precision:
+        why = f"no product gains by it on {receipt.target}"
+        print(f"{receipt.precision} instead of bfloat16: {why}", file=sys.stderr)
     if as_json:
         show({"receipt": receipt.model_dump(mode="json"), "measurements": measured})
         return

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+import pytest
 
 import sparrow
 from sparrow import lane
 from sparrow.bfloat16 import halved, to_bfloat16
 from sparrow.builder import Builder
+from sparrow.cli import main
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.kernels import KERNELS
@@ -128,7 +131,9 @@ def test_an_odd_channel_is_made_even_where_that_gains() -> None:
     assert lowered(small)[0] is small
 
 
-def test_other_instruction_sets_keep_float32(tmp_path: Path) -> None:
+def test_other_instruction_sets_keep_float32(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     g, _ = residual()
     same, remarks = lowered(g, "x86_64_v3")
     assert same is g and not halved([same])
@@ -137,3 +142,8 @@ def test_other_instruction_sets_keep_float32(tmp_path: Path) -> None:
     bundle = sparrow.build(to_onnx(g), "x86_64_v3", precision="bfloat16", progress=said.append)
     assert bundle.receipt.precision == "float32"
     assert "float32 instead of bfloat16: avx2 multiplies no bfloat16" in said
+    onnx.save(to_onnx(g), tmp_path / "g.onnx")
+    command = ["build", str(tmp_path / "g.onnx"), "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--target", "x86_64_v3", "--precision", "bfloat16"])
+    assert "float32 instead of bfloat16" in capsys.readouterr().err
