@@ -27,6 +27,16 @@ void zip(uint8_t *out, const uint8_t *a, ptrdiff_t n);
 void zip(uint8_t *out, const uint8_t *a, ptrdiff_t n) {
   sp_storeq_i32(out, sp_zip4_i8(a, a + 64, a + 128, a + 192, (int)n));
 }
+void dot2(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc);
+void dot2(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) {
+  sp_store_i32(out, sp_dot2_i32(sp_load_i32(acc), sp_loadp_i32(a), sp_loadp_i32(b)));
+}
+void pairs(int16_t *out, const uint8_t *a);
+void pairs(int16_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_loadp_i32(a)); }
+void zip2(int16_t *out, const uint8_t *a, ptrdiff_t n);
+void zip2(int16_t *out, const uint8_t *a, ptrdiff_t n) {
+  sp_storeq_i32(out, sp_zip2_i8(a, a + 64, (int)n));
+}
 void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, ptrdiff_t offset);
 void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, ptrdiff_t offset) {
   sp_lookup_bytes(table, x, out, n, (int)offset);
@@ -60,6 +70,19 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
         columns = a.reshape(4, 64)[:, :n].T
         np.testing.assert_array_equal(out.reshape(lanes, 4)[:n], columns)
         assert not out.reshape(lanes, 4)[n:].any()
+    x, w = a.view(np.int8), b.view(np.int8)
+    halves = np.zeros(2 * lanes, np.int16)
+    call(c, "pairs", halves, a)
+    np.testing.assert_array_equal(halves, x[: 2 * lanes])
+    for n in {1, lanes - 1, lanes} - {0}:
+        call(c, "zip2", halves, a, n)
+        rows = x.reshape(4, 64)[:2, :n]
+        np.testing.assert_array_equal(halves.reshape(lanes, 2)[:n], rows.T)
+        assert not halves.reshape(lanes, 2)[n:].any()
+    call(c, "dot2", sums, a, b, acc)
+    products = x[: 2 * lanes].astype(np.int64) * w[: 2 * lanes]
+    want = acc + products.reshape(lanes, 2).sum(1)
+    np.testing.assert_array_equal(sums, want.astype(np.uint64).astype(np.uint32).view(np.int32))
     for n, offset in ((0, 0), (63, 128), (255, 0), (256, 128)):
         y = np.zeros(257, np.uint8)
         call(c, "lookup", y, b, a, n, offset)

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emitted import TARGETS, compiled, session
-from native_harness import BYTES
+from emitted import TARGETS, blob, linked
+from native_harness import BYTES, EMULATED, node
 from sparrow import lane
 from sparrow.builder import Builder
+from sparrow.device.host import HostLibrary
+from sparrow.device.node import node_library
+from sparrow.device.session import ModelLibrary
 from sparrow.graph import Graph, Module, Scheme
 from sparrow.kernels import (
     COMPACT,
@@ -213,8 +216,10 @@ def _compare(
     cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path, threads: int = 1
 ) -> set[str]:
     module = Module("m", tuple(g for g, _ in cases))
-    p = plan(module, target(TARGETS[isa]), kernels=kernels, threads=threads)
-    s = session(p, compiled(p, folder, parts=True, flags=("-O1",)))
+    p = plan(module, target({**TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
+    path = linked(p, folder, parts=True, flags=("-O1",))
+    library: ModelLibrary = node_library(path) if isa.startswith("wasm") else HostLibrary(path)
+    s = library.open(blob(p))
     for i, (g, feeds) in enumerate(cases):
         (got,) = s.run(i, [feeds[v] for v in g.inputs])
         want = evaluate(g, feeds)["y"]
@@ -222,8 +227,10 @@ def _compare(
     return {step.kernel for e in p.entries for step in e.steps}
 
 
-@pytest.mark.parametrize("isa", BYTES)
+@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd"])
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
+    if isa.startswith("wasm"):
+        node()
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)
     assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS)}

@@ -101,9 +101,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
         return ep
     lanes, w = case.target.isa.lanes, two_d(weights)
     p, cycles = choose_depthwise(Window(**window), c, code[0], case.target, threads=case.threads)
-    shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, 4)
+    per = case.target.isa.per
+    shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, per)
     packed = (
-        Pack(shape, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh)),
+        Pack(shape, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh, per)),
         start(w, bias, code[1], 1, lanes),
     )
     # a row of padding for each task
@@ -130,9 +131,10 @@ def _lowered(
     lanes = case.target.isa.lanes
     p, cycles = choose_conv2d(s, code[0], case.target, threads=case.threads)
     merged = merges(s, bool(p.band))
-    shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, p.kq, lanes, 4)
+    per = case.target.isa.per
+    shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, p.kq, lanes, per)
     packed = (
-        Pack(shape, np.dtype(np.int8), lambda: pack_conv(w, s.groups, lanes, merged)),
+        Pack(shape, np.dtype(np.int8), lambda: pack_conv(w, s.groups, lanes, merged, per)),
         start(w, bias, code[1], s.groups, lanes),
     )
     serial = case.threads == 1

@@ -1,5 +1,7 @@
 """Weight packing of the 8-bit kernels: four bytes to a lane, as `sp_dot4_i32` takes them.
 
+Where sums are taken over pairs (`Isa.pairs`) it is ``per`` = 2 bytes.
+
 Packed weights depend on the weight's shape and the lane count only, never on tiles.
 """
 
@@ -11,34 +13,36 @@ from numpy.typing import NDArray
 from sparrow.kernels.packing_f32 import round_up
 
 
-def pack_conv(w: NDArray[np.int8], groups: int, lanes: int, merged: bool) -> NDArray[np.int8]:
-    """OIHW [co, i, kh, kw] -> [groups, vectors, kh, runs, kq, lanes, 4], zero padded.
+def pack_conv(
+    w: NDArray[np.int8], groups: int, lanes: int, merged: bool, per: int = 4
+) -> NDArray[np.int8]:
+    """OIHW [co, i, kh, kw] -> [groups, vectors, kh, runs, kq, lanes, per], zero padded.
 
     A run is one kernel row of all taps (``merged``), or one tap; k within a run is (kx, i).
     """
     co, ci, kh, kw = w.shape
     each = co // groups
     runs, k = (1, kw * ci) if merged else (kw, ci)
-    kq = -(-k // 4)
-    out = np.zeros((groups, round_up(each, lanes), kh, runs, 4 * kq), np.int8)
+    kq = -(-k // per)
+    out = np.zeros((groups, round_up(each, lanes), kh, runs, per * kq), np.int8)
     rows = w.transpose(0, 2, 3, 1).reshape(groups, each, kh, runs, k)
     out[:, :each, ..., :k] = rows
-    split = out.reshape(groups, -1, lanes, kh, runs, kq, 4)
+    split = out.reshape(groups, -1, lanes, kh, runs, kq, per)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6))
 
 
 def pack_depthwise(
-    w: NDArray[np.int8], lanes: int, rows: int, quads: int, stride: int
+    w: NDArray[np.int8], lanes: int, rows: int, quads: int, stride: int, per: int = 4
 ) -> NDArray[np.int8]:
-    """[c, 1, kh, kw] -> [vectors, rows, quads, kw, lanes, 4], zero padded.
+    """[c, 1, kh, kw] -> [vectors, rows, quads, kw, lanes, per], zero padded.
 
-    Output row o of ``rows`` sees tap ky in row o * stride + ky of the 4 * quads that are zipped.
+    Output row o of ``rows`` sees tap ky in row o * stride + ky of the per * quads that are zipped.
     """
     c, _, kh, kw = w.shape
-    out = np.zeros((rows, 4 * quads, kw, round_up(c, lanes)), np.int8)
+    out = np.zeros((rows, per * quads, kw, round_up(c, lanes)), np.int8)
     for o in range(rows):
         out[o, o * stride : o * stride + kh, :, :c] = w[:, 0].transpose(1, 2, 0)
-    split = out.reshape(rows, quads, 4, kw, -1, lanes)
+    split = out.reshape(rows, quads, per, kw, -1, lanes)
     return np.ascontiguousarray(split.transpose(4, 0, 1, 3, 5, 2))
 
 

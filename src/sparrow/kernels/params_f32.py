@@ -17,7 +17,7 @@ class Simd:
     """What the tile choice needs to know of a CPU.
 
     `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
-    `dot2_ops` counts the instructions of two products of bfloat16.
+    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` as in `Isa`.
     """
 
     lanes: int
@@ -26,6 +26,7 @@ class Simd:
     l2_bytes: int
     ways: int
     dot2_ops: int
+    both_held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ class Winograd:
 def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
     isa, t = target.isa, target
-    return Simd(isa.lanes, isa.registers, t.l1_bytes, t.l2_bytes, t.l1_ways, isa.dot2_ops)
+    caches = (t.l1_bytes, t.l2_bytes, t.l1_ways)
+    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held)
 
 
 Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd

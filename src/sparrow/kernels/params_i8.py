@@ -30,6 +30,7 @@ class Conv2dI8:
     xw: int
     ldy: int
     band: int
+    pair: int
     flip: int
     pad: int
     put: int
@@ -72,6 +73,7 @@ class DepthwiseI8:
     xh: int
     xw: int
     ldy: int
+    pair: int
     flip: int
     pad: int
     put: int

@@ -303,7 +303,8 @@ def choose_depthwise(
         spill = max(0, w + s.kw + 2 - cpu.registers)
         return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
 
-    mr = min(range(1, min(s.ow, 16) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
+    most = 6 if cpu.both_held else 16
+    mr = min(range(1, min(s.ow, most) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
@@ -416,14 +417,15 @@ def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool
 def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(rows, cpu.registers) + 1):
-            if mr * nv + nv + 1 >= cpu.registers:  # one to spare: an exact fill spills in places
+            operands = nv + (mr if cpu.both_held else 1)
+            if mr * nv + operands >= cpu.registers:  # one to spare: an exact fill spills in places
                 break
             ku = 1  # partial sums are for tiles that cannot be larger
             while (
                 mr == rows
                 and ku < 8
                 and ku * mr * nv < 10
-                and 2 * ku * mr * nv + nv + 1 < cpu.registers
+                and 2 * ku * mr * nv + operands < cpu.registers
             ):
                 ku *= 2
             yield _Tile(mr, nv, ku)

@@ -38,12 +38,13 @@ class _Tile:
 
 def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
     # the dot product of 16-bit halves needs both halves of its operands in registers
-    halves = 1 if isa.dot_ops == 1 else 2
+    halves = 1 if isa.dot_ops == 1 or isa.pairs else 2
     # with one lane these are the registers that hold pointers and counters too
     held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(pixels, 32) + 1):
-            if mr + held > 1 and mr * nv + halves * (nv + 1) + held >= isa.registers:
+            operands = nv + (mr if isa.both_held else 1)
+            if mr + held > 1 and mr * nv + halves * operands + held >= isa.registers:
                 break
             yield _Tile(mr, nv)
 
@@ -62,6 +63,9 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             step = (mr * nv * isa.dot_ops + (mr + nv) * widen + 3) / 2
             # sixteen bytes at a time
             step /= 4 if isa.dot_ops == 1 else 1
+        elif isa.pairs:
+            # nothing waits for long: what counts is the number of instructions, four at a time
+            step = (mr * nv * isa.dot_ops + (mr + nv) * 2 + 3) / 4
         return quads * step + EPILOGUE * mr * nv + 12
 
     full_m, tail_m = divmod(pixels, t.mr)
@@ -95,22 +99,31 @@ def choose_conv2d(
         ci % 4 == 0 and not s.pt and not s.pl and s.iw >= (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     )
     whole = whole and s.ih >= (s.oh - 1) * s.sh + (s.kh - 1) * s.dh + 1
-    band = not whole
-    width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
-    oh, ow, xh, xw = s.oh, s.ow, s.xh, s.xw
-    if whole and s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih:
-        oh, ow, xh = 1, oh * ow, 0
+    # halves are always made in scratch
+    band, per = isa.pairs or not whole, isa.per
+    oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
+    plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
+    if plain and not s.pt and not s.pl:
+        if not band:
+            oh, ow, xh = 1, oh * ow, 0
+        elif isa.pairs:
+            # any rows will do: the longest whose halves stay in L2 beside the weights
+            ow = _row(oh * ow, max(ow, target.l2_bytes // (8 * ci)))
+            oh = s.oh * s.ow // ow
+            ih, iw, xh = oh, ow, ow * xw
+    width = (ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     merged = merges(s, band)
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
-    kq = -(-k // 4)
+    kq = -(-k // per)
+    each = ci * (2 if isa.pairs else 1)  # bytes of a pixel in scratch
     quads = s.kh * runs * kq
     t = min(_tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
-    line = -(-(width * ci + 3) // 64) * 64 if band else 0
+    line = -(-(width * each + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
-    flops = 2 * oh * ow * co * 4 * quads // 4
+    flops = 2 * oh * ow * co * quads
     blocks = -(-ow // t.mr) if oh == 1 else 1
     tiles = oh * blocks, -(-vectors // t.nv)
-    read = s.ih * s.iw * ci, 4 * quads * co
+    read = s.ih * s.iw * ci, per * quads * co
     rows, columns = task_grid(flops, *tiles, copies, threads, *read)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
@@ -126,19 +139,20 @@ def choose_conv2d(
         task_w = -(-task_w // wb) * wb if task_w > wb else task_w // t.mr * t.mr
         wb = min(wb, task_w)
     lines = (rb - 1) * s.sh + (s.kh - 1) * s.dh + 1
-    fields = asdict(s) | {"oh": oh, "ow": ow, "xh": xh}
+    fields = asdict(s) | {"ih": ih, "iw": iw, "oh": oh, "ow": ow, "xh": xh}
     del fields["xc"]
     p = Conv2dI8(
         **fields,
         band=int(band),
+        pair=int(isa.pairs),
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
         runs=runs,
         kq=kq,
         xr=line if band else xh,
-        xp=ci if band else xw,
-        xt=s.dw * (ci if band else xw),
+        xp=each if band else xw,
+        xt=s.dw * (each if band else xw),
         line=line,
         mr=t.mr,
         nv=t.nv,
@@ -152,7 +166,12 @@ def choose_conv2d(
     )
     work = copies * oh * _cost(t, ow, vectors, quads, isa)
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
-    return p, work + packing + 0.3 * 4 * quads * co * s.groups / _DRAM
+    return p, work + packing + 0.3 * per * quads * co * s.groups / _DRAM
+
+
+def _row(pixels: int, most: int) -> int:
+    """The largest divisor of a number of pixels up to ``most``."""
+    return max(d for d in range(1, min(pixels, most) + 1) if pixels % d == 0)
 
 
 def merges(s: Conv2dShape, band: bool) -> bool:
@@ -166,10 +185,10 @@ def choose_depthwise(
 ) -> tuple[DepthwiseI8, float]:
     """Tiles and tasks of a depthwise convolution of `c` channels, and its cycles on one core."""
     vectors = -(-c // target.isa.lanes)
-    small = target.machine.bare
-    shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3) and not small
-    ro = 2 if shared else 1
-    rq = -(-((ro - 1) * s.sh + s.kh) // 4)
+    isa, small = target.isa, target.machine.bare
+    shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
+    ro = 2 if shared and not small and not isa.pairs else 1
+    rq = -(-((ro - 1) * s.sh + s.kh) // isa.per)
     spare = target.isa.registers - 4
 
     def tile(mr: int) -> float:
@@ -196,6 +215,7 @@ def choose_depthwise(
     p = DepthwiseI8(
         **asdict(s),
         c=c,
+        pair=int(isa.pairs),
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,

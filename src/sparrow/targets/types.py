@@ -18,6 +18,10 @@ class Isa:
         dot_ops: Instructions of one `sp_dot4_i32`, what its operands share left out.
         dot_unsigned: Its first operand holds unsigned bytes (SP_DOT_UNSIGNED).
         dot2_ops: Instructions of one `sp_dot2_f32`, two products of bfloat16 per lane.
+        both_held: Operands of all rows and columns of a tile are in registers at once: the compiler
+            takes the products column by column, and knows nothing of the engine's registers.
+        pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
+            ``dot_ops`` counts its instructions then.
     """
 
     name: str
@@ -27,6 +31,13 @@ class Isa:
     dot_ops: int
     dot_unsigned: bool = False
     dot2_ops: int = 6
+    both_held: bool = False
+    pairs: bool = False
+
+    @property
+    def per(self) -> int:
+        """Products that a lane of a sum over bytes takes at once."""
+        return 2 if self.pairs else 4
 
 
 ISAS = (
@@ -42,9 +53,9 @@ ISAS = (
     Isa("neon_dot", 4, 32, 16, 1),
     Isa("rvv", 4, 32, 8, 16),
     # engines of 16 registers; without vectors an operation is four
-    Isa("wasm", 4, 16, 2, 32),
-    Isa("wasm_simd", 4, 16, 12, 5),
-    Isa("wasm_relaxed", 4, 16, 16, 5),
+    Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
+    Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
+    Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True),
 )
 
 

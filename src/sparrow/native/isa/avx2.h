@@ -312,6 +312,15 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   const __m128i b = _mm_unpacklo_epi8(sp_get_octet(r, n), sp_get_octet(s, n));
   return _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
 }
+SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+}
+SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(sp_get_octet(p, n), sp_get_octet(q, n)));
+}
 
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,

@@ -287,6 +287,17 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6,
                                                                      10, 14, 3, 7, 11, 15)));
 }
+SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+}
+SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
+  const __m128i a = sp_get_bytes(p, n), b = sp_get_bytes(q, n);
+  return _mm512_cvtepi8_epi16(
+      _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b)));
+}
 
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. Sixteen entries are looked up by the low
  * half of a byte; the high half says which of the sixteen. */

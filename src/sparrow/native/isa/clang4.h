@@ -25,6 +25,7 @@ typedef uint16_t sp_u16 __attribute__((ext_vector_type(4)));
 typedef int8_t sp_s8 __attribute__((ext_vector_type(4)));
 typedef uint8_t sp_u8 __attribute__((ext_vector_type(4)));
 typedef int8_t sp_s8x8 __attribute__((ext_vector_type(8)));
+typedef int16_t sp_s16x8 __attribute__((ext_vector_type(8)));
 typedef int64_t sp_s64x4 __attribute__((ext_vector_type(4)));
 
 /* Unaligned accesses that may alias any type. */
@@ -54,7 +55,7 @@ typedef union sp_small {
 } sp_small;
 
 /* Of the header that includes this one, which also has sp_fma, fnma, maxq, minq_f32, conversions to
- * int32, sp_trunc_f32 and sp_dot4_i32. */
+ * int32, sp_trunc_f32, sp_dot4_i32, sp_dot2_i32 and sp_zip2_i8. */
 SP_INLINE sp_i32 sp_select_i32(sp_mask m, sp_i32 a, sp_i32 b);
 SP_INLINE sp_f32 sp_max_f32(sp_f32 a, sp_f32 b);
 SP_INLINE sp_f32 sp_min_f32(sp_f32 a, sp_f32 b);
@@ -242,18 +243,15 @@ SP_INLINE sp_i32 sp_loadn_u8(const uint8_t *p, int n) {
   return __builtin_convertvector(u.ubytes, sp_i32);
 }
 SP_INLINE sp_i32 sp_load_u8(const uint8_t *p) { return sp_loadn_u8(p, SP_LANES); }
-SP_INLINE void sp_put_low(void *p, sp_i32 v, int n) {
-  sp_small u;
-  u.number = 0;
-  u.bytes = __builtin_convertvector(v, sp_s8);
-  sp_put_bytes(p, u.number, n < SP_LANES ? n : 4);
-}
+/* The low 4 bytes are the lanes, cut to int8 or uint8. */
+SP_INLINE uint64_t sp_cut_i8(sp_i32 v);
+SP_INLINE uint64_t sp_cut_u8(sp_i32 v);
 SP_INLINE void sp_storen_i8(int8_t *p, sp_i32 v, int n) {
-  sp_put_low(p, sp_max_i32(sp_min_i32(v, (sp_i32)(127)), (sp_i32)(-128)), n);
+  sp_put_bytes(p, sp_cut_i8(v), n < SP_LANES ? n : 4);
 }
 SP_INLINE void sp_store_i8(int8_t *p, sp_i32 v) { sp_storen_i8(p, v, SP_LANES); }
 SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
-  sp_put_low(p, sp_max_i32(sp_min_i32(v, (sp_i32)(255)), (sp_i32)(0)), n);
+  sp_put_bytes(p, sp_cut_u8(v), n < SP_LANES ? n : 4);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
@@ -273,7 +271,11 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   return (sp_i32)__builtin_shufflevector(a.octet, b.octet, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14,
                                          3, 7, 11, 15);
 }
-
+SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
+  sp_small u;
+  u.number = *(const sp_u64_at *)p;
+  return (sp_i32)__builtin_convertvector(u.octet, sp_s16x8);
+}
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */
 SP_INLINE float sp_sum_f32(sp_f32 v) {
   v += v.zwxy;

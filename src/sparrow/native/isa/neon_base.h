@@ -249,6 +249,19 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   const uint8x16_t v = vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(lo), vcreate_u64(hi)));
   return vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order)));
 }
+SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const int16x8_t x = vreinterpretq_s16_s32(a), w = vreinterpretq_s16_s32(b);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(w));
+  return vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(x, w)));
+}
+SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
+  return vreinterpretq_s32_s16(vmovl_s8(vld1_s8((const int8_t *)p)));
+}
+SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
+  const int k = n < SP_LANES ? n : SP_LANES;
+  const int8x8_t a = vcreate_s8(sp_get_bytes(p, k)), b = vcreate_s8(sp_get_bytes(q, k));
+  return vreinterpretq_s32_s16(vmovl_s8(vzip1_s8(a, b)));
+}
 
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255]; indices beyond 63 keep what they had */
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,

@@ -270,6 +270,22 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   return (sp_i32)v;
 }
 
+/* products of halves */
+SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const int32_t low = (((a & 0xffff) ^ 0x8000) - 0x8000) * (((b & 0xffff) ^ 0x8000) - 0x8000);
+  return sp_add_i32(acc, sp_add_i32(low, (a >> 16) * (b >> 16)));
+}
+SP_INLINE sp_i32 sp_pair(int8_t low, int8_t high) {
+  return (sp_i32)((uint32_t)low & 0xffffu) | (sp_i32)((uint32_t)high << 16);
+}
+SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
+  const int8_t *b = (const int8_t *)p;
+  return sp_pair(b[0], b[1]);
+}
+SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
+  return n > 0 ? sp_pair(*(const int8_t *)p, *(const int8_t *)q) : 0;
+}
+
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
                                int offset) {

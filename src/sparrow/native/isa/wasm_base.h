@@ -10,9 +10,6 @@
 #error "isa/wasm_base.h needs WebAssembly"
 #endif
 
-typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
-typedef int16_t sp_s16x8 __attribute__((ext_vector_type(8)));
-
 #if defined(__wasm_simd128__)
 /* The instruction by name: a comparison and & become relaxed minima, which lose NaN and zeros. */
 SP_INLINE sp_i32 sp_select_i32(sp_mask m, sp_i32 a, sp_i32 b) {

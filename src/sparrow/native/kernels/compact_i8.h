@@ -26,7 +26,7 @@ SP_INLINE int sp_conv2d_compact_i8_row(const sp_compact_i8 *g, int mr, int flip,
                                        const void *const *e) {
   const ptrdiff_t xp = (ptrdiff_t)g->sw * g->xp;
   const sp_tile_i8 t = {mr, 1, g->kh, g->runs, g->kq, (ptrdiff_t)g->dh * g->xr, g->xt,
-                        xp, 0, quad,  flip,    put,   g->ldy};
+                        xp, 0, quad,  flip,    put,   g->ldy, 0};
   for (; ox + mr <= g->ow; ox += mr)
     sp_tile_run_i8(t, x + ox * xp, w, init, y, at + (ptrdiff_t)ox * g->ldy, row + ox, col, n, ep, e);
   return ox;

@@ -3,12 +3,13 @@
  *                        X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W)
  * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
- *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv();
+ *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
+ *         where `pair` 2 for 4;
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Where `band`, rows are first copied into scratch with their padding: bytes between quads and in the
- * pads are then there, and are what sp_dot4_i32 takes. Otherwise x is read where it lies: channels are
+ * pads are then there, and are what sp_dot4_i32 takes, or where `pair` halves for sp_dot2_i32. Otherwise x is read where it lies: channels are
  * whole quads and there are no pads. */
 #ifndef SP_CONV2D_I8_H
 #define SP_CONV2D_I8_H
@@ -23,7 +24,7 @@ typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy;
-  int band, flip, pad, put;
+  int band, pair, flip, pad, put;
   int runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, rb, wb, task_h, task_w, task_n;
@@ -43,10 +44,40 @@ SP_INLINE void sp_fill_i8(uint8_t *to, int n, int value) {
   for (int i = 0; i < n; ++i) to[i] = (uint8_t)value;
 }
 
+/* The same as halves: n of them from bytes, flipped to int8 first. */
+SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) {
+  const sp_i32 other = sp_set1_i32((int32_t)0xff80ff80u);
+  int i = 0;
+  for (; i + 2 * SP_LANES <= n; i += 2 * SP_LANES) {
+    const sp_i32 v = sp_loadp_i32(from + i);
+    sp_storeq_i32(to + i, flip ? sp_xor_i32(v, other) : v);
+  }
+  for (; i < n; ++i) to[i] = (int16_t)(((flip ? from[i] : from[i] ^ 128) & 255) - 128);
+}
+
+SP_INLINE void sp_fill_pairs(int16_t *to, int n, int value) {
+  for (int i = 0; i < n; ++i) to[i] = (int16_t)value;
+}
+
+/* n elements of scratch from x, or n times `value`, a byte. */
+SP_INLINE void sp_band_copy(const sp_conv2d_i8 p, uint8_t *to, const uint8_t *from, int n) {
+  if (p.pair)
+    sp_copy_pairs((int16_t *)(void *)to, from, n, p.flip);
+  else
+    sp_copy_i8(to, from, n, p.flip);
+}
+SP_INLINE void sp_band_fill(const sp_conv2d_i8 p, uint8_t *to, int n, int value) {
+  if (p.pair)
+    sp_fill_pairs((int16_t *)(void *)to, n, ((value & 255) ^ 128) - 128);
+  else
+    sp_fill_i8(to, n, value);
+}
+
 /* Input rows that output rows [oy0, oy1) read, of the channels at x, into scratch. */
 SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0, int oy1,
                                  uint8_t *to) {
   const int c = p.ci / p.groups;
+  const int each = p.pair ? 2 * c : c; /* bytes of a pixel */
   const int width = (p.ow - 1) * p.sw + (p.kw - 1) * p.dw + 1;
   const int rows = (oy1 - 1 - oy0) * p.sh + (p.kh - 1) * p.dh + 1;
   const int lo = (int)sp_imin(p.pl, width);
@@ -54,18 +85,18 @@ SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0
   for (int r = 0; r < rows; ++r, to += p.line) {
     const int iy = oy0 * p.sh - p.pt + r;
     if (iy < 0 || iy >= p.ih || hi <= lo) {
-      sp_fill_i8(to, width * c, p.pad);
+      sp_band_fill(p, to, width * c, p.pad);
     } else {
       const uint8_t *row = x + iy * p.xh;
-      sp_fill_i8(to, lo * c, p.pad);
+      sp_band_fill(p, to, lo * c, p.pad);
       if (p.xw == c) {
-        sp_copy_i8(to + lo * c, row, (hi - lo) * c, p.flip);
+        sp_band_copy(p, to + lo * each, row, (hi - lo) * c);
       } else {
-        for (int i = lo; i < hi; ++i) sp_copy_i8(to + i * c, row + (i - lo) * p.xw, c, p.flip);
+        for (int i = lo; i < hi; ++i) sp_band_copy(p, to + i * each, row + (i - lo) * p.xw, c);
       }
-      sp_fill_i8(to + hi * c, (width - hi) * c, p.pad);
+      sp_band_fill(p, to + hi * each, (width - hi) * c, p.pad);
     }
-    sp_fill_i8(to + width * c, (int)(p.line - width * c), 0);
+    sp_fill_i8(to + width * each, (int)(p.line - width * each), 0);
   }
 }
 
@@ -75,9 +106,11 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                                   const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
                                   int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
                                   sp_ep_i32 ep, const void *const *e) {
-  const ptrdiff_t run = (ptrdiff_t)p.kq * 4 * SP_LANES;
-  const sp_tile_i8 t = {p.mr,    nv,   p.kh,  p.runs, p.kq, p.dh * p.xr, p.xt, p.sw * p.xp,
-                        p.kh * p.runs * run, 4 * SP_LANES, !p.band && p.flip, p.put, p.ldy};
+  const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
+  const ptrdiff_t run = p.kq * quad;
+  const sp_tile_i8 t = {p.mr,        nv,   p.kh, p.runs,     p.kq,
+                        p.dh * p.xr, p.xt, p.sw * p.xp, p.kh * p.runs * run, quad,
+                        !p.band && p.flip, p.put, p.ldy, p.pair};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0; oy < oy1; ++oy) {
@@ -113,7 +146,7 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
   const int full = co / SP_LANES / p.nv * p.nv;
   const int rest = co - full * SP_LANES;
   const int last = (rest + SP_LANES - 1) / SP_LANES;
-  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * p.kq * 4 * SP_LANES;
+  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * p.kq * (p.pair ? 2 : 4) * SP_LANES;
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy + g * co;
   const uint8_t *xg = (const uint8_t *)x + z * p.xn + g * ci;

@@ -3,12 +3,14 @@
  *                        X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W[ky][kx][c])
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
- *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise()
+ *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); where
+ *         `pair` 2 for 4
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Four rows of a column are zipped into quads of one channel; a quad serves ro output rows, with
- * weights shifted down by a row each, and all kx that reach its column. */
+ * weights shifted down by a row each, and all kx that reach its column. Where `pair` it is two rows,
+ * widened. */
 #ifndef SP_DEPTHWISE_I8_H
 #define SP_DEPTHWISE_I8_H
 #include "../base.h"
@@ -23,7 +25,7 @@ typedef struct sp_depthwise_i8 {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int flip, pad, put;
+  int pair, flip, pad, put;
   int ro, rq, mr, rb, task_h, task_c;
 } sp_depthwise_i8;
 
@@ -33,37 +35,47 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
                                     void *y, ptrdiff_t at, int edge, int oy, int ox, ptrdiff_t row,
                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   const int left = ox * p.sw - p.pl;
-  const sp_i32 outside = sp_set1_i32((int32_t)(0x01010101u * (uint32_t)(p.pad & 255)));
+  const int per = p.pair ? 2 : 4;
+  const uint32_t half = ((uint32_t)((p.pad & 255) ^ 128) - 128u) & 0xffffu;
+  const sp_i32 outside =
+      sp_set1_i32((int32_t)(p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255)));
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   const sp_i32 start = sp_load_i32(init);
   SP_UNROLL
   for (int i = 0; i < rows * mr; ++i) acc[i] = start;
   for (int q = 0; q < p.rq; ++q) {
     const uint8_t *from[4];
-    const int8_t *wq = w + (ptrdiff_t)q * p.kw * 4 * SP_LANES;
+    const int8_t *wq = w + (ptrdiff_t)q * p.kw * per * SP_LANES;
     SP_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int iy = oy * p.sh - p.pt + (4 * q + i) * p.dh;
-      const int there = iy >= 0 && iy < p.ih && 4 * q + i < (p.ro - 1) * p.sh + p.kh;
+    for (int i = 0; i < per; ++i) {
+      const int iy = oy * p.sh - p.pt + (per * q + i) * p.dh;
+      const int there = iy >= 0 && iy < p.ih && per * q + i < (p.ro - 1) * p.sh + p.kh;
       from[i] = (there ? x + iy * p.xh : pads) + left * p.xw;
     }
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       sp_i32 v = outside;
       if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
-                       from[3] + j * p.xw, n);
-        if (p.flip) v = sp_flip_i32(v);
+        if (p.pair) {
+          v = sp_zip2_i8(from[0] + j * p.xw, from[1] + j * p.xw, n);
+          if (p.flip) v = sp_xor_i32(v, sp_set1_i32((int32_t)0xff80ff80u));
+        } else {
+          v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
+                         from[3] + j * p.xw, n);
+          if (p.flip) v = sp_flip_i32(v);
+        }
       }
       SP_UNROLL
       for (int kx = 0; kx < p.kw; ++kx) {
         const int d = j - kx * p.dw; /* i * sw */
         if (d >= 0 && d % p.sw == 0 && d / p.sw < mr) {
           SP_UNROLL
-          for (int o = 0; o < rows; ++o)
-            acc[o * mr + d / p.sw] = sp_dot4_i32(
-                acc[o * mr + d / p.sw], v,
-                sp_loadq_i32(wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * 4 * SP_LANES));
+          for (int o = 0; o < rows; ++o) {
+            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
+            const int cell = o * mr + d / p.sw;
+            acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
+                              : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
+          }
         }
       }
     }
@@ -123,7 +135,7 @@ SP_INLINE void sp_depthwise_i8_run(const sp_depthwise_i8 p, const void *x, const
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy;
-  const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * 4 * SP_LANES;
+  const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * (p.pair ? 2 : 4) * SP_LANES;
   const uint8_t *xz = (const uint8_t *)x + z * p.xn;
   const int byte = p.flip ? p.pad ^ 128 : p.pad;
   for (ptrdiff_t i = 0; i < p.iw * p.xw + SP_LANES; ++i) pads[i] = (uint8_t)byte;

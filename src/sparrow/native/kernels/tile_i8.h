@@ -13,16 +13,18 @@
  *   xr, xt, xp    bytes from a kernel row of x, a run and a pixel to the next
  *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
- *   put, ldy      what is stored, and elements from a pixel of y to the next */
+ *   put, ldy      what is stored, and elements from a pixel of y to the next
+ *   pair          x holds halves, and a quad is a pair of them */
 typedef struct sp_tile_i8 {
   int mr, nv;
   int kh, runs, kq;
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
+  int pair;
 } sp_tile_i8;
 
-/* The sums of a run of kq quads, added to acc. */
+/* The sums of a run of kq quads, or pairs, added to acc. */
 #ifdef SP_RUN_BYTES
 SP_INLINE void sp_tile_step_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, int n,
                                sp_i32 *acc) {
@@ -50,14 +52,16 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
   for (int k = 0; k < t.kq; ++k, a += 4, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];
     SP_UNROLL
-    for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadq_i32(b + v * t.bv);
+    for (int v = 0; v < t.nv; ++v)
+      wv[v] = t.pair ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
       sp_i32 q = sp_set1_quad(a + i * t.xp);
       if (t.flip) q = sp_flip_i32(q);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v)
-        acc[i * t.nv + v] = sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
+        acc[i * t.nv + v] = t.pair ? sp_dot2_i32(acc[i * t.nv + v], q, wv[v])
+                                   : sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
     }
   }
 }

@@ -16,7 +16,7 @@ const ABI_VERSION = 1;
 const ALIGN = 64;
 const PAGE = 65536;
 const STACK = 65536;
-const I32 = 0x7f, I64 = 0x7e;
+const I32 = 0x7f;
 const STATUS = [
   'ok',
   'no such entry point',
@@ -89,6 +89,11 @@ function callback(types, f) {
     ]),
   );
   return new WebAssembly.Instance(module, { e: { f } }).exports.f;
+}
+
+/** The memory that a threaded module imports; its linker allows no larger one. */
+export function sharedMemory() {
+  return new WebAssembly.Memory({ initial: 64, maximum: 16384, shared: true });
 }
 
 /** A module over its memory: what it says of itself, and calls with arrays already in place. */
@@ -223,7 +228,8 @@ function facts({ name, dtype, shape, scales, zeroPoints, axis }) {
 /** A loaded model. One instance runs one call at a time; load again for more. */
 export class Model {
   #native;
-  #hooks = {};
+  #profile = 0; // table index of the hook, which calls the next function
+  #mark;
   #pool;
 
   constructor(native, path, pool) {
@@ -262,15 +268,15 @@ export class Model {
     const e = this.#entry(entry), { nSteps, steps } = this.#native.entries[e];
     const times = Array.from({ length: nSteps }, () => []), began = new Float64Array(nSteps);
     const now = () => performance.now();
-    this.profileHook = (_, step, begin) => {
+    this.#mark = (_, step, begin) => {
       if (begin) began[step] = now();
       else times[step].push(now() - began[step]);
     };
-    this.#hooks.profile ??= this.#native.hook([I32, I32, I32], (...a) => this.profileHook(...a));
+    this.#profile ||= this.#native.hook([I32, I32, I32], (...a) => this.#mark(...a));
     this.#feed(e, feeds);
     for (let i = 0; i < runs; ++i)
       this.#check(
-        this.#native.run(e, { parallel: this.#pool?.parallel, profile: this.#hooks.profile }),
+        this.#native.run(e, { parallel: this.#pool?.parallel, profile: this.#profile }),
       );
     const median = (list) => list.sort((a, b) => a - b)[list.length >> 1];
     return times.map((list, step) => ({ step, name: steps[step] ?? '', ms: median(list) }));
@@ -431,9 +437,7 @@ export async function load(options = {}) {
   blob.catch(() => {}); // awaited below
   const module = await compile(await open(wasm ?? `model.${path}.wasm`, base));
   const shared = path === 'threads';
-  const memory = shared
-    ? new WebAssembly.Memory({ initial: 64, maximum: 16384, shared: true })
-    : undefined;
+  const memory = shared ? sharedMemory() : undefined;
   const instance = await WebAssembly.instantiate(module, shared ? { env: { memory } } : {});
   const native = new Native(instance, memory);
   const pool = shared ? await startPool(module, memory, native, threads) : undefined;

@@ -1,6 +1,6 @@
 /* Serves a model module to a program at the other end of a byte stream: the requests and answers of
  * runtime/serve.h. `node runner.mjs model.wasm` speaks over its standard input and output. */
-import { Native } from './model.mjs';
+import { Native, sharedMemory } from './model.mjs';
 
 const INFO = 1, WEIGHTS = 2, RESET = 3, STATE = 4, RUN = 5, TIME = 6;
 const TAPS = 1, REVERSED = 2;
@@ -12,12 +12,9 @@ const I32 = 0x7f, I64 = 0x7e;
  * `read(n)` gives n bytes, or null at the end; `write(bytes)` sends some. Both may be async.
  */
 export async function serve(module, { read, write }) {
-  const imports = {};
-  let memory;
-  if (WebAssembly.Module.imports(module).length) {
-    memory = new WebAssembly.Memory({ initial: 64, maximum: 16384, shared: true });
-    imports.env = { memory };
-  }
+  const shared = WebAssembly.Module.imports(module).length > 0;
+  const memory = shared ? sharedMemory() : undefined;
+  const imports = shared ? { env: { memory } } : {};
   const native = new Native(await WebAssembly.instantiate(module, imports), memory);
   let parts = [];
   const number = (n) => parts.push(new Uint8Array(BigInt64Array.of(BigInt(n)).buffer));

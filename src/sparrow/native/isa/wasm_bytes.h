@@ -1,0 +1,39 @@
+/* What the vocabularies of SIMD128 do with bytes. Sums of products are taken over halves: of two bytes
+ * they fit in 32 bits. Relaxed dot products would need weights split in two to be exact. */
+#ifndef SP_WASM_BYTES_H
+#define SP_WASM_BYTES_H
+
+#include "wasm_base.h"
+
+typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
+
+SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const sp_s16x8 a0 = ((sp_s16x8)a << 8) >> 8, a1 = (sp_s16x8)a >> 8;
+  const sp_s16x8 b0 = ((sp_s16x8)b << 8) >> 8, b1 = (sp_s16x8)b >> 8;
+  return acc + __builtin_wasm_dot_s_i32x4_i16x8(a0, b0) + __builtin_wasm_dot_s_i32x4_i16x8(a1, b1);
+}
+SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  return acc + __builtin_wasm_dot_s_i32x4_i16x8((sp_s16x8)a, (sp_s16x8)b);
+}
+
+SP_INLINE uint64_t sp_cut_i8(sp_i32 v) {
+  const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v, v);
+  return (uint32_t)((sp_i32)__builtin_wasm_narrow_s_i8x16_i16x8(h, h)).x;
+}
+SP_INLINE uint64_t sp_cut_u8(sp_i32 v) {
+  const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v, v);
+  return (uint32_t)((sp_i32)__builtin_wasm_narrow_u_i8x16_i16x8(h, h)).x;
+}
+
+SP_INLINE sp_s8x16 sp_four(const void *p, int n) {
+  return (sp_s8x16)(sp_i32){n < SP_LANES ? (int32_t)sp_get_bytes(p, n) : sp_quad(p), 0, 0, 0};
+}
+/* The whole interleaving by name: of half of it engines know no instruction. */
+SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
+  const sp_s8x16 v = __builtin_wasm_shuffle_i8x16(sp_four(p, n), sp_four(q, n), 0, 16, 1, 17, 2, 18, 3,
+                                                 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return (sp_i32)__builtin_convertvector(
+      __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), sp_s16x8);
+}
+
+#endif
