@@ -1,0 +1,121 @@
+"""The command line: parse arguments, call the library, print; heavy imports wait for a command."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sparrow.cli import (
+    bench,
+    blame,
+    build,
+    check,
+    diff,
+    doctor,
+    fits,
+    package,
+    plan,
+    profile,
+    quantize,
+    reduce,
+    report,
+    run,
+    targets,
+    verify,
+)
+from sparrow.cli.options import progress
+from sparrow.errors import SparrowError, printable
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A trained network in, one small, fast, proved artifact out.",
+)
+
+# In the order of `sparrow --help`.
+COMMANDS = (
+    build.build,
+    plan.plan,
+    check.check,
+    fits.fits,
+    run.run,
+    verify.verify,
+    package.package,
+    profile.profile,
+    bench.bench,
+    quantize.quantize,
+    blame.blame,
+    diff.diff,
+    reduce.reduce,
+    targets.targets,
+    doctor.doctor,
+    report.report,
+)
+for _command in COMMANDS:
+    app.command()(_command)
+
+
+def _saved_traceback() -> str:
+    """Write the current traceback to a file and return its path."""
+    from sparrow.device.cache import cache_folder
+
+    text = traceback.format_exc()
+    for known in (cache_folder() / "crashes", None):
+        try:
+            # to ask for the temporary folder is to write to it
+            folder = known or Path(tempfile.gettempdir())
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(".txt", "sparrow-", folder)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as f:
+                f.write(f"{' '.join(sys.argv)}\n{text}")
+        except OSError:
+            continue
+        return name
+    return "nowhere: no folder can be written"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``sparrow`` command; exits with 0, 1, 2 or 3."""
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # A command lives for seconds and its values are acyclic: collecting every 700 objects is waste.
+    gc.set_threshold(50_000)
+    sys.exit(run_command(lambda: app(words, prog_name="sparrow", standalone_mode=False)))
+
+
+def run_command(command: Callable[[], Any]) -> int:
+    """Run a command and return its exit code; errors are one line on stderr."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except SparrowError as e:
+        progress.clear()
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        progress.clear()
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output left; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:  # the last line of defence: nobody else turns a bug into one line
+        progress.clear()
+        explain = getattr(e, "format_message", None)
+        if explain is not None:  # wrong use of the command line
+            print(f"error: {printable(' '.join(explain().split()))}", file=sys.stderr)
+            return 2
+        where = _saved_traceback()
+        what = printable(f"{type(e).__name__}: {' '.join(str(e).split())}")[:300]
+        print(f"error: internal error: {what}; traceback: {where}", file=sys.stderr)
+        return 3

@@ -1,0 +1,64 @@
+"""`sparrow blame`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.arguments import numbers, shapes_of
+from sparrow.cli.options import JsonOption, ShapeOption, progress, show
+from sparrow.errors import BadInput, printable
+
+
+def blame(
+    quantized: Annotated[Path, typer.Argument(help="bundle folder, or a model in QDQ form")],
+    model: Annotated[
+        Path | None, typer.Option(help="the float model; by default the one inside, as rounded")
+    ] = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="samples: .npz, .npy or a folder of images")
+    ] = None,
+    shape: ShapeOption = None,
+    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
+    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
+    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    apply: Annotated[
+        Path | None,
+        typer.Option(help="quantize anew with the best cure: .onnx, or a bundle folder to build"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which layer lost the accuracy to int8, why, and what cures it."""
+    from sparrow.api import Pixels, load_bundle
+    from sparrow.blame import apply_cure, blame_bundle, blame_model
+
+    pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
+    shapes, source = shapes_of(shape), None if model is None else str(model)
+    if apply is not None and (source is None or calib is None):
+        raise BadInput("--apply quantizes anew", hint="give --model and --calib as well")
+    if quantized.is_dir():
+        found = blame_bundle(
+            *(load_bundle(quantized), source, calib),
+            shapes=shapes,
+            pixels=pixels,
+            progress=progress,
+        )
+    elif calib is None:
+        raise BadInput("a model is compared on samples", hint="give --calib")
+    else:
+        found = blame_model(
+            *(str(quantized), source, calib), shapes=shapes, pixels=pixels, progress=progress
+        )
+    cure = None
+    if apply is not None and source is not None and calib is not None:
+        cure = apply_cure(found, source, calib, apply, shapes=shapes, pixels=pixels)
+    progress.clear()
+    if as_json:
+        show({**found.as_json(), "applied": None if cure is None else cure.what})
+        return
+    for line in found.lines():
+        print(printable(line))
+    if cure is not None:
+        print(f"{apply}: {printable(cure.what)}")

@@ -1,0 +1,115 @@
+"""`sparrow build`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparrow.arguments import budget_of, evaluator, models_of, recipe_of, shapes_of, states_of
+from sparrow.cli.options import (
+    CodeOption,
+    DropOption,
+    EvaluateOption,
+    JsonOption,
+    LatencyOption,
+    ModelArgument,
+    PinOption,
+    RamOption,
+    RecipeOption,
+    ShapeOption,
+    SizeOption,
+    StateOption,
+    TargetOption,
+    ThreadsOption,
+    progress,
+    show,
+    show_search,
+)
+from sparrow.errors import printable
+
+
+def build(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="bundle folder to write")],
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="samples: .npz, .npy, image or image folder")
+    ] = None,
+    evaluate: EvaluateOption = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8 (needs --calib) or auto")
+    ] = "auto",
+    threads: ThreadsOption = 1,
+    drop: DropOption = None,
+    latency: LatencyOption = None,
+    size: SizeOption = None,
+    ram: RamOption = None,
+    pin: PinOption = None,
+    recipe: RecipeOption = None,
+    code: CodeOption = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="print every decision")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile models into a proved bundle."""
+    from sparrow.api import build as build_bundle
+
+    bundle = build_bundle(
+        models_of(model),
+        target,
+        out,
+        shapes_of(shape),
+        calib,
+        evaluator(evaluate),
+        precision,
+        threads,
+        budget_of(drop, latency, size, ram),
+        states=states_of(state),
+        recipe=recipe_of(pin, recipe),
+        code=code,
+        progress=progress,
+    )
+    progress.clear()
+    receipt, measured = bundle.receipt, bundle.measurements
+    if precision == "bfloat16" and receipt.precision != precision:
+        why = f"no product gains by it on {receipt.target}"
+        print(f"{receipt.precision} instead of bfloat16: {why}", file=sys.stderr)
+    if as_json:
+        show({"receipt": receipt.model_dump(mode="json"), "measurements": measured})
+        return
+    if explain:
+        _explain(bundle)
+    memory = receipt.memory
+    print(receipt.verdict)
+    for a in receipt.accuracy:
+        worst = max((d.max / d.scale if d.scale else d.max for d in a.differences), default=None)
+        text = a.note if worst is None else f"at most {worst:.1e} of the largest magnitude away"
+        print(f"against {a.what}: {printable(text)}")
+    print(
+        f"flash {memory.code_bytes + memory.weights_bytes:,} bytes (code {memory.code_bytes:,}), "
+        f"RAM {memory.arena_bytes + memory.state_bytes:,} bytes (state {memory.state_bytes:,})"
+    )
+    for row in measured.get("latencies", ()):
+        low, high = row["low_ns"] / 1e3, row["high_ns"] / 1e3
+        print(
+            f"{printable(row['entry'])}: {row['median_ns'] / 1e3:.1f} us [{low:.1f}, {high:.1f}], "
+            f"{row['threads']} thread(s)"
+        )
+    if receipt.search is not None:
+        show_search(receipt.search)
+    print(f"report: {out / 'report.html'}")
+
+
+def _explain(bundle: Any) -> None:
+    for r in bundle.receipt.passes:
+        mark = "+" if r.applied else "-"
+        print(f"{mark} {r.rule:20} {printable(r.node)[:60]}: {printable(r.text)}")
+    for e in bundle.plan.entries:
+        for s in e.steps:
+            print(f"  {printable(e.name)}.{s.index} {s.op} {printable(s.origin)[:60]}: {s.kernel}")
+            for other in s.rejected:
+                print(f"      not {other.kernel}: {printable(other.reason)}")

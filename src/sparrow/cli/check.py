@@ -1,0 +1,49 @@
+"""`sparrow check`."""
+
+from __future__ import annotations
+
+import typer
+
+from sparrow.arguments import models_of, shapes_of, states_of
+from sparrow.cli.options import (
+    JsonOption,
+    ModelArgument,
+    ShapeOption,
+    StateOption,
+    TargetOption,
+    show,
+)
+from sparrow.errors import printable
+
+
+def check(
+    model: ModelArgument,
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of every node what would become of it: ok, decomposed, folded or missing."""
+    from dataclasses import asdict
+
+    from sparrow.api import check as check_model
+
+    found = check_model(models_of(model), target, shapes_of(shape), states=states_of(state))
+    if as_json:
+        show({"ok": found.ok, **asdict(found), "counts": found.counts})
+    else:
+        for f in found.frozen:
+            print(f"frozen      {printable(f)}")
+        for n in found.nodes:
+            text = f"{n.verdict:11} {n.op:20.40} {printable(n.name)[:120]}"
+            if n.verdict == "decomposed":
+                text += f": {', '.join(n.parts[:8])}{' ...' if len(n.parts) > 8 else ''}"
+            print(f"{text}{': ' + printable(n.reason) if n.reason else ''}{_hint(n.hint)}")
+        counts = ", ".join(f"{v} {k}" for k, v in found.counts.items()) or "no nodes"
+        print(f"{found.target}: {counts}")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _hint(text: str) -> str:
+    return f"; {printable(text)}" if text else ""

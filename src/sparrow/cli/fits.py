@@ -1,0 +1,65 @@
+"""`sparrow fits`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparrow.arguments import UNITS, models_of, quantity, shapes_of, states_of
+from sparrow.cli.options import JsonOption, ModelArgument, ShapeOption, StateOption, progress, show
+from sparrow.errors import BadInput, printable
+
+
+def fits(
+    model: ModelArgument,
+    target: Annotated[
+        list[str] | None, typer.Option(help="target row, see `sparrow targets`; may be repeated")
+    ] = None,
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="samples for int8: .npz, .npy, image or image folder")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, int8 or auto")] = "auto",
+    flash: Annotated[str | None, typer.Option(help="flash instead of the row's: 512kB")] = None,
+    ram: Annotated[str | None, typer.Option(help="RAM instead of the row's: 64kB")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether models fit targets: flash, RAM, stack, time; exits with 1 where one does not.
+
+    A folder stands for all .onnx and .tflite files in it.
+    """
+    from sparrow.api import fits as fit
+    from sparrow.fitting import table
+
+    flash_bytes, ram_bytes = quantity(flash, "--flash", UNITS), quantity(ram, "--ram", UNITS)
+    if not target:
+        raise BadInput("no target given", hint="add --target nano33ble; `sparrow targets` lists")
+    folder = Path(model[0])
+    several: list[Any] = [models_of(model)]
+    if len(model) == 1 and folder.is_dir():
+        several = sorted(str(p) for p in folder.iterdir() if p.suffix in (".onnx", ".tflite"))
+        if not several:
+            raise BadInput(f"{folder}: no .onnx or .tflite file")
+    found = []
+    for m in several:
+        for t in target:
+            progress(f"{m} on {t}")
+            found.append(
+                fit(
+                    *(m, t, shapes_of(shape), calib, precision),
+                    states=states_of(state),
+                    flash=None if flash_bytes is None else int(flash_bytes),
+                    ram=None if ram_bytes is None else int(ram_bytes),
+                )
+            )
+    progress.clear()
+    if as_json:
+        show([f.as_json() for f in found])
+    else:
+        shown = str(found[0]) if len(found) == 1 else table(found)
+        print("\n".join(printable(line) for line in shown.splitlines()))
+    if not all(f.ok for f in found):
+        raise typer.Exit(1)

@@ -1,0 +1,28 @@
+"""`sparrow package`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.cli.options import FolderArgument
+
+
+def package(
+    folder: FolderArgument,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="arduino, cmake, esp-idf, platformio, stm32cube or zephyr; library; android",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
+) -> None:
+    """Write a bundle as a library of another build system; with a self-test for a firmware."""
+    from sparrow.packaging import package as write
+
+    write(folder, kind, out)
+    print(f"{kind} package: {out}")

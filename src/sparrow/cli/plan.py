@@ -1,0 +1,87 @@
+"""`sparrow plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.arguments import budget_of, evaluator, recipe_of, shapes_of, states_of
+from sparrow.cli.options import (
+    CalibOption,
+    CodeOption,
+    DropOption,
+    EvaluateOption,
+    JsonOption,
+    LatencyOption,
+    PinOption,
+    RamOption,
+    RecipeOption,
+    ShapeOption,
+    SizeOption,
+    StateOption,
+    TargetOption,
+    ThreadsOption,
+    progress,
+    show,
+    show_search,
+    write_whole,
+)
+from sparrow.errors import printable
+
+
+def plan(
+    model: Annotated[Path, typer.Argument(help="model.onnx")],
+    calib: CalibOption,
+    target: TargetOption = "host",
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    evaluate: EvaluateOption = None,
+    threads: ThreadsOption = 1,
+    drop: DropOption = None,
+    latency: LatencyOption = None,
+    size: SizeOption = None,
+    ram: RamOption = None,
+    pin: PinOption = None,
+    recipe: RecipeOption = None,
+    code: CodeOption = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="recipe.json to write, for build --recipe")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which precision every layer would get within a budget, and what that costs."""
+    from sparrow.api import plan_precisions
+    from sparrow.quant.recipe import to_json
+
+    record, found = plan_precisions(
+        str(model),
+        target,
+        shapes_of(shape),
+        calib,
+        evaluator(evaluate),
+        threads,
+        budget_of(drop, latency, size, ram),
+        states=states_of(state),
+        recipe=recipe_of(pin, recipe),
+        code=code,
+        progress=progress,
+    )
+    progress.clear()
+    if out is not None:
+        write_whole(out, to_json(found))
+    if as_json:
+        show(record.model_dump(mode="json"))
+        return
+    print(f"{'layer':44} {'op':8} {'gets':8} {'us':>22} {'kB':>18} {'dB':>8}")
+    for x in record.layers:
+        cost = " / ".join(f"{v / 1e3:.1f}" for v in x.ns.values())
+        held = " / ".join(f"{v / 1e3:.1f}" for v in x.bytes.values())
+        mark = " pinned" if x.pinned else ""
+        print(
+            f"{printable(x.name)[-44:]:44} {x.op:8} {x.precision:8} {cost:>22} {held:>18} "
+            f"{x.db.get('int8', 999.0):8.1f}{mark}"
+        )
+    print(f"us and kB at {' / '.join(record.layers[0].ns)}; dB of the outputs with this int8 alone")
+    show_search(record)

@@ -1,0 +1,38 @@
+"""`sparrow profile`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparrow.cli.options import (
+    DeviceOption,
+    EntryOption,
+    FolderArgument,
+    JsonOption,
+    ThreadsOption,
+    show,
+)
+from sparrow.errors import printable
+
+
+def profile(
+    folder: FolderArgument,
+    entry: EntryOption = None,
+    runs: Annotated[int, typer.Option(min=0, help="inferences; 0: half a second")] = 0,
+    threads: ThreadsOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Time every step of a bundle, or count its instructions in an emulator."""
+    from sparrow.api import load_bundle
+
+    bundle = load_bundle(folder, threads, device)
+    counted = bundle.device == "qemu"
+    found = bundle.instructions(entry) if counted else bundle.profile(entry, runs)
+    if as_json:
+        show(found.as_json())
+        return
+    for line in str(found).splitlines():
+        print(printable(line))

@@ -1,0 +1,108 @@
+"""`sparrow quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.arguments import numbers, quantization_facts, recipe_of, shapes_of, states_of
+from sparrow.cli.options import (
+    CalibOption,
+    JsonOption,
+    PinOption,
+    ShapeOption,
+    StateOption,
+    progress,
+    show,
+    write_whole,
+)
+from sparrow.errors import printable
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="model.onnx")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="QDQ model to write")],
+    calib: CalibOption,
+    shape: ShapeOption = None,
+    state: StateOption = None,
+    ranges: Annotated[
+        str | None, typer.Option(help="minmax, percentile, entropy, mse, aciq or octav")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="per_channel or per_tensor")] = None,
+    rounding: Annotated[str | None, typer.Option(help="nearest or adaround")] = None,
+    bias_correction: Annotated[
+        bool | None, typer.Option(help="take the mean error of weights into the bias")
+    ] = None,
+    equalize: Annotated[
+        bool | None, typer.Option(help="even out channels across layers first")
+    ] = None,
+    symmetric: Annotated[bool | None, typer.Option(help="no zero points")] = None,
+    smooth: Annotated[
+        float | None, typer.Option(help="SmoothQuant's alpha, 0 to 1, for transformers")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="int8 or int16x8")] = None,
+    pin: PinOption = None,
+    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
+    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
+    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="samples it will be judged on: refused in --calib")
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help=".npz to write the calibration statistics to")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model with int8 weights and activations for any ONNX runtime."""
+    from sparrow.api import Pixels, quantize_model
+    from sparrow.portable import to_portable_onnx
+    from sparrow.quant import to_npz
+
+    recipe = recipe_of(
+        pin,
+        None,
+        ranges=ranges,
+        weights=weights,
+        rounding=rounding,
+        bias_correction=bias_correction,
+        equalize=equalize,
+        symmetric=symmetric,
+        smooth=smooth,
+        precision=precision,
+        # said in so many words, it holds for every layer
+        residual="int8" if precision == "int8" else None,
+    )
+    done, layers = quantize_model(
+        str(model),
+        calib,
+        recipe,
+        shapes=shapes_of(shape),
+        states=states_of(state),
+        pixels=Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr),
+        evaluation=evaluation,
+        progress=progress,
+    )
+    proto = to_portable_onnx(done.graph)
+    data = proto.SerializeToString(deterministic=True)
+    write_whole(out, data)
+    if statistics is not None:
+        write_whole(statistics, to_npz(done.calibration))
+    progress.clear()
+    opset = proto.opset_import[0].version
+    health = done.calibration.health
+    if as_json:
+        show(quantization_facts(done, layers, len(data), opset))
+        return
+    print(f"{'layer':40} {'op':8} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
+    for r in layers:
+        wide = "  sums need int64" if r.layer.wide else ""
+        codes = f"{'float':>18}" if r.scale is None else f"{r.scale:11.4g} {r.zero_point:6}"
+        print(
+            f"{printable(r.layer.name)[:40]:40} {r.layer.op:8} {r.layer.precision:8} "
+            f"{codes} {r.sqnr_db:6.1f} dB{wide}"
+        )
+    for note in health.notes:
+        print(f"note: {printable(note)}")
+    print(f"{out}: {len(data):,} bytes, opset {opset}, {health.samples} samples")

@@ -1,0 +1,36 @@
+"""`sparrow reduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.arguments import failure_of, shapes_of
+from sparrow.cli.options import JsonOption, ShapeOption, progress, show, write_whole
+
+
+def reduce(
+    model: Annotated[Path, typer.Argument(help="model that fails")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="smallest model, .onnx")],
+    fails: Annotated[
+        str,
+        typer.Option(
+            help="differs-from-onnxruntime, native-differs, fails-to-build, or file.py:function "
+            "of an onnx.ModelProto"
+        ),
+    ] = "native-differs",
+    shape: ShapeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut a model down to the smallest one that still shows a failure."""
+    from sparrow.reduce import reduce as cut_down
+
+    found = cut_down(str(model), failure_of(fails), shapes=shapes_of(shape), progress=progress)
+    progress.clear()
+    write_whole(out, found.model.SerializeToString(deterministic=True))
+    if as_json:
+        show({"nodes": found.nodes, "before": found.before, "tried": found.tried})
+    else:
+        print(f"{out}: {found}")

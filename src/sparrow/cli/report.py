@@ -1,0 +1,27 @@
+"""`sparrow report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparrow.cli.options import FolderArgument
+
+
+def report(
+    folder: FolderArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write")] = None,
+) -> None:
+    """Write report.html anew, with what was measured since the build."""
+    from sparrow.publish import replace_file
+    from sparrow.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
+    from sparrow.report import render
+
+    receipt = load(ReceiptRecord, folder / "receipt.json")
+    plan = load(PlanRecord, folder / "plan.json")
+    measured = load(MeasurementsRecord, folder / "measurements.json").model_dump()
+    path = out or folder / "report.html"
+    replace_file(path, render(receipt, plan, measured).encode("utf-8", "replace"))
+    print(path)
