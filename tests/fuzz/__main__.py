@@ -2,7 +2,7 @@
 
 PYTHONPATH=src:tests python -m fuzz --cases 100000 --log fuzz.jsonl
 PYTHONPATH=src:tests python -m fuzz --show onnx:1:4711        # the bytes of a case
-PYTHONPATH=src:tests python -m fuzz --summary fuzz.jsonl      # the table of docs/fuzzing.md
+PYTHONPATH=src:tests python -m fuzz --summary fuzz.jsonl      # the table of docs/threat-model.md
 """
 
 from __future__ import annotations

@@ -51,6 +51,21 @@ def test_build_prints_the_verdict_and_keeps_stderr_quiet(
     assert done.err == ""
 
 
+def test_samples_that_lead_to_no_integers_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A single ReLU gains nothing by 8 bits: `auto` builds float32 and says so."""
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    data = model([relu], [value("x", (1, 16))], [value("y", (1, 16))])
+    (tmp_path / "m.onnx").write_bytes(data.SerializeToString())
+    np.savez(tmp_path / "x.npz", x=np.ones((8, 1, 16), np.float32))
+    options = ["--calib", str(tmp_path / "x.npz"), "-o", str(tmp_path / "out")]
+    assert command("build", str(tmp_path / "m.onnx"), *options) == 0
+    done = capsys.readouterr()
+    assert "float32, flash " in done.out
+    assert done.err.startswith("float32 instead of int8: ") and done.err.count("\n") == 1
+
+
 def test_json_is_one_document(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(files / "out")
     assert command("build", str(files / "m.onnx"), "-o", out, "--json") == 0

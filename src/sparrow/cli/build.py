@@ -78,6 +78,9 @@ def build(
     if precision == "bfloat16" and receipt.precision != precision:
         why = f"no product gains by it on {receipt.target}"
         print(f"{receipt.precision} instead of bfloat16: {why}", file=sys.stderr)
+    if precision == "auto" and calib is not None and receipt.precision == "float32":
+        why = "nothing with integers held every gate; --precision int8 says which"
+        print(f"float32 instead of int8: {why}", file=sys.stderr)
     if as_json:
         show({"receipt": receipt.model_dump(mode="json"), "measurements": measured})
         return
@@ -90,7 +93,8 @@ def build(
         text = a.note if worst is None else f"at most {worst:.1e} of the largest magnitude away"
         print(f"against {a.what}: {printable(text)}")
     print(
-        f"flash {memory.code_bytes + memory.weights_bytes:,} bytes (code {memory.code_bytes:,}), "
+        f"{receipt.precision}, flash {memory.code_bytes + memory.weights_bytes:,} bytes "
+        f"(code {memory.code_bytes:,}), "
         f"RAM {memory.arena_bytes + memory.state_bytes:,} bytes (state {memory.state_bytes:,})"
     )
     for row in measured.get("latencies", ()):
