@@ -220,7 +220,10 @@ def verify(g: Graph) -> None:
         for x in n.inputs:
             if x and x not in defined:
                 raise InvalidGraph(f"{n.origin or n.outputs}: uses {x!r} before its definition")
-        for y, t in zip(n.outputs, infer_types(n, g.types), strict=True):
+        inferred = infer_types(n, g.types)
+        if len(inferred) != len(n.outputs):
+            raise InvalidGraph(f"{n.origin}: {len(n.outputs)} outputs, its op has {len(inferred)}")
+        for y, t in zip(n.outputs, inferred, strict=True):
             if y in defined:
                 raise InvalidGraph(f"{n.origin}: defines {y!r} a second time")
             if g.types.get(y) != declared(t, g.types.get(y)):

@@ -33,7 +33,7 @@ from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.passes.integer.codes import Edit, clip_of, codes_of
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import Affine, Array
+from sparrow.tensor import F16, F32, F64, Affine, Array
 
 
 def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
@@ -116,6 +116,9 @@ def unit_stride(m: Match, n: Node) -> Rewrite | Reject | None:
     """Match a ConvTranspose of stride 1: a convolution with its kernel turned around."""
     op = n.op
     if not isinstance(op, ConvTranspose) or any(s != 1 for s in op.strides):
+        return None
+    # the others (Col2Im has them) a convolution sums in another type
+    if m.type(n.inputs[0]).dtype not in (F16, F32, F64):
         return None
     w = m.const(n.inputs[1])
     if w is None or op.channels_last or op.epilogue is not None:

@@ -202,8 +202,11 @@ def to_array(t: onnx.TensorProto, where: str) -> tuple[Array, DType]:
     """Array (storage dtype) and DType of an inline tensor.
 
     Raises:
-        BadModel: Its data do not match its shape.
+        BadModel: It is no tensor, but another kind of attribute; or its data do not match its
+            shape.
     """
+    if not isinstance(t, onnx.TensorProto):
+        raise BadModel(f"{where}: value is {type(t).__name__}, expected a tensor")
     dtype = elem_type(t.data_type, where)
     if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data:
         raise BadModel(

@@ -33,6 +33,8 @@ def _constant_of_shape(n: Call) -> Sequence[str]:
     value, dtype = np.zeros(1, np.float32), F32
     if n.attr("value") is not None:
         value, dtype = to_array(n.attr("value"), n.where)
+    if len(shape) > 64:
+        raise n.bad(f"{len(shape)} axes, at most 64 can be")
     total = 1
     for d in shape:
         total *= d
