@@ -279,7 +279,7 @@ def names_and_order() -> Iterator[onnx.ModelProto]:
     yield _model([helper.make_node("Relu", [], [])])
     yield _model([helper.make_node("Relu", ["x"] * 5000, ["y"])])
     yield _model([helper.make_node("Concat", ["x"] * 20000, ["y"], axis=0)])
-    yield _model([helper.make_node("Max", ["x"] * 20000, ["y"])])
+    yield _model([helper.make_node("Max", ["x"] * 8000, ["y"])])
     yield _model([helper.make_node("Relu", ["x"], [f"y{i}" for i in range(5000)])])
     many = [_node("Relu", f"v{i}" if i else "x", out=f"v{i + 1}") for i in range(3000)]
     yield _model([*many, _node("Relu", "v3000")])

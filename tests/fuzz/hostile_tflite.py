@@ -82,7 +82,7 @@ def circles() -> Iterator[bytes]:
     yield write([X], [], ["x"] * 5000, ["x"] * 5000)
     yield write([X, Y], [O("RELU", ["x"] * 5000, ["y"] * 5000)], ["x"], ["y"])
     yield write([X, Y], [O("CONCATENATION", ["x"] * 5000, ["y"], {"axis": 0})], ["x"], ["y"])
-    yield write([X, Y], [O("ADD_N", ["x"] * 20000, ["y"])], ["x"], ["y"])
+    yield write([X, Y], [O("ADD_N", ["x"] * 8000, ["y"])], ["x"], ["y"])
     yield write([X, Y], [O("RELU", [], [])], ["x"], ["y"])
     chain = [replace(X, name=f"t{i}") for i in range(4000)]
     ops = [O("RELU", [f"t{i}"], [f"t{i + 1}"]) for i in range(3999)]
