@@ -18,8 +18,8 @@ import onnxruntime as ort
 import sparrow
 from cases import Case, all_cases, data_folder, float_tflite_cases, real_cases
 from sparrow.importers.model import import_model
-from sparrow.measure import Feeds, Outputs, Samples, comparison, interval, measure
 from sparrow.ops.conv import Conv
+from sparrow.timing.measure import Feeds, Outputs, Samples, comparison, interval, measure
 
 CONVOLUTIONAL_FLOPS = 10_000_000
 

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from accuracy import QUANTIZERS, float_model
 from accuracy_tasks import tasks
-from sparrow.measure import Feeds, Outputs, comparison, interval, measure
+from sparrow.timing.measure import Feeds, Outputs, comparison, interval, measure
 
 
 def session(model: onnx.ModelProto) -> Callable[[Feeds], Outputs]:

@@ -26,7 +26,7 @@ from peak import peak
 from run import core_to_itself
 from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.device.cpu import host_isa
-from sparrow.profiling import StepTime
+from sparrow.timing.profiling import StepTime
 
 SOURCE = """
 #include "isa/{isa}.h"

@@ -31,7 +31,7 @@ from cases import REPO, Case, all_cases
 from engines import ENGINES, TOLERANCE, Engine, Network, RefusedError
 from peak import peak_flops
 from sparrow.importers.model import import_model
-from sparrow.measure import (
+from sparrow.timing.measure import (
     Feeds,
     Outputs,
     Run,

@@ -31,9 +31,9 @@ from models import MODELS
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.chromium import HEADERS, start_chromium
 from sparrow.device.node import find_node
-from sparrow.measure import comparison, interval
-from sparrow.page import write_page
+from sparrow.rendering.page import write_page
 from sparrow.targets import target
+from sparrow.timing.measure import comparison, interval
 
 HERE = Path(__file__).parent
 NETS = ("mobilenet_v2", "rfb_320", "ds_cnn", "resnet18")

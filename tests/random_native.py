@@ -12,15 +12,15 @@ import numpy as np
 
 from any_graphs import feeds
 from emitted import TARGETS, blob, compiled
-from sparrow.audit import audit
-from sparrow.describe import describe
 from sparrow.errors import SparrowError, UnsupportedOp
-from sparrow.golden import make_golden
+from sparrow.evidence.describe import describe
+from sparrow.evidence.golden import make_golden
+from sparrow.evidence.proof import prove
 from sparrow.graph import Graph, Module
+from sparrow.memory.audit import audit
 from sparrow.parse import parse_graph
 from sparrow.passes import optimize
 from sparrow.plan import Plan, plan
-from sparrow.proof import prove
 from sparrow.targets import target
 from sparrow.text import print_graph
 

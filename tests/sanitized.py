@@ -95,9 +95,9 @@ def model(path: str, isa: str, precision: str) -> int:
     from data import data
     from emitted import TARGETS, compiled
     from sparrow.compiler import Source, compile_sources
-    from sparrow.describe import describe
-    from sparrow.golden import make_golden
-    from sparrow.proof import prove
+    from sparrow.evidence.describe import describe
+    from sparrow.evidence.golden import make_golden
+    from sparrow.evidence.proof import prove
     from sparrow.targets import target
 
     calib = recorded_inputs(path)

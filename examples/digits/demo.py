@@ -17,7 +17,7 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 
 import sparrow
-from sparrow.measure import comparison, interval, measure
+from sparrow.timing.measure import comparison, interval, measure
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "digits.onnx"

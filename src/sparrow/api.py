@@ -24,17 +24,17 @@ from sparrow.compiler import (
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel, GateFailed
+from sparrow.evidence.lossy import coded, quantizable, quantized_entry
+from sparrow.evidence.receipt import SearchRecord
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
-from sparrow.lossy import coded, quantizable, quantized_entry
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.precision.search import Compile, Search
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.quant.recipe import precisions
-from sparrow.receipt import SearchRecord
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, draw, samples
@@ -376,8 +376,8 @@ def fits(
     Raises:
         SparrowError: One line that says where, what was expected and found, and what to do.
     """
+    from sparrow.evidence.golden import SEED
     from sparrow.fitting import fit
-    from sparrow.golden import SEED
 
     if precision not in ("float32", "int8", "auto"):
         raise BadInput(f"precision {precision!r}", hint="use float32, int8 or auto")

@@ -17,8 +17,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sparrow.accuracy import accuracy_of, drop_of
-from sparrow.audit import audit
 from sparrow.bundle import (
     UNHASHED,
     Bundle,
@@ -27,36 +25,38 @@ from sparrow.bundle import (
     compile_objects,
     step_values,
 )
-from sparrow.certify import certify
 from sparrow.compiler import Compiled, Source
-from sparrow.describe import describe
 from sparrow.device.cache import FileCache, cache_folder
 from sparrow.device.host import HostLibrary
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import stack_bytes
 from sparrow.errors import BadInput, GateFailed
-from sparrow.export import to_onnx
-from sparrow.golden import Golden, dump_golden, make_golden
-from sparrow.graph import Graph
-from sparrow.lossy import Lossy
-from sparrow.page import page_gates, write_page
-from sparrow.portable import to_portable_onnx
-from sparrow.proof import AUDITED, Gate, Proof, prove, run_calls
-from sparrow.publish import check_place, publish
-from sparrow.quant import to_npz
-from sparrow.quant.recipe import to_json
-from sparrow.race import TIMED, measure_build, race
-from sparrow.receipt import (
+from sparrow.evidence.accuracy import accuracy_of, drop_of
+from sparrow.evidence.certify import certify
+from sparrow.evidence.describe import describe
+from sparrow.evidence.golden import Golden, dump_golden, make_golden
+from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.proof import AUDITED, Gate, Proof, prove, run_calls
+from sparrow.evidence.receipt import (
     AgainstRecord,
     MemoryRecord,
     SearchRecord,
     dump,
 )
-from sparrow.report import render
+from sparrow.evidence.twin import twin_gates
+from sparrow.export import to_onnx
+from sparrow.graph import Graph
+from sparrow.memory.audit import audit
+from sparrow.portable import to_portable_onnx
+from sparrow.publish import check_place, publish
+from sparrow.quant import to_npz
+from sparrow.quant.recipe import to_json
+from sparrow.rendering.page import page_gates, write_page
+from sparrow.rendering.report import render
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
-from sparrow.twin import twin_gates
+from sparrow.timing.race import TIMED, measure_build, race
 
 # Runner -> what the verdict adds.
 WHERE = {"host": "", "qemu": " in the emulator qemu", "node": " in Node.js"}

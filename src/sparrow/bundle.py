@@ -25,13 +25,13 @@ from sparrow.tensor import BF16, Array, DType, round_bfloat16
 
 if TYPE_CHECKING:
     from sparrow.blame import Blame
-    from sparrow.golden import Golden
+    from sparrow.evidence.golden import Golden
+    from sparrow.evidence.proof import Proof
+    from sparrow.evidence.receipt import PlanRecord, ReceiptRecord
     from sparrow.graph import Graph
     from sparrow.importers.model import Model
-    from sparrow.instructions import Instructions
-    from sparrow.profiling import Profile
-    from sparrow.proof import Proof
-    from sparrow.receipt import PlanRecord, ReceiptRecord
+    from sparrow.timing.instructions import Instructions
+    from sparrow.timing.profiling import Profile
 
 LIBRARY = "model"
 # Written after the hashes are taken, or not the same twice.
@@ -179,7 +179,7 @@ class Bundle:
         Raises:
             BadBundle: ``receipt.json`` is missing or of another schema.
         """
-        from sparrow.receipt import ReceiptRecord, load
+        from sparrow.evidence.receipt import ReceiptRecord, load
 
         return load(ReceiptRecord, self.folder / "receipt.json")
 
@@ -190,7 +190,7 @@ class Bundle:
         Raises:
             BadBundle: ``plan.json`` is missing or of another schema.
         """
-        from sparrow.receipt import PlanRecord, load
+        from sparrow.evidence.receipt import PlanRecord, load
 
         return load(PlanRecord, self.folder / "plan.json")
 
@@ -225,7 +225,7 @@ class Bundle:
             entry: Entry point; the first by default.
             runs: Inferences; 0 takes as many as fit half a second.
         """
-        from sparrow.profiling import profile_bundle
+        from sparrow.timing.profiling import profile_bundle
 
         return profile_bundle(self, self.entry_index(entry), runs)
 
@@ -235,7 +235,7 @@ class Bundle:
         Args:
             entry: Entry point; the first by default.
         """
-        from sparrow.instructions import count_bundle
+        from sparrow.timing.instructions import count_bundle
 
         return count_bundle(self, self.entry_index(entry))
 
@@ -399,7 +399,7 @@ def load_graphs(folder: Path, plan: PlanRecord) -> list[Graph]:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from sparrow.golden import graph_arrays
+    from sparrow.evidence.golden import graph_arrays
     from sparrow.importers.onnx.call import to_array
     from sparrow.parse import parse_graph
     from sparrow.text import array_key
@@ -427,7 +427,7 @@ def load_evidence(folder: Path, plan: PlanRecord) -> tuple[list[Graph], Golden]:
     Raises:
         BadBundle: They do not belong together.
     """
-    from sparrow.golden import load_golden
+    from sparrow.evidence.golden import load_golden
 
     graphs = load_graphs(folder, plan)
     return graphs, load_golden(folder / "golden.npz", graphs, step_values(plan))
@@ -460,10 +460,10 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     """
     import onnx
 
-    from sparrow.page import page_gates
-    from sparrow.proof import Gate, Proof, prove, receipt_gate
-    from sparrow.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
-    from sparrow.twin import twin_gates
+    from sparrow.evidence.proof import Gate, Proof, prove, receipt_gate
+    from sparrow.evidence.receipt import MemoryRecord, PlanRecord, ReceiptRecord, load
+    from sparrow.evidence.twin import twin_gates
+    from sparrow.rendering.page import page_gates
 
     receipt = load(ReceiptRecord, folder / "receipt.json")
     altered = check_hashes(folder, receipt.files)
@@ -515,7 +515,7 @@ def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> B
 
 
 def _check_whole(folder: Path) -> None:
-    from sparrow.receipt import ReceiptRecord, load
+    from sparrow.evidence.receipt import ReceiptRecord, load
 
     names = [f"{LIBRARY}{s}" for s in SUFFIXES.values()]
     if not any(os.path.isfile(folder / name) for name in names):

@@ -14,8 +14,8 @@ from sparrow.device.build import Unit, find_toolchain, host_machine, usable_core
 from sparrow.device.cache import DEFAULT_LIMIT_BYTES, cache_folder
 from sparrow.device.cpu import host_isa
 from sparrow.errors import SparrowError
-from sparrow.measure import cpu
 from sparrow.targets import Machine
+from sparrow.timing.measure import cpu
 
 PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "ziglang", "pydantic", "jinja2", "pillow")
 _PROBE = "int sparrow_probe(int x);\nint sparrow_probe(int x) { return x + 1; }\n"

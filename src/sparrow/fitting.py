@@ -16,7 +16,6 @@ import numpy as np
 
 from sparrow.bundle import code_bytes_of, compile_library, compile_objects, to_native
 from sparrow.compiler import Compiled
-from sparrow.describe import buffers
 from sparrow.device.elf import Elf
 from sparrow.device.firmware import link_alone
 from sparrow.device.host import Session
@@ -25,13 +24,14 @@ from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.errors import BadInput
-from sparrow.golden import SEED
-from sparrow.instructions import per_step
+from sparrow.evidence.describe import buffers
+from sparrow.evidence.golden import SEED
+from sparrow.evidence.receipt import BufferRecord
 from sparrow.plan import Entry, Plan
-from sparrow.profiling import latency
-from sparrow.receipt import BufferRecord
 from sparrow.samples import draw
 from sparrow.targets import Figure
+from sparrow.timing.instructions import per_step
+from sparrow.timing.profiling import latency
 
 _MEASURE_S = 0.1
 # Above this share of the peak a buffer is worth a word.

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparrow import lane
-from sparrow.arena import ALIGN, Item, aligned, lower_bound, pack
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
+from sparrow.memory.arena import ALIGN, Item, aligned, lower_bound, pack
+from sparrow.memory.partition import Flow, split_cycles, worth_splitting
+from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
-from sparrow.partition import Flow, split_cycles, worth_splitting
 from sparrow.rewrite import namer
 from sparrow.selection import Choice, CostTable, refuse
 from sparrow.targets import Target
 from sparrow.tensor import BF16, Array, TensorType
-from sparrow.views import Alias, Buffer, Choosing, Place, Views
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from sparrow.api import resolve_target
 from sparrow.bundle import Bundle
 from sparrow.cli import app, run_command
 from sparrow.errors import BadInput
-from sparrow.instructions import per_step
 from sparrow.targets import target
+from sparrow.timing.instructions import per_step
 
 
 @pytest.fixture(scope="module")

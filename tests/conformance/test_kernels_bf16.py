@@ -12,13 +12,13 @@ from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.bundle import from_native
 from sparrow.device.cpu import host_isa
+from sparrow.evidence.tolerances import tolerance_of
 from sparrow.graph import Graph, Module
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.plan import plan
 from sparrow.targets import target
 from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
-from sparrow.tolerances import tolerance_of
 
 ROUNDS = 10
 # Those between compose the product as avx2 does.

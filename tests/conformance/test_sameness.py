@@ -12,10 +12,10 @@ import native_harness as harness
 import sparrow
 from data import data
 from small_models import classifier
-from sparrow import sameness
 from sparrow.cli import main
 from sparrow.errors import BadInput
-from sparrow.proof import tapped
+from sparrow.evidence import sameness
+from sparrow.evidence.proof import tapped
 from sparrow.targets import target
 
 SOME = ("x86_64", "aarch64", "riscv64_v", "cortex_m4f")

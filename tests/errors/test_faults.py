@@ -25,7 +25,7 @@ STAGES = (
     "sparrow.device.cache.FileCache.put",
     "sparrow.assemble.make_golden",
     "sparrow.assemble.dump_golden",
-    "sparrow.accuracy.oracle_outputs",
+    "sparrow.evidence.accuracy.oracle_outputs",
     "sparrow.assemble.render",
     "sparrow.publish.shutil.copyfile",
 )

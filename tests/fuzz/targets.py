@@ -27,12 +27,12 @@ from sparrow.bundle import load_evidence, verify_bundle
 from sparrow.checker import check_sources
 from sparrow.compiler import Source, compile_sources
 from sparrow.errors import BadBundle
+from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
 from sparrow.importers.onnx import import_onnx
 from sparrow.importers.tflite import import_tflite
 from sparrow.npz import read_arrays
 from sparrow.parse import parse_graph
-from sparrow.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
-from sparrow.report import render
+from sparrow.rendering.report import render
 from sparrow.samples import load_image
 from sparrow.tensor import F32, TensorType
 

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 
 from any_graphs import any_graphs, feeds
+from sparrow.evidence.proof import _tips
 from sparrow.graph import Graph, verify
 from sparrow.passes import PIPELINE
-from sparrow.proof import _tips
 from sparrow.reference import evaluate
 from sparrow.tensor import BF16, F16, Array
 

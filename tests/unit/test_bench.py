@@ -14,7 +14,7 @@ import run
 from cases import all_cases
 from engines import ENGINES, Run
 from nets.build import Array
-from sparrow import measure
+from sparrow.timing import measure
 
 ROW = run.Row(
     time="2026-01-01T00:00:00+00:00", commit="0", cpu="cpu", mhz="1", engine="sparrow", version="0",

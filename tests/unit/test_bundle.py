@@ -16,7 +16,7 @@ from small_models import accumulator, classifier, embedding, model, value
 from sparrow.assemble import file_names
 from sparrow.bundle import UNHASHED, Bundle
 from sparrow.errors import BadBundle, BadInput
-from sparrow.golden import thin
+from sparrow.evidence.golden import thin
 
 FILES = {
     *("model.c", "model.h", "sparrow.h", "weights.bin", "model.so", "model.onnx", "graph.txt"),

@@ -9,7 +9,8 @@ import sparrow
 
 ROOT = Path(sparrow.__file__).parent
 
-# The order of docs/architecture.md. A name is a module, or a package with all it holds.
+# The order of docs/architecture.md. A name is a module, or a package with all it holds; a package
+# whose modules stand at different places (memory, evidence, ..) is named module by module.
 ORDER = [
     *(
         "errors",
@@ -25,47 +26,47 @@ ORDER = [
         "portable",
     ),
     *("builder", "importers", "rewrite", "vectors", "passes", "quant", "targets", "kernels"),
-    *("selection", "bfloat16", "views", "partition"),
+    *("selection", "bfloat16", "memory.views", "memory.partition"),
     *(
-        "arena",
+        "memory.arena",
         "plan",
-        "audit",
+        "memory.audit",
         "emit",
         "compiler",
         "device",
         "gemm",
-        "measure",
-        "remembered",
+        "timing.measure",
+        "timing.remembered",
         "npz",
         "samples",
         "request",
     ),
     *(
-        "lossy",
-        "golden",
-        "tolerances",
-        "receipt",
-        "describe",
-        "oracle",
+        "evidence.lossy",
+        "evidence.golden",
+        "evidence.tolerances",
+        "evidence.receipt",
+        "evidence.describe",
+        "evidence.oracle",
         "blame",
         "bundle",
-        "proof",
-        "twin",
-        "profiling",
-        "instructions",
-        "page",
+        "evidence.proof",
+        "evidence.twin",
+        "timing.profiling",
+        "timing.instructions",
+        "rendering.page",
         "fitting",
-        "sameness",
+        "evidence.sameness",
     ),
     *(
-        "pareto",
-        "report",
+        "rendering.pareto",
+        "rendering.report",
         "publish",
         "packaging",
-        "accuracy",
+        "evidence.accuracy",
         "precision",
-        "race",
-        "certify",
+        "timing.race",
+        "evidence.certify",
         "assemble",
         "checker",
         "diff",
@@ -78,12 +79,22 @@ ORDER = [
 ]
 
 
+def part_of(dotted: str) -> str:
+    """The name in ORDER that a module below `sparrow` belongs to: its own or its package's."""
+    package, _, rest = dotted.partition(".")
+    module = f"{package}.{rest.partition('.')[0]}"
+    return module if module in ORDER else package
+
+
 def modules() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in ROOT.rglob("*.py"):
-        top = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if top not in ("__init__", "__main__"):
-            found.setdefault(top, []).append(path)
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__" and path.read_text(encoding="utf-8").count("\n") <= 1:
+            continue  # a docstring alone
+        part = part_of(".".join(parts))
+        if part not in ("__init__", "__main__"):
+            found.setdefault(part, []).append(path)
     return found
 
 
@@ -93,8 +104,8 @@ def imports(path: Path) -> set[str]:
     found: set[str] = set()
     for n in tree.body:
         if isinstance(n, ast.ImportFrom) and n.module and n.module.split(".")[0] == "sparrow":
-            parts = n.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {a.name for a in n.names}
+            below = n.module.removeprefix("sparrow").removeprefix(".")
+            found |= {part_of(f"{below}.{a.name}" if below else a.name) for a in n.names}
     return found
 
 

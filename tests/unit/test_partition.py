@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparrow.kernels.tiling_f32 import MOVE_CYCLES, task_grid
-from sparrow.partition import FORK_CYCLES, Flow, split_cycles, worth_splitting
+from sparrow.memory.partition import FORK_CYCLES, Flow, split_cycles, worth_splitting
 
 
 def price(

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 import strategies
 from emitted import compiled, planned, session
 from sparrow import lane
-from sparrow.arena import Item, lower_bound, pack
-from sparrow.audit import audit
 from sparrow.builder import Builder
 from sparrow.device.host import aligned
 from sparrow.errors import UnsupportedOp
 from sparrow.graph import Graph, State, retyped, verify
+from sparrow.memory.arena import Item, lower_bound, pack
+from sparrow.memory.audit import audit
+from sparrow.memory.views import Place, repitch, reshape_strides
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -29,7 +30,6 @@ from sparrow.ops.softmax import Softmax
 from sparrow.plan import Plan, Step, View
 from sparrow.reference import evaluate
 from sparrow.tensor import F32, Array, TensorType
-from sparrow.views import Place, repitch, reshape_strides
 
 X = lane.Arg(0, F32)
 Y = lane.Arg(1, F32)

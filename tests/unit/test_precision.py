@@ -18,6 +18,8 @@ from sparrow import cli
 from sparrow.api import plan_precisions
 from sparrow.device.elf import code_bytes
 from sparrow.errors import BadInput, GateFailed
+from sparrow.evidence.proof import Gate
+from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
     WIDTH,
     Cost,
@@ -32,9 +34,7 @@ from sparrow.precision.choice import (
     nearest,
     solve,
 )
-from sparrow.proof import Gate
 from sparrow.quant.recipe import from_json, to_json
-from sparrow.receipt import SearchRecord
 from sparrow.request import Budget
 
 MODEL = REPO / "examples" / "digits" / "digits.onnx"

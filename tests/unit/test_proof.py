@@ -15,9 +15,9 @@ from small_models import INT64, classifier, embedding, model, value
 from sparrow.bundle import Bundle
 from sparrow.device.cache import file_sha256
 from sparrow.errors import BadBundle
-from sparrow.golden import make_golden
-from sparrow.proof import gap, tapped
-from sparrow.receipt import ValueRecord
+from sparrow.evidence.golden import make_golden
+from sparrow.evidence.proof import gap, tapped
+from sparrow.evidence.receipt import ValueRecord
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import sparrow
 from small_models import classifier, model, value
 from sparrow.bundle import Bundle
-from sparrow.describe import buffers
 from sparrow.errors import BadBundle, GateFailed
-from sparrow.receipt import PlanRecord, ReceiptRecord, dump, load
+from sparrow.evidence.describe import buffers
+from sparrow.evidence.receipt import PlanRecord, ReceiptRecord, dump, load
 from sparrow.request import Budget
 
 

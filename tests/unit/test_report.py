@@ -17,7 +17,7 @@ from small_models import classifier
 from sparrow.bundle import Bundle
 from sparrow.device.chromium import find_chromium
 from sparrow.errors import BadInput
-from sparrow.report import render, short
+from sparrow.rendering.report import render, short
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparrow import lane
+from sparrow.evidence.tolerances import TOLERANCES, lane_error, tolerance_of
 from sparrow.ops import OPS
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
@@ -16,7 +17,6 @@ from sparrow.ops.normalize import Normalize
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.softmax import Softmax
 from sparrow.tensor import F32, Array, TensorType
-from sparrow.tolerances import TOLERANCES, lane_error, tolerance_of
 
 X = lane.Arg(0, F32)
 UNARY = ("exp", "tanh", "sigmoid", "relu", "gelu", "silu", "abs", "sqrt", "sin", "hardswish")

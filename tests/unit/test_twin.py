@@ -11,12 +11,12 @@ import pytest
 
 import sparrow
 from small_models import classifier
-from sparrow import twin
 from sparrow.bundle import load_evidence
+from sparrow.evidence import twin
+from sparrow.evidence.proof import Gate
+from sparrow.evidence.receipt import PlanRecord, load
 from sparrow.graph import Graph
 from sparrow.passes.integer import integer
-from sparrow.proof import Gate
-from sparrow.receipt import PlanRecord, load
 
 
 @pytest.fixture(scope="module")

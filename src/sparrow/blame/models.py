@@ -116,7 +116,7 @@ def blame_bundle(
 def _wrong_kernels(bundle: Bundle) -> list[LayerBlame]:
     """The steps whose native code is not within its bound of the reference, fed the same."""
     from sparrow.bundle import hooked_library, load_evidence, weights_of
-    from sparrow.proof import layer_failure, prove
+    from sparrow.evidence.proof import layer_failure, prove
 
     graphs, golden = load_evidence(bundle.folder, bundle.plan)
     hooked = hooked_library(bundle.folder, bundle.plan, bundle.runner)

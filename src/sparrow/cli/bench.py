@@ -39,7 +39,7 @@ def bench(
     """Time a model, or a bundle, against another engine: interleaved, with intervals."""
     from sparrow.api import build as build_bundle
     from sparrow.api import load_bundle, sources_of
-    from sparrow.profiling import against_onnxruntime, check_sources_of
+    from sparrow.timing.profiling import against_onnxruntime, check_sources_of
 
     if against != "onnxruntime":
         raise BadInput(f"--against {against!r}", hint="there is onnxruntime")

@@ -12,7 +12,7 @@ import typer
 from sparrow.errors import BadInput, printable
 
 if TYPE_CHECKING:
-    from sparrow.receipt import SearchRecord
+    from sparrow.evidence.receipt import SearchRecord
 
 ModelArgument = Annotated[
     list[str],

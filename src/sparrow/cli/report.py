@@ -15,9 +15,9 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write")] = None,
 ) -> None:
     """Write report.html anew, with what was measured since the build."""
+    from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
     from sparrow.publish import replace_file
-    from sparrow.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
-    from sparrow.report import render
+    from sparrow.rendering.report import render
 
     receipt = load(ReceiptRecord, folder / "receipt.json")
     plan = load(PlanRecord, folder / "plan.json")

@@ -42,7 +42,7 @@ def verify(
 
 def _compare_targets(folder: Path, names: str, as_json: bool) -> None:
     """The same bundle on several targets; exits with 1 where an integer differs or nothing ran."""
-    from sparrow.sameness import compare_targets, table
+    from sparrow.evidence.sameness import compare_targets, table
 
     rows = compare_targets(folder, names, progress)
     progress.clear()

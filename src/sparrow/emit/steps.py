@@ -32,10 +32,10 @@ from sparrow.kernels.case import (
     Param,
     Scratch,
 )
+from sparrow.memory.views import Place
 from sparrow.plan import Step, View
 from sparrow.tensor import F32, I32
 from sparrow.vectors import WIDE, vector_type
-from sparrow.views import Place
 
 EPILOGUE_HEAD = "acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparrow.bundle import load_evidence, machine_of
 from sparrow.errors import BadBundle, BadInput
+from sparrow.evidence.receipt import PlanRecord, ReceiptRecord, load
 from sparrow.packaging.android import android
 from sparrow.packaging.arduino import arduino
 from sparrow.packaging.cmake import cmake, esp_idf, zephyr
@@ -20,7 +21,6 @@ from sparrow.packaging.selftest import selftest
 from sparrow.packaging.sources import Sources
 from sparrow.packaging.stm32cube import stm32cube
 from sparrow.publish import publish
-from sparrow.receipt import PlanRecord, ReceiptRecord, load
 
 # For microcontrollers, from sources. For systems that load libraries there is ``library``;
 # ``android`` takes the bundle of any target.

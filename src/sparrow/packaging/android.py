@@ -11,9 +11,9 @@ from pathlib import Path
 from sparrow.bundle import compile_objects, load_graphs
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.emit.c import emit
+from sparrow.evidence.receipt import PlanRecord
 from sparrow.graph import Module
 from sparrow.plan import plan
-from sparrow.receipt import PlanRecord
 from sparrow.targets import target
 
 ABIS = {"arm64-v8a": "aarch64_android", "armeabi-v7a": "armv7_android"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from sparrow.bundle import compile_objects, library_path, machine_of
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.errors import BadBundle
-from sparrow.receipt import PlanRecord
+from sparrow.evidence.receipt import PlanRecord
 
 _CONFIG = """\
 # find_package(sparrow_model CONFIG) gives sparrow_model::static and sparrow_model::shared; the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparrow.bundle import to_native
-from sparrow.golden import GoldenCall
+from sparrow.evidence.golden import GoldenCall
 from sparrow.graph import Graph
 from sparrow.tensor import Array, DType
 

@@ -15,21 +15,21 @@ import numpy as np
 
 from sparrow.bundle import code_bytes_of, compile_library, compile_objects, to_native
 from sparrow.compiler import Compiled
-from sparrow.describe import buffers, describe
 from sparrow.device.elf import function_bytes
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput
+from sparrow.evidence.describe import buffers, describe
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
 from sparrow.plan import Entry, Step
 from sparrow.precision.choice import Cost, Edge, Layer, Problem
-from sparrow.profiling import profile_session
 from sparrow.quant.recipe import Precision
-from sparrow.remembered import Remembered
 from sparrow.samples import Feeds
+from sparrow.timing.profiling import profile_session
+from sparrow.timing.remembered import Remembered
 
 # Of each build's profile: seconds of a block, and blocks taken in turn with the other builds'.
 PROFILE_S = 0.15

@@ -14,14 +14,15 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from sparrow.accuracy import disagree
 from sparrow.bundle import code_bytes_of, compile_library, to_native
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, GateFailed
+from sparrow.evidence.accuracy import disagree
+from sparrow.evidence.lossy import Lossy, coded
+from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
 from sparrow.graph import Graph
-from sparrow.lossy import Lossy, coded
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.precision.choice import (
@@ -36,14 +37,13 @@ from sparrow.precision.choice import (
 )
 from sparrow.precision.costs import measure_costs
 from sparrow.precision.sensitivity import sensitivities
-from sparrow.profiling import latency
 from sparrow.quant.engine import literally
 from sparrow.quant.recipe import Precision, Recipe, literal, precision_of
 from sparrow.quant.report import decibels
 from sparrow.quant.run import Quantized, requantized
-from sparrow.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
+from sparrow.timing.profiling import latency
 
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4

@@ -10,12 +10,12 @@ import numpy as np
 from sparrow.bundle import Bundle
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
+from sparrow.evidence.proof import gap
+from sparrow.evidence.receipt import AgainstRecord, DifferenceRecord
 from sparrow.graph import Graph
-from sparrow.lossy import Lossy
-from sparrow.oracle import Oracle, OracleRefused, oracle_outputs
-from sparrow.proof import gap
-from sparrow.receipt import AgainstRecord, DifferenceRecord
 from sparrow.request import Request
 from sparrow.tensor import Array
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.proof import Gate
 from sparrow.graph import Graph, retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.quantize import Quantize
 from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
-from sparrow.proof import Gate
 from sparrow.reference import evaluate, one_thread
 from sparrow.tensor import Array, TensorType
 

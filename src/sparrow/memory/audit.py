@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.arena import ALIGN
 from sparrow.graph import Op
+from sparrow.memory.arena import ALIGN
+from sparrow.memory.views import Place
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.concat import Concat
 from sparrow.ops.pad import Expand
@@ -26,7 +27,6 @@ from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.plan import Entry, Plan, Step, View, stored_bytes
 from sparrow.tensor import Array, row_major
-from sparrow.views import Place
 
 Tokens = NDArray[np.int64]
 CLOBBERED = -1

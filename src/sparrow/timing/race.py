@@ -12,14 +12,14 @@ import numpy as np
 from sparrow.bundle import compile_library
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.proof import Gate
+from sparrow.evidence.receipt import PlanRecord
 from sparrow.graph import Graph
-from sparrow.measure import compare
-from sparrow.profiling import call_inputs, latency, machine, profile_session
-from sparrow.proof import Gate
-from sparrow.receipt import PlanRecord
-from sparrow.remembered import Remembered
 from sparrow.tensor import Array
+from sparrow.timing.measure import compare
+from sparrow.timing.profiling import call_inputs, latency, machine, profile_session
+from sparrow.timing.remembered import Remembered
 
 MEASURE_S = 0.1
 # Gates of time, which no hash and no second run can repeat.

@@ -10,7 +10,7 @@ import onnx
 
 from sparrow.compiler import Source
 from sparrow.errors import SparrowError
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
 from sparrow.graph import Graph
 from sparrow.importers.model import as_onnx, is_tflite
 from sparrow.tensor import Array

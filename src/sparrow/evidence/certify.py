@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from sparrow.accuracy import against_oracle
 from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled, Source
 from sparrow.device import build as toolchain
-from sparrow.golden import SEED, Golden
-from sparrow.importers.model import facts
-from sparrow.lossy import Lossy, coded
-from sparrow.proof import Gate, Proof
-from sparrow.quant import digest
-from sparrow.receipt import (
+from sparrow.evidence.accuracy import against_oracle
+from sparrow.evidence.golden import SEED, Golden
+from sparrow.evidence.lossy import Lossy, coded
+from sparrow.evidence.proof import Gate, Proof
+from sparrow.evidence.receipt import (
     AgainstRecord,
     BudgetRecord,
     GateRecord,
@@ -33,8 +31,10 @@ from sparrow.receipt import (
     SearchRecord,
     SourceRecord,
 )
+from sparrow.evidence.tolerances import tolerance_of
+from sparrow.importers.model import facts
+from sparrow.quant import digest
 from sparrow.request import Request
-from sparrow.tolerances import tolerance_of
 
 
 def certify(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparrow.plan import Entry, Plan, Step, View
-from sparrow.receipt import (
+from sparrow.evidence.receipt import (
     BufferRecord,
     EntryRecord,
     PlanRecord,
@@ -16,6 +15,7 @@ from sparrow.receipt import (
     ValueRecord,
     WeightRecord,
 )
+from sparrow.plan import Entry, Plan, Step, View
 from sparrow.tensor import TensorType
 
 

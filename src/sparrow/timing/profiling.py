@@ -26,10 +26,13 @@ from sparrow.compiler import Source
 from sparrow.device.host import Session
 from sparrow.device.remote import RemoteSession
 from sparrow.errors import BadInput
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.oracle import Oracle
+from sparrow.evidence.receipt import PlanRecord
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
-from sparrow.measure import (
+from sparrow.tensor import Array
+from sparrow.timing.measure import (
     Feeds,
     Outputs,
     busy_note,
@@ -41,9 +44,6 @@ from sparrow.measure import (
     measure,
     settle,
 )
-from sparrow.oracle import Oracle
-from sparrow.receipt import PlanRecord
-from sparrow.tensor import Array
 
 PROFILE_S = 0.5
 # Largest difference to the peer, as a share of an output's largest magnitude.

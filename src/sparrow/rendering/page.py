@@ -17,10 +17,10 @@ from sparrow.compiler import Compiled
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.runners import Runner
 from sparrow.emit.c import emit
-from sparrow.golden import Golden
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.proof import Gate, output_gate, run_calls
 from sparrow.graph import Graph
 from sparrow.plan import plan
-from sparrow.proof import Gate, output_gate, run_calls
 from sparrow.targets import Target, target
 from sparrow.tensor import Array, TensorType
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparrow.device.cache import FileCache, cache_folder
-from sparrow.measure import cpu
+from sparrow.timing.measure import cpu
 
 
 class Remembered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparrow.receipt import MixRecord, SearchRecord
+from sparrow.evidence.receipt import MixRecord, SearchRecord
 
 WIDTH, HEIGHT = 480, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 34

@@ -18,7 +18,16 @@ import numpy as np
 from sparrow.bundle import from_native, to_native
 from sparrow.device.session import ModelLibrary, ModelSession
 from sparrow.errors import BadBundle
-from sparrow.golden import Golden, GoldenCall, thin
+from sparrow.evidence.golden import Golden, GoldenCall, thin
+from sparrow.evidence.receipt import (
+    EntryRecord,
+    MemoryRecord,
+    PlanRecord,
+    ReceiptRecord,
+    StepRecord,
+    ValueRecord,
+)
+from sparrow.evidence.tolerances import UNIT, tolerance_of
 from sparrow.graph import Graph, Node
 from sparrow.lane import Call, Expr, walk
 from sparrow.ops.lane import Lane
@@ -28,17 +37,8 @@ from sparrow.ops.quantize import Quantize
 from sparrow.ops.reduce import ArgReduce
 from sparrow.ops.topk import TopK
 from sparrow.ops.unique import Unique
-from sparrow.receipt import (
-    EntryRecord,
-    MemoryRecord,
-    PlanRecord,
-    ReceiptRecord,
-    StepRecord,
-    ValueRecord,
-)
 from sparrow.reference import one_thread
 from sparrow.tensor import BF16, BY_NAME, F16, Array
-from sparrow.tolerances import UNIT, tolerance_of
 
 # End to end, as a share of an output's largest magnitude: five times the most by which ONNX Runtime
 # with and without optimisation and OpenVINO differ over the benchmark's networks.

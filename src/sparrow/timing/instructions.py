@@ -11,7 +11,7 @@ from sparrow.bundle import Bundle, hooked_library, load_evidence, weights_of
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.errors import BadInput
-from sparrow.profiling import call_inputs, record
+from sparrow.timing.profiling import call_inputs, record
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Any
 import jinja2
 
 from sparrow.errors import BadBundle, printable
-from sparrow.pareto import HEIGHT as CHART_HEIGHT
-from sparrow.pareto import WIDTH as CHART_WIDTH
-from sparrow.pareto import charts
-from sparrow.receipt import EntryRecord, LayerRecord, PlanRecord, ReceiptRecord
+from sparrow.evidence.receipt import EntryRecord, LayerRecord, PlanRecord, ReceiptRecord
+from sparrow.rendering.pareto import HEIGHT as CHART_HEIGHT
+from sparrow.rendering.pareto import WIDTH as CHART_WIDTH
+from sparrow.rendering.pareto import charts
 
 NAME_LENGTH = 64
 PALETTE = 8

@@ -22,20 +22,20 @@ from sparrow.bundle import (
     load_evidence,
     to_native,
 )
-from sparrow.describe import describe
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import Runner, find_runner
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput, SparrowError
+from sparrow.evidence.describe import describe
+from sparrow.evidence.proof import tapped
+from sparrow.evidence.receipt import PlanRecord, load
 from sparrow.graph import Graph, Module
-from sparrow.instructions import per_step
 from sparrow.plan import plan
-from sparrow.proof import tapped
-from sparrow.receipt import PlanRecord, load
 from sparrow.reference import evaluate, one_thread
 from sparrow.targets import Target, devices
 from sparrow.tensor import Array
+from sparrow.timing.instructions import per_step
 
 # Kinds of rows that differ in code; boards and phones repeat the CPUs.
 _KINDS = ("cpu", "microcontroller", "browser")

@@ -1,0 +1,1 @@
+"""What people look at: the report, Pareto fronts, web pages."""
