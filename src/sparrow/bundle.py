@@ -44,7 +44,8 @@ class Bundle:
     Args:
         folder: Holds ``model.c``, the library, ``weights.bin``, ``receipt.json`` and the rest.
         threads: Threads per call.
-        device: Where it runs, one of `DEVICES`.
+        device: Where it runs, as for `find_runner`.
+        cores: Which cores of an ssh or adb device: ``big``, ``little`` or a list such as ``0-3``.
 
     A bundle whose target nothing here can run can be opened and looked at, but not run.
 
@@ -52,14 +53,16 @@ class Bundle:
         BadBundle: Files are missing or the library cannot be loaded.
     """
 
-    def __init__(self, folder: Path, threads: int = 1, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, threads: int = 1, device: str = "auto", cores: str = ""
+    ) -> None:
         self.folder = folder
         self.threads = threads
         self.library_path = library_path(folder)
         self.entries = {e.name: i for i, e in enumerate(self.plan.entries)}
         self._session: ModelSession | BadInput
         try:
-            self.runner = find_runner(machine_of(self.plan), device)
+            self.runner = find_runner(machine_of(self.plan), device, cores)
             self._session = self.runner.load(self.library_path).open(weights_of(folder), threads)
         except BadInput as e:
             self._session = e
@@ -95,7 +98,7 @@ class Bundle:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``host``, ``qemu``, ``node`` or ``chromium``.
+        """Where it runs, one of `DEVICES` but ``auto``.
 
         Raises:
             BadInput: As for `session`.
@@ -214,7 +217,10 @@ class Bundle:
         Needs neither the source model nor what trained it. Altered files are not run.
 
         Args:
-            device: Where to run it, one of `DEVICES`.
+            device: Where to run it, as for `find_runner`.
+
+        Raises:
+            DeviceError: The device cannot be used, or was lost.
         """
         return verify_bundle(self.folder, device)
 
@@ -452,11 +458,12 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
 
     Args:
         folder: The bundle.
-        device: Where to run it, one of `DEVICES`.
+        device: Where to run it, as for `find_runner`.
 
     Raises:
         BadBundle: It is no bundle.
         BadInput: Nothing here runs code for its target.
+        DeviceError: The device cannot be used, or was lost.
     """
     import onnx
 
@@ -497,21 +504,25 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     return Proof((hashes, *done.gates, agrees), done.layers)
 
 
-def load_bundle(folder: str | Path, threads: int = 1, device: str = "auto") -> Bundle:
+def load_bundle(
+    folder: str | Path, threads: int = 1, device: str = "auto", cores: str = ""
+) -> Bundle:
     """Open a bundle folder. A bundle is a program: this loads and runs its native code.
 
     Args:
         folder: The bundle.
         threads: Threads per call.
-        device: Where it runs, one of `DEVICES`.
+        device: Where it runs: ``host``, ``qemu``, ``ssh:user@host``, .., see docs/devices.md.
+        cores: Which cores of an ssh or adb device: ``big``, ``little`` or a list such as ``0-3``.
 
     Raises:
+        DeviceError: The device cannot be used.
         BadBundle: It is no bundle, or its library or weights are not those of its receipt: what a
             full disk or a broken copy cut short would crash the process.
     """
     folder = Path(folder)
     _check_whole(folder)
-    return Bundle(folder, threads, device)
+    return Bundle(folder, threads, device, cores)
 
 
 def _check_whole(folder: Path) -> None:

@@ -44,6 +44,10 @@ class BadBundle(SparrowError):
     """A bundle folder is incomplete, altered, or from another schema version."""
 
 
+class DeviceError(SparrowError):
+    """A device cannot be reached, was lost, is silent, or has no room."""
+
+
 class GateFailed(SparrowError):
     """A proof or budget gate did not hold; the exit code is 1.
 

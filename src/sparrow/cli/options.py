@@ -27,7 +27,14 @@ StateOption = Annotated[
     list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
 ]
 DeviceOption = Annotated[
-    str, typer.Option(help="where to run: host, qemu, qemu:<cpu>, node, chromium, or auto")
+    str,
+    typer.Option(
+        help="where to run: host, qemu, qemu:<cpu>, node, chromium, ssh:user@host, adb, "
+        "adb:<serial>, or auto"
+    ),
+]
+CoresOption = Annotated[
+    str, typer.Option(help="cores of an ssh or adb device: big, little, or a list as in 0-3")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]

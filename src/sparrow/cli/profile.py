@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sparrow.cli.options import (
+    CoresOption,
     DeviceOption,
     EntryOption,
     FolderArgument,
@@ -23,12 +24,13 @@ def profile(
     runs: Annotated[int, typer.Option(min=0, help="inferences; 0: half a second")] = 0,
     threads: ThreadsOption = 1,
     device: DeviceOption = "auto",
+    cores: CoresOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Time every step of a bundle, or count its instructions in an emulator."""
     from sparrow.api import load_bundle
 
-    bundle = load_bundle(folder, threads, device)
+    bundle = load_bundle(folder, threads, device, cores)
     counted = bundle.device == "qemu"
     found = bundle.instructions(entry) if counted else bundle.profile(entry, runs)
     if as_json:

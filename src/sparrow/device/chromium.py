@@ -19,7 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from sparrow.device.build import NATIVE
-from sparrow.device.remote import RemoteLibrary, Wire
+from sparrow.device.remote import RemoteLibrary
+from sparrow.device.wire import Wire
 from sparrow.errors import BadBundle, BadInput
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -1,14 +1,11 @@
-"""A model library in another process, spoken to over two pipes.
+"""A model library in another process or machine, spoken to over a byte stream.
 
 The client of runtime/serve.h and web/runner.mjs.
 """
 
 from __future__ import annotations
 
-import subprocess
 import threading
-import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +24,11 @@ from sparrow.device.session import (
     split_state,
     trim,
 )
+from sparrow.device.wire import Pipes, Wire, ended
 from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
-INFO, WEIGHTS, RESET, STATE, RUN, TIME = range(1, 7)
+INFO, WEIGHTS, RESET, STATE, RUN, TIME, CALLS = range(1, 8)
 TAPS, REVERSED, MARKS, STACK = 1, 2, 4, 8
 # Events of a run.
 END, TAP, DEPTH = range(3)
@@ -71,7 +69,7 @@ class RemoteLibrary:
 
     def connect(self, before: Sequence[str] = ()) -> Wire:
         """Start a runner with this library; ``before`` goes in front of its command's program."""
-        return Pipes([self.command[0], *before, *self.command[1:]], str(self.path))
+        return Pipes([self.command[0], *before, *self.command[1:]], ended(str(self.path)))
 
     def open(self, weights: Array | None, threads: int = 1) -> RemoteSession:
         """Start an instance; more than one thread stands for another order of tasks."""
@@ -142,6 +140,23 @@ class RemoteSession:
         """Bytes of stack that one inference overwrote; 0 where the runner does not look."""
         return self._call(entry, inputs, None, STACK).stack_bytes
 
+    def time_calls(self, entry: int, inputs: Sequence[Array], runs: int) -> NDArray[np.int64]:
+        """Time ``runs`` whole inferences where they run; returns ns of shape (runs,).
+
+        Raises:
+            BadInput: Time where it runs says nothing of the device.
+        """
+        self._check_timed()
+        info = self._checked(entry, inputs)
+        found = np.zeros(runs, np.int64)
+        with self._lock:
+            data = [np.ascontiguousarray(x).tobytes() for x in inputs]
+            self._wire.send(CALLS, entry, runs, data=data)
+            for i in range(runs):
+                check_status(self._wire.number(), info.name)
+                found[i] = self._wire.number()
+        return found
+
     def profile(self, entry: int, inputs: Sequence[Array], runs: int = 1) -> NDArray[np.int64]:
         """Time every step of ``runs`` inferences; returns ns of shape (runs, n_steps).
 
@@ -149,11 +164,7 @@ class RemoteSession:
             BadInput: The library has no hooks, or time where it runs says nothing of the device.
         """
         check_hooks(self.library.info, str(self.library.path))
-        if not self.library.timed:
-            raise BadInput(
-                f"{self.library.path}: time in an emulator says nothing of the device",
-                hint="count its instructions instead: sparrow profile --device qemu",
-            )
+        self._check_timed()
         info = self._checked(entry, inputs)
         stamps = np.zeros((runs, info.n_steps, 2), np.int64)
         with self._lock:
@@ -209,104 +220,19 @@ class RemoteSession:
                 y[...] = np.frombuffer(wire.read(y.nbytes), y.dtype).reshape(y.shape)
         return _Done(trim(info, outputs), taps, depth)
 
+    def _check_timed(self) -> None:
+        if not self.library.timed:
+            raise BadInput(
+                f"{self.library.path}: time in an emulator says nothing of the device",
+                hint="count its instructions instead: sparrow profile --device qemu",
+            )
+
     def _checked(self, entry: int, inputs: Sequence[Array]) -> EntryInfo:
         info = entry_of(self.library.info, entry, inputs)
         for tensor, x in zip(info.inputs, inputs, strict=True):
             if x.dtype != tensor.numpy or x.shape != tensor.shape:
                 raise mismatch("input", tensor, x)
         return info
-
-
-class Wire(ABC):
-    """A byte stream in both directions, with a runner at its other end."""
-
-    @abstractmethod
-    def write(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Write bytes."""
-
-    @abstractmethod
-    def read(self, size: int) -> bytes:
-        """Read exactly so many bytes.
-
-        Raises:
-            BadBundle: The runner has ended.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Tell the runner to end, and wait for it."""
-
-    def send(self, *numbers: int, data: Sequence[bytes | memoryview] = ()) -> None:
-        """Write a request."""
-        self.write([np.array(numbers, np.uint64).tobytes(), *data])
-
-    def number(self) -> int:
-        """Read a number."""
-        return int.from_bytes(self.read(8), "little", signed=True)
-
-    def text(self) -> str:
-        """Read a text."""
-        return self.read(self.number()).decode("utf-8", "replace")
-
-
-class Pipes(Wire):
-    """The two pipes of a runner process.
-
-    Args:
-        command: What to start.
-        what: Named when the process ends too early.
-    """
-
-    def __init__(self, command: Sequence[str], what: str) -> None:
-        self.what = what
-        try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        except OSError as e:
-            raise BadBundle(f"{command[0]} does not start: {e.strerror}") from None
-        weakref.finalize(self, _end, self.process)
-
-    def write(self, parts: Sequence[bytes | memoryview]) -> None:
-        """See `Wire.write`."""
-        to = self.process.stdin
-        assert to is not None
-        try:
-            for part in parts:
-                to.write(part)
-            to.flush()
-        except OSError:
-            self._died()
-
-    def read(self, size: int) -> bytes:
-        """See `Wire.read`."""
-        back = self.process.stdout
-        assert back is not None
-        found = back.read(size)
-        if len(found) != size:
-            self._died()
-        return found
-
-    def close(self) -> None:
-        """See `Wire.close`."""
-        _end(self.process)
-
-    def _died(self) -> None:
-        self.process.kill()
-        _, said = self.process.communicate()
-        lines = said.decode("utf-8", "replace").split("\n") if said else []
-        first = next((line for line in lines if line.strip()), f"code {self.process.returncode}")
-        raise BadBundle(f"{self.what}: the program that runs it ended: {first}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None and not pipe.closed:
-            try:
-                pipe.close()
-            except OSError:  # what was not flushed has no reader any more
-                process.kill()
-    process.wait()
 
 
 def _read_info(wire: Wire, path: Path) -> ModelInfo:

@@ -1,4 +1,4 @@
-"""Where a bundle for a machine can run from here: in this process, an emulator, or an engine."""
+"""Where a bundle for a machine can run from here: in this process, an emulator, a device."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparrow.device.adb import Adb
 from sparrow.device.build import CPUS, host_machine
 from sparrow.device.chromium import chromium_library, find_chromium
+from sparrow.device.conditions import Conditions, conditions, read_here
 from sparrow.device.cpu import host_isa
 from sparrow.device.firmware import board_command, firmware_library
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import find_node, node_library
 from sparrow.device.qemu import emulated_library, emulator_command
 from sparrow.device.session import ModelLibrary
+from sparrow.device.shell import ShellDevice, check_shell_machine
+from sparrow.device.ssh import Ssh
 from sparrow.errors import BadBundle, BadInput
 from sparrow.targets import Machine
 
-DEVICES = ("auto", "host", "qemu", "node", "chromium")
+DEVICES = ("auto", "host", "qemu", "node", "chromium", "ssh", "adb")
 # Those that run WebAssembly modules, the first by itself.
 ENGINES = ("node", "chromium")
+# Those that take a name after a colon, and which names.
+NAMED = {
+    "qemu": "qemu:<cpu or board>",
+    "ssh": "ssh:user@host",
+    "adb": "adb:serial",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +41,40 @@ class Runner:
     Attributes:
         name: One of `DEVICES`, but ``auto``.
         load: Opens a library file.
+        conditions: What the device says of itself now.
     """
 
     name: str
     load: Callable[[Path], ModelLibrary]
+    conditions: Callable[[], Conditions] = Conditions
 
 
-def find_runner(machine: Machine, device: str = "auto") -> Runner:
+def find_runner(machine: Machine, device: str = "auto", cores: str = "") -> Runner:
     """The runner for a machine: this process where that can be, else the emulator or Node.js.
 
     Args:
         machine: What the libraries are built for.
-        device: One of `DEVICES`, or ``qemu:<name>`` for a CPU, or for a microcontroller a board,
-            that the emulator knows.
+        device: One of `DEVICES`, some with a name, see `NAMED`; an emulator's is that of a CPU, or
+            for a microcontroller of a board.
+        cores: Which cores of an ssh or adb device: ``big``, ``little`` or a list.
 
     Raises:
         BadInput: There is none; says why.
+        DeviceError: The device cannot be used now; says why.
     """
-    device, colon, cpu = device.partition(":")
-    if device not in DEVICES or (colon and (device != "qemu" or not cpu)):
+    device, colon, name = device.partition(":")
+    if device not in DEVICES or (colon and (device not in NAMED or not name)):
+        others = [d for d in DEVICES if d not in NAMED]
         raise BadInput(
             f"device {device!r} is unknown",
-            hint=f"use one of {', '.join(DEVICES)}, qemu:<cpu or board>",
+            hint=f"use one of {', '.join((*others, *NAMED.values()))}",
         )
+    if device in ("ssh", "adb"):
+        check_shell_machine(device, machine)
+        there = ShellDevice(Ssh(name) if device == "ssh" else Adb(name), machine, cores)
+        return Runner(device, there.library, there.conditions)
+    if cores:
+        raise BadInput(f"--cores is for the devices ssh and adb, not {device}")
     module = machine.arch == "wasm32"
     if (device in ENGINES) != module and device != "auto":
         raise BadInput(
@@ -68,19 +89,19 @@ def find_runner(machine: Machine, device: str = "auto") -> Runner:
         return Runner("node", node_library)
     why = not_runnable(machine) if device != "qemu" else ""
     if device != "qemu" and not why:
-        return Runner("host", load_library)
+        return Runner("host", load_library, lambda: conditions(read_here()))
     if device == "host":
         raise BadInput(f"the device host cannot run this: {why}", hint="use --device qemu")
     try:
         if machine.bare:
-            board_command(machine, cpu)
+            board_command(machine, name)
         else:
             emulator_command(machine)
     except BadInput as e:
         raise BadInput(f"{why}; {e.message}" if why else e.message, hint=e.hint) from None
     if machine.bare:
-        return Runner("qemu", lambda path: firmware_library(path, machine, cpu))
-    return Runner("qemu", lambda path: emulated_library(path, machine, cpu))
+        return Runner("qemu", lambda path: firmware_library(path, machine, name))
+    return Runner("qemu", lambda path: emulated_library(path, machine, name))
 
 
 def not_runnable(machine: Machine) -> str:

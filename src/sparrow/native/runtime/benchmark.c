@@ -6,20 +6,6 @@
 #include "../sparrow.h"
 #include "freestanding.h"
 
-#if defined(__x86_64__)
-enum { SYS_CLOCK = 228 };
-#elif defined(__arm__)
-enum { SYS_CLOCK = 263 };
-#else
-enum { SYS_CLOCK = 113 };
-#endif
-
-static uint64_t now_ns(void) {
-  long time[2] = {0, 0};
-  sys_call(SYS_CLOCK, 1 /* CLOCK_MONOTONIC */, (long)time, 0, 0, 0, 0);
-  return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
-}
-
 static void print(const char *text) {
   size_t n = 0;
   while (text[n] != 0) ++n;
@@ -67,9 +53,9 @@ int sparrow_main(int argc, char **argv) {
   uint64_t *times = (uint64_t *)sys_allocate(runs * sizeof(uint64_t));
   if (model_reset(call.state, call.weights) != SPARROW_OK) sys_die("model_reset failed");
   for (uint64_t i = 0; i < runs + WARM_UP; ++i) {
-    const uint64_t start = now_ns();
+    const uint64_t start = sys_now_ns();
     if (model_run(&call) != SPARROW_OK) sys_die("model_run failed");
-    const uint64_t took = now_ns() - start;
+    const uint64_t took = sys_now_ns() - start;
     if (i < WARM_UP) continue;
     uint64_t at = i - WARM_UP; /* sorted as they come */
     for (; at > 0 && times[at - 1] > took; --at) times[at] = times[at - 1];

@@ -1,5 +1,5 @@
-/* The server side of a model in another process or on another machine: requests come over one pipe,
- * answers go over another; device/remote.py is the client.
+/* The server side of a model in another process or on another machine: requests come in, answers go
+ * out, over two pipes or a serial line; device/remote.py is the client.
  *
  * All numbers are little-endian and 64-bit, a text is its length and bytes. A request is a number:
  *
@@ -12,11 +12,15 @@
  *             (0 the end, with the status; 1 a tap, with step, output, bytes and the data; 2 the
  *             bytes of stack that the call took), and after the end, if the status is SPARROW_OK,
  *             the outputs
+ *   6 time    takes entry, runs and the inputs; answers for each run its status and, for each step,
+ *             ns at begin and end; a status that is not SPARROW_OK is the last
+ *   7 calls   takes the same; answers for each run its status and how many ns it took
  *
  * Flags of run: 1 taps, 2 tasks in reverse order, 4 marks before and after each step, for a counter
  * of instructions, 8 measure the stack. The file that includes this one brings sys_read_all,
  * sys_write_all, sys_allocate, sys_die, memcpy, and
  *
+ *   sys_now_ns()           a clock that only rises; 0 where there is none
  *   sys_mark(step, begin)  what a counter of instructions sees
  *   sys_stack(run, call, &status)  runs, and says how many bytes of stack that took */
 #ifndef SPARROW_RUNTIME_SERVE_H
@@ -24,11 +28,12 @@
 
 #include "../sparrow.h"
 
-enum { INFO = 1, WEIGHTS, RESET, STATE, RUN };
+enum { INFO = 1, WEIGHTS, RESET, STATE, RUN, TIME, CALLS };
 enum { TAPS = 1, REVERSED = 2, MARKS = 4, STACK = 8 };
 
 typedef int (*serve_run)(const sparrow_call *);
 
+static uint64_t sys_now_ns(void);
 static void sys_mark(int step, int begin);
 static uint64_t sys_stack(serve_run run, const sparrow_call *call, int *status);
 
@@ -107,6 +112,16 @@ static void on_profile(void *ctx, int step, int begin) {
   sys_mark(step, begin);
 }
 
+typedef struct serve_stamps {
+  uint64_t *ns; /* begin and end of each step */
+  int32_t n_steps;
+} serve_stamps;
+
+static void on_stamp(void *ctx, int step, int begin) {
+  const serve_stamps *stamps = (const serve_stamps *)ctx;
+  if (step < stamps->n_steps) stamps->ns[2 * step + !begin] = sys_now_ns();
+}
+
 static void backwards(void *ctx, sparrow_task task, void *arg, int n) {
   (void)ctx;
   while (n-- > 0) task(arg, n);
@@ -119,63 +134,122 @@ static void **buffers(const sparrow_tensor_info *tensors, int32_t n) {
   return found;
 }
 
+/* A model with memory of its own. */
+typedef struct serve_model {
+  const sparrow_model_info *info;
+  serve_run run;
+  int (*reset)(void *, const void *);
+  const void *weights;
+  void *workspace, *state, ***inputs, ***outputs;
+  uint64_t *stamps;
+} serve_model;
+
+static serve_model serve_open(const sparrow_model_info *info, serve_run run,
+                              int (*reset)(void *, const void *)) {
+  if (info->abi_version != SPARROW_ABI_VERSION) sys_die("the library has another ABI version");
+  serve_model m = {0};
+  int32_t steps = 0;
+  m.info = info;
+  m.run = run;
+  m.reset = reset;
+  m.weights = info->weights;
+  m.workspace = sys_allocate(info->workspace_bytes);
+  m.state = sys_allocate(info->state_bytes);
+  m.inputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
+  m.outputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
+  for (int32_t e = 0; e < info->n_entries; ++e) {
+    const sparrow_entry_info *entry = &info->entries[e];
+    m.inputs[e] = buffers(entry->inputs, entry->n_inputs);
+    m.outputs[e] = buffers(entry->outputs, entry->n_outputs);
+    if (entry->n_steps > steps) steps = entry->n_steps;
+  }
+  if (info->flags & SPARROW_FLAG_HOOKS)
+    m.stamps = (uint64_t *)sys_allocate(2u * (uint64_t)steps * sizeof(uint64_t));
+  return m;
+}
+
+/* The entry point that a request names and its inputs, read; a call of it. */
+static sparrow_call receive_call(const serve_model *m, uint64_t e) {
+  if (e >= (uint64_t)m->info->n_entries) sys_die("there is no such entry point");
+  const sparrow_entry_info *entry = &m->info->entries[e];
+  for (int32_t i = 0; i < entry->n_inputs; ++i)
+    sys_read_all(m->inputs[e][i], entry->inputs[i].bytes);
+  sparrow_call call = {0};
+  call.entry = (uint32_t)e;
+  call.inputs = (const void *const *)m->inputs[e];
+  call.outputs = m->outputs[e];
+  call.weights = m->weights;
+  call.workspace = m->workspace;
+  call.state = m->state;
+  return call;
+}
+
+static void serve_one_run(const serve_model *m) {
+  const uint64_t e = receive(), flags = receive();
+  sparrow_call call = receive_call(m, e);
+  const sparrow_entry_info *entry = &m->info->entries[e];
+  int status = SPARROW_OK;
+  if (flags & TAPS) call.tap = on_tap;
+  if (flags & REVERSED) call.parallel_for = backwards;
+  if (flags & MARKS) call.profile = on_profile;
+  if (flags & STACK) {
+    const uint64_t bytes = sys_stack(m->run, &call, &status);
+    send(2);
+    send(bytes);
+  } else {
+    status = m->run(&call);
+  }
+  send(0);
+  send((uint64_t)status);
+  for (int32_t i = 0; status == SPARROW_OK && i < entry->n_outputs; ++i)
+    sys_write_all(1, m->outputs[e][i], entry->outputs[i].bytes);
+}
+
+/* Times the steps of each run where `steps`, else whole runs. */
+static void serve_runs(const serve_model *m, int steps) {
+  const uint64_t e = receive(), runs = receive();
+  sparrow_call call = receive_call(m, e);
+  serve_stamps stamps = {m->stamps, m->stamps != NULL ? m->info->entries[e].n_steps : 0};
+  if (steps) {
+    call.profile = on_stamp;
+    call.hook_ctx = &stamps;
+  }
+  for (uint64_t i = 0; i < runs; ++i) {
+    const uint64_t start = sys_now_ns();
+    const int status = m->run(&call);
+    const uint64_t took = sys_now_ns() - start;
+    send((uint64_t)status);
+    if (status != SPARROW_OK) break;
+    if (steps)
+      sys_write_all(1, stamps.ns, 2u * (uint64_t)stamps.n_steps * sizeof(uint64_t));
+    else
+      send(took);
+  }
+}
+
+static void serve_request(serve_model *m) {
+  switch (receive()) {
+    case INFO: send_info(m->info); break;
+    case WEIGHTS: {
+      void *blob = sys_allocate(m->info->weights_bytes);
+      sys_read_all(blob, m->info->weights_bytes);
+      m->weights = blob;
+      break;
+    }
+    case RESET: send((uint64_t)m->reset(m->state, m->weights)); break;
+    case STATE: sys_write_all(1, m->state, m->info->state_bytes); break;
+    case RUN: serve_one_run(m); break;
+    case TIME: serve_runs(m, 1); break;
+    case CALLS: serve_runs(m, 0); break;
+    default: sys_die("unknown request");
+  }
+}
+
 /* Answers requests until there are no more. */
 static __attribute__((noreturn)) void serve(const sparrow_model_info *info, serve_run run,
                                             int (*reset)(void *, const void *)) {
-  if (info->abi_version != SPARROW_ABI_VERSION) sys_die("the library has another ABI version");
-  const void *weights = info->weights;
-  void *workspace = sys_allocate(info->workspace_bytes);
-  void *state = sys_allocate(info->state_bytes);
-  void ***inputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
-  void ***outputs = (void ***)sys_allocate((uint64_t)info->n_entries * sizeof(void **));
-  for (int32_t e = 0; e < info->n_entries; ++e) {
-    inputs[e] = buffers(info->entries[e].inputs, info->entries[e].n_inputs);
-    outputs[e] = buffers(info->entries[e].outputs, info->entries[e].n_outputs);
-  }
-  for (;;) {
-    switch (receive()) {
-      case INFO: send_info(info); break;
-      case WEIGHTS: {
-        void *blob = sys_allocate(info->weights_bytes);
-        sys_read_all(blob, info->weights_bytes);
-        weights = blob;
-        break;
-      }
-      case RESET: send((uint64_t)reset(state, weights)); break;
-      case STATE: sys_write_all(1, state, info->state_bytes); break;
-      case RUN: {
-        const uint64_t e = receive(), flags = receive();
-        if (e >= (uint64_t)info->n_entries) sys_die("there is no such entry point");
-        const sparrow_entry_info *entry = &info->entries[e];
-        for (int32_t i = 0; i < entry->n_inputs; ++i)
-          sys_read_all(inputs[e][i], entry->inputs[i].bytes);
-        sparrow_call call = {0};
-        call.entry = (uint32_t)e;
-        call.inputs = (const void *const *)inputs[e];
-        call.outputs = outputs[e];
-        call.weights = weights;
-        call.workspace = workspace;
-        call.state = state;
-        if (flags & TAPS) call.tap = on_tap;
-        if (flags & REVERSED) call.parallel_for = backwards;
-        if (flags & MARKS) call.profile = on_profile;
-        int status = SPARROW_OK;
-        if (flags & STACK) {
-          const uint64_t bytes = sys_stack(run, &call, &status);
-          send(2);
-          send(bytes);
-        } else {
-          status = run(&call);
-        }
-        send(0);
-        send((uint64_t)status);
-        for (int32_t i = 0; status == SPARROW_OK && i < entry->n_outputs; ++i)
-          sys_write_all(1, outputs[e][i], entry->outputs[i].bytes);
-        break;
-      }
-      default: sys_die("unknown request");
-    }
-  }
+  serve_model m = serve_open(info, run, reset);
+  for (;;) serve_request(&m);
 }
 
 #endif

@@ -2,7 +2,7 @@
  * runtime/serve.h. `node runner.mjs model.wasm` speaks over its standard input and output. */
 import { Native, sharedMemory } from './model.mjs';
 
-const INFO = 1, WEIGHTS = 2, RESET = 3, STATE = 4, RUN = 5, TIME = 6;
+const INFO = 1, WEIGHTS = 2, RESET = 3, STATE = 4, RUN = 5, TIME = 6, CALLS = 7;
 const TAPS = 1, REVERSED = 2;
 const I32 = 0x7f, I64 = 0x7e;
 
@@ -83,14 +83,16 @@ export async function serve(module, { read, write }) {
       const status = native.run(e, hooks);
       [0, status].forEach(number);
       if (status === 0) outputs.forEach((t) => data(native.bytesAt(t.at, t.bytes)));
-    } else if (request === TIME) {
-      // entry, runs, and the inputs; answers ns of every step of every run, begin and end
+    } else if (request === TIME || request === CALLS) {
       const e = await receive(), runs = await receive();
       for (const t of native.entries[e].inputs) await fill(t.at, t.bytes);
-      for (let i = 0; i < runs; ++i) {
+      for (let i = 0, status = 0; i < runs && status === 0; ++i) {
         stamps = [];
-        number(native.run(e, { profile }));
-        stamps.forEach((ms) => number(Math.round(1e6 * ms)));
+        const start = performance.now();
+        status = native.run(e, request === TIME ? { profile } : {});
+        const took = performance.now() - start;
+        number(status);
+        if (status === 0) (request === TIME ? stamps : [took]).forEach((ms) => number(Math.round(1e6 * ms)));
       }
     } else throw new Error(`unknown request ${request}`);
     if (parts.length) await write(parts);
