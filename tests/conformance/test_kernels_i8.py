@@ -20,6 +20,7 @@ from sparrow.graph import Graph, Module, Scheme
 from sparrow.kernels import (
     COMPACT,
     KERNELS,
+    attention_i8,
     compact_i8,
     conv_any,
     conv_i8,
@@ -32,6 +33,7 @@ from sparrow.kernels import (
     softmax_i8,
 )
 from sparrow.kernels.case import Kernel
+from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
@@ -42,7 +44,7 @@ from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.plan import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
-from sparrow.tensor import F32, I8, I32, U8, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I16, I32, U8, Array, DType, TensorType
 
 PORTABLE = (
     *loop.ROWS,
@@ -52,8 +54,10 @@ PORTABLE = (
     *pool_any.ROWS,
     *resize.ROWS,
     *softmax_i8.ROWS,
+    *attention_i8.ROWS,
 )
 ROUNDS = 16
+_OWN = (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS, *attention_i8.ROWS)
 Made = tuple[Graph, dict[str, Array]]
 
 
@@ -188,6 +192,35 @@ def softmax_case(seed: int) -> Made:
     return c.finish(c.b.add(op, x, c.b.const(table)))
 
 
+def attention_case(seed: int) -> Made:
+    c = _Case(seed)
+    batch, groups, repeat = c.n(1, 2), c.n(1, 3), c.n(1, 2)
+    rows, keys, d, e = c.n(1, 17), c.n(1, 70), c.n(1, 40), c.n(1, 40)
+    inside = tuple(c.flag() for _ in range(4))
+    shapes = [(groups * repeat, rows, d), (groups, keys, d), (groups, keys, e)]
+    q, k, v = (
+        c.input((batch, n, h, w) if swap else (batch, h, n, w))
+        for (h, n, w), swap in zip(shapes, inside, strict=False)
+    )
+    mask = []
+    if c.flag():
+        full = (batch, groups * repeat, rows, keys)
+        values = c.rng.integers(-500, 500, tuple(n if c.flag() else 1 for n in full))
+        pick = c.rng.integers(0, 6, values.shape)
+        values = np.select([pick == 0, pick == 1, pick == 2], [UNSEEN, -MASK, MASK], values)
+        c.feeds["mask"] = values.astype(np.int32)
+        mask = [c.b.input("mask", TensorType(values.shape, I32))]
+    dtype = (I8, U8, I16)[seed % 3]
+    step = float(np.float32(2.0 ** c.rng.uniform(-2, 9) * 100 / d))
+    ratio = float(np.float32(c.rng.uniform(0.5, 2) * (200 if dtype == I16 else 1)))
+    zero = 0 if dtype == I16 else c.n(*dtype.limits)
+    op = AttentionCodes(
+        *(q[2], v[2], zero, dtype, step, ratio, c.flag(), c.n(-3, 60)),
+        (inside[0], inside[1], inside[2], inside[3]),
+    )
+    return c.finish(c.b.add(op, q[0], k[0], v[0], *mask))
+
+
 def resize_case(seed: int) -> Made:
     c = _Case(seed)
     low, high = c.n(2, 9), c.n(2, 9)
@@ -209,7 +242,10 @@ def pool_case(seed: int) -> Made:
     return c.finish(c.b.add(op, x))
 
 
-MAKERS = (conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case)
+MAKERS = (
+    *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
+    attention_case,
+)
 
 
 def _compare(
@@ -233,7 +269,7 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
         node()
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
     used = _compare(cases, isa, KERNELS, tmp_path)
-    assert used >= {r.name for r in (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS)}
+    assert used >= {r.name for r in _OWN}
     assert "resize" in used
 
 

@@ -18,6 +18,7 @@ from sparrow import lane
 from sparrow.graph import Op, Types
 from sparrow.kernels.winograd import rounding_error
 from sparrow.ops.attention import Attention
+from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.compress import Compress
 from sparrow.ops.concat import Concat
@@ -444,7 +445,7 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
-            *(Dequantize, Lookup, Quantize, SoftmaxCodes),
+            *(AttentionCodes, Dequantize, Lookup, Quantize, SoftmaxCodes),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparrow.kernels import (
     attention,
+    attention_i8,
     compact_i8,
     conv,
     conv3d,
@@ -33,6 +34,7 @@ from sparrow.kernels.case import Kernel
 KERNELS: tuple[Kernel, ...] = (
     *loop.ROWS,
     *attention.ROWS,
+    *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
     *conv3d.ROWS,

@@ -19,16 +19,12 @@ from sparrow.kernels.case import (
 )
 from sparrow.kernels.loop import broadcast_strides
 from sparrow.kernels.params_f32 import simd_of
-from sparrow.ops.attention import Attention
+from sparrow.ops.attention import Attention, rows_inside
 from sparrow.tensor import F32
 
 # query rows of a key head below which packing its keys costs more than it saves
 PACK_ROWS = 4
 MAX_ROWS = 6
-
-
-def _swapped(v: tuple[int, ...], interleaved: bool) -> tuple[int, ...]:
-    return (v[0], v[2], v[1], v[3]) if interleaved else v
 
 
 def balanced(count: int, most: int) -> int:
@@ -52,12 +48,12 @@ def _attention(case: Case) -> Lowered | Reject:
         return Reject("empty operands")
     if not all(_rows_dense(t) for t in (q, k, v, y)):
         return Reject("rows are not dense")
-    batch, heads, rows, d = _swapped(q.shape, op.interleaved[0])
-    groups, keys = _swapped(k.shape, op.interleaved[1])[1:3]
+    batch, heads, rows, d = rows_inside(q.shape, op.interleaved[0])
+    groups, keys = rows_inside(k.shape, op.interleaved[1])[1:3]
     e = v.shape[3]
     moves: dict[str, Param] = {}
     for name, t, swap in zip("qkvy", (q, k, v, y), op.interleaved, strict=True):
-        b, h, s, _ = _swapped(t.strides, swap)
+        b, h, s, _ = rows_inside(t.strides, swap)
         moves |= {f"{name}b": b, f"{name}h": h, f"{name}s": s}
     mb = mh = ms = mt = 0
     if mask is not None:

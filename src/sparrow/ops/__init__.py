@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparrow.graph import Op
 from sparrow.ops.attention import Attention
+from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.compress import Compress
 from sparrow.ops.concat import Concat
@@ -40,6 +41,7 @@ from sparrow.ops.unique import Unique
 OPS: tuple[type[Op], ...] = (
     ArgReduce,
     Attention,
+    AttentionCodes,
     BitCast,
     Compress,
     Concat,

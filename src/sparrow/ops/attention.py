@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HEADS_SECOND = (0, 2, 1, 3)
 
 
-def _rows_inside(shape: tuple[int, ...], interleaved: bool) -> tuple[int, ...]:
+def rows_inside(shape: tuple[int, ...], interleaved: bool) -> tuple[int, ...]:
     """Shape as [B, heads, rows, D]; the swap is its own inverse."""
     return (shape[0], shape[2], shape[1], shape[3]) if interleaved else shape
 
@@ -54,9 +54,9 @@ class Attention(Op):
     ) -> tuple[TensorType, ...]:
         if not q.rank == k.rank == v.rank == 4:
             raise InvalidGraph(f"attention over {q}, {k}, {v}, expected rank 4")
-        b, h, s, d = _rows_inside(q.shape, self.interleaved[0])
-        bk, g, t, dk = _rows_inside(k.shape, self.interleaved[1])
-        bv, gv, tv, e = _rows_inside(v.shape, self.interleaved[2])
+        b, h, s, d = rows_inside(q.shape, self.interleaved[0])
+        bk, g, t, dk = rows_inside(k.shape, self.interleaved[1])
+        bv, gv, tv, e = rows_inside(v.shape, self.interleaved[2])
         if (bk, dk) != (b, d) or (bv, gv, tv) != (b, g, t) or (g == 0 or h % g):
             raise InvalidGraph(f"keys {k} and values {v} do not fit queries {q}")
         if q.dtype not in (F32, F64) or k.dtype != q.dtype or v.dtype != q.dtype:
@@ -65,7 +65,7 @@ class Attention(Op):
             full = (b, h, s, t)
             if mask.dtype != q.dtype or broadcast_shape(mask.shape, full) != full:
                 raise InvalidGraph(f"mask {mask} does not fit scores {full}")
-        shape = _rows_inside((b, h, s, e), self.interleaved[3])
+        shape = rows_inside((b, h, s, e), self.interleaved[3])
         return (TensorType(shape, q.dtype),)
 
     def visible(self, rows: int, keys: int) -> Array:
@@ -98,8 +98,8 @@ class Attention(Op):
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         q, k = x[0], x[1]
         assert q is not None and k is not None
-        b, h, s, d = _rows_inside(q.shape, self.interleaved[0])
-        keys = _rows_inside(k.shape, self.interleaved[1])[2]
+        b, h, s, d = rows_inside(q.shape, self.interleaved[0])
+        keys = rows_inside(k.shape, self.interleaved[1])[2]
         e = y[0].shape[3]
         return b * h * s * keys * (2 * d + 2 * e + 5)
 
@@ -110,12 +110,12 @@ class Attention(Op):
         )
         q_type, k_type = site.in_types[0], site.in_types[1]
         assert q_type is not None and k_type is not None
-        b, h, s, d = _rows_inside(q_type.shape, self.interleaved[0])
-        g, t = _rows_inside(k_type.shape, self.interleaved[1])[1:3]
+        b, h, s, d = rows_inside(q_type.shape, self.interleaved[0])
+        g, t = rows_inside(k_type.shape, self.interleaved[1])[1:3]
         e = site.out_types[0].shape[3]
         dtype = q_type.dtype
         if g != h:
-            k, v = (_repeated(w, x, (b, g, h // g, t, n)) for x, n in ((k, d), (v, e)))
+            k, v = (repeated(w, x, (b, g, h // g, t, n)) for x, n in ((k, d), (v, e)))
         q = w.node("Mul", [q, w.scalar(self.scale, dtype)])
         scores = w.node("MatMul", [q, w.node("Transpose", [k], perm=[0, 1, 3, 2])])
         if self.softcap:
@@ -140,7 +140,7 @@ class Attention(Op):
             w.node("Identity", [y], [site.outputs[0]])
 
 
-def _repeated(w: Writer, x: str, shape: tuple[int, int, int, int, int]) -> str:
+def repeated(w: Writer, x: str, shape: tuple[int, int, int, int, int]) -> str:
     """[B, G, T, D] with every head ``repeats`` times in a row; shape is (B, G, repeats, T, D)."""
     b, g, repeats, t, d = shape
     x = w.node("Unsqueeze", [x, w.const(np.array([2], np.int64))])

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.attention import HEADS_SECOND, Attention
+from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Expand
@@ -160,7 +161,7 @@ def group_heads(m: Match, n: Node) -> Rewrite | Reject | None:
 
 def interleave_inputs(m: Match, n: Node) -> Rewrite | None:
     """Match an Attention over transposed queries, keys or values."""
-    if not isinstance(n.op, Attention):
+    if not isinstance(n.op, Attention | AttentionCodes):
         return None
     for i in range(3):
         found = _swapped(m, n.inputs[i])
@@ -193,12 +194,11 @@ def interleave_output(m: Match, n: Node) -> Rewrite | Reject | None:
     """Match a transposed Attention."""
     if not isinstance(n.op, Transpose) or n.op.perm != HEADS_SECOND:
         return None
-    p = m.producer(n.inputs[0], Attention)
-    if p is None:
+    p = m.producer(n.inputs[0])
+    if p is None or not isinstance(p.op, Attention | AttentionCodes):
         return None
     if m.only_user(n.inputs[0]) is None:
         return Reject("the result is used elsewhere")
-    assert isinstance(p.op, Attention)
     a, b, c, d = p.op.interleaved
     op = replace(p.op, interleaved=(a, b, c, not d))
     return Rewrite((Node(op, p.inputs, n.outputs, p.origin),), (p, n))

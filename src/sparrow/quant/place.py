@@ -14,6 +14,8 @@ Dequantize.
     clamps      Relu and clips of a result nobody else reads need no codes in between: the range of
                 the clamp is what is quantized, and saturating is what they do
     means       average pools and means have a range of their own
+    attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
+                reads 8 bits of what a layer of 16 makes
     movement    Reshape, Transpose, Slice, Concat, Gather, Pad, Expand, maximum pools, Resize: one
                 scale for all, so that they cost nothing (Krishnamoorthi 2018, arXiv:1806.08342)
 """
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 
 from sparrow import lane
 from sparrow.graph import Graph, Node
+from sparrow.ops.attention import Attention
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
@@ -118,6 +121,13 @@ def _is_mean(n: Node) -> bool:
     return isinstance(n.op, Reduce) and n.op.kind == "mean"
 
 
+def _is_attention(g: Graph, n: Node) -> bool:
+    """Whether attention has a form over codes."""
+    if not isinstance(n.op, Attention) or n.op.softcap:
+        return False
+    return all(g.types[x].dtype == F32 and x not in g.consts for x in n.inputs[:3])
+
+
 def _moves(g: Graph, n: Node) -> bool:
     """Whether every element of the result is one of the first operand's, or between two of them."""
     op = n.op
@@ -178,6 +188,11 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
         if asked[n.outputs[0]] and n.outputs[0] not in movement and _is_activation(g, n)
     }
     means = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and _is_mean(n)}
+    heads = {
+        n.outputs[0]: n
+        for n in g.nodes
+        if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
+    }
     groups = _Groups()
     for y in movement:
         groups.join(_moved(made[y]))
@@ -188,7 +203,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
             members.setdefault(groups.find(x), []).append(x)
 
     def operands(n: Node) -> tuple[str, ...]:
-        count = 2 if n.outputs[0] in sums else len(n.inputs)
+        y = n.outputs[0]
+        count = 2 if y in sums else 3 if y in heads else len(n.inputs)
         return tuple(x for x in n.inputs[:count] if x and x not in g.consts)
 
     # a clamp joins its producer: the value in between is never stored
@@ -205,7 +221,7 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     def held(find: Callable[[str], bool], x: str) -> bool:
         return any(find(v) for v in members.get(groups.find(x), (x,)))
 
-    integer = {*sums, *lanes, *means}
+    integer = {*sums, *lanes, *means, *heads}
 
     def from_codes(x: str) -> bool:
         return held(lambda v: v in integer, x)
@@ -234,6 +250,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
             if x not in inner:
                 root = groups.find(x)
                 codes[root] = max(wide, codes.get(root, I8), key=lambda t: t.bits)
+    for y in integer & heads.keys():
+        codes |= {groups.find(x): I8 for x in operands(heads[y])}
     group = {x: groups.find(x) for x in (*g.types,) if groups.find(x) in codes}
     group = {x: r for x, r in group.items() if x not in inner and x not in g.consts}
     sources: dict[str, list[str]] = {}

@@ -30,29 +30,8 @@ typedef struct sp_conv2d_i8 {
   int mr, nv, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
 
-/* n bytes, of the other kind where flip. */
-SP_INLINE void sp_copy_i8(uint8_t *to, const uint8_t *from, int n, int flip) {
-  int i = 0;
-  for (; i + 4 * SP_LANES <= n; i += 4 * SP_LANES) {
-    const sp_i32 v = sp_loadq_i32(from + i);
-    sp_storeq_i32(to + i, flip ? sp_flip_i32(v) : v);
-  }
-  for (; i < n; ++i) to[i] = flip ? from[i] ^ 128 : from[i];
-}
-
 SP_INLINE void sp_fill_i8(uint8_t *to, int n, int value) {
   for (int i = 0; i < n; ++i) to[i] = (uint8_t)value;
-}
-
-/* The same as halves: n of them from bytes, flipped to int8 first. */
-SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) {
-  const sp_i32 other = sp_set1_i32((int32_t)0xff80ff80u);
-  int i = 0;
-  for (; i + 2 * SP_LANES <= n; i += 2 * SP_LANES) {
-    const sp_i32 v = sp_loadp_i32(from + i);
-    sp_storeq_i32(to + i, flip ? sp_xor_i32(v, other) : v);
-  }
-  for (; i < n; ++i) to[i] = (int16_t)(((flip ? from[i] : from[i] ^ 128) & 255) - 128);
 }
 
 SP_INLINE void sp_fill_pairs(int16_t *to, int n, int value) {

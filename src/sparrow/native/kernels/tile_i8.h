@@ -7,6 +7,7 @@
 
 #define SP_TILE_I8_MAX 64 /* accumulators of one tile, mr * nv */
 #define SP_TILE_I8_NV 8   /* vectors of weights */
+#define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
  *   kh, runs, kq  kernel rows, runs of a row, quads of a run
@@ -14,7 +15,7 @@
  *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
- *   pair          x holds halves, and a quad is a pair of them */
+ *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED */
 typedef struct sp_tile_i8 {
   int mr, nv;
   int kh, runs, kq;
@@ -23,6 +24,27 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair;
 } sp_tile_i8;
+
+/* n bytes, of the other kind where flip. */
+SP_INLINE void sp_copy_i8(uint8_t *to, const uint8_t *from, int n, int flip) {
+  int i = 0;
+  for (; i + 4 * SP_LANES <= n; i += 4 * SP_LANES) {
+    const sp_i32 v = sp_loadq_i32(from + i);
+    sp_storeq_i32(to + i, flip ? sp_flip_i32(v) : v);
+  }
+  for (; i < n; ++i) to[i] = flip ? from[i] ^ 128 : from[i];
+}
+
+/* The same as halves: n of them from bytes, flipped to int8 first. */
+SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) {
+  const sp_i32 other = sp_set1_i32((int32_t)0xff80ff80u);
+  int i = 0;
+  for (; i + 2 * SP_LANES <= n; i += 2 * SP_LANES) {
+    const sp_i32 v = sp_loadp_i32(from + i);
+    sp_storeq_i32(to + i, flip ? sp_xor_i32(v, other) : v);
+  }
+  for (; i < n; ++i) to[i] = (int16_t)(((flip ? from[i] : from[i] ^ 128) & 255) - 128);
+}
 
 /* The sums of a run of kq quads, or pairs, added to acc. */
 #ifdef SP_RUN_BYTES
@@ -53,7 +75,7 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
     sp_i32 wv[SP_TILE_I8_NV];
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
-      wv[v] = t.pair ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
+      wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
       sp_i32 q = sp_set1_quad(a + i * t.xp);

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sparrow.graph import Graph, Node, Scheme
+from sparrow.ops.attention import Attention
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.gather import Gather
@@ -25,6 +26,7 @@ from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
+from sparrow.passes.integer.attention import attention
 from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled, target_at
 from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
@@ -44,6 +46,7 @@ FAMILIES: tuple[tuple[tuple[type, ...], Handler], ...] = (
     ((Pool, Reduce), means),
     ((Resize,), resizing),
     ((Softmax,), softmax),
+    ((Attention,), attention),
     ((Normalize,), normalize),
 )
 

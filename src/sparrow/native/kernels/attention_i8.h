@@ -1,0 +1,306 @@
+/* Scaled dot-product attention over 8-bit codes, head by head; the integers of ops/attention_codes.py.
+ *
+ * One task is one key head of one sequence with all the query heads that read it. Its keys and values
+ * are packed once, as weights of a product are at build time: a vector of keys, quads of features, and
+ * a vector of features, quads of keys. Then for every block of mr rows: exact scores, weights of two
+ * digits of seven bits, product with the values, codes. A block stays in the level-1 cache. */
+#ifndef SP_ATTENTION_I8_H
+#define SP_ATTENTION_I8_H
+
+#include "../base.h"
+#include "exponential.h"
+#include "tile_i8.h"
+
+#define SP_UNSEEN INT32_MIN
+
+/* Every field is a literal in emitted code.
+ *   batch, groups, repeat   sequences, key heads, query heads per key head
+ *   rows, keys, d, e        query rows of a head, keys, features of keys and of values
+ *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
+ *   pair                    SP_PAIRED where sums are taken by sp_dot2_i32 over halves, else 0
+ *   flip_q, flip_k, flip_v  bytes of the other kind than the product takes
+ *   zero_q, zero_v          zero points as the product sees the bytes;  zero, lo, hi: of y
+ *   put                     0 int8, 1 uint8, 2 int16
+ *   q*, k*, v*, y*, m*      distances in elements: *b sequence, *h head, *s row or key; ms row, mt key
+ *   mask                    whether m is read; mt is 0 or 1
+ *   causal                  row i sees keys j <= i + offset
+ *   bits                    of a weight */
+typedef struct sp_attention_i8 {
+  int batch, groups, repeat, rows, keys, d, e;
+  int mr, nk, ne, pair, flip_q, flip_k, flip_v;
+  int zero_q, zero_v, zero, lo, hi, put;
+  int mask, causal, bits;
+  ptrdiff_t offset;
+  float step, ratio;
+  ptrdiff_t qb, qh, qs, kb, kh, ks, vb, vh, vs, yb, yh, ys, mb, mh, ms, mt;
+} sp_attention_i8;
+
+SP_INLINE int sp_up_to(int n, int unit) { return (n + unit - 1) / unit * unit; }
+/* Products of one lane at a time, quads of features and of keys. */
+SP_INLINE int sp_attention_per(const sp_attention_i8 p) { return p.pair ? 2 : 4; }
+SP_INLINE int sp_attention_kq(const sp_attention_i8 p) {
+  return sp_up_to(p.d, sp_attention_per(p)) / sp_attention_per(p);
+}
+SP_INLINE int sp_attention_tq(const sp_attention_i8 p) {
+  return sp_up_to(p.keys, sp_attention_per(p)) / sp_attention_per(p);
+}
+/* Bytes of the weights of a row, of each digit where not paired. */
+SP_INLINE int sp_attention_line(const sp_attention_i8 p) {
+  return sp_up_to(p.keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
+}
+
+/* Up to four bytes as a quad, or two as a pair of halves; the rest 0. */
+SP_INLINE int32_t sp_attention_quad(const sp_attention_i8 p, const uint8_t *from, int n, int flip) {
+  const int per = sp_attention_per(p);
+  uint32_t v = 0;
+  if (!p.pair && n >= per) return (int32_t)((uint32_t)sp_quad(from) ^ (flip ? 0x80808080u : 0u));
+  for (int i = 0; i < per && i < n; ++i) {
+    const uint32_t byte = from[i] ^ (flip ? 128u : 0u);
+    v |= p.pair ? (((byte ^ 128u) - 128u) & 0xffffu) << (16 * i) : byte << (8 * i);
+  }
+  return (int32_t)v;
+}
+
+/* A tile of m rows of bytes at distance `line`, over quads of which a vector has `quads`. */
+SP_INLINE sp_tile_i8 sp_attention_tile(const sp_attention_i8 p, int m, int nv, int quads,
+                                       ptrdiff_t line) {
+  const ptrdiff_t quad = 4 * SP_LANES;
+  const sp_tile_i8 t = {m, nv, 1, 1, quads, 0, 0, line, quads * quad, quad, 0, 0, 0, p.pair};
+  return t;
+}
+
+/* Keys [t][d] to [t / L][quads][L] quads, and what the zero point of q adds to each key's scores. */
+SP_INLINE void sp_attention_keys_i8(const sp_attention_i8 p, const uint8_t *k, int32_t *to,
+                                    int32_t *start, uint8_t *ones) {
+  const int quads = sp_attention_kq(p), per = sp_attention_per(p);
+  for (int c = 0; c < 4 * quads; ++c) ones[c] = p.pair ? (c & 1) == 0 : 1;
+  for (int j = 0; j < p.keys; j += SP_LANES, to += quads * SP_LANES, start += SP_LANES) {
+    sp_i32 sum = sp_set1_i32(0);
+    for (int l = 0; l < SP_LANES; ++l) {
+      const uint8_t *from = k + (j + l) * p.ks;
+      const int n = j + l < p.keys ? p.d : 0;
+      for (int c = 0; c < quads; ++c)
+        to[c * SP_LANES + l] = n > 0 ? sp_attention_quad(p, from + per * c, n - per * c, p.flip_k) : 0;
+    }
+    sp_tile_dots_i8(sp_attention_tile(p, 1, 1, quads, 0), ones, (const int8_t *)to, &sum);
+    sp_store_i32(start, sp_mul_i32(sum, sp_set1_i32(-p.zero_q)));
+  }
+}
+
+/* Values [t][e] to [e / L][quads of keys][L] quads. */
+SP_INLINE void sp_attention_values_i8(const sp_attention_i8 p, const uint8_t *v, int8_t *to) {
+  const int quads = sp_attention_tq(p), per = sp_attention_per(p);
+  for (int j = 0; j < p.e; j += SP_LANES) {
+    const int n = (int)sp_imin(SP_LANES, p.e - j);
+    for (int c = 0; c < quads; ++c, to += 4 * SP_LANES) {
+      const uint8_t *at[4];
+      sp_i32 z;
+      /* keys past the last have no weight */
+      SP_UNROLL
+      for (int i = 0; i < 4; ++i) at[i] = v + sp_imin(per * c + i, p.keys - 1) * p.vs + j;
+      if (p.pair) {
+        z = sp_zip2_i8(at[0], at[1], n);
+        if (p.flip_v) z = sp_xor_i32(z, sp_set1_i32((int32_t)0xff80ff80u));
+      } else {
+        z = sp_zip4_i8(at[0], at[1], at[2], at[3], n);
+        if (p.flip_v) z = sp_flip_i32(z);
+      }
+      sp_storeq_i32(to, z);
+    }
+  }
+}
+
+/* Scores of m rows of bytes at q against the first `panels` vectors of keys. */
+SP_INLINE void sp_attention_scores_i8(const sp_attention_i8 p, int m, int panels, const uint8_t *q,
+                                      const int8_t *keys, const int32_t *start, int32_t *s,
+                                      ptrdiff_t ld) {
+  const int quads = sp_attention_kq(p);
+  int j = 0;
+  for (; j + p.nk <= panels; j += p.nk) {
+    const sp_tile_i8 t = sp_attention_tile(p, m, p.nk, quads, 4 * quads);
+    sp_i32 acc[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int i = 0; i < m; ++i) {
+      SP_UNROLL
+      for (int v = 0; v < p.nk; ++v) acc[i * p.nk + v] = sp_load_i32(start + (j + v) * SP_LANES);
+    }
+    sp_tile_dots_i8(t, q, keys + j * t.bv, acc);
+    SP_UNROLL
+    for (int i = 0; i < m; ++i) {
+      SP_UNROLL
+      for (int v = 0; v < p.nk; ++v)
+        sp_store_i32(s + i * ld + (j + v) * SP_LANES, acc[i * p.nk + v]);
+    }
+  }
+  for (; p.nk > 1 && j < panels; ++j) {
+    const sp_tile_i8 t = sp_attention_tile(p, m, 1, quads, 4 * quads);
+    sp_i32 acc[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int i = 0; i < m; ++i) acc[i] = sp_load_i32(start + j * SP_LANES);
+    sp_tile_dots_i8(t, q, keys + j * t.bv, acc);
+    SP_UNROLL
+    for (int i = 0; i < m; ++i) sp_store_i32(s + i * ld + j * SP_LANES, acc[i]);
+  }
+}
+
+/* Scores of a row that sees the first n keys to weights, zero up to `all`; their sum. */
+SP_INLINE int32_t sp_attention_weights_i8(const sp_attention_i8 p, int n, int all, int32_t *s,
+                                          const int32_t *mask, uint8_t *e, uint8_t *low) {
+  const sp_i32 unseen = sp_set1_i32(SP_UNSEEN), zero = sp_set1_i32(0);
+  sp_i32 top = unseen, sum = zero;
+  int32_t lanes[SP_LANES], most = SP_UNSEEN;
+  for (int j = 0; j < n; j += SP_LANES) {
+    sp_i32 v = sp_load_i32(s + j);
+    if (p.mask) {
+      const sp_i32 m = p.mt ? sp_loadn_i32(mask + j, (int)sp_imin(SP_LANES, n - j))
+                            : sp_set1_i32(mask[0]);
+      v = sp_select_i32(sp_eq_i32(m, unseen), unseen, sp_add_i32(v, m));
+    }
+    if (n - j < SP_LANES) v = sp_select_i32(sp_lt_i32(sp_iota_i32(), sp_set1_i32(n - j)), v, unseen);
+    sp_store_i32(s + j, v);
+    top = sp_max_i32(top, v);
+  }
+  sp_store_i32(lanes, top);
+  for (int l = 0; l < SP_LANES; ++l) most = lanes[l] > most ? lanes[l] : most;
+  top = sp_set1_i32(most);
+  for (int j = 0; j < all; j += SP_LANES) {
+    sp_i32 w = zero;
+    if (j < n) {
+      const sp_i32 v = sp_load_i32(s + j);
+      sp_i32 d = sp_sub_i32(top, v);
+      sp_f32 t;
+      if (p.mask || n - j < SP_LANES) d = sp_select_i32(sp_eq_i32(v, unseen), zero, d);
+      t = sp_mul_f32(sp_cvt_i32_f32(d), sp_set1_f32(p.step));
+      t = sp_minq_f32(t, sp_set1_f32(24.0f * 32768.0f));
+      w = sp_halved_i32(sp_rne_f32_i32(t), 15 - p.bits);
+      w = sp_min_i32(w, sp_set1_i32((1 << p.bits) - 1));
+      if (p.mask || n - j < SP_LANES) w = sp_select_i32(sp_eq_i32(v, unseen), zero, w);
+      sum = sp_add_i32(sum, w);
+    }
+    if (p.pair) {
+      /* halves whose bits are those of small floats: nothing is rounded */
+      sp_store_bf16((uint16_t *)(void *)e + j, sp_from_bits_f32(sp_shl_i32(w, 16)));
+    } else {
+      sp_store_u8(e + j, sp_shr_i32(w, 7));
+      sp_store_u8(low + j, sp_and_i32(w, sp_set1_i32(127)));
+    }
+  }
+  return sp_sum_i32(sum);
+}
+
+SP_INLINE void sp_attention_put_i8(const sp_attention_i8 p, void *y, ptrdiff_t at, sp_i32 v, int n) {
+  if (p.put < 2) {
+    sp_put_sum(p.put, y, at, v, n);
+  } else {
+    int32_t lanes[SP_LANES];
+    sp_store_i32(lanes, v);
+    for (int l = 0; l < n; ++l) ((int16_t *)y)[at + l] = (int16_t)lanes[l];
+  }
+}
+
+/* m rows of y at distance p.ys from their weights over `quads` quads of keys: vectors [j, j + nv) of
+ * features, n lanes of the last. */
+SP_INLINE void sp_attention_sums_i8(const sp_attention_i8 p, int m, int nv, int n, int quads,
+                                    const uint8_t *e, ptrdiff_t plane, const int8_t *values,
+                                    const int32_t *sums, void *y, ptrdiff_t at) {
+  sp_tile_i8 t = sp_attention_tile(p, m, nv, quads, sp_attention_line(p));
+  sp_i32 acc[SP_TILE_I8_MAX];
+  t.bv = (ptrdiff_t)sp_attention_tq(p) * t.quad;
+  SP_UNROLL
+  for (int i = 0; i < m * nv; ++i) acc[i] = sp_set1_i32(0);
+  sp_tile_dots_i8(t, e, values, acc);
+  if (!p.pair) {
+    SP_UNROLL
+    for (int i = 0; i < m * nv; ++i) acc[i] = sp_shl_i32(acc[i], 7);
+    sp_tile_dots_i8(t, e + plane, values, acc);
+  }
+  SP_UNROLL
+  for (int i = 0; i < m; ++i) {
+    const int32_t away = (int32_t)((uint32_t)sums[i] * (uint32_t)-p.zero_v);
+    const float each = p.ratio / (float)(sums[i] > 0 ? sums[i] : 1);
+    SP_UNROLL
+    for (int v = 0; v < nv; ++v) {
+      const sp_i32 total = sp_add_i32(acc[i * nv + v], sp_set1_i32(away));
+      sp_f32 c = sp_mul_f32(sp_cvt_i32_f32(total), sp_set1_f32(each));
+      c = sp_minq_f32(sp_maxq_f32(c, sp_set1_f32((float)(p.lo - p.zero))),
+                      sp_set1_f32((float)(p.hi - p.zero)));
+      sp_attention_put_i8(p, y, at + i * p.ys + v * SP_LANES,
+                          sp_add_i32(sp_rne_f32_i32(c), sp_set1_i32(p.zero)),
+                          v == nv - 1 ? n : SP_LANES);
+    }
+  }
+}
+
+/* Rows [row, row + m) of a head: q and the mask at the first of them, y at element `at`. */
+SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, const uint8_t *q,
+                                     const int8_t *keys, const int32_t *start, const int8_t *values,
+                                     const int32_t *mask, void *y, ptrdiff_t at, uint8_t *qs,
+                                     int32_t *s, uint8_t *e) {
+  const int quads = sp_attention_kq(p), line = sp_attention_line(p);
+  const ptrdiff_t ld = sp_up_to(p.keys, SP_LANES), plane = (ptrdiff_t)p.mr * line;
+  const ptrdiff_t last = p.causal ? sp_imax(0, sp_imin(p.keys, row + m + p.offset)) : p.keys;
+  const int all = (int)last, vectors = sp_up_to(p.e, SP_LANES) / SP_LANES;
+  int32_t sums[SP_TILE_I8_MAX];
+  for (int i = 0; i < m; ++i) {
+    uint8_t *to = qs + 4 * i * quads;
+    for (int c = p.d; c < sp_attention_per(p) * quads; ++c) {
+      if (p.pair)
+        ((int16_t *)(void *)to)[c] = 0;
+      else
+        to[c] = 0;
+    }
+    if (p.pair)
+      sp_copy_pairs((int16_t *)(void *)to, q + i * p.qs, p.d, p.flip_q);
+    else
+      sp_copy_i8(to, q + i * p.qs, p.d, p.flip_q);
+  }
+  sp_attention_scores_i8(p, m, sp_up_to(all, SP_LANES) / SP_LANES, qs, keys, start, s, ld);
+  for (int i = 0; i < m; ++i) {
+    const ptrdiff_t n = p.causal ? sp_imax(0, sp_imin(p.keys, row + i + 1 + p.offset)) : p.keys;
+    sums[i] = sp_attention_weights_i8(p, (int)n, sp_up_to(all, 4), s + i * ld,
+                                      p.mask ? mask + i * p.ms : mask, e + i * line,
+                                      e + plane + i * line);
+  }
+  {
+    const int per = sp_attention_per(p), used = sp_up_to(all, per) / per;
+    const ptrdiff_t bv = (ptrdiff_t)sp_attention_tq(p) * 4 * SP_LANES;
+    const int whole = p.e / SP_LANES / p.ne * p.ne, rest = p.e - whole * SP_LANES;
+    for (int j = 0; j < whole; j += p.ne)
+      sp_attention_sums_i8(p, m, p.ne, SP_LANES, used, e, plane, values + j * bv, sums, y,
+                           at + j * SP_LANES);
+    if (rest > 0)
+      sp_attention_sums_i8(p, m, vectors - whole, rest - (vectors - whole - 1) * SP_LANES, used, e,
+                           plane, values + whole * bv, sums, y, at + whole * SP_LANES);
+  }
+}
+
+SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const void *k,
+                                   const void *v, const int32_t *mask, void *y, int32_t *work,
+                                   int task) {
+  const int b = task / p.groups, g = task % p.groups;
+  const int quads = sp_attention_kq(p), keys = sp_up_to(p.keys, SP_LANES);
+  int32_t *packed = work, *start = packed + (ptrdiff_t)keys * quads, *s = start + keys;
+  int8_t *values = (int8_t *)(void *)(s + (ptrdiff_t)p.mr * keys);
+  uint8_t *qs = (uint8_t *)values +
+                (ptrdiff_t)sp_up_to(p.e, SP_LANES) * 4 * sp_attention_tq(p);
+  uint8_t *e = qs + 4 * (ptrdiff_t)p.mr * quads;
+  const int8_t *const bytes = (const int8_t *)(const void *)packed;
+  const int tail = p.rows % p.mr;
+  sp_attention_keys_i8(p, (const uint8_t *)k + b * p.kb + g * p.kh, packed, start, qs);
+  sp_attention_values_i8(p, (const uint8_t *)v + b * p.vb + g * p.vh, values);
+  for (int r = 0; r < p.repeat; ++r) {
+    const int head = g * p.repeat + r;
+    const uint8_t *qh = (const uint8_t *)q + b * p.qb + head * p.qh;
+    const int32_t *mh = p.mask ? mask + b * p.mb + head * p.mh : mask;
+    const ptrdiff_t at = b * p.yb + head * p.yh;
+    for (int i = 0; i + p.mr <= p.rows; i += p.mr)
+      sp_attention_block_i8(p, p.mr, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
+                            at + i * p.ys, qs, s, e);
+    if (tail > 0) {
+      const int i = p.rows - tail;
+      sp_attention_block_i8(p, tail, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
+                            at + i * p.ys, qs, s, e);
+    }
+  }
+}
+#endif
