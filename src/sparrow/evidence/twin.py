@@ -17,6 +17,7 @@ from sparrow.evidence.proof import Gate
 from sparrow.graph import Graph, retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.quantize import Quantize
+from sparrow.passes import FRONT, optimize
 from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
 from sparrow.reference import evaluate, one_thread
@@ -81,7 +82,8 @@ def twin_gates(
         call = next((c for c in golden.calls if c.entry == entry), None)
         if call is None or not kinds >= {"QuantizeLinear", "DequantizeLinear"}:
             continue
-        g = replace(import_onnx(twin).graph, scheme=compiled.scheme)
+        # attention is spelled out in the file
+        g = optimize(replace(import_onnx(twin).graph, scheme=compiled.scheme), FRONT)
         feeds = {**{s.input: s.initial for s in compiled.states}, **call.feeds}
         codes = _integers(g, feeds)
         again = _run(_cut(g, list(codes)), {**{x: feeds[x] for x in g.inputs}, **codes})

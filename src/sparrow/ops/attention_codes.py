@@ -101,7 +101,9 @@ class AttentionCodes(Op):
         steps = lane.call("mul", d, lane.Imm(float(np.float32(self.step)), F32))
         t = lane.call("round", lane.call("min", steps, lane.Imm(float(LIMIT), F32)))
         bits = weight_bits(keys)
-        return lane.call("min", halved(lane.cast(t, I32), 15 - bits), lane.Imm((1 << bits) - 1, I32))
+        return lane.call(
+            "min", halved(lane.cast(t, I32), 15 - bits), lane.Imm((1 << bits) - 1, I32)
+        )
 
     def _codes(self) -> lane.Expr:
         """y of the sum over values (operand 0) and that of the weights (operand 1)."""

@@ -189,9 +189,7 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     }
     means = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and _is_mean(n)}
     heads = {
-        n.outputs[0]: n
-        for n in g.nodes
-        if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
+        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
     }
     groups = _Groups()
     for y in movement:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
 from sparrow.graph import SCHEMES, Graph, Node, Scheme
+from sparrow.ops.attention import Attention
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
@@ -40,10 +41,10 @@ class Recipe:
         scheme: How sums over codes are rounded to codes, see docs/integer-spec.md; ``tflite`` needs
             no float.
         precision: Of every layer that no pin names.
-        residual: Of those among them that are matrix products, or elementwise beside one, of a
-            network which normalises its residual stream, instead of int8: what a transformer
-            carries has outliers, and one scale of 8 bits for them and all else costs more than
-            the second byte.
+        residual: Of those among them that are matrix products, attention, or elementwise beside a
+            product, of a network which normalises its residual stream, instead of int8: what a
+            transformer carries has outliers, and one scale of 8 bits for them and all else costs
+            more than the second byte.
         pins: (pattern, precision): patterns are globs over the source names of layers and the names
             of their results, or the kind of an op; the first that fits counts.
     """
@@ -143,7 +144,7 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
 
 
 def _stream(g: Graph) -> set[str]:
-    """First results of the products, and of what is elementwise beside them, between norms."""
+    """First results of products, attention, and of what is elementwise beside them, between norms."""
     if not any(_over_last_axis(g, n) for n in g.nodes):
         return set()
     made, users = g.producers(), g.users()
@@ -155,7 +156,7 @@ def _stream(g: Graph) -> set[str]:
     return {
         n.outputs[0]
         for n in g.nodes
-        if isinstance(n.op, MatMul) or (isinstance(n.op, Lane) and beside(n))
+        if isinstance(n.op, Attention | MatMul) or (isinstance(n.op, Lane) and beside(n))
     }
 
 
