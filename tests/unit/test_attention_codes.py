@@ -39,21 +39,20 @@ def _graph(dtype: DType, to: DType, op: Attention, mask: bool) -> tuple[Graph, d
     rng = np.random.default_rng(3)
     b = Builder("a")
     low, high = dtype.limits
-    quant = Affine(np.float32(0.04).reshape(()), np.int32((low + high) // 2 + 5).reshape(()), ())
+    ones = (1,) * 4
+    scale, zero = np.full(ones, 0.04, np.float32), np.full(ones, (low + high) // 2 + 5, np.int32)
     feeds: dict[str, Array] = {}
     operands = []
     for name, shape in {"q": (2, 4, 9, 8), "k": (2, 2, 33, 8), "v": (2, 2, 33, 12)}.items():
         feeds[name] = rng.integers(low, high + 1, shape).astype(dtype.numpy)
         x = b.input(name, TensorType(shape, dtype))
-        ones = (1,) * 4
-        spread = Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * 4)
-        operands.append(b.add(Dequantize(spread), x))
+        operands.append(b.add(Dequantize(Affine(scale, zero, (-1,) * 4)), x))
     if mask:
         values = np.where(rng.random((2, 1, 1, 33)) < 0.3, -np.inf, rng.standard_normal(33))
         feeds["mask"] = values.astype(np.float32)
         operands.append(b.input("mask", TensorType((2, 1, 1, 33), F32)))
     step = 0.02 if to != I16 else 1e-4
-    made = Affine(np.full((1,) * 4, step, np.float32), np.zeros((1,) * 4, np.int32), (-1,) * 4)
+    made = Affine(np.full(ones, step, np.float32), np.zeros(ones, np.int32), (-1,) * 4)
     made = made if to != U8 else replace(made, zero_point=made.zero_point + 128)
     y = b.add(Quantize(made, to), b.add(op, *operands))
     return b.finish({"y": y}, {}), feeds

@@ -27,7 +27,7 @@ BITS = 14
 
 
 def weight_bits(keys: int) -> int:
-    """Bits of the weights of ``keys`` keys, so that sums of them times 8-bit codes stay in int32."""
+    """Bits of the weights of ``keys`` keys, so that their sums times 8-bit codes are int32."""
     most = ((1 << 31) - 1) // (255 * max(keys, 1))
     return min(BITS, most.bit_length() - 1)
 
@@ -96,7 +96,7 @@ class AttentionCodes(Op):
         return np.tri(rows, keys, self.offset if self.causal else keys, dtype=np.bool_)
 
     def _weights(self, keys: int) -> lane.Expr:
-        """e of d, which is operand 0."""
+        """The weight e of d, which is operand 0."""
         d = lane.cast(lane.Arg(0, I32), F32)
         steps = lane.call("mul", d, lane.Imm(float(np.float32(self.step)), F32))
         t = lane.call("round", lane.call("min", steps, lane.Imm(float(LIMIT), F32)))
@@ -106,7 +106,7 @@ class AttentionCodes(Op):
         )
 
     def _codes(self) -> lane.Expr:
-        """y of the sum over values (operand 0) and that of the weights (operand 1)."""
+        """The code of the sum over values (operand 0) and that of the weights (operand 1)."""
         total = lane.cast(lane.call("max", lane.Arg(1, I32), lane.Imm(1, I32)), F32)
         each = lane.call("div", lane.Imm(float(np.float32(self.ratio)), F32), total)
         steps = lane.call("round", lane.call("mul", lane.cast(lane.Arg(0, I32), F32), each))

@@ -6,8 +6,8 @@ from sparrow import lane
 from sparrow.lane import Expr
 from sparrow.tensor import I32
 
-# 2^-x on [0, 1] is 1 - x (A - x (B - x C)), coefficients times 2^15; with the roundings of its steps
-# within 1.8e-4 of itself.
+# 2^-x on [0, 1] is 1 - x (A - x (B - x C)), coefficients times 2^15; with the roundings of its
+# steps within 1.8e-4 of itself.
 A, B, C = 22662, 7575, 1298
 ONE = 1 << 15
 # Greatest argument: there the result is 0, and a shift of up to 7 more is one of at most 31.

@@ -144,7 +144,7 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
 
 
 def _stream(g: Graph) -> set[str]:
-    """First results of products, attention, and of what is elementwise beside them, between norms."""
+    """First results of products, attention and what is elementwise beside, between norms."""
     if not any(_over_last_axis(g, n) for n in g.nodes):
         return set()
     made, users = g.producers(), g.users()
