@@ -103,8 +103,8 @@ class Writer:
             y = self._expr(_float_mod(*e.args), names, done)
         elif e.fn == "rshr":
             y = self._expr(_rounding_shift(*e.args), names, done)
-        elif e.fn in _EXPANSIONS:
-            y = self._expr(_EXPANSIONS[e.fn](e.args[0]), names, done)
+        elif e.fn in EXPANSIONS:
+            y = self._expr(EXPANSIONS[e.fn](e.args[0]), names, done)
         elif e.fn in ("gelu", "gelu_tanh"):
             form = "tanh" if e.fn == "gelu_tanh" else "none"
             y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
@@ -158,7 +158,8 @@ def _rounding_shift(a: lane.Expr, b: lane.Expr) -> lane.Expr:
 _HALF_OR_NONE = (lane.Imm(0.5, F64), lane.Imm(0.0, F64))
 
 
-_EXPANSIONS = {
+# Functions of lane.LANE_FNS that are several operators in ONNX.
+EXPANSIONS = {
     "silu": _silu,
     "hardswish": _hardswish,
     "expm1": _expm1,

@@ -29,7 +29,7 @@ CHANGED = {
 
 def to_portable_onnx(g: Graph) -> onnx.ModelProto:
     """``g`` as standard ONNX of the lowest opset, IR version to match."""
-    model = _without_identities(to_onnx(g))
+    model = _with_clips(_without_identities(to_onnx(g)))
     opset = lowest_opset(model)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", opset))
@@ -92,6 +92,42 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     for v in (*g.input, *g.output, *g.value_info):
         found[v.name] = v.type.tensor_type.elem_type
     return found
+
+
+def _with_clips(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with Clip for a Max and a Min of literals, which runtimes join with products."""
+    g = model.graph
+    uses = Counter(x for n in g.node for x in n.input)
+    made = {y: n for n in g.node for y in n.output}
+    kept = {o.name for o in g.output}
+    scalars = {t.name for t in g.initializer if not t.dims and t.data_type == TensorProto.FLOAT}
+
+    def literal(n: onnx.NodeProto) -> tuple[str, str] | None:
+        """(operand, literal) of an operation between one value and one literal."""
+        found = [x for x in n.input if x in scalars]
+        rest = [x for x in n.input if x not in scalars]
+        return (rest[0], found[0]) if len(n.input) == 2 and len(found) == 1 else None
+
+    gone: list[onnx.NodeProto] = []
+    for n in g.node:
+        top = literal(n) if n.op_type == "Min" else None
+        below = made.get(top[0]) if top else None
+        if top is None or below is None or uses[top[0]] != 1 or top[0] in kept:
+            continue
+        if below.op_type == "Max" and (bottom := literal(below)) is not None:
+            operands = [bottom[0], bottom[1], top[1]]
+        elif below.op_type == "Relu":
+            zero = helper.make_tensor(f"{below.output[0]}.low", TensorProto.FLOAT, (), [0.0])
+            g.initializer.append(zero)
+            operands = [below.input[0], zero.name, top[1]]
+        else:
+            continue
+        clip = helper.make_node("Clip", operands, list(n.output), name=n.name)
+        n.CopyFrom(clip)
+        gone.append(below)
+    for n in gone:
+        g.node.remove(n)
+    return model
 
 
 def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:

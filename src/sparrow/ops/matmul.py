@@ -13,7 +13,7 @@ from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
-from sparrow.tensor import Array, DType, TensorType
+from sparrow.tensor import F32, Array, DType, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -77,6 +77,11 @@ class MatMul(Op):
 
     def export(self, w: Writer, site: Site) -> None:
         names = list(site.inputs[:2])
+        bias = site.inputs[2] if len(site.inputs) > 2 else ""
+        if self._is_gemm(site) and (bias or self.trans_a or self.trans_b):
+            y = w.node("Gemm", [*names, bias], transA=int(self.trans_a), transB=int(self.trans_b))
+            export_epilogue(w, self.epilogue, y, site, first=3)
+            return
         if self.accumulate is not None:
             names = [w.node("Cast", [v], to=self.accumulate) for v in names]
         for i, swap in enumerate((self.trans_a, self.trans_b)):
@@ -90,6 +95,14 @@ class MatMul(Op):
             assert site.in_types[0] is not None
             names.append(w.scalar(self.zero, site.in_types[0].dtype))
         y = w.node("MatMulInteger" if codes else "MatMul", names)
-        if len(site.inputs) > 2 and site.inputs[2]:
-            y = w.node("Add", [y, site.inputs[2]])
+        if bias:
+            y = w.node("Add", [y, bias])
         export_epilogue(w, self.epilogue, y, site, first=3)
+
+    def _is_gemm(self, site: Site) -> bool:
+        """Whether runtimes may see a fully connected layer: they have integer forms of Gemm, and
+        none of a product whose coded weights pass through a Transpose.
+        """
+        a, b = site.in_types[:2]
+        plain = self.accumulate is None and not self.zero
+        return plain and all(t is not None and t.rank == 2 and t.dtype == F32 for t in (a, b))

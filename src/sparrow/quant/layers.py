@@ -20,6 +20,7 @@ from sparrow.quant.calibrate import Calibration
 from sparrow.quant.histogram import Histogram
 from sparrow.quant.moments import SecondMoments
 from sparrow.quant.place import Placement
+from sparrow.quant.power_of_two import above, activation_steps, weight_steps
 from sparrow.quant.ranges import RANGES
 from sparrow.quant.recipe import Recipe
 from sparrow.quant.weights import (
@@ -61,8 +62,20 @@ def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
         # 16 bits have room to spare, and kernels of no zero points are faster
         symmetric = recipe.symmetric or dtype.bits > 8
         limits = RANGES[recipe.ranges](h, dtype, symmetric)
-        of_group[root] = (dtype, per_tensor(limits, dtype, 0, symmetric))
+        quant = per_tensor(limits, dtype, 0, symmetric)
+        if recipe.scales == "power_of_two":
+            quant = activation_steps(h, dtype, quant)
+        of_group[root] = (dtype, quant)
     return {x: of_group[root] for x, root in p.group.items()}
+
+
+def constant_codes(x: Array, recipe: Recipe) -> Coded:
+    """Codes of a constant operand of elementwise work: one scale for all."""
+    block = (-1,) * x.ndim
+    scale = block_scales(x, block)
+    if recipe.scales == "power_of_two":
+        scale = weight_steps(x, scale, block)
+    return coded(x, scale, block)
 
 
 def _output_axis(op: Sum, rank: int) -> int:
@@ -99,6 +112,8 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
     axis = _output_axis(n.op, w.ndim) if at == 1 and recipe.weights == "per_channel" else None
     block = channel_block(w.ndim, axis)
     scale = block_scales(w, block)
+    if recipe.scales == "power_of_two":
+        scale = weight_steps(w, scale, block)
     x_scale = _scale(codes, x)
     groups = n.op.group if isinstance(n.op, ConvTranspose) else 1
     if bias is not None:
@@ -107,6 +122,8 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         most = most.reshape(scale.shape) if scale.size > 1 else most.max(initial=0, keepdims=True)
         most = most.reshape(scale.shape)
         scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
+    if recipe.scales == "power_of_two":
+        scale = above(scale)
     weights = coded(w, scale, block)
     moments = c.moments.get(n.outputs[0])
     if recipe.rounding == "adaround" and moments is not None and at == 1:

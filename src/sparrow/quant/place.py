@@ -16,6 +16,8 @@ Dequantize.
     means       average pools and means have a range of their own
     attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
                 reads 8 bits of what a layer of 16 makes
+    all else    float between codes where the recipe asks for a complete quantization, for devices
+                that have integers only; nothing above then stays float for its precision's sake
     movement    Reshape, Transpose, Slice, Concat, Gather, Pad, Expand, maximum pools, Resize: one
                 scale for all, so that they cost nothing (Krishnamoorthi 2018, arXiv:1806.08342)
 """
@@ -170,12 +172,13 @@ class _Groups:
             self.parent[self.find(x)] = first
 
 
-def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
+def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> Placement:
     """Decide which ops of a float graph compute on codes.
 
     Args:
         g: A graph after `sparrow.passes.FRONT`: float, channels first.
         wanted: Precision of every node, by its first result.
+        complete: See `Recipe.complete`.
     """
     made, users = g.producers(), g.users()
     outputs = g.live_out()
@@ -191,6 +194,11 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     heads = {
         n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
     }
+    others = {
+        n.outputs[0]: n
+        for n in g.nodes
+        if complete and asked[n.outputs[0]] and not {*movement, *sums, *lanes, *means, *heads} & {n.outputs[0]}
+    }
     groups = _Groups()
     for y in movement:
         groups.join(_moved(made[y]))
@@ -203,7 +211,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     def operands(n: Node) -> tuple[str, ...]:
         y = n.outputs[0]
         count = 2 if y in sums else 3 if y in heads else len(n.inputs)
-        return tuple(x for x in n.inputs[:count] if x and x not in g.consts)
+        found = (x for x in n.inputs[:count] if x and x not in g.consts)
+        return tuple(x for x in found if g.types[x].dtype == F32)
 
     # a clamp joins its producer: the value in between is never stored
     inner = {
@@ -219,7 +228,7 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     def held(find: Callable[[str], bool], x: str) -> bool:
         return any(find(v) for v in members.get(groups.find(x), (x,)))
 
-    integer = {*sums, *lanes, *means, *heads}
+    integer = {*sums, *lanes, *means, *heads, *others}
 
     def from_codes(x: str) -> bool:
         return held(lambda v: v in integer, x)
@@ -227,7 +236,7 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     def to_codes(x: str) -> bool:
         return held(lambda v: any(u.outputs[0] in integer for u in users.get(v, ())), x)
 
-    changed = True
+    changed = not complete
     while changed:
         changed = False
         for y in [y for y in integer if y not in sums]:
@@ -243,7 +252,8 @@ def place(g: Graph, wanted: Mapping[str, Precision]) -> Placement:
     for y in integer:
         n = made[y]
         wide = I16 if wanted[y] == "int16x8" else I8
-        stored = (y,) if y not in inner and to_codes(y) else ()
+        results = tuple(v for v in n.outputs if complete and v and g.types[v].dtype == F32)
+        stored = results or ((y,) if to_codes(y) else ())
         for x in (*operands(n), *stored):
             if x not in inner:
                 root = groups.find(x)

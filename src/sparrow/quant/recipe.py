@@ -20,9 +20,10 @@ Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
 Rounding: TypeAlias = Literal["nearest", "adaround"]
+Scales: TypeAlias = Literal["float", "power_of_two"]
 
 SCHEMA = 1
-_SWITCHES = ("symmetric", "bias_correction", "equalize")
+_SWITCHES = ("symmetric", "bias_correction", "equalize", "complete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Recipe:
             product, of a network which normalises its residual stream, instead of int8: what a
             transformer carries has outliers, and one scale of 8 bits for them and all else costs
             more than the second byte.
+        scales: ``power_of_two`` for devices that rescale by shifts alone.
+        complete: Every float value becomes codes, for devices that compute with nothing else: the
+            inputs and results of all ops, logits included. Pins to float32 still hold.
         pins: (pattern, precision): patterns are globs over the source names of layers and the names
             of their results, or the kind of an op; the first that fits counts.
     """
@@ -59,6 +63,8 @@ class Recipe:
     scheme: Scheme = "f32"
     precision: Precision = "int8"
     residual: Precision = "int16x8"
+    scales: Scales = "float"
+    complete: bool = False
     pins: tuple[tuple[str, Precision], ...] = ()
 
     def __post_init__(self) -> None:
@@ -69,6 +75,7 @@ class Recipe:
             ("scheme", self.scheme, SCHEMES),
             ("precision", self.precision, get_args(Precision)),
             ("residual", self.residual, get_args(Precision)),
+            ("scales", self.scales, get_args(Scales)),
             *((f"pin {p!r}", v, get_args(Precision)) for p, v in self.pins),
         ):
             if value not in known:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.ops.lane import Lane
 from sparrow.quant.calibrate import Calibration, calibrate, peaks
+from sparrow.quant.complete import spelled
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.equalize import equalize
-from sparrow.quant.layers import activation_codes, constants_of
+from sparrow.quant.layers import activation_codes, constant_codes, constants_of
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Recipe, precisions
@@ -77,6 +79,14 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         precision = "int8" if bits == 8 else "int16x8"
         name, kind = n.origin or n.outputs[0], type(n.op).__name__
         layers.append(Layer(name, kind, p.stored(n.outputs[0]), precision, found.wide))
+    if recipe.complete:
+        for n in g.nodes:
+            if isinstance(n.op, Lane) and p.stored(n.outputs[0]) in codes:
+                constants[n.outputs[0]] = {
+                    i: constant_codes(g.consts[x], recipe)
+                    for i, x in enumerate(n.inputs)
+                    if x in g.consts
+                }
     placed = {x: (dtype, _shaped(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
     return insert(g, placed, constants), layers
 
@@ -105,12 +115,14 @@ def run(
         BadInput: Nothing can be quantized, a pin fits no layer, or the samples are no good.
     """
     recipe = recipe or Recipe()
+    if recipe.complete:
+        g = spelled(g)
     if recipe.equalize:
         g = equalize(g)
     if recipe.smooth is not None and normalised(g):
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
-    p = place(g, precisions(g, recipe))
+    p = place(g, precisions(g, recipe), recipe.complete)
     if not p.sums:
         raise BadInput(
             f"{g.name}: no convolution or matrix product of constant weights to quantize",
@@ -118,7 +130,7 @@ def run(
         )
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
-    free = place(g, precisions(g, replace(recipe, precision="int8", pins=())))
+    free = place(g, precisions(g, replace(recipe, precision="int8", pins=())), recipe.complete)
     c = calibrate(
         g,
         samples,
@@ -141,7 +153,7 @@ def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:
         c: `Quantized.statistics`.
         recipe: Differs in pins and precision alone.
     """
-    p = place(g, precisions(g, recipe))
+    p = place(g, precisions(g, recipe), recipe.complete)
     graph, layers = apply(g, p, c, recipe)
     graph = replace(graph, scheme=recipe.scheme)
     return Quantized(graph, g, c, c.only(g, p), tuple(layers), recipe)
