@@ -16,7 +16,7 @@ from sparrow.reference import evaluate
 from sparrow.samples import draw
 
 
-def one(op: str, shape: tuple[int, ...] = (1, 4, 6), **attrs: int) -> onnx.ModelProto:
+def one(op: str, shape: tuple[int, ...] = (1, 4, 6), **attrs: int | list[int]) -> onnx.ModelProto:
     node = helper.make_node(op, ["x"], ["y"], **attrs)  # type: ignore[arg-type]
     return model([node], [value("x", shape)], [value("y", shape)])
 
@@ -27,8 +27,10 @@ def one(op: str, shape: tuple[int, ...] = (1, 4, 6), **attrs: int) -> onnx.Model
         (one("Relu"), 13),
         (one("Sigmoid"), 13),
         (one("Softmax", axis=-1), 13),
+        # a reshape says what an extent of 0 means since 14
+        (classifier(), 14),
         # the reduction takes its axes as an operand since 18
-        (classifier(), 18),
+        (one("ReduceMean", axes=[1], keepdims=1), 18),
     ],
 )
 def test_the_lowest_opset_that_can_say_it(proto: onnx.ModelProto, opset: int) -> None:
@@ -53,3 +55,46 @@ def test_idle_nodes_are_left_out_and_names_kept() -> None:
 def test_an_output_that_is_an_input_stays_a_copy() -> None:
     m = to_portable_onnx(import_onnx(one("Identity")).graph)
     assert [n.op_type for n in m.graph.node] == ["Identity"]
+
+
+def clipped(low: float, high: float) -> onnx.ModelProto:
+    """Y = min(max(x, low), high), which every pass sees as one clamp."""
+    nodes = [
+        helper.make_node("Max", ["x", "low"], ["a"]),
+        helper.make_node("Min", ["a", "high"], ["y"]),
+    ]
+    limits = {"low": np.float32(low), "high": np.float32(high)}
+    constants = {k: np.asarray(v) for k, v in limits.items()}
+    return model(nodes, [value("x", (2, 9))], [value("y", (2, 9))], constants)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 0.75), (0.0, 1.0)])
+def test_a_clamp_is_one_clip(low: float, high: float) -> None:
+    g = optimize(import_onnx(clipped(low, high)).graph, FRONT)
+    m = to_portable_onnx(g)
+    assert [n.op_type for n in m.graph.node] == ["Clip"]
+    x = np.linspace(-2, 2, 18, dtype=np.float32).reshape(2, 9)
+    (y,) = ort.InferenceSession(m.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_array_equal(y, np.clip(x, np.float32(low), np.float32(high)))
+
+
+def test_a_value_inside_a_clamp_that_others_read_stays() -> None:
+    proto = clipped(-0.5, 0.75)
+    proto.graph.output.append(value("a", (2, 9)))
+    m = to_portable_onnx(import_onnx(proto).graph)
+    assert [n.op_type for n in m.graph.node] == ["Max", "Min"]
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_a_fully_connected_layer_is_one_gemm(trans_b: int) -> None:
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((7, 5) if trans_b else (5, 7)).astype(np.float32)
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=trans_b)
+    constants = {"w": w, "b": rng.standard_normal(7).astype(np.float32)}
+    proto = model([node], [value("x", (3, 5))], [value("y", (3, 7))], constants)
+    g = optimize(import_onnx(proto).graph, FRONT)
+    m = to_portable_onnx(g)
+    assert [n.op_type for n in m.graph.node] == ["Gemm"]
+    feeds = draw(g, (0,))
+    (y,) = ort.InferenceSession(m.SerializeToString()).run(None, feeds)
+    np.testing.assert_allclose(y, evaluate(g, feeds)[g.outputs[0]], rtol=1e-5, atol=1e-5)

@@ -12,8 +12,9 @@ from sparrow.cli.options import (
     StateOption,
     TargetOption,
     show,
+    show_residency,
 )
-from sparrow.errors import printable
+from sparrow.errors import BadInput, printable
 
 
 def check(
@@ -23,11 +24,24 @@ def check(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of every node what would become of it: ok, decomposed, folded or missing."""
+    """Say of every node what would become of it: ok, decomposed, folded or missing.
+
+    For an accelerator: which operators it runs, which its host, and why.
+    """
     from dataclasses import asdict
 
     from sparrow.api import check as check_model
+    from sparrow.targets import device
 
+    row = device(target) if target != "host" else None
+    if row is not None and row.rules is not None:
+        from sparrow.offload import inspect
+
+        if len(model) != 1:
+            raise BadInput("an accelerator takes one model at a time")
+        there = inspect(model[0], row, shapes_of(shape), states_of(state))
+        show_residency(there, as_json)
+        return
     found = check_model(models_of(model), target, shapes_of(shape), states=states_of(state))
     if as_json:
         show({"ok": found.ok, **asdict(found), "counts": found.counts})

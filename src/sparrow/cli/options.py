@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from sparrow.errors import BadInput, printable
 
 if TYPE_CHECKING:
     from sparrow.evidence.receipt import SearchRecord
+    from sparrow.residency import Residency
 
 ModelArgument = Annotated[
     list[str],
@@ -78,6 +80,15 @@ progress = Progress()
 def show(facts: Any) -> None:
     """Print JSON."""
     print(json.dumps(facts, indent=1))
+
+
+def show_residency(found: Residency, as_json: bool) -> None:
+    """Where the operators of a model run."""
+    if as_json:
+        show({**asdict(found), "share": found.share})
+        return
+    for line in str(found).splitlines():
+        print(printable(line))
 
 
 def show_search(s: SearchRecord) -> None:

@@ -9,22 +9,28 @@ import typer
 
 from sparrow.arguments import numbers, quantization_facts, recipe_of, shapes_of, states_of
 from sparrow.cli.options import (
-    CalibOption,
     JsonOption,
     PinOption,
     ShapeOption,
     StateOption,
     progress,
     show,
+    show_residency,
     write_whole,
 )
-from sparrow.errors import printable
+from sparrow.errors import BadInput, printable
 
 
 def quantize(
     model: Annotated[Path, typer.Argument(help="model.onnx")],
     out: Annotated[Path, typer.Option("--out", "-o", help="QDQ model to write")],
-    calib: CalibOption,
+    calib: Annotated[
+        Path | None, typer.Option(help="samples: .npz, .npy or a folder of images")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="accelerator whose numeric rules hold, see `sparrow targets`"),
+    ] = None,
     shape: ShapeOption = None,
     state: StateOption = None,
     ranges: Annotated[
@@ -42,7 +48,9 @@ def quantize(
     smooth: Annotated[
         float | None, typer.Option(help="SmoothQuant's alpha, 0 to 1, for transformers")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="int8 or int16x8")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="int8 or int16x8; or a mode of the target, such as FP16.32")
+    ] = None,
     pin: PinOption = None,
     mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
     std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
@@ -55,10 +63,14 @@ def quantize(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model with int8 weights and activations for any ONNX runtime."""
+    """Write a model with int8 weights and activations for any ONNX runtime.
+
+    With a target, under the rules of an accelerator, and say what runs there and what falls back.
+    """
     from sparrow.api import Pixels, quantize_model
     from sparrow.portable import to_portable_onnx
     from sparrow.quant import to_npz
+    from sparrow.targets import device
 
     recipe = recipe_of(
         pin,
@@ -70,17 +82,42 @@ def quantize(
         equalize=equalize,
         symmetric=symmetric,
         smooth=smooth,
-        precision=precision,
+        precision=None if target else precision,
         # said in so many words, it holds for every layer
-        residual="int8" if precision == "int8" else None,
+        residual="int8" if precision == "int8" and not target else None,
     )
+    shapes, states = shapes_of(shape), states_of(state)
+    pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
+    if target is not None:
+        from sparrow.offload import offload
+
+        there = offload(
+            *(str(model), device(target), calib, recipe),
+            precision=precision,
+            shapes=shapes,
+            states=states,
+            pixels=pixels,
+            evaluation=evaluation,
+            progress=progress,
+        )
+        data = there.model.SerializeToString(deterministic=True)
+        write_whole(out, data)
+        if statistics is not None and there.quantized is not None:
+            write_whole(statistics, to_npz(there.quantized.calibration))
+        progress.clear()
+        show_residency(there.residency, as_json)
+        if not as_json:
+            print(f"{out}: {len(data):,} bytes, opset {there.model.opset_import[0].version}")
+        return
+    if calib is None:
+        raise BadInput("quantization needs samples", hint="give --calib x.npz or an image folder")
     done, layers = quantize_model(
         str(model),
         calib,
         recipe,
-        shapes=shapes_of(shape),
-        states=states_of(state),
-        pixels=Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr),
+        shapes=shapes,
+        states=states,
+        pixels=pixels,
         evaluation=evaluation,
         progress=progress,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import BOOL, I64, Array, TensorType, moved
+from sparrow.tensor import BOOL, F32, I64, Array, TensorType, moved
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -104,6 +104,10 @@ class Reduce(Op):
             # runtimes disagree about nothing; its value is known
             (y,) = self.eval(np.zeros(t.shape, t.dtype.numpy))
             w.node("Identity", [w.const(y, t.dtype)], [site.outputs[0]])
+            return
+        if self.kind == "mean" and t.dtype == F32 and self.axes == tuple(range(2, max(t.rank, 3))):
+            # what vendors look for, and older than axes as an operand
+            w.node("GlobalAveragePool", [site.inputs[0]], [site.outputs[0]])
             return
         axes = w.const(np.array(self.axes, np.int64))
         w.node(

@@ -1,7 +1,7 @@
 """Elementwise chains one operation at a time, so that codes can stand between any two.
 
-A device that computes with integers alone needs a scale for every value an operation makes. Ops that
-fuse several operations hide those values; literals become constants, which can be codes.
+A device that computes with integers alone needs a scale for every value an operation makes. Ops
+that fuse several operations hide those values; literals become constants, which can be codes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def spelled(g: Graph) -> Graph:
         return y
 
     def operation(n: Node, e: lane.Call, y: str) -> None:
-        while e.fn in EXPANSIONS and isinstance(e := EXPANSIONS[e.fn](e.args[0]), lane.Call):
-            pass
+        if e.fn in EXPANSIONS:
+            spelling = EXPANSIONS[e.fn](e.args[0])
+            assert isinstance(spelling, lane.Call)
+            return operation(n, spelling, y)
         whole, inner = _clamp(e)
         if isinstance(whole, lane.Arg):
             of = tuple(lane.Arg(i, a.dtype) for i, a in enumerate(e.args))

@@ -194,10 +194,11 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     heads = {
         n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
     }
+    ours = {*movement, *sums, *lanes, *means, *heads}
     others = {
         n.outputs[0]: n
         for n in g.nodes
-        if complete and asked[n.outputs[0]] and not {*movement, *sums, *lanes, *means, *heads} & {n.outputs[0]}
+        if complete and asked[n.outputs[0]] and n.outputs[0] not in ours
     }
     groups = _Groups()
     for y in movement:

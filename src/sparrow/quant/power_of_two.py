@@ -1,8 +1,8 @@
 """Scales that are powers of two: rescaling from layer to layer is then a shift.
 
-Of the exponent that just covers the range, and of finer ones that saturate some values, the one with
-the least squared error (AMD, "Vitis AI User Guide", UG1414: pof2s). Zero points are 0: a code that
-holds one would have to be subtracted before a shift.
+Of the exponent that just covers the range, and of finer ones that saturate some values, the one
+with the least squared error (AMD, "Vitis AI User Guide", UG1414: pof2s). Zero points are 0: a code
+that holds one would have to be subtracted before a shift.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FINER = 4
 def above(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """The smallest powers of two that are no less, within float32's normal numbers."""
     exponents = np.ceil(np.log2(scale.astype(np.float64)))
-    return np.exp2(np.clip(exponents, -126, 127)).astype(np.float32)
+    return np.asarray(np.exp2(np.clip(exponents, -126, 127)), np.float32)
 
 
 def activation_steps(h: Histogram, dtype: DType, quant: Affine) -> Affine:

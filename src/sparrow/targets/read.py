@@ -170,8 +170,8 @@ def _rules(t: _Table) -> Rules:
         accumulator_bits=t.take("accumulator_bits", int, 32),
         modes=t.names("modes"),
         parameter_bytes=t.take("parameter_bytes", int, 0),
-        weight_traffic=t.take("weight_traffic", float, 1.0),
-        feature_traffic=t.take("feature_traffic", float, 1.0),
+        compressed=t.names("compressed"),
+        one_part=t.take("one_part", bool, False),
         ops=t.names("ops"),
         source=t.choice("source", SOURCES),
     )

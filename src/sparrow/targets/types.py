@@ -213,8 +213,9 @@ class Rules:
         accumulator_bits: Width of integer sums.
         modes: Float precisions as ``<operand>.<accumulator>``.
         parameter_bytes: Weights that stay on the chip; more are fetched per call. 0: no such limit.
-        weight_traffic: Bytes of weights moved, as a share of their size.
-        feature_traffic: Bytes of activations moved, as a share of their size.
+        compressed: What is compressed on its way: some of ``weights`` and ``features``.
+        one_part: Its compiler takes the operators up to the first that the device does not run,
+            and leaves all behind to the host.
         ops: ONNX operators it runs; empty: not public.
         source: One of `SOURCES`.
     """
@@ -230,8 +231,8 @@ class Rules:
     accumulator_bits: int
     modes: tuple[str, ...]
     parameter_bytes: int
-    weight_traffic: float
-    feature_traffic: float
+    compressed: tuple[str, ...]
+    one_part: bool
     ops: tuple[str, ...]
     source: str
 
