@@ -16,6 +16,7 @@ from sparrow.builder import Builder
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import node_library
 from sparrow.device.session import ModelLibrary
+from sparrow.emit.c import emit
 from sparrow.graph import Graph, Module, Scheme
 from sparrow.kernels import (
     COMPACT,
@@ -290,10 +291,27 @@ def test_compact_rows_give_the_integers_of_the_reference(
 
 
 def test_compact_weights_are_not_padded_to_vectors() -> None:
-    module = Module("m", tuple(conv_case(s)[0] for s in range(8)))
+    made = (make(s)[0] for make in (conv_case, depthwise_case) for s in range(8))
+    module = Module("m", tuple(made))
     row = target(TARGETS["avx512vnni"])
     small, fast = (plan(module, row, kernels=k).weights for k in (COMPACT, KERNELS))
-    assert len(small) < 0.8 * len(fast)
+    assert len(small) < 0.75 * len(fast)
+
+
+def test_compact_layers_of_other_zero_points_share_a_function() -> None:
+    c = _Case(0)
+    x = c.b.input("x", TensorType((1, 9, 9, 8), I8))
+    w = c.weights((8, 8, 1, 1))
+    for zero in (-9, 30, 77):
+        constants = Constants(1)
+        ratio = np.full(8, 1e-3)
+        made = scaled("f32", lane.Arg(0, I32), ratio, Grid(zero, -128, 127, I8), constants)
+        assert not hasattr(made, "reason")
+        op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, made, zero)
+        x = c.b.add(op, x, w, "", *(c.b.const(a) for a in constants.arrays))
+    module = Module("m", (c.finish(x)[0],))
+    text = emit(plan(module, target(TARGETS["avx2"]), kernels=COMPACT)).files["model.c"].decode()
+    assert text.count("sp_conv2d_compact_i8(p0") == 1
 
 
 def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> None:

@@ -32,6 +32,19 @@ def test_boxes_on_every_photo_are_the_references(version: str) -> None:
             assert abs(f.score - e[4]) <= 1e-3, (name, f, e)
 
 
+@pytest.mark.parametrize("version", ["RFB-320", "slim-320"])
+def test_compact_int8_takes_330_kilobytes(version: str) -> None:
+    photos = [preprocess(Image.open(data(f"face/images/{i}.jpg")), 320, 240) for i in (1, 2, 3, 5)]
+    memory = sparrow.build(
+        data(f"face/models/version-{version}_simplified.onnx"),
+        calib=photos,
+        precision="int8",
+        code="compact",
+        budget=sparrow.Budget(size=330_000),
+    ).receipt.memory
+    assert memory.code_bytes + memory.weights_bytes <= 330_000
+
+
 def test_a_model_without_box_decoding_gives_the_same_faces() -> None:
     photo = Image.open(data("face/images/1.jpg"))
     whole = sparrow.build(data("face/models/version-RFB-320.onnx"))

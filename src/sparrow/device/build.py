@@ -41,7 +41,7 @@ FLAGS = (
     "-fno-asynchronous-unwind-tables",
 )
 # What is linked into a firmware: small, at fixed addresses, every unused function left out.
-BARE_FLAGS = ("-Os", "-fdata-sections", "-fno-unwind-tables")
+BARE_FLAGS = ("-Os", "-fdata-sections")
 # What `device.stack` reads; of drivers other than zig's not all know the second one.
 STACK_FLAGS = ("-ffunction-sections", "-fstack-size-section")
 # What a file pulls in beside system headers; both must be hashed.
@@ -393,10 +393,12 @@ def _identify(command: tuple[str, ...]) -> str:
 
 
 def _compile_flags(target: Machine) -> tuple[str, ...]:
+    # nothing here is unwound, but Windows walks the stacks of all programs by these tables
+    flags = FLAGS if target.os == "windows" else (*FLAGS, "-fno-unwind-tables")
     if target.bare:
-        return (*FLAGS, *BARE_FLAGS)
+        return (*flags, *BARE_FLAGS)
     # a module is its own address space: position-independent code would only cost indirections
-    return FLAGS if target.arch == "wasm32" else (*FLAGS, "-fPIC")
+    return flags if target.arch == "wasm32" else (*flags, "-fPIC")
 
 
 # Bytes of a module's stack, and of memory that threads can share at most.

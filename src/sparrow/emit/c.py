@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sparrow.emit.lane_c import float_literal
-from sparrow.emit.steps import Bodies, StepFunction, address
+from sparrow.emit.steps import Bodies, Body, StepFunction, address
 from sparrow.graph import Graph
 from sparrow.plan import Entry, Plan
 from sparrow.tensor import Affine, TensorType
@@ -187,18 +187,25 @@ SP_INLINE void sp_copy_bytes(unsigned char *to, const unsigned char *from, ptrdi
 
 
 def _grouped(steps: Sequence[StepFunction]) -> list[list[StepFunction]]:
-    """Steps that share a body, directly or over others, in groups; in the order of first steps."""
+    """Steps that share a body, directly or over others, in groups; in the order of first steps.
+
+    Where size matters they share what is in the body's header, too.
+    """
+
+    def shared(b: Body) -> str:
+        return b.header if b.small else b.name
+
     group: dict[str, list[StepFunction]] = {}
     found: list[list[StepFunction]] = []
     for s in steps:
-        joined = {id(g): g for b in s.bodies if (g := group.get(b.name)) is not None}
+        joined = {id(g): g for b in s.bodies if (g := group.get(shared(b))) is not None}
         mine = [s]
         for g in joined.values():
             mine = [*g, *mine]
             found.remove(g)
         found.append(mine)
         for member in mine:
-            group |= {b.name: mine for b in member.bodies}
+            group |= {shared(b): mine for b in member.bodies}
     return found
 
 

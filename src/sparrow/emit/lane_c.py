@@ -211,13 +211,17 @@ def _inside(e: lane.Expr, dtype: DType) -> bool:
 
 
 class _Vector(_Text):
+    def __init__(self, args: Mapping[int, str], table: list[int] | None) -> None:
+        super().__init__(args)
+        self.table = table
+
     def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
             return self.args[e.index]
         ctype = vector_type(e.dtype)
         assert ctype is not None, e
         if isinstance(e, lane.Imm):
-            return _vector_literal(e)
+            return self.literal(e)
         if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
             return self.let(ctype, f"sp_rne_f32_i32({self.of(steps)})")
         if (factors := high_product(e)) is not None:
@@ -235,6 +239,13 @@ class _Vector(_Text):
         if e.args[0].dtype in WIDE:
             return self.let(ctype, self.float(e))
         return self.let(ctype, self.int(e))
+
+    def literal(self, e: lane.Imm) -> str:
+        if self.table is None or e.dtype not in (F32, I32):
+            return _vector_literal(e)
+        self.table.append(int(np.asarray(e.value, e.dtype.numpy).view(np.int32)))
+        number = f"sp_set1_i32(k[{len(self.table) - 1}])"
+        return number if e.dtype == I32 else f"sp_from_bits_f32({number})"
 
     def logic(self, e: lane.Call) -> str:
         a = [self.of(x) for x in e.args]
@@ -447,9 +458,15 @@ def _int_call(fn: str, dtype: DType, a: list[str]) -> str:
     return f"({t})sp_{names[fn]}_{suffix}({a[0]}, {a[1]})"
 
 
-def vector(e: lane.Expr, args: Mapping[int, str]) -> tuple[list[str], str]:
-    """Statements and result of a `vectorizable` expression over operands of their `vector_type`."""
-    t = _Vector(args)
+def vector(
+    e: lane.Expr, args: Mapping[int, str], table: list[int] | None = None
+) -> tuple[list[str], str]:
+    """Statements and result of a `vectorizable` expression over operands of their `vector_type`.
+
+    With a ``table`` literals of 32 bits are appended to it, and read from ``k[..]``: expressions
+    that differ in them alone have one text.
+    """
+    t = _Vector(args, table)
     y = t.of(e)
     return _used(t.lines, y), y
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sparrow import lane
 from sparrow.emit.lane_c import (
     float_literal,
+    literal,
     storage,
     vector,
     vector_load,
@@ -217,17 +218,18 @@ class _InvokeCall(_Call):
             self.setup.append(f"static const {c.struct} k{index} = {{{fields}}};")
             first = self.parameter(f"const {c.struct} *", f"&k{index}")
         handed = [self.argument(a) for a in c.arguments]
-        task = "i" if c.repeat > 1 else "task" if tasks > 1 else "0"
+        serial = tasks == 1 and (c.shared or c.repeat > 1)
+        task = "i" if serial else "task" if tasks > 1 else "0"
         if task == "task":
             self.parameters.append("int task")
             self.arguments.append(index)
         text = f"{c.function}({', '.join([first, *handed, task])});"
         times = str(c.repeat)
-        if c.shared and c.repeat > 1:
+        if c.shared and task == "i":
             self.parameters.append("int times")
             self.arguments.append(times)
             times = "times"
-        repeat = f"for (int i = 0; i < {times}; ++i) " if c.repeat > 1 else ""
+        repeat = f"for (int i = 0; i < {times}; ++i) " if task == "i" else ""
         self.define(self.before, self.parameters, [repeat + text])
 
     def argument(self, a: Argument) -> str:
@@ -257,42 +259,57 @@ class _InvokeCall(_Call):
     def epilogue(self, e: Epilogue) -> str:
         if e.expr is None:
             return "sp_ep_none, NULL" if e.sum == F32 else "sp_ep_none_i32, NULL"
-        self.before.append(_epilogue_function(e))
-        if not e.extras:
+        text, numbers = _epilogue_function(e, shared=self.small)
+        self.before.append(text)
+        operands = [self.pointer(x.source, storage(x.type.dtype)) for x in e.extras]
+        if numbers:
+            values = ", ".join(literal(n, I32) for n in numbers)
+            self.setup.append(f"static const int32_t n{self.index}[] = {{{values}}};")
+            operands.append(f"n{self.index}")
+        if not operands:
             return "@_ep, NULL"
-        table = ", ".join(self.pointer(x.source, storage(x.type.dtype)) for x in e.extras)
         name = "e" if self.index == "task" else f"e{self.index}"
-        self.setup.append(f"const void *const {name}[] = {{{table}}};")
+        self.setup.append(f"const void *const {name}[] = {{{', '.join(operands)}}};")
         self.parameters.append("const void *const *e")
         self.arguments.append(name)
         return "@_ep, e"
 
 
-def _epilogue_function(e: Epilogue) -> str:
+def _epilogue_function(e: Epilogue, shared: bool) -> tuple[str, list[int]]:
+    """C text, and where it is ``shared`` the numbers it reads behind the operands of the table."""
     loads: dict[int, str] = {0: "acc"}
     body: list[str] = []
+    numbers: list[int] | None = [] if shared else None
     assert e.expr is not None
     used = {a.index for a in lane.walk(e.expr) if isinstance(a, lane.Arg)}
     for k, x in enumerate(e.extras):
         if k + 1 not in used:
             continue
         ctype = vector_type(x.type.dtype)
-        body.append(f"const {ctype} x{k} = {_extra_load(k, x)};")
+        body.append(f"const {ctype} x{k} = {_extra_load(k, x, numbers)};")
         loads[k + 1] = f"x{k}"
-    statements, result = vector(e.expr, loads)
+    statements, result = vector(e.expr, loads, numbers)
+    if numbers:
+        body.insert(0, f"const int32_t *k = (const int32_t *)e[{len(e.extras)}];")
     kind = vector_type(e.sum)
     if e.sum == I32 and e.expr.dtype in WIDE:
         result = f"sp_bits_f32({result})"
     text = "".join(f"  {line}\n" for line in [*body, *statements, f"return {result};"])
     unused = [f"(void){v}" for v in ("acc", "e", "row", "col", "n") if not _mentions(text, v)]
     skip = f"  {', '.join(unused)};\n" if unused else ""
-    return f"SP_INLINE {kind} @_ep({kind} {EPILOGUE_HEAD}) {{\n{skip}{text}}}"
+    return f"SP_INLINE {kind} @_ep({kind} {EPILOGUE_HEAD}) {{\n{skip}{text}}}", numbers or []
 
 
-def _extra_load(k: int, x: Extra) -> str:
+def _extra_load(k: int, x: Extra, numbers: list[int] | None) -> str:
     p = f"(const {storage(x.type.dtype)} *)e[{k}]"
-    steps = (("row", x.row_stride), ("col", x.col_stride))
-    at = [n if s == 1 else f"{n} * {s}" for n, s in steps if s]
+    at = []
+    if x.row_stride and numbers is not None:
+        numbers.append(x.row_stride)
+        at.append(f"row * k[{len(numbers) - 1}]")
+    elif x.row_stride:
+        at.append("row" if x.row_stride == 1 else f"row * {x.row_stride}")
+    if x.col_stride:
+        at.append("col" if x.col_stride == 1 else f"col * {x.col_stride}")
     p = " + ".join([p, *at])
     if x.col_stride == 1:
         return vector_load(x.type.dtype, p, "n")

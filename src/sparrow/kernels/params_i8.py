@@ -84,36 +84,3 @@ class DepthwiseI8:
     task_h: int
     task_c: int
     tasks: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactI8:
-    """`sp_compact_i8` of compact_i8.h."""
-
-    ih: int
-    iw: int
-    ci: int
-    oh: int
-    ow: int
-    co: int
-    kh: int
-    kw: int
-    sh: int
-    sw: int
-    dh: int
-    dw: int
-    pt: int
-    pl: int
-    groups: int
-    xn: int
-    xh: int
-    xw: int
-    ldy: int
-    pad: int
-    runs: int
-    kq: int
-    xr: int
-    xp: int
-    xt: int
-    line: int
-    rb: int

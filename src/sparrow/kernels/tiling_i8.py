@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
@@ -95,12 +95,8 @@ def choose_conv2d(
     ci, co = s.ci // s.groups, s.co // s.groups
     isa = target.isa
     vectors = -(-co // isa.lanes)
-    whole = (
-        ci % 4 == 0 and not s.pt and not s.pl and s.iw >= (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
-    )
-    whole = whole and s.ih >= (s.oh - 1) * s.sh + (s.kh - 1) * s.dh + 1
     # halves are always made in scratch
-    band, per = isa.pairs or not whole, isa.per
+    band, per = isa.pairs or not reads_inside(s), isa.per
     oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
     plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
     if plain and not s.pt and not s.pl:
@@ -174,6 +170,13 @@ def _row(pixels: int, most: int) -> int:
     return max(d for d in range(1, min(pixels, most) + 1) if pixels % d == 0)
 
 
+def reads_inside(s: Conv2dShape) -> bool:
+    """Whether the input can be read where it lies: in whole quads and without padding."""
+    wide = s.iw >= (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
+    high = s.ih >= (s.oh - 1) * s.sh + (s.kh - 1) * s.dh + 1
+    return s.ci // s.groups % 4 == 0 and not s.pt and not s.pl and wide and high
+
+
 def merges(s: Conv2dShape, band: bool) -> bool:
     """Whether the taps of a kernel row are one run of bytes."""
     ci = s.ci // s.groups
@@ -181,10 +184,10 @@ def merges(s: Conv2dShape, band: bool) -> bool:
 
 
 def choose_depthwise(
-    s: Window, c: int, code: Bytes, target: Target, *, threads: int = 1
+    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1
 ) -> tuple[DepthwiseI8, float]:
-    """Tiles and tasks of a depthwise convolution of `c` channels, and its cycles on one core."""
-    vectors = -(-c // target.isa.lanes)
+    """Tiles and tasks of a depthwise convolution, and its cycles on one core."""
+    c, vectors = s.co, -(-s.co // target.isa.lanes)
     isa, small = target.isa, target.machine.bare
     shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
     ro = 2 if shared and not small and not isa.pairs else 1
@@ -213,7 +216,7 @@ def choose_depthwise(
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     rb = max(1, room // (s.sh * s.iw + s.ow)) // ro * ro
     p = DepthwiseI8(
-        **asdict(s),
+        **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,
         pair=int(isa.pairs),
         flip=int(code.flip),

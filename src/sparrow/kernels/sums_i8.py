@@ -1,0 +1,150 @@
+"""Convolutions and products of 8-bit codes with constant int8 weights, as their rows see them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparrow.kernels.case import Case, Epilogue, Pack, Reject, Tensor, row_stride
+from sparrow.kernels.conv import window_of
+from sparrow.kernels.conv_any import put_of
+from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
+from sparrow.kernels.packing_i8 import start_of
+from sparrow.kernels.params_f32 import Conv2dShape
+from sparrow.kernels.tiling_i8 import Bytes
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.sums import CODES
+from sparrow.tensor import I8, I32, U8, Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sum:
+    """A sum over codes.
+
+    Attributes:
+        shape: As a convolution; of a depthwise one groups are the channels.
+        weights: OIHW.
+        bias: One int32 for each output channel.
+        code: How the input is read.
+        zero: Its zero point as the dot product sees it.
+        epilogue: What becomes of the sums.
+    """
+
+    shape: Conv2dShape
+    weights: Array
+    bias: Array | None
+    code: Bytes
+    zero: int
+    epilogue: Epilogue
+
+    def start(self, lanes: int) -> Pack:
+        """Where sums begin, int32 [groups, channels of a group rounded up to whole vectors].
+
+        Those of a depthwise convolution are [1, channels rounded up].
+        """
+        c = self.weights.shape[0]
+        groups = 1 if self.shape.groups == self.shape.ci else self.shape.groups
+        each = -(-c // groups // lanes) * lanes
+        flat = self.weights.reshape(c, -1)
+        return Pack(
+            (groups, each),
+            np.dtype(np.int32),
+            lambda: start_of(flat.sum(1, dtype=np.int64), self.bias, self.zero, groups, lanes),
+        )
+
+
+def conv2d_sum(case: Case) -> Sum | Reject:
+    """A convolution, or the product with a constant matrix: 1x1 over the rows of a."""
+    op = case.op
+    assert isinstance(op, Conv | MatMul)
+    given = _operands(case)
+    if isinstance(given, Reject):
+        return given
+    x, w, bias = given
+    found = _conv_shape(case, op, x, w) if isinstance(op, Conv) else _product_shape(case, op, x, w)
+    if isinstance(found, Reject):
+        return found
+    s, taps = found
+    if s.groups > 1 and s.ci // s.groups < 4:
+        return Reject("groups of fewer than four channels")
+    return _sum(case, s, taps, bias)
+
+
+def depthwise_sum(case: Case) -> Sum | Reject:
+    """A convolution of each channel by itself."""
+    op = case.op
+    assert isinstance(op, Conv)
+    given = _operands(case)
+    if isinstance(given, Reject):
+        return given
+    x, w, bias = given
+    if op.group != x.shape[-1] or w.shape[0] != x.shape[-1]:
+        return Reject("not depthwise with one output per channel")
+    found = _conv_shape(case, op, x, w)
+    return found if isinstance(found, Reject) else _sum(case, *found, bias)
+
+
+def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
+    """(x, int8 weights, int32 bias)."""
+    if isinstance(case.op, Conv) and not case.op.channels_last:
+        return Reject("channels are not last")
+    x, w = case.x[0], case.x[1]
+    assert x is not None and w is not None
+    if x.type.dtype not in CODES or w.type.dtype != I8:
+        return Reject(f"{x.type.dtype} x {w.type.dtype}")
+    if w.const is None:
+        return Reject("weights are not constant")
+    b = case.x[2] if len(case.x) > 2 else None
+    if b is not None and (b.const is None or b.type.dtype != I32):
+        return Reject("the bias is not constant int32")
+    return x, w.const, None if b is None else b.const
+
+
+def _conv_shape(
+    case: Case, op: Conv, x: Tensor, weights: Array
+) -> tuple[Conv2dShape, Array] | Reject:
+    if x.strides[-1] != 1 and x.shape[-1] > 1:
+        return Reject("input channels are not adjacent")
+    window = window_of(case, weights.shape[2:], op.strides, op.dilations, op.pads)
+    if isinstance(window, Reject):
+        return window
+    s = Conv2dShape(**window, ci=x.shape[-1], co=weights.shape[0], groups=op.group)
+    o, i, *kernel = weights.shape
+    return s, weights if len(kernel) == 2 else weights.reshape(o, i, 1, *kernel)
+
+
+def _product_shape(
+    case: Case, op: MatMul, a: Tensor, b: Array
+) -> tuple[Conv2dShape, Array] | Reject:
+    if op.trans_a or b.ndim != 2:
+        return Reject("a is transposed, or b is no matrix")
+    lda, ldy = row_stride(a), row_stride(case.y[0])
+    if lda is None or ldy is None:
+        return Reject("rows are not equally spaced")
+    if 0 in case.y[0].shape or 0 in a.shape:
+        return Reject("empty operands")
+    w = np.ascontiguousarray(b if op.trans_b else b.T)
+    rows = math.prod(a.shape[:-1])
+    n, k = w.shape
+    s = Conv2dShape(
+        ih=1, iw=rows, oh=1, ow=rows, kh=1, kw=1, xn=0, xh=0, xw=lda, ldy=ldy, ci=k, co=n
+    )
+    return s, w.reshape(n, k, 1, 1)
+
+
+def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reject:
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Conv | MatMul) and x is not None
+    if y.type.dtype not in SUM_RESULTS:
+        return Reject(f"results of {y.type.dtype}")
+    ep = epilogue_of(case, op.epilogue, None, 3)
+    if isinstance(ep, Reject):
+        return ep
+    unsigned = case.target.isa.dot_unsigned
+    flip = (x.type.dtype == U8) != unsigned
+    zero = op.zero + (0 if not flip else 128 if unsigned else -128)
+    code = Bytes(flip, zero & 255, put_of(y.type.dtype))
+    return Sum(s, w, bias, code, zero, ep)
