@@ -67,6 +67,7 @@ class Bundle:
         except BadInput as e:
             self._session = e
             return
+        check_model(self.session.library, self.plan)
         self._info = self.session.library.info.entries
         self._names = [tuple(t.name for t in e.inputs) for e in self._info]
         self._results = [tuple(t.name for t in e.outputs) for e in self._info]
@@ -375,6 +376,27 @@ def machine_of(plan: PlanRecord) -> Machine:
     return Machine(plan.target.triple, plan.target.cpu, plan.target.isa)
 
 
+def check_model(library: ModelLibrary, plan: PlanRecord) -> None:
+    """Check that a library is of a bundle's model: a board has what was flashed last.
+
+    Raises:
+        BadBundle: It is of another one.
+    """
+    found = [
+        (e.n_steps, *((t.name, t.dtype.name, t.shape) for t in (*e.inputs, *e.outputs)))
+        for e in library.info.entries
+    ]
+    known = [
+        (len(e.steps), *((t.name, t.dtype, t.shape) for t in (*e.inputs, *e.outputs)))
+        for e in plan.entries
+    ]
+    if found != known:
+        raise BadBundle(
+            f"the device runs another model, {library.info.name!r}",
+            hint="flash a firmware of this bundle",
+        )
+
+
 def hooked_library(folder: Path, plan: PlanRecord, runner: Runner) -> ModelLibrary:
     """The library of a bundle built with tap and profile hooks, from its own sources.
 
@@ -488,6 +510,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     hooked = hooked_library(folder, plan, runner)
     path = library_path(folder)
     library = runner.load(path)
+    check_model(library, plan)
     weights = weights_of(folder)
     done = prove(graphs, plan, golden, library, hooked, weights)
     builds = page_gates(folder, graphs, golden, runner, weights)

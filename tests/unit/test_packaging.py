@@ -109,6 +109,7 @@ def test_cmake_and_this_machines_compiler_build_it(bundle: Path, tmp_path: Path)
 def test_descriptions_name_files_that_are_there(bundle: Path, tmp_path: Path) -> None:
     trees = {kind: firmware_tree(bundle, kind) for kind in FIRMWARE}
     sources = {"model.c", "model.h", "sparrow.h", "weights.c", "selftest.c"}
+    sources |= {"serve_uart.c", "serve_uart.h"}
     for tree in trees.values():
         assert {Path(n).name for n in tree} > sources
     pack = ElementTree.fromstring(trees["stm32cube"]["Sparrow.Model.pdsc"])

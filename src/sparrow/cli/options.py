@@ -32,7 +32,7 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         help="where to run: host, qemu, qemu:<cpu>, node, chromium, ssh:user@host, adb, "
-        "adb:<serial>, or auto"
+        "adb:<serial>, serial:<port>@<baud>, or auto"
     ),
 ]
 CoresOption = Annotated[

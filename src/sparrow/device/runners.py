@@ -17,20 +17,22 @@ from sparrow.device.firmware import board_command, firmware_library
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import find_node, node_library
 from sparrow.device.qemu import emulated_library, emulator_command
+from sparrow.device.serial import SerialLibrary, serial_line
 from sparrow.device.session import ModelLibrary
 from sparrow.device.shell import ShellDevice, check_shell_machine
 from sparrow.device.ssh import Ssh
 from sparrow.errors import BadBundle, BadInput
 from sparrow.targets import Machine
 
-DEVICES = ("auto", "host", "qemu", "node", "chromium", "ssh", "adb")
+DEVICES = ("auto", "host", "qemu", "node", "chromium", "ssh", "adb", "serial")
 # Those that run WebAssembly modules, the first by itself.
 ENGINES = ("node", "chromium")
 # Those that take a name after a colon, and which names.
 NAMED = {
     "qemu": "qemu:<cpu or board>",
     "ssh": "ssh:user@host",
-    "adb": "adb:serial",
+    "adb": "adb:<serial>",
+    "serial": "serial:<port>@<baud>",
 }
 
 
@@ -75,6 +77,13 @@ def find_runner(machine: Machine, device: str = "auto", cores: str = "") -> Runn
         return Runner(device, there.library, there.conditions)
     if cores:
         raise BadInput(f"--cores is for the devices ssh and adb, not {device}")
+    if device == "serial":
+        if not machine.bare:
+            raise BadInput(f"the device serial is a microcontroller, the target {machine.triple}")
+        if not name:
+            raise BadInput("the device serial needs a port", hint="use serial:/dev/ttyACM0@115200")
+        line = serial_line(name)
+        return Runner("serial", lambda path: SerialLibrary(path, line))
     module = machine.arch == "wasm32"
     if (device in ENGINES) != module and device != "auto":
         raise BadInput(

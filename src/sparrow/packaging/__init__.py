@@ -1,7 +1,7 @@
 """A bundle as a library of other people's build systems: one file tree per kind.
 
-Each tree for a microcontroller is self-contained: sources, header, weights and a self-test that
-runs the first golden call on the device and compares its outputs.
+Each tree for a microcontroller is self-contained: sources, header, weights, a self-test that runs
+the first golden call on the device and compares its outputs, and a server for a serial line.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sparrow.packaging.cmake import cmake, esp_idf, zephyr
 from sparrow.packaging.library import library
 from sparrow.packaging.platformio import platformio
 from sparrow.packaging.selftest import selftest
+from sparrow.packaging.serving import serving
 from sparrow.packaging.sources import Sources
 from sparrow.packaging.stm32cube import stm32cube
 from sparrow.publish import publish
@@ -65,6 +66,7 @@ def firmware_tree(folder: Path, kind: str) -> dict[str, str]:
         raise BadBundle(f"{folder}: sources cannot be read: {e}") from None
     graphs, golden = load_evidence(folder, plan)
     files["selftest.c"] = selftest(graphs[0], golden.calls[0])
+    files |= serving(plan)
     return FIRMWARE[kind](Sources(files, receipt.name, plan.target.cpu))
 
 

@@ -22,8 +22,8 @@ class Sources:
     """Sources of a bundle.
 
     Attributes:
-        files: ``model.c``, ``model.h``, ``sparrow.h``, ``selftest.c``, and ``weights.c`` if there
-            are weights.
+        files: ``model.c``, ``model.h``, ``sparrow.h``, ``selftest.c``, ``serve_uart.c`` and its
+            header, and ``weights.c`` if there are weights.
         model: The model's own name.
         cpu: zig's ``-mcpu``.
     """

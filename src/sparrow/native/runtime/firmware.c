@@ -27,4 +27,7 @@ static __attribute__((noinline)) uint64_t sys_stack(serve_run run, const sparrow
   return (uint64_t)(here - (const unsigned char *)lowest);
 }
 
-int sparrow_main(void) { serve(model_info(), model_run, model_reset); }
+int sparrow_main(void) {
+  serve_model m = serve_open(model_info(), model_run, model_reset);
+  for (;;) serve_request(&m);
+}

@@ -37,5 +37,6 @@ int sparrow_main(int argc, char **argv) {
   memcpy(&model_info, &addresses[0], sizeof model_info);
   memcpy(&model_run, &addresses[1], sizeof model_run);
   memcpy(&model_reset, &addresses[2], sizeof model_reset);
-  serve(model_info(), model_run, model_reset);
+  serve_model m = serve_open(model_info(), model_run, model_reset);
+  for (;;) serve_request(&m);
 }

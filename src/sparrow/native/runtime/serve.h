@@ -3,6 +3,7 @@
  *
  * All numbers are little-endian and 64-bit, a text is its length and bytes. A request is a number:
  *
+ *   0 nothing, which is what a line reads as that lost its client
  *   1 info    answers what model_info says, in the order of send_info below
  *   2 weights takes the blob (weights_bytes); needed before anything that follows where it is not
  *             linked in
@@ -227,8 +228,10 @@ static void serve_runs(const serve_model *m, int steps) {
   }
 }
 
+/* Answers the next request; does not return where sys_read_all ends the program. */
 static void serve_request(serve_model *m) {
   switch (receive()) {
+    case 0: break;
     case INFO: send_info(m->info); break;
     case WEIGHTS: {
       void *blob = sys_allocate(m->info->weights_bytes);
@@ -243,13 +246,6 @@ static void serve_request(serve_model *m) {
     case CALLS: serve_runs(m, 0); break;
     default: sys_die("unknown request");
   }
-}
-
-/* Answers requests until there are no more. */
-static __attribute__((noreturn)) void serve(const sparrow_model_info *info, serve_run run,
-                                            int (*reset)(void *, const void *)) {
-  serve_model m = serve_open(info, run, reset);
-  for (;;) serve_request(&m);
 }
 
 #endif
