@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -67,6 +68,11 @@ class Builder:
             name = f"%{self._count}"
             if name not in self.types:
                 return name
+
+    @property
+    def effort(self) -> int:
+        """What was done so far: values made, and small constants computed, each as one of those."""
+        return self._count + self.folding.small
 
     def input(self, name: str, t: TensorType) -> str:
         """Declare a graph input."""
@@ -309,7 +315,8 @@ class Builder:
         return name
 
     def _check(self, t: TensorType) -> None:
-        if min((0, *t.shape)) < 0 or t.size > MAX_ELEMENTS:
+        # no extent is out of range because another is zero
+        if min((0, *t.shape)) < 0 or prod(max(d, 1) for d in t.shape) > MAX_ELEMENTS:
             raise BadModel(f"{self.origin or self.name}: tensor of shape {t.shape} is out of range")
 
 

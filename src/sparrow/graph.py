@@ -35,6 +35,10 @@ class Op:
         """Floating-point (or integer) operations of one call; a multiply-add counts two."""
         return sum(t.size for t in y)
 
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        """About how many calls `eval` makes in loops of Python, whatever the extents in them."""
+        return 0
+
     def foldable(self, x: Types) -> bool:
         """Whether the op may be evaluated at import when its inputs are constants."""
         return True

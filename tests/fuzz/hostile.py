@@ -178,6 +178,53 @@ def _body(node: onnx.NodeProto, depth: int = 0) -> onnx.GraphProto:
     return helper.make_graph([node, on], f"body{depth}", [i, go, carried], [after, result])
 
 
+def _float(name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+
+def evaluation_bombs() -> Iterator[onnx.ModelProto]:
+    """Operators whose cost is not in what they write, over constants, alone and in a loop."""
+    image, rois = _float("a", 1, 1, 8, 8), _float("r", 1000, 5)
+    batch = _ints("b", *[0] * 1000)
+    gates = [_float("s", 4000, 1, 1), _float("w", 1, 4, 1), _float("h", 1, 4, 1)]
+    sizes = _ints("n", 1, 1, 8, 1)
+    pads = _ints("p", 0, 0, 0, 0, 0, 0, 0, 1 << 16)
+    boxes, scores = _float("o", 1, 200, 4), _float("c", 1, 10, 200)
+    most = _ints("m", 1 << 40)
+    rows: list[tuple[onnx.NodeProto, list[onnx.TensorProto]]] = [
+        (_node("Resize", "a", "", "", "n", out="k", mode=mode, antialias=antialias), [image, sizes])
+        for mode in ("nearest", "linear", "cubic")
+        for antialias in (0, 1)
+    ]
+    rows += [
+        (_node("LSTM", "s", "w", "h", out="k", hidden_size=1), gates),
+        (_node("MaxRoiPool", "a", "r", out="k", pooled_shape=[8, 8]), [image, rois]),
+        (_node("RoiAlign", "a", "q", "b", out="k"), [image, _float("q", 1000, 4), batch]),
+        (_node("Pad", "a", "p", out="k", mode="reflect"), [image, pads]),
+        (_node("Pad", "a", "p", out="k", mode="wrap"), [_float("a", 1, 1, 8, 1), pads]),
+        (_node("NonMaxSuppression", "o", "c", "m", out="k"), [boxes, scores, most]),
+        (_node("Conv", "a", "v", out="k", pads=[31] * 4), [image, _float("v", 1, 1, 64, 64)]),
+        (_node("Unique", "a", out="k"), [image]),
+        (_node("GridSample", "a", "g", out="k", mode="cubic"), [image, _float("g", 1, 8, 8, 2)]),
+        (_node("MaxPool", "a", out="k", kernel_shape=[8, 8]), [image]),
+        (_node("Resize", "e", "", "f", out="k"), [_float("f", 4), _float("e", 1 << 30, 2, 0, 1)]),
+    ]
+    for node, constants in rows:
+        yield _model([node, _node("Relu", "x")], constants)
+        for trips in (100, 4096):
+            body = _body(_node("Identity", "c", out="d"))
+            body.node.insert(0, node)
+            loop = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+            yield _model([loop], [*constants, helper.make_tensor("trips", INT64, [], [trips])])
+    for extent in (1 << 20, 1 << 31, 1 << 32):
+        empty = helper.make_tensor("e", FLOAT, [extent, 1, 2, 0], [])
+        scales = helper.make_tensor("f", FLOAT, [4], [1, 1, 2, 3])
+        for op in ("Upsample", "Relu", "Softmax", "CumSum"):
+            m = _model([_node(op, "e", "f", out="k"), _node("Relu", "x")], [empty, scales])
+            m.opset_import[0].version = 9
+            yield m
+
+
 def nesting() -> Iterator[onnx.ModelProto]:
     """Graphs in graphs, loops in loops, functions in functions, and what calls itself."""
     for trips in (0, 1, 100, 4096, 4097, -1, (1 << 63) - 1):
@@ -591,8 +638,8 @@ def models() -> tuple[bytes, ...]:
         deep = b"\x0a" + _varint(len(deep)) + deep
     found.append(b"\x3a" + _varint(len(deep)) + deep)
     parts: tuple[Callable[[], Iterator[onnx.ModelProto]], ...] = (
-        shape_bombs, folding_bombs, nesting, names_and_order, external, tensors, operator_bombs,
-        empty_extents, unfolding, envelopes,
+        shape_bombs, folding_bombs, evaluation_bombs, nesting, names_and_order, external, tensors,
+        operator_bombs, empty_extents, unfolding, envelopes,
     )  # fmt: skip
     for part in parts:
         for m in part():
@@ -637,6 +684,11 @@ def records() -> tuple[bytes, ...]:
     found += ["9" * n for n in (20, 400, 5_000, 1_000_000)]
     found += [f'{{"schema_version": {v}}}' for v in ("1e999", "-1", "9" * 30, "9" * 5000, '"1"')]
     found += ['{"a": 1, "a": 2}', '{"__proto__": {}}', '"\\ud800"', "[" + "0," * 300_000 + "0]"]
+    # many values: what one costs in memory, and in errors, is not in its bytes
+    found += ['{"a":[' + "{},".join([""] * n) + "{}]}" for n in (100_000, 1_000_000)]
+    found += ["{" + ",".join(f'"{i}":0' for i in range(n)) + "}" for n in (100_000, 1_000_000)]
+    found += [f'{{"entries":[{{"steps":[{",".join(["{}"] * 150_000)}]}}]}}']
+    found += ['{"samples":{"ids":[' + ",".join(["0"] * 190_000) + "]}}"]
     found += ['{"' + "x" * 1_000_000 + '": 1}', " " * 1_000_000, "\0" * 1000, '{"a": "\0"}']
     return tuple(t.encode("utf-8", "surrogatepass") for t in found)
 

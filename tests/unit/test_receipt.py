@@ -10,9 +10,16 @@ import pytest
 import sparrow
 from small_models import classifier, model, value
 from sparrow.bundle import Bundle
-from sparrow.errors import BadBundle, GateFailed
+from sparrow.errors import BadBundle, GateFailed, UnsupportedOp
 from sparrow.evidence.describe import buffers
-from sparrow.evidence.receipt import PlanRecord, ReceiptRecord, dump, load
+from sparrow.evidence.receipt import (
+    MAX_BYTES,
+    MAX_VALUES,
+    PlanRecord,
+    ReceiptRecord,
+    dump,
+    load,
+)
 from sparrow.request import Budget
 
 
@@ -62,6 +69,19 @@ def test_unknown_fields_and_schemas_are_refused(bundle: Bundle, tmp_path: Path) 
             load(PlanRecord, path)
     with pytest.raises(BadBundle):
         load(PlanRecord, tmp_path / "none.json")
+
+
+def test_more_than_is_read_is_neither_read_nor_written(bundle: Bundle, tmp_path: Path) -> None:
+    (entry,) = bundle.plan.entries
+    many = entry.model_copy(update={"steps": entry.steps * (MAX_VALUES // 50)})
+    with pytest.raises(UnsupportedOp, match="too many steps"):
+        dump(bundle.plan.model_copy(update={"entries": (many,)}))
+    path = tmp_path / "plan.json"
+    plain = json.loads((bundle.folder / "plan.json").read_bytes())
+    for name, large in (("states", [{}] * MAX_VALUES), ("target", "x" * MAX_BYTES)):
+        path.write_text(json.dumps({**plain, name: large}))
+        with pytest.raises(BadBundle, match="at most"):
+            load(PlanRecord, path)
 
 
 def test_the_plan_tells_memory_over_time(bundle: Bundle) -> None:

@@ -95,3 +95,16 @@ def test_data_movement_and_integers_are_exact() -> None:
     x = np.linspace(-1, 1, 9, dtype=np.float32)
     judged = tolerance_of(op).judge(op, [x], typed(x), typed(x))
     assert np.max(judged.bounds[0]) == 0
+
+
+@pytest.mark.parametrize("fn", ["softplus", "exp", "tanh", "sqrt", "sin"])
+def test_a_scalar_has_the_bound_of_a_vector(fn: str) -> None:
+    """NumPy hands out numbers where arrays have no axes."""
+    e = lane.call(fn, X)
+    found = []
+    for shape in ((), (1,)):
+        x, moved = np.full(shape, 0.5, np.float32), np.full(shape, 1e-6)
+        _, error = lane_error(e, (x,), (moved,))
+        assert error is not None
+        found.append(np.ravel(error))
+    assert found[0] == found[1] > 1e-7

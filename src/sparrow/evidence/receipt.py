@@ -7,23 +7,69 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from sparrow.errors import BadBundle, BadInput
+from sparrow.errors import BadBundle, BadInput, UnsupportedOp
 from sparrow.importers.file import read_file
 
 SCHEMA = 1
+# Values cost more than bytes do: half a kilobyte and two microseconds for each that a file of
+# nothing else holds. A step is described in some ninety, so that this is room for two thousand.
+MAX_VALUES = 200_000
+MAX_BYTES = 8 << 20
 
 
 # A page divides by these and formats them.
 Count: TypeAlias = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 Real: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
+T = TypeVar("T")
+# One error is enough: a list of them would take a thousand bytes for each byte of a hostile file.
+Many: TypeAlias = Annotated[tuple[T, ...], FailFast()]
+Some: TypeAlias = Annotated[tuple[T, ...], FailFast(), Field(min_length=1)]
+
+
+def _each(kind: Any) -> Any:
+    """Check that the values of a dictionary are of a kind; the first that is not is the error."""
+    adapter = TypeAdapter(kind)
+
+    def check(found: Any) -> Any:
+        for name, value in found.items() if isinstance(found, dict) else ():
+            try:
+                adapter.validate_python(value)
+            except ValidationError as e:
+                raise ValueError(f"{name!r}: {e.errors()[0]['msg']}") from None
+        return found
+
+    return BeforeValidator(check)
+
+
+Texts: TypeAlias = Annotated[dict[str, str], _each(str)]
+Reals: TypeAlias = Annotated[dict[str, Real], _each(Real)]
+Counts: TypeAlias = Annotated[dict[str, Count], _each(Count)]
+
 
 class Record(BaseModel):
     """Base of all records: frozen, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, found: Any) -> Any:
+        strange = [k for k in found if k not in cls.model_fields] if type(found) is dict else ()
+        if strange:
+            raise ValueError(f"a record has no {strange[0]!r}")
+        return found
 
     def __getitem__(self, field: str) -> Any:
         """A field by name, so that a record reads like its JSON."""
@@ -41,8 +87,8 @@ class ValueRecord(Record):
 
     name: str
     dtype: str
-    shape: tuple[Count, ...]
-    strides: tuple[Count, ...]
+    shape: Many[Count]
+    strides: Many[Count]
     place: str
     index: Count
     offset: Count
@@ -63,10 +109,10 @@ class StepRecord(Record):
     op: str
     origin: str
     kernel: str
-    rejected: tuple[Rejected, ...]
-    inputs: tuple[ValueRecord | None, ...]
-    outputs: Annotated[tuple[ValueRecord, ...], Field(min_length=1)]
-    packed: tuple[Count, ...]
+    rejected: Many[Rejected]
+    inputs: Many[ValueRecord | None]
+    outputs: Some[ValueRecord]
+    packed: Many[Count]
     flops: Count
     bytes: Count
     tasks: Count
@@ -81,7 +127,7 @@ class BufferRecord(Record):
     bytes: Count
     first: Count
     last: Count
-    values: tuple[str, ...]
+    values: Many[str]
 
 
 class TensorRecord(Record):
@@ -89,7 +135,7 @@ class TensorRecord(Record):
 
     name: str
     dtype: str
-    shape: tuple[Count, ...]
+    shape: Many[Count]
 
 
 class EntryRecord(Record):
@@ -97,11 +143,11 @@ class EntryRecord(Record):
 
     name: str
     model: str
-    inputs: tuple[TensorRecord, ...]
-    outputs: tuple[TensorRecord, ...]
+    inputs: Many[TensorRecord]
+    outputs: Many[TensorRecord]
     arena_bytes: Count
-    steps: tuple[StepRecord, ...]
-    buffers: tuple[BufferRecord, ...]
+    steps: Many[StepRecord]
+    buffers: Many[BufferRecord]
 
 
 class WeightRecord(Record):
@@ -110,8 +156,8 @@ class WeightRecord(Record):
     offset: Count
     bytes: Count
     dtype: str
-    shape: tuple[Count, ...]
-    users: tuple[str, ...]
+    shape: Many[Count]
+    users: Many[str]
 
 
 class TargetRecord(Record):
@@ -138,9 +184,9 @@ class PlanRecord(Record):
     arena_bytes: Count
     state_bytes: Count
     weights_bytes: Count
-    states: tuple[TensorRecord, ...]
-    entries: tuple[EntryRecord, ...]
-    weights: tuple[WeightRecord, ...]
+    states: Many[TensorRecord]
+    entries: Many[EntryRecord]
+    weights: Many[WeightRecord]
 
 
 class NodeRecord(Record):
@@ -149,7 +195,7 @@ class NodeRecord(Record):
     name: str
     op: str
     verdict: str
-    parts: tuple[str, ...]
+    parts: Many[str]
     reason: str
 
 
@@ -161,8 +207,8 @@ class SourceRecord(Record):
     sha256: str
     bytes: Count
     opset: Count
-    frozen: tuple[str, ...]
-    nodes: tuple[NodeRecord, ...]
+    frozen: Many[str]
+    nodes: Many[NodeRecord]
 
 
 class RemarkRecord(Record):
@@ -179,7 +225,7 @@ class SamplesRecord(Record):
 
     source: Literal["random", "calibration"]
     seed: Count
-    ids: tuple[str, ...]
+    ids: Many[str]
     layers: str
 
 
@@ -197,7 +243,7 @@ class AgainstRecord(Record):
     """Differences to an implementation; ``note`` says why there are none."""
 
     what: str
-    differences: tuple[DifferenceRecord, ...]
+    differences: Many[DifferenceRecord]
     note: str = ""
 
 
@@ -260,11 +306,11 @@ class QuantizationRecord(Record):
     samples; ``layers`` the precision of every product by its name in the source model.
     """
 
-    recipe: dict[str, str]
-    calibrated: tuple[str, ...]
-    held: tuple[str, ...]
-    notes: tuple[str, ...]
-    layers: dict[str, str]
+    recipe: Texts
+    calibrated: Many[str]
+    held: Many[str]
+    notes: Many[str]
+    layers: Texts
 
 
 class ChoiceRecord(Record):
@@ -278,9 +324,9 @@ class ChoiceRecord(Record):
     op: str
     precision: str
     pinned: bool
-    ns: dict[str, Real]
-    bytes: dict[str, Real]
-    db: dict[str, Real]
+    ns: Reals
+    bytes: Reals
+    db: Reals
 
 
 class MixRecord(Record):
@@ -291,7 +337,7 @@ class MixRecord(Record):
     ram: Real
     db: Real
     drop: Real | None
-    counts: dict[str, Count]
+    counts: Counts
     chosen: bool
 
 
@@ -316,13 +362,13 @@ class SearchRecord(Record):
     times: str
     sensitivity: str
     least: str
-    goals: dict[str, Real]
+    goals: Reals
     binds: str
     predicted: MixRecord
-    built: dict[str, Real]
-    layers: tuple[ChoiceRecord, ...]
-    mixes: tuple[MixRecord, ...]
-    pins: tuple[PriceRecord, ...]
+    built: Reals
+    layers: Many[ChoiceRecord]
+    mixes: Many[MixRecord]
+    pins: Many[PriceRecord]
 
 
 class ReceiptRecord(Record):
@@ -335,21 +381,21 @@ class ReceiptRecord(Record):
     target: str
     precision: str
     threads: Count
-    versions: dict[str, str]
-    sources: Annotated[tuple[SourceRecord, ...], Field(min_length=1)]
+    versions: Texts
+    sources: Some[SourceRecord]
     samples: SamplesRecord
-    accuracy: tuple[AgainstRecord, ...]
+    accuracy: Many[AgainstRecord]
     drop: Real | None
     drop_meaning: str
     memory: MemoryRecord
     budget: BudgetRecord
-    gates: tuple[GateRecord, ...]
-    layers: tuple[LayerRecord, ...]
-    tolerances: dict[str, str]
-    passes: tuple[RemarkRecord, ...]
+    gates: Many[GateRecord]
+    layers: Many[LayerRecord]
+    tolerances: Texts
+    passes: Many[RemarkRecord]
     quantization: QuantizationRecord | None
     search: SearchRecord | None = None
-    files: dict[str, str]
+    files: Texts
 
 
 class Measured(BaseModel):
@@ -382,7 +428,7 @@ class ProfileRecord(Measured):
     """Times of all steps of an entry point."""
 
     entry: str
-    steps: tuple[StepTimeRecord, ...]
+    steps: Many[StepTimeRecord]
 
 
 class ComparisonRecord(Measured):
@@ -401,15 +447,35 @@ class MeasurementsRecord(Measured):
     """``measurements.json``, as the report reads it."""
 
     schema_version: Literal[1]
-    latencies: tuple[LatencyRecord, ...] = ()
-    profiles: tuple[ProfileRecord, ...] = ()
-    comparisons: tuple[ComparisonRecord, ...] = ()
+    latencies: Many[LatencyRecord] = ()
+    profiles: Many[ProfileRecord] = ()
+    comparisons: Many[ComparisonRecord] = ()
 
 
 def dump(record: Record) -> bytes:
-    """Canonical JSON of a record: fixed order, one trailing newline, no infinity or NaN."""
+    """Canonical JSON of a record: fixed order, one trailing newline, no infinity or NaN.
+
+    Raises:
+        UnsupportedOp: `load` would not read it: the network has too many steps.
+    """
     plain = record.model_dump(mode="json")
-    return (json.dumps(_finite(plain), indent=1, ensure_ascii=True) + "\n").encode()
+    # what describes every step is read by programs
+    indent, separators = (None, (",", ":")) if isinstance(record, PlanRecord) else (1, None)
+    text = json.dumps(_finite(plain), indent=indent, separators=separators, ensure_ascii=True)
+    data = (text + "\n").encode()
+    if too_large := _too_large(data):
+        raise UnsupportedOp(
+            f"the network has too many steps: to describe them takes {too_large}",
+            hint="unroll fewer iterations, or split it into models of their own",
+        )
+    return data
+
+
+def _too_large(data: bytes) -> str:
+    """What of a record is beyond the limits; ``""`` when nothing is."""
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    rows = ((len(data), MAX_BYTES, "bytes"), (values, MAX_VALUES, "values"))
+    return next((f"{n} {what}, at most {most} are read" for n, most, what in rows if n > most), "")
 
 
 def _finite(v: Any) -> Any:
@@ -427,20 +493,26 @@ def load(kind: type[R], path: Path) -> R:
     """Read a record.
 
     Raises:
-        BadBundle: The file is missing, no JSON, or of another schema.
+        BadBundle: The file is missing, too large, no JSON, or of another schema.
     """
     try:
-        return kind.model_validate_json(read_file(path))
+        data = read_file(path, MAX_BYTES + 1)
+        if too_large := _too_large(data):
+            raise BadBundle(f"{path}: {too_large}")
+        # errors of what is parsed here refer to it; those of JSON have a copy each
+        return kind.model_validate(json.loads(data))
     except BadInput as e:
         raise BadBundle(e.message, hint="is this a bundle folder?") from None
     except RecursionError:
         raise BadBundle(f"{path}: nests too deeply") from None
     except ValidationError as e:
-        first = e.errors()[0]
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise BadBundle(
             f"{path}: {where}: {first['msg']}", hint="build the model again with this version"
         ) from None
+    except ValueError as e:
+        raise BadBundle(f"{path}: no JSON: {e}") from None
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,7 +158,11 @@ class Conv(Op):
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         w = x[1]
         assert w is not None
-        return 2 * y[0].size * int(np.prod(w.shape[1:]))
+        return 2 * y[0].size * prod(w.shape[1:])
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        assert x[1] is not None
+        return 8 * prod(x[1].shape[2:])
 
     def export(self, w: Writer, site: Site) -> None:
         n = len(self.strides)

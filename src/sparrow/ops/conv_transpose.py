@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -106,6 +107,10 @@ class ConvTranspose(Op):
         a, w = x[0], x[1]
         assert a is not None and w is not None
         return 2 * a.size * prod(w.shape[1:])
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        assert x[1] is not None
+        return 8 * prod(x[1].shape[2:])
 
     def export(self, w: Writer, site: Site) -> None:
         n = len(self.strides)

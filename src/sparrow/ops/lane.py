@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,13 @@ class Lane(Op):
         return (np.asarray(np.broadcast_to(y, shape), order="C"),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        return y[0].size * sum(isinstance(e, lane.Call) for e in lane.walk(self.expr))
+        return y[0].size * self._calls()
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 4 * self._calls()
+
+    def _calls(self) -> int:
+        return sum(isinstance(e, lane.Call) for e in lane.walk(self.expr))
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,10 @@ class NonMaxSuppression(Op):
         scores = x[1]
         assert scores is not None
         return 12 * y[0].shape[0] * scores.shape[2]
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        assert x[1] is not None
+        return 16 * x[1].size
 
     def export(self, w: Writer, site: Site) -> None:
         names = [*site.inputs[:2], w.const(np.array([self.limit], np.int64))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +53,12 @@ class Pad(Op):
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        # NumPy mirrors, or repeats, what is there as often as it fits into the padding
+        assert x[0] is not None
+        rows = zip(x[0].shape, self.pads, strict=True)
+        return 16 * sum(sum(p) // max(d - 1, 1) for d, p in rows)
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         return replace(self, pads=tuple(self.pads[p] for p in perm))

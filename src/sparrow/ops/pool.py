@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -166,6 +167,9 @@ class Pool(Op):
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return y[0].size * prod(self.kernel)
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 32
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         if layout_flip(perm, self.channels_last):

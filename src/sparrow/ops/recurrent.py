@@ -206,6 +206,12 @@ def product_flops(x: Types) -> int:
     return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
 
 
+def product_calls(x: Types) -> int:
+    """Calls of `scan`: every step and its cell make some."""
+    assert x[0] is not None
+    return 48 * x[0].shape[0]
+
+
 def export_recurrent(
     op: Recurrent,
     w: Writer,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import floor, prod
+from math import ceil, floor, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -144,6 +145,9 @@ class Resize(Op):
         for a in self.axes:
             if a.size < 0 or not a.scale > 0 or (a.size and shape[a.axis] == 0):
                 raise InvalidGraph(f"axis {a.axis} of {x} to {a.size} with scale {a.scale}")
+            # else taps outnumber what they lie over without end
+            if self.antialias and a.scale * (shape[a.axis] + 1) < 0.5:
+                raise InvalidGraph(f"axis {a.axis} of {x} shrunk by a scale of {a.scale}")
             shape[a.axis] = a.size
         if x.dtype == BOOL and self.mode != "nearest":
             raise InvalidGraph(f"{self.mode} resize of {x}")
@@ -172,14 +176,11 @@ class Resize(Op):
             }[self.nearest]
             index = np.clip(step(x), 0, extent - 1).astype(np.int32)[:, None]
             return Taps(a.axis, index, np.ones(index.shape), outside)
-        radius = 1 if self.mode == "linear" else 2
-        stretch = min(a.scale, 1.0) if self.antialias else 1.0
-        # taps reach from floor(x) + first to floor(x) + last
-        first = floor(-radius / stretch) + 1
-        last = 1 - first
+        # taps reach from floor(x) + first to floor(x) + 1 - first
+        first = 1 - self._span(a) // 2
         base = np.floor(x).astype(np.int64)
-        index = base[:, None] + np.arange(first, last + 1)
-        distance = (index - x[:, None]) * stretch
+        index = base[:, None] + np.arange(first, 2 - first)
+        distance = (index - x[:, None]) * self._stretch(a)
         if self.mode == "linear":
             weight = np.clip(1 - np.abs(distance), 0, 1)
         else:
@@ -191,6 +192,15 @@ class Resize(Op):
             total = weight.sum(1, keepdims=True)
             weight = weight / np.where(total == 0, 1.0, total)
         return Taps(a.axis, np.clip(index, 0, extent - 1).astype(np.int32), weight, outside)
+
+    def _stretch(self, a: Axis) -> float:
+        return min(a.scale, 1.0) if self.antialias else 1.0
+
+    def _span(self, a: Axis) -> int:
+        """How many taps an axis has."""
+        if self.mode == "nearest":
+            return 1
+        return 2 * ceil((1 if self.mode == "linear" else 2) / self._stretch(a))
 
     def eval(self, x: Array) -> tuple[Array, ...]:
         rows = self.taps(x.shape)
@@ -235,10 +245,12 @@ class Resize(Op):
         return CODE_BITS if self.rounded else WEIGHT_BITS
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        assert x[0] is not None
         if self.mode == "nearest":
             return 0
-        return int(2 * y[0].size * prod(t.index.shape[1] for t in self.taps(x[0].shape)))
+        return 2 * y[0].size * prod(self._span(a) for a in self.axes)
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return sum(24 + 4 * self._span(a) for a in self.axes)
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         moved = [replace(a, axis=perm.index(a.axis)) for a in self.axes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from sparrow.ops.recurrent import (
     Activation,
     clipped,
     export_recurrent,
+    product_calls,
     product_flops,
     project,
     results,
@@ -73,6 +75,9 @@ class RNN(Op):
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return product_flops(x)
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return product_calls(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (6 - len(site.inputs)))

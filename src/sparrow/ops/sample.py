@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -131,8 +132,13 @@ class GridSample(Op):
         return (np.ascontiguousarray(np.moveaxis(y, -1, 1)).astype(x.dtype),)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        reach = {"nearest": 1, "linear": 2, "cubic": 4}[self.mode]
-        return int(2 * y[0].size * reach ** (y[0].rank - 2))
+        return 2 * y[0].size * self._taps(y[0])
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 24 + 12 * self._taps(y[0])
+
+    def _taps(self, y: TensorType) -> int:
+        return int({"nearest": 1, "linear": 2, "cubic": 4}[self.mode] ** (y.rank - 2))
 
     def export(self, w: Writer, site: Site) -> None:
         w.node(
@@ -241,6 +247,10 @@ class DeformConv(Op):
         assert x[1] is not None
         return 2 * y[0].size * prod(x[1].shape[1:])
 
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        assert x[0] is not None and x[1] is not None
+        return 64 * x[0].shape[0] * self.offset_group * prod(x[1].shape[2:])
+
     def export(self, w: Writer, site: Site) -> None:
         w.node(
             "DeformConv",
@@ -333,7 +343,13 @@ class RoiAlign(Op):
         return np.stack(parts, -1)
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
-        return 8 * y[0].size * max(1, self.sampling) ** 2
+        # as many samples as a region needs are rarely more than those of the whole image
+        assert x[0] is not None
+        each = self.sampling**2 or -(-prod(x[0].shape[2:]) // prod(self.out))
+        return 8 * y[0].size * each
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 96 * y[0].shape[0]
 
     def export(self, w: Writer, site: Site) -> None:
         w.node(
@@ -392,6 +408,13 @@ class RoiPool(Op):
                 if a < b and c < d:
                     y[r, :, row, col] = source[:, a:b, c:d].max((1, 2))
         return (y,)
+
+    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+        assert x[0] is not None
+        return y[0].shape[0] * prod(x[0].shape[1:])
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 4 * y[0].shape[0] * prod(self.out)
 
     def export(self, w: Writer, site: Site) -> None:
         w.node(

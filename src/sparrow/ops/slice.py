@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,9 @@ class Slice(Op):
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         return 0
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        return 4 * len(self.starts)
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         pick = [(self.starts[p], self.sizes[p], self.steps[p]) for p in perm]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ class TopK(Op):
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         assert x[0] is not None
         return x[0].size * max(1, self.k.bit_length())
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        # it sorts the whole axis
+        assert x[0] is not None
+        return x[0].size * x[0].shape[self.axis].bit_length() // 128
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
         return replace(self, axis=perm.index(self.axis))

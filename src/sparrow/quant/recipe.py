@@ -23,6 +23,8 @@ Rounding: TypeAlias = Literal["nearest", "adaround"]
 Scales: TypeAlias = Literal["float", "power_of_two"]
 
 SCHEMA = 1
+# A pin takes some thirty bytes.
+MAX_BYTES = 1 << 20
 _SWITCHES = ("symmetric", "bias_correction", "equalize", "complete")
 
 
@@ -108,6 +110,8 @@ def from_json(data: bytes, where: str) -> Recipe:
     Raises:
         BadInput: It holds something else, or a value that is none of its kind.
     """
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"{where} is no recipe: more than {MAX_BYTES} bytes")
     try:
         found = json.loads(data)
         if found.pop("schema") != SCHEMA:

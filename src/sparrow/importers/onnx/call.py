@@ -66,6 +66,8 @@ class Call:
         n_outputs: Outputs the node names, trailing absent ones excluded.
         attrs: Decoded attributes (subgraphs stay GraphProto).
         run: Decodes a subgraph: (graph, formal input values) -> output values; for control flow.
+        wanted: Of every output the node names, whether something reads it.
+        room: Nodes and values that it may unfold to.
     """
 
     b: Builder
@@ -77,6 +79,7 @@ class Call:
     attrs: Mapping[str, Any]
     run: Callable[[onnx.GraphProto, Sequence[str]], list[str]]
     wanted: tuple[bool, ...] = ()
+    room: int = 0
 
     def has(self, i: int) -> bool:
         """Whether input ``i`` is present."""

@@ -26,9 +26,11 @@ from sparrow.importers.onnx.functions import inlined, standard_body
 from sparrow.tensor import Array, TensorType
 
 MAX_NODES = 200_000
-# Nodes that loops and functions may unfold to, however small the model: half a second of reading.
-UNFOLDED_NODES = 12_000
-UNFOLDED_PER_NODE = 32
+# Nodes and values that loops and functions may unfold to, however small the model: a quarter of a
+# second of reading.
+UNFOLDED = 12_000
+UNFOLDED_PER_NODE = 16
+MAX_UNFOLDED = 5 * MAX_NODES
 # Bytes that copies of functions may add to a model.
 COPIED_BYTES = 8 << 20
 MAX_DEPTH = 16
@@ -67,11 +69,11 @@ class Reader:
         self.verdicts: list[Verdict] = []
         self.names: dict[str, str] = {}
         self.depth = 0
-        self.count = 0
+        self.decoded = 0
         own = len(model.graph.node)
         if own > MAX_NODES:
             raise BadModel(f"graph {model.graph.name!r}: {own} nodes; at most {MAX_NODES} are read")
-        self.limit = min(MAX_NODES, UNFOLDED_NODES + UNFOLDED_PER_NODE * own)
+        self.limit = unfolded_limit(own)
 
     def initializer(self, t: onnx.TensorProto) -> str:
         """A constant value."""
@@ -83,6 +85,11 @@ class Reader:
             array, dtype = to_array(t, where)
         return self.b.stored(array, dtype)
 
+    @property
+    def room(self) -> int:
+        """Nodes and values that may still come of what is read."""
+        return self.limit - self.decoded - self.b.effort
+
     def graph(self, g: onnx.GraphProto, env: dict[str, str]) -> list[str]:
         """Decode a (sub)graph whose inputs are already in ``env``; returns its output values."""
         self.depth += 1
@@ -90,14 +97,17 @@ class Reader:
             raise BadModel(f"graph {g.name!r}: subgraphs nest deeper than {MAX_DEPTH}")
         for t in g.initializer:
             env.setdefault(t.name, self.initializer(t))
+        if self.depth == 1:
+            self.limit += self.b.effort
         if g.sparse_initializer:
             raise UnsupportedOp(f"graph {g.name!r}: sparse initializers are not supported")
         _check_names(g)
         for node in g.node:
-            self.count += 1
-            if self.count > self.limit:
+            self.decoded += 1
+            if self.room < 0:
                 raise BadModel(
-                    f"graph {g.name!r}: its loops unfold to more than {self.limit} nodes",
+                    f"graph {g.name!r}: its loops unfold to more than {self.limit} nodes and "
+                    "values",
                     hint="compile a loop's body as a model of its own and call it in a loop",
                 )
             self.node(node, env)
@@ -169,6 +179,7 @@ class Reader:
             self.attributes(node, domain, version, where),
             run,
             tuple(bool(o) for o in outputs),
+            self.room,
         )
         before, folded = len(self.b.nodes), self.b.folded
         self.b.origin = where
@@ -189,8 +200,6 @@ class Reader:
         if len(results) < len(outputs):
             raise call.unsupported(f"output {len(results)} is not supported")
         parts = tuple(type(n.op).__name__ for n in self.b.nodes[before:])
-        # what a node becomes counts as well: a loop may repeat one of many parts
-        self.count += len(parts)
         kind = "ok" if len(parts) == 1 else "decomposed" if parts else "folded"
         if not parts and self.b.folded == folded:
             kind = "ok"
@@ -226,6 +235,11 @@ def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
     return {name: int(a.type.value) for name, a in kinds.items()}
 
 
+def unfolded_limit(stored: int) -> int:
+    """Nodes and values that a model of so many stored nodes may unfold to."""
+    return min(MAX_UNFOLDED, UNFOLDED + UNFOLDED_PER_NODE * stored)
+
+
 def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
     return "" if domain == "ai.onnx" else domain, name, overload
 
@@ -257,7 +271,7 @@ def _check_functions(model: onnx.ModelProto) -> None:
 
     found, copied = size(model.graph.node)
     stored = len(model.graph.node) + sum(len(f.node) for f in model.functions)
-    limit = min(MAX_NODES, UNFOLDED_NODES + UNFOLDED_PER_NODE * stored)
+    limit = unfolded_limit(stored)
     if found > limit:
         raise BadModel(f"local functions expand to {found} nodes; at most {limit} are read")
     most = COPIED_BYTES + sum(f.ByteSize() for f in model.functions)

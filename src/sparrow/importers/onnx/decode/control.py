@@ -77,12 +77,20 @@ def _empty(n: Call, v: onnx.ValueInfoProto, axis: int) -> str:
     return n.b.const(np.zeros(shape, dtype.numpy), dtype)
 
 
-def _too_long(n: Call, steps: int) -> None:
-    if steps > MAX_STEPS:
-        raise n.unsupported(
-            f"{steps} iterations would be unrolled, at most {MAX_STEPS}",
-            "compile the body as a model of its own and call it in a loop",
-        )
+def _too_long(n: Call, steps: int, nodes: int = 0) -> None:
+    """Refuse what is known to be too much before any of it is done.
+
+    Args:
+        n: The loop.
+        steps: Its iterations.
+        nodes: Nodes of each, where that many iterations are sure.
+    """
+    for count, what, most in ((steps, "iterations", MAX_STEPS), (steps * nodes, "nodes", n.room)):
+        if count > most:
+            raise n.unsupported(
+                f"{count} {what} would be unrolled, at most {most}",
+                "compile the body as a model of its own and call it in a loop",
+            )
 
 
 def _known_condition(n: Call, v: str, step: int) -> bool:
@@ -103,7 +111,7 @@ def _loop(n: Call) -> Sequence[str]:
     trips: int | None = None
     if n.has(0):
         trips = n.integer(0, "the trip count")
-        _too_long(n, trips)
+        _too_long(n, trips, 0 if n.has(1) else len(body.node))
     going = True
     if n.has(1):
         going = bool(n.number(1, "the condition"))
@@ -178,7 +186,7 @@ def _scan_9(n: Call) -> Sequence[str]:
     if len(lengths) != 1:
         raise n.bad(f"scan inputs have {sorted(lengths)} elements")
     (steps,) = lengths
-    _too_long(n, steps)
+    _too_long(n, steps, len(body.node))
     scans: list[list[str]] = [[] for _ in range(n_out)]
     for t in range(steps):
         at = [steps - 1 - t if back else t for back in backwards]
@@ -205,7 +213,7 @@ def _scan_8(n: Call) -> Sequence[str]:
     ((batch, steps),) = leading
     if n.has(0) and any(v != steps for v in n.ints_at(0, "sequence_lens") or ()):
         raise n.unsupported("sequence_lens shorter than the scan inputs")
-    _too_long(n, batch * steps)
+    _too_long(n, batch * steps, len(body.node))
     n_out = _scan_outputs(n, body, states)
     backwards = _per(n, "directions", len(xs))
     columns: list[list[str]] = [[] for _ in body.output]
