@@ -28,6 +28,8 @@ BANNER = b"device::ro.product.name=fake;ro.product.model=Fake;ro.product.device=
 # Packets of the second shell protocol.
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 LARGEST = 65536
+# The setting that keeps a phone awake.
+AWAKE = "stay_on_while_plugged_in"
 
 # The phone's programs that the runner calls; settings are files.
 _PROGRAMS = {

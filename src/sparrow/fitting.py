@@ -31,7 +31,7 @@ from sparrow.plan import Entry, Plan
 from sparrow.samples import draw
 from sparrow.targets import Figure
 from sparrow.timing.instructions import per_step
-from sparrow.timing.profiling import latency
+from sparrow.timing.latency import latency
 
 _MEASURE_S = 0.1
 # Above this share of the peak a buffer is worth a word.

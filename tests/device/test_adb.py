@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sparrow
-from fake_adbd import Phone, fake_phones, free_port
-from small_models import classifier
+from fake_adbd import AWAKE, Phone, fake_phones, free_port
 from sparrow.cli import main
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
@@ -19,32 +17,6 @@ from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, DeviceError
 
 HERE = host_machine(host_isa())
-AWAKE = "stay_on_while_plugged_in"
-
-
-@pytest.fixture
-def private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An adb server and key of the test's own."""
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def phone(private: Path) -> Iterator[Phone]:
-    """One phone; afterwards nothing must be left on it, and it may sleep again."""
-    with fake_phones(private, True) as (found,):
-        yield found
-        gc.collect()
-        assert found.left() == []
-        assert found.setting(AWAKE) == "null"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "out"
-    sparrow.build(classifier(), "host", out)
-    return out
 
 
 def test_a_bundle_runs_and_is_timed_on_a_phone_that_stays_awake(phone: Phone, folder: Path) -> None:

@@ -28,15 +28,15 @@ SAMPLES = np.random.default_rng(1).standard_normal((8, 3, 12, 12)).astype(np.flo
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mcu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "out"
     sparrow.build(classifier(), CORE, out, calib=SAMPLES, precision="int8")
     return out
 
 
 @pytest.fixture(scope="module")
-def firmware(folder: Path) -> Path:
-    return uart_program(folder)
+def firmware(mcu: Path) -> Path:
+    return uart_program(mcu)
 
 
 @pytest.fixture
@@ -53,34 +53,34 @@ def test_the_server_compiles_without_warnings(core: str) -> None:
 
 
 def test_a_bundle_is_proved_on_the_board(
-    port: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    port: str, mcu: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["verify", str(folder), "--device", f"serial:{port}@1000000"])
+        main(["verify", str(mcu), "--device", f"serial:{port}@1000000"])
     assert ended.value.code == 0
     assert "every layer within its own bound: 7 of 7" in capsys.readouterr().out
 
 
-def test_a_bundle_runs_and_is_timed_there(port: str, folder: Path) -> None:
-    there = sparrow.load_bundle(folder, device=f"serial:{port}@1000000")
-    want = sparrow.load_bundle(folder).run(SAMPLES[:1])["y"]
+def test_a_bundle_runs_and_is_timed_there(port: str, mcu: Path) -> None:
+    there = sparrow.load_bundle(mcu, device=f"serial:{port}@1000000")
+    want = sparrow.load_bundle(mcu).run(SAMPLES[:1])["y"]
     for _ in range(2):
         np.testing.assert_array_equal(there.run(SAMPLES[:1])["y"], want)
     # the board's clock moves by a microsecond at each look
     assert {s.ns for s in there.profile(runs=3).steps} == {1000.0}
-    again = sparrow.load_bundle(folder, device=f"serial:{port}@1000000")
+    again = sparrow.load_bundle(mcu, device=f"serial:{port}@1000000")
     np.testing.assert_array_equal(again.run(SAMPLES[:1])["y"], want)
     np.testing.assert_array_equal(there.run(SAMPLES[:1])["y"], want)
 
 
 def test_a_line_that_loses_and_invents_bytes_gives_the_same_answers(
-    firmware: Path, folder: Path
+    firmware: Path, mcu: Path
 ) -> None:
     listening = free_port()
     with running(firmware, MACHINE, f"tcp:127.0.0.1:{listening},server=on,wait=off"):
         line = connected(listening, 0.002)
-        there = sparrow.load_bundle(folder, device=f"serial:socket://127.0.0.1:{line.port}@1000000")
-        want = sparrow.load_bundle(folder)
+        there = sparrow.load_bundle(mcu, device=f"serial:socket://127.0.0.1:{line.port}@1000000")
+        want = sparrow.load_bundle(mcu)
         for x in SAMPLES[:3]:
             np.testing.assert_array_equal(there.run(x[None])["y"], want.run(x[None])["y"])
         assert line.damaged > 20
@@ -96,19 +96,19 @@ def connected(port: int, share: float) -> NoisyLine:
     raise AssertionError("the emulated board does not listen")
 
 
-def test_a_client_that_went_away_in_the_middle_does_no_harm(port: str, folder: Path) -> None:
+def test_a_client_that_went_away_in_the_middle_does_no_harm(port: str, mcu: Path) -> None:
     device = f"serial:{port}@1000000"
-    there = sparrow.load_bundle(folder, device=device)
+    there = sparrow.load_bundle(mcu, device=device)
     want = there.run(SAMPLES[:1])["y"]
     wire: Any = there.session._wire  # type: ignore[attr-defined]
     # a run whose inputs never come, and one whose answer nobody reads
     wire.send(5, 0, 0, data=[b"abc"])
-    again = sparrow.load_bundle(folder, device=device)
+    again = sparrow.load_bundle(mcu, device=device)
     np.testing.assert_array_equal(again.run(SAMPLES[:1])["y"], want)
     wire = again.session._wire  # type: ignore[attr-defined]
     wire.send(5, 0, 1, data=[SAMPLES[:1].tobytes()])
     wire.read(8)
-    once_more = sparrow.load_bundle(folder, device=device)
+    once_more = sparrow.load_bundle(mcu, device=device)
     np.testing.assert_array_equal(once_more.run(SAMPLES[:1])["y"], want)
 
 
@@ -123,16 +123,16 @@ def test_a_board_with_another_model_is_refused(
         assert "runs another model" in capsys.readouterr().err
 
 
-def test_a_board_without_hooks_or_memory_says_so(folder: Path) -> None:
-    plain = uart_program(folder, hooks=False)
+def test_a_board_without_hooks_or_memory_says_so(mcu: Path) -> None:
+    plain = uart_program(mcu, hooks=False)
     with board_on_a_terminal(plain, MACHINE) as (path, _):
-        there = sparrow.load_bundle(folder, device=f"serial:{path}")
+        there = sparrow.load_bundle(mcu, device=f"serial:{path}")
         there.run(SAMPLES[:1])
         with pytest.raises(BadInput, match="SPARROW_HOOKS"):
             there.verify(f"serial:{path}")
         del there
         gc.collect()
-    small = uart_program(folder, memory_bytes=2048)
+    small = uart_program(mcu, memory_bytes=2048)
     with (
         board_on_a_terminal(small, MACHINE) as (path, _),
         pytest.raises(BadBundle, match="too little memory for this model"),
@@ -140,9 +140,9 @@ def test_a_board_without_hooks_or_memory_says_so(folder: Path) -> None:
         find_runner(MACHINE, f"serial:{path}")
 
 
-def test_a_board_that_is_unplugged_is_one_line(firmware: Path, folder: Path) -> None:
+def test_a_board_that_is_unplugged_is_one_line(firmware: Path, mcu: Path) -> None:
     with board_on_a_terminal(firmware, MACHINE) as (path, process):
-        there = sparrow.load_bundle(folder, device=f"serial:{path}")
+        there = sparrow.load_bundle(mcu, device=f"serial:{path}")
         process.kill()
         process.wait()
         with pytest.raises(DeviceError, match=r"^serial:/dev/pts/\d+: the line is gone; see whe"):

@@ -16,7 +16,6 @@ import pytest
 
 import sparrow
 from loopback_sshd import HOST, Server, loopback_sshd
-from small_models import classifier
 from sparrow.cli import main
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
@@ -43,13 +42,6 @@ def board(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield server
     gc.collect()
     assert server.left() == []
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "out"
-    sparrow.build(classifier(), "host", out)
-    return out
 
 
 def inputs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

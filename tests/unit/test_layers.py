@@ -63,7 +63,9 @@ ORDER = [
         "bundle",
         "evidence.proof",
         "evidence.twin",
+        "timing.latency",
         "timing.profiling",
+        "timing.benchmark",
         "timing.instructions",
         "rendering.page",
         "fitting",
@@ -71,6 +73,7 @@ ORDER = [
     ),
     *(
         "rendering.pareto",
+        "rendering.curve",
         "rendering.report",
         "publish",
         "packaging",

@@ -12,8 +12,10 @@ from sparrow.cli.options import (
     EntryOption,
     FolderArgument,
     JsonOption,
+    SustainedOption,
     ThreadsOption,
     show,
+    show_sustained,
 )
 from sparrow.errors import printable
 
@@ -25,12 +27,16 @@ def profile(
     threads: ThreadsOption = 1,
     device: DeviceOption = "auto",
     cores: CoresOption = "",
+    sustained: SustainedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time every step of a bundle, or count its instructions in an emulator."""
     from sparrow.api import load_bundle
 
     bundle = load_bundle(folder, threads, device, cores)
+    if sustained is not None:
+        show_sustained(bundle, [bundle.entry_index(entry)], sustained, as_json)
+        return
     counted = bundle.device == "qemu"
     found = bundle.instructions(entry) if counted else bundle.profile(entry, runs)
     if as_json:

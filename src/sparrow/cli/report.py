@@ -15,6 +15,11 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="HTML file to write")] = None,
 ) -> None:
     """Write report.html anew, with what was measured since the build."""
+    print(write_report(folder, out))
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a bundle; returns where it is."""
     from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
     from sparrow.publish import replace_file
     from sparrow.rendering.report import render
@@ -24,4 +29,4 @@ def report(
     measured = load(MeasurementsRecord, folder / "measurements.json").model_dump()
     path = out or folder / "report.html"
     replace_file(path, render(receipt, plan, measured).encode("utf-8", "replace"))
-    print(path)
+    return path

@@ -443,6 +443,27 @@ class ComparisonRecord(Measured):
     verdict: str
 
 
+class PointRecord(Measured):
+    """A moment of a long run."""
+
+    seconds: Real
+    median_ns: Real
+    mhz: Count
+    celsius: Real | None
+
+
+class SustainedRecord(Measured):
+    """Time of a call while calls follow each other for minutes."""
+
+    entry: str
+    device: str
+    cpu: str
+    first_ns: Real
+    last_ns: Real
+    points: Some[PointRecord]
+    remarks: Many[str] = ()
+
+
 class MeasurementsRecord(Measured):
     """``measurements.json``, as the report reads it."""
 
@@ -450,6 +471,7 @@ class MeasurementsRecord(Measured):
     latencies: Many[LatencyRecord] = ()
     profiles: Many[ProfileRecord] = ()
     comparisons: Many[ComparisonRecord] = ()
+    sustained: Many[SustainedRecord] = ()
 
 
 def dump(record: Record) -> bytes:

@@ -43,7 +43,7 @@ from sparrow.quant.report import decibels
 from sparrow.quant.run import Quantized, requantized
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
-from sparrow.timing.profiling import latency
+from sparrow.timing.latency import latency
 
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4

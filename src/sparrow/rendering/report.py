@@ -11,7 +11,16 @@ from typing import Any
 import jinja2
 
 from sparrow.errors import BadBundle, printable
-from sparrow.evidence.receipt import EntryRecord, LayerRecord, PlanRecord, ReceiptRecord
+from sparrow.evidence.receipt import (
+    EntryRecord,
+    LayerRecord,
+    PlanRecord,
+    ReceiptRecord,
+    SustainedRecord,
+)
+from sparrow.rendering.curve import HEIGHT as CURVE_HEIGHT
+from sparrow.rendering.curve import WIDTH as CURVE_WIDTH
+from sparrow.rendering.curve import curves
 from sparrow.rendering.pareto import HEIGHT as CHART_HEIGHT
 from sparrow.rendering.pareto import WIDTH as CHART_WIDTH
 from sparrow.rendering.pareto import charts
@@ -293,6 +302,11 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         comparisons=measurements.get("comparisons", ()),
         charts=charts(receipt.search) if receipt.search else (),
         chart=(CHART_WIDTH, CHART_HEIGHT),
+        sustained=[
+            (s, curves(s))
+            for s in map(SustainedRecord.model_validate, measurements.get("sustained", ()))
+        ],
+        curve=(CURVE_WIDTH, CURVE_HEIGHT),
         view=(WIDTH, HEIGHT, _LEFT, _TOP, HEIGHT - _BOTTOM),
     )
 

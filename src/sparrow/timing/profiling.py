@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sparrow.bundle import (
     weights_of,
 )
 from sparrow.compiler import Source
+from sparrow.device.conditions import Conditions
 from sparrow.device.host import Session
 from sparrow.device.remote import RemoteSession
 from sparrow.errors import BadInput
@@ -32,15 +33,14 @@ from sparrow.evidence.receipt import PlanRecord
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
 from sparrow.tensor import Array
+from sparrow.timing.latency import check_threads, remarks, step_totals
 from sparrow.timing.measure import (
     Feeds,
     Outputs,
-    busy_note,
     comparison,
     cpu,
     difference,
     interval,
-    machine_busy_s,
     measure,
     settle,
 )
@@ -85,6 +85,9 @@ class Profile:
         runs: Inferences measured.
         total_ns: Sum of the medians.
         steps: In order.
+        device: Where it ran, one of `DEVICES`.
+        conditions: What the device said of itself at the end.
+        remarks: What makes the figures doubtful.
     """
 
     entry: str
@@ -92,6 +95,9 @@ class Profile:
     runs: int
     total_ns: float
     steps: tuple[StepTime, ...]
+    device: str = "host"
+    conditions: Conditions = field(default_factory=Conditions)
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = (
@@ -107,7 +113,8 @@ class Profile:
             f"{self.entry}: {self.total_ns / 1e3:.1f} us in {len(self.steps)} steps, "
             f"median of {self.runs} runs, {self.threads} thread(s)"
         )
-        return "\n".join([head, *lines, total])
+        where = [f"on {self.device}: {self.conditions}"] if str(self.conditions) else []
+        return "\n".join([head, *lines, total, *where, *(f"note: {r}" for r in self.remarks)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -149,7 +156,8 @@ def profile_session(
     session.profile(entry, inputs, 1)
     once = max(time.perf_counter() - start, 1e-6)
     count = runs or max(3, min(1000, int(seconds / once)))
-    ns = np.median(session.profile(entry, inputs, count), axis=0)
+    all_ns = session.profile(entry, inputs, count)
+    ns = np.median(all_ns, axis=0)
     total = float(ns.sum())
     record = plan.entries[entry]
     steps = tuple(
@@ -166,7 +174,9 @@ def profile_session(
         for s, t in zip(record.steps, ns, strict=True)
     )
     pool = session.pool if isinstance(session, Session) else None
-    return Profile(record.name, pool.threads if pool else 1, count, total, steps)
+    threads = pool.threads if pool else 1
+    doubts = remarks(step_totals(all_ns), Conditions(), Conditions())
+    return Profile(record.name, threads, count, total, steps, remarks=doubts)
 
 
 def call_inputs(graphs: Sequence[Graph], golden: Golden, entry: int) -> list[Array]:
@@ -186,9 +196,18 @@ def profile_bundle(bundle: Bundle, entry: int, runs: int = 0) -> Profile:
     library = hooked_library(bundle.folder, bundle.plan, bundle.runner)
     session = library.open(weights_of(bundle.folder), bundle.threads)
     assert isinstance(session, Session | RemoteSession)
+    check_threads(session, bundle.threads)
     inputs = call_inputs(graphs, golden, entry)
+    before = bundle.runner.conditions()
     done = profile_session(session, bundle.plan, entry, inputs, runs, PROFILE_S)
-    record(bundle.folder, "profiles", done.as_json())
+    after = bundle.runner.conditions()
+    done = replace(
+        done,
+        device=bundle.device,
+        conditions=after,
+        remarks=(*remarks(np.zeros(0), before, after), *done.remarks),
+    )
+    record(bundle.folder, "profiles", {**done.as_json(), **of_device(after)})
     return done
 
 
@@ -215,6 +234,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu(), "cores": os.cpu_count() or 1}
 
 
+def of_device(now: Conditions) -> dict[str, Any]:
+    """What was measured on where the device says so; goes over `machine` in a row."""
+    return {"cpu": now.device, "cores": len(now.cores)} if now.device else {}
+
+
 def record(folder: Path, kind: str, row: dict[str, Any]) -> None:
     """Append a row to a list of ``measurements.json``; a folder that cannot be written is left."""
     path = folder / "measurements.json"
@@ -227,51 +251,6 @@ def record(folder: Path, kind: str, row: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except (OSError, ValueError, AttributeError):
         return
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Time of one call of an entry point: median and bootstrap 95 % interval."""
-
-    entry: str
-    threads: int
-    runs: int
-    median_ns: float
-    low_ns: float
-    high_ns: float
-    others: float
-
-    def __str__(self) -> str:
-        spread = f"[{self.low_ns / 1e3:.1f}, {self.high_ns / 1e3:.1f}]"
-        return (
-            f"{self.entry}: {self.median_ns / 1e3:.1f} us {spread}, "
-            f"{self.threads} thread(s){busy_note(self.others)}"
-        )
-
-
-def latency(session: Session, entry: int, inputs: Sequence[Array], seconds: float) -> Latency:
-    """Median time of a call over about ``seconds``."""
-    info = session.library.info.entries[entry]
-    out = [np.empty(t.shape, t.numpy) for t in info.outputs]
-    session.run(entry, inputs, out)
-    start = time.perf_counter_ns()
-    session.run(entry, inputs, out)
-    once = max(time.perf_counter_ns() - start, 100)
-    runs = max(5, min(2000, int(seconds * 1e9 / once)))
-    times = np.zeros(runs)
-    began, busy, own = time.perf_counter(), machine_busy_s(), time.process_time()
-    for i in range(runs):
-        start = time.perf_counter_ns()
-        session.run(entry, inputs, out)
-        times[i] = time.perf_counter_ns() - start
-    available = (time.perf_counter() - began) * (os.cpu_count() or 1)
-    used = machine_busy_s() - busy - (time.process_time() - own)
-    # the bootstrap is slow on many samples: every k-th call will do
-    times = times[:: -(-runs // 400)]
-    low, high = interval(times)
-    threads = session.pool.threads if session.pool else 1
-    share = max(0.0, used / available) if runs * once > 1e8 else 0.0
-    return Latency(info.name, threads, runs, float(np.median(times)), low, high, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,13 +356,11 @@ def against_onnxruntime(
 
 
 __all__ = [
-    "Latency",
     "Profile",
     "StepTime",
     "Versus",
     "against_onnxruntime",
     "call_inputs",
-    "latency",
     "machine",
     "profile_bundle",
     "profile_session",

@@ -17,8 +17,9 @@ from sparrow.evidence.proof import Gate
 from sparrow.evidence.receipt import PlanRecord
 from sparrow.graph import Graph
 from sparrow.tensor import Array
+from sparrow.timing.latency import latency
 from sparrow.timing.measure import compare
-from sparrow.timing.profiling import call_inputs, latency, machine, profile_session
+from sparrow.timing.profiling import call_inputs, machine, profile_session
 from sparrow.timing.remembered import Remembered
 
 MEASURE_S = 0.1
