@@ -73,7 +73,10 @@ def onnxruntime(**options: object) -> Quantizer:
             onnx.save(float_model(path), source)
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             q.quantize_static(
-                str(ready), str(out), Reader(calib), quant_format=q.QuantFormat.QDQ, **options
+                str(ready),
+                str(out),
+                Reader(calib),
+                **({"quant_format": q.QuantFormat.QDQ} | options),
             )
             return onnx.load(out)
 

@@ -5,10 +5,8 @@ ONNX file through their own converters (pnnx, mnnconvert); LiteRT takes the file
 from.
 """
 
-import subprocess
-import sysconfig
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -18,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import QuantFormat
 
-import accuracy
+import quantized
 from models import Feeds
 from nets.build import Array
+from network import Network, RefusedError, convert
+from sparrow.importers.model import import_model
 
 Outputs = dict[str, Array]
 Run = Callable[[Feeds], Outputs]
@@ -32,19 +32,6 @@ Run = Callable[[Feeds], Outputs]
 # optimisation and OpenVINO, over all cases. bfloat16: the end-to-end gate of a build. int8: random
 # weights calibrated on four inputs; real accuracy is measured by accuracy.py.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.0625, "int8": 0.5}
-
-
-class RefusedError(Exception):
-    """The engine cannot take this network; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A network as engines may take it: ONNX, some inputs, and the TFLite file it came from."""
-
-    model: onnx.ModelProto
-    inputs: Sequence[Feeds]
-    tflite: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +73,9 @@ def load_sparrow(network: Network, threads: int, precision: str = "float32") -> 
     return lambda feeds: bundle.run(dict(feeds))
 
 
-def load_onnxruntime(network: Network, threads: int, *, int8: bool = False) -> Run:
+def load_onnxruntime(network: Network, threads: int, int8: QuantFormat | None = None) -> Run:
     """All optimisations, spinning workers, sequential graph: its fastest settings at batch 1."""
-    model = unsigned_by_signed(network) if int8 else network.model
+    model = network.model if int8 is None else quantized.by_onnxruntime(network, int8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -113,9 +100,9 @@ def load_openvino(network: Network, threads: int, *, int8: bool = False, hint: s
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": hint,
     }
-    model = unsigned_by_signed(network) if int8 else network.model
+    model = network.model
     try:
-        read = core.read_model(model.SerializeToString())
+        read = quantized.by_nncf(network) if int8 else core.read_model(model.SerializeToString())
         request = core.compile_model(read, "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise RefusedError(" ".join(str(error).split())) from error
@@ -126,33 +113,6 @@ def load_openvino(network: Network, threads: int, *, int8: bool = False, hint: s
         return {name: np.array(results[name]) for name in names}
 
     return run
-
-
-def unsigned_by_signed(network: Network) -> onnx.ModelProto:
-    """ONNX Runtime's own static quantization, unsigned activations: what it multiplies fastest."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "float.onnx"
-        onnx.save(network.model, path)
-        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        calib = [dict(f) for f in network.inputs]
-        try:
-            return accuracy.onnxruntime(per_channel=True, **types)(path, calib)
-        except Exception as error:  # its quantizer raises what it likes
-            raise RefusedError(f"its quantizer: {error}") from error
-
-
-def _converted(command: Sequence[str], folder: str, made: str) -> Path:
-    """What a converter of the virtual environment makes of `model.onnx` in a folder."""
-    tool = Path(sysconfig.get_path("scripts")) / command[0]
-    if not tool.exists():
-        raise RefusedError(f"{command[0]} is not installed")
-    done = subprocess.run(
-        [str(tool), *command[1:]], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode or not (Path(folder) / made).exists():
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise RefusedError(f"{command[0]}: {' '.join(last)}")
-    return Path(folder) / made
 
 
 def _input_shapes(model: onnx.ModelProto) -> list[list[int]]:
@@ -178,7 +138,7 @@ def load_ncnn(network: Network, threads: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder) / "model.onnx")
         command = ["pnnx", "model.onnx", f"inputshape={shapes}", "fp16=0"]
-        param = _converted(command, folder, "model.ncnn.param")
+        param = convert(command, Path(folder), "model.ncnn.param")
         if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))):
             raise RefusedError("ncnn cannot load what pnnx made")
     names = [output.name for output in model.graph.output]
@@ -210,7 +170,7 @@ def load_mnn(network: Network, threads: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder) / "model.onnx")
         command = ["mnnconvert", "-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel"]
-        path = _converted([*command, "model.mnn", "--bizCode", "bench"], folder, "model.mnn")
+        path = convert([*command, "model.mnn", "--bizCode", "bench"], Path(folder), "model.mnn")
         net = mnn.nn.load_module_from_file(  # type: ignore[attr-defined]
             str(path), inputs, outputs, runtime_manager=manager
         )
@@ -232,28 +192,60 @@ def load_mnn(network: Network, threads: int) -> Run:
     return run
 
 
-def load_litert(network: Network, threads: int) -> Run:
-    """XNNPACK, its default delegate, on the TFLite file itself."""
+def load_litert(network: Network, threads: int, *, int8: bool = False) -> Run:
+    """XNNPACK, its default delegate. Images reach it as NHWC, turned before they are timed."""
     litert = _module("ai_edge_litert.interpreter")
-    if network.tflite is None:
-        raise RefusedError("LiteRT reads TFLite files, and its wheel converts no ONNX")
     net = litert.Interpreter(  # type: ignore[attr-defined]
-        model_path=str(network.tflite), num_threads=threads
+        model_content=quantized.tflite(network, int8=int8), num_threads=threads
     )
     net.allocate_tensors()
-    inputs, outputs = net.get_input_details(), net.get_output_details()
-    names = [output.name for output in network.model.graph.output]
+    places, results = net.get_input_details(), net.get_output_details()
+    shapes = _output_shapes(network)
+
+    def fed(feeds: Feeds) -> list[Array]:
+        """The inputs in the order, layout and code of the file."""
+        left, values = dict(feeds), []
+        for place in places:
+            key = next((k for k in left if k in place["name"]), next(iter(left)))
+            value = left.pop(key)
+            if list(value.shape) != list(place["shape"]) and value.ndim > 2:
+                value = np.ascontiguousarray(np.moveaxis(value, 1, -1))
+            values.append(_coded(value, place["dtype"], *place["quantization"]))
+        return values
+
+    ready = {id(feeds): fed(feeds) for feeds in network.inputs}
 
     def run(feeds: Feeds) -> Outputs:
-        for detail, value in zip(inputs, feeds.values(), strict=True):
-            net.set_tensor(detail["index"], value)
+        for place, value in zip(places, ready[id(feeds)], strict=True):
+            net.set_tensor(place["index"], value)
         net.invoke()
-        return {
-            name: net.get_tensor(detail["index"])
-            for name, detail in zip(names, outputs, strict=True)
-        }
+        found = {}
+        for place, (name, shape) in zip(results, shapes.items(), strict=True):
+            value = _decoded(net.get_tensor(place["index"]), *place["quantization"])
+            found[name] = value if value.shape == shape else np.moveaxis(value, -1, 1)
+        return found
 
     return run
+
+
+def _coded(x: Array, dtype: type, scale: float, zero: int) -> Array:
+    """Codes of real numbers, where a tensor has a scale."""
+    if not scale or dtype == x.dtype:
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(dtype)
+
+
+def _decoded(q: Array, scale: float, zero: int) -> Array:
+    if not scale:
+        return q
+    real: Array = (q.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return real
+
+
+def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    graph = import_model(network.model).graph
+    return {name: graph.types[name].shape for name in graph.outputs}
 
 
 ENGINES = (
@@ -261,11 +253,16 @@ ENGINES = (
     Engine("sparrow_bf16", "sparrow-ai", partial(load_sparrow, precision="bfloat16"), "bfloat16"),
     Engine("sparrow_int8", "sparrow-ai", partial(load_sparrow, precision="int8"), "int8"),
     Engine("onnxruntime", "onnxruntime", load_onnxruntime),
-    Engine("onnxruntime_int8", "onnxruntime", partial(load_onnxruntime, int8=True), "int8"),
+    *(
+        Engine(f"onnxruntime_{form.name.lower()}", "onnxruntime", load, "int8")
+        for form in QuantFormat
+        for load in [partial(load_onnxruntime, int8=form)]
+    ),
     Engine("openvino", "openvino", load_openvino),
     Engine("openvino_bf16", "openvino", partial(load_openvino, hint="bf16"), "bfloat16"),
     Engine("openvino_int8", "openvino", partial(load_openvino, int8=True), "int8"),
     Engine("ncnn", "ncnn", load_ncnn),
     Engine("mnn", "MNN", load_mnn),
     Engine("litert", "ai-edge-litert", load_litert),
+    Engine("litert_int8", "ai-edge-litert", partial(load_litert, int8=True), "int8"),
 )

@@ -67,7 +67,7 @@ def peak(name: str) -> Callable[[], float]:
 
 
 @cache
-def peak_flops() -> float:
-    """Float32 operations per second: the median of short measurements."""
-    once = peak("float32")
+def peak_rate(name: str) -> float:
+    """Operations per second of a key of `KINDS`: the median of short measurements."""
+    once = peak(name)
     return median(once() for _ in range(15))

@@ -7,8 +7,9 @@ Every round runs each engine for a short block, in random order, in one process,
 and neighbours fall on all alike; the ratio to the baseline is taken within the round. Printed are
 medians and a bootstrap 95 % interval of the median ratio; no speed-up is named when the interval
 contains 1. The last lines of a network are our ratio to the best peer, float32 and bfloat16 against
-its float32, and our share of this machine's float32 peak, measured by peak.py. What the interval
-cannot see: two loads of one engine may differ by 2 % through where their memory lies. Rows are
+its float32, int8 against its int8, and our share of this machine's peak, float32 or int8, measured
+by peak.py; the very last lines are geometric means over the networks. What the interval cannot see:
+two loads of one engine may differ by 2 % through where their memory lies. Rows are
 appended to `bench/results/<target>.csv`. Exit code 1 if an engine refused a network or its outputs
 differ from the baseline's by more than its precision allows.
 """
@@ -27,12 +28,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cases import REPO, Case, all_cases
-from engines import ENGINES, TOLERANCE, Engine, Network, RefusedError
-from peak import peak_flops
+from cases import REPO, all_cases
+from engines import ENGINES, TOLERANCE, Engine
+from network import Network, RefusedError
+from peak import peak_rate
 from sparrow.importers.model import import_model
 from sparrow.timing.measure import (
-    Feeds,
     Outputs,
     Run,
     Samples,
@@ -52,7 +53,7 @@ class Row:
 
     `ratio` is baseline time / engine time, above 1 is faster; `others` is the share of the
     machine's processor time that other processes took while this was measured; `share` is that of
-    the float32 peak of the cores used.
+    the peak of the cores used: of int8 for int8, of float32 for all else.
     """
 
     time: str
@@ -93,11 +94,9 @@ def verdict(row: Row) -> str:
 
 
 def admit(
-    case: Case, engines: Sequence[Engine], threads: int
-) -> tuple[dict[str, Run], list[Feeds], list[str]]:
-    """Load the engines: the calls that agree with the first one, inputs, one line per failure."""
-    network = Network(case.model(), case.inputs(), case.tflite)
-    inputs = network.inputs
+    name: str, network: Network, engines: Sequence[Engine], threads: int
+) -> tuple[dict[str, Run], list[str]]:
+    """Load the engines: the calls that agree with the first one, one line per failure."""
     runs: dict[str, Run] = {}
     failures: list[str] = []
     reference: list[Outputs] = []
@@ -105,24 +104,28 @@ def admit(
         try:
             run = engine.load(network, threads)
         except RefusedError as error:
-            failures.append(f"{case.name}: {engine.name} refused it: {error}")
+            failures.append(f"{name}: {engine.name} refused it: {error}")
             continue
-        outputs = [run(feeds) for feeds in inputs]
+        outputs = [run(feeds) for feeds in network.inputs]
         reference = reference or outputs
         worst = max(difference(got, want) for got, want in zip(outputs, reference, strict=True))
         if worst > TOLERANCE[engine.precision]:
-            failures.append(f"{case.name}: {engine.name} differs from the baseline by {worst:.1e}")
+            failures.append(f"{name}: {engine.name} differs from the baseline by {worst:.1e}")
             continue
         runs[engine.name] = run
-    return runs, list(inputs), failures
+    return runs, failures
 
 
 def summarise(
-    case: Case, engines: Sequence[Engine], threads: int, samples: Mapping[str, Samples]
+    name: str,
+    network: Network,
+    engines: Sequence[Engine],
+    threads: int,
+    samples: Mapping[str, Samples],
 ) -> list[Row]:
     """One row per engine; `engines[0]` is the baseline."""
     base = engines[0].name
-    operations = import_model(case.model()).graph.flops()
+    operations = import_model(network.model).graph.flops()
     stamp, mhz = datetime.now(UTC).isoformat(timespec="seconds"), cpuinfo("cpu MHz")
     rows = []
     for engine in engines:
@@ -140,7 +143,7 @@ def summarise(
                 mhz=mhz,
                 engine=engine.name,
                 version=engine.version(),
-                model=case.name,
+                model=name,
                 threads=threads,
                 median_ns=round(median),
                 mad_ns=round(float(np.median(np.abs(own - median)))),
@@ -150,10 +153,14 @@ def summarise(
                 low=round(low, 4),
                 high=round(high, 4),
                 others=round(samples[engine.name].others, 3),
-                share=round(operations / median * 1e9 / (peak_flops() * threads), 4),
+                share=round(operations / median * 1e9 / (_peak(engine) * threads), 4),
             )
         )
     return rows
+
+
+def _peak(engine: Engine) -> float:
+    return peak_rate("int8" if engine.precision == "int8" else "float32")
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:
@@ -196,10 +203,22 @@ def line_of(row: Row) -> str:
 RIVALS = {"float32": "float32", "bfloat16": "float32", "int8": "int8"}
 
 
-def best_of(rows: Sequence[Row], engines: Sequence[Engine]) -> list[str]:
-    """Each of our rows against the fastest peer of the precision it is compared with."""
+@dataclass(frozen=True, slots=True)
+class Against:
+    """One of our rows beside the fastest peer of the precision it is compared with."""
+
+    mine: Row
+    peer: Row
+
+    @property
+    def ratio(self) -> float:
+        return self.peer.median_ns / self.mine.median_ns
+
+
+def best_of(rows: Sequence[Row], engines: Sequence[Engine]) -> list[Against]:
+    """Each of our rows against the fastest peer; nothing for those that have no peer."""
     precision = {engine.name: engine.precision for engine in engines}
-    lines = []
+    found = []
     for mine in (row for row in rows if row.engine.startswith("sparrow")):
         peers = [
             row
@@ -208,12 +227,20 @@ def best_of(rows: Sequence[Row], engines: Sequence[Engine]) -> list[str]:
             and precision[row.engine] == RIVALS[precision[mine.engine]]
         ]
         if peers:
-            other = min(peers, key=lambda row: row.median_ns)
-            lines.append(
-                f"{'':50s} {mine.engine:16s} {other.median_ns / mine.median_ns:.2f}x the best peer "
-                f"({other.engine}), {mine.share:.0%} of the float32 peak"
-            )
-    return lines
+            found.append(Against(mine, min(peers, key=lambda row: row.median_ns)))
+    return found
+
+
+def means(found: Sequence[Against]) -> list[str]:
+    """Geometric means over networks, by engine and number of threads."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for each in found:
+        groups.setdefault((each.mine.engine, each.mine.threads), []).append(each.ratio)
+    return [
+        f"{engine}, {threads} threads: {np.exp(np.mean(np.log(ratios))):.2f}x the best peer over "
+        f"{len(ratios)} networks, {min(ratios):.2f}x at worst"
+        for (engine, threads), ratios in groups.items()
+    ]
 
 
 def arguments() -> argparse.Namespace:
@@ -256,23 +283,32 @@ def main() -> int:
     results = REPO / "bench" / "results" / f"{options.target}.csv"
     print(f"{commit()}  {cpu()}, {cpuinfo('cpu MHz')} MHz, {options.rounds} rounds", flush=True)
     print(f"{'network':42s} {'threads':>7s} {'engine':16s} {'median us':>11s} {'MAD':>7s}")
-    failures = []
+    failures, compared = [], []
     for case in options.cases:
+        network = Network(case.model(), list(case.inputs()), case.tflite)
         for threads in options.threads:
-            runs, inputs, failed = admit(case, options.engines, threads)
+            runs, failed = admit(case.name, network, options.engines, threads)
             for line in failed:
                 print(line, file=sys.stderr, flush=True)
             failures += failed
             if options.engines[0].name not in runs:
                 continue
             with core_to_itself() if options.realtime else nullcontext():
-                samples = measure(runs, inputs, options.rounds, options.block_ms)
-            rows = summarise(case, options.engines, threads, samples)
+                samples = measure(runs, network.inputs, options.rounds, options.block_ms)
+            rows = summarise(case.name, network, options.engines, threads, samples)
             for row in rows:
                 print(line_of(row), flush=True)
-            print(*best_of(rows, options.engines), sep="\n", flush=True)
+            best = best_of(rows, options.engines)
+            for each in best:
+                print(
+                    f"{'':50s} {each.mine.engine:16s} {each.ratio:.2f}x the best peer "
+                    f"({each.peer.engine}), {each.mine.share:.0%} of the peak",
+                    flush=True,
+                )
+            compared += best
             if not options.no_save:
                 append(results, rows)
+    print(*means(compared), sep="\n")
     return 1 if failures else 0
 
 

@@ -78,8 +78,12 @@ def test_the_best_peer_is_the_fastest_of_the_precision_compared_with() -> None:
         *(row("openvino", 75), row("openvino_bf16", 10), row("openvino_int8", 30)),
     ]
     int8, bf16 = run.best_of(rows, ENGINES)
-    assert "1.50x the best peer (openvino_int8)" in int8
-    assert "2.00x the best peer (onnxruntime)" in bf16
+    assert (int8.peer.engine, int8.ratio) == ("openvino_int8", 1.5)
+    assert (bf16.peer.engine, bf16.ratio) == ("onnxruntime", 2.0)
+    (line,) = run.means(
+        [replace(int8, mine=row("sparrow", 10)), replace(int8, mine=row("sparrow", 40))]
+    )
+    assert "1.50x the best peer over 2 networks, 0.75x at worst" in line
 
 
 def test_interval_covers_the_median_of_noise_without_difference() -> None:
