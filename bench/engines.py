@@ -6,7 +6,7 @@ from.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -200,7 +200,7 @@ def load_litert(network: Network, threads: int, *, int8: bool = False) -> Run:
     )
     net.allocate_tensors()
     places, results = net.get_input_details(), net.get_output_details()
-    shapes = _output_shapes(network)
+    order = _outputs_in_order(network, [tuple(r["shape"]) for r in results])
 
     def fed(feeds: Feeds) -> list[Array]:
         """The inputs in the order, layout and code of the file."""
@@ -220,7 +220,7 @@ def load_litert(network: Network, threads: int, *, int8: bool = False) -> Run:
             net.set_tensor(place["index"], value)
         net.invoke()
         found = {}
-        for place, (name, shape) in zip(results, shapes.items(), strict=True):
+        for place, (name, shape) in zip(results, order, strict=True):
             value = _decoded(net.get_tensor(place["index"]), *place["quantization"])
             found[name] = value if value.shape == shape else np.moveaxis(value, -1, 1)
         return found
@@ -233,7 +233,10 @@ def _coded(x: Array, dtype: type, scale: float, zero: int) -> Array:
     if not scale or dtype == x.dtype:
         return x.astype(dtype)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(x / scale) + zero, limits.min, limits.max).astype(dtype)
+    codes: Array = np.clip(
+        np.rint(x.astype(np.float32) / np.float32(scale)) + zero, limits.min, limits.max
+    )
+    return codes.astype(dtype)
 
 
 def _decoded(q: Array, scale: float, zero: int) -> Array:
@@ -243,9 +246,19 @@ def _decoded(q: Array, scale: float, zero: int) -> Array:
     return real
 
 
-def _output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+def _outputs_in_order(
+    network: Network, shapes: Sequence[tuple[int, ...]]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of the network's output that each of a file's is, by its extents."""
     graph = import_model(network.model).graph
-    return {name: graph.types[name].shape for name in graph.outputs}
+    left = {name: graph.types[name].shape for name in graph.outputs}
+    found = []
+    for shape in shapes:
+        like = [n for n, s in left.items() if sorted(s) == sorted(shape)]
+        if not like:
+            raise RefusedError(f"an output of shape {shape} is none of the network's")
+        found.append((like[0], left.pop(like[0])))
+    return found
 
 
 ENGINES = (

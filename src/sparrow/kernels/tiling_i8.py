@@ -95,15 +95,17 @@ def choose_conv2d(
     ci, co = s.ci // s.groups, s.co // s.groups
     isa = target.isa
     vectors = -(-co // isa.lanes)
-    # halves are always made in scratch
-    band, per = isa.pairs or not reads_inside(s), isa.per
+    # halves are always made in scratch, and bytes of the other kind: once there, and not for each
+    # panel and quad, where it takes three quarters of a dot product
+    turned = isa.pairs or (code.flip and not target.machine.bare)
+    band, per = turned or not reads_inside(s), isa.per
     oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
     plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
     if plain and not s.pt and not s.pl:
         if not band:
             oh, ow, xh = 1, oh * ow, 0
-        elif isa.pairs:
-            # any rows will do: the longest whose halves stay in L2 beside the weights
+        elif turned:
+            # any rows will do: the longest whose copies stay in L2 beside the weights
             ow = _row(oh * ow, max(ow, target.l2_bytes // (8 * ci)))
             oh = s.oh * s.ow // ow
             ih, iw, xh = oh, ow, ow * xw
