@@ -17,6 +17,7 @@ import onnx
 from sparrow.errors import BadInput, InvalidGraph, SparrowError
 from sparrow.graph import Graph, Node, retyped, verify
 from sparrow.importers.model import Model, import_model
+from sparrow.ort import refusals
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.engine import literally, onnxruntime, reference
 from sparrow.samples import draw
@@ -81,7 +82,7 @@ def differs_from_onnxruntime(model: onnx.ModelProto) -> bool:
     feeds = draw(g, (0,))
     try:
         theirs = onnxruntime(g, g.outputs)(feeds)
-    except Exception:  # its binding raises classes of its own with no public base
+    except refusals():
         return False
     return _apart(reference(g, g.outputs)(feeds), theirs, g.outputs)
 

@@ -24,6 +24,7 @@ ORDER = [
         "text",
         "parse",
         "portable",
+        "ort",
     ),
     *(
         "builder",

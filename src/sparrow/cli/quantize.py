@@ -37,7 +37,7 @@ def quantize(
         str | None, typer.Option(help="minmax, percentile, entropy, mse, aciq or octav")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="per_channel or per_tensor")] = None,
-    rounding: Annotated[str | None, typer.Option(help="nearest or adaround")] = None,
+    rounding: Annotated[str | None, typer.Option(help="gptq, nearest or adaround")] = None,
     bias_correction: Annotated[
         bool | None, typer.Option(help="take the mean error of weights into the bias")
     ] = None,

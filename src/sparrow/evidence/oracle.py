@@ -13,6 +13,7 @@ from sparrow.errors import SparrowError
 from sparrow.evidence.golden import Golden
 from sparrow.graph import Graph
 from sparrow.importers.model import as_onnx, is_tflite
+from sparrow.ort import first_line, open_session, refusals
 from sparrow.tensor import Array
 
 
@@ -36,22 +37,12 @@ class Oracle:
     """
 
     def __init__(self, source: Source, threads: int = 1, *, exact: bool = False) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        if exact:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         model, self.states = as_onnx(source.model, source.shapes, source.constants, source.states)
         content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
-            self.session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as e:  # its binding raises classes of its own with no public base
-            raise OracleRefused(f"onnxruntime refuses the model: {_first_line(e)}") from None
+            self.session = open_session(content, optimized=not exact, threads=threads)
+        except refusals() as e:
+            raise OracleRefused(f"onnxruntime refuses the model: {first_line(e)}") from None
         self.source = source
         self.inputs = [i.name for i in self.session.get_inputs()]
         self.outputs = [o.name for o in self.session.get_outputs()]
@@ -64,13 +55,9 @@ class Oracle:
         """
         try:
             found = self.session.run(self.outputs, {n: feeds[n] for n in self.inputs})
-        except Exception as e:  # see above
-            raise OracleRefused(f"onnxruntime fails: {_first_line(e)}") from None
+        except refusals() as e:
+            raise OracleRefused(f"onnxruntime fails: {first_line(e)}") from None
         return dict(zip(self.outputs, found, strict=True))
-
-
-def _first_line(e: Exception) -> str:
-    return str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
 
 
 def oracle_outputs(

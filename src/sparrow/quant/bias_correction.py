@@ -3,7 +3,8 @@
     b' = b - sum_k (w_q - w)[m, k] E[x][k]        E[x] per input channel, from calibration
 
 Nagel et al. 2019 (arXiv:1906.04721, section 4.2), with measured instead of analytic means. Padding
-lowers the mean at the borders; that is left out, as it is there.
+lowers the mean at the borders; that is left out, as it is there. Where the mean of what each weight
+multiplies is known (`sparrow.quant.moments`), padding counts, and that is taken instead.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.health import Health, Watch, dead_channels
 from sparrow.quant.histogram import Histogram
-from sparrow.quant.moments import SecondMoments
+from sparrow.quant.moments import Moments, SecondMoments
 from sparrow.quant.place import Placement, channel_axes
 from sparrow.tensor import Array
 
-SCHEMA = 1
+SCHEMA = 2
 Progress = Callable[[str], None]
 
 
@@ -73,13 +73,13 @@ class Calibration:
 
     Attributes:
         values: Statistics of every value that becomes codes.
-        moments: Product (by its result) -> second moments of its inputs.
+        moments: Product (by its result) -> moments of its inputs, where they were asked for.
         digests: SHA-256 of every sample, in order.
         health: What was noticed of the set.
     """
 
     values: Mapping[str, Statistics]
-    moments: Mapping[str, SecondMoments]
+    moments: Mapping[str, Moments]
     digests: tuple[str, ...]
     health: Health
 
@@ -124,7 +124,7 @@ def calibrate(
         samples: Feeds for all inputs, see `sparrow.samples.samples`; states carry over in order.
         placement: Says which values.
         also: Further values, of which nothing is known where they are not finite.
-        moments: Whether to keep second moments for rounding.
+        moments: Whether to keep moments of the inputs of products, for rounding.
         evaluation: Digests of samples the result will be judged on.
         engine: How the graph is run.
         progress: Told what happens.
@@ -171,7 +171,8 @@ def calibrate(
         progress(f"calibrating: {len(digests)} samples")
     notes = dead_channels({_where(g, x): s for x, s in values.items()})
     health = replace(watch.verdict(digests), of_values=notes)
-    return Calibration(values, {y: m for y, m in second.items() if m}, tuple(digests), health)
+    of_products = {y: m.moments() for y, m in second.items() if m is not None}
+    return Calibration(values, of_products, tuple(digests), health)
 
 
 def peaks(
@@ -202,7 +203,16 @@ def to_npz(c: Calibration) -> bytes:
         used = np.flatnonzero(h.counts)
         arrays |= {f"{i}.bins": used, f"{i}.counts": h.counts[used]}
         arrays |= {f"{i}.low": s.low, f"{i}.high": s.high, f"{i}.total": s.total}
-    head = {"schema": SCHEMA, "values": rows, "digests": c.digests, "notes": c.health.notes}
+    for i, m in enumerate(c.moments.values()):
+        at = np.triu_indices(m.mean.shape[1])
+        arrays |= {f"{i}.mean": m.mean, f"{i}.covariance": m.covariance[:, *at]}
+    head = {
+        "schema": SCHEMA,
+        "values": rows,
+        "moments": list(c.moments),
+        "digests": c.digests,
+        "notes": c.health.notes,
+    }
     arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
@@ -210,7 +220,7 @@ def to_npz(c: Calibration) -> bytes:
 
 
 def from_npz(data: bytes) -> Calibration:
-    """What `to_npz` wrote; second moments are not kept.
+    """What `to_npz` wrote.
 
     Raises:
         BadInput: The bytes are something else.
@@ -225,7 +235,20 @@ def from_npz(data: bytes) -> Calibration:
                 h = Histogram(first=first, exponent=exponent, low=low, high=high)
                 h.counts[f[f"{i}.bins"]] = f[f"{i}.counts"]
                 values[name] = Statistics(h, f[f"{i}.low"], f[f"{i}.high"], f[f"{i}.total"], count)
+            moments = {
+                y: Moments(f[f"{i}.mean"], _symmetric(f[f"{i}.covariance"], f[f"{i}.mean"].shape))
+                for i, y in enumerate(head["moments"])
+            }
     except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
         raise BadInput(f"no calibration statistics: {e}") from None
     notes = tuple(head["notes"])
-    return Calibration(values, {}, tuple(head["digests"]), Health(len(head["digests"]), notes))
+    health = Health(len(head["digests"]), notes)
+    return Calibration(values, moments, tuple(head["digests"]), health)
+
+
+def _symmetric(triangle: Array, shape: tuple[int, ...]) -> Array:
+    """[group, K, K] from the upper triangles."""
+    full = np.zeros((*shape, shape[1]), np.float32)
+    row, column = np.triu_indices(shape[1])
+    full[:, row, column] = full[:, column, row] = triangle
+    return full

@@ -1,11 +1,13 @@
 """Chosen values of a float graph over calls: by the reference, or by ONNX Runtime, which is faster.
 
+Where ONNX Runtime does not take a graph, the reference runs it, and a warning says so and why.
 Both run on one thread: how a library splits a sum shows in its last bits, and statistics must not
 depend on the number of cores. State goes from one call to the next.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -14,6 +16,7 @@ import numpy as np
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node
+from sparrow.ort import first_line, open_session, refusals
 from sparrow.portable import to_portable_onnx
 from sparrow.reference import evaluate
 from sparrow.tensor import Array
@@ -52,27 +55,16 @@ def literally(g: Graph, values: Sequence[str]) -> Run:
     Between Quantize and Dequantize, ONNX Runtime's optimizer makes integer kernels of float ops and
     rounds float weights of its own accord.
     """
-    try:
-        return _session(g, values, optimized=False)
-    except Exception:  # its binding raises classes of its own with no public base
-        return reference(g, values)
+    return _or_reference(g, values, optimized=False)
 
 
 def _session(g: Graph, values: Sequence[str], *, optimized: bool) -> Run:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    if not optimized:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     inputs = (*g.inputs, *(s.input for s in g.states))
     inside = [x for x in dict.fromkeys(values) if x not in inputs]
     after = [s.output for s in g.states if s.output not in inside]
     watched = replace(g, outputs=tuple(dict.fromkeys([*inside, *g.outputs])), lengths=())
-    session = ort.InferenceSession(
-        to_portable_onnx(watched).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    model = to_portable_onnx(watched).SerializeToString()
+    session = open_session(model, optimized=optimized)
     # outputs that are inputs, constants or named twice leave under other names: by position
     names = [o.name for o in session.get_outputs()]
     order = [*watched.outputs, *(o for o in after if o not in watched.outputs)]
@@ -94,9 +86,19 @@ def _session(g: Graph, values: Sequence[str], *, optimized: bool) -> Run:
 
 def fastest(g: Graph, values: Sequence[str]) -> Run:
     """ONNX Runtime where it takes the graph, the reference where it does not."""
+    return _or_reference(g, values, optimized=True)
+
+
+def _or_reference(g: Graph, values: Sequence[str], *, optimized: bool) -> Run:
     try:
-        return onnxruntime(g, values)
-    except Exception:  # its binding raises classes of its own with no public base
+        return _session(g, values, optimized=optimized)
+    except refusals() as e:
+        # Python shows a text once
+        warnings.warn(
+            f"{g.name}: onnxruntime refuses the graph ({first_line(e)}); NumPy runs it, slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
         return reference(g, values)
 
 

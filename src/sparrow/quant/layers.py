@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,13 @@ from sparrow.quant.adaround import adaround
 from sparrow.quant.affine import code_limits, per_tensor
 from sparrow.quant.bias_correction import mean_error
 from sparrow.quant.calibrate import Calibration
+from sparrow.quant.gptq import gptq
 from sparrow.quant.histogram import Histogram
-from sparrow.quant.moments import SecondMoments
+from sparrow.quant.moments import Moments
 from sparrow.quant.place import Placement
 from sparrow.quant.power_of_two import above, activation_steps, weight_steps
 from sparrow.quant.ranges import RANGES
-from sparrow.quant.recipe import Recipe
+from sparrow.quant.recipe import Recipe, Rounding
 from sparrow.quant.weights import (
     ACCUMULATOR_LIMIT,
     Coded,
@@ -37,7 +39,16 @@ from sparrow.reference import one_thread
 from sparrow.tensor import I8, Affine, Array, DType
 
 Codes = Mapping[str, tuple[DType, Affine]]
+Reals = NDArray[np.float64]
 Sum = Conv | ConvTranspose | MatMul
+ROUNDINGS: Mapping[Rounding, Callable[[Reals, Reals, int, int], Reals]] = {
+    "adaround": adaround,
+    "gptq": gptq,
+}
+# A search asks for the same layer again and again.
+_ROUNDED: WeakKeyDictionary[Moments, dict[tuple[Rounding, bool, bytes], Array]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +105,7 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         g: Float graph.
         n: A node of `Placement.sums`.
         codes: Types and scales of the activations.
-        c: Means and second moments of what the layer reads.
+        c: Means and moments of what the layer reads.
         recipe: How.
     """
     assert isinstance(n.op, Sum)
@@ -126,13 +137,18 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         scale = above(scale)
     weights = coded(w, scale, block)
     moments = c.moments.get(n.outputs[0])
-    if recipe.rounding == "adaround" and moments is not None and at == 1:
+    if recipe.rounding != "nearest" and moments is not None and at == 1:
         assert not isinstance(n.op, ConvTranspose)
-        weights = _rounded(n.op, w, weights, moments)
+        weights = _rounded(n.op, w, weights, moments, recipe.rounding, recipe.bias_correction)
     operands = {at: weights}
     m = w.shape[_output_axis(n.op, w.ndim)] * groups
     if recipe.bias_correction and at == 1 and w.ndim == 2 + len(getattr(n.op, "strides", ())):
-        shift = mean_error(n.op, weights.real() - w, c.values[x].mean)
+        error = weights.real() - w
+        shift = (
+            mean_error(n.op, error, c.values[x].mean)
+            if moments is None
+            else (_rows(n.op, error, len(moments.mean)) @ moments.mean[:, :, None]).reshape(-1)
+        )
         bias = (np.zeros(m) if bias is None else bias.astype(np.float64)) - shift
     if bias is not None:
         each = x_scale * scale.astype(np.float64).reshape(-1)
@@ -152,15 +168,35 @@ def _scale(codes: Codes, x: str) -> float:
     return float(codes[x][1].scale.reshape(-1)[0])
 
 
-def _rounded(op: Conv | MatMul, w: Array, nearest: Coded, moments: SecondMoments) -> Coded:
-    """AdaRound of each group of a layer."""
-    low, high = code_limits(I8, True)
-    axis = _output_axis(op, w.ndim)
-    steps = w.astype(np.float64) / nearest.quant.scale.astype(np.float64)
-    first = np.moveaxis(steps, axis, 0)
-    count = len(moments.total)
-    rows: NDArray[np.float64] = first.reshape(count, len(first) // count, -1)
-    with one_thread():
-        found = adaround(rows, moments.mean, low, high)
-    codes = np.moveaxis(found.reshape(first.shape), 0, axis)
-    return Coded(np.ascontiguousarray(codes.astype(np.int8)), I8, nearest.quant)
+def _rounded(
+    op: Conv | MatMul, w: Array, nearest: Coded, m: Moments, rounding: Rounding, corrected: bool
+) -> Coded:
+    """Each group of a layer rounded for the least error of its outputs.
+
+    Args:
+        op: The layer.
+        w: Its weights.
+        nearest: Its weights rounded to the nearest codes.
+        m: Moments of its inputs.
+        rounding: A row of `ROUNDINGS`.
+        corrected: Whether the bias takes back the mean error.
+    """
+    known = _ROUNDED.setdefault(m, {})
+    key = (rounding, corrected, nearest.quant.scale.tobytes())
+    if key not in known:
+        low, high = code_limits(I8, True)
+        axis = _output_axis(op, w.ndim)
+        steps = w.astype(np.float64) / nearest.quant.scale.astype(np.float64)
+        inputs = m.covariance.astype(np.float64) if corrected else m.second
+        with one_thread():
+            found = ROUNDINGS[rounding](_rows(op, steps, len(inputs)), inputs, low, high)
+        shape = np.moveaxis(w, axis, 0).shape
+        codes = np.moveaxis(found.reshape(shape), 0, axis)
+        known[key] = np.ascontiguousarray(codes.astype(np.int8))
+    return Coded(known[key], I8, nearest.quant)
+
+
+def _rows(op: Sum, w: Array, groups: int) -> Reals:
+    """What each output sums: [G, M / G, K]."""
+    first = np.moveaxis(w, _output_axis(op, w.ndim), 0)
+    return first.reshape(groups, len(first) // groups, -1).astype(np.float64)

@@ -1,7 +1,8 @@
-"""Second moments E[x x^T] of what the products of a layer read.
+"""Means and covariances of what the products of a layer read.
 
-The squared error of a layer whose weights change by D is tr(D E[x x^T] D^T): with the moments at
-hand, no input has to be kept, however many samples there were.
+The squared error of a layer whose weights change by D is tr(D (C + m m^T) D^T), with m and C the
+mean and the covariance of its inputs, and D m is its mean: with both at hand, no input has to be
+kept, however many samples there were.
 """
 
 from __future__ import annotations
@@ -18,25 +19,47 @@ from sparrow.reference import one_thread
 from sparrow.tensor import Array
 
 # Positions of a feature map that one sample gives; neighbours say much the same.
-POSITIONS = 4096
-# 2304 = 256 channels of 3 x 3; beyond that the matrix takes tens of megabytes per layer.
-MAX_INPUTS = 2304
+POSITIONS = 512
+# 1152 = 128 channels of 3 x 3; beyond, a matrix takes megabytes.
+MAX_INPUTS = 1280
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Moments:
+    """Of what each output of a layer multiplies its weights with, in float32: as statistics store
+    them, so that they give the same codes again.
+
+    Attributes:
+        mean: [group, K].
+        covariance: [group, K, K].
+    """
+
+    mean: NDArray[np.float32]
+    covariance: NDArray[np.float32]
+
+    @property
+    def second(self) -> NDArray[np.float64]:
+        """E[x x^T] per group."""
+        m = self.mean.astype(np.float64)
+        return self.covariance + m[:, :, None] * m[:, None]
 
 
 @dataclass(slots=True, eq=False)
 class SecondMoments:
-    """Sum of x x^T over what each output of a layer multiplies its weights with.
+    """Sums of x and x x^T over what each output of a layer multiplies its weights with.
 
     Attributes:
         op: Conv, or MatMul with constant b.
         kernel: Extents of the window, () of a product.
         total: float64 [group, K, K].
+        first: float64 [group, K], sum of x.
         count: Terms of the sum.
     """
 
     op: Conv | MatMul
     kernel: tuple[int, ...]
     total: NDArray[np.float64]
+    first: NDArray[np.float64]
     count: int = 0
 
     @staticmethod
@@ -55,12 +78,13 @@ class SecondMoments:
             groups, k, kernel = 1, w[1] if n.op.trans_b else w[0], ()
         if k > MAX_INPUTS:
             return None
-        return SecondMoments(n.op, kernel, np.zeros((groups, k, k)))
+        return SecondMoments(n.op, kernel, np.zeros((groups, k, k)), np.zeros((groups, k)))
 
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """E[x x^T] per group."""
-        return self.total / max(self.count, 1)
+    def moments(self) -> Moments:
+        """The mean and the covariance."""
+        mean = self.first / max(self.count, 1)
+        covariance = self.total / max(self.count, 1) - mean[:, :, None] * mean[:, None]
+        return Moments(mean.astype(np.float32), covariance.astype(np.float32))
 
     def add(self, x: Array) -> None:
         """Take in the input of the layer in one more call."""
@@ -70,9 +94,10 @@ class SecondMoments:
         else:
             rows = _patches(self.op, self.kernel, x)
         step = -(-rows.shape[1] // POSITIONS)
-        rows = rows[:, ::step].astype(np.float64)
+        rows = rows[:, ::step]
         with one_thread():
             self.total += np.matmul(rows.transpose(0, 2, 1), rows)
+        self.first += rows.sum(1, dtype=np.float64)
         self.count += rows.shape[1]
 
 

@@ -19,7 +19,7 @@ from sparrow.ops.normalize import Normalize
 Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
-Rounding: TypeAlias = Literal["nearest", "adaround"]
+Rounding: TypeAlias = Literal["nearest", "adaround", "gptq"]
 Scales: TypeAlias = Literal["float", "power_of_two"]
 
 SCHEMA = 1
@@ -57,7 +57,7 @@ class Recipe:
 
     ranges: Ranges = "mse"
     weights: Granularity = "per_channel"
-    rounding: Rounding = "nearest"
+    rounding: Rounding = "gptq"
     symmetric: bool = False
     bias_correction: bool = True
     equalize: bool = False

@@ -136,7 +136,7 @@ def run(
         samples,
         p,
         also=list(free.codes),
-        moments=recipe.rounding == "adaround",
+        moments=recipe.rounding != "nearest",
         evaluation=evaluation,
         engine=engine,
         progress=progress,

@@ -47,4 +47,7 @@ def test_the_error_of_the_outputs_is_a_quadratic_form(
     want = np.square(rows.reshape(len(rows), -1).astype(np.float64)).mean(1)
     first = delta.T if isinstance(op, MatMul) and not op.trans_b else delta
     split = first.reshape(len(m.total), len(first) // len(m.total), -1).astype(np.float64)
-    np.testing.assert_allclose(output_error(split, m.mean).reshape(-1), want, rtol=1e-4)
+    found = m.moments()
+    np.testing.assert_allclose(output_error(split, found.second).reshape(-1), want, rtol=1e-4)
+    mean = (split @ found.mean[:, :, None]).reshape(-1)
+    np.testing.assert_allclose(mean, rows.reshape(len(rows), -1).mean(1), atol=1e-5)

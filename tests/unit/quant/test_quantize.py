@@ -19,10 +19,11 @@ from sparrow.importers.onnx import import_onnx
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ort import refusals
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import Recipe, quantize, run
-from sparrow.quant.engine import onnxruntime, reference
+from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
@@ -215,6 +216,31 @@ def test_both_engines_give_the_same_values() -> None:
         assert left.keys() == right.keys() == set(names)
         for x in names:
             np.testing.assert_allclose(left[x], right[x], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fastest", "literally"])
+def test_a_graph_that_onnxruntime_refuses_runs_in_numpy_and_a_warning_says_why(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise refusals()[0]("no such kernel\nat some place")
+
+    monkeypatch.setattr("sparrow.quant.engine.open_session", refuse)
+    g = front(classifier())
+    (feeds,) = calls(g, 1)
+    with pytest.warns(RuntimeWarning, match=r"refuses the graph \(no such kernel\); NumPy"):
+        found = engine(name)(g, g.outputs)(feeds)
+    assert found.keys() == set(g.outputs)
+
+
+def test_a_mistake_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("sparrow.quant.engine.to_portable_onnx", fail)
+    g = front(classifier())
+    with pytest.raises(AssertionError):
+        engine("fastest")(g, g.outputs)
 
 
 def test_equalization_keeps_the_function_and_evens_the_channels() -> None:

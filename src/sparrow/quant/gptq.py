@@ -1,0 +1,59 @@
+"""Round weights one input after another, and let those to come make up for each error.
+
+GPTQ, Frantar et al. 2022 (arXiv:2210.17323), in the form that Chee et al. 2023 (arXiv:2307.13304,
+theorem 6) show to be the same: with H = (U + I) D (U + I)^T the moments of the inputs, U strictly
+upper triangular, weight k is rounded after the errors of those before it were added to it,
+
+    q_k = round(w_k + sum over j < k of (w_j - q_j) U[j, k])
+
+which leaves the error of the layer's outputs at sum D[k, k] r_k^2, r the roundings. Unlike theirs,
+a weight moves by less than a code: one that is far off has been damaged (`sparrow blame`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparrow.quant.adaround import output_error
+
+Matrix = NDArray[np.float64]
+# Share of the mean of the diagonal that is added to it: inputs that never vary have no say.
+DAMPING = 0.01
+
+
+def gptq(w: Matrix, moments: Matrix, low: int, high: int) -> Matrix:
+    """Codes of weights given in steps.
+
+    Args:
+        w: [G, M, K], real weights over their scale, in groups that read different inputs.
+        moments: [G, K, K], second moments of the inputs of each group.
+        low: Smallest code.
+        high: Largest code.
+
+    Returns:
+        Integers [G, M, K], each next to its weight; no row errs more than rounded to the nearest.
+    """
+    k = w.shape[-1]
+    diagonal = np.einsum("gkk->gk", moments)
+    # inputs of much power first: nothing makes up for the errors of the last ones
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    sorted_moments = np.take_along_axis(
+        np.take_along_axis(moments, order[:, :, None], 1), order[:, None], 2
+    )
+    damping = np.maximum(DAMPING * diagonal.mean(1), 1e-30)[:, None, None]
+    upper = np.linalg.cholesky((sorted_moments + damping * np.eye(k))[:, ::-1, ::-1])[:, ::-1, ::-1]
+    feedback = upper / np.einsum("gkk->gk", upper)[:, None]
+    real = np.take_along_axis(w, order[:, None], 2)
+    least, most = np.clip(np.floor(real), low, high), np.clip(np.ceil(real), low, high)
+    codes, errors = np.empty_like(real), np.zeros_like(real)
+    for i in range(k):
+        wanted = real[..., i] + (errors[..., :i] @ feedback[:, :i, i, None])[..., 0]
+        codes[..., i] = np.clip(np.rint(wanted), least[..., i], most[..., i])
+        errors[..., i] = real[..., i] - codes[..., i]
+    found = np.empty_like(codes)
+    np.put_along_axis(found, order[:, None], codes, 2)
+    nearest = np.clip(np.rint(w), low, high)
+    worse = output_error(found - w, moments) > output_error(nearest - w, moments)
+    result: Matrix = np.where(worse[..., None], nearest, found)
+    return result
