@@ -241,6 +241,17 @@ class TestFileCache:
         assert cache.evict() == 1000
         assert (old.exists(), used.exists(), new.exists()) == (False, True, True)
 
+    def test_tidies_once_a_minute(self, tmp_path: Path) -> None:
+        cache = FileCache(tmp_path, limit_bytes=1000)
+        cache.tidy()
+        old = self.put(cache, "a" * 64, bytes(2000), 7200.0)
+        cache.tidy()
+        assert old.exists()
+        long_ago = time.time() - 61
+        os.utime(tmp_path / "tidied", (long_ago, long_ago))
+        cache.tidy()
+        assert not old.exists()
+
     def test_spares_what_a_build_may_be_using(self, tmp_path: Path) -> None:
         cache = FileCache(tmp_path, limit_bytes=1000)
         paths = [self.put(cache, c * 64, bytes(1000)) for c in "abc"]

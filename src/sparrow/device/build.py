@@ -165,7 +165,7 @@ class Toolchain:
                 )
                 for i, path in zip(missing, jobs_done, strict=True):
                     found[i] = path
-            self.cache.evict()
+            self.cache.tidy()
         return tuple(path for path in found if path is not None)
 
     def link_shared(
@@ -211,7 +211,7 @@ class Toolchain:
                 names = _copies(objects, work)
                 self._run(["rcsD", "linked.a", *names], work, key, "archive", self._archiver())
                 library = self.cache.put(key, ".a", work / "linked.a")
-            self.cache.evict()
+            self.cache.tidy()
         return library if out is None else _copy_to(library, out)
 
     def link_program(
@@ -265,7 +265,7 @@ class Toolchain:
                 arguments = [*everything, *names, "-o", built, *flags]
                 self._run(arguments, work, key, f"link for {target.triple}")
                 linked = self.cache.put(key, suffix, work / built)
-            self.cache.evict()
+            self.cache.tidy()
         return linked
 
     def _link_key(self, objects: Sequence[Path], arguments: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ from sparrow.errors import BadInput
 DEFAULT_LIMIT_BYTES = 2 << 30
 # An entry used this recently is never evicted: a build may be about to read it.
 GRACE_SECONDS = 600.0
+# Eviction looks at every entry: tens of thousands after a while. What a minute adds is little.
+TIDY_SECONDS = 60.0
 # Scratch folders of builds that were killed go after a day.
 SCRATCH_SECONDS = 86400.0
 
@@ -95,6 +97,16 @@ class FileCache:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """`evict`, unless some process did within the last `TIDY_SECONDS`."""
+        marker = self.folder / "tidied"
+        with contextlib.suppress(FileNotFoundError):
+            if 0 <= time.time() - marker.stat().st_mtime < TIDY_SECONDS:
+                return
+        self.evict()
+        with self._writing():
+            marker.touch()
 
     def evict(self) -> int:
         """Delete the least recently used entries until nine tenths of the limit hold; return bytes.

@@ -47,5 +47,5 @@ def sensitivities(
                 continue
             alone = replace(whole.recipe, precision="float32", pins=((literal(name), p),))
             q = requantized(f, whole.statistics, alone).graph
-            found[name, p] = judge.noise(dequantized_weights(q).graph, judge.names)
+            found[name, p] = judge.noise(q, judge.names)
     return found
