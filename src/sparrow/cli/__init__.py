@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 import tempfile
@@ -85,6 +86,10 @@ def _saved_traceback() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``sparrow`` command; exits with 0, 1, 2 or 3."""
+    for stream in (sys.stdout, sys.stderr):
+        # names of a model that a terminal or file of another encoding cannot hold
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # A command lives for seconds and its values are acyclic: collecting every 700 objects is waste.
     gc.set_threshold(50_000)

@@ -44,6 +44,8 @@ FLAGS = (
 BARE_FLAGS = ("-Os", "-fdata-sections")
 # What `device.stack` reads; of drivers other than zig's not all know the second one.
 STACK_FLAGS = ("-ffunction-sections", "-fstack-size-section")
+# Systems refuse libraries made for later ones; zig's own choice is one of the last.
+_OLDEST = {"macos": ".11.0", "ios": ".13.0"}
 # What a file pulls in beside system headers; both must be hashed.
 _INCLUDE = re.compile(r'^[ \t]*(?:#[ \t]*include|\.incbin)[ \t]*"([^"\n]+)"', re.MULTILINE)
 
@@ -333,7 +335,9 @@ class Toolchain:
 
     def _target_flags(self, target: Machine) -> tuple[str, ...]:
         if self.is_zig:
-            return ("-target", target.triple, f"-mcpu={target.cpu}")
+            oldest = _OLDEST.get(target.os, "")
+            triple = target.triple.replace(f"-{target.os}", f"-{target.os}{oldest}", 1)
+            return ("-target", triple, f"-mcpu={target.cpu}")
         cpu, *features = target.cpu.replace("_", "-").split("+")
         if target.triple.startswith("x86"):
             return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
@@ -359,7 +363,9 @@ def find_toolchain(cache: FileCache | None = None) -> Toolchain:
     cache = cache or FileCache(cache_folder())
     override = os.environ.get("SPARROW_CC")
     if override:
-        command = tuple(shlex.split(override))
+        # on Windows a backslash belongs to a path
+        words = shlex.split(override, posix=sys.platform != "win32")
+        command = tuple(word.strip('"') for word in words)
         is_zig = Path(command[0]).stem == "zig"
         return Toolchain(command, _identify(command), is_zig, cache)
     spec = importlib.util.find_spec("ziglang")
@@ -423,6 +429,9 @@ def link_flags(target: Machine) -> tuple[str, ...]:
     if target.arch == "wasm32":
         return _wasm_flags(target)
     flags: tuple[str, ...] = ("-shared", "-nostdlib", "-s")
+    if target.os in ("macos", "ios"):
+        # what a program that links it looks for, by the name that packages give it
+        flags = (*flags, "-Wl,-install_name,@rpath/libsparrow_model.dylib")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.
         flags = (*flags, "-Wl,-z,undefs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def difference(outputs: Outputs, reference: Outputs) -> float:
 def machine_busy_s() -> float:
     """Processor seconds spent by all processes since boot (Linux, in 10 ms ticks); 0 elsewhere."""
     path = Path("/proc/stat")
-    if not path.exists():
+    if sys.platform != "linux" or not path.exists():
         return 0.0
     user, nice, system = path.read_text(encoding="utf-8").split()[1:4]
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
