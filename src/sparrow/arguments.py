@@ -97,12 +97,11 @@ def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Re
     """
     from dataclasses import replace
 
-    from sparrow.importers.file import read_file
-    from sparrow.quant.recipe import MAX_BYTES, Recipe, from_json
+    from sparrow.quant.recipe import Recipe, read_recipe
 
     base = Recipe()
     if path is not None:
-        base = from_json(read_file(path, MAX_BYTES + 1), str(path))
+        base = read_recipe(path)
     given: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
     read: list[Any] = []
     for text in pins or ():

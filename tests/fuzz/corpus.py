@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,19 @@ def _recipes(folder: Path) -> None:
         (folder / f"{name}.json").write_bytes(to_json(recipe))
 
 
+# One of each kind that compiles, and one with rules only.
+ROWS = ("cpu/x86_64_v3", "phone/sd855", "microcontroller/nano33ble", "browser/wasm32",
+        "accelerator/edge_tpu")  # fmt: skip
+
+
+def _rows(folder: Path) -> None:
+    """Target rows, under the names of their kinds."""
+    folder.mkdir()
+    for name in ROWS:
+        text = (resources.files("sparrow") / "targets" / f"{name}.toml").read_text("utf-8")
+        (folder / f"{name.split('/')[0]}.toml").write_text(text, "utf-8")
+
+
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("check", "none.onnx"),
     ("check", "x.onnx", "--shape", "input=1x3x240x320", "--json"),
@@ -309,6 +323,24 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("targets", "--json"),
     ("--help",),
     ("build", "--help"),
+    (
+        "plan",
+        "a.onnx",
+        "--calib",
+        "c.npz",
+        "--drop",
+        "1%",
+        "--pin",
+        "conv*=int16x8",
+        "-o",
+        "p.json",
+    ),
+    ("fits", "a.onnx", "--target", "nano33ble", "--flash", "512kB", "--ram", "64kB"),
+    ("quantize", "a.onnx", "-o", "q.onnx", "--calib", "c.npz", "--recipe", "recipe.json"),
+    ("blame", "bundle", "--calib", "c.npz"),
+    ("diff", "a.onnx", "b.onnx", "--json"),
+    ("package", "bundle", "--as", "cmake", "-o", "tree"),
+    ("check", "a.onnx", "--target", "row.toml"),
 )
 
 
@@ -327,6 +359,7 @@ def main() -> None:
     _bundle(FOLDER / "bundle")
     _samples(FOLDER / "samples")
     _recipes(FOLDER / "recipes")
+    _rows(FOLDER / "rows")
     (FOLDER / "commands").mkdir()
     for i, words in enumerate(_COMMANDS):
         (FOLDER / "commands" / f"{i:02}.json").write_text(json.dumps(words) + "\n")

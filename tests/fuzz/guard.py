@@ -28,7 +28,8 @@ LONGEST_MESSAGE = 2000
 # what `targets.prepare` and a campaign put there
 LAID_OUT = frozenset(
     ("bundle", "fifo", "link.bin", "linkdir", "sub", "weights.bin", "m.onnx", "m.tflite", "a.npz",
-     "a.img", "recipe.json")
+     "a.img", "recipe.json",
+     "row.toml")
 )  # fmt: skip
 _CHANGES = frozenset(
     ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.mknod", "os.remove", "os.rename",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from fuzz.words import HOSTILE, INTEGERS, LOCATIONS
 
 _OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+CORPUS = Path(__file__).resolve().parent / "corpus"
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 
@@ -690,6 +693,21 @@ def records() -> tuple[bytes, ...]:
     found += [f'{{"entries":[{{"steps":[{",".join(["{}"] * 150_000)}]}}]}}']
     found += ['{"samples":{"ids":[' + ",".join(["0"] * 190_000) + "]}}"]
     found += ['{"' + "x" * 1_000_000 + '": 1}', " " * 1_000_000, "\0" * 1000, '{"a": "\0"}']
+    return tuple(t.encode("utf-8", "surrogatepass") for t in found)
+
+
+@cache
+def rows() -> tuple[bytes, ...]:
+    """Target rows: figures of every size, names in the words of commands, nesting."""
+    whole = (CORPUS / "rows" / "cpu.toml").read_text()
+    found = ["", "\0", "x", "[" * 100_000, "a = " + "[" * 9000, "a = " + "9" * 9000, "#" * 100_000]
+    found += [".".join(["a"] * n) + " = 1" for n in (100, 2_900, 10_000)]
+    figures = ("nan", "inf", "-inf", "1e400", "-1", "0", "0.1", "1e-300", "1e18", "9" * 400, "true",
+               '"x"', "[]", "{}")  # fmt: skip
+    for old in sorted(set(re.findall(r"(?<=\[)[\d._]+(?=,)|(?<== )\d+$", whole, re.MULTILINE))):
+        found += [whole.replace(old, new, 1) for new in figures]
+    for old in sorted(set(re.findall(r'"[^"]*"', whole))):
+        found += [whole.replace(old, json.dumps(h), 1) for h in HOSTILE]
     return tuple(t.encode("utf-8", "surrogatepass") for t in found)
 
 

@@ -108,6 +108,12 @@ def _recipe(data: bytes, folder: Path) -> None:
     recipe_of(None, folder / "recipe.json")
 
 
+def _row(data: bytes, folder: Path) -> None:
+    """A target row of one's own, and a network planned for it."""
+    sources = {"main": Source(FOLDER / "onnx" / "classifier.onnx")}
+    compile_sources(sources, resolve_target(str(folder / "row.toml")))
+
+
 def _plan(data: bytes, folder: Path) -> None:
     load(PlanRecord, folder / "bundle" / "plan.json")
 
@@ -277,6 +283,8 @@ _OPTIONS = (
     *("--help", "--json", "--target", "--shape", "--state", "--calib", "--evaluate", "--threads"),
     *("--precision", "--drop", "--latency", "--size", "--ram", "--explain", "-o", "--out"),
     *("--entry", "--runs", "--against", "--rounds", "--source", "--", "-", "=", "x=", "=x"),
+    *("--pin", "--recipe", "--code", "--scheme", "--device", "--as", "--flash", "*=int8", "[=int8"),
+    *("plan", "fits", "quantize", "blame", "diff", "package", "reduce", "recipe.json", "row.toml"),
     *("build", "check", "run", "verify", "profile", "bench", "targets", "report", "show", "list"),
     *("m.onnx", "a=m.onnx", "bundle", "fifo", "/dev/zero", "/dev/null", "sub", "none.npy"),
     *("x=1x2x3", "input=99999999999999999999", "x=-1", "x=0x0", "1e999", "-1", "1%", "nan", "20ms"),
@@ -313,6 +321,7 @@ TARGETS: tuple[Target, ...] = (
            hostile.records, share=16),
     Target("recipe", "recipes/*.json", _json_or_bytes, "recipe.json", _recipe, hostile.records,
            share=10),
+    Target("row", "rows/*.toml", _graph_text, "row.toml", _row, hostile.rows, share=4, heavy=True),
     Target("plan", "bundle/plan.json", _json_or_bytes, "bundle/plan.json", _plan, hostile.records,
            share=16),
     *(

@@ -103,6 +103,15 @@ def test_a_row_of_ones_own(tmp_path: Path) -> None:
         ("[compile]", "[compile", "no TOML"),
         ("[figures]", "colour = 1\n[figures]", "compile.colour is no field"),
         ("[[clusters]]", "[clusters]", "clusters: expected list"),
+        ('triple = "aarch64-linux-musl"', 'triple = "; id"', "triple: '; id' is none"),
+        ('cpu = "cortex_a72"', 'cpu = "generic -fplugin=x"', "is none"),
+        ('cpu = "cortex_a72"', 'cpu = "-x"', "is none"),
+        ("[5, ", "[nan, ", "write .number, source, note."),
+        ("[5, ", "[-5, ", "write .number, source, note."),
+        ("[5, ", "[0, ", "bandwidth_gbs is 0.0, expected more than 0"),
+        ("[5, ", f"[1{'0' * 400}, ", "write .number, source, note."),
+        ("[5, ", f"[1{'0' * 5000}, ", "no TOML"),
+        ("[figures]", f"x = {'[' * 9000}\n[figures]", "no TOML"),
     ],
 )
 def test_a_wrong_row_is_named(old: str, new: str, message: str) -> None:

@@ -13,7 +13,7 @@ from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
-from sparrow.quant.recipe import Recipe, from_json
+from sparrow.quant.recipe import Recipe, read_recipe
 from sparrow.quant.report import decibels
 from sparrow.reference import one_thread
 from sparrow.samples import Feeds, Pixels, samples
@@ -180,7 +180,7 @@ def apply_cure(
 def recipe_of_bundle(bundle: Bundle) -> Recipe | None:
     """The recipe that a bundle was quantized by; None where it is not quantized by us."""
     path = bundle.folder / "recipe.json"
-    return from_json(path.read_bytes(), str(path)) if path.is_file() else None
+    return read_recipe(path) if path.is_file() else None
 
 
 def _milliseconds(bundle: Bundle) -> dict[str, float]:

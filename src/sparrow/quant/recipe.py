@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
 from sparrow.graph import SCHEMES, Graph, Node, Scheme
+from sparrow.importers.file import read_file
 from sparrow.ops.attention import Attention
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -104,14 +106,24 @@ def to_json(recipe: Recipe) -> bytes:
     return (json.dumps({"schema": SCHEMA, **asdict(recipe)}, indent=1) + "\n").encode()
 
 
-def from_json(data: bytes, where: str) -> Recipe:
+def read_recipe(path: Path) -> Recipe:
     """The recipe of a file.
+
+    Raises:
+        BadInput: It cannot be read or is no recipe.
+    """
+    data = read_file(path, MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"{path} is no recipe: more than {MAX_BYTES} bytes")
+    return from_json(data, str(path))
+
+
+def from_json(data: bytes, where: str) -> Recipe:
+    """The recipe of a text.
 
     Raises:
         BadInput: It holds something else, or a value that is none of its kind.
     """
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{where} is no recipe: more than {MAX_BYTES} bytes")
     try:
         found = json.loads(data)
         if found.pop("schema") != SCHEMA:

@@ -7,6 +7,7 @@ has a plan of its own, cut into tasks; where it would pack weights otherwise it 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -64,7 +65,7 @@ def write_page(folder: Path, compiled: Compiled) -> None:
     web = resources.files("sparrow") / "native" / "web"
     for name in ("model.mjs", "index.html"):
         (folder / name).write_bytes((web / name).read_bytes())
-    types = _types((web / "model.d.ts").read_text(encoding="utf-8"), compiled.module.entries)
+    types = declarations((web / "model.d.ts").read_text(encoding="utf-8"), compiled.module.entries)
     (folder / "model.d.ts").write_text(types, encoding="utf-8", newline="\n")
     for name in compiled.plan.target.builds:
         _write_build(folder / f"model.{path_of(name)}.wasm", compiled, target(name))
@@ -99,7 +100,7 @@ def page_gates(
     return tuple(found)
 
 
-def _types(template: str, graphs: Sequence[Graph]) -> str:
+def declarations(template: str, graphs: Sequence[Graph]) -> str:
     """The declarations with the model's own tensors; names only ever appear as JSON strings."""
     rows = []
     for g in graphs:
@@ -111,7 +112,9 @@ def _types(template: str, graphs: Sequence[Graph]) -> str:
             f"{json.dumps(g.name)}: {{ feeds: {feeds}; only: {only}; outputs: {outputs} }};"
         )
     first = f"export type First = {json.dumps(graphs[0].name)};"
-    return template.replace("// ENTRIES", "\n  ".join(rows)).replace("// FIRST", first)
+    # at once: a name may be a mark
+    parts = {"// ENTRIES": "\n  ".join(rows), "// FIRST": first}
+    return re.sub("|".join(parts), lambda m: parts[m[0]], template)
 
 
 def _fields(names: Sequence[str], types: Mapping[str, TensorType]) -> str:

@@ -22,6 +22,8 @@ from sparrow.targets.types import (
     Target,
 )
 
+# A row takes less than a thousand; tomllib takes the square of them for a key of many parts.
+MAX_BYTES = 6000
 # Folders of rows, in the order they are listed.
 KINDS = ("cpu", "board", "phone", "microcontroller", "browser", "accelerator")
 
@@ -52,11 +54,16 @@ def device(name: str) -> Device:
         BadInput: There is no such row or file, or the file is no row.
     """
     if name.endswith(".toml"):
+        from sparrow.importers.file import read_file
+
         path = Path(name)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
+            data = read_file(path, MAX_BYTES + 1)
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as e:
             raise BadInput(f"target file {name}: {e}") from None
+        if len(data) > MAX_BYTES:
+            raise BadInput(f"target file {name}: no row has more than {MAX_BYTES} bytes")
         return read_device(path.stem, "own", text)
     wanted = name.replace("-", "_")
     for kind in KINDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,10 @@ from sparrow.targets.types import (
 
 SCALES = ("float", "power-of-two")
 GRANULARITIES = ("per-tensor", "per-channel")
+# Figures beyond this are no bytes, operations or seconds of any device.
+LARGEST = 1e18
+TRIPLE = re.compile(r"[a-z0-9_]+-[a-z0-9_]+-[a-z0-9_]+")
+CPU = re.compile(r"[a-z0-9_.]+([+-][a-z0-9_.]+)*")
 SCHEMES = ("f32", "fixed31", "pow2", "tflite", "vendor")
 
 
@@ -52,7 +57,7 @@ def read_device(name: str, kind: str, text: str) -> Device:
     """
     try:
         top = _Table(f"target {name!r}", tomllib.loads(text))
-    except tomllib.TOMLDecodeError as e:
+    except (ValueError, RecursionError) as e:
         raise BadInput(f"target {name!r} is no TOML: {e}") from None
     title, note = top.take("title", str), top.take("note", str, "")
     figures = _figures(top.table("figures"), FIGURES)
@@ -133,7 +138,12 @@ class _Table:
         """``[value, source]`` or ``[value, source, note]``."""
         found = self.take(key, list)
         ok = len(found) in (2, 3) and all(isinstance(x, str) for x in found[1:])
-        if not ok or type(found[0]) not in (int, float) or found[1] not in SOURCES:
+        if (
+            not ok
+            or type(found[0]) not in (int, float)
+            or found[1] not in SOURCES
+            or (not 0 <= found[0] <= LARGEST)
+        ):
             raise BadInput(
                 f"{self.where}.{key}: {found!r}",
                 hint=f"write [number, source, note]; sources are {', '.join(SOURCES)}",
@@ -182,7 +192,12 @@ def _rules(t: _Table) -> Rules:
 def _target(t: _Table, row: Device) -> Target:
     """What the compiler takes of a row: its own fields, and figures that every CPU must have."""
     triple, cpu, vocabulary = t.take("triple", str), t.take("cpu", str), isa(t.take("isa", str))
+    # words of a command
+    for key, text, form in (("triple", triple, TRIPLE), ("cpu", cpu, CPU)):
+        if not form.fullmatch(text):
+            raise BadInput(f"{t.where}.{key}: {text!r} is none")
     flops = t.take("flops_per_cycle", int, vocabulary.flops_per_cycle)
+    cores = t.take("cores", int, row.clusters[0].count if row.clusters else 0)
     if not row.clusters:
         raise BadInput(f"target {row.name!r}: a CPU has at least one of clusters")
     fast = row.clusters[0]
@@ -191,12 +206,16 @@ def _target(t: _Table, row: Device) -> Target:
         if key not in row.figures:
             raise BadInput(f"target {row.name!r}: figures.{key} is missing, which a CPU must have")
         used[key] = row.figures[key]
+    least = {"flops_per_cycle": flops, "cores": cores, **{k: f.value for k, f in used.items()}}
+    for key, value in least.items():
+        if not 0 < value <= LARGEST:
+            raise BadInput(f"target {row.name!r}: {key} is {value}, expected more than 0")
     found = Target(
         name=row.name,
         triple=triple,
         cpu=cpu,
         isa=replace(vocabulary, flops_per_cycle=flops),
-        cores=t.take("cores", int, fast.count),
+        cores=cores,
         ghz=fast.ghz.value,
         l1_bytes=int(used["l1_bytes"].value),
         l1_ways=int(used["l1_ways"].value),
