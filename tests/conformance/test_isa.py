@@ -264,9 +264,12 @@ def test_comparisons(library: harness.Library) -> None:
 
 def test_integer_functions(library: harness.Library) -> None:
     a, b = integers()
+    both_least = (a == -LIMIT32) & (b == -LIMIT32)
     for name, _, meaning in I32:
-        got = apply(library, f"i_{name}", np.int32, a, b)
-        np.testing.assert_array_equal(got, meaning(a, b), err_msg=name)
+        # the one product of halves that does not fit is left open
+        x, y = (a[~both_least], b[~both_least]) if name == "mulh31" else (a, b)
+        got = apply(library, f"i_{name}", np.int32, x, y)
+        np.testing.assert_array_equal(got, meaning(x, y), err_msg=name)
 
 
 def test_conversions(library: harness.Library) -> None:

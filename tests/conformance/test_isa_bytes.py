@@ -43,6 +43,66 @@ void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, p
 }
 """
 
+# what a store keeps of a sum; (z, lo, hi) of codes, the limits of int32 where the store clips
+CODES = ((0, -128, 127), (-128, -128, 127), (5, -7, 100), (128, 0, 255), (3, 3, 255))
+EPILOGUE = """
+#include "kernels/epilogue.h"
+#define CODES(at, z, lo, hi)                                                      \\
+  void code##at(int32_t *out, const float *v);                                    \\
+  void code##at(int32_t *out, const float *v) {                                   \\
+    sp_store_i32(out, sp_code_f32_i32(sp_load_f32(v), z, lo, hi));                \\
+  }
+#define PUTS(nv, put, name)                                                       \\
+  void name##nv(int8_t *out, const int32_t *in, ptrdiff_t n);                     \\
+  void name##nv(int8_t *out, const int32_t *in, ptrdiff_t n) {                    \\
+    sp_i32 v[nv];                                                                 \\
+    for (int i = 0; i < nv; ++i) v[i] = sp_load_i32(in + i * SP_LANES);           \\
+    if (n == SP_LANES)                                                            \\
+      sp_put_sums(put, out, 0, v, nv, SP_LANES);                                  \\
+    else                                                                          \\
+      sp_put_sums(put, out, 0, v, nv, (int)n);                                    \\
+  }
+#define EACH(nv)                 \\
+  PUTS(nv, SP_PUT_I8, put_i8_) \\
+  PUTS(nv, SP_PUT_U8, put_u8_) \\
+  PUTS(nv, SP_PUT_32, put_i32_)
+EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
+"""
+
+
+@pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
+def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
+    limits = {-128: "INT32_MIN", 127: "INT32_MAX", 0: "INT32_MIN", 255: "INT32_MAX"}
+    texts = (f"CODES({i}, {z}, {limits.get(lo, lo)}, {limits.get(hi, hi)})\n"
+             for i, (z, lo, hi) in enumerate(CODES))  # fmt: skip
+    c = build(C + EPILOGUE + "".join(texts), isa, tmp_path)
+    lanes = np.zeros(2, np.int32)
+    call(c, "lanes", lanes)
+    width = int(lanes[0])
+    rng = np.random.default_rng(4)
+    v = np.concatenate(
+        [rng.uniform(-300, 300, 64), np.arange(-40, 40) + 0.5, [3e9, -3e9, 1e20, -np.inf]]
+    )
+    for i, (z, lo, hi) in enumerate(CODES):
+        kind = np.uint8 if hi == 255 else np.int8
+        for block in np.resize(v, (-(-v.size // width), width)).astype(np.float32):
+            out = np.zeros(width, np.int32)
+            call(c, f"code{i}", out, block)
+            least, most = np.iinfo(kind).min, np.iinfo(kind).max
+            want = np.clip(z + np.rint(block.astype(np.float64)), lo, hi)
+            np.testing.assert_array_equal(np.clip(out, least, most), want)
+    for name, dtype in (("i8", np.int8), ("u8", np.uint8), ("i32", np.int32)):
+        for nv in range(1, 7):
+            for n in {1, width - 1, width} - {0}:
+                values = rng.integers(-400, 400, nv * width).astype(np.int32)
+                got = np.full(nv * width, 77, dtype)
+                call(c, f"put_{name}_{nv}", got, values, n)
+                want = np.full(nv * width, 77, dtype)
+                count = (nv - 1) * width + n
+                info = np.iinfo(dtype)
+                want[:count] = np.clip(values[:count], info.min, info.max)
+                np.testing.assert_array_equal(got, want, err_msg=f"{name} {nv} {n}")
+
 
 @pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
 def test_bytes(isa: str, tmp_path: Path) -> None:

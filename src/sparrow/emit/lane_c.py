@@ -169,8 +169,8 @@ def _clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
     return e, low, high
 
 
-def rounded_steps(e: lane.Call) -> lane.Expr | None:
-    """The clipped float under a cast that may round to nearest even and need not saturate.
+def rounded_steps(e: lane.Call) -> tuple[lane.Expr, int, int] | None:
+    """The float under a cast that may round to nearest even and need not saturate, and its clips.
 
     That is ``round(c * m)`` clipped to whole literals inside the range of the integer type, c an
     integer: the product is no NaN, for the scales m of quantized sums are finite, and rounding
@@ -190,19 +190,22 @@ def rounded_steps(e: lane.Call) -> lane.Expr | None:
     )
     if not (whole and exact and least <= low <= high <= most):
         return None
-    above = lane.call("max", product, lane.Imm(low, F32))
-    return lane.call("min", above, lane.Imm(high, F32))
+    return product, int(low), int(high)
+
+
+def _plus_literal(e: lane.Expr) -> tuple[lane.Expr, int]:
+    """The operand and the literal of an int32 sum of the two; 0 where it is no such sum."""
+    if isinstance(e, lane.Call) and e.fn == "add" and e.dtype == I32:
+        literals = [a for a in e.args if isinstance(a, lane.Imm)]
+        others = [a for a in e.args if not isinstance(a, lane.Imm)]
+        if len(others) == 1:
+            return others[0], int(literals[0].value)
+    return e, 0
 
 
 def _inside(e: lane.Expr, dtype: DType) -> bool:
     """Whether an int32 value is known to fit a narrower type: a clipped one plus a literal."""
-    offset = 0
-    if isinstance(e, lane.Call) and e.fn == "add":
-        literals = [a for a in e.args if isinstance(a, lane.Imm)]
-        others = [a for a in e.args if not isinstance(a, lane.Imm)]
-        if len(others) != 1:
-            return False
-        offset, e = int(literals[0].value), others[0]
+    e, offset = _plus_literal(e)
     if isinstance(e, lane.Call) and e.fn == "cast":
         e = e.args[0]
     _, low, high = _clamp(e)
@@ -223,7 +226,10 @@ class _Vector(_Text):
         if isinstance(e, lane.Imm):
             return self.literal(e)
         if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
-            return self.let(ctype, f"sp_rne_f32_i32({self.of(steps)})")
+            product, low, high = steps
+            above = lane.call("max", product, lane.Imm(float(low), F32))
+            clipped = lane.call("min", above, lane.Imm(float(high), F32))
+            return self.let(ctype, f"sp_rne_f32_i32({self.of(clipped)})")
         if (factors := high_product(e)) is not None:
             a, b = map(self.of, factors)
             return self.let(ctype, f"sp_mulh31_i32({a}, {b})")
@@ -246,6 +252,31 @@ class _Vector(_Text):
         self.table.append(int(np.asarray(e.value, e.dtype.numpy).view(np.int32)))
         number = f"sp_set1_i32(k[{len(self.table) - 1}])"
         return number if e.dtype == I32 else f"sp_from_bits_f32({number})"
+
+    def stored(self, e: lane.Expr) -> str:
+        """A value on its way to a store that saturates to its type, which spares clips."""
+        if e.dtype not in (I8, U8) or not isinstance(e, lane.Call) or self.table is not None:
+            return self.of(e)
+        least, most = e.dtype.limits
+        x: lane.Expr = e
+        if e.fn == "cast" and e.args[0].dtype == I32 and _inside(e.args[0], e.dtype):
+            x = e.args[0]
+        x, z = _plus_literal(x)
+        if isinstance(x, lane.Call) and x.fn == "cast" and (steps := rounded_steps(x)) is not None:
+            product, low, high = steps
+            lo = "INT32_MIN" if low + z <= least else str(low + z)
+            hi = "INT32_MAX" if high + z >= most else str(high + z)
+            return self.let("sp_i32", f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi})")
+        inner, low_, high_ = _clamp(x)
+        # no sum leaves int32: what was shifted to the right has room
+        roomy = isinstance(inner, lane.Call) and inner.fn == "rshr" and _positive(inner.args[1])
+        if inner is x or inner.dtype != I32 or (z and not roomy):
+            return self.of(e)
+        if low_ + z > least:
+            inner = lane.call("max", inner, lane.Imm(int(low_), I32))
+        if high_ + z < most:
+            inner = lane.call("min", inner, lane.Imm(int(high_), I32))
+        return self.of(lane.call("add", inner, lane.Imm(z, I32)) if z else inner)
 
     def logic(self, e: lane.Call) -> str:
         a = [self.of(x) for x in e.args]
@@ -320,6 +351,10 @@ class _Vector(_Text):
         if source == BOOL:
             return f"sp_select_i32({x}, sp_set1_i32(1), sp_set1_i32(0))"
         return x if to in (I32, source) else _wrapped(x, to)
+
+
+def _positive(e: lane.Expr) -> bool:
+    return isinstance(e, lane.Imm) and e.value > 0
 
 
 def _vector_literal(e: lane.Imm) -> str:
@@ -458,16 +493,23 @@ def _int_call(fn: str, dtype: DType, a: list[str]) -> str:
     return f"({t})sp_{names[fn]}_{suffix}({a[0]}, {a[1]})"
 
 
-def vector(
+def vector(e: lane.Expr, args: Mapping[int, str]) -> tuple[list[str], str]:
+    """Statements and result of a `vectorizable` expression over operands of their `vector_type`."""
+    t = _Vector(args, None)
+    y = t.of(e)
+    return _used(t.lines, y), y
+
+
+def stored_vector(
     e: lane.Expr, args: Mapping[int, str], table: list[int] | None = None
 ) -> tuple[list[str], str]:
-    """Statements and result of a `vectorizable` expression over operands of their `vector_type`.
+    """`vector` of a value that is stored at once: bytes may still lie outside their range.
 
     With a ``table`` literals of 32 bits are appended to it, and read from ``k[..]``: expressions
     that differ in them alone have one text.
     """
     t = _Vector(args, table)
-    y = t.of(e)
+    y = t.stored(e)
     return _used(t.lines, y), y
 
 

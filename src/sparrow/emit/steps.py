@@ -15,7 +15,7 @@ from sparrow.emit.lane_c import (
     float_literal,
     literal,
     storage,
-    vector,
+    stored_vector,
     vector_load,
     vector_repeat,
 )
@@ -288,7 +288,7 @@ def _epilogue_function(e: Epilogue, shared: bool) -> tuple[str, list[int]]:
         ctype = vector_type(x.type.dtype)
         body.append(f"const {ctype} x{k} = {_extra_load(k, x, numbers)};")
         loads[k + 1] = f"x{k}"
-    statements, result = vector(e.expr, loads, numbers)
+    statements, result = stored_vector(e.expr, loads, numbers)
     if numbers:
         body.insert(0, f"const int32_t *k = (const int32_t *)e[{len(e.extras)}];")
     kind = vector_type(e.sum)

@@ -43,7 +43,8 @@ def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
     held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(pixels, 32) + 1):
-            operands = nv + (mr if isa.both_held else 1)
+            # of a tile of groups the activations stay, and weights come one by one
+            operands = mr + 2 if isa.group > 1 else nv + (mr if isa.both_held else 1)
             if mr + held > 1 and mr * nv + halves * operands + held >= isa.registers:
                 break
             yield _Tile(mr, nv)
@@ -63,6 +64,12 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             step = (mr * nv * isa.dot_ops + (mr + nv) * widen + 3) / 2
             # sixteen bytes at a time
             step /= 4 if isa.dot_ops == 1 else 1
+        elif isa.group > 1:
+            # what counts is the number of instructions, two at a time: weights come two by two
+            step = max((mr * nv * isa.dot_ops + mr / isa.group + nv / 2 + 1) / 2, 4)
+            # sums begin, are scaled, rounded and moved; bytes are stored by four vectors at best
+            whole, rest = divmod(nv, 4)
+            return quads * step + mr * (5 * nv + 7 * whole + (0, 3, 4, 7)[rest]) / 2 + 12
         elif isa.pairs:
             # nothing waits for long: what counts is the number of instructions, four at a time
             step = (mr * nv * isa.dot_ops + (mr + nv) * 2 + 3) / 4

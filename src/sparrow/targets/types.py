@@ -20,6 +20,7 @@ class Isa:
         dot2_ops: Instructions of one `sp_dot2_f32`, two products of bfloat16 per lane.
         both_held: Operands of all rows and columns of a tile are in registers at once: the compiler
             takes the products column by column, and knows nothing of the engine's registers.
+        group: Quads of a pixel that one load brings to a tile of sums over bytes (SP_GROUP).
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
     """
@@ -32,6 +33,7 @@ class Isa:
     dot_unsigned: bool = False
     dot2_ops: int = 6
     both_held: bool = False
+    group: int = 1
     pairs: bool = False
 
     @property
@@ -50,7 +52,7 @@ ISAS = (
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
     Isa("neon", 4, 32, 16, 6),
-    Isa("neon_dot", 4, 32, 16, 1),
+    Isa("neon_dot", 4, 32, 16, 1, group=4),
     Isa("rvv", 4, 32, 8, 16),
     # engines of 16 registers; without vectors an operation is four
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),

@@ -128,6 +128,25 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, vget_lane_u64(vreinterpret_u64_u8(b), 0), n < SP_LANES ? n : 4);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+/* Several whole vectors, 2 to SP_STORE_VECTORS of them. */
+#define SP_STORE_VECTORS 4
+SP_INLINE int16x8_t sp_narrow(sp_i32 a, sp_i32 b) { return vqmovn_high_s32(vqmovn_s32(a), b); }
+SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
+  const int8x8_t low = vqmovn_s16(sp_narrow(v[0], v[1]));
+  if (count >= 4)
+    vst1q_s8(p, vqmovn_high_s16(low, sp_narrow(v[2], v[3])));
+  else
+    vst1_s8(p, low);
+  if (count == 3) sp_store_i8(p + 8, v[2]);
+}
+SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
+  const uint8x8_t low = vqmovun_s16(sp_narrow(v[0], v[1]));
+  if (count >= 4)
+    vst1q_u8(p, vqmovun_high_s16(low, sp_narrow(v[2], v[3])));
+  else
+    vst1_u8(p, low);
+  if (count == 3) sp_store_u8(p + 8, v[2]);
+}
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
 
 /* lanes */
@@ -195,9 +214,7 @@ SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) {
   return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(-n)));
 }
 SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
-  const int64x2_t low = vmull_s32(vget_low_s32(a), vget_low_s32(b));
-  const int64x2_t high = vmull_s32(vget_high_s32(a), vget_high_s32(b));
-  return vcombine_s32(vrshrn_n_s64(low, 31), vrshrn_n_s64(high, 31));
+  return vqrdmulhq_s32(a, b);
 }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s32(n)); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return vmaxq_s32(a, b); }
@@ -207,6 +224,16 @@ SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return vminq_s32(a, b); }
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return vcvtq_f32_s32(v); }
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return vcvtnq_s32_f32(v); }
 SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) { return vcvtq_s32_f32(v); }
+
+/* Both saturate, so that a store of bytes can do the clipping. */
+#define SP_SATURATES
+SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi) {
+  sp_i32 r = vcvtnq_s32_f32(v);
+  if (z != 0) r = vqaddq_s32(r, vdupq_n_s32(z));
+  if (lo > INT32_MIN) r = vmaxq_s32(r, vdupq_n_s32(lo));
+  if (hi < INT32_MAX) r = vminq_s32(r, vdupq_n_s32(hi));
+  return r;
+}
 
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */
 SP_INLINE float sp_sum_f32(sp_f32 v) {

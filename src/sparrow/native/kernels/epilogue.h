@@ -48,6 +48,17 @@ SP_INLINE sp_i32 sp_ep_none_i32(sp_i32 acc, const void *const *e, ptrdiff_t row,
   return acc;
 }
 
+#ifndef SP_SATURATES /* where conversions to int32 and its additions saturate, that takes less */
+/* z + v rounded to nearest even, on its way to a store that saturates to bytes: clipped to [lo, hi]
+ * where those, literals, are not the limits of int32. v is not NaN. */
+SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi) {
+  const float least = (float)(lo < -32768 ? -32768 : lo) - (float)z;
+  const float most = (float)(hi > 32767 ? 32767 : hi) - (float)z;
+  v = sp_minq_f32(sp_set1_f32(most), sp_maxq_f32(sp_set1_f32(least), v));
+  return sp_add_i32(sp_rne_f32_i32(v), sp_set1_i32(z));
+}
+#endif
+
 /* What sp_put_sum stores: bytes of either sign, or all 32 bits. */
 #define SP_PUT_I8 0
 #define SP_PUT_U8 1
@@ -61,6 +72,25 @@ SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
     sp_storen_u8((uint8_t *)y + i, v, n);
   else
     sp_storen_i32((int32_t *)y + i, v, n);
+}
+
+/* The same of nv vectors that lie one after the other, of the last only n lanes. */
+SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int nv, int n) {
+  int k = 0;
+#ifdef SP_STORE_VECTORS /* this many vectors of bytes are stored at once */
+  const int whole = n < SP_LANES ? nv - 1 : nv;
+  SP_UNROLL
+  for (; put != SP_PUT_32 && k + 1 < whole; k += SP_STORE_VECTORS) {
+    const int count = (int)sp_imin(whole - k, SP_STORE_VECTORS);
+    if (put == SP_PUT_I8)
+      sp_stores_i8((int8_t *)y + i + k * SP_LANES, v + k, count);
+    else
+      sp_stores_u8((uint8_t *)y + i + k * SP_LANES, v + k, count);
+  }
+  k = (int)sp_imin(k, whole);
+#endif
+  SP_UNROLL
+  for (; k < nv; ++k) sp_put_sum(put, y, i + k * SP_LANES, v[k], k == nv - 1 ? n : SP_LANES);
 }
 
 #endif

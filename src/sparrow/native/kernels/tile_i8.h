@@ -69,9 +69,11 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
   if (whole < 4 * t.kq) sp_tile_step_i8(t, a + whole, b + whole, 4 * t.kq - whole, acc);
 }
 #else
-SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+/* One quad at a time in all lanes. */
+SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, const int8_t *b,
+                                sp_i32 *acc) {
   SP_ROLLED
-  for (int k = 0; k < t.kq; ++k, a += 4, b += t.quad) {
+  for (int k = 0; k < kq; ++k, a += 4, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
@@ -87,6 +89,35 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
     }
   }
 }
+#ifdef SP_GROUP /* a load brings this many quads of a pixel, which products take one by one */
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  int k = 0;
+  SP_ROLLED
+  for (; k + SP_GROUP <= t.kq; k += SP_GROUP, a += 4 * SP_GROUP) {
+    sp_group q[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int i = 0; i < t.mr; ++i) {
+      q[i] = sp_load_group(a + i * t.xp);
+      if (t.flip) q[i] = sp_flip_group(q[i]);
+    }
+    SP_UNROLL
+    for (int j = 0; j < SP_GROUP; ++j, b += t.quad) {
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v) {
+        const sp_i32 wv = sp_loadq_i32(b + v * t.bv);
+        SP_UNROLL
+        for (int i = 0; i < t.mr; ++i)
+          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], j, wv);
+      }
+    }
+  }
+  sp_tile_quads_i8(t, t.kq - k, a, b, acc);
+}
+#else
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  sp_tile_quads_i8(t, t.kq, a, b, acc);
+}
+#endif
 #endif
 
 /* Sum over all runs, epilogue, store; the last vector has n valid lanes. */
@@ -115,11 +146,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
           ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
   }
   SP_UNROLL
-  for (int i = 0; i < t.mr; ++i) {
-    SP_UNROLL
-    for (int v = 0; v < t.nv; ++v)
-      sp_put_sum(t.put, y, at + i * t.ldy + v * SP_LANES, acc[i * t.nv + v],
-                 v == t.nv - 1 ? n : SP_LANES);
-  }
+  for (int i = 0; i < t.mr; ++i)
+    sp_put_sums(t.put, y, at + i * t.ldy, acc + i * t.nv, t.nv, n);
 }
 #endif
