@@ -28,7 +28,6 @@ from sparrow.compiler import Compiled, Source, compile_sources
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
-from sparrow.importers.model import Model
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets import target
@@ -62,11 +61,11 @@ class Layer:
     share: float
 
 
-def network(name: str) -> Model:
+def network(name: str) -> Path | onnx.ModelProto:
     """The network of a stored reference in int8."""
     reference = data_folder() / "refs" / f"{MODELS[name]}.npz"
     meta = described(reference)
-    path = data_folder() / meta["model"]
+    path = data_folder() / str(meta["model"])
     if path.suffix == ".tflite":
         return path
     return sparrow.quantize(onnx.load(path), stored(reference, meta["inputs"]))

@@ -29,7 +29,7 @@ from sparrow.tensor import Array
 
 TARGETS = ("aarch64", "armv7", "riscv64")
 # The network once more on each vector vocabulary that these do not use.
-VECTORS = ("aarch64_dotprod", "riscv64_v")
+VECTORS = ("aarch64_dotprod", "aarch64_i8mm", "armv7_vfpv4", "riscv64_v")
 
 
 @pytest.fixture(params=TARGETS)
@@ -135,7 +135,7 @@ def test_states_persist(name: str) -> None:
         np.testing.assert_array_equal(model.run(np.ones(4, np.float32))["y"], np.full(4, 2 * k))
 
 
-@pytest.mark.parametrize("cpu", ["rpi4", "sd855", "riscv64_v"])
+@pytest.mark.parametrize("cpu", ["rpi4", "sd855", "riscv64_v", "pynq_z1", "aarch64_i8mm"])
 def test_boards_and_phones_are_proved_on_their_own_cpu(cpu: str) -> None:
     harness.emulator(target(cpu).machine)
     assert sparrow.build(accumulator(), cpu, states={"total": "total_out"}).receipt.ok

@@ -233,14 +233,23 @@ def test_float_functions(library: harness.Library) -> None:
         args = (a, b)[:arity]
         with np.errstate(all="ignore"):
             want = meaning(*args)
-        assert_same_bits(apply(library, f"f_{name}", np.float32, *args), want, name)
+        got = apply(library, f"f_{name}", np.float32, *args)
+        if harness.call(library, "flushes"):
+            with np.errstate(all="ignore"):
+                zeros = harness.flushed(meaning(*map(harness.flushed, args)))
+            alike = (harness.flushed(got) == zeros) | (np.isnan(got) & np.isnan(zeros))
+            want = np.where(alike, got, want)
+        assert_same_bits(got, want, name)
 
 
 def test_maximum_propagates_nan(library: harness.Library) -> None:
     a, b = floats()
     for name, meaning in (("max", np.maximum), ("min", np.minimum)):
         got = apply(library, f"f_{name}", np.float32, a, b)
-        np.testing.assert_array_equal(got, meaning(a, b))
+        want = meaning(a, b)
+        if harness.call(library, "flushes"):
+            got, want = harness.flushed(got), harness.flushed(want)
+        np.testing.assert_array_equal(got, want)
 
 
 def test_fma_rounds_once_or_twice(library: harness.Library) -> None:
@@ -259,7 +268,10 @@ def test_comparisons(library: harness.Library) -> None:
     for name, _, meaning in COMPARE:
         args = (a,) if name == "isnan" else (a, b)
         got = apply(library, f"c_{name}", np.int32, *args)
-        np.testing.assert_array_equal(got, meaning(a, b).astype(np.int32), err_msg=name)
+        seen = (a, b)
+        if harness.call(library, "flushes"):
+            seen = harness.flushed(a), harness.flushed(b)
+        np.testing.assert_array_equal(got, meaning(*seen).astype(np.int32), err_msg=name)
 
 
 def test_integer_functions(library: harness.Library) -> None:

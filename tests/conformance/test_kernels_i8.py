@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from emitted import TARGETS, blob, linked
-from native_harness import BYTES, EMULATED, node
+from native_harness import BYTES, EMULATED, emulator, node
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import node_library
+from sparrow.device.qemu import emulated_library
 from sparrow.device.session import ModelLibrary
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, Module, Scheme
@@ -255,7 +256,13 @@ def _compare(
     module = Module("m", tuple(g for g, _ in cases))
     p = plan(module, target({**TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
     path = linked(p, folder, parts=True, flags=("-O1",))
-    library: ModelLibrary = node_library(path) if isa.startswith("wasm") else HostLibrary(path)
+    library: ModelLibrary
+    if isa.startswith("wasm"):
+        library = node_library(path)
+    elif isa in EMULATED:
+        library = emulated_library(path, p.target.machine)
+    else:
+        library = HostLibrary(path)
     s = library.open(blob(p))
     for i, (g, feeds) in enumerate(cases):
         (got,) = s.run(i, [feeds[v] for v in g.inputs])
@@ -264,24 +271,36 @@ def _compare(
     return {step.kernel for e in p.entries for step in e.steps}
 
 
-@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd"])
+# each multiplies bytes in its own way
+FOREIGN = ("neon32", "neon", "neon_dot", "neon_i8mm", "rvv")
+
+
+@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", *FOREIGN])
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     if isa.startswith("wasm"):
         node()
-    cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(ROUNDS)]
+    if isa in FOREIGN:
+        emulator(target(EMULATED[isa]).machine)
+    rounds = 4 if isa in FOREIGN else ROUNDS
+    cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(rounds)]
     used = _compare(cases, isa, KERNELS, tmp_path)
     assert used >= {r.name for r in _OWN}
     assert "resize" in used
 
 
 # (instruction set, threads): tasks are cut alike on all of them
-COMPACTED = (("scalar", 1), ("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 2))
+COMPACTED = (
+    *(("scalar", 1), ("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 2)),
+    *(("neon_dot", 1), ("neon_i8mm", 1)),
+)
 
 
 @pytest.mark.parametrize(("isa", "threads"), COMPACTED)
 def test_compact_rows_give_the_integers_of_the_reference(
     isa: str, threads: int, tmp_path: Path
 ) -> None:
+    if isa in FOREIGN:
+        emulator(target(EMULATED[isa]).machine)
     makers = (conv_case, depthwise_case, matmul_case)
     cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(8)]
     used = _compare(cases, isa, COMPACT, tmp_path, threads)

@@ -220,18 +220,26 @@ def references() -> dict[str, Array]:
 
 def test_float32_ulp(vectors: harness.Library, references: dict[str, Array]) -> None:
     x = X32
+
+    def error_of(name: str) -> Array:
+        got, want = apply(vectors, f"v_{name}", x), references[name]
+        error = harness.ulp_error(got, want)
+        return harness.unless_flushed(vectors, error, got, want, x)
+
     for name, (bound, _) in F32.items():
-        error = harness.ulp_error(apply(vectors, f"v_{name}", x), references[name])
+        error = error_of(name)
         if name == "softsign":
             error[np.isinf(x)] = 0
         assert error.max() <= bound, f"{name}: {harness.worst(error, x)}"
     for name, (bound, start, _) in F32_FROM.items():
-        error = harness.ulp_error(apply(vectors, f"v_{name}", x), references[name])
+        error = error_of(name)
         low = x < start
         assert error[~low].max() <= bound, f"{name}: {harness.worst(error[~low], x[~low])}"
         low &= np.isfinite(x)
         got = apply(vectors, f"v_{name}", x)[low]
-        assert np.abs(got - references[name][low]).max() < 2.0**-139, name
+        # x times what may count as zero
+        least = 2.0**-119 if harness.call(vectors, "flushes") else 2.0**-139
+        assert np.abs(got - references[name][low]).max() < least, name
 
 
 def test_float32_absolute(vectors: harness.Library, references: dict[str, Array]) -> None:
@@ -287,12 +295,14 @@ def test_float32_pow(vectors: harness.Library) -> None:
     x, y = POW_POINTS
     with np.errstate(all="ignore"):
         exact = np.power(x.astype(np.float64), y.astype(np.float64))
-    error = harness.ulp_error(apply(vectors, "v_pow", x, y), exact)
+    got = apply(vectors, "v_pow", x, y)
+    error = harness.unless_flushed(vectors, harness.ulp_error(got, exact), got, exact, x, y)
     assert error.max() <= POW32, harness.worst(error, x, y)
     x, y = special_pairs(np.float32)
     with np.errstate(all="ignore"):
         exact = np.power(x.astype(np.float64), y.astype(np.float64))
-    error = harness.ulp_error(apply(vectors, "v_pow", x, y), exact)
+    got = apply(vectors, "v_pow", x, y)
+    error = harness.unless_flushed(vectors, harness.ulp_error(got, exact), got, exact, x, y)
     assert error.max() <= POW32, harness.worst(error, x, y)
 
 
@@ -303,6 +313,10 @@ def test_float32_remainders(vectors: harness.Library) -> None:
     x, y = special_pairs(np.float32)
     x = np.concatenate([x, random, some])
     y = np.concatenate([y, np.roll(random, 1), np.roll(some, 1)])
+    if harness.call(vectors, "flushes"):
+        # a remainder of something this small may be one that counts as zero
+        small = [(v != 0) & (np.abs(v) < 2.0**-100) for v in (x, y)]
+        x, y = x[~(small[0] | small[1])], y[~(small[0] | small[1])]
     with np.errstate(all="ignore"):
         for name, meaning in (("fmod", np.fmod), ("mod", np.mod)):
             got = apply(vectors, f"v_{name}", x, y)

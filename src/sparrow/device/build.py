@@ -73,8 +73,13 @@ CPUS = {
         "avx512vnni": "x86_64_v4+avx512vnni",
         "avx512bf16": "x86_64_v4+avx512vnni+avx512bf16",
     },
-    "aarch64": {"scalar": "generic", "neon": "generic", "neon_dot": "generic+dotprod"},
-    "arm": {"scalar": "generic+v7a+neon"},
+    "aarch64": {
+        "scalar": "generic",
+        "neon": "generic",
+        "neon_dot": "generic+dotprod",
+        "neon_i8mm": "generic+dotprod+i8mm",
+    },
+    "arm": {"scalar": "generic+v7a+neon", "neon32": "generic+v7a+neon"},
     "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
 }
 

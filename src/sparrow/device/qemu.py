@@ -21,6 +21,7 @@ RUNNER_FLAGS = ("-std=gnu99", "-fno-builtin")
 
 # CPUs that qemu 7.2 knows by zig's name, and what stands for generic ones of a level.
 _NAMED = (
+    "cortex_a7",
     "cortex_a9",
     "cortex_a15",
     "cortex_a35",

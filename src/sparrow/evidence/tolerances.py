@@ -281,10 +281,9 @@ def _dot(
         error = (terms + 2) * _sum_unit(first) * size.astype(np.float64)
         if getattr(op, "accumulate", None) is None:
             error = error + _store(total, first)
-        else:
-            # vdpbf16ps takes subnormal operands, products and sums for zero
-            largest = max(float(np.abs(a).max(initial=0.0)) for a in x[:2] if a is not None)
-            error = error + 2 * terms * (1 + largest) * SMALLEST[F32]
+        # vdpbf16ps and the vectors of Armv7 take subnormal operands, products and sums for zero
+        largest = max(float(np.abs(a).max(initial=0.0)) for a in x[:2] if a is not None)
+        error = error + 2 * terms * (1 + largest) * SMALLEST[F32]
     if native is not None:
         error = (error + native) / 2
     if op.epilogue is None:

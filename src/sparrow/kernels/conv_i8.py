@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparrow.kernels.case import (
@@ -18,7 +20,7 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise
+from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
@@ -55,12 +57,18 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
-    lanes, per = case.target.isa.lanes, case.target.isa.per
+    isa, lanes = case.target.isa, case.target.isa.lanes
     p, cycles = choose_conv2d(s, found.code, case.target, threads=case.threads)
     merged = merges(s, bool(p.band))
-    shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, p.kq, lanes, per)
+    if isa.halves:
+        p = replace(p, tame=int(tame(w, s.groups, merged)))
+    kq = -(-p.kq * isa.per // isa.together)
+    shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, kq, lanes, isa.together)
     packed = (
-        Pack(shape, np.dtype(np.int8), lambda: pack_conv(w, s.groups, lanes, merged, per)),
+        Pack(
+            *(shape, np.dtype(np.int8)),
+            lambda: pack_conv(w, s.groups, lanes, merged, isa.together),
+        ),
         found.start(lanes),
     )
     serial = case.threads == 1

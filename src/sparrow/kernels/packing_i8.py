@@ -1,6 +1,6 @@
 """Weight packing of the 8-bit kernels: four bytes to a lane, as `sp_dot4_i32` takes them.
 
-Where sums are taken over pairs (`Isa.pairs`) it is ``per`` = 2 bytes.
+Where sums are taken over pairs (`Isa.pairs`) it is ``per`` = 2 bytes, over octets 8.
 
 Packed weights depend on the weight's shape and the lane count only, never on tiles.
 """
@@ -29,6 +29,18 @@ def pack_conv(
     out[:, :each, ..., :k] = rows
     split = out.reshape(groups, -1, lanes, kh, runs, kq, per)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6))
+
+
+def tame(w: NDArray[np.int8], groups: int, merged: bool) -> bool:
+    """Whether products of bytes at places k and k + 2 of a quad always add up within 16 bits.
+
+    Only 128 * 128 twice does not fit.
+    """
+    least = w == -128
+    if not least.any():
+        return True
+    quads = pack_conv(least.view(np.int8), groups, 1, merged)
+    return not (quads[..., :2] & quads[..., 2:]).any()
 
 
 def pack_depthwise(

@@ -34,6 +34,7 @@ class Conv2dI8:
     flip: int
     pad: int
     put: int
+    tame: int
     runs: int
     kq: int
     xr: int

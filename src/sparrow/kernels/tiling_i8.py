@@ -36,16 +36,30 @@ class _Tile:
     nv: int
 
 
-def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
+def _operands(mr: int, nv: int, isa: Isa) -> int:
+    """Registers that the operands of a tile take."""
+    if isa.octets:
+        return mr + 3
+    if isa.halves and isa.registers == 16:
+        # half of them are counted in Armv7: bytes of pixels, pairs of one and of the weights
+        return (mr + 2 * nv + 2) // 2 + 2
+    if isa.halves:
+        return mr + 3 * nv + 4
+    if isa.group > 1:
+        # the activations stay, and weights come one by one
+        return mr + 2
     # the dot product of 16-bit halves needs both halves of its operands in registers
     halves = 1 if isa.dot_ops == 1 or isa.pairs else 2
+    return halves * (nv + (mr if isa.both_held else 1))
+
+
+def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
     # with one lane these are the registers that hold pointers and counters too
     held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(pixels, 32) + 1):
-            # of a tile of groups the activations stay, and weights come one by one
-            operands = mr + 2 if isa.group > 1 else nv + (mr if isa.both_held else 1)
-            if mr + held > 1 and mr * nv + halves * operands + held >= isa.registers:
+            rows = mr + mr % 2 if isa.octets else mr
+            if mr + held > 1 and rows * nv + _operands(mr, nv, isa) + held >= isa.registers:
                 break
             yield _Tile(mr, nv)
 
@@ -66,7 +80,12 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             step /= 4 if isa.dot_ops == 1 else 1
         elif isa.group > 1:
             # what counts is the number of instructions, two at a time: weights come two by two
-            step = max((mr * nv * isa.dot_ops + mr / isa.group + nv / 2 + 1) / 2, 4)
+            products, shuffles = float(mr * nv * isa.dot_ops), 0.0
+            if isa.halves:
+                products, shuffles = 3.0 * mr * nv, 2.0 * (mr + nv)
+            if isa.octets:
+                products, shuffles = (mr + mr % 2) * nv // 2, mr / isa.group
+            step = max((products + shuffles + mr / isa.group + nv / 2 + 1) / 2, 4)
             # sums begin, are scaled, rounded and moved; bytes are stored by four vectors at best
             whole, rest = divmod(nv, 4)
             return quads * step + mr * (5 * nv + 7 * whole + (0, 3, 4, 7)[rest]) / 2 + 12
@@ -153,6 +172,7 @@ def choose_conv2d(
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
+        tame=0,
         runs=runs,
         kq=kq,
         xr=line if band else xh,

@@ -21,6 +21,8 @@ class Isa:
         both_held: Operands of all rows and columns of a tile are in registers at once: the compiler
             takes the products column by column, and knows nothing of the engine's registers.
         group: Quads of a pixel that one load brings to a tile of sums over bytes (SP_GROUP).
+        halves: Products of bytes become halves, two of which are added where they fit.
+        octets: Tiles of sums over bytes take products of two octets of two pixels (SP_OCTETS).
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
     """
@@ -34,12 +36,19 @@ class Isa:
     dot2_ops: int = 6
     both_held: bool = False
     group: int = 1
+    halves: bool = False
+    octets: bool = False
     pairs: bool = False
 
     @property
     def per(self) -> int:
         """Products that a lane of a sum over bytes takes at once."""
         return 2 if self.pairs else 4
+
+    @property
+    def together(self) -> int:
+        """Weights of a channel that lie together in a tile of sums over bytes."""
+        return 8 if self.octets else self.per
 
 
 ISAS = (
@@ -51,8 +60,10 @@ ISAS = (
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
-    Isa("neon", 4, 32, 16, 6),
+    Isa("neon32", 4, 16, 8, 4, group=2, halves=True),
+    Isa("neon", 4, 32, 16, 4, group=2, halves=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4),
+    Isa("neon_i8mm", 4, 32, 16, 1, group=4, octets=True),
     Isa("rvv", 4, 32, 8, 16),
     # engines of 16 registers; without vectors an operation is four
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),

@@ -4,6 +4,7 @@
 #define SP_ISA_H
 
 #include "../base.h"
+#include "bytes.h"
 
 #include <immintrin.h>
 
@@ -18,38 +19,11 @@ typedef __m256 sp_f32;
 typedef __m256i sp_i32;
 typedef __m256 sp_mask; /* all bits of a lane set or clear */
 
-/* Unaligned accesses that may alias any type. */
-typedef uint16_t __attribute__((may_alias, aligned(1))) sp_u16_at;
-typedef uint32_t __attribute__((may_alias, aligned(1))) sp_u32_at;
-typedef uint64_t __attribute__((may_alias, aligned(1))) sp_u64_at;
-
 SP_CONST int32_t sp_tail[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 
 /* Lanes < n, for 0 <= n <= 8. */
 SP_INLINE __m256i sp_first(int n) {
   return _mm256_loadu_si256((const __m256i *)(const void *)(sp_tail + 8 - n));
-}
-
-/* The first n bytes at p, 0 <= n <= 7, zero extended; reads nothing else. */
-SP_INLINE uint64_t sp_get_bytes(const void *p, int n) {
-  const uint8_t *b = (const uint8_t *)p;
-  if (n >= 4)
-    return (uint64_t)*(const sp_u32_at *)p | (uint64_t)*(const sp_u32_at *)(b + n - 4)
-                                                 << (8 * (n - 4));
-  if (n <= 0) return 0;
-  return (uint64_t)b[0] | (uint64_t)b[n / 2] << (8 * (n / 2)) | (uint64_t)b[n - 1] << (8 * (n - 1));
-}
-
-/* Stores the low n bytes of v, 0 <= n <= 7. */
-SP_INLINE void sp_put_bytes(void *p, uint64_t v, int n) {
-  uint8_t *b = (uint8_t *)p;
-  if (n >= 4) {
-    *(sp_u32_at *)p = (uint32_t)v;
-    *(sp_u32_at *)(b + n - 4) = (uint32_t)(v >> (8 * (n - 4)));
-  } else if (n > 0) {
-    if (n >= 2) *(sp_u16_at *)p = (uint16_t)v;
-    b[n - 1] = (uint8_t)(v >> (8 * (n - 1)));
-  }
 }
 
 /* The first n halfwords at p, 0 <= n <= 8, zero extended. */

@@ -4,6 +4,7 @@
 #define SP_CLANG4_H
 
 #include "../base.h"
+#include "bytes.h"
 
 #if !defined(__clang__)
 #error "isa/clang4.h needs clang"
@@ -29,9 +30,6 @@ typedef int16_t sp_s16x8 __attribute__((ext_vector_type(8)));
 typedef int64_t sp_s64x4 __attribute__((ext_vector_type(4)));
 
 /* Unaligned accesses that may alias any type. */
-typedef uint16_t __attribute__((may_alias, aligned(1))) sp_u16_at;
-typedef uint32_t __attribute__((may_alias, aligned(1))) sp_u32_at;
-typedef uint64_t __attribute__((may_alias, aligned(1))) sp_u64_at;
 typedef float sp_f32_at __attribute__((ext_vector_type(4), may_alias, aligned(4)));
 typedef int32_t sp_i32_at __attribute__((ext_vector_type(4), may_alias, aligned(4)));
 typedef int32_t sp_i32_any __attribute__((ext_vector_type(4), may_alias, aligned(1)));
@@ -125,30 +123,6 @@ SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return __builtin_elementwise_m
 
 /* convert */
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return __builtin_convertvector(v, sp_f32); }
-/* The first n bytes at p, 0 <= n <= 8, zero extended; reads nothing else. */
-SP_INLINE uint64_t sp_get_bytes(const void *p, int n) {
-  const uint8_t *b = (const uint8_t *)p;
-  if (n >= 8) return *(const sp_u64_at *)p;
-  if (n >= 4)
-    return (uint64_t)*(const sp_u32_at *)p | (uint64_t)*(const sp_u32_at *)(b + n - 4)
-                                                 << (8 * (n - 4));
-  if (n <= 0) return 0;
-  return (uint64_t)b[0] | (uint64_t)b[n / 2] << (8 * (n / 2)) | (uint64_t)b[n - 1] << (8 * (n - 1));
-}
-
-/* Stores the low n bytes of v, 0 <= n <= 8. */
-SP_INLINE void sp_put_bytes(void *p, uint64_t v, int n) {
-  uint8_t *b = (uint8_t *)p;
-  if (n >= 8) {
-    *(sp_u64_at *)p = v;
-  } else if (n >= 4) {
-    *(sp_u32_at *)p = (uint32_t)v;
-    *(sp_u32_at *)(b + n - 4) = (uint32_t)(v >> (8 * (n - 4)));
-  } else if (n > 0) {
-    if (n >= 2) *(sp_u16_at *)p = (uint16_t)v;
-    b[n - 1] = (uint8_t)(v >> (8 * (n - 1)));
-  }
-}
 SP_INLINE sp_u16 sp_get_halves(const uint16_t *p, int n) {
   sp_small u;
   u.number = sp_get_bytes(p, n < SP_LANES ? 2 * n : 8);

@@ -4,6 +4,7 @@
 #define SP_ISA_SCALAR_BASE_H
 
 #include "../base.h"
+#include "half.h"
 
 #define SP_LANES 1
 
@@ -26,44 +27,6 @@ SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) {
   } u;
   u.i = v;
   return u.f;
-}
-
-/* IEEE binary16 to binary32, exact. */
-SP_INLINE float sp_half_to_float(uint16_t h) {
-  const uint32_t s = (uint32_t)(h & 0x8000u) << 16;
-  const uint32_t e = (h >> 10) & 0x1fu;
-  const uint32_t m = h & 0x3ffu;
-  if (e == 0) { /* m * 2^-24, exact in binary32 */
-    const float f = (float)m * 5.9604644775390625e-8f;
-    return s ? -f : f;
-  }
-  if (e == 31) return sp_from_bits_f32((int32_t)(s | 0x7f800000u | m << 13 | (m ? 0x400000u : 0u)));
-  return sp_from_bits_f32((int32_t)(s | (e + 112u) << 23 | m << 13));
-}
-
-/* IEEE binary32 to binary16, to nearest even. */
-SP_INLINE uint16_t sp_float_to_half(float f) {
-  const uint32_t b = (uint32_t)sp_bits_f32(f);
-  const uint32_t s = (b >> 16) & 0x8000u;
-  const uint32_t a = b & 0x7fffffffu;
-  uint32_t r;
-  if (a > 0x7f800000u) {
-    r = 0x7e00u | ((a >> 13) & 0x3ffu);
-  } else if (a >= 0x477ff000u) { /* at least 65520: rounds to infinity */
-    r = 0x7c00u;
-  } else if (a >= 0x38800000u) { /* normal half; a carry out of the mantissa is the next exponent */
-    r = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
-  } else if (a > 0x33000000u) { /* subnormal half: units of 2^-24, above half a unit */
-    const uint32_t k = 126u - (a >> 23);
-    const uint32_t m = (a & 0x7fffffu) | 0x800000u;
-    const uint32_t rest = m & ((1u << k) - 1u);
-    const uint32_t tie = 1u << (k - 1u);
-    r = m >> k;
-    r += (rest > tie || (rest == tie && (r & 1u))) ? 1u : 0u;
-  } else {
-    r = 0;
-  }
-  return (uint16_t)(s | r);
 }
 
 /* memory */

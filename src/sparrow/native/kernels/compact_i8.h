@@ -70,7 +70,7 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int band, in
     const int n = (int)sp_imin(co - j, SP_LANES);
     const ptrdiff_t col = (ptrdiff_t)group * co + j;
     const sp_tile_i8 t = {mr, 1, g->kh, g->runs, kq, g->dh * xr, g->dw * xp, g->sw * xp, 0, 4 * n,
-                          !band && flip, put, g->ldy, 0};
+                          !band && flip, put, g->ldy, 0, 0, 0};
     sp_tile_i8 one = t;
     one.mr = 1;
     for (int oy = oy0; oy < oy1; ++oy) {

@@ -4,7 +4,7 @@
  * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
- *         where `pair` 2 for 4;
+ *         where `pair` 2 for 4, and octets for quads where the instruction set multiplies those;
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
@@ -25,7 +25,7 @@ typedef struct sp_conv2d_i8 {
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy;
   int band, pair, flip, pad, put;
-  int runs, kq;
+  int tame, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
@@ -86,10 +86,10 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                                   int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
                                   sp_ep_i32 ep, const void *const *e) {
   const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
-  const ptrdiff_t run = p.kq * quad;
+  const ptrdiff_t run = sp_tile_quads(SP_OCTETS, p.kq) * quad;
   const sp_tile_i8 t = {p.mr,        nv,   p.kh, p.runs,     p.kq,
                         p.dh * p.xr, p.xt, p.sw * p.xp, p.kh * p.runs * run, quad,
-                        !p.band && p.flip, p.put, p.ldy, p.pair};
+                        !p.band && p.flip, p.put, p.ldy, p.pair, p.tame, SP_OCTETS};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0; oy < oy1; ++oy) {
@@ -125,7 +125,7 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
   const int full = co / SP_LANES / p.nv * p.nv;
   const int rest = co - full * SP_LANES;
   const int last = (rest + SP_LANES - 1) / SP_LANES;
-  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * p.kq * (p.pair ? 2 : 4) * SP_LANES;
+  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * sp_tile_quads(SP_OCTETS, p.kq) * (p.pair ? 2 : 4) * SP_LANES;
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy + g * co;
   const uint8_t *xg = (const uint8_t *)x + z * p.xn + g * ci;

@@ -74,23 +74,28 @@ SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
     sp_storen_i32((int32_t *)y + i, v, n);
 }
 
+#ifndef SP_STORE_VECTORS /* whole vectors of bytes that a header stores at once; here one by one */
+#define SP_STORE_VECTORS 1
+#define sp_stores_i8(p, v, count) ((void)0)
+#define sp_stores_u8(p, v, count) ((void)0)
+#endif
+
 /* The same of nv vectors that lie one after the other, of the last only n lanes. */
 SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int nv, int n) {
-  int k = 0;
-#ifdef SP_STORE_VECTORS /* this many vectors of bytes are stored at once */
-  const int whole = n < SP_LANES ? nv - 1 : nv;
   SP_UNROLL
-  for (; put != SP_PUT_32 && k + 1 < whole; k += SP_STORE_VECTORS) {
-    const int count = (int)sp_imin(whole - k, SP_STORE_VECTORS);
-    if (put == SP_PUT_I8)
-      sp_stores_i8((int8_t *)y + i + k * SP_LANES, v + k, count);
-    else
-      sp_stores_u8((uint8_t *)y + i + k * SP_LANES, v + k, count);
+  for (int k = 0; k < nv; k += SP_STORE_VECTORS) {
+    const int count = (int)sp_imin(nv - k, SP_STORE_VECTORS);
+    const int whole = k + count == nv && n < SP_LANES ? count - 1 : count;
+    const int together = put != SP_PUT_32 && whole > 1 ? whole : 0;
+    if (together && put == SP_PUT_I8)
+      sp_stores_i8((int8_t *)y + i + k * SP_LANES, v + k, together);
+    else if (together)
+      sp_stores_u8((uint8_t *)y + i + k * SP_LANES, v + k, together);
+    SP_UNROLL
+    for (int j = 0; j < SP_STORE_VECTORS; ++j)
+      if (j >= together && j < count)
+        sp_put_sum(put, y, i + (k + j) * SP_LANES, v[k + j], k + j == nv - 1 ? n : SP_LANES);
   }
-  k = (int)sp_imin(k, whole);
-#endif
-  SP_UNROLL
-  for (; k < nv; ++k) sp_put_sum(put, y, i + k * SP_LANES, v[k], k == nv - 1 ? n : SP_LANES);
 }
 
 #endif

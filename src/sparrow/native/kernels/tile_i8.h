@@ -7,6 +7,9 @@
 
 #define SP_TILE_I8_MAX 64 /* accumulators of one tile, mr * nv */
 #define SP_TILE_I8_NV 8   /* vectors of weights */
+#ifndef SP_OCTETS        /* whether products take two octets of two pixels at once */
+#define SP_OCTETS 0
+#endif
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
@@ -15,15 +18,21 @@
  *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
- *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED */
+ *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
+ *   tame          two products of places k and k + 2 of a quad fit in 16 bits
+ *   octets        w holds octets of two channels in a vector, for SP_OCTETS */
 typedef struct sp_tile_i8 {
   int mr, nv;
   int kh, runs, kq;
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
-  int pair;
+  int pair, tame, octets;
 } sp_tile_i8;
+
+/* Quads of the weights of a run, and rows of sums: octets of two pixels each fill up both. */
+SP_INLINE int sp_tile_quads(int octets, int kq) { return octets ? (kq + 1) / 2 * 2 : kq; }
+SP_INLINE int sp_tile_rows(int octets, int mr) { return octets ? (mr + 1) / 2 * 2 : mr; }
 
 /* n bytes, of the other kind where flip. */
 SP_INLINE void sp_copy_i8(uint8_t *to, const uint8_t *from, int n, int flip) {
@@ -89,7 +98,61 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     }
   }
 }
-#ifdef SP_GROUP /* a load brings this many quads of a pixel, which products take one by one */
+#if SP_OCTETS
+/* Of pixels i and i + 1, in the order of sp_dot_octets_i32; a last one without a neighbour is its own,
+ * and there is room for its sums. */
+SP_INLINE void sp_tile_octets_i8(const sp_tile_i8 t, const sp_group *a, const int8_t *b,
+                                 sp_i32 *acc) {
+  SP_UNROLL
+  for (int v = 0; v < t.nv; ++v) {
+    const sp_i32 w0 = sp_loadq_i32(b + v * t.bv), w1 = sp_loadq_i32(b + v * t.bv + 4 * SP_LANES);
+    SP_UNROLL
+    for (int i = 0; i < t.mr; i += 2) {
+      sp_i32 *const low = acc + i * t.nv + v, *const high = low + t.nv;
+      *low = sp_dot_octets_i32(*low, a[i], w0);
+      *high = sp_dot_octets_i32(*high, a[i], w1);
+    }
+  }
+}
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  int k = t.octets ? 0 : t.kq;
+  if (!t.octets) sp_tile_quads_i8(t, t.kq, a, b, acc);
+  SP_ROLLED
+  for (; k + SP_GROUP <= t.kq; k += SP_GROUP, a += 4 * SP_GROUP) {
+    sp_group q[SP_TILE_I8_MAX], high[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int i = 0; i < t.mr; i += 2) {
+      q[i] = sp_load_group(a + i * t.xp);
+      high[i] = i + 1 < t.mr ? sp_load_group(a + (i + 1) * t.xp) : q[i];
+      if (t.flip) q[i] = sp_flip_group(q[i]), high[i] = sp_flip_group(high[i]);
+      sp_swap_halves_group(&q[i], &high[i]);
+    }
+    sp_tile_octets_i8(t, q, b, acc);
+    sp_tile_octets_i8(t, high, b + 2 * t.quad, acc);
+    b += SP_GROUP * t.quad;
+  }
+  SP_ROLLED
+  for (; k < t.kq; k += 2, a += 8, b += 2 * t.quad) {
+    sp_group q[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int i = 0; i < t.mr; i += 2) {
+      const uint8_t *const other = a + (i + 1 < t.mr ? i + 1 : i) * t.xp;
+      q[i] = sp_loadn_octets(a + i * t.xp, other, k + 1 < t.kq ? 8 : 4);
+      if (t.flip) q[i] = sp_flip_group(q[i]);
+    }
+    sp_tile_octets_i8(t, q, b, acc);
+  }
+}
+/* The sums of pixels and back. */
+SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) {
+  SP_UNROLL
+  for (int i = 0; t.octets && i < t.mr; i += 2) {
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      sp_swap_halves_i32(&acc[i * t.nv + v], &acc[(i + 1) * t.nv + v]);
+  }
+}
+#elif defined(SP_GROUP) /* a load brings this many quads of a pixel, which products take one by one */
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
   int k = 0;
   SP_ROLLED
@@ -107,7 +170,7 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
         const sp_i32 wv = sp_loadq_i32(b + v * t.bv);
         SP_UNROLL
         for (int i = 0; i < t.mr; ++i)
-          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], j, wv);
+          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], j, wv, t.tame);
       }
     }
   }
@@ -120,23 +183,29 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
 #endif
 #endif
 
+#if !SP_OCTETS
+SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) { (void)t, (void)acc; }
+#endif
+
 /* Sum over all runs, epilogue, store; the last vector has n valid lanes. */
 SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
                               const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   sp_i32 acc[SP_TILE_I8_MAX];
   SP_UNROLL
-  for (int i = 0; i < t.mr; ++i) {
+  for (int i = 0; i < sp_tile_rows(t.octets, t.mr); ++i) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_load_i32(init + v * SP_LANES);
   }
+  sp_tile_order_i8(t, acc);
   for (int ky = 0; ky < t.kh; ++ky) {
     for (int r = 0; r < t.runs; ++r) {
       const uint8_t *a = x + ky * t.xr + r * t.xt;
-      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * t.kq * t.quad;
+      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * sp_tile_quads(t.octets, t.kq) * t.quad;
       sp_tile_dots_i8(t, a, b, acc);
     }
   }
+  sp_tile_order_i8(t, acc);
   /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {

@@ -1,0 +1,35 @@
+/* Products of bytes for NEON without dot products: as halves, which are then added up by pairs. */
+#ifndef SP_NEON_PAIRS_H
+#define SP_NEON_PAIRS_H
+
+#include "neon_base.h"
+
+/* The first pairs of all quads, and the second ones. Of an operand of several products the compiler
+ * takes them once. */
+SP_INLINE int8x8x2_t sp_pairs_of(sp_i32 v) {
+  const int16x8_t h = vreinterpretq_s16_s32(v);
+  const int16x4x2_t p = vuzp_s16(vget_low_s16(h), vget_high_s16(h));
+  return (int8x8x2_t){{vreinterpret_s8_s16(p.val[0]), vreinterpret_s8_s16(p.val[1])}};
+}
+SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const int8x8x2_t x = sp_pairs_of(a), w = sp_pairs_of(b);
+  const int32x4_t first = vpadalq_s16(acc, vmull_s8(x.val[0], w.val[0]));
+  return vpadalq_s16(first, vmull_s8(x.val[1], w.val[1]));
+}
+/* A load brings two quads of a pixel, whose pairs are then put in all lanes. Where `tame`, two
+ * products, of bytes k and k + 2 of a quad, are known to fit in 16 bits. */
+#define SP_GROUP 2
+typedef int8x8_t sp_group;
+SP_INLINE sp_group sp_load_group(const void *p) { return vld1_s8((const int8_t *)p); }
+SP_INLINE sp_group sp_flip_group(sp_group v) { return veor_s8(v, vdup_n_s8(-128)); }
+SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame) {
+  const int16x4_t h = vreinterpret_s16_s8(a);
+  const int8x8_t x0 = vreinterpret_s8_s16(j == 0 ? vdup_lane_s16(h, 0) : vdup_lane_s16(h, 2));
+  const int8x8_t x1 = vreinterpret_s8_s16(j == 0 ? vdup_lane_s16(h, 1) : vdup_lane_s16(h, 3));
+  const int8x8x2_t w = sp_pairs_of(b);
+  const int16x8_t p = vmull_s8(w.val[0], x0);
+  if (tame) return vpadalq_s16(acc, vmlal_s8(p, w.val[1], x1));
+  return vpadalq_s16(vpadalq_s16(acc, p), vmull_s8(w.val[1], x1));
+}
+
+#endif
