@@ -36,7 +36,10 @@ def quantize(
     ranges: Annotated[
         str | None, typer.Option(help="minmax, percentile, entropy, mse, aciq or octav")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="per_channel or per_tensor")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="per_channel, per_tensor or, of matrices, per_group")
+    ] = None,
+    group: Annotated[int | None, typer.Option(help="inputs per group of weights")] = None,
     rounding: Annotated[str | None, typer.Option(help="gptq, nearest or adaround")] = None,
     bias_correction: Annotated[
         bool | None, typer.Option(help="take the mean error of weights into the bias")
@@ -77,6 +80,7 @@ def quantize(
         None,
         ranges=ranges,
         weights=weights,
+        group=group,
         rounding=rounding,
         bias_correction=bias_correction,
         equalize=equalize,

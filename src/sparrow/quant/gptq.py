@@ -22,7 +22,7 @@ Matrix = NDArray[np.float64]
 DAMPING = 0.01
 
 
-def gptq(w: Matrix, moments: Matrix, low: int, high: int) -> Matrix:
+def gptq(w: Matrix, moments: Matrix, low: int, high: int, step: Matrix | None = None) -> Matrix:
     """Codes of weights given in steps.
 
     Args:
@@ -30,6 +30,7 @@ def gptq(w: Matrix, moments: Matrix, low: int, high: int) -> Matrix:
         moments: [G, K, K], second moments of the inputs of each group.
         low: Smallest code.
         high: Largest code.
+        step: What a code of each weight is worth, [G, M, K], where that differs within a row.
 
     Returns:
         Integers [G, M, K], each next to its weight; no row errs more than rounded to the nearest.
@@ -45,15 +46,18 @@ def gptq(w: Matrix, moments: Matrix, low: int, high: int) -> Matrix:
     upper = np.linalg.cholesky((sorted_moments + damping * np.eye(k))[:, ::-1, ::-1])[:, ::-1, ::-1]
     feedback = upper / np.einsum("gkk->gk", upper)[:, None]
     real = np.take_along_axis(w, order[:, None], 2)
+    worth = np.ones((1, 1, k)) if step is None else np.take_along_axis(step, order[:, None], 2)
     least, most = np.clip(np.floor(real), low, high), np.clip(np.ceil(real), low, high)
     codes, errors = np.empty_like(real), np.zeros_like(real)
     for i in range(k):
-        wanted = real[..., i] + (errors[..., :i] @ feedback[:, :i, i, None])[..., 0]
+        made_up = (errors[..., :i] @ feedback[:, :i, i, None])[..., 0]
+        wanted = real[..., i] + made_up / worth[..., i]
         codes[..., i] = np.clip(np.rint(wanted), least[..., i], most[..., i])
-        errors[..., i] = real[..., i] - codes[..., i]
+        errors[..., i] = (real[..., i] - codes[..., i]) * worth[..., i]
     found = np.empty_like(codes)
     np.put_along_axis(found, order[:, None], codes, 2)
     nearest = np.clip(np.rint(w), low, high)
-    worse = output_error(found - w, moments) > output_error(nearest - w, moments)
-    result: Matrix = np.where(worse[..., None], nearest, found)
+    scale = 1.0 if step is None else step
+    mine, other = (output_error((q - w) * scale, moments) for q in (found, nearest))
+    result: Matrix = np.where((mine > other)[..., None], nearest, found)
     return result

@@ -14,6 +14,7 @@ from sparrow.graph import Graph, Node
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import spread
 from sparrow.quant.adaround import adaround
 from sparrow.quant.affine import code_limits, per_tensor
 from sparrow.quant.bias_correction import mean_error
@@ -33,6 +34,8 @@ from sparrow.quant.weights import (
     coded,
     coded_bias,
     fits_bias,
+    group_scales,
+    group_units,
     largest_sum,
 )
 from sparrow.reference import one_thread
@@ -119,23 +122,9 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
     (at,) = fixed
     x = n.inputs[1 - at]
     w = g.consts[n.inputs[at]]
-    # of a constant on the left every row serves all columns: its scale cannot follow the columns
-    axis = _output_axis(n.op, w.ndim) if at == 1 and recipe.weights == "per_channel" else None
-    block = channel_block(w.ndim, axis)
-    scale = block_scales(w, block)
-    if recipe.scales == "power_of_two":
-        scale = weight_steps(w, scale, block)
     x_scale = _scale(codes, x)
     groups = n.op.group if isinstance(n.op, ConvTranspose) else 1
-    if bias is not None:
-        # groups of a transposed convolution share the scales of their channels
-        most = np.abs(bias.astype(np.float64)).reshape(groups, -1).max(0)
-        most = most.reshape(scale.shape) if scale.size > 1 else most.max(initial=0, keepdims=True)
-        most = most.reshape(scale.shape)
-        scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
-    if recipe.scales == "power_of_two":
-        scale = above(scale)
-    weights = coded(w, scale, block)
+    weights, steps = _weights(n.op, w, at, bias, x_scale, recipe)
     moments = c.moments.get(n.outputs[0])
     if recipe.rounding != "nearest" and moments is not None and at == 1:
         assert not isinstance(n.op, ConvTranspose)
@@ -151,17 +140,64 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         )
         bias = (np.zeros(m) if bias is None else bias.astype(np.float64)) - shift
     if bias is not None:
-        each = x_scale * scale.astype(np.float64).reshape(-1)
+        each = x_scale * steps
         operands[2] = coded_bias(bias, np.tile(each, groups) if each.size > 1 else each)
     dtype, quant = codes[x]
     summed = largest_sum(
-        weights.codes,
+        _multiplied(weights, steps, _output_axis(n.op, w.ndim)),
         _output_axis(n.op, w.ndim),
         dtype,
         int(quant.zero_point.reshape(-1)[0]),
         np.abs(operands[2].codes).reshape(groups, -1).max(0) if 2 in operands else None,
     )
     return Constants(operands, summed > ACCUMULATOR_LIMIT)
+
+
+def _weights(
+    op: Sum, w: Array, at: int, bias: Array | None, x_scale: float, recipe: Recipe
+) -> tuple[Coded, Reals]:
+    """Weights rounded to the nearest codes, and the unit of their sums over that of the inputs: of
+    one element or [M].
+    """
+    # of a constant on the left every row serves all columns: its scale cannot follow the columns
+    axis = _output_axis(op, w.ndim) if at == 1 and recipe.weights != "per_tensor" else None
+    block = channel_block(w.ndim, axis)
+    grouped = axis is not None and _grouped(op, w, axis, recipe)
+    if axis is not None and grouped:
+        scale = group_units(w, axis, recipe.group)
+    else:
+        scale = block_scales(w, block).astype(np.float64)
+    if recipe.scales == "power_of_two":
+        scale = weight_steps(w, scale.astype(np.float32), block).astype(np.float64)
+    if bias is not None:
+        # groups of a transposed convolution share the scales of their channels
+        split = op.group if isinstance(op, ConvTranspose) else 1
+        most = np.abs(bias.astype(np.float64)).reshape(split, -1).max(0)
+        most = most if scale.size > 1 else most.max(initial=0, keepdims=True)
+        scale = fits_bias(scale, most.reshape(scale.shape), x_scale)
+    if axis is not None and grouped:
+        block = tuple(1 if i == axis else recipe.group for i in (0, 1))
+        return coded(w, group_scales(w, axis, recipe.group, scale), block), scale
+    narrow = scale.astype(np.float32)
+    if recipe.scales == "power_of_two":
+        narrow = above(narrow)
+    return coded(w, narrow, block), narrow.astype(np.float64).reshape(-1)
+
+
+def _grouped(op: Sum, w: Array, axis: int, recipe: Recipe) -> bool:
+    """Whether groups of inputs have scales of their own."""
+    if recipe.weights != "per_group" or not isinstance(op, MatMul) or op.trans_a or w.ndim != 2:
+        return False
+    return bool(w.shape[1 - axis] > recipe.group)
+
+
+def _multiplied(weights: Coded, units: Reals, axis: int) -> Array:
+    """What each input is multiplied with before sums are scaled by their unit."""
+    scale, block = weights.quant.scale, weights.quant.block
+    if max(block) <= 1:
+        return weights.codes
+    multiples = np.rint(scale / np.expand_dims(units, 1 - axis)).astype(np.int64)
+    return weights.codes * spread(multiples, block, weights.codes.shape)
 
 
 def _scale(codes: Codes, x: str) -> float:
@@ -186,10 +222,15 @@ def _rounded(
     if key not in known:
         low, high = code_limits(I8, True)
         axis = _output_axis(op, w.ndim)
-        steps = w.astype(np.float64) / nearest.quant.scale.astype(np.float64)
+        scale = spread(nearest.quant.scale, nearest.quant.block, w.shape).astype(np.float64)
         inputs = m.covariance.astype(np.float64) if corrected else m.second
+        rows = _rows(op, w / scale, len(inputs))
         with one_thread():
-            found = ROUNDINGS[rounding](_rows(op, steps, len(inputs)), inputs, low, high)
+            if rounding == "gptq" and max(nearest.quant.block) > 1:
+                worth = _rows(op, np.broadcast_to(scale, w.shape), len(inputs))
+                found = gptq(rows, inputs, low, high, worth / worth.max())
+            else:
+                found = ROUNDINGS[rounding](rows, inputs, low, high)
         shape = np.moveaxis(w, axis, 0).shape
         codes = np.moveaxis(found.reshape(shape), 0, axis)
         known[key] = np.ascontiguousarray(codes.astype(np.int8))

@@ -19,7 +19,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 
 Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
-Granularity: TypeAlias = Literal["per_tensor", "per_channel"]
+Granularity: TypeAlias = Literal["per_tensor", "per_channel", "per_group"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
 Rounding: TypeAlias = Literal["nearest", "adaround", "gptq"]
 Scales: TypeAlias = Literal["float", "power_of_two"]
@@ -36,7 +36,9 @@ class Recipe:
 
     Attributes:
         ranges: How the range of an activation is set, a row of `RANGES`.
-        weights: One scale per output channel, or one for all.
+        weights: One scale per output channel, or one for all; or, of matrices, one per ``group``
+            inputs of an output channel, which is per channel for all other weights.
+        group: Inputs that share a scale.
         rounding: How weights are rounded to codes.
         symmetric: Activations without zero points.
         bias_correction: Take the mean error of rounded weights back into the biases.
@@ -59,6 +61,7 @@ class Recipe:
 
     ranges: Ranges = "mse"
     weights: Granularity = "per_channel"
+    group: int = 32
     rounding: Rounding = "gptq"
     symmetric: bool = False
     bias_correction: bool = True
@@ -84,8 +87,21 @@ class Recipe:
         ):
             if value not in known:
                 raise BadInput(f"{name} is {value!r}", hint=f"use one of {', '.join(known)}")
+        if type(self.group) is not int or self.group < 2:
+            raise BadInput(f"group is {self.group!r}, expected a number of inputs, at least 2")
+        if self.weights == "per_group":
+            self._check_groups()
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise BadInput(f"smooth is {self.smooth}, expected a share between 0 and 1")
+
+    def _check_groups(self) -> None:
+        for name, value, others in (
+            ("rounding", self.rounding, "gptq or nearest"),
+            ("scales", self.scales, "float"),
+            ("scheme", self.scheme, "f32, fixed31 or pow2"),
+        ):
+            if value in ("adaround", "power_of_two", "tflite"):
+                raise BadInput(f"{name} {value} takes no weights per group", hint=f"use {others}")
 
 
 def literal(name: str) -> str:

@@ -1,4 +1,6 @@
-"""Weights and biases as codes: symmetric, [-127, 127], one scale per output channel or for all."""
+"""Weights and biases as codes: symmetric, [-127, 127], one scale per output channel, for all, or
+per group of inputs of an output channel.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from sparrow.tensor import I8, I32, Affine, Array, DType
 # What an int32 bias may take of the accumulator; the products get the rest.
 BIAS_LIMIT = 1 << 30
 ACCUMULATOR_LIMIT = (1 << 31) - 1
+# The largest multiple of a channel's unit that scales a group: 6 bits, as in VS-Quant's table 4.
+LARGEST_MULTIPLE = 63
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +63,36 @@ def block_scales(w: Array, block: tuple[int, ...], dtype: DType = I8) -> NDArray
             peak = np.maximum.reduceat(peak, np.arange(0, w.shape[axis], b), axis)
     scale = (peak.astype(np.float64) / code_limits(dtype, True)[1]).astype(np.float32)
     return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
+
+
+def group_units(w: Array, axis: int, group: int) -> NDArray[np.float64]:
+    """The unit of each output channel, of which the scales of its groups are multiples.
+
+    Scales of two levels, Dai et al. 2021 (VS-Quant, arXiv:2102.04503): sums of groups then add as
+    integers. A unit has 16 bits, so that its multiples are exact in float32.
+
+    Args:
+        w: A matrix.
+        axis: Of the output channels.
+        group: Inputs that share a scale.
+
+    Returns:
+        [M].
+    """
+    scales = block_scales(w, tuple(1 if i == axis else group for i in (0, 1)))
+    unit, exponent = np.frexp(scales.max(1 - axis).astype(np.float64) / LARGEST_MULTIPLE)
+    rounded: NDArray[np.float64] = np.ldexp(np.ceil(np.ldexp(unit, 16)), exponent - 16)
+    return rounded
+
+
+def group_scales(
+    w: Array, axis: int, group: int, units: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """The least multiples of the units that hold each group."""
+    scales = block_scales(w, tuple(1 if i == axis else group for i in (0, 1)))
+    each = np.expand_dims(units, 1 - axis)
+    multiples = np.clip(np.ceil(scales.astype(np.float64) / each), 1, LARGEST_MULTIPLE)
+    return (multiples * each).astype(np.float32)
 
 
 def coded(w: Array, scale: NDArray[np.float32], block: tuple[int, ...], dtype: DType = I8) -> Coded:

@@ -7,6 +7,13 @@ after    s = Conv(x, w, b')        exact int32, b' in units of s_x * s_w
 before   y = Conv(Dequantize(x), Dequantize(w), b)          used as float
 after    y = float32(Conv(x, w, b')) * s_x * s_w
 
+Weights of a matrix with a scale per group of inputs: the scales of a channel's groups are multiples
+of one unit (VS-Quant, Dai et al. 2021, arXiv:2102.04503), so that sums of groups add as integers.
+
+before   y = MatMul(Dequantize(x), Dequantize(w, blocks of k inputs))
+after    s = sum over groups g of MatMul(x[g], w[g]) m[g]         exact, int32 or int64
+         y = float32(s) * s_x * unit
+
 Activations of 16 bits are two of 8, x = 256 h + l with h int8 and l uint8, and their sums two sums:
 instructions over bytes take no longer for both than those over 16 bits would.
 
@@ -27,28 +34,58 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize
+from sparrow.ops.slice import Slice
 from sparrow.ops.sums import CODES
 from sparrow.ops.transpose import Transpose
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I8, I16, I32, I64, U8, Array, TensorType
+from sparrow.tensor import F32, I8, I16, I32, I64, U8, Affine, Array, TensorType
+
+# The largest multiple of a unit that is looked for: 8 bits.
+LARGEST_MULTIPLE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Groups of ``size`` inputs, each with a multiple of its channel's unit: int64 [groups, n]."""
+
+    size: int
+    multiples: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Constant weights: int8 codes, what each lacks, and the scale of each output channel."""
+
+    codes: Array
+    offset: int
+    scale: Array
+    groups: _Groups | None = None
+
+    def magnitudes(self, axis: int) -> Array:
+        """Sum of |w| for each output channel, in units of its scale: int64 [n]."""
+        size = np.abs(self.codes.astype(np.int64)) + abs(self.offset)
+        if self.groups is not None:
+            k = self.codes.shape[1 - axis]
+            each = self.groups.multiples.repeat(self.groups.size, 0)[:k]
+            size = size * (each if axis == 1 else each.T)
+        found: Array = size.sum(tuple(i for i in range(size.ndim) if i != axis))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
     """An integer sum of products: op, operands, units and largest magnitudes per channel.
 
-    Weights of 9 bits (uint8 minus a zero point far from 128) are ``weight`` plus ``offset``, which
-    counts once per window.
+    Weights of 9 bits (uint8 minus a zero point far from 128) are codes plus an offset, which counts
+    once per window.
     """
 
     op: Conv | MatMul
     x: Codes
-    weight: Array
-    offset: int
-    scale: Array
+    weights: _Weights
     bias: Array | None
     unit: Array
     reach: Array
@@ -56,7 +93,9 @@ class _Sum:
     @property
     def terms(self) -> int:
         """How many int32 sums the value is made of."""
-        return 2 if self.offset or self.x.type.dtype == I16 else 1
+        if self.weights.groups is not None:
+            return 1
+        return 2 if self.weights.offset or self.x.type.dtype == I16 else 1
 
     @property
     def wide(self) -> bool:
@@ -64,8 +103,8 @@ class _Sum:
         return int(self.reach.max(initial=0)) >= 1 << 31
 
 
-def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reject:
-    """(int8 codes, what each lacks, scale [n]) of constant weights with scales along ``axis``."""
+def _weights(m: Match, value: str, axis: int) -> _Weights | Reject:
+    """Constant weights with scales along ``axis``, or per group of a matrix's inputs."""
     d = m.producer(value, Dequantize)
     codes = None if d is None else m.const(d.inputs[0])
     if d is None or codes is None:
@@ -74,6 +113,8 @@ def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reje
     quant, t = d.op.quant, m.type(d.inputs[0])
     if t.dtype not in CODES:
         return Reject(f"weights of {t.dtype}")
+    if codes.ndim == 2 and quant.block[axis] == 1 and quant.block[1 - axis] > 1:
+        return _grouped(codes, quant, axis)
     apart = [i for i, s in enumerate(quant.scale.shape) if s > 1 and i != axis]
     if apart or quant.block[axis] not in (-1, 1):
         return Reject("scales of the weights do not run along the output channels")
@@ -86,7 +127,21 @@ def _weights(m: Match, value: str, axis: int) -> tuple[Array, int, Array] | Reje
         offset = 128 - int(quant.zero_point.reshape(()))
         plain = plain - offset
     scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
-    return plain.astype(np.int8), offset, scale
+    return _Weights(plain.astype(np.int8), offset, scale)
+
+
+def _grouped(codes: Array, quant: Affine, axis: int) -> _Weights | Reject:
+    """Weights whose scales are, in each output channel, multiples of one."""
+    if quant.zero_point.any() or codes.dtype != np.int8:
+        return Reject("weights per group have zero points")
+    scale = np.moveaxis(quant.scale, axis, 1).astype(np.float64)
+    for parts in range(1, LARGEST_MULTIPLE + 1):
+        unit = scale.max(0) / parts
+        multiples = np.rint(scale / unit)
+        if np.allclose(multiples * unit, scale, rtol=1e-6, atol=0.0):
+            groups = _Groups(quant.block[1 - axis], multiples.astype(np.int64))
+            return _Weights(codes, 0, unit, groups)
+    return Reject("scales of the groups of weights are no multiples of one per channel")
 
 
 def _bias(m: Match, value: str, unit: Array) -> Array | Reject:
@@ -125,8 +180,7 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     found = _weights(m, n.inputs[1], axis)
     if isinstance(found, Reject):
         return found
-    weight, offset, scale = found
-    unit = x.scale * scale
+    unit = x.scale * found.scale
     if not (unit > 0).all() or not np.isfinite(unit).all():
         return Reject("a scale is not positive and finite")
     bias: Array | None = None
@@ -135,36 +189,65 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
         if isinstance(given, Reject):
             return given
         bias = given
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    reach = (np.abs(weight.astype(np.int64)) + abs(offset)).sum(others) * x.reach
+    if found.groups is not None and (isinstance(op, Conv) or op.trans_a):
+        return Reject("weights per group of a convolution or a transposed operand")
+    reach = found.magnitudes(axis) * x.reach
     if bias is not None:
         reach = reach + np.abs(bias.astype(np.int64))
-    s = _Sum(replace(op, zero=x.zero), x, weight, offset, scale, bias, unit, reach)
+    s = _Sum(replace(op, zero=x.zero), x, found, bias, unit, reach)
     if x.type.dtype == I16:
-        if x.zero or offset or int(reach.max(initial=0)) >= 1 << 39:
+        if x.zero or found.offset or int(reach.max(initial=0)) >= 1 << 39:
             return Reject("16-bit codes with a zero point, or weights of more than 8 bits")
     # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
-    elif s.wide:
+    elif s.wide and found.groups is None:
         return Reject("the sum may leave int32")
     return s
 
 
 def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
     """The operands of `_value`."""
-    weight = e.const(s.weight, I8)
+    if s.weights.groups is not None:
+        return (_sum_of_groups(e, s, s.weights.groups),)
+    weight = e.const(s.weights.codes, I8)
     bias = () if s.bias is None else (e.const(s.bias, I32),)
     if s.x.type.dtype == I16:
         high, low = _halves(e, s.x)
         return e.add(s.op, low, weight, *bias), e.add(s.op, high, weight)
     total = e.add(s.op, s.x.name, weight, *bias)
-    if not s.offset:
+    if not s.weights.offset:
         return (total,)
-    shape = list(s.weight.shape)
+    shape = list(s.weights.codes.shape)
     axis = 0 if isinstance(s.op, Conv) or s.op.trans_b else 1
     if not isinstance(s.op, Conv) or s.op.group == 1:
         # the window is the same for every output channel
         shape[axis] = 1
     return total, e.add(s.op, s.x.name, e.const(np.ones(shape, np.int8), I8))
+
+
+def _sum_of_groups(e: Edit, s: _Sum, groups: _Groups) -> str:
+    """The sum over groups of inputs, each a product times its multiples; int64 where it is wide."""
+    assert isinstance(s.op, MatMul)
+    low_first = _halves(e, s.x)[::-1] if s.x.type.dtype == I16 else (s.x.name,)
+    weight = s.weights.codes if s.op.trans_b else s.weights.codes.T
+    shape, dtype = s.x.type.shape, I64 if s.wide else I32
+    total = "" if s.bias is None else e.const(s.bias.astype(dtype.numpy), dtype)
+    for g, multiples in enumerate(groups.multiples):
+        at = g * groups.size
+        count = min(groups.size, shape[-1] - at)
+        part = Slice((*(0,) * (len(shape) - 1), at), (*shape[:-1], count), (1,) * len(shape))
+        own = weight[:, at : at + count]
+        codes = e.const(np.ascontiguousarray(own if s.op.trans_b else own.T), I8)
+        sums = [e.add(s.op, e.add(part, x), codes) for x in low_first]
+        one, *more = (lane.cast(lane.Arg(i, I32), dtype) for i in range(len(sums)))
+        for high in more:
+            one = lane.call("add", one, lane.call("mul", high, lane.Imm(256, dtype)))
+        scaled_sum = lane.call("mul", one, lane.Arg(len(sums), dtype))
+        operands = [*sums, e.const(multiples.astype(dtype.numpy), dtype)]
+        if total:
+            scaled_sum = lane.call("add", scaled_sum, lane.Arg(len(operands), dtype))
+            operands.append(total)
+        total = e.add(Lane(scaled_sum), *operands)
+    return total
 
 
 def _halves(e: Edit, x: Codes) -> tuple[str, str]:
@@ -179,10 +262,12 @@ def _halves(e: Edit, x: Codes) -> tuple[str, str]:
 def _value(s: _Sum) -> lane.Expr:
     """The sum from what `_emit_sum` names."""
     dtype = I64 if s.wide else I32
+    if s.weights.groups is not None:
+        return lane.Arg(0, dtype)
     total, rest = (lane.cast(lane.Arg(i, I32), dtype) for i in range(2))
     if s.terms == 1:
         return total
-    factor = 256 if s.x.type.dtype == I16 else s.offset
+    factor = 256 if s.x.type.dtype == I16 else s.weights.offset
     return lane.call("add", total, lane.call("mul", rest, lane.Imm(factor, dtype)))
 
 
@@ -202,8 +287,10 @@ def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     constants = Constants(s.terms)
     if scheme == "tflite" and I16 in (s.x.type.dtype, t.grid.dtype):
         return Reject("LiteRT rounds sums of 16-bit codes otherwise")
+    if scheme == "tflite" and s.weights.groups is not None:
+        return Reject("LiteRT has no weights per group")
     if scheme == "tflite":
-        steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.scale, t.scale)
+        steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.weights.scale, t.scale)
         away = litert.is_depthwise(s.op)
         ratio = _along_channels(s.op, steps, m.type(y).rank)
         reach = _along_channels(s.op, s.reach, m.type(y).rank)
