@@ -147,7 +147,7 @@ def _shr(a: Array, b: Array) -> Array:
 
 
 def _rshr(a: Array, b: Array) -> Array:
-    """Rounding shift right: floor((a + 2^(b - 1)) / 2^b); the sum must fit the type."""
+    """Rounding shift right: floor((a + 2^(b - 1)) / 2^b), 0 <= b < bits; the sum must fit."""
     half = np.left_shift(np.ones_like(b), np.maximum(b - 1, 0)) * (b > 0)
     return np.asarray(np.right_shift(a + half.astype(a.dtype), b.astype(a.dtype)))
 

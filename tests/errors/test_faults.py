@@ -166,3 +166,30 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(folder: Path) -> Non
     one_line(p)
     assert page.read_bytes() == before
     assert not [q for q in out.iterdir() if q.name.startswith(".")]
+
+
+# Root writes where it may not, unless it gives up its capabilities.
+POWERLESS = (
+    "import ctypes\n"
+    "header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()\n"
+    "assert ctypes.CDLL(None).capset(header, none) == 0"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
+def test_folders_that_may_not_be_written(folder: Path) -> None:
+    """Neither that of the bundle, which is one line, nor that of the cache."""
+    place, cold = folder / "place" / "read_only", folder / "read_only_cache"
+    for made in (place, cold):
+        made.mkdir(parents=True)
+        made.chmod(0o555)
+    p = build(folder, "read_only/out", POWERLESS)
+    one_line(p)
+    assert "cannot be written" in p.stderr and not any(place.iterdir())
+    p = build(folder, "no_cache", POWERLESS, "read_only_cache")
+    if p.returncode:
+        one_line(p)
+        assert not (folder / "place" / "no_cache").exists()
+    else:
+        assert sparrow.load_bundle(folder / "place" / "no_cache").verify().ok
+    assert not any(cold.iterdir())

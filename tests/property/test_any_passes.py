@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from any_graphs import any_graphs, feeds
@@ -27,9 +28,10 @@ def apart(a: Array, b: Array, share: float) -> bool:
     return bool((np.abs(a[finite] - b[finite]) > share * scale).any())
 
 
-@given(any_graphs(8))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_each_pass_keeps_the_answers_and_is_done(g: Graph) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["after the others", "alone"])
+@given(g=any_graphs(8))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_each_pass_keeps_the_answers_and_is_done(alone: bool, g: Graph) -> None:
     given_ = feeds(g)
     with np.errstate(all="ignore"):
         wanted = evaluate(g, given_)
@@ -47,4 +49,4 @@ def test_each_pass_keeps_the_answers_and_is_done(g: Graph) -> None:
             y = found[name]
             assert (y.shape, y.dtype) == (want.shape, want.dtype), f"{p.name}: {name}"
             assert tips or not apart(want, y, HALF_SHARE if half else SHARE), f"{p.name}: {name}"
-        g = after
+        g = g if alone else after
