@@ -141,7 +141,7 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     gone: list[onnx.NodeProto] = []
     for n in g.node:
         x = n.input[0] if n.op_type == "Identity" else ""
-        if x in made and uses[x] == 1 and x not in kept:
+        if x and x in made and uses[x] == 1 and x not in kept:
             producer, y = made[x], n.output[0]
             producer.output[list(producer.output).index(x)] = y
             made[y] = producer

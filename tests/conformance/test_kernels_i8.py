@@ -31,13 +31,18 @@ from sparrow.kernels import (
     matmul_any,
     pool_any,
     pool_i8,
+    recurrent_i8,
     resize,
     softmax_i8,
 )
 from sparrow.kernels.case import Kernel
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
+from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
+from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
 from sparrow.ops.resize import Axis, Mode, Resize
@@ -57,9 +62,17 @@ PORTABLE = (
     *resize.ROWS,
     *softmax_i8.ROWS,
     *attention_i8.ROWS,
+    *recurrent_i8.ROWS,
 )
 ROUNDS = 16
-_OWN = (*conv_i8.ROWS, *lookup.ROWS, *pool_i8.ROWS, *softmax_i8.ROWS, *attention_i8.ROWS)
+_OWN = (
+    *conv_i8.ROWS,
+    *lookup.ROWS,
+    *pool_i8.ROWS,
+    *softmax_i8.ROWS,
+    *attention_i8.ROWS,
+    *recurrent_i8.ROWS,
+)
 Made = tuple[Graph, dict[str, Array]]
 
 
@@ -223,6 +236,60 @@ def attention_case(seed: int) -> Made:
     return c.finish(c.b.add(op, q[0], k[0], v[0], *mask))
 
 
+def _gates(c: _Case, gates: int) -> tuple[tuple[int, int, int], list[str]]:
+    """(time, batch, hidden) and the operands x, r and ratio of a recurrent layer."""
+    shape = c.n(1, 5), c.n(1, 2), (c.n(1, 70), 16, 32)[c.n(0, 2)]
+    time, batch, hidden = shape
+    reach = 1 << (20 if c.n(0, 3) == 0 else 13)
+    c.feeds["x"] = c.rng.integers(-reach, reach + 1, (time, batch, gates * hidden), np.int32)
+    x = c.b.input("x", TensorType(c.feeds["x"].shape, I32))
+    ratio = c.rng.uniform(0.05, 3, gates * hidden).astype(np.float32)
+    return shape, [x, c.weights((gates * hidden, hidden)), c.b.const(ratio)]
+
+
+def _state(c: _Case, name: str, dtype: DType, shape: tuple[int, ...], reach: int) -> str:
+    if c.flag():
+        return ""
+    c.feeds[name] = c.rng.integers(-reach, reach, shape).astype(dtype.numpy)
+    return c.b.input(name, TensorType(shape, dtype))
+
+
+def _first(c: _Case, op: LSTMCodes | GRUCodes, operands: list[str]) -> Made:
+    """All results of a layer in one tensor."""
+    flat = [
+        c.b.add(
+            Lane(lane.cast(lane.Arg(0, c.b.type(y).dtype), I32)),
+            c.b.reshape(y, (c.b.type(y).size,)),
+        )
+        for y in c.b.add_n(op, *operands)
+    ]
+    return c.finish(c.b.add(Concat(0), *flat))
+
+
+def lstm_case(seed: int) -> Made:
+    c = _Case(seed)
+    (_, batch, hidden), operands = _gates(c, 4)
+    h0 = _state(c, "h0", I8, (batch, hidden), 127)
+    c0 = _state(c, "c0", I32, (batch, hidden), 1 << (31 if c.flag() else 23))
+    step = float(np.float32(2.0**-30 * c.rng.uniform(60, 200)))
+    clip = (0, 0, c.n(100, 40000))[c.n(0, 2)]
+    zero = (-128, 127, c.n(-128, 127))[c.n(0, 2)]
+    op = LSTMCodes(zero, step, c.flag(), c.flag(), clip, c.flag())
+    return _first(c, op, [*operands, h0, c0])
+
+
+def gru_case(seed: int) -> Made:
+    c = _Case(seed)
+    (_, batch, hidden), operands = _gates(c, 3)
+    h0 = _state(c, "h0", I32, (batch, hidden), 1 << (31 if c.flag() else 20))
+    step = float(np.float32(2.0**-20 * c.rng.uniform(60, 200)))
+    clip = (0, 0, c.n(100, 40000))[c.n(0, 2)]
+    zero = (-128, 127, c.n(-128, 127))[c.n(0, 2)]
+    op = GRUCodes(zero, step, c.flag(), c.flag(), clip, c.flag())
+    rb = c.b.const(c.rng.integers(-(1 << 20), 1 << 20, hidden, np.int32)) if c.flag() else ""
+    return _first(c, op, [*operands, h0, rb if op.reset_after else ""])
+
+
 def resize_case(seed: int) -> Made:
     c = _Case(seed)
     low, high = c.n(2, 9), c.n(2, 9)
@@ -246,7 +313,7 @@ def pool_case(seed: int) -> Made:
 
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
-    attention_case,
+    *(attention_case, lstm_case, gru_case),
 )
 
 

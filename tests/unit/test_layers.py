@@ -63,6 +63,7 @@ ORDER = [
         "blame",
         "bundle",
         "evidence.proof",
+        "evidence.recurrence",
         "evidence.twin",
         "timing.latency",
         "timing.profiling",

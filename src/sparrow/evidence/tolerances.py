@@ -30,9 +30,11 @@ from sparrow.ops.gather import Gather
 from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
 from sparrow.ops.gru import GRU
+from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lstm import LSTM
+from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.nms import NonMaxSuppression
 from sparrow.ops.nonzero import NonZero
@@ -444,7 +446,7 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
-            *(AttentionCodes, Dequantize, Lookup, Quantize, SoftmaxCodes),
+            *(AttentionCodes, Dequantize, GRUCodes, LSTMCodes, Lookup, Quantize, SoftmaxCodes),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,

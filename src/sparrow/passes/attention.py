@@ -1,6 +1,7 @@
 """Recognise attention spelled out, and let it read and write projections where they lie.
 
-    before   s = MatMul(q, k') * c + mask;  y = MatMul(Softmax(s), v)     over [B, heads, rows, D]
+    before   s = MatMul(q, k') * c + mask;  y = MatMul(Softmax(s), v)     over [B, heads, rows, D];
+             q and k may be scaled before the product
     after    y = Attention(q, k, v, mask)
 
     before   y = Attention(Transpose(q, 0213), ..)    q [B, rows, heads, D], perhaps reshaped
@@ -75,6 +76,15 @@ def _product(m: Match, u: Unfolded, e: lane.Expr) -> tuple[Node, float] | None:
     return (node, k) if plain else None
 
 
+def _scaled(m: Match, value: str) -> tuple[str, float]:
+    """(x, k) such that an operand of the scores is k * x."""
+    u = Unfolded(m)
+    k, bases = factors(u.of(value))
+    ((base, p),) = bases.items() if len(bases) == 1 else ((None, 0.0),)
+    x = u.name(base) if base is not None and p == 1.0 and k > 0 else None
+    return (value, 1.0) if x is None or m.type(x) != m.type(value) else (x, k)
+
+
 def attention(m: Match, n: Node) -> Rewrite | Reject | None:
     """Match the MatMul with the values."""
     if not isinstance(n.op, MatMul) or n.op != MatMul() or len(n.inputs) != 2:
@@ -90,7 +100,7 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
     s = _scores(m, soft.inputs[0])
     if s is None:
         return Reject("the scores are not a scaled matrix product with a mask")
-    q, k = s.product.inputs
+    (q, q_scale), (k, k_scale) = (_scaled(m, x) for x in s.product.inputs)
     v = n.inputs[1]
     types = [m.type(x) for x in (q, k, v)]
     rank = m.type(n.outputs[0]).rank
@@ -118,7 +128,7 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
             heads[i] = m.fresh()
             new.append(Node(Reshape((1, *shape)), (x,), (heads[i],), n.origin))
     inputs = (*heads, s.mask) if s.mask is not None else tuple(heads)
-    op = Attention(s.scale, blind_nan=True)
+    op = Attention(s.scale * q_scale * k_scale, blind_nan=True)
     if rank == 4:
         new.append(Node(op, inputs, n.outputs, n.origin))
     else:

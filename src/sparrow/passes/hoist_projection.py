@@ -31,12 +31,13 @@ def hoist_projection(m: Match, n: Node) -> Rewrite | None:
         Node(Reshape((time * batch, width)), (x,), (rows,), n.origin),
         Node(MatMul(trans_b=True), operands, (product,), n.origin),
         Node(Reshape((time, batch, m.type(w).shape[0])), (product,), (gates,), n.origin),
-        Node(n.op, _trimmed(gates, "", r, "", *rest[1:]), n.outputs, n.origin),
+        Node(n.op, trimmed(gates, "", r, "", *rest[1:]), n.outputs, n.origin),
     )
     return Rewrite(nodes, (n,))
 
 
-def _trimmed(*names: str) -> tuple[str, ...]:
+def trimmed(*names: str) -> tuple[str, ...]:
+    """Operands without the absent ones at the end."""
     used = len(names)
     while used and not names[used - 1]:
         used -= 1

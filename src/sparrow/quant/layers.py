@@ -200,6 +200,30 @@ def _multiplied(weights: Coded, units: Reals, axis: int) -> Array:
     return weights.codes * spread(multiples, block, weights.codes.shape)
 
 
+def cell_constants(g: Graph, n: Node, codes: Codes, recipe: Recipe) -> Mapping[int, Coded]:
+    """Codes of a recurrent layer's weights, one scale per row.
+
+    Its bias stays float: importers of ONNX add up its parts, and the integer form rounds it.
+
+    Args:
+        g: Float graph.
+        n: A node of `Placement.cells`.
+        codes: Types and scales of the activations.
+        recipe: Which scales there may be.
+    """
+    w, r = (g.consts[x] for x in n.inputs[1:3])
+    block = channel_block(2, 0)
+    scale, x_scale = block_scales(w, block), _scale(codes, n.inputs[0])
+    bias = g.consts[n.inputs[3]] if len(n.inputs) > 3 and n.inputs[3] else None
+    if bias is not None:
+        most = np.abs(bias.astype(np.float64)).reshape(scale.shape)
+        scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
+    scales = scale, block_scales(r, block)
+    if recipe.scales == "power_of_two":
+        scales = above(scales[0]), above(scales[1])
+    return {1: coded(w, scales[0], block), 2: coded(r, scales[1], block)}
+
+
 def _scale(codes: Codes, x: str) -> float:
     return float(codes[x][1].scale.reshape(-1)[0])
 

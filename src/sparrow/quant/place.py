@@ -16,6 +16,8 @@ Dequantize.
     means       average pools and means have a range of their own
     attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
                 reads 8 bits of what a layer of 16 makes
+    recurrent   LSTM and GRU of constant weights: their input is codes, and what they give, which
+                their own products read
     all else    float between codes where the recipe asks for a complete quantization, for devices
                 that have integers only; nothing above then stays float for its precision's sake
     movement    Reshape, Transpose, Slice, Concat, Gather, Pad, Expand, maximum pools, Resize: one
@@ -34,10 +36,13 @@ from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.gather import Gather
+from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
+from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
+from sparrow.ops.recurrent import SIGMOID, TANH
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
@@ -59,6 +64,7 @@ class Placement:
         sources: Stand-in -> the values of the group that no movement made; their range is the
             group's.
         sums: Nodes with weights or two activations to multiply as codes.
+        cells: Recurrent layers over codes.
         clamped: Result that is never stored -> the result of its clamp.
     """
 
@@ -66,6 +72,7 @@ class Placement:
     group: Mapping[str, str]
     sources: Mapping[str, tuple[str, ...]]
     sums: tuple[Node, ...]
+    cells: tuple[Node, ...]
     clamped: Mapping[str, str]
 
     def stored(self, y: str) -> str:
@@ -130,6 +137,25 @@ def _is_attention(g: Graph, n: Node) -> bool:
     return all(g.types[x].dtype == F32 and x not in g.consts for x in n.inputs[:3])
 
 
+def _is_recurrent(g: Graph, n: Node) -> bool:
+    """Whether a recurrent layer has a form over codes."""
+    if not isinstance(n.op, LSTM | GRU) or g.types[n.inputs[0]].dtype != F32:
+        return False
+    x, w, r, *rest = (*n.inputs, *("",) * (8 - len(n.inputs)))
+    bias, lens = rest[:2]
+    plain = n.op.f == SIGMOID and n.op.g == TANH and (isinstance(n.op, GRU) or n.op.h == TANH)
+    peepholes = rest[4] if isinstance(n.op, LSTM) else ""
+    extra = rest[3] if isinstance(n.op, GRU) else ""
+    fixed = all(v in g.consts for v in (w, r)) and x not in g.consts
+    fixed = fixed and all(not v or v in g.consts for v in (bias, extra))
+    return plain and fixed and not lens and not peepholes
+
+
+def hidden_results(n: Node) -> tuple[str, ...]:
+    """What a recurrent layer gives of its hidden state."""
+    return n.outputs[:-1] if isinstance(n.op, LSTM) else n.outputs
+
+
 def _moves(g: Graph, n: Node) -> bool:
     """Whether every element of the result is one of the first operand's, or between two of them."""
     op = n.op
@@ -191,10 +217,13 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         if asked[n.outputs[0]] and n.outputs[0] not in movement and _is_activation(g, n)
     }
     means = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and _is_mean(n)}
+    cells = {
+        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_recurrent(g, n)
+    }
     heads = {
         n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
     }
-    ours = {*movement, *sums, *lanes, *means, *heads}
+    ours = {*movement, *sums, *cells, *lanes, *means, *heads}
     others = {
         n.outputs[0]: n
         for n in g.nodes
@@ -203,6 +232,8 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     groups = _Groups()
     for y in movement:
         groups.join(_moved(made[y]))
+    for n in cells.values():
+        groups.join(tuple(y for y in hidden_results(n) if y in users or y in outputs) or n.outputs)
 
     members: dict[str, list[str]] = {}
     for x in (*g.inputs, *(s.input for s in g.states), *made):
@@ -211,7 +242,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
 
     def operands(n: Node) -> tuple[str, ...]:
         y = n.outputs[0]
-        count = 2 if y in sums else 3 if y in heads else len(n.inputs)
+        count = 1 if y in cells else 2 if y in sums else 3 if y in heads else len(n.inputs)
         found = (x for x in n.inputs[:count] if x and x not in g.consts)
         return tuple(x for x in found if g.types[x].dtype == F32)
 
@@ -229,7 +260,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     def held(find: Callable[[str], bool], x: str) -> bool:
         return any(find(v) for v in members.get(groups.find(x), (x,)))
 
-    integer = {*sums, *lanes, *means, *heads, *others}
+    integer = {*sums, *cells, *lanes, *means, *heads, *others}
 
     def from_codes(x: str) -> bool:
         return held(lambda v: v in integer, x)
@@ -240,7 +271,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     changed = not complete
     while changed:
         changed = False
-        for y in [y for y in integer if y not in sums]:
+        for y in [y for y in integer if y not in sums and y not in cells]:
             n = made[y]
             before = any(from_codes(x) for x in operands(n))
             if not before or not to_codes(y):
@@ -254,13 +285,15 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         n = made[y]
         wide = I16 if wanted[y] == "int16x8" else I8
         results = tuple(v for v in n.outputs if complete and v and g.types[v].dtype == F32)
-        stored = results or ((y,) if to_codes(y) else ())
+        stored = results or ((y,) if y in cells or to_codes(y) else ())
         for x in (*operands(n), *stored):
             if x not in inner:
                 root = groups.find(x)
                 codes[root] = max(wide, codes.get(root, I8), key=lambda t: t.bits)
-    for y in integer & heads.keys():
-        codes |= {groups.find(x): I8 for x in operands(heads[y])}
+    for y in integer & (heads.keys() | cells.keys()):
+        own = hidden_results(made[y]) if y in cells else ()
+        roots = (groups.find(x) for x in (*operands(made[y]), *own))
+        codes |= {root: I8 for root in roots if root in codes}
     group = {x: groups.find(x) for x in (*g.types,) if groups.find(x) in codes}
     group = {x: r for x, r in group.items() if x not in inner and x not in g.consts}
     sources: dict[str, list[str]] = {}
@@ -272,6 +305,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         group,
         {r: tuple(xs) for r, xs in sources.items()},
         tuple(n for n in g.nodes if n.outputs[0] in sums),
+        tuple(cells.values()),
         inner,
     )
 

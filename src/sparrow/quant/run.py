@@ -12,7 +12,12 @@ from sparrow.quant.calibrate import Calibration, calibrate, peaks
 from sparrow.quant.complete import spelled
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.equalize import equalize
-from sparrow.quant.layers import activation_codes, constant_codes, constants_of
+from sparrow.quant.layers import (
+    activation_codes,
+    cell_constants,
+    constant_codes,
+    constants_of,
+)
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Recipe, precisions
@@ -79,6 +84,10 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         precision = "int8" if bits == 8 else "int16x8"
         name, kind = n.origin or n.outputs[0], type(n.op).__name__
         layers.append(Layer(name, kind, p.stored(n.outputs[0]), precision, found.wide))
+    for n in p.cells:
+        constants[n.outputs[0]] = cell_constants(g, n, codes, recipe)
+        name, kind = n.origin or n.outputs[0], type(n.op).__name__
+        layers.append(Layer(name, kind, n.outputs[0], "int8", wide=False))
     if recipe.complete:
         for n in g.nodes:
             if isinstance(n.op, Lane) and p.stored(n.outputs[0]) in codes:
@@ -123,9 +132,9 @@ def run(
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     p = place(g, precisions(g, recipe), recipe.complete)
-    if not p.sums:
+    if not p.sums and not p.cells:
         raise BadInput(
-            f"{g.name}: no convolution or matrix product of constant weights to quantize",
+            f"{g.name}: no convolution, product or recurrent layer of constant weights to quantize",
             hint="build it with float32 precision",
         )
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,

@@ -32,6 +32,7 @@ from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
 from sparrow.passes.integer.movement import move
 from sparrow.passes.integer.normalization import normalize
+from sparrow.passes.integer.recurrent import recurrent
 from sparrow.passes.integer.resizing import resizing
 from sparrow.passes.integer.softmax import softmax
 from sparrow.passes.integer.sums import coded_bias, float_result, sums, turned_weights
@@ -83,6 +84,9 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     def quantized(m: Match, n: Node) -> Rewrite | Reject | None:
         return _quantized(m, n, g.scheme)
 
+    def over_time(m: Match, n: Node) -> Rewrite | Reject | None:
+        return recurrent(m, n, g.scheme)
+
     g = apply_rules(
         g,
         (
@@ -94,5 +98,5 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
         remarks,
     )
     # results that are quantized first: what is left of the sums gives floats
-    g = apply_rules(g, (("integer", quantized),), remarks)
+    g = apply_rules(g, (("recurrent", over_time), ("integer", quantized)), remarks)
     return apply_rules(g, (("integer_float", float_result),), remarks)

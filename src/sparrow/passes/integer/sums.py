@@ -56,7 +56,7 @@ class _Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class _Weights:
+class Weights:
     """Constant weights: int8 codes, what each lacks, and the scale of each output channel."""
 
     codes: Array
@@ -85,7 +85,7 @@ class _Sum:
 
     op: Conv | MatMul
     x: Codes
-    weights: _Weights
+    weights: Weights
     bias: Array | None
     unit: Array
     reach: Array
@@ -103,7 +103,7 @@ class _Sum:
         return int(self.reach.max(initial=0)) >= 1 << 31
 
 
-def _weights(m: Match, value: str, axis: int) -> _Weights | Reject:
+def weight_codes(m: Match, value: str, axis: int) -> Weights | Reject:
     """Constant weights with scales along ``axis``, or per group of a matrix's inputs."""
     d = m.producer(value, Dequantize)
     codes = None if d is None else m.const(d.inputs[0])
@@ -127,10 +127,10 @@ def _weights(m: Match, value: str, axis: int) -> _Weights | Reject:
         offset = 128 - int(quant.zero_point.reshape(()))
         plain = plain - offset
     scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
-    return _Weights(plain.astype(np.int8), offset, scale)
+    return Weights(plain.astype(np.int8), offset, scale)
 
 
-def _grouped(codes: Array, quant: Affine, axis: int) -> _Weights | Reject:
+def _grouped(codes: Array, quant: Affine, axis: int) -> Weights | Reject:
     """Weights whose scales are, in each output channel, multiples of one."""
     if quant.zero_point.any() or codes.dtype != np.int8:
         return Reject("weights per group have zero points")
@@ -140,11 +140,11 @@ def _grouped(codes: Array, quant: Affine, axis: int) -> _Weights | Reject:
         multiples = np.rint(scale / unit)
         if np.allclose(multiples * unit, scale, rtol=1e-6, atol=0.0):
             groups = _Groups(quant.block[1 - axis], multiples.astype(np.int64))
-            return _Weights(codes, 0, unit, groups)
+            return Weights(codes, 0, unit, groups)
     return Reject("scales of the groups of weights are no multiples of one per channel")
 
 
-def _bias(m: Match, value: str, unit: Array) -> Array | Reject:
+def bias_codes(m: Match, value: str, unit: Array) -> Array | Reject:
     """The bias in units of the sum, as int32."""
     d = m.producer(value, Dequantize)
     if d is not None and (codes := m.const(d.inputs[0])) is not None:
@@ -177,7 +177,7 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     if isinstance(op, MatMul) and t.rank != 2:
         return Reject("its second operand is no matrix of weights")
     axis = 0 if isinstance(op, Conv) or op.trans_b else 1
-    found = _weights(m, n.inputs[1], axis)
+    found = weight_codes(m, n.inputs[1], axis)
     if isinstance(found, Reject):
         return found
     unit = x.scale * found.scale
@@ -185,7 +185,7 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
         return Reject("a scale is not positive and finite")
     bias: Array | None = None
     if len(n.inputs) > 2 and n.inputs[2]:
-        given = _bias(m, n.inputs[2], unit)
+        given = bias_codes(m, n.inputs[2], unit)
         if isinstance(given, Reject):
             return given
         bias = given
