@@ -35,8 +35,8 @@ NAME = "each layer of the QDQ twin within a step"
 STEPS = {8: 1, 16: 16}
 # Of a layer's codes, over all calls: those whose sum falls on a rounding tie, and at least one.
 SHARE = 1e-3
-# Of codes that functions in fixed point make: exponentials within 1.8e-4 and gates within 2^-12 move
-# a result by up to a fortieth of a step, either way.
+# Of codes that functions in fixed point make: exponentials within 1.8e-4 and gates within 2^-12
+# move a result by up to a fortieth of a step, either way.
 FIXED_POINT_SHARE = 0.05
 FIXED_POINT = (AttentionCodes, GRUCodes, LSTMCodes)
 _AGAIN = "'"
