@@ -114,7 +114,12 @@ def _projected(e: Edit, m: Match, n: Node, x: Codes) -> str | Reject:
     if isinstance(found, Reject):
         return found
     unit = x.scale * found.scale
-    if found.offset or found.groups is not None or not (unit > 0).all() or not np.isfinite(unit).all():
+    if (
+        found.offset
+        or found.groups is not None
+        or not (unit > 0).all()
+        or not np.isfinite(unit).all()
+    ):
         return Reject("weights of more than 8 bits, or a scale that is not positive and finite")
     reach = found.magnitudes(0) * x.reach
     operands = [x.name, e.const(found.codes, I8)]
