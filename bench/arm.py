@@ -23,11 +23,12 @@ import onnx
 
 import sparrow
 from cases import data_folder, described, stored
-from sparrow.bundle import compile_library, to_native
 from sparrow.compiler import Compiled, Source, compile_sources
+from sparrow.device.library import compile_library
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
+from sparrow.device.session import to_native
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets import target

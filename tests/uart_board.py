@@ -14,10 +14,11 @@ from pathlib import Path
 
 from data import missing
 from emitted import STRICT
-from sparrow.bundle import compile_library, machine_of
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.firmware import board_of, link_program
+from sparrow.device.library import compile_library
 from sparrow.evidence.receipt import PlanRecord, load
+from sparrow.folder import machine_of
 from sparrow.packaging.serving import serve_bytes, serving
 from sparrow.targets import Machine
 

@@ -17,17 +17,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sparrow.bundle import (
-    UNHASHED,
-    Bundle,
-    code_bytes_of,
-    compile_library,
-    compile_objects,
-    step_values,
-)
+from sparrow.bundle import Bundle
 from sparrow.compiler import Compiled, Source
 from sparrow.device.cache import FileCache, cache_folder
 from sparrow.device.host import HostLibrary
+from sparrow.device.library import code_bytes_of, compile_library, compile_objects
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import stack_bytes
 from sparrow.errors import BadInput, GateFailed
@@ -45,6 +39,7 @@ from sparrow.evidence.receipt import (
 )
 from sparrow.evidence.twin import twin_gates
 from sparrow.export import to_onnx
+from sparrow.folder import UNHASHED, step_values
 from sparrow.graph import Graph
 from sparrow.memory.audit import audit
 from sparrow.portable import to_portable_onnx

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import code_bytes_of, compile_library, compile_objects, to_native
 from sparrow.compiler import Compiled
 from sparrow.device.elf import Elf
 from sparrow.device.firmware import link_alone
 from sparrow.device.host import Session
+from sparrow.device.library import code_bytes_of, compile_library, compile_objects
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
+from sparrow.device.session import to_native
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.errors import BadInput
 from sparrow.evidence.describe import buffers

@@ -14,10 +14,10 @@ from data import data, missing
 from emitted import STRICT, blob, write
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
-from sparrow.bundle import compile_library, compile_objects
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import ALLOCATED, NO_BITS, WRITABLE, Elf
 from sparrow.device.firmware import board_of, firmware_library, flash_bytes, link_alone
+from sparrow.device.library import compile_library, compile_objects
 from sparrow.device.remote import RemoteSession
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import read_frames, stack_bytes

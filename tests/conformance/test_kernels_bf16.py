@@ -10,8 +10,8 @@ import pytest
 from emitted import TARGETS, compiled, run
 from sparrow import lane
 from sparrow.builder import Builder
-from sparrow.bundle import from_native
 from sparrow.device.cpu import host_isa
+from sparrow.device.session import from_native
 from sparrow.evidence.tolerances import tolerance_of
 from sparrow.graph import Graph, Module
 from sparrow.ops.conv import Conv

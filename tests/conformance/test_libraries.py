@@ -9,8 +9,8 @@ import lief
 import pytest
 
 from small_graphs import GRAPHS
-from sparrow.bundle import compile_library
 from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.library import compile_library
 from sparrow.emit.c import emit
 from sparrow.graph import Module
 from sparrow.plan import plan

@@ -13,9 +13,9 @@ import pytest
 
 from native_harness import ISAS
 from sparrow.builder import Builder
-from sparrow.bundle import library_sources
 from sparrow.device.build import find_toolchain
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.library import library_sources
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, Module
 from sparrow.ops.attention import Attention

@@ -17,9 +17,9 @@ from any_graphs import any_graphs
 from any_graphs import feeds as any_feeds
 from data import data
 from emitted import compiled, planned, session
-from sparrow.bundle import to_native
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.host import Session, aligned
+from sparrow.device.session import to_native
 from sparrow.graph import Graph
 from sparrow.plan import Plan, Step
 from sparrow.targets import target

@@ -23,11 +23,12 @@ from fuzz.words import HOSTILE
 from sparrow import cli
 from sparrow.api import resolve_target
 from sparrow.arguments import recipe_of
-from sparrow.bundle import load_evidence, verify_bundle
 from sparrow.checker import check_sources
 from sparrow.compiler import Source, compile_sources
 from sparrow.errors import BadBundle
 from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
+from sparrow.evidence.verify import verify_bundle
+from sparrow.folder import load_evidence
 from sparrow.importers.onnx import import_onnx
 from sparrow.importers.tflite import import_tflite
 from sparrow.npz import read_arrays

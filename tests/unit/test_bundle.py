@@ -14,9 +14,10 @@ from onnx import helper
 import sparrow
 from small_models import accumulator, classifier, embedding, model, value
 from sparrow.assemble import file_names
-from sparrow.bundle import UNHASHED, Bundle
+from sparrow.bundle import Bundle
 from sparrow.errors import BadBundle, BadInput
 from sparrow.evidence.golden import thin
+from sparrow.folder import UNHASHED
 
 FILES = {
     *("model.c", "model.h", "sparrow.h", "weights.bin", "model.so", "model.onnx", "graph.txt"),

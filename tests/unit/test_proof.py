@@ -47,7 +47,7 @@ def test_an_intact_bundle_is_proved_from_its_folder(copy: Path) -> None:
 
 def test_an_altered_file_is_named_and_not_run(copy: Path) -> None:
     (copy / "model.so").write_bytes(b"\x7fELF" + bytes(100))
-    from sparrow.bundle import verify_bundle
+    from sparrow.evidence.verify import verify_bundle
 
     proof = verify_bundle(copy)
     assert not proof.ok

@@ -11,10 +11,10 @@ import pytest
 
 import sparrow
 from small_models import classifier
-from sparrow.bundle import load_evidence
 from sparrow.evidence import twin
 from sparrow.evidence.proof import Gate
 from sparrow.evidence.receipt import PlanRecord, load
+from sparrow.folder import load_evidence
 from sparrow.graph import Graph
 from sparrow.passes.integer import integer
 from sparrow.tensor import Array

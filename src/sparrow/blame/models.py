@@ -88,7 +88,7 @@ def blame_bundle(
         BadInput: The bundle is not quantized or has several entry points, or as for `blame_model`.
         BadBundle: Its files are not those of the receipt, or do not belong together.
     """
-    from sparrow.bundle import check_hashes, load_evidence
+    from sparrow.folder import check_hashes, load_evidence
 
     altered = check_hashes(bundle.folder, bundle.receipt.files)
     if altered:
@@ -115,8 +115,8 @@ def blame_bundle(
 
 def _wrong_kernels(bundle: Bundle) -> list[LayerBlame]:
     """The steps whose native code is not within its bound of the reference, fed the same."""
-    from sparrow.bundle import hooked_library, load_evidence, weights_of
     from sparrow.evidence.proof import layer_failure, prove
+    from sparrow.folder import hooked_library, load_evidence, weights_of
 
     graphs, golden = load_evidence(bundle.folder, bundle.plan)
     hooked = hooked_library(bundle.folder, bundle.plan, bundle.runner)

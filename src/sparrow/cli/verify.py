@@ -23,7 +23,7 @@ def verify(
     """Prove a bundle again: hashes, every layer, every output."""
     from dataclasses import asdict
 
-    from sparrow.bundle import verify_bundle
+    from sparrow.evidence.verify import verify_bundle
 
     if targets is not None:
         _compare_targets(folder, targets, as_json)

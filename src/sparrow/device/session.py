@@ -15,7 +15,7 @@ import numpy as np
 
 from sparrow.device.abi import STATUSES, EntryInfo, ModelInfo, TensorInfo
 from sparrow.errors import BadInput
-from sparrow.tensor import Array
+from sparrow.tensor import BF16, Array, DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +162,17 @@ def split_state(info: ModelInfo, block: Array) -> dict[str, Array]:
         t.name: np.array(block[t.offset : t.offset + t.bytes]).view(t.numpy).reshape(t.shape)
         for t in info.states
     }
+
+
+def to_native(x: Array, dtype: DType) -> Array:
+    """A value as the library takes it: bfloat16 as its upper half."""
+    if dtype == BF16:
+        return (np.asarray(x, np.float32, order="C").view(np.uint32) >> 16).astype(np.uint16)
+    return x
+
+
+def from_native(x: Array, dtype: DType) -> Array:
+    """A value as the library gives it, in its storage type."""
+    if dtype == BF16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparrow.bundle import from_native, to_native
-from sparrow.device.session import ModelLibrary, ModelSession
+from sparrow.device.session import ModelLibrary, ModelSession, from_native, to_native
 from sparrow.errors import BadBundle
 from sparrow.evidence.golden import Golden, GoldenCall, thin
 from sparrow.evidence.receipt import (

@@ -15,21 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import (
-    code_bytes_of,
-    compile_library,
-    from_native,
-    load_evidence,
-    to_native,
-)
+from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import Runner, find_runner
+from sparrow.device.session import from_native, to_native
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.describe import describe
 from sparrow.evidence.proof import tapped
 from sparrow.evidence.receipt import PlanRecord, load
+from sparrow.folder import load_evidence
 from sparrow.graph import Graph, Module
 from sparrow.plan import plan
 from sparrow.reference import evaluate, one_thread

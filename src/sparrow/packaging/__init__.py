@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sparrow.bundle import load_evidence, machine_of
 from sparrow.errors import BadBundle, BadInput
 from sparrow.evidence.receipt import PlanRecord, ReceiptRecord, load
+from sparrow.folder import load_evidence, machine_of
 from sparrow.packaging.android import android
 from sparrow.packaging.arduino import arduino
 from sparrow.packaging.cmake import cmake, esp_idf, zephyr

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparrow.bundle import compile_objects, load_graphs
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.library import compile_objects
 from sparrow.emit.c import emit
 from sparrow.evidence.receipt import PlanRecord
+from sparrow.folder import load_graphs
 from sparrow.graph import Module
 from sparrow.plan import plan
 from sparrow.targets import target

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparrow.bundle import compile_objects, library_path, machine_of
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.library import compile_objects
 from sparrow.errors import BadBundle
 from sparrow.evidence.receipt import PlanRecord
+from sparrow.folder import library_path, machine_of
 
 _CONFIG = """\
 # find_package(sparrow_model CONFIG) gives sparrow_model::static and sparrow_model::shared; the

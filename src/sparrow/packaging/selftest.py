@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparrow.bundle import to_native
+from sparrow.device.session import to_native
 from sparrow.evidence.golden import GoldenCall
 from sparrow.graph import Graph
 from sparrow.tensor import Array, DType

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparrow.bundle import code_bytes_of, compile_library, compile_objects, to_native
 from sparrow.compiler import Compiled
 from sparrow.device.elf import function_bytes
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.library import code_bytes_of, compile_library, compile_objects
 from sparrow.device.runners import find_runner
+from sparrow.device.session import to_native
 from sparrow.errors import BadInput
 from sparrow.evidence.describe import buffers, describe
 from sparrow.graph import Graph

@@ -14,10 +14,11 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from sparrow.bundle import code_bytes_of, compile_library, to_native
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.runners import find_runner
+from sparrow.device.session import to_native
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.accuracy import disagree
 from sparrow.evidence.lossy import Lossy, coded

@@ -13,9 +13,9 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from sparrow.bundle import compile_objects
 from sparrow.compiler import Compiled
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.library import compile_objects
 from sparrow.device.runners import Runner
 from sparrow.emit.c import emit
 from sparrow.evidence.golden import Golden

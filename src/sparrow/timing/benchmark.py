@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import Bundle, load_evidence
+from sparrow.bundle import Bundle
 from sparrow.device.conditions import Conditions
 from sparrow.device.host import Session
 from sparrow.device.remote import RemoteSession
+from sparrow.folder import load_evidence
 from sparrow.tensor import Array
 from sparrow.timing.latency import Latency, call_times, check_threads, latency, remarks
 from sparrow.timing.measure import Times

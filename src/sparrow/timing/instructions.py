@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparrow.bundle import Bundle, hooked_library, load_evidence, weights_of
+from sparrow.bundle import Bundle
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
 from sparrow.errors import BadInput
+from sparrow.folder import hooked_library, load_evidence, weights_of
 from sparrow.timing.profiling import call_inputs, record
 
 

@@ -14,22 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import (
-    Bundle,
-    from_native,
-    hooked_library,
-    load_evidence,
-    to_native,
-    weights_of,
-)
+from sparrow.bundle import Bundle
 from sparrow.compiler import Source
 from sparrow.device.conditions import Conditions
 from sparrow.device.host import Session
 from sparrow.device.remote import RemoteSession
+from sparrow.device.session import from_native, to_native
 from sparrow.errors import BadInput
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.oracle import Oracle
 from sparrow.evidence.receipt import PlanRecord
+from sparrow.folder import hooked_library, load_evidence, weights_of
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
 from sparrow.tensor import Array

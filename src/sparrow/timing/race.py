@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparrow.bundle import compile_library
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
+from sparrow.device.library import compile_library
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.proof import Gate
 from sparrow.evidence.receipt import PlanRecord
