@@ -60,10 +60,14 @@ class Phone:
     Args:
         root: Its file system.
         authorized: Whether it lets adb in.
+
+    Attributes:
+        emulator: Runs its programs, which `uname` then is of; empty for this machine's.
     """
 
     def __init__(self, root: Path, authorized: bool = True) -> None:
         self.root = root
+        self.emulator = ""
         self.authorized = authorized
         self.scratch = root / "data/local/tmp"
         for folder in ("data/local/tmp", "settings", "bin"):
@@ -76,6 +80,13 @@ class Phone:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def become(self, machine: str) -> None:
+        """Run programs for another kind of machine from now on, in qemu's user mode."""
+        self.emulator = f"qemu-{machine}"
+        path = self.root / "bin" / "uname"
+        path.write_text(f"#!/bin/sh\necho {machine}\n")
+        path.chmod(0o755)
 
     def setting(self, name: str) -> str:
         """A setting; ``null`` where it was never made."""
@@ -195,6 +206,7 @@ class _Shell:
         self._lock = threading.Lock()
         root = connection.phone.root
         script = re.sub(r"(?<![\w/])/(data/local/tmp|sys/)", rf"{root}/\1", script)
+        script = script.replace("exec ", f"exec {connection.phone.emulator} ")
         self._process = subprocess.Popen(
             ["sh", "-c", script],
             stdin=subprocess.PIPE,

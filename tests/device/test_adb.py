@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import native_harness as harness
 import sparrow
 from fake_adbd import AWAKE, Phone, fake_phones, free_port
+from small_models import classifier
 from sparrow.cli import main
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, DeviceError
+from sparrow.targets import target
 
 HERE = host_machine(host_isa())
 
@@ -39,6 +42,17 @@ def test_a_bundle_is_proved_there(
     gc.collect()
     assert phone.left() == [] and phone.setting(AWAKE) == "3"
     (phone.root / "settings" / AWAKE).unlink()
+
+
+def test_an_android_bundle_is_proved_on_a_phone_of_its_kind(phone: Phone, tmp_path: Path) -> None:
+    machine = target("aarch64_android").machine
+    harness.emulator(machine)
+    phone.become("aarch64")
+    bundle = sparrow.build(classifier(), "aarch64_android", tmp_path / "out")
+    proof = bundle.verify("adb")
+    assert proof.ok and len(proof.layers) == 6
+    with pytest.raises(DeviceError, match="is aarch64, the bundle is for x86_64"):
+        find_runner(HERE, "adb")
 
 
 def test_a_phone_says_what_it_measures_under(phone: Phone) -> None:

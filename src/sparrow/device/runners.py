@@ -92,13 +92,13 @@ def find_runner(machine: Machine, device: str = "auto", cores: str = "") -> Runn
         )
     if device == "chromium":
         find_chromium()
-        return Runner("chromium", chromium_library)
+        return Runner("chromium", chromium_library, _here)
     if module:
         find_node()
-        return Runner("node", node_library)
+        return Runner("node", node_library, _here)
     why = not_runnable(machine) if device != "qemu" else ""
     if device != "qemu" and not why:
-        return Runner("host", load_library, lambda: conditions(read_here()))
+        return Runner("host", load_library, _here)
     if device == "host":
         raise BadInput(f"the device host cannot run this: {why}", hint="use --device qemu")
     try:
@@ -111,6 +111,10 @@ def find_runner(machine: Machine, device: str = "auto", cores: str = "") -> Runn
     if machine.bare:
         return Runner("qemu", lambda path: firmware_library(path, machine, name))
     return Runner("qemu", lambda path: emulated_library(path, machine, name))
+
+
+def _here() -> Conditions:
+    return conditions(read_here())
 
 
 def not_runnable(machine: Machine) -> str:
