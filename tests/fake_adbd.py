@@ -206,7 +206,7 @@ class _Shell:
         self._lock = threading.Lock()
         root = connection.phone.root
         script = re.sub(r"(?<![\w/])/(data/local/tmp|sys/)", rf"{root}/\1", script)
-        script = script.replace("exec ", f"exec {connection.phone.emulator} ")
+        script = re.sub(r'^(echo \S+; )(?=")', rf"\1{connection.phone.emulator} ", script)
         self._process = subprocess.Popen(
             ["sh", "-c", script],
             stdin=subprocess.PIPE,

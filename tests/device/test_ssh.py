@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import sparrow
+from axpy import MODEL, axpy_weights, random_inputs
 from loopback_sshd import HOST, Server, loopback_sshd
 from sparrow.cli import main
-from sparrow.device.build import host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, DeviceError
@@ -142,6 +143,20 @@ def test_devices_that_cannot_be(board: Server, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BadInput, match="install the OpenSSH client"):
         find_runner(HERE, DEVICE)
+
+
+def test_instructions_that_the_cpu_lacks_are_one_line(board: Server, tmp_path: Path) -> None:
+    text = MODEL.read_text(encoding="utf-8").replace(
+        "model_run(const sparrow_call *call) {",
+        'model_run(const sparrow_call *call) {\n  __asm__ volatile("ud2");',
+    )
+    tools = find_toolchain()
+    path = tools.link_shared(
+        tools.compile_objects([Unit("dies.c", text, (NATIVE,))], HERE), HERE, tmp_path / "dies.so"
+    )
+    session = find_runner(HERE, DEVICE).load(path).open(axpy_weights(1))
+    with pytest.raises(DeviceError, match=r"dies\.so: Illegal instruction.*lacks instructions"):
+        session.run(0, list(random_inputs()))
 
 
 def test_a_line_that_breaks_is_one_line(board: Server, folder: Path) -> None:

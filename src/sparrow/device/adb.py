@@ -36,10 +36,8 @@ class Adb(Shell):
 
     roots = "/data/local/tmp"
     # the setting as it was: a phone that slept before shall sleep again
-    begin = (
-        f"w=$(settings get global {_STAY_ON}); svc power stayon true; "
-        "input keyevent KEYCODE_WAKEUP; "
-    )
+    ask = f"w=$(settings get global {_STAY_ON});"
+    begin = "svc power stayon true; input keyevent KEYCODE_WAKEUP;"
     end = (
         'case "$w" in [0-9]*) settings put global ' + _STAY_ON + ' "$w";; '
         "*) settings delete global " + _STAY_ON + " >/dev/null;; esac;"

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparrow.device.remote import RemoteLibrary
-from sparrow.device.shell import SILENCE_S
-from sparrow.device.wire import Wire
+from sparrow.device.wire import SILENCE_S, Wire
 from sparrow.errors import BadBundle, BadInput, DeviceError
 
 if TYPE_CHECKING:

@@ -16,12 +16,10 @@ from pathlib import Path
 from sparrow.device.conditions import FILES, Conditions, choose_cores, conditions
 from sparrow.device.qemu import runner_program
 from sparrow.device.remote import RemoteLibrary
-from sparrow.device.wire import Pipes, Wire
+from sparrow.device.wire import SILENCE_S, Pipes, Wire
 from sparrow.errors import BadInput, DeviceError, SparrowError
 from sparrow.targets import Machine
 
-# Longest wait for any answer: one inference, or the next part of an upload.
-SILENCE_S = 120.0
 # What a command writes before its own output: shells' start-up files may print something.
 _START = "=sparrow="
 _GREETING_LINES = 200
@@ -32,7 +30,7 @@ _NAMES = {
     "arm": ("armv7l", "armv8l", "aarch64"),
     "riscv64": ("riscv64",),
 }
-# A fifth signal than POSIX asks for costs nothing: a pipe that broke ends some shells' cat.
+# PIPE too: a shell that writes to a line that is gone must still clean up.
 _SIGNALS = "HUP INT TERM PIPE"
 
 
@@ -43,6 +41,7 @@ class Shell(ABC):
         name: As the user wrote it, such as ``ssh:pi@rpi4``.
         roots: Folders for a temporary one, in words of the device's shell; the first that can
             be written to and run from is taken.
+        ask: Commands that remember what ``end`` needs, and change nothing.
         begin: Commands that come first, once.
         end: Commands that undo them; run whatever happens.
         title: A command that prints the device's name.
@@ -50,6 +49,7 @@ class Shell(ABC):
 
     name: str
     roots: str
+    ask: str = ""
     begin: str = ""
     end: str = ""
     title: str
@@ -122,15 +122,16 @@ class ShellDevice:
         """A model library there.
 
         Raises:
-            BadBundle: It cannot be loaded.
-            DeviceError: The device has no room or is lost.
+            BadBundle: It is of another ABI version.
+            DeviceError: It cannot be loaded, or the device has no room or is lost.
         """
         return _ShellLibrary(self, path)
 
     def run(self, library: str, what: Path) -> Wire:
         """Start the runner there with a library that was pushed."""
         mask = f" {sum(1 << c for c in self.cores)}" if self.cores else ""
-        return self._start(f'exec "{self._runner}" "{library}"{mask}', str(what))
+        # not exec: of a program that a signal ends it is the shell that says so
+        return self._start(f'"{self._runner}" "{library}"{mask}; exit $?', str(what))
 
     def _files(self) -> dict[str, str]:
         # grep prints the path of every line, in one process for hundreds of files
@@ -191,14 +192,15 @@ class _ShellLibrary(RemoteLibrary):
 def _keep(shell: Shell) -> str:
     """The script that makes the folder, says where it is, and removes it when its input ends."""
     return (
-        f"umask 077; for r in {shell.roots}; do "
+        f"umask 077; d=; {shell.ask} "
+        f'trap "{_quoted(shell.end)} [ \\"\\$d\\" ] && rm -rf \\"\\$d\\"" EXIT; '
+        f'trap "exit 1" {_SIGNALS}; {shell.begin} '
+        f"for r in {shell.roots}; do "
         'd=$(mktemp -d "$r/sparrow-XXXXXX" 2>/dev/null) || { d=; continue; }; '
         # an empty file is a script that does nothing, where programs may be run at all
         'true >"$d/x" && chmod 700 "$d/x" && "$d/x" 2>/dev/null && break; rm -rf "$d"; d=; done; '
         f'[ "$d" ] || {{ echo "no folder to run programs from in {_quoted(shell.roots)}" >&2; '
-        "exit 73; }; "
-        f'trap "{_quoted(shell.end)} rm -rf \\"$d\\"" EXIT; trap "exit 1" {_SIGNALS}; '
-        f'{shell.begin} echo "$d"; uname -m; {shell.title}; cat >/dev/null'
+        f'exit 73; }}; echo "$d"; uname -m; {shell.title}; cat >/dev/null'
     )
 
 
@@ -212,6 +214,8 @@ def _hint(said: str) -> str:
         return "free some space there"
     if "Permission denied" in said or "Read-only" in said:
         return "see who may write and run programs there"
+    if "llegal instruction" in said:
+        return "its CPU lacks instructions of the bundle's target: build for the device's own"
     return ""
 
 

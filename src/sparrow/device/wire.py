@@ -16,6 +16,8 @@ from sparrow.errors import BadBundle, DeviceError, SparrowError
 
 # A text of the protocol is a name; more means that something else is talking.
 _LONGEST_TEXT = 1 << 20
+# Longest wait for an answer of another machine: one inference, or the next part of an upload.
+SILENCE_S = 120.0
 _LAST_WORDS_S = 5.0
 # A runner ends when its input does; one that is lost is not waited for.
 _GOODBYE_S = 20.0
