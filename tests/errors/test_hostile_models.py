@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import sparrow
-from sparrow.errors import BadInput, BadModel
+from sparrow.errors import BadInput, BadModel, SparrowError
 from sparrow.importers.onnx import import_onnx
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
@@ -67,3 +68,29 @@ def test_scalars_go_in_and_out() -> None:
     bundle = sparrow.build(helper.make_model(graph, opset_imports=OPSETS[:1], ir_version=9))
     found = bundle.run({"x": np.array(1, np.float32)})["y"]
     assert found.shape == () and abs(float(found) - np.e) < 1e-6
+
+
+def test_names_that_are_not_utf8_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+    f = helper.make_function(
+        "local.", "call.", ["a."], ["b."], [helper.make_node("Relu", ["a."], ["b."])],
+        [helper.make_opsetid("", 17)], ["attr."],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("call.", ["x."], ["h."], domain="local."),
+        helper.make_node("LeakyRelu", ["h."], ["y."], name="node.", alpha=1.0),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n.", 2]) for n in ("x.", "y.")
+    )
+    graph = helper.make_graph(nodes, "graph.", [x], [y])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local.", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, functions=[f], ir_version=10)
+    data = made.SerializeToString()
+    names = [i for i, c in enumerate(data) if c == ord(".")]
+    assert len(names) == 20
+    for i in names:
+        (tmp_path / "m.onnx").write_bytes(data[:i] + b"\xff" + data[i + 1 :])
+        for shapes in ({}, {"x.": (1, 2)}):
+            with pytest.raises(SparrowError) as e:
+                import_onnx(tmp_path / "m.onnx", shapes)
+            assert e.value.exit_code == 2 and str(e.value).isprintable()

@@ -152,9 +152,17 @@ class Call:
         return value
 
     def ints(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
-        """Integer-list attribute."""
+        """Integer-list attribute, or the default.
+
+        Raises:
+            BadModel: It is something else.
+        """
         v = self.attrs.get(name, default)
-        return None if v is None else tuple(int(i) for i in v)
+        if v is None:
+            return None
+        if not isinstance(v, (list, tuple)) or not all(isinstance(i, int) for i in v):
+            raise self.bad(f"attribute {name!r} is {type(v).__name__}, expected integers")
+        return tuple(v)
 
     def axis(self, value: int, rank: int) -> int:
         """A non-negative axis.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ MAX_UNFOLDED = 5 * MAX_NODES
 COPIED_BYTES = 8 << 20
 MAX_DEPTH = 16
 MIN_OPSET = 6
+MAX_OPSET = (1 << 31) - 1
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -219,20 +220,56 @@ def _check_names(g: onnx.GraphProto) -> None:
         texts += [(n.op_type, "operator"), (n.domain, "domain"), (n.name, "node")]
         texts += [(v, "value") for v in (*n.input, *n.output)]
         texts += [(a.name, "attribute") for a in n.attribute]
+    _check_utf8(f"graph {g.name!r}", texts)
+
+
+def _check_utf8(where: str, texts: Sequence[tuple[str | bytes, str]]) -> None:
     for text, what in texts:
         if not isinstance(text, str):
-            raise BadModel(f"graph {g.name!r}: {what} name {text!r} is not UTF-8")
+            raise BadModel(f"{where}: {what} name {text!r} is not UTF-8")
+
+
+def _check_envelope(model: onnx.ModelProto) -> None:
+    """Refuse names that are not UTF-8 around the graph: of domains, and in what functions say."""
+    texts = [(o.domain, "domain") for o in model.opset_import]
+    texts += [(model.graph.name, "graph")]
+    for v in (*model.graph.input, *model.graph.output):
+        texts += [(v.name, "value")]
+        texts += [(d.dim_param, "dimension") for d in v.type.tensor_type.shape.dim]
+    for f in model.functions:
+        texts += [(f.name, "function"), (f.domain, "domain"), (f.overload, "overload")]
+        texts += [(x, "value") for x in (*f.input, *f.output)]
+        texts += [(a, "attribute") for a in f.attribute]
+        texts += [(o.domain, "domain") for o in f.opset_import]
+    _check_utf8("model", texts)
 
 
 @lru_cache(maxsize=4096)
 def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
-    """Attribute types by name as the operator's schema has them; none without a schema."""
-    try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
-        return {}
-    kinds: Mapping[str, Any] = schema.attributes
-    return {name: int(a.type.value) for name, a in kinds.items()}
+    """Attribute types by name as the operator's schema has them; none without a schema.
+
+    What another version has is of its type there: a decoder serves several versions.
+    """
+    found: dict[str, int] = {}
+    for v in (*_versions(op_type, domain), version):
+        try:
+            kinds: Mapping[str, Any] = onnx.defs.get_schema(op_type, v, domain).attributes
+        except onnx.defs.SchemaError:
+            continue
+        found |= {name: int(a.type.value) for name, a in kinds.items()}
+    return found
+
+
+def _versions(op_type: str, domain: str) -> Iterator[int]:
+    """In which an operator changed, newest first."""
+    v = MAX_OPSET
+    while v > 0:
+        try:
+            schema = onnx.defs.get_schema(op_type, v, domain)
+        except onnx.defs.SchemaError:
+            return
+        yield schema.since_version
+        v = schema.since_version - 1
 
 
 def unfolded_limit(stored: int) -> int:
@@ -408,6 +445,7 @@ def decode(
 ) -> Imported:
     """`import_onnx` with a Reader of one's own: one that maps an output to ``""`` leaves it out."""
     model, folder = load_proto(source)
+    _check_envelope(model)
     if model.functions:
         _check_functions(model)
         model = inlined(model)
