@@ -35,6 +35,8 @@ def candidates(known: Recipe | None, layers: Sequence[LayerBlame]) -> list[tuple
         for r in ("mse", "minmax", "percentile")
         if r != recipe.ranges
     ]
+    if recipe.rounding == "nearest":
+        found.append(("weights of a row rounded together", replace(recipe, rounding="gptq"), ""))
     if not recipe.bias_correction:
         found.append(("bias correction", replace(recipe, bias_correction=True), ""))
     if not recipe.equalize:
