@@ -15,8 +15,9 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.reduce import Reduce
+from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.softmax import Softmax
-from sparrow.tensor import F32, Array, TensorType
+from sparrow.tensor import F32, I8, I32, Array, DType, TensorType
 
 X = lane.Arg(0, F32)
 UNARY = ("exp", "tanh", "sigmoid", "relu", "gelu", "silu", "abs", "sqrt", "sin", "hardswish")
@@ -108,3 +109,18 @@ def test_a_scalar_has_the_bound_of_a_vector(fn: str) -> None:
         assert error is not None
         found.append(np.ravel(error))
     assert found[0] == found[1] > 1e-7
+
+
+def test_wide_integers_may_tip_only_on_a_whole_number() -> None:
+    """Weights that add up to 1 but for rounding give 27 or, truncated, 26."""
+    op = Resize((Axis(0, 4, 4 / 6),), "linear", antialias=True)
+
+    def bound(x: Array, dtype: DType) -> Array:
+        types = (TensorType(x.shape, dtype),)
+        judged = tolerance_of(op).judge(op, (x.astype(dtype.numpy),), types, op.infer(*types))
+        return np.asarray(judged.bounds[0])
+
+    flat, steep = np.full(6, 27), 2 ** np.arange(6)
+    assert (bound(flat, I32) >= 1).all() and (bound(flat, I32) < 1.1).all()
+    assert (bound(steep, I32) == 0).all()
+    assert bound(flat, I8) == 0
