@@ -175,20 +175,23 @@ def append(path: Path, rows: Sequence[Row]) -> None:
 
 
 @contextmanager
-def core_to_itself() -> Iterator[None]:
-    """The calling thread runs on the last core, and nothing else does while it wants to."""
-    cores, policy, priority = (
-        os.sched_getaffinity(0),
-        os.sched_getscheduler(0),
-        os.sched_getparam(0),
-    )
-    os.sched_setaffinity(0, {max(cores)})
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+def core_to_itself(threads: int = 1) -> Iterator[None]:
+    """So many cores, the last ones, run this process's threads before anything else.
+
+    All its threads, workers of engines too; by turns, so that one that spins cannot starve another
+    for good.
+    """
+    cores = os.sched_getaffinity(0)
+    own = [int(name) for name in os.listdir("/proc/self/task")] if threads > 1 else [0]
+    for task in own:
+        os.sched_setaffinity(task, set(sorted(cores)[-threads:]))
+        os.sched_setscheduler(task, os.SCHED_RR, os.sched_param(1))
     try:
         yield
     finally:
-        os.sched_setscheduler(0, policy, priority)
-        os.sched_setaffinity(0, cores)
+        for task in own:
+            os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setaffinity(task, cores)
 
 
 def line_of(row: Row) -> str:
@@ -257,7 +260,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--realtime",
         action="store_true",
-        help="measure on the last core, before all other processes: one thread, needs the right",
+        help="measure on the last cores, before all other processes: needs the right",
     )
     parser.add_argument("--target", default="host", help="names the results file")
     parser.add_argument("--no-save", action="store_true", help="print only")
@@ -293,7 +296,7 @@ def main() -> int:
             failures += failed
             if options.engines[0].name not in runs:
                 continue
-            with core_to_itself() if options.realtime else nullcontext():
+            with core_to_itself(threads) if options.realtime else nullcontext():
                 samples = measure(runs, network.inputs, options.rounds, options.block_ms)
             rows = summarise(case.name, network, options.engines, threads, samples)
             for row in rows:
