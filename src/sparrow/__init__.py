@@ -22,13 +22,14 @@ if TYPE_CHECKING:
         quantize,
     )
     from sparrow.errors import SparrowError
-    from sparrow.gemm import gemm_s8, pack_a_s8, pack_b_s8
+    from sparrow.gemm import GemmS8, gemm_s8, pack_a_s8, pack_b_s8
 
 # The compiler pulls in onnx and scipy; importing it on first use keeps `import sparrow` fast.
 _LAZY = {
     "Budget": "sparrow.api",
     "Bundle": "sparrow.api",
     "Check": "sparrow.api",
+    "GemmS8": "sparrow.gemm",
     "Pixels": "sparrow.samples",
     "Recipe": "sparrow.quant.recipe",
     "SparrowError": "sparrow.errors",
@@ -47,6 +48,7 @@ __all__ = [
     "Budget",
     "Bundle",
     "Check",
+    "GemmS8",
     "Pixels",
     "Recipe",
     "SparrowError",

@@ -72,6 +72,25 @@ def test_threads_and_views_change_nothing(isa: str) -> None:
             np.testing.assert_array_equal(sparrow.gemm_s8(a, b, threads=threads), want)
 
 
+def test_a_bound_product_multiplies_what_its_operand_holds(isa: str) -> None:
+    rng = np.random.default_rng(2)
+    for threads, (m, n, k) in ((1, (5, 17, 9)), (2, (300, 65, 100))):
+        a, b, out = codes(rng, m, k), codes(rng, k, n), np.zeros((m, n), np.int32)
+        bound = sparrow.GemmS8(a, b, threads=threads, out=out)
+        for _ in range(2):
+            a[:] = codes(rng, m, k)
+            assert bound() is out
+            np.testing.assert_array_equal(out, product(a, b))
+        a[-1, -1] = -128
+        with pytest.raises(BadInput, match="a holds -128"):
+            bound()
+
+
+def test_a_bound_product_reads_rows_where_they_lie() -> None:
+    with pytest.raises(BadInput, match="elements of a row of a are not adjacent"):
+        sparrow.GemmS8(np.ones((4, 8), np.int8)[:, ::2], EYE)
+
+
 def test_nothing_to_multiply_is_zero() -> None:
     for m, n, k in ((0, 3, 4), (3, 0, 4), (3, 4, 0)):
         got = sparrow.gemm_s8(np.zeros((m, k), np.int8), np.zeros((k, n), np.int8))
@@ -89,9 +108,9 @@ void product(const uint8_t *a, const int8_t *b, int32_t *c, int32_t *work, ptrdi
   int8_t *packed = (int8_t *)(work + 128);
   const ptrdiff_t row = (k + 3) / 4 * 4;
   uint8_t *scratch = (uint8_t *)(packed + 128 * row);
-  sparrow_gemm_s8 g = {m, n, k, k, 1, row, m, n, 7, a, packed, work, c, scratch};
+  sparrow_gemm_s8 g = {m, n, k, k, 1, row, m, n, 7, 1, 1, a, packed, work, c, scratch, NULL, NULL};
   sparrow_gemm_s8_pack_b(b, n, k, n, packed, work);
-  sparrow_gemm_s8_run(&g, 1);
+  sparrow_gemm_s8_run(&g);
 }
 """
 

@@ -11,15 +11,18 @@
 #include "../kernels/conv2d_i8.h"
 #include "../sparrow.h"
 
-/* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n). Where `pack`, a task copies `block` rows at
- * a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole quads. */
+/* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n), `tasks` in all. Where `pack`, a task copies
+ * `block` rows at a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole
+ * quads. Where `check`, a is searched for -128 first. */
 typedef struct sparrow_gemm_s8 {
-  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block;
+  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block, tasks, check;
   const uint8_t *a;
   const int8_t *b;
   const int32_t *start;
   int32_t *c;
   uint8_t *scratch;
+  sparrow_parallel_for parallel_for; /* NULL: serial */
+  void *parallel_ctx;
 } sparrow_gemm_s8;
 
 SP_INLINE void sp_gemm_s8_pack(const uint8_t *a, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k,
@@ -77,10 +80,29 @@ SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
   }
 }
 
-/* All tasks on this thread. */
-SPARROW_API void sparrow_gemm_s8_run(sparrow_gemm_s8 *g, int tasks);
-SPARROW_API void sparrow_gemm_s8_run(sparrow_gemm_s8 *g, int tasks) {
-  for (int i = 0; i < tasks; ++i) sparrow_gemm_s8_task(g, i);
+/* Whether no value of int8 [m][k] in rows of `row` bytes is -128. */
+SPARROW_API int sparrow_gemm_s8_symmetric(const uint8_t *a, ptrdiff_t row, ptrdiff_t m, ptrdiff_t k);
+SPARROW_API int sparrow_gemm_s8_symmetric(const uint8_t *a, ptrdiff_t row, ptrdiff_t m,
+                                          ptrdiff_t k) {
+  if (row == k) {
+    k *= m;
+    m = 1;
+  }
+  uint8_t found = 0;
+  for (ptrdiff_t i = 0; i < m; ++i, a += row)
+    for (ptrdiff_t j = 0; j < k; ++j) found = (uint8_t)(found | (a[j] == 128));
+  return !found;
+}
+
+/* C, or 1 and nothing where a holds -128. */
+SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g);
+SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
+  if (g->check && !sparrow_gemm_s8_symmetric(g->a, g->row, g->m, g->k)) return 1;
+  if (g->parallel_for)
+    g->parallel_for(g->parallel_ctx, sparrow_gemm_s8_task, g, (int)g->tasks);
+  else
+    for (int i = 0; i < (int)g->tasks; ++i) sparrow_gemm_s8_task(g, i);
+  return 0;
 }
 
 /* int8 [m][k] in rows of `row` bytes to rows of `packed` bytes. */
