@@ -31,7 +31,7 @@ SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int flip, const uint8_t
                           .kw = g->kw, .sh = g->sh, .sw = g->sw, .dh = g->dh, .dw = g->dw,
                           .pt = g->pt, .pl = g->pl, .groups = g->groups, .xh = g->xh, .xw = g->xw,
                           .flip = flip, .pad = g->pad, .line = sp_compact_i8_line(g)};
-  sp_conv2d_i8_band(p, x, oy0, oy1, scratch);
+  sp_conv2d_i8_band(p, x, oy0, oy1, 0, p.ow, scratch);
 }
 
 /* mr pixels at a time from ox on, while they fit; returns where they end. */

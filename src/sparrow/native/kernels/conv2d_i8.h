@@ -52,30 +52,34 @@ SP_INLINE void sp_band_fill(const sp_conv2d_i8 p, uint8_t *to, int n, int value)
     sp_fill_i8(to, n, value);
 }
 
-/* Input rows that output rows [oy0, oy1) read, of the channels at x, into scratch. */
-SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0, int oy1,
-                                 uint8_t *to) {
+/* What output rows [oy0, oy1) x pixels [ox0, ox1) read, of the channels at x, to its place in
+ * scratch. */
+SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0, int oy1, int ox0,
+                                 int ox1, uint8_t *to) {
   const int c = p.ci / p.groups;
   const int each = p.pair ? 2 * c : c; /* bytes of a pixel */
-  const int width = (p.ow - 1) * p.sw + (p.kw - 1) * p.dw + 1;
+  const int from = ox0 * p.sw;
+  const int end = (ox1 - 1) * p.sw + (p.kw - 1) * p.dw + 1;
   const int rows = (oy1 - 1 - oy0) * p.sh + (p.kh - 1) * p.dh + 1;
-  const int lo = (int)sp_imin(p.pl, width);
-  const int hi = (int)sp_imin(width, p.pl + p.iw);
+  const int lo = (int)sp_imin(sp_imax(p.pl, from), end);
+  const int hi = (int)sp_imin(sp_imax(p.pl + p.iw, lo), end);
+  /* the last quad reads on into these */
+  const int more = (int)(ox1 == p.ow ? p.line - end * each : sp_imin(p.line - end * each, 4));
   for (int r = 0; r < rows; ++r, to += p.line) {
     const int iy = oy0 * p.sh - p.pt + r;
     if (iy < 0 || iy >= p.ih || hi <= lo) {
-      sp_band_fill(p, to, width * c, p.pad);
+      sp_band_fill(p, to + from * each, (end - from) * c, p.pad);
     } else {
-      const uint8_t *row = x + iy * p.xh;
-      sp_band_fill(p, to, lo * c, p.pad);
+      const uint8_t *row = x + iy * p.xh + (lo - p.pl) * p.xw;
+      sp_band_fill(p, to + from * each, (lo - from) * c, p.pad);
       if (p.xw == c) {
         sp_band_copy(p, to + lo * each, row, (hi - lo) * c);
       } else {
         for (int i = lo; i < hi; ++i) sp_band_copy(p, to + i * each, row + (i - lo) * p.xw, c);
       }
-      sp_band_fill(p, to + hi * each, (width - hi) * c, p.pad);
+      sp_band_fill(p, to + hi * each, (end - hi) * c, p.pad);
     }
-    sp_fill_i8(to + width * each, (int)(p.line - width * each), 0);
+    sp_fill_i8(to + end * each, more, 0);
   }
 }
 
@@ -135,7 +139,7 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
     const int oe = (int)sp_imin(oy + p.rb, oy1);
     const uint8_t *xb = xg + (ptrdiff_t)oy * p.sh * p.xr;
     if (p.band) {
-      sp_conv2d_i8_band(p, xg, oy, oe, scratch);
+      sp_conv2d_i8_band(p, xg, oy, oe, ox0, ox1, scratch);
       xb = scratch;
     }
     for (int ox = ox0; ox < ox1; ox += p.wb) {
