@@ -31,7 +31,9 @@ class Bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class Tile:
+    """Pixels and vectors of output channels whose sums registers hold."""
+
     mr: int
     nv: int
 
@@ -53,7 +55,8 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
     return halves * (nv + (mr if isa.both_held else 1))
 
 
-def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
+def tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[Tile]:
+    """Every tile that fits the registers."""
     # with one lane these are the registers that hold pointers and counters too
     held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
@@ -61,10 +64,10 @@ def _tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[_Tile]:
             rows = mr + mr % 2 if isa.octets else mr
             if mr + held > 1 and rows * nv + _operands(mr, nv, isa) + held >= isa.registers:
                 break
-            yield _Tile(mr, nv)
+            yield Tile(mr, nv)
 
 
-def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
+def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
     """Cycles of one output row of `pixels` pixels with `quads` quads of k."""
     dot = isa.dot_ops / 2
 
@@ -107,10 +110,10 @@ def _cost(t: _Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
 def tile_of_any(isa: Isa) -> tuple[int, int]:
     """(mr, nv) where sizes are not known: what is best for many rows, columns and quads."""
 
-    def each(t: _Tile) -> float:
+    def each(t: Tile) -> float:
         return _cost(t, t.mr, t.nv, 64, isa) / (t.mr * t.nv)
 
-    t = min(_tiles(32, 8, isa), key=each)
+    t = min(tiles(32, 8, isa), key=each)
     return t.mr, t.nv
 
 
@@ -141,14 +144,14 @@ def choose_conv2d(
     kq = -(-k // per)
     each = ci * (2 if isa.pairs else 1)  # bytes of a pixel in scratch
     quads = s.kh * runs * kq
-    t = min(_tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
+    t = min(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
     line = -(-(width * each + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
     blocks = -(-ow // t.mr) if oh == 1 else 1
-    tiles = oh * blocks, -(-vectors // t.nv)
+    cells = oh * blocks, -(-vectors // t.nv)
     read = s.ih * s.iw * ci, per * quads * co
-    rows, columns = task_grid(flops, *tiles, copies, threads, *read)
+    rows, columns = task_grid(flops, *cells, copies, threads, *read)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
