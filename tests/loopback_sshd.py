@@ -90,13 +90,22 @@ class Server:
 
     def sessions(self) -> list[int]:
         """Processes of the server beside the one that listens."""
-        done = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [int(pid) for pid in done.stdout.split()]
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # the name before the last bracket may hold anything; state and parent follow
+                if path.read_text().rpartition(")")[2].split()[1] == str(self.process.pid):
+                    found.append(int(path.parent.name))
+        return found
+
+    def programs(self) -> list[int]:
+        """Processes of runners that lie in the sessions' temporary folder."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if path.read_bytes().startswith(bytes(self.scratch)):
+                    found.append(int(path.parent.name))
+        return found
 
     def close(self) -> None:
         self.process.terminate()

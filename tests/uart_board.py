@@ -31,7 +31,9 @@ def serving_objects(machine: Machine, *flags: str) -> tuple[Path, ...]:
     return find_toolchain().compile_objects([unit], machine, ("-std=c99", *STRICT[1:], *flags))
 
 
-def uart_program(bundle: Path, hooks: bool = True, memory_bytes: int | None = None) -> Path:
+def uart_program(
+    bundle: Path, hooks: bool = True, memory_bytes: int | None = None, clock: str = "now_ns"
+) -> Path:
     """A firmware for the emulated board around the model of a bundle, with a package's server."""
     if shutil.which("qemu-system-arm") is None:
         missing("qemu-system-arm is not installed")
@@ -41,7 +43,13 @@ def uart_program(bundle: Path, hooks: bool = True, memory_bytes: int | None = No
     model = compile_library(files, machine, plan.parts, hooks=hooks)
     board = Unit(BOARD.name, BOARD.read_text(encoding="utf-8"), (NATIVE,))
     size = serve_bytes(plan) if memory_bytes is None else memory_bytes
-    flags = ("-std=gnu99", "-fno-builtin", "-Wno-unused", f"-DMEMORY_BYTES={size}")
+    flags = (
+        "-std=gnu99",
+        "-fno-builtin",
+        "-Wno-unused",
+        f"-DMEMORY_BYTES={size}",
+        f"-DCLOCK={clock}",
+    )
     objects = tools.compile_objects([board], machine, flags)
     server = serving(plan)
     text = server["serve_uart.c"].replace('#include "serve_uart.h"', server["serve_uart.h"])

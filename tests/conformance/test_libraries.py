@@ -83,7 +83,7 @@ def pool(machine: Machine) -> Path:
     return tools.link_shared(objects, machine, flags=system)
 
 
-@pytest.mark.parametrize("graph", ["network", "arithmetic"])
+@pytest.mark.parametrize("graph", ["network", pytest.param("arithmetic", marks=pytest.mark.slow)])
 def test_a_windows_library_exports_the_interface_and_needs_nothing(graph: str) -> None:
     path = library("x86_64_windows", graph)
     assert exports(path) == ABI and not imports(path)

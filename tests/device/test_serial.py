@@ -20,6 +20,7 @@ from sparrow.device.runners import find_runner
 from sparrow.device.serial import encode, parse_port
 from sparrow.errors import BadBundle, BadInput, DeviceError
 from sparrow.targets import target
+from sparrow.timing.benchmark import bench_bundle
 from uart_board import NoisyLine, board_on_a_terminal, running, serving_objects, uart_program
 
 CORE = "cortex_m4f"
@@ -123,13 +124,15 @@ def test_a_board_with_another_model_is_refused(
         assert "runs another model" in capsys.readouterr().err
 
 
-def test_a_board_without_hooks_or_memory_says_so(mcu: Path) -> None:
-    plain = uart_program(mcu, hooks=False)
+def test_a_board_without_hooks_clock_or_memory_says_so(mcu: Path) -> None:
+    plain = uart_program(mcu, hooks=False, clock="NULL")
     with board_on_a_terminal(plain, MACHINE) as (path, _):
         there = sparrow.load_bundle(mcu, device=f"serial:{path}")
         there.run(SAMPLES[:1])
         with pytest.raises(BadInput, match="SPARROW_HOOKS"):
             there.verify(f"serial:{path}")
+        with pytest.raises(BadInput, match=r"has no clock; give sparrow_uart a now_ns"):
+            bench_bundle(there, 0)
         del there
         gc.collect()
     small = uart_program(mcu, memory_bytes=2048)

@@ -74,24 +74,15 @@ def test_a_program_stays_on_the_cores_it_is_given(board: Server, folder: Path) -
     last = max(os.sched_getaffinity(0))
     there = sparrow.load_bundle(folder, device=DEVICE, cores=f"{last}")
     assert there.runner.conditions().cores == (last,)
-    running = subprocess.run(["pgrep", "-f", str(board.scratch)], capture_output=True, check=True)
-    masks = {
-        line.split()[1]
-        for pid in running.stdout.split()
-        for line in Path(f"/proc/{int(pid)}/status").read_text().splitlines()
-        if line.startswith("Cpus_allowed_list") and b"cat" not in command(int(pid))
-    }
-    assert str(last) in masks
+    running = board.programs()
+    assert running
+    assert {frozenset(os.sched_getaffinity(pid)) for pid in running} == {frozenset({last})}
     with pytest.raises(BadInput, match="--cores 0-63: the device has"):
         find_runner(HERE, DEVICE, "0-63")
     with pytest.raises(BadInput, match="use big, little, or a list"):
         find_runner(HERE, DEVICE, "many")
     with pytest.raises(BadInput, match="not host"):
         find_runner(HERE, "host", "0")
-
-
-def command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_what_the_shell_prints_at_its_start_is_skipped(board: Server, folder: Path) -> None:
@@ -171,7 +162,9 @@ def test_a_line_that_breaks_is_one_line(board: Server, folder: Path) -> None:
     assert board.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_leaves_nothing_there(board: Server, folder: Path, how: int) -> None:
     text = (
         "import sparrow, sys, time\n"

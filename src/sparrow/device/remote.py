@@ -71,6 +71,13 @@ class RemoteLibrary:
         """Start a runner with this library; ``before`` goes in front of its command's program."""
         return Pipes([self.command[0], *before, *self.command[1:]], ended(str(self.path)))
 
+    def untimed(self) -> BadInput:
+        """The error for asking the time where `timed` is false."""
+        return BadInput(
+            f"{self.path}: time in an emulator says nothing of the device",
+            hint="count its instructions instead: sparrow profile --device qemu",
+        )
+
     def open(self, weights: Array | None, threads: int = 1) -> RemoteSession:
         """Start an instance; more than one thread stands for another order of tasks."""
         return RemoteSession(self, weights, reverse=threads > 1)
@@ -222,10 +229,7 @@ class RemoteSession:
 
     def _check_timed(self) -> None:
         if not self.library.timed:
-            raise BadInput(
-                f"{self.library.path}: time in an emulator says nothing of the device",
-                hint="count its instructions instead: sparrow profile --device qemu",
-            )
+            raise self.library.untimed()
 
     def _checked(self, entry: int, inputs: Sequence[Array]) -> EntryInfo:
         info = entry_of(self.library.info, entry, inputs)

@@ -226,6 +226,13 @@ class SerialLibrary(RemoteLibrary):
         """A stream to the board."""
         return _Stream(self._line)
 
+    def untimed(self) -> BadInput:
+        """See `RemoteLibrary.untimed`."""
+        return BadInput(
+            f"{self._line.name}: the board's firmware has no clock",
+            hint="give sparrow_uart a now_ns, and flash it",
+        )
+
 
 # A port can be opened once, while several bundles may want the board one after the other.
 _LINES: weakref.WeakValueDictionary[str, Line] = weakref.WeakValueDictionary()

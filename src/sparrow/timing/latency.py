@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparrow.device.conditions import Conditions
 from sparrow.device.host import Session
@@ -149,8 +148,3 @@ def check_threads(session: Session | RemoteSession, threads: int) -> None:
     """
     if threads > 1 and isinstance(session, RemoteSession):
         raise BadInput(f"--threads {threads}: calls on another device use one thread")
-
-
-def step_totals(ns: NDArray[np.int64]) -> Times:
-    """Time of each run from the times of its steps, (runs, n_steps)."""
-    return np.asarray(ns.sum(axis=1), np.float64)

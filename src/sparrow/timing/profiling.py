@@ -28,7 +28,7 @@ from sparrow.folder import hooked_library, load_evidence, weights_of
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
 from sparrow.tensor import Array
-from sparrow.timing.latency import check_threads, remarks, step_totals
+from sparrow.timing.latency import check_threads, remarks
 from sparrow.timing.measure import (
     Feeds,
     Outputs,
@@ -170,7 +170,7 @@ def profile_session(
     )
     pool = session.pool if isinstance(session, Session) else None
     threads = pool.threads if pool else 1
-    doubts = remarks(step_totals(all_ns), Conditions(), Conditions())
+    doubts = remarks(all_ns.sum(axis=1).astype(np.float64), Conditions(), Conditions())
     return Profile(record.name, threads, count, total, steps, remarks=doubts)
 
 
