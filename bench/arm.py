@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -34,9 +34,8 @@ from sparrow.ops.matmul import MatMul
 from sparrow.targets import target
 from sparrow.timing.instructions import per_step
 
-# Multiply-accumulates of the widest product over bytes: vmlal.s8 is of eight halves at best,
-# RVV's of as many as a register of 128 bits holds 32-bit sums.
-TARGETS = {"aarch64": 8, "aarch64_dotprod": 16, "aarch64_i8mm": 32, "armv7": 4, "riscv64_v": 4}
+# Multiply-accumulates of the widest product over bytes; on RISC-V into 32 bits, of 128 of them.
+TARGETS = {"aarch64": 8, "aarch64_dotprod": 16, "aarch64_i8mm": 32, "armv7": 8, "riscv64_v": 4}
 MODELS = {
     "slim-320": "face__version-slim-320_simplified__onnx",
     "RFB-320": "face__version-RFB-320_simplified__onnx",
@@ -103,6 +102,22 @@ def layers(name: str, c: Compiled) -> Iterator[Layer]:
         yield Layer(name, t.name, i, s.kernel, rows, columns, k, macs, n, round(share, 4))
 
 
+def write(rows: Sequence[Layer], out: Path) -> None:
+    """Put rows in place of those of the same network and target."""
+    done = {(r.model, r.target) for r in rows}
+    columns = [f.name for f in fields(Layer)]
+    lines = [dict(zip(columns, map(str, astuple(r)), strict=True)) for r in rows]
+    if out.exists():
+        with out.open(newline="") as f:
+            lines += [r for r in csv.DictReader(f) if (r["model"], r["target"]) not in done]
+    place = [(m, t) for m in MODELS for t in TARGETS]
+    lines.sort(key=lambda r: (place.index((r["model"], r["target"])), int(r["step"])))
+    with out.open("w", newline="") as f:
+        writer = csv.DictWriter(f, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 def main() -> None:
     """Measure, print, write."""
     here = Path(__file__).resolve().parent
@@ -112,14 +127,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=here / "results" / "arm.csv")
     parser.add_argument("--layers", action="store_true", help="print every layer")
     given = parser.parse_args()
-    found: list[Layer] = []
     print("| network | target | layers | MAC per instruction | share of all | lowest | highest |")
     print("|---|---|---|---|---|---|---|")
     for model in given.models:
         source = {model: Source(network(model))}
         for name in given.targets:
             rows = list(layers(model, compile_sources(source, target(name))))
-            found += rows
+            write(rows, given.out)
             macs, n = sum(r.macs for r in rows), sum(r.instructions for r in rows)
             shares = [r.share for r in rows]
             print(
@@ -129,18 +143,6 @@ def main() -> None:
             )
             for r in rows if given.layers else ():
                 print("   ", *astuple(r)[2:])
-    done = {(r.model, r.target) for r in found}
-    columns = [f.name for f in fields(Layer)]
-    lines = [dict(zip(columns, map(str, astuple(r)), strict=True)) for r in found]
-    if given.out.exists():
-        with given.out.open(newline="") as f:
-            lines += [r for r in csv.DictReader(f) if (r["model"], r["target"]) not in done]
-    place = [(m, t) for m in MODELS for t in TARGETS]
-    lines.sort(key=lambda r: (place.index((r["model"], r["target"])), int(r["step"])))
-    with given.out.open("w", newline="") as f:
-        writer = csv.DictWriter(f, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ PORTABLE = (
     *recurrent_i8.ROWS,
 )
 ROUNDS = 16
+# RISC-V vectors of several lengths
+LENGTHS = tuple(f"rv64,v=true,vext_spec=v1.0,vlen={bits}" for bits in (128, 256, 512))
 _OWN = (
     *conv_i8.ROWS,
     *lookup.ROWS,
@@ -323,18 +325,20 @@ def _compare(
     module = Module("m", tuple(g for g, _ in cases))
     p = plan(module, target({**TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
     path = linked(p, folder, parts=True, flags=("-O1",))
-    library: ModelLibrary
+    libraries: list[ModelLibrary]
     if isa.startswith("wasm"):
-        library = node_library(path)
+        libraries = [node_library(path)]
     elif isa in EMULATED:
-        library = emulated_library(path, p.target.machine)
+        cpus = LENGTHS if isa == "rvv" else ("",)
+        libraries = [emulated_library(path, p.target.machine, cpu) for cpu in cpus]
     else:
-        library = HostLibrary(path)
-    s = library.open(blob(p))
+        libraries = [HostLibrary(path)]
+    sessions = [library.open(blob(p)) for library in libraries]
     for i, (g, feeds) in enumerate(cases):
-        (got,) = s.run(i, [feeds[v] for v in g.inputs])
         want = evaluate(g, feeds)["y"]
-        np.testing.assert_array_equal(got, want, err_msg=f"{g.name}: {g.nodes[-1].op}")
+        for s in sessions:
+            (got,) = s.run(i, [feeds[v] for v in g.inputs])
+            np.testing.assert_array_equal(got, want, err_msg=f"{g.name}: {g.nodes[-1].op}")
     return {step.kernel for e in p.entries for step in e.steps}
 
 

@@ -33,7 +33,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w, c = found.shape, found.weights, found.shape.co
-    lanes, per = case.target.isa.lanes, case.target.isa.per
+    lanes, per = case.target.isa.lanes, case.target.isa.taken
     p, cycles = choose_depthwise(s, found.code, case.target, threads=case.threads)
     shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, per)
     packed = (
@@ -62,7 +62,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     merged = merges(s, bool(p.band))
     if isa.halves:
         p = replace(p, tame=int(tame(w, s.groups, merged)))
-    kq = -(-p.kq * isa.per // isa.together)
+    kq = -(-p.kq * isa.taken // isa.together)
     shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, kq, lanes, isa.together)
     packed = (
         Pack(

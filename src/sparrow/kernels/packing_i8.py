@@ -1,6 +1,7 @@
 """Weight packing of the 8-bit kernels: four bytes to a lane, as `sp_dot4_i32` takes them.
 
-Where sums are taken over pairs (`Isa.pairs`) it is ``per`` = 2 bytes, over octets 8.
+Where sums are taken over pairs (`Isa.pairs`) it is ``per`` = 2 bytes, over octets 8,
+one by one 1.
 
 Packed weights depend on the weight's shape and the lane count only, never on tiles.
 """

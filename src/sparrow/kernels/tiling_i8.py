@@ -13,6 +13,7 @@ from sparrow.targets import Isa, Target
 # Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
 EPILOGUE = 3.0
 _DRAM = 8.0
+SINGLE = 3  # SP_SINGLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Tile:
     nv: int
 
 
+def _pair(isa: Isa) -> int:
+    """`pair` of the C structs."""
+    return SINGLE if isa.singles else int(isa.pairs)
+
+
 def _operands(mr: int, nv: int, isa: Isa) -> int:
     """Registers that the operands of a tile take."""
     if isa.octets:
@@ -47,6 +53,9 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
         return (mr + 2 * nv + 2) // 2 + 2
     if isa.halves:
         return mr + 3 * nv + 4
+    if isa.singles:
+        # of weights the bytes, and what they are widened to; activations are no vectors
+        return 2 * nv
     if isa.group > 1:
         # the activations stay, and weights come one by one
         return mr + 2
@@ -92,6 +101,9 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             # sums begin, are scaled, rounded and moved; bytes are stored by four vectors at best
             whole, rest = divmod(nv, 4)
             return quads * step + mr * (5 * nv + 7 * whole + (0, 3, 4, 7)[rest]) / 2 + 12
+        elif isa.singles:
+            # each counts: a product, a byte of a pixel, and weights with their address
+            step = (mr * nv + mr + 3 * nv + 3) / 2
         elif isa.pairs:
             # nothing waits for long: what counts is the number of instructions, four at a time
             step = (mr * nv * isa.dot_ops + (mr + nv) * 2 + 3) / 4
@@ -127,7 +139,7 @@ def choose_conv2d(
     # halves are always made in scratch, and bytes of the other kind: once there, and not for each
     # panel and quad, where it takes three quarters of a dot product
     turned = isa.pairs or (code.flip and not target.machine.bare)
-    band, per = turned or not reads_inside(s), isa.per
+    band, per = turned or not reads_inside(s), isa.taken
     oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
     plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
     if plain and not s.pt and not s.pl:
@@ -171,7 +183,7 @@ def choose_conv2d(
     p = Conv2dI8(
         **fields,
         band=int(band),
-        pair=int(isa.pairs),
+        pair=_pair(isa),
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
@@ -222,8 +234,8 @@ def choose_depthwise(
     c, vectors = s.co, -(-s.co // target.isa.lanes)
     isa, small = target.isa, target.machine.bare
     shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
-    ro = 2 if shared and not small and not isa.pairs else 1
-    rq = -(-((ro - 1) * s.sh + s.kh) // isa.per)
+    ro = 2 if shared and not small and isa.taken == 4 else 1
+    rq = -(-((ro - 1) * s.sh + s.kh) // isa.taken)
     spare = target.isa.registers - 4
 
     def tile(mr: int) -> float:
@@ -250,7 +262,7 @@ def choose_depthwise(
     p = DepthwiseI8(
         **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,
-        pair=int(isa.pairs),
+        pair=_pair(isa),
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,

@@ -23,6 +23,7 @@ class Isa:
         group: Quads of a pixel that one load brings to a tile of sums over bytes (SP_GROUP).
         halves: Products of bytes become halves, two of which are added where they fit.
         octets: Tiles of sums over bytes take products of two octets of two pixels (SP_OCTETS).
+        singles: Convolutions of bytes take one product of a lane at a time, a multiply-add.
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
     """
@@ -39,6 +40,7 @@ class Isa:
     halves: bool = False
     octets: bool = False
     pairs: bool = False
+    singles: bool = False
 
     @property
     def per(self) -> int:
@@ -46,9 +48,14 @@ class Isa:
         return 2 if self.pairs else 4
 
     @property
+    def taken(self) -> int:
+        """Products that a lane of a convolution over bytes takes at once."""
+        return 1 if self.singles else self.per
+
+    @property
     def together(self) -> int:
         """Weights of a channel that lie together in a tile of sums over bytes."""
-        return 8 if self.octets else self.per
+        return 8 if self.octets else self.taken
 
 
 ISAS = (
@@ -64,7 +71,7 @@ ISAS = (
     Isa("neon", 4, 32, 16, 4, group=2, halves=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4),
     Isa("neon_i8mm", 4, 32, 16, 1, group=4, octets=True),
-    Isa("rvv", 4, 32, 8, 16),
+    Isa("rvv", 4, 32, 8, 16, singles=True),
     # engines of 16 registers; without vectors an operation is four
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
     Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),

@@ -4,7 +4,7 @@
  * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
- *         where `pair` 2 for 4, and octets for quads where the instruction set multiplies those;
+ *         where `pair` 2 for 4, or 1 (SP_SINGLE), and octets for quads where SP_OCTETS;
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
@@ -40,13 +40,13 @@ SP_INLINE void sp_fill_pairs(int16_t *to, int n, int value) {
 
 /* n elements of scratch from x, or n times `value`, a byte. */
 SP_INLINE void sp_band_copy(const sp_conv2d_i8 p, uint8_t *to, const uint8_t *from, int n) {
-  if (p.pair)
+  if (p.pair == 1)
     sp_copy_pairs((int16_t *)(void *)to, from, n, p.flip);
   else
     sp_copy_i8(to, from, n, p.flip);
 }
 SP_INLINE void sp_band_fill(const sp_conv2d_i8 p, uint8_t *to, int n, int value) {
-  if (p.pair)
+  if (p.pair == 1)
     sp_fill_pairs((int16_t *)(void *)to, n, ((value & 255) ^ 128) - 128);
   else
     sp_fill_i8(to, n, value);
@@ -57,7 +57,7 @@ SP_INLINE void sp_band_fill(const sp_conv2d_i8 p, uint8_t *to, int n, int value)
 SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0, int oy1, int ox0,
                                  int ox1, uint8_t *to) {
   const int c = p.ci / p.groups;
-  const int each = p.pair ? 2 * c : c; /* bytes of a pixel */
+  const int each = p.pair == 1 ? 2 * c : c; /* bytes of a pixel */
   const int from = ox0 * p.sw;
   const int end = (ox1 - 1) * p.sw + (p.kw - 1) * p.dw + 1;
   const int rows = (oy1 - 1 - oy0) * p.sh + (p.kh - 1) * p.dh + 1;
@@ -89,7 +89,7 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                                   const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
                                   int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
                                   sp_ep_i32 ep, const void *const *e) {
-  const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
+  const ptrdiff_t quad = (ptrdiff_t)sp_bytes_at_once(p.pair) * SP_LANES;
   const ptrdiff_t run = sp_tile_quads(SP_OCTETS, p.kq) * quad;
   const sp_tile_i8 t = {p.mr,        nv,   p.kh, p.runs,     p.kq,
                         p.dh * p.xr, p.xt, p.sw * p.xp, p.kh * p.runs * run, quad,
@@ -129,7 +129,8 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
   const int full = co / SP_LANES / p.nv * p.nv;
   const int rest = co - full * SP_LANES;
   const int last = (rest + SP_LANES - 1) / SP_LANES;
-  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * sp_tile_quads(SP_OCTETS, p.kq) * (p.pair ? 2 : 4) * SP_LANES;
+  const ptrdiff_t bv = (ptrdiff_t)p.kh * p.runs * sp_tile_quads(SP_OCTETS, p.kq) *
+                       sp_bytes_at_once(p.pair) * SP_LANES;
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy + g * co;
   const uint8_t *xg = (const uint8_t *)x + z * p.xn + g * ci;

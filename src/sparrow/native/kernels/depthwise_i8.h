@@ -4,7 +4,7 @@
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); where
- *         `pair` 2 for 4
+ *         `pair` 2 for 4, or 1 (SP_SINGLE)
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
@@ -15,6 +15,7 @@
 #define SP_DEPTHWISE_I8_H
 #include "../base.h"
 #include "epilogue.h"
+#include "tile_i8.h"
 
 #define SP_DEPTHWISE_I8_MAX 32 /* accumulators of a tile, ro * mr */
 
@@ -35,10 +36,11 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
                                     void *y, ptrdiff_t at, int edge, int oy, int ox, ptrdiff_t row,
                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   const int left = ox * p.sw - p.pl;
-  const int per = p.pair ? 2 : 4;
+  const int per = sp_bytes_at_once(p.pair);
   const uint32_t half = ((uint32_t)((p.pad & 255) ^ 128) - 128u) & 0xffffu;
-  const sp_i32 outside =
-      sp_set1_i32((int32_t)(p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255)));
+  const sp_i32 outside = sp_set1_i32(
+      p.pair == SP_SINGLE ? ((p.pad & 255) ^ 128) - 128
+                          : (int32_t)(p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255)));
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   const sp_i32 start = sp_load_i32(init);
   SP_UNROLL
@@ -56,7 +58,10 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       sp_i32 v = outside;
       if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        if (p.pair) {
+        if (p.pair == SP_SINGLE) {
+          v = p.flip ? sp_sub_i32(sp_loadn_u8(from[0] + j * p.xw, n), sp_set1_i32(128))
+                     : sp_loadn_i8((const int8_t *)from[0] + j * p.xw, n);
+        } else if (p.pair) {
           v = sp_zip2_i8(from[0] + j * p.xw, from[1] + j * p.xw, n);
           if (p.flip) v = sp_xor_i32(v, sp_set1_i32((int32_t)0xff80ff80u));
         } else {
@@ -73,8 +78,11 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
           for (int o = 0; o < rows; ++o) {
             const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
             const int cell = o * mr + d / p.sw;
-            acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
-                              : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
+            if (p.pair == SP_SINGLE)
+              acc[cell] = sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)));
+            else
+              acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
+                                 : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
           }
         }
       }
@@ -135,7 +143,7 @@ SP_INLINE void sp_depthwise_i8_run(const sp_depthwise_i8 p, const void *x, const
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy;
-  const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * (p.pair ? 2 : 4) * SP_LANES;
+  const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * sp_bytes_at_once(p.pair) * SP_LANES;
   const uint8_t *xz = (const uint8_t *)x + z * p.xn;
   const int byte = p.flip ? p.pad ^ 128 : p.pad;
   for (ptrdiff_t i = 0; i < p.iw * p.xw + SP_LANES; ++i) pads[i] = (uint8_t)byte;

@@ -10,6 +10,7 @@
 #ifndef SP_OCTETS        /* whether products take two octets of two pixels at once */
 #define SP_OCTETS 0
 #endif
+#define SP_SINGLE 3       /* and of one whose products are taken one by one, from bytes */
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
@@ -29,6 +30,9 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair, tame, octets;
 } sp_tile_i8;
+
+/* Bytes of a lane that are multiplied at once. */
+SP_INLINE int sp_bytes_at_once(int pair) { return pair == SP_SINGLE ? 1 : pair ? 2 : 4; }
 
 /* Quads of the weights of a run, and rows of sums: octets of two pixels each fill up both. */
 SP_INLINE int sp_tile_quads(int octets, int kq) { return octets ? (kq + 1) / 2 * 2 : kq; }
@@ -78,9 +82,31 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
   if (whole < 4 * t.kq) sp_tile_step_i8(t, a + whole, b + whole, 4 * t.kq - whole, acc);
 }
 #else
+/* One byte of each pixel at a time. */
+SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b,
+                                  sp_i32 *acc) {
+  SP_ROLLED
+  for (int k = 0; k < t.kq; ++k, ++a, b += t.quad) {
+    sp_i32 wv[SP_TILE_I8_NV];
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v) wv[v] = sp_load_i8(b + v * t.bv);
+    SP_UNROLL
+    for (int i = 0; i < t.mr; ++i) {
+      const int byte = a[i * t.xp] ^ (t.flip ? 128 : 0);
+      const sp_i32 q = sp_set1_i32((byte ^ 128) - 128);
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v)
+        acc[i * t.nv + v] = sp_add_i32(acc[i * t.nv + v], sp_mul_i32(q, wv[v]));
+    }
+  }
+}
 /* One quad at a time in all lanes. */
 SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, const int8_t *b,
                                 sp_i32 *acc) {
+  if (t.pair == SP_SINGLE) {
+    sp_tile_singles_i8(t, a, b, acc);
+    return;
+  }
   SP_ROLLED
   for (int k = 0; k < kq; ++k, a += 4, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memory.h"
+
 #if defined(__x86_64__)
 enum { SYS_READ = 0, SYS_WRITE = 1, SYS_MMAP = 9, SYS_MPROTECT = 10, SYS_OPENAT = 257 };
 enum { SYS_CLOSE = 3, SYS_EXIT = 231, SYS_CLOCK = 228, SYS_AFFINITY = 203 };
@@ -65,29 +67,7 @@ __asm__(".globl _start\n.type _start, %function\n_start: mov fp, #0\n mov r0, sp
 
 enum { SYS_PAGE = 65536 }; /* a multiple of every page size in use */
 
-/* What compilers call by themselves. */
-void *memcpy(void *to, const void *from, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-void *memset(void *to, int value, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
-void *memcpy(void *to, const void *from, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  const unsigned char *f = (const unsigned char *)from;
-  for (size_t i = 0; i < n; ++i) t[i] = f[i];
-  return to;
-}
-void *memmove(void *to, const void *from, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  const unsigned char *f = (const unsigned char *)from;
-  if (t <= f || t >= f + n) return memcpy(to, from, n);
-  for (size_t i = n; i-- > 0;) t[i] = f[i];
-  return to;
-}
-void *memset(void *to, int value, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  for (size_t i = 0; i < n; ++i) t[i] = (unsigned char)value;
-  return to;
-}
 int memcmp(const void *a, const void *b, size_t n) {
   const unsigned char *x = (const unsigned char *)a, *y = (const unsigned char *)b;
   for (size_t i = 0; i < n; ++i)

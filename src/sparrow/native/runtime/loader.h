@@ -1,7 +1,7 @@
 /* Loads an ELF shared library that needs no other library: what dlopen does, without a libc.
  *
  * Maps its segments from the file, applies its relocations, and finds exported functions. Symbols
- * it leaves open may only be memcpy, memmove, memset and memcmp, which freestanding.h defines. */
+ * it leaves open may only be memcpy, memmove, memset and memcmp, which freestanding.h has. */
 #ifndef SPARROW_RUNTIME_LOADER_H
 #define SPARROW_RUNTIME_LOADER_H
 

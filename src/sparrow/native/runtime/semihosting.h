@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memory.h"
+
 extern uint32_t _stack_top, _data_from, _data, _data_end, _bss, _bss_end;
 extern unsigned char _stack_limit[], _heap[], _heap_end[];
 
@@ -20,29 +22,6 @@ static uint32_t sys_call(uint32_t operation, const void *argument) {
   register const void *r1 __asm__("r1") = argument;
   __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
   return r0;
-}
-
-/* What compilers call by themselves. */
-void *memcpy(void *to, const void *from, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-void *memset(void *to, int value, size_t n);
-void *memcpy(void *to, const void *from, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  const unsigned char *f = (const unsigned char *)from;
-  for (size_t i = 0; i < n; ++i) t[i] = f[i];
-  return to;
-}
-void *memmove(void *to, const void *from, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  const unsigned char *f = (const unsigned char *)from;
-  if (t <= f || t >= f + n) return memcpy(to, from, n);
-  for (size_t i = n; i-- > 0;) t[i] = f[i];
-  return to;
-}
-void *memset(void *to, int value, size_t n) {
-  unsigned char *t = (unsigned char *)to;
-  for (size_t i = 0; i < n; ++i) t[i] = (unsigned char)value;
-  return to;
 }
 
 static __attribute__((noreturn)) void sys_exit(uint32_t code) {
