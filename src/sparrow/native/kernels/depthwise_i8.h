@@ -38,9 +38,9 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   const int left = ox * p.sw - p.pl;
   const int per = sp_bytes_at_once(p.pair);
   const uint32_t half = ((uint32_t)((p.pad & 255) ^ 128) - 128u) & 0xffffu;
-  const sp_i32 outside = sp_set1_i32(
-      p.pair == SP_SINGLE ? ((p.pad & 255) ^ 128) - 128
-                          : (int32_t)(p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255)));
+  const uint32_t quad = p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255);
+  const sp_i32 outside =
+      sp_set1_i32(p.pair == SP_SINGLE ? ((p.pad & 255) ^ 128) - 128 : (int32_t)quad);
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   const sp_i32 start = sp_load_i32(init);
   SP_UNROLL
