@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 
@@ -195,10 +196,10 @@ def _range(n: Call) -> Sequence[str]:
     if not start.size == limit.size == delta.size == 1:
         raise n.bad("start, limit and delta must be scalars")
     first, last, step = start[0].item(), limit[0].item(), delta[0].item()
-    if step == 0 or not all(np.isfinite((first, last, step))):
+    if step == 0 or not all(map(isfinite, (first, last, step))):
         raise n.bad(f"range from {first} to {last} in steps of {step}")
     span = (first - last) // step
-    if not np.isfinite(span):
+    if not isfinite(span):
         raise n.bad(f"range from {first} to {last} in steps of {step}")
     count = max(0, -int(span))
     n.b.made(4 * count, "the range")

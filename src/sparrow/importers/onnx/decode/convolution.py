@@ -77,6 +77,8 @@ def _col2im(n: Call) -> Sequence[str]:
         raise n.bad(f"blocks {block} of {x} in an image of {image}")
     strides, dilations = per_axis(n, "strides", rank), per_axis(n, "dilations", rank)
     pads = n.ints("pads") or (0,) * (2 * rank)
+    if len(pads) != 2 * rank:
+        raise n.bad(f"pads {pads} of {rank} axes")
     ends, counts = [], []
     for i in range(rank):
         span = image[i] + pads[i] + pads[rank + i] - (block[i] - 1) * dilations[i] - 1

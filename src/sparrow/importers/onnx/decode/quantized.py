@@ -89,7 +89,7 @@ def _read(n: Call, i: int, axis: int = 1) -> str:
 
 def _write(n: Call, y: str, i: int, axis: int = 1) -> str:
     """Codes of ``y`` for (scale, zero point) at inputs ``i`` and ``i`` + 1."""
-    dtype = n.type(i + 1).dtype if n.has(i + 1) else U8
+    dtype = _check_codes(n, n.type(i + 1).dtype if n.has(i + 1) else U8)
     if not run_time_scale.is_static(n, i):
         return run_time_scale.quantize(n, y, i, dtype, axis)
     return n.b.add(Quantize(_affine(n, y, i, axis), dtype), y)
