@@ -38,6 +38,7 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
+    *compact_i8.PAIRED,
     *conv3d.ROWS,
     *conv_any.ROWS,
     *matmul.ROWS,
@@ -63,5 +64,5 @@ KERNELS: tuple[Kernel, ...] = (
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,
-    *(row for row in KERNELS if row not in conv_i8.ROWS),
+    *(row for row in KERNELS if row not in (*conv_i8.ROWS, *compact_i8.PAIRED)),
 )

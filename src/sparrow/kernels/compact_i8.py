@@ -1,7 +1,7 @@
 """Rows of 8-bit convolutions and products in little code, in place of those of `conv_i8`.
 
 Layers whose epilogues are alike share one function, sizes are a table, and weights are not padded
-to whole vectors.
+to whole vectors. Where sums are over pairs (`Isa.pairs`) there are no others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape
 from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum
-from sparrow.kernels.tiling_i8 import merges, reads_inside
+from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
+from sparrow.targets.types import ISAS
 from sparrow.tensor import Array
 
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
 PIXELS = 4
-DEPTHWISE_PIXELS = 4
+DEPTHWISE_PIXELS = (7, 5, 4)
+# A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
+PAIR_PIXELS, PAIR_VECTORS = 5, 2
 HEADER, STRUCT = "compact_i8.h", "sp_compact_i8"
 # A row of the band of a convolution stays near; more rows than this gain nothing.
 BAND_BYTES = 1 << 14
@@ -58,15 +61,24 @@ def _params(s: Conv2dShape, pad: int, runs: int, rows: int) -> dict[str, int] | 
     return found
 
 
-def trimmed(w: NDArray[np.int8], groups: int, lanes: int, merged: bool) -> NDArray[np.int8]:
-    """`pack_conv` whose last vector of a group keeps its own channels only."""
-    full = pack_conv(w, groups, lanes, merged)
+def panels(
+    w: NDArray[np.int8], groups: int, lanes: int, merged: bool, per: int, vectors: int
+) -> NDArray[np.int8]:
+    """`pack_conv` in panels of so many ``vectors``, which lie side by side in every quad.
+
+    What is left of a group are panels of one; the last has its own channels only.
+    """
+    full = pack_conv(w, groups, lanes, merged, per)
     each = w.shape[0] // groups
-    parts = [
-        full[g, v, ..., : min(lanes, each - v * lanes), :].reshape(-1)
-        for g in range(groups)
-        for v in range(full.shape[1])
-    ]
+    parts = []
+    for g in range(groups):
+        whole = each // (lanes * vectors) * vectors
+        panels = full[g, :whole].reshape(-1, vectors, *full.shape[2:])
+        parts.append(np.moveaxis(panels, 1, 4).reshape(-1))
+        parts += [
+            full[g, v, ..., : min(lanes, each - v * lanes), :].reshape(-1)
+            for v in range(whole, full.shape[1])
+        ]
     return np.concatenate(parts)
 
 
@@ -83,11 +95,16 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w, code = found.shape, found.weights, found.code
-    lanes, each = case.target.isa.lanes, s.ci // s.groups
-    band = not reads_inside(s)
-    if not band and s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih:
-        # all pixels are one row
-        s = replace(s, ih=1, oh=1, iw=s.oh * s.ow, ow=s.oh * s.ow)
+    isa, each = case.target.isa, s.ci // s.groups
+    lanes, per, pair = isa.lanes, isa.per, isa.pairs
+    band = pair or not reads_inside(s)
+    pointwise = s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih
+    if pointwise and reads_inside(s):
+        # all pixels are one row, or as many as stay near as halves
+        image = s.oh * s.ow
+        near = row_of(image, max(s.ow, 64, 2 * BAND_BYTES // (2 * each + s.ldy)))
+        ow = near if pair else image
+        s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
     rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))
     if case.threads > 1:
         rows = min(rows, -(-s.oh // case.threads))
@@ -96,17 +113,20 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if isinstance(p, Reject):
         return p
     runs = p["runs"]
-    kq = -(-(s.kw // runs * each) // 4)
-    start, size = found.start(lanes), s.co * s.kh * runs * kq * 4
+    kq = -(-(s.kw // runs * each) // per)
+    start, size = found.start(lanes), s.co * s.kh * runs * kq * per
+    vectors = PAIR_VECTORS if pair else 1
     packed = Pack(
         (size + start.nbytes,),
         np.dtype(np.int8),
-        lambda: _behind(size, start, trimmed(w, s.groups, lanes, merged)),
+        lambda: _behind(size, start, panels(w, s.groups, lanes, merged, per, vectors)),
     )
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
-    line = round_up(width * each + 3, 64) if band else 0
+    line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
-    literals = (PIXELS, int(band), int(code.flip), code.put)
+    whole = pair and s.co // s.groups % lanes == 0
+    pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
+    literals = (pixels, vectors, int(pair), int(whole), int(band), int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
     tasks = s.batch * s.groups * -(-s.oh // rows)
     return _lowered(
@@ -118,8 +138,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
     found = depthwise_sum(case)
     if isinstance(found, Reject):
         return found
-    s, w, code, lanes = found.shape, found.weights, found.code, case.target.isa.lanes
-    rows = s.oh if case.threads == 1 else -(-s.oh // case.threads)
+    s, w, code, isa = found.shape, found.weights, found.code, case.target.isa
+    lanes = isa.lanes
+    line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
+    rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))
     p = _params(replace(s, groups=1), code.pad, 1, rows)
     if isinstance(p, Reject):
         return p
@@ -129,10 +151,14 @@ def _depthwise(case: Case) -> Lowered | Reject:
         np.dtype(np.int8),
         lambda: _behind(size, start, w.transpose(2, 3, 1, 0)),
     )
-    quads = -(-s.kh // 4) * s.kw
-    scratch_bytes = round_up(s.iw * s.xw + lanes, 64) + quads * 4 * lanes
-    pixels = min(s.ow, DEPTHWISE_PIXELS)
-    literals = (pixels, s.kw, s.sw, s.dw, int(code.flip), code.put)
+    quads = -(-s.kh // isa.per) * s.kw
+    scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
+    scratch_bytes += quads * 4 * round_up(s.co, lanes)
+    even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
+    pixels = next(even, min(s.ow, DEPTHWISE_PIXELS[-1]))
+    whole = isa.pairs and s.co % lanes == 0
+    window = (s.kh, s.kw, s.sw, s.dw)
+    literals = (pixels, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
     return _lowered(
@@ -170,3 +196,4 @@ ROWS = (
     Kernel("conv2d_compact_i8", Conv, _conv2d),
     Kernel("gemm_compact_i8", MatMul, _conv2d),
 )
+PAIRED = tuple(replace(row, isas=tuple(i.name for i in ISAS if i.pairs)) for row in ROWS)

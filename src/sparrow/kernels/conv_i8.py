@@ -26,6 +26,7 @@ from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
+from sparrow.targets.types import ISAS
 
 
 def _depthwise(case: Case) -> Lowered | Reject:
@@ -85,8 +86,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
     return Lowered((call,), p.tasks, packed, p.scratch_bytes * p.tasks, cycles)
 
 
+_ISAS = tuple(i.name for i in ISAS if not i.pairs)
 ROWS = (
-    Kernel("depthwise_i8", Conv, _depthwise),
-    Kernel("conv2d_i8", Conv, _conv2d),
-    Kernel("gemm_i8", MatMul, _conv2d),
+    Kernel("depthwise_i8", Conv, _depthwise, _ISAS),
+    Kernel("conv2d_i8", Conv, _conv2d, _ISAS),
+    Kernel("gemm_i8", MatMul, _conv2d, _ISAS),
 )

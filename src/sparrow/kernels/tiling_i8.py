@@ -147,7 +147,7 @@ def choose_conv2d(
             oh, ow, xh = 1, oh * ow, 0
         elif turned:
             # any rows will do: the longest whose copies stay in L2 beside the weights
-            ow = _row(oh * ow, max(ow, target.l2_bytes // (8 * ci)))
+            ow = row_of(oh * ow, max(ow, target.l2_bytes // (8 * ci)))
             oh = s.oh * s.ow // ow
             ih, iw, xh = oh, ow, ow * xw
     width = (ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
@@ -209,7 +209,7 @@ def choose_conv2d(
     return p, work + packing + 0.3 * per * quads * co * s.groups / _DRAM
 
 
-def _row(pixels: int, most: int) -> int:
+def row_of(pixels: int, most: int) -> int:
     """The largest divisor of a number of pixels up to ``most``."""
     return max(d for d in range(1, min(pixels, most) + 1) if pixels % d == 0)
 

@@ -1,13 +1,15 @@
 /* Convolutions of 8-bit codes in little code: sizes are known at run time, so that all layers with the
  * same epilogue share one function, and weights take no more bytes than they need. For flash that is
- * counted in kilobytes; conv2d_i8.h and depthwise_i8.h are faster. Included after isa/<isa>.h.
+ * counted in kilobytes, and for engines whose sums are over halves; conv2d_i8.h and depthwise_i8.h are
+ * faster. Included after isa/<isa>.h.
  *   x, y, scratch  as there
- *   w  conv2d: int8 [groups][vectors][kh][runs][kq][lanes][4] by compact_i8.trimmed(), where the last
- *      vector of a group has as many lanes as channels are left; then where sums begin, as `init`
- *      there: what is read behind the last quad is that
+ *   w  conv2d: int8 [groups][panels][kh][runs][kq][vectors][lanes][4] by compact_i8.panels(): nv vectors
+ *      of channels are a panel, and each of what is left, the last with as many lanes as channels; then
+ *      where sums begin, as `init` there: what is read behind the last quad is that
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
- * mr, band, flip, put, and of a depthwise kernel kw, sw and dw are literals; its mr is at most ow. Task
- * grid: batch x groups x ceil(oh / rb) rows. */
+ * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel kh, kw, sw and dw are literals; mr is at most ow.
+ * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are halves. Task grid: batch x groups x
+ * ceil(oh / rb) rows. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -20,110 +22,118 @@ typedef struct sp_compact_i8 {
   uint8_t kh, kw, sh, sw, dh, dw, pt, pl, runs, pad;
 } sp_compact_i8;
 
-SP_INLINE ptrdiff_t sp_compact_i8_line(const sp_compact_i8 *g) {
+SP_INLINE ptrdiff_t sp_compact_i8_line(const sp_compact_i8 *g, int pair) {
   const ptrdiff_t width = (ptrdiff_t)(g->ow - 1) * g->sw + (g->kw - 1) * g->dw + 1;
-  return (width * (g->ci / g->groups) + 66) / 64 * 64;
+  return (width * (g->ci / g->groups) * (pair ? 2 : 1) + 66) / 64 * 64;
 }
 
-SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int flip, const uint8_t *x, int oy0,
+SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, const uint8_t *x, int oy0,
                                  int oy1, uint8_t *scratch) {
   const sp_conv2d_i8 p = {.ih = g->ih, .iw = g->iw, .ci = g->ci, .ow = g->ow, .kh = g->kh,
                           .kw = g->kw, .sh = g->sh, .sw = g->sw, .dh = g->dh, .dw = g->dw,
                           .pt = g->pt, .pl = g->pl, .groups = g->groups, .xh = g->xh, .xw = g->xw,
-                          .flip = flip, .pad = g->pad, .line = sp_compact_i8_line(g)};
-  sp_conv2d_i8_band(p, x, oy0, oy1, 0, p.ow, scratch);
+                          .pair = pair, .flip = flip, .pad = g->pad,
+                          .line = sp_compact_i8_line(g, pair)};
+  sp_conv2d_i8_band(p, x, oy0, oy1, 0, g->ow, scratch);
 }
 
-/* mr pixels at a time from ox on, while they fit; returns where they end. */
-SP_INLINE int sp_conv2d_compact_i8_row(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
-                                       const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
-                                       ptrdiff_t col, int n, int ox, int ow, sp_ep_i32 ep,
-                                       const void *const *e) {
-  for (; ox + t.mr <= ow; ox += t.mr)
-    sp_tile_run_i8(t, x + ox * t.xp, w, init, y, at + ox * t.ldy, row + ox, col, n, ep, e);
-  return ox;
+/* A panel of so many rows, of which x is where the first begins to read and `first` its first pixel. The
+ * last tile ends with the row, and computes again what both have. */
+SP_INLINE void sp_compact_i8_panel(const sp_compact_i8 *g, const sp_tile_i8 t, const uint8_t *x,
+                                   ptrdiff_t down, const int8_t *w, const int32_t *init, void *y,
+                                   ptrdiff_t first, int rows, ptrdiff_t col, int n, sp_ep_i32 ep,
+                                   const void *const *e) {
+  for (int r = 0; r < rows; ++r, x += down, first += g->ow) {
+    for (int i = 0; i < g->ow; i += t.mr) {
+      ptrdiff_t ox = sp_imin(i, g->ow - t.mr);
+      const ptrdiff_t row = first + ox;
+      sp_tile_run_i8(t, x + ox * t.xp, w, init, y, row * t.ldy + col, row, col, n, ep, e);
+    }
+  }
 }
 
-SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int band, int flip, int put,
-                                    const void *x, const int8_t *w, void *y, uint8_t *scratch,
-                                    sp_ep_i32 ep, const void *const *e, int task) {
-  const int ci = g->ci / g->groups, co = g->co / g->groups;
+SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int pair, int whole,
+                                    int band, int flip, int put, const void *x, const int8_t *w, void *y,
+                                    uint8_t *scratch, sp_ep_i32 ep, const void *const *e, int task) {
+  const int ci = g->ci / g->groups, co = g->co / g->groups, per = pair ? 2 : 4;
   const int blocks = (g->oh + g->rb - 1) / g->rb;
   const int oy0 = task % blocks * g->rb, group = task / blocks % g->groups;
   const int z = task / blocks / g->groups;
-  const int oy1 = (int)sp_imin(oy0 + g->rb, g->oh);
-  const int kq = (g->kw / g->runs * ci + 3) / 4;
-  const ptrdiff_t k = (ptrdiff_t)g->kh * g->runs * kq * 4;
-  const ptrdiff_t row = (ptrdiff_t)z * g->oh * g->ow;
-  const ptrdiff_t xr = band ? sp_compact_i8_line(g) : g->xh, xp = band ? ci : g->xw;
+  const int rows = (int)sp_imin(g->rb, g->oh - oy0);
+  const int kq = (g->kw / g->runs * ci + per - 1) / per;
+  const ptrdiff_t k = (ptrdiff_t)g->kh * g->runs * kq * per;
+  const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
+  const ptrdiff_t xr = band ? sp_compact_i8_line(g, pair) : g->xh;
+  const ptrdiff_t xp = band ? (pair ? 2 * ci : ci) : g->xw;
   const uint8_t *from = (const uint8_t *)x + (ptrdiff_t)z * g->xn + group * ci;
   const int8_t *wg = w + (ptrdiff_t)group * co * k;
   const int32_t *init = (const int32_t *)(const void *)(w + g->co * k) +
                         (ptrdiff_t)group * ((co + SP_LANES - 1) / SP_LANES) * SP_LANES;
+  sp_tile_i8 t = {mr, nv, g->kh, g->runs, kq, g->dh * xr, g->dw * xp, g->sw * xp,
+                  per * SP_LANES, (ptrdiff_t)nv * per * SP_LANES, !band && flip, put, g->ldy, pair, 0, 0};
+  int j = 0;
   if (band) {
-    sp_compact_i8_band(g, flip, from, oy0, oy1, scratch);
+    sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
   } else {
     from += oy0 * g->sh * xr;
   }
-  for (int j = 0; j < co; j += SP_LANES) {
-    const int n = (int)sp_imin(co - j, SP_LANES);
-    const ptrdiff_t col = (ptrdiff_t)group * co + j;
-    const sp_tile_i8 t = {mr, 1, g->kh, g->runs, kq, g->dh * xr, g->dw * xp, g->sw * xp, 0, 4 * n,
-                          !band && flip, put, g->ldy, 0, 0, 0};
-    sp_tile_i8 one = t;
-    one.mr = 1;
-    for (int oy = oy0; oy < oy1; ++oy) {
-      const uint8_t *line = from + (oy - oy0) * g->sh * xr;
-      const ptrdiff_t first = row + (ptrdiff_t)oy * g->ow;
-      const ptrdiff_t at = first * g->ldy + col;
-      const int ox = sp_conv2d_compact_i8_row(t, line, wg + j * k, init + j, y, at, first, col, n, 0,
-                                              g->ow, ep, e);
-      sp_conv2d_compact_i8_row(one, line, wg + j * k, init + j, y, at, first, col, n, ox, g->ow, ep,
-                               e);
-    }
+  if (nv > 1)
+    for (; j + nv * SP_LANES <= co; j += nv * SP_LANES)
+      sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,
+                          (ptrdiff_t)group * co + j, SP_LANES, ep, e);
+  t.nv = 1;
+  for (; j < co; j += SP_LANES) {
+    const int n = whole ? SP_LANES : (int)sp_imin(co - j, SP_LANES);
+    t.quad = per * n;
+    sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,
+                        (ptrdiff_t)group * co + j, n, ep, e);
   }
 }
 
-/* scratch: the row of padding of depthwise_i8.h, up to a whole line, then 4 * SP_LANES bytes for each
- * quad of a channel's taps. */
-SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int kw, int sw, int dw,
-                                       int flip, int put, const void *x, const int8_t *w, void *y,
-                                       uint8_t *scratch, sp_ep_i32 ep, const void *const *e,
-                                       int task) {
-  const sp_depthwise_i8 p = {.ih = g->ih, .iw = g->iw, .c = g->co, .oh = g->oh, .ow = g->ow,
-                             .kh = g->kh, .kw = kw, .sh = g->sh, .sw = sw, .dh = g->dh, .dw = dw,
-                             .pt = g->pt, .pl = g->pl, .xh = g->xh, .xw = g->xw, .ldy = g->ldy,
-                             .flip = flip, .pad = g->pad, .put = put, .ro = 1,
-                             .rq = (g->kh + 3) / 4};
-  static const int8_t none[SP_LANES] = {0};
+/* scratch: the rows that a block reads, padded, then the taps of each channel, 4 bytes for a quad or
+ * pair. */
+SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int pair, int whole, int kh,
+                                       int kw, int sw, int dw, int flip, int put, const void *x, const int8_t *w,
+                                       void *y, uint8_t *scratch, sp_ep_i32 ep,
+                                       const void *const *e, int task) {
+  const int per = pair ? 2 : 4;
+  const ptrdiff_t line = sp_compact_i8_line(g, 0);
   const int blocks = (g->oh + g->rb - 1) / g->rb;
   const int oy0 = task % blocks * g->rb, z = task / blocks;
-  const int oy1 = (int)sp_imin(oy0 + g->rb, g->oh);
-  const int pads = g->iw * g->xw + SP_LANES;
-  const ptrdiff_t row = (ptrdiff_t)z * g->oh * g->ow, at = row * g->ldy;
-  const uint8_t *from = (const uint8_t *)x + (ptrdiff_t)z * g->xn;
+  const int rows = (int)sp_imin(g->rb, g->oh - oy0);
+  /* the rows in scratch as an image without padding */
+  const sp_depthwise_i8 p = {.ow = g->ow, .kh = kh, .kw = kw, .sh = g->sh, .sw = sw, .dh = g->dh,
+                             .dw = dw, .xh = line, .xw = g->co, .ldy = g->ldy,
+                             .pair = pair ? SP_PAIRED : 0, .put = put, .ro = 1, .rq = (kh + per - 1) / per};
+  static const int8_t none[SP_LANES] = {0};
+  const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const int32_t *init =
-      (const int32_t *)(const void *)(w + ((ptrdiff_t)g->kh * kw * g->co + 3) / 4 * 4);
-  int8_t *taps = (int8_t *)scratch + (pads + 63) / 64 * 64;
-  sp_fill_i8(scratch, pads, flip ? g->pad ^ 128 : g->pad);
+      (const int32_t *)(const void *)(w + ((ptrdiff_t)kh * kw * g->co + 3) / 4 * 4);
+  int8_t *taps = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * line;
+  sp_compact_i8_band(g, 0, flip, (const uint8_t *)x + (ptrdiff_t)z * g->xn, oy0, oy0 + rows, scratch);
   for (int j = 0; j < g->co; j += SP_LANES) {
-    const int n = (int)sp_imin(g->co - j, SP_LANES);
+    const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
+    int8_t *to = taps + p.rq * kw * 4 * (ptrdiff_t)j;
     for (int q = 0; q < p.rq; ++q) {
-      for (int kx = 0; kx < kw; ++kx) {
+      for (int kx = 0; kx < kw; ++kx, to += 4 * SP_LANES) {
         const int8_t *tap[4];
         SP_UNROLL
-        for (int i = 0; i < 4; ++i)
-          tap[i] = 4 * q + i < p.kh ? w + ((ptrdiff_t)(4 * q + i) * kw + kx) * g->co + j : none;
-        sp_storeq_i32(taps + (q * kw + kx) * 4 * SP_LANES,
-                      sp_zip4_i8(tap[0], tap[1], tap[2], tap[3], n));
+        for (int i = 0; i < per; ++i)
+          tap[i] = per * q + i < kh ? w + ((ptrdiff_t)(per * q + i) * kw + kx) * g->co + j : none;
+        sp_storeq_i32(to, pair ? sp_zip2_i8(tap[0], tap[1], n)
+                               : sp_zip4_i8(tap[0], tap[1], tap[2], tap[3], n));
       }
     }
-    for (int oy = oy0; oy < oy1; ++oy) {
-      /* the last tile ends with the row, and computes again what both have */
+  }
+  /* rows of all channels, which stay near; tiles as above */
+  for (int oy = 0; oy < rows; ++oy) {
+    for (int j = 0; j < g->co; j += SP_LANES) {
+      const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
       for (int ox = 0; ox < g->ow; ox += mr)
-        sp_depthwise_i8_tile(p, 1, mr, from + j, taps, init + j, scratch, y, at + j, 1, oy,
-                             (int)sp_imin(ox, g->ow - mr), row, j, n, ep, e);
+        sp_depthwise_i8_tile(p, 1, mr, scratch + j, taps + p.rq * kw * 4 * (ptrdiff_t)j, init + j,
+                             NULL, y, first * g->ldy + j, 0, oy, (int)sp_imin(ox, g->ow - mr),
+                             first, j, n, ep, e);
     }
   }
 }

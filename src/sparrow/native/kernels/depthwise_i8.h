@@ -4,7 +4,7 @@
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); where
- *         `pair` 2 for 4, or 1 (SP_SINGLE)
+ *         `pair` 2 for 4, or 1 (SP_SINGLE); as halves where SP_PAIRED
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
@@ -36,7 +36,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
                                     void *y, ptrdiff_t at, int edge, int oy, int ox, ptrdiff_t row,
                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   const int left = ox * p.sw - p.pl;
-  const int per = sp_bytes_at_once(p.pair);
+  const int per = sp_bytes_at_once(p.pair), lane = p.pair == SP_PAIRED ? 4 : per;
   const uint32_t half = ((uint32_t)((p.pad & 255) ^ 128) - 128u) & 0xffffu;
   const uint32_t quad = p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255);
   const sp_i32 outside =
@@ -47,12 +47,14 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   for (int i = 0; i < rows * mr; ++i) acc[i] = start;
   for (int q = 0; q < p.rq; ++q) {
     const uint8_t *from[4];
-    const int8_t *wq = w + (ptrdiff_t)q * p.kw * per * SP_LANES;
+    const int8_t *wq = w + (ptrdiff_t)q * p.kw * lane * SP_LANES;
     SP_UNROLL
     for (int i = 0; i < per; ++i) {
       const int iy = oy * p.sh - p.pt + (per * q + i) * p.dh;
-      const int there = iy >= 0 && iy < p.ih && per * q + i < (p.ro - 1) * p.sh + p.kh;
-      from[i] = (there ? x + iy * p.xh : pads) + left * p.xw;
+      const int there = pads == NULL || (iy >= 0 && iy < p.ih);
+      /* a row behind the last may be any, for its weights are 0 */
+      from[i] = per * q + i < (p.ro - 1) * p.sh + p.kh ? (there ? x + iy * p.xh : pads) + left * p.xw
+                                                       : from[0];
     }
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
@@ -76,25 +78,32 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
         if (d >= 0 && d % p.sw == 0 && d / p.sw < mr) {
           SP_UNROLL
           for (int o = 0; o < rows; ++o) {
-            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
+            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * lane * SP_LANES;
             const int cell = o * mr + d / p.sw;
             if (p.pair == SP_SINGLE)
               acc[cell] = sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)));
             else
-              acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
+              acc[cell] = p.pair == SP_PAIRED ? sp_dot2_i32(acc[cell], v, sp_loadq_i32(wk))
+                          : p.pair            ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
                                  : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
           }
         }
       }
     }
   }
+  /* as in sp_tile_run_i8, all epilogues before the first store */
+  const ptrdiff_t first = (ptrdiff_t)oy * p.ow + ox;
   SP_UNROLL
   for (int o = 0; o < rows; ++o) {
     SP_UNROLL
-    for (int i = 0; i < mr; ++i) {
-      const ptrdiff_t pixel = (ptrdiff_t)(oy + o) * p.ow + ox + i;
-      sp_put_sum(p.put, y, at + pixel * p.ldy, ep(acc[o * mr + i], e, row + pixel, col, n), n);
-    }
+    for (int i = 0; i < mr; ++i)
+      acc[o * mr + i] = ep(acc[o * mr + i], e, row + first + o * p.ow + i, col, n);
+  }
+  SP_UNROLL
+  for (int o = 0; o < rows; ++o) {
+    const ptrdiff_t to = at + (first + o * p.ow) * p.ldy;
+    SP_UNROLL
+    for (int i = 0; i < mr; ++i) sp_put_sum(p.put, y, to + i * p.ldy, acc[o * mr + i], n);
   }
 }
 

@@ -107,20 +107,23 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     sp_tile_singles_i8(t, a, b, acc);
     return;
   }
+  ptrdiff_t at = 0;
   SP_ROLLED
-  for (int k = 0; k < kq; ++k, a += 4, b += t.quad) {
+  for (int k = 0; k < kq; ++k, at += 4, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];
+    SP_OPAQUE(at);
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
-      sp_i32 q = sp_set1_quad(a + i * t.xp);
+      sp_i32 q = sp_set1_quad(a + i * t.xp + at);
       if (t.flip) q = sp_flip_i32(q);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v)
         acc[i * t.nv + v] = t.pair ? sp_dot2_i32(acc[i * t.nv + v], q, wv[v])
                                    : sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
+      SP_IN_ORDER(acc[i * t.nv]);
     }
   }
 }
