@@ -35,6 +35,11 @@ NAME = "each layer of the QDQ twin within a step"
 STEPS = {8: 1, 16: 16}
 # Of a layer's codes, over all calls: those whose sum falls on a rounding tie, and at least one.
 SHARE = 1e-3
+# Under ``tflite`` a sum is rounded twice, first to multiples of 2^-S: each 2^S-th is a tie then, and
+# half of those fall the other way. A product of bytes has S >= 7, that is, up to 0.4 %, of which
+# small layers may have a few more.
+TWICE_ROUNDED_SHARE = 1e-2
+TWICE_ROUNDED_LEAST = 4
 # Of codes that functions in fixed point make: exponentials within 1.8e-4 and gates within 2^-12
 # move a result by up to a fortieth of a step, either way.
 FIXED_POINT_SHARE = 0.05
@@ -135,6 +140,9 @@ def twin_gates(
             for x, y in done.codes.items():
                 off = np.abs(again[x + _AGAIN].astype(np.int64) - y)
                 counts[entry, x].add(off, 8 * y.itemsize)
+                if g.scheme == "tflite":
+                    counts[entry, x].share = TWICE_ROUNDED_SHARE
+                    counts[entry, x].least = TWICE_ROUNDED_LEAST
                 if x in done.fixed_point:
                     counts[entry, x].share = FIXED_POINT_SHARE
     if not counts:
@@ -146,8 +154,9 @@ def twin_gates(
     if wrong:
         x, c = max(wrong, key=lambda item: (item[1].most, item[1].apart))
         found += f"; {x!r}: {c.apart} of {c.elements}, up to {c.most} steps"
-    expected = f"{len(counts)} layers, at most {SHARE:.1%} of a layer's codes a step apart"
-    if any(c.share > SHARE for c in counts.values()):
+    share = min(c.share for c in counts.values())
+    expected = f"{len(counts)} layers, at most {share:.1%} of a layer's codes a step apart"
+    if any(c.share > share for c in counts.values()):
         expected += f" ({FIXED_POINT_SHARE:.0%} of attention and recurrent layers)"
     return (Gate(NAME, expected, found, not wrong),)
 
@@ -161,6 +170,7 @@ class _Count:
     most: int = 0
     limit: int = 1
     share: float = SHARE
+    least: int = 1
 
     def add(self, off: Array, bits: int) -> None:
         self.elements += off.size
@@ -170,7 +180,7 @@ class _Count:
 
     @property
     def ok(self) -> bool:
-        return self.most <= self.limit and self.apart <= max(1, self.share * self.elements)
+        return self.most <= self.limit and self.apart <= max(self.least, self.share * self.elements)
 
 
 def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, Array] | str:
