@@ -40,6 +40,9 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-fno-asynchronous-unwind-tables",
 )
+# Android's calls pass no floats in registers; zig takes that as having none, and its features say
+# both that there is a NEON and that what it builds on is missing.
+_ANDROID32 = ("-mfloat-abi=softfp", "-Xclang", "-target-feature", "-Xclang", "+vfp2")
 # What is linked into a firmware: small, at fixed addresses, every unused function left out.
 BARE_FLAGS = ("-Os", "-fdata-sections")
 # What `device.stack` reads; of drivers other than zig's not all know the second one.
@@ -342,7 +345,8 @@ class Toolchain:
         if self.is_zig:
             oldest = _OLDEST.get(target.os, "")
             triple = target.triple.replace(f"-{target.os}", f"-{target.os}{oldest}", 1)
-            return ("-target", triple, f"-mcpu={target.cpu}")
+            soft = _ANDROID32 if triple == "arm-linux-androideabi" else ()
+            return ("-target", triple, f"-mcpu={target.cpu}", *soft)
         cpu, *features = target.cpu.replace("_", "-").split("+")
         if target.triple.startswith("x86"):
             return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
