@@ -168,8 +168,8 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     if machine is not None and machine.arch == "wasm32":
         # zig hides a module's functions unless told otherwise
         linked = ("-fvisibility=default", *link_flags(machine))
-    if machine is not None and machine.arch == "arm" and "scalar_math.h" in text:
-        # 64-bit integers become doubles in a call there
+    if machine is not None and machine.arch == "arm":
+        # it divides, and makes doubles of 64-bit integers, by calls
         linked = (*linked, "-rtlib=compiler-rt")
     source.write_text(f'#include "isa/{isa}.h"\n{FLUSHES}{text}')
     done = subprocess.run(

@@ -35,9 +35,9 @@ NAME = "each layer of the QDQ twin within a step"
 STEPS = {8: 1, 16: 16}
 # Of a layer's codes, over all calls: those whose sum falls on a rounding tie, and at least one.
 SHARE = 1e-3
-# Under ``tflite`` a sum is rounded twice, first to multiples of 2^-S: each 2^S-th is a tie then, and
-# half of those fall the other way. A product of bytes has S >= 7, that is, up to 0.4 %, of which
-# small layers may have a few more.
+# Under ``tflite`` a sum is rounded twice, first to multiples of 2^-S: each 2^S-th is a tie then,
+# and half of those fall the other way. A product of bytes has S >= 7, that is, up to 0.4 %, of
+# which small layers may have a few more.
 TWICE_ROUNDED_SHARE = 1e-2
 TWICE_ROUNDED_LEAST = 4
 # Of codes that functions in fixed point make: exponentials within 1.8e-4 and gates within 2^-12
