@@ -75,6 +75,30 @@ def accumulator() -> onnx.ModelProto:
     )
 
 
+def recurrent(steps: int = 1) -> onnx.ModelProto:
+    """h_out = tanh(h + x @ w) after ``steps`` rows of x, y = h_out @ v; names its products."""
+    rng = np.random.default_rng(5)
+    constants = {
+        "w": rng.standard_normal((16, 32), np.float32) / 4,
+        "v": rng.standard_normal((32, 8), np.float32) / 4,
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "into"),
+        helper.make_node("ReduceSum", ["a"], ["s"], "rows", keepdims=1),
+        helper.make_node("Add", ["h", "s"], ["b"], "add"),
+        helper.make_node("Tanh", ["b"], ["h_out"], "tanh"),
+        helper.make_node("MatMul", ["h_out", "v"], ["y"], "outof"),
+    ]
+    nodes[1].input.append("axis")
+    constants["axis"] = np.array([0], np.int64)
+    return model(
+        nodes,
+        [value("x", (steps, 16)), value("h", (1, 32))],
+        [value("y", (1, 8)), value("h_out", (1, 32))],
+        constants,
+    )
+
+
 def embedding() -> onnx.ModelProto:
     """Y = table[ids], a table of 7 rows."""
     table = np.arange(21, dtype=np.float32).reshape(7, 3)

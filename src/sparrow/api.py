@@ -24,7 +24,13 @@ from sparrow.compiler import (
 from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput, BadModel, GateFailed
-from sparrow.evidence.lossy import coded, quantizable, quantized_entry
+from sparrow.evidence.lossy import (
+    coded,
+    first_samples,
+    quantizable,
+    quantized_entries,
+    quantized_entry,
+)
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model, input_names
@@ -141,6 +147,8 @@ def build(
         shapes: Static shapes of inputs with dynamic dimensions.
         calib: Samples to quantize and prove with: arrays, dicts or tuples, a ``.npz``, an image
             folder; read once. Every fifth is held out to judge. None proves with random inputs.
+            Of several entry points a mapping from their names to samples, or a source that fits
+            the inputs of each.
         evaluate: Accuracy of a predictor, for ``budget.drop``.
         precision: ``float32``; ``bfloat16``: products over bfloat16 with float32 sums where that is
             predicted to be faster, float32 where the target multiplies no bfloat16; ``int8``, which
@@ -207,26 +215,28 @@ def build(
         if precision == "float32" or calib is None or coded(found.graphs):
             compiled = compile_front(found, row, threads=threads, kernels=table)
             return write_bundle(compiled, sources, place, request)
-        if len(sources) > 1:
-            raise BadInput(
-                "several entry points cannot be quantized together yet",
-                hint='build them with precision="float32"',
-            )
         plain = compile_front(found, row, threads=threads, kernels=table)
-        if precision == "auto" and not quantizable(found.graphs[0]):
+        if precision == "auto" and not all(map(quantizable, found.graphs)):
             return write_bundle(plain, sources, place, request)
         if recipe is None and not row.fpu:
             recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
 
         ways = _ways(found, row, threads, kernels, code)
         if precision == "auto" and request.budget != Budget():
+            if len(sources) > 1:
+                raise BadInput(
+                    "precisions are searched for one entry point, "
+                    f"and there are {len(sources)}: {', '.join(sources)}",
+                    hint="give a precision, which the budget then judges",
+                )
             search = _search(found.graphs[0], plain, ways, recipe, request)
             return _first_that_holds(search, sources, place, request)
         say("calibrating")
-        lossy = replace(quantized_entry(found.graphs[0], calib, recipe, say), rival=plain)
+        lossy = quantized_entries(found.graphs, calib, recipe, say)
+        graphs = [x.quantized.graph for x in lossy]
         for way in ways:
             try:
-                return write_bundle(way(lossy.quantized.graph), sources, place, request, lossy)
+                return write_bundle(way(graphs), sources, place, request, lossy, plain)
             except GateFailed as e:
                 if e.gate == "size" and way is not ways[-1]:
                     say("once more in smaller code")
@@ -234,7 +244,11 @@ def build(
                 if precision != "auto":
                     raise
                 say(f"not int8 throughout: {e.message}")
-        return _first_that_holds(Search(plain, lossy, (), request, ways), sources, place, request)
+        if len(lossy) > 1:
+            asked = replace(request, calib=first_samples(lossy))
+            return write_bundle(plain, sources, place, asked)
+        search = Search(plain, lossy[0], (), request, ways)
+        return _first_that_holds(search, sources, place, request)
     except MemoryError:
         raise BadModel(
             "the model's tensors do not fit into the memory of this machine",
@@ -250,8 +264,8 @@ def _ways(
         raise BadInput(f"code {code!r}", hint=f"use one of {', '.join(CODES)}")
 
     def way(table: Sequence[Kernel]) -> Compile:
-        return lambda g: compile_front(
-            replace(found, graphs=(g,)), row, threads=threads, kernels=(*kernels, *table)
+        return lambda graphs: compile_front(
+            replace(found, graphs=tuple(graphs)), row, threads=threads, kernels=(*kernels, *table)
         )
 
     return tuple(way(table) for table in CODES[code])
@@ -283,8 +297,9 @@ def _first_that_holds(
     failed: GateFailed | None = None
     for c in search.candidates():
         asked = request if c.lossy else replace(request, calib=search.lossy.first)
+        lossy, rival = ((c.lossy,), search.plain) if c.lossy else ((), None)
         try:
-            return write_bundle(c.compiled, sources, place, asked, c.lossy, search=c.record)
+            return write_bundle(c.compiled, sources, place, asked, lossy, rival, c.record)
         except GateFailed as e:
             request.progress(f"another mix of precisions: {e.message}")
             failed = failed or e
@@ -387,15 +402,16 @@ def fits(
     note = ""
     wanted = precision == "int8" or (precision == "auto" and calib is not None)
     if wanted and not coded(found.graphs):
-        if len(sources) > 1:
-            raise BadInput("several entry points cannot be quantized together yet")
-        g = found.graphs[0]
         if calib is None:
-            calib = [draw(g, (SEED, 0, k)) for k in range(4)]
+            drawn = {
+                g.name: [draw(g, (SEED, e, k)) for k in range(4)]
+                for e, g in enumerate(found.graphs)
+            }
+            calib = drawn if len(drawn) > 1 else drawn[found.graphs[0].name]
             note = "calibrated on drawn inputs: sizes, no accuracy"
         recipe = None if row.fpu else Recipe(scheme="tflite")
-        lossy = quantized_entry(g, calib, recipe, lambda _: None)
-        found = replace(found, graphs=(lossy.quantized.graph,))
+        lossy = quantized_entries(found.graphs, calib, recipe, lambda _: None)
+        found = replace(found, graphs=tuple(x.quantized.graph for x in lossy))
     name = model if isinstance(model, (str, Path)) else found.graphs[0].name
     compiled = compile_front(found, row)
     return fit(

@@ -42,6 +42,28 @@ def models_of(texts: list[str]) -> Model | dict[str, Model]:
     return found
 
 
+def calib_of(texts: list[str] | None) -> str | dict[str, str] | None:
+    """One path of samples, or entry name -> path; None if nothing is given.
+
+    Raises:
+        BadInput: Several sources without names, or a name is repeated.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, _, path = text.partition("=")
+        if os.path.exists(text) or not name or not path:
+            if len(texts or ()) > 1:
+                raise BadInput(
+                    f"--calib {text!r} does not name its entry point",
+                    hint="write --calib prefill=p.npz --calib step=s.npz",
+                )
+            return text
+        if name in found:
+            raise BadInput(f"--calib {name!r} is given twice")
+        found[name] = path
+    return found or None
+
+
 def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     """Input name -> extents from ``input=1x3x240x320``.
 

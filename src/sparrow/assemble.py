@@ -29,7 +29,7 @@ from sparrow.evidence.accuracy import accuracy_of, drop_of
 from sparrow.evidence.certify import certify
 from sparrow.evidence.describe import describe
 from sparrow.evidence.golden import Golden, dump_golden, make_golden
-from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.lossy import Lossy, first_samples
 from sparrow.evidence.proof import AUDITED, Gate, Proof, prove, run_calls
 from sparrow.evidence.receipt import (
     AgainstRecord,
@@ -74,7 +74,7 @@ def write_bundle(
     sources: Mapping[str, Source],
     out: Path | None,
     request: Request,
-    lossy: Lossy | None = None,
+    lossy: Sequence[Lossy] = (),
     rival: Compiled | None = None,
     search: SearchRecord | None = None,
 ) -> Bundle:
@@ -85,8 +85,8 @@ def write_bundle(
         sources: The models it was compiled from, by entry name.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         request: How.
-        lossy: The quantization it came from.
-        rival: The float32 build of what is no quantization; this one must not be slower.
+        lossy: The quantizations it came from, one of each entry point.
+        rival: The float32 build, which this one must not be slower than.
         search: How the precision of its layers was found.
 
     Raises:
@@ -125,7 +125,7 @@ def _fill(
     compiled: Compiled,
     sources: Mapping[str, Source],
     request: Request,
-    lossy: Lossy | None,
+    lossy: Sequence[Lossy],
     rival: Compiled | None,
     search: SearchRecord | None,
 ) -> None:
@@ -150,11 +150,13 @@ def _fill(
     if row.builds:
         write_page(work, compiled)
     request.progress("running the reference")
-    golden = make_golden(graphs, steps, lossy.first if lossy else request.calib)
+    golden = make_golden(graphs, steps, first_samples(lossy) if lossy else request.calib)
     golden = _write_graphs(work, graphs, models, golden, lossy)
-    if lossy:
-        (work / "calibration.npz").write_bytes(to_npz(lossy.quantized.calibration))
-        (work / "recipe.json").write_bytes(to_json(lossy.quantized.recipe))
+    for q, name in zip((x.quantized for x in lossy), models, strict=bool(lossy)):
+        of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
+        (work / f"calibration{of_entry}.npz").write_bytes(to_npz(q.calibration))
+        # one recipe for all
+        (work / "recipe.json").write_bytes(to_json(q.recipe))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
         code_bytes=code_bytes_of(library, target),
@@ -195,7 +197,6 @@ def _fill(
             measurements |= measure_build(
                 shipped, hooked, plan, graphs, golden, request.threads, blob
             )
-            rival = lossy.rival if lossy else rival
             if rival:
                 request.progress("racing the float32 build")
                 speed, times = race(rival, compiled, shipped, graphs, golden, request.threads, blob)
@@ -227,15 +228,15 @@ def _write_graphs(
     graphs: Sequence[Graph],
     models: Sequence[str],
     golden: Golden,
-    lossy: Lossy | None,
+    lossy: Sequence[Lossy],
 ) -> Golden:
     """Write ``graph.txt`` and the ONNX twins; arrays that no twin holds go to the golden file."""
     texts: list[str] = []
     held: set[str] = set()
     needed: dict[str, Array] = {}
-    for g, name in zip(graphs, models, strict=True):
+    shown_graphs = [x.quantized.graph for x in lossy] or graphs
+    for g, shown, name in zip(graphs, shown_graphs, models, strict=True):
         # of a quantized graph the twin says in QDQ form what the integers mean
-        shown = lossy.quantized.graph if lossy else g
         twin = to_portable_onnx(shown) if lossy else to_onnx(shown)
         (work / name).write_bytes(twin.SerializeToString(deterministic=True))
         held |= {array_key(a) for a in _stored(twin)}

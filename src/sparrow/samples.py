@@ -207,6 +207,15 @@ def samples(
         yield {n: fit(found[n], n, t) for n, t in types.items()}
 
 
+def by_entry(source: Any, entries: Sequence[str]) -> Mapping[str, Any] | None:
+    """The samples of each entry point, where ``source`` says so: a mapping from names of several
+    entry points. None where it is samples itself.
+    """
+    if len(entries) > 1 and isinstance(source, Mapping) and set(source) <= set(entries):
+        return source
+    return None
+
+
 def _index_limit(g: Graph) -> int:
     """Extent of the shortest axis that an index known only at run time picks from; 128 at most."""
     limit = 128
@@ -243,4 +252,4 @@ def draw(g: Graph, seed: Sequence[int]) -> Feeds:
     return feeds
 
 
-__all__ = ["IMAGES", "Feeds", "Pixels", "draw", "fit", "load_image", "samples"]
+__all__ = ["IMAGES", "Feeds", "Pixels", "by_entry", "draw", "fit", "load_image", "samples"]

@@ -61,8 +61,8 @@ def test_quantized_layers_are_exact_and_recorded(bundle: sparrow.Bundle) -> None
 
 
 def test_held_out_samples_judge(bundle: sparrow.Bundle, samples: list[NDArray[np.float32]]) -> None:
-    q = bundle.receipt.quantization
-    assert q is not None
+    assert bundle.receipt.quantization is not None
+    (q,) = bundle.receipt.quantization
     assert len(q.held) == 12 and len(q.calibrated) == 48
     assert not set(q.held) & set(q.calibrated)
     assert "12 held-out samples" in bundle.receipt.drop_meaning

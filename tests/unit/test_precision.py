@@ -160,7 +160,7 @@ def test_a_goal_is_kept_as_built_and_what_binds_is_said(mixed: sparrow.Bundle) -
     assert len(set(got.values())) > 1
     assert all(x.precision == "float32" for x in s.layers if "blocks.1" in x.name)
     assert mixed.receipt.quantization is not None
-    for name, precision in mixed.receipt.quantization.layers.items():
+    for name, precision in mixed.receipt.quantization[0].layers.items():
         assert got[name] == precision
 
 

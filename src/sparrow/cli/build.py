@@ -8,10 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sparrow.arguments import budget_of, evaluator, models_of, recipe_of, shapes_of, states_of
+from sparrow.arguments import (
+    budget_of,
+    calib_of,
+    evaluator,
+    models_of,
+    recipe_of,
+    shapes_of,
+    states_of,
+)
 from sparrow.cli.options import (
     CodeOption,
     DropOption,
+    EntriesCalibOption,
     EvaluateOption,
     JsonOption,
     LatencyOption,
@@ -37,9 +46,7 @@ def build(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     state: StateOption = None,
-    calib: Annotated[
-        Path | None, typer.Option(help="samples: .npz, .npy, image or image folder")
-    ] = None,
+    calib: EntriesCalibOption = None,
     evaluate: EvaluateOption = None,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, int8 (needs --calib) or auto")
@@ -63,7 +70,7 @@ def build(
         target,
         out,
         shapes_of(shape),
-        calib,
+        calib_of(calib),
         evaluator(evaluate),
         precision,
         threads,

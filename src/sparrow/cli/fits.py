@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from sparrow.arguments import UNITS, models_of, quantity, shapes_of, states_of
-from sparrow.cli.options import JsonOption, ModelArgument, ShapeOption, StateOption, progress, show
+from sparrow.arguments import UNITS, calib_of, models_of, quantity, shapes_of, states_of
+from sparrow.cli.options import (
+    EntriesCalibOption,
+    JsonOption,
+    ModelArgument,
+    ShapeOption,
+    StateOption,
+    progress,
+    show,
+)
 from sparrow.errors import BadInput, printable
 
 
@@ -19,9 +27,7 @@ def fits(
     ] = None,
     shape: ShapeOption = None,
     state: StateOption = None,
-    calib: Annotated[
-        Path | None, typer.Option(help="samples for int8: .npz, .npy, image or image folder")
-    ] = None,
+    calib: EntriesCalibOption = None,
     precision: Annotated[str, typer.Option(help="float32, int8 or auto")] = "auto",
     flash: Annotated[str | None, typer.Option(help="flash instead of the row's: 512kB")] = None,
     ram: Annotated[str | None, typer.Option(help="RAM instead of the row's: 64kB")] = None,
@@ -49,7 +55,7 @@ def fits(
             progress(f"{m} on {t}")
             found.append(
                 fit(
-                    *(m, t, shapes_of(shape), calib, precision),
+                    *(m, t, shapes_of(shape), calib_of(calib), precision),
                     states=states_of(state),
                     flash=None if flash_bytes is None else int(flash_bytes),
                     ram=None if ram_bytes is None else int(ram_bytes),

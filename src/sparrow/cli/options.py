@@ -45,6 +45,12 @@ SustainedOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="print the same facts as JSON")]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="threads per call")]
 CalibOption = Annotated[Path, typer.Option(help="samples: .npz, .npy or a folder of images")]
+EntriesCalibOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="samples: .npz, .npy, image or image folder; name=samples for each entry point"
+    ),
+]
 EvaluateOption = Annotated[str | None, typer.Option(help="accuracy: file.py:function")]
 DropOption = Annotated[str | None, typer.Option(help="largest loss of accuracy: 1%")]
 LatencyOption = Annotated[str | None, typer.Option(help="largest median latency: 20ms")]

@@ -47,7 +47,7 @@ def certify(
     drop: float | None,
     meaning: str,
     memory: MemoryRecord,
-    lossy: Lossy | None,
+    lossy: Sequence[Lossy],
     search: SearchRecord | None,
     gates: Sequence[Gate],
     foreign: str,
@@ -81,7 +81,7 @@ def certify(
             for (name, s), done in zip(sources.items(), compiled.imported, strict=True)
         ),
         samples=SamplesRecord(
-            source="random" if request.calib is None and lossy is None else "calibration",
+            source="random" if request.calib is None and not lossy else "calibration",
             seed=SEED,
             ids=tuple(c.digest for c in golden.calls),
             layers=golden.layers_text,
@@ -119,7 +119,7 @@ def certify(
             RemarkRecord(rule=r.rule, node=r.node, text=r.text, applied=r.applied)
             for r in compiled.remarks
         ),
-        quantization=_quantization(lossy) if lossy else None,
+        quantization=tuple(map(_quantization, lossy)) or None,
         search=search,
         files=files,
     )
@@ -128,6 +128,7 @@ def certify(
 def _quantization(lossy: Lossy) -> QuantizationRecord:
     q = lossy.quantized
     return QuantizationRecord(
+        entry=q.graph.name,
         recipe={k: str(v) for k, v in asdict(q.recipe).items()},
         calibrated=tuple(q.calibration.digests),
         held=tuple(digest(f) for f in lossy.held),

@@ -20,7 +20,7 @@ from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Graph, Node
 from sparrow.npz import read_arrays
 from sparrow.reference import evaluate
-from sparrow.samples import Feeds, draw, samples
+from sparrow.samples import Feeds, by_entry, draw, samples
 from sparrow.tensor import I64, Array, TensorType
 
 SEED = 0
@@ -90,12 +90,10 @@ def _feeds(graphs: Sequence[Graph], calib: Any, count: int) -> list[tuple[int, F
     """Entry and inputs of each call: given samples where there are some, drawn ones elsewhere."""
     given: dict[int, list[Feeds]] = {}
     if calib is not None:
-        single = len(graphs) == 1 or not (
-            isinstance(calib, Mapping) and set(calib) <= {g.name for g in graphs}
-        )
+        named = by_entry(calib, [g.name for g in graphs])
         for e, g in enumerate(graphs):
-            source = calib if single else calib.get(g.name)
-            if source is not None and (e == 0 or not single):
+            source = calib if named is None else named.get(g.name)
+            if source is not None and (e == 0 or named is not None):
                 types = {n: g.types[n] for n in g.inputs}
                 given[e] = list(islice(samples(source, types), count))
                 if not given[e]:

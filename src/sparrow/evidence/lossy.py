@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparrow.compiler import Compiled
+from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -20,7 +20,7 @@ from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.place import place
 from sparrow.quant.recipe import precisions
 from sparrow.reference import one_thread
-from sparrow.samples import Feeds, samples
+from sparrow.samples import Feeds, by_entry, samples
 
 EVERY = 5
 HELD = 64
@@ -37,13 +37,11 @@ class Lossy:
         quantized: The QDQ graph and what it rests on.
         held: Samples that did not calibrate.
         kept: The first `KEPT` samples that did.
-        rival: The float32 build, which this one must not be slower than.
     """
 
     quantized: Quantized
     held: tuple[Feeds, ...]
     kept: tuple[Feeds, ...]
-    rival: Compiled | None = None
 
     @property
     def first(self) -> tuple[Feeds, ...]:
@@ -101,3 +99,55 @@ def quantized_entry(
     # a sample that also calibrates judges nothing
     judges = tuple(f for f in held if digest(f) not in seen)
     return Lossy(done, judges, tuple(kept))
+
+
+def quantized_entries(
+    graphs: Sequence[Graph],
+    calib: Iterable[Any] | str | Path,
+    recipe: Recipe | None,
+    progress: Callable[[str], None],
+) -> tuple[Lossy, ...]:
+    """Quantize every entry point on samples of its own.
+
+    Each starts from the initial states, which stay what they are: no scale of one entry point is
+    asked of another. Weights that two share have the same codes where rounding asks no samples.
+
+    Args:
+        graphs: After `sparrow.passes.FRONT`.
+        calib: Samples, as for `quantized_entry`; of several entry points a mapping from their
+            names, or what fits the inputs of each.
+        recipe: As for `quantized_entry`; a pin fits some layer of each.
+        progress: Told what happens.
+
+    Raises:
+        BadInput: As for `quantized_entry`, or an entry point has no samples.
+    """
+    if len(graphs) == 1:
+        return (quantized_entry(graphs[0], calib, recipe, progress),)
+    named = by_entry(calib, [g.name for g in graphs])
+    if named is None and isinstance(calib, Iterator):
+        raise BadInput(
+            f"an iterator of samples is read once, and there are {len(graphs)} entry points",
+            hint="give calib= a mapping from entry point to samples, or a list",
+        )
+    found = []
+    for g in graphs:
+        source = calib if named is None else named.get(g.name)
+        if source is None:
+            raise BadInput(
+                f"entry point {g.name!r} has no samples",
+                hint=f"give --calib {g.name}=samples.npz as well",
+            )
+        try:
+            found.append(quantized_entry(g, source, recipe, progress))
+        except BadInput as e:
+            hint = e.hint if named else f"{e.hint or 'one source serves all'}; or --calib name=path"
+            raise BadInput(f"entry point {g.name!r}: {e.message}", hint=hint) from None
+    return tuple(found)
+
+
+def first_samples(entries: Sequence[Lossy]) -> Any:
+    """The samples of the golden calls of all entry points, as `evidence.golden` takes them."""
+    if len(entries) == 1:
+        return entries[0].first
+    return {x.quantized.graph.name: x.first for x in entries}

@@ -300,12 +300,13 @@ class BudgetRecord(Record):
 
 
 class QuantizationRecord(Record):
-    """How a quantized bundle was calibrated and what each layer became.
+    """How an entry point was calibrated and what each of its layers became.
 
     ``recipe`` holds the fields of the recipe as text; ``calibrated`` and ``held`` the SHA-256 of
     samples; ``layers`` the precision of every product by its name in the source model.
     """
 
+    entry: str
     recipe: Texts
     calibrated: Many[str]
     held: Many[str]
@@ -393,7 +394,7 @@ class ReceiptRecord(Record):
     layers: Many[LayerRecord]
     tolerances: Texts
     passes: Many[RemarkRecord]
-    quantization: QuantizationRecord | None
+    quantization: Annotated[tuple[QuantizationRecord, ...] | None, FailFast()]
     search: SearchRecord | None = None
     files: Texts
 

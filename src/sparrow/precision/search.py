@@ -57,7 +57,7 @@ UNITS: Mapping[Quantity, tuple[float, str]] = {
 }
 SENSITIVITY = "error of the outputs with one layer quantized, measured (arXiv:1511.06393)"
 
-Compile: TypeAlias = Callable[[Graph], Compiled]
+Compile: TypeAlias = Callable[[Sequence[Graph]], Compiled]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +101,7 @@ class Search:
         lossy: Every layer int8, and what it rests on; pins of its recipe are the user's.
         pins: The user's pins.
         request: What was asked for.
-        ways: From a graph after `FRONT` to C; a later one where an earlier keeps no size.
+        ways: From graphs after `FRONT` to C; a later one where an earlier keeps no size.
 
     Raises:
         BadInput: A pin asks for a precision that the target does not compute.
@@ -120,9 +120,9 @@ class Search:
         self.recipe = lossy.quantized.recipe
         self.pins = pins
         whole = lossy.quantized
-        builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build(whole.graph)}
+        builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build((whole.graph,))}
         recipe = replace(self.recipe, precision="int16x8")
-        sixteen = self.build(requantized(whole.source, whole.statistics, recipe).graph)
+        sixteen = self.build((requantized(whole.source, whole.statistics, recipe).graph,))
         # codes of 16 bits are multiplied as bytes: without those, they are floats again
         if coded(sixteen.module.entries):
             builds["int16x8"] = sixteen
@@ -197,11 +197,7 @@ class Search:
                 continue
             yielded = True
             record = self._record(mix, least, goals, shown, drops, real)
-            lossy = (
-                None
-                if quantized is None
-                else replace(self.lossy, quantized=quantized, rival=self.plain)
-            )
+            lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
             yield Candidate(compiled, lossy, record)
             if least == "noise":
                 return
@@ -232,7 +228,7 @@ class Search:
         """A mix that keeps the goals as built, starting from one that keeps them as predicted."""
         for _ in range(CORRECTIONS):
             quantized = self._quantized(mix)
-            compiled = self.plain if quantized is None else self.build(quantized.graph)
+            compiled = self.plain if quantized is None else self.build((quantized.graph,))
             real = self._real(compiled, goals)
             if all(real[k] <= most for k, most in goals.items()):
                 return mix, compiled, quantized, real

@@ -61,27 +61,34 @@ def race(
 ) -> tuple[Gate, dict[str, Any]]:
     """Interleaved times of this build and the float32 one of the same network.
 
-    A race that was not lost is not run again for the same code on the same machine.
+    Every entry point runs; the one that gains least decides. A race that was not lost is not run
+    again for the same code on the same machine.
     """
     files, target = rival.artifact.files, rival.plan.target.machine
     if files["model.c"] == compiled.artifact.files["model.c"]:
         return Gate(TIMED[1], "an interval that reaches 1", "the same code", True), {}
-    key = Remembered("race", [files["model.c"], compiled.artifact.files["model.c"]], threads)
+    key = Remembered(
+        "race of entries", [files["model.c"], compiled.artifact.files["model.c"]], threads
+    )
     found = key.recall()
     if found is None:
         weights = np.frombuffer(rival.plan.weights, np.uint8) if rival.plan.weights else None
         other = HostLibrary(compile_library(files, target, rival.artifact.parts))
-        runs = {}
-        for name, library, w in (("this", shipped, blob), ("float32", other, weights)):
-            session = Session(library, w, threads=threads)
-            inputs = call_inputs(graphs, golden, 0)
-            runs[name] = partial(session.run, 0, inputs)
-        done = compare(runs, RACE_ROUNDS, RACE_BLOCK_MS)
-        r = done.ratio("float32", "this")
-        found = {"ratio": r.median, "low": r.low, "high": r.high, **done.median_ns}
-        if r.high >= 1.0:
+        rows: list[dict[str, Any]] = []
+        for e, g in enumerate(graphs):
+            runs = {}
+            for name, library, w in (("this", shipped, blob), ("float32", other, weights)):
+                session = Session(library, w, threads=threads)
+                runs[name] = partial(session.run, e, call_inputs(graphs, golden, e))
+            done = compare(runs, RACE_ROUNDS, RACE_BLOCK_MS)
+            r = done.ratio("float32", "this")
+            row = {"entry": g.name, "ratio": r.median, "low": r.low, "high": r.high}
+            rows.append({**row, **done.median_ns})
+        found = min(rows, key=lambda row: row["high"])
+        if found["high"] >= 1.0:
             found = key.remember(found)
     text = f"{found['ratio']:.2f}x its speed [{found['low']:.2f}, {found['high']:.2f}]"
+    text += f" (entry point {found['entry']})" if len(graphs) > 1 else ""
     return Gate(TIMED[1], "an interval that reaches 1", text, found["high"] >= 1.0), found
 
 

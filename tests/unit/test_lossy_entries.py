@@ -1,0 +1,190 @@
+"""Several entry points quantized together: samples, judges and a record for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import sparrow
+from small_models import recurrent
+from sparrow.errors import BadInput, GateFailed
+from sparrow.evidence.proof import Gate
+from sparrow.request import Budget
+from sparrow.tensor import Array
+
+STATES = {"h": "h_out"}
+NEAREST = sparrow.Recipe(rounding="nearest", bias_correction=False)
+Samples = dict[str, list[dict[str, Array]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_race() -> Iterator[None]:
+    """A busy machine decides races: here each is won."""
+    with pytest.MonkeyPatch.context() as patch:
+        won = Gate("not slower than float32", "", "", True)
+        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
+        yield
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, onnx.ModelProto]:
+    """Four rows at once, and one."""
+    return {"prefill": recurrent(4), "step": recurrent(1)}
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    """Twenty calls of the one, thirty of the other."""
+    rng = np.random.default_rng(0)
+    return {
+        "prefill": [{"x": rng.standard_normal((4, 16), np.float32)} for _ in range(20)],
+        "step": [{"x": rng.standard_normal((1, 16), np.float32)} for _ in range(30)],
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    models: dict[str, onnx.ModelProto], samples: Samples, tmp_path_factory: pytest.TempPathFactory
+) -> sparrow.Bundle:
+    """Both on codes."""
+    out = tmp_path_factory.mktemp("entries") / "out"
+    return sparrow.build(
+        models, out=out, calib=samples, precision="int8", states=STATES, recipe=NEAREST
+    )
+
+
+def test_each_entry_point_has_its_record(bundle: sparrow.Bundle) -> None:
+    r = bundle.receipt
+    assert r.precision == "int8" and r.quantization is not None
+    assert [q.entry for q in r.quantization] == ["prefill", "step"]
+    assert [len(q.calibrated) for q in r.quantization] == [16, 24]
+    assert [len(q.held) for q in r.quantization] == [4, 6]
+    assert all({"into", "outof"} <= set(q.layers) for q in r.quantization)
+    exact = [c for c in r.layers if c.op == "MatMul" and c.bound == 0.0]
+    assert {c.entry for c in exact} == {"prefill", "step"}
+    assert all(c.own == 0.0 for c in exact)
+
+
+def test_each_entry_point_is_judged(bundle: sparrow.Bundle) -> None:
+    assert "4 and 6 held-out samples" in bundle.receipt.drop_meaning
+    assert "prefill" in bundle.receipt.drop_meaning and "step" in bundle.receipt.drop_meaning
+    twins = [onnx.load(bundle.folder / f"{name}.onnx") for name in ("prefill", "step")]
+    assert all("QuantizeLinear" in {n.op_type for n in t.graph.node} for t in twins)
+    (gate,) = [g for g in bundle.receipt.gates if "QDQ twin" in g.name]
+    codes = sum(
+        n.op_type == "QuantizeLinear" and not any(n.input[0] == i.name for i in t.graph.initializer)
+        for t in twins
+        for n in t.graph.node
+    )
+    assert gate.ok and gate.expected.startswith(f"{codes} layers")
+
+
+def test_the_state_stays_float_between_entry_points(
+    bundle: sparrow.Bundle, samples: Samples
+) -> None:
+    (state,) = bundle.plan.states
+    assert state.dtype == "float32"
+    w, v = (
+        next(
+            np.asarray(onnx.numpy_helper.to_array(t))
+            for t in recurrent().graph.initializer
+            if t.name == n
+        )
+        for n in "wv"
+    )
+    h = np.zeros((1, 32), np.float32)
+    bundle.reset()
+    for name, k in (("prefill", 0), ("step", 0), ("step", 1), ("prefill", 1)):
+        x = samples[name][k]["x"]
+        h = np.tanh(h + (x @ w).sum(0, keepdims=True))
+        y = bundle.run({"x": x}, entry=name)["y"]
+        assert np.abs(y - h @ v).max() < 0.03 * np.abs(h @ v).max() + 0.02
+
+
+def test_nearest_codes_of_shared_weights_are_stored_once(
+    bundle: sparrow.Bundle,
+    models: dict[str, onnx.ModelProto],
+    samples: Samples,
+) -> None:
+    shared = [w for w in bundle.plan.weights if len({u.split(".")[0] for u in w.users}) == 2]
+    assert {tuple(w.shape) for w in shared if w.dtype == "int8"}, [
+        (w.dtype, w.shape, w.users) for w in bundle.plan.weights
+    ]
+
+
+def test_verifying_again_finds_the_same(bundle: sparrow.Bundle) -> None:
+    assert bundle.verify().ok
+
+
+def test_files_of_both_are_told_apart(bundle: sparrow.Bundle) -> None:
+    names = {p.name for p in bundle.folder.iterdir()}
+    assert {"calibration_prefill.npz", "calibration_step.npz", "recipe.json"} <= names
+    assert "calibration.npz" not in names
+
+
+def test_an_entry_point_without_samples_is_named(
+    models: dict[str, onnx.ModelProto], samples: Samples
+) -> None:
+    with pytest.raises(BadInput, match="'step' has no samples"):
+        sparrow.build(
+            models, calib={"prefill": samples["prefill"]}, precision="int8", states=STATES
+        )
+
+
+def test_one_source_that_fits_one_alone_is_refused(
+    models: dict[str, onnx.ModelProto], samples: Samples
+) -> None:
+    with pytest.raises(BadInput, match="entry point 'step': "):
+        sparrow.build(models, calib=samples["prefill"], precision="int8", states=STATES)
+
+
+def test_samples_read_once_serve_one_entry_point(
+    models: dict[str, onnx.ModelProto], samples: Samples
+) -> None:
+    with pytest.raises(BadInput, match="read once, and there are 2"):
+        sparrow.build(models, calib=iter(samples["step"]), precision="int8", states=STATES)
+
+
+def test_one_source_serves_all_that_it_fits(samples: Samples) -> None:
+    models = {"a": recurrent(), "b": recurrent()}
+    done = sparrow.build(models, calib=samples["step"], states=STATES)
+    assert done.receipt.quantization is not None
+    a, b = done.receipt.quantization
+    assert a.calibrated == b.calibrated and len(a.calibrated) == 24
+
+
+def test_precisions_are_searched_for_one_entry_point(
+    models: dict[str, onnx.ModelProto], samples: Samples
+) -> None:
+    with pytest.raises(BadInput, match="searched for one entry point"):
+        sparrow.build(models, calib=samples, states=STATES, budget=Budget(drop=0.5))
+
+
+def test_a_slower_build_is_float_under_auto(
+    models: dict[str, onnx.ModelProto], samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Gate("not slower than float32", "", "0.5x", False)
+    monkeypatch.setattr("sparrow.assemble.race", lambda *_: (lost, {}))
+    done = sparrow.build(models, calib=samples, states=STATES)
+    assert done.receipt.precision == "float32" and done.receipt.samples.source == "calibration"
+    with pytest.raises(GateFailed, match="not slower"):
+        sparrow.build(models, calib=samples, states=STATES, precision="int8")
+
+
+def test_samples_are_named_on_the_command_line(tmp_path: Path) -> None:
+    from sparrow.arguments import calib_of
+
+    assert calib_of(None) is None
+    assert calib_of(["x.npz"]) == "x.npz"
+    assert calib_of(["a=x.npz", "b=y.npz"]) == {"a": "x.npz", "b": "y.npz"}
+    odd = tmp_path / "a=b.npz"
+    odd.touch()
+    assert calib_of([str(odd)]) == str(odd)
+    with pytest.raises(BadInput, match="does not name its entry point"):
+        calib_of(["x.npz", "b=y.npz"])
+    with pytest.raises(BadInput, match="given twice"):
+        calib_of(["a=x.npz", "a=y.npz"])
