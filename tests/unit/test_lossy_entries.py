@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -13,8 +14,11 @@ import sparrow
 from small_models import recurrent
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.proof import Gate
-from sparrow.request import Budget
+from sparrow.request import Budget, Predict
 from sparrow.tensor import Array
+from sparrow.timing.measure import Ratio
+from sparrow.timing.race import race
+from sparrow.timing.remembered import Remembered
 
 STATES = {"h": "h_out"}
 NEAREST = sparrow.Recipe(rounding="nearest", bias_correction=False)
@@ -188,3 +192,45 @@ def test_samples_are_named_on_the_command_line(tmp_path: Path) -> None:
         calib_of(["x.npz", "b=y.npz"])
     with pytest.raises(BadInput, match="given twice"):
         calib_of(["a=x.npz", "a=y.npz"])
+
+
+def test_one_model_with_a_state_is_judged_on_what_was_held_out(samples: Samples) -> None:
+    done = sparrow.build(recurrent(), calib=samples["step"], states=STATES, precision="int8")
+    assert done.receipt.drop_meaning.startswith("share of 6 held-out samples")
+    assert done.receipt.drop is not None and done.receipt.drop <= 0.5
+
+
+def test_evaluate_sees_states_carried_on_both_sides(samples: Samples) -> None:
+    seen: list[Array] = []
+
+    def last(predict: Predict) -> float:
+        for x in samples["step"][:8]:
+            y = predict(x)["y"]
+        seen.append(y)
+        return 0.0
+
+    sparrow.build(
+        recurrent(), calib=samples["step"], states=STATES, precision="int8", evaluate=last
+    )
+    theirs, ours = seen
+    assert np.abs(theirs - ours).max() < 0.05 * np.abs(theirs).max()
+
+
+def test_every_entry_point_runs_the_race(
+    models: dict[str, onnx.ModelProto], samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([Ratio(2.0, 1.9, 2.1, 0.0), Ratio(0.5, 0.4, 0.6, 0.0)])
+
+    class Slower:
+        median_ns: ClassVar[dict[str, float]] = {"this": 2.0, "float32": 1.0}
+
+        def ratio(self, slow: str, fast: str) -> Ratio:
+            return next(times)
+
+    monkeypatch.setattr("sparrow.assemble.race", race)
+    monkeypatch.setattr("sparrow.timing.race.compare", lambda *_: Slower())
+    # nothing of this is remembered: the race is lost
+    monkeypatch.setattr(Remembered, "recall", lambda _: None)
+    with pytest.raises(GateFailed, match=r"0\.50x its speed .* \(entry point step\)"):
+        sparrow.build(models, calib=samples, states=STATES, precision="int8")
+    assert next(times, None) is None

@@ -108,13 +108,15 @@ def drop_of(
 ) -> tuple[float | None, str]:
     """Loss of accuracy against the float model, and what the number means."""
     if request.evaluate is not None:
-        oracle = Oracle(next(iter(sources.values())))
+        g, model = graphs[0], next(iter(sources.values()))
+        oracle = Oracle(model)
         bundle = Bundle(work, request.threads)
-        names = graphs[0].outputs
+        held = _held(model, g)
 
         def source(feeds: Mapping[str, Array]) -> dict[str, Array]:
-            found = oracle.run(feeds)
-            return {n: found[n] for n in names}
+            found = oracle.run({**held, **feeds})
+            held.update((s.input, found[oracle.states[s.input]]) for s in g.states)
+            return {n: found[n] for n in g.outputs if n in found}
 
         scores = request.evaluate(source), request.evaluate(bundle.run)
         try:
@@ -150,14 +152,19 @@ def drop_of(
     return apart / len(golden.calls), text
 
 
+def _held(source: Source, g: Graph) -> dict[str, Array]:
+    """What a model in ONNX Runtime takes beside the inputs of a first call."""
+    return {**source.constants, **{s.input: s.initial for s in g.states}}
+
+
 def _apart(bundle: Bundle, source: Source, g: Graph, held: Sequence[Feeds]) -> int:
     """How many of some samples, each from the initial states, an entry point answers otherwise."""
     oracle = Oracle(source)
-    fixed = {**source.constants, **{s.input: s.initial for s in g.states}}
+    initial = _held(source, g)
     apart = 0
     for feeds in held:
         bundle.reset()
-        found = oracle.run({**fixed, **feeds})
+        found = oracle.run({**initial, **feeds})
         want = {n: found[n] for n in g.outputs if n in found}
         apart += disagree(bundle.run(feeds, g.name), want)
     return apart
