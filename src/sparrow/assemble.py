@@ -152,11 +152,12 @@ def _fill(
     request.progress("running the reference")
     golden = make_golden(graphs, steps, first_samples(lossy) if lossy else request.calib)
     golden = _write_graphs(work, graphs, models, golden, lossy)
-    for q, name in zip((x.quantized for x in lossy), models, strict=bool(lossy)):
-        of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
-        (work / f"calibration{of_entry}.npz").write_bytes(to_npz(q.calibration))
-        # one recipe for all
-        (work / "recipe.json").write_bytes(to_json(q.recipe))
+    if lossy:
+        for x, name in zip(lossy, models, strict=True):
+            of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
+            (work / f"calibration{of_entry}.npz").write_bytes(to_npz(x.quantized.calibration))
+        # one for all
+        (work / "recipe.json").write_bytes(to_json(lossy[0].quantized.recipe))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
         code_bytes=code_bytes_of(library, target),

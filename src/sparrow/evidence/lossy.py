@@ -141,7 +141,7 @@ def quantized_entries(
         try:
             found.append(quantized_entry(g, source, recipe, progress))
         except BadInput as e:
-            hint = e.hint if named else f"{e.hint or 'one source serves all'}; or --calib name=path"
+            hint = e.hint if named else f"give it samples of its own: --calib {g.name}=samples.npz"
             raise BadInput(f"entry point {g.name!r}: {e.message}", hint=hint) from None
     return tuple(found)
 
