@@ -234,3 +234,8 @@ def test_every_entry_point_runs_the_race(
     with pytest.raises(GateFailed, match=r"0\.50x its speed .* \(entry point step\)"):
         sparrow.build(models, calib=samples, states=STATES, precision="int8")
     assert next(times, None) is None
+
+
+def test_sizes_of_several_entry_points_on_codes(models: dict[str, onnx.ModelProto]) -> None:
+    found = [sparrow.fits(models, "host", precision=p, states=STATES) for p in ("float32", "int8")]
+    assert [f.precision for f in found] == ["float32", "int8"]

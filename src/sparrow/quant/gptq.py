@@ -43,7 +43,7 @@ def gptq(w: Matrix, moments: Matrix, low: int, high: int, step: Matrix | None = 
         np.take_along_axis(moments, order[:, :, None], 1), order[:, None], 2
     )
     damping = np.maximum(DAMPING * diagonal.mean(1), 1e-30)[:, None, None]
-    upper = np.linalg.cholesky((sorted_moments + damping * np.eye(k))[:, ::-1, ::-1])[:, ::-1, ::-1]
+    upper = _cholesky((sorted_moments + damping * np.eye(k))[:, ::-1, ::-1])[:, ::-1, ::-1]
     feedback = upper / np.einsum("gkk->gk", upper)[:, None]
     real = np.take_along_axis(w, order[:, None], 2)
     worth = np.ones((1, 1, k)) if step is None else np.take_along_axis(step, order[:, None], 2)
@@ -61,3 +61,13 @@ def gptq(w: Matrix, moments: Matrix, low: int, high: int, step: Matrix | None = 
     mine, other = (output_error((q - w) * scale, moments) for q in (found, nearest))
     result: Matrix = np.where((mine > other)[..., None], nearest, found)
     return result
+
+
+def _cholesky(damped: Matrix) -> Matrix:
+    """Lower factors; of inputs that hardly vary the rounding of their sums may be all there is."""
+    try:
+        return np.linalg.cholesky(damped)
+    except np.linalg.LinAlgError:
+        noise = -np.linalg.eigvalsh(damped)[:, 0]
+        more = 2 * np.maximum(noise, 0)[:, None, None] * np.eye(damped.shape[-1])
+        return np.linalg.cholesky(damped + more)

@@ -45,3 +45,12 @@ def test_statistics_give_the_same_codes_again() -> None:
     assert all((again.graph.consts[x] == a).all() for x, a in coded.items())
     nearest = requantized(done.source, done.statistics, Recipe(rounding="nearest")).graph
     assert any((nearest.consts[x] != a).any() for x, a in coded.items())
+
+
+def test_inputs_of_rounding_noise_alone_are_rounded() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((1, 16, 16)) * 1e-7
+    moments = noise + noise.transpose(0, 2, 1)  # no covariance: some eigenvalues are negative
+    w = rng.standard_normal((1, 4, 16)) * 10
+    codes = gptq(w, moments, -127, 127)
+    assert np.array_equal(codes, np.rint(codes)) and np.abs(codes - w).max() <= 1.0
