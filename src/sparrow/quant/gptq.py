@@ -69,5 +69,5 @@ def _cholesky(damped: Matrix) -> Matrix:
         return np.linalg.cholesky(damped)
     except np.linalg.LinAlgError:
         noise = -np.linalg.eigvalsh(damped)[:, 0]
-        more = 2 * np.maximum(noise, 0)[:, None, None] * np.eye(damped.shape[-1])
+        more: Matrix = 2 * np.maximum(noise, 0)[:, None, None] * np.eye(damped.shape[-1])
         return np.linalg.cholesky(damped + more)
