@@ -12,6 +12,8 @@ a weight moves by less than a code: one that is far off has been damaged (`sparr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,11 +65,11 @@ def gptq(w: Matrix, moments: Matrix, low: int, high: int, step: Matrix | None = 
     return result
 
 
-def _cholesky(damped: Matrix) -> Matrix:
+def _cholesky(damped: Matrix) -> NDArray[np.floating[Any]]:
     """Lower factors; of inputs that hardly vary the rounding of their sums may be all there is."""
     try:
         return np.linalg.cholesky(damped)
     except np.linalg.LinAlgError:
         noise = -np.linalg.eigvalsh(damped)[:, 0]
-        more: Matrix = 2 * np.maximum(noise, 0)[:, None, None] * np.eye(damped.shape[-1])
+        more = 2 * np.maximum(noise, 0)[:, None, None] * np.eye(damped.shape[-1])
         return np.linalg.cholesky(damped + more)
