@@ -62,7 +62,8 @@ machine and judged layer by layer against the reference, at one and two threads,
 the passes: `tests/property/test_random_native.py` (a share) and `tools/random_graphs.py --minutes
 60` (a campaign; what fails is shrunk and written to a folder that `--replay` reads).
 
-Every row of 8-bit sums over 500 random configurations on every instruction set, bit for bit, with
+Every row of 8-bit sums, of attention, LSTM and GRU over codes, and products of weights per group,
+over 500 random configurations on every instruction set, bit for bit, with
 codes, weights and zero points at their ends and sums at the edge of int32:
 `tests/conformance/test_random_i8.py`, and nightly over ten thousand: `PYTHONPATH=tests python
 tools/random_int8.py`.

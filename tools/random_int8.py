@@ -1,8 +1,8 @@
-"""10,000 random configurations of every row of 8-bit sums: the nightly check of the integers.
+"""10,000 random configurations of every row over 8-bit codes: the nightly check of the integers.
 
 PYTHONPATH=tests python tools/random_int8.py [--count 10000] [--isa avx2] [--first 0]
 
-Bit for bit the reference's int32 sums, on every instruction set of this machine; the exit code is 1
+Bit for bit the reference's integers, on every instruction set of this machine; the exit code is 1
 if a configuration differs. How it takes minutes and not days: `tests/random_i8.py`.
 """
 

@@ -283,15 +283,46 @@ def convert(x: Array, dtype: np.dtype[Any]) -> Array:
 
 def evaluate(e: Expr, operands: Sequence[Array]) -> Array:
     """Value of an expression over broadcast operands, each step rounded to its dtype."""
+    with np.errstate(all="ignore"):
+        return _value(e, operands, _shared(e), {})
+
+
+def _shared(e: Expr) -> set[int]:
+    """Identities of the calls that several others have as an argument.
+
+    By identity, as hashing a node walks all below it, 2 to the power of the depth at worst.
+    """
+    seen: set[int] = set()
+    again: set[int] = set()
+    left = [e]
+    while left:
+        at = left.pop()
+        if isinstance(at, Call) and id(at) in seen:
+            again.add(id(at))
+        elif isinstance(at, Call):
+            seen.add(id(at))
+            left.extend(at.args)
+    return again
+
+
+def _value(e: Expr, operands: Sequence[Array], shared: set[int], known: dict[int, Array]) -> Array:
+    """`evaluate`; ``known`` has the values of shared calls so far."""
     if isinstance(e, Imm):
         return np.asarray(e.value, e.dtype.numpy)
     if isinstance(e, Arg):
         return operands[e.index]
-    args = [evaluate(a, operands) for a in e.args]
-    with np.errstate(all="ignore"):
-        if e.fn == "cast":
-            return _cast(args[0], e)
-        y = np.asarray(BY_NAME[e.fn].eval(*args))
+    if id(e) in known:
+        return known[id(e)]
+    y = _applied(e, [_value(a, operands, shared, known) for a in e.args])
+    if id(e) in shared:
+        known[id(e)] = y
+    return y
+
+
+def _applied(e: Call, args: Sequence[Array]) -> Array:
+    if e.fn == "cast":
+        return _cast(args[0], e)
+    y = np.asarray(BY_NAME[e.fn].eval(*args))
     if e.dtype == BF16:
         return round_bfloat16(y.astype(np.float32))
     return y.astype(e.dtype.numpy, copy=False)

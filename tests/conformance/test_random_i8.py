@@ -1,4 +1,4 @@
-"""500 random configurations of every row of 8-bit sums on every instruction set, bit for bit.
+"""500 random configurations of every row over 8-bit codes on every instruction set, bit for bit.
 
 `tools/random_int8.py` runs ten thousand of each.
 """

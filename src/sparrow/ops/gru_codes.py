@@ -100,23 +100,23 @@ class GRUCodes(Op):
         rb: Array | None = None,
     ) -> tuple[Array, ...]:
         hidden = r.shape[1]
-        ratios = np.split(ratio, 3)
+        ratios, code, after = np.split(ratio, 3), self.code(), self._next()
         more = np.zeros(hidden, np.int32) if rb is None else rb
 
         def step(gates: Array, h: Array) -> tuple[Array]:
-            codes = lane.evaluate(self.code(), (h,))
+            codes = lane.evaluate(code, (h,))
             own = np.split(rc.sums(codes, r, self.zero), 3, axis=1)
             operands = [*np.split(gates, 3, axis=1), *own, *ratios]
             if not self.reset_after:
                 kept = lane.evaluate(self._reset(), (*operands, codes))
                 operands[5] = rc.sums(kept, r[2 * hidden :], self.zero)
-            return (lane.evaluate(self._next(), (*operands, h, more)),)
+            return (lane.evaluate(after, (*operands, h, more)),)
 
         limit = rc.STATE_LIMIT
         zeros = np.zeros((x.shape[1], hidden), np.int32)
         start = zeros if h0 is None else np.clip(h0, -limit, limit)
         y, (h,) = scan(step, x, None, self.reverse, (start,))
-        return results(self, lane.evaluate(self.code(), (y,)).astype(np.int8), (h,))
+        return results(self, lane.evaluate(code, (y,)).astype(np.int8), (h,))
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         gates, r = x[:2]

@@ -98,13 +98,13 @@ class LSTMCodes(Op):
     ) -> tuple[Array, ...]:
         end = (x.shape[1], r.shape[1])
         h = np.full(end, self.zero, np.int32) if h0 is None else h0.astype(np.int32)
-        ratios = np.split(ratio, 4)
+        ratios, cell, hidden = np.split(ratio, 4), self._cell(), self._hidden()
 
         def step(gates: Array, h: Array, c: Array) -> tuple[Array, Array]:
             own = np.split(rc.sums(h, r, self.zero), 4, axis=1)
             operands = (*np.split(gates, 4, axis=1), *own, *ratios)
-            c = lane.evaluate(self._cell(), (*operands, c))
-            return lane.evaluate(self._hidden(), (*operands, c)), c
+            c = lane.evaluate(cell, (*operands, c))
+            return lane.evaluate(hidden, (*operands, c)), c
 
         limit = rc.STATE_LIMIT
         c = np.zeros(end, np.int32) if c0 is None else np.clip(c0, -limit, limit)

@@ -65,7 +65,8 @@ SP_INLINE int32_t sp_attention_quad(const sp_attention_i8 p, const uint8_t *from
 SP_INLINE sp_tile_i8 sp_attention_tile(const sp_attention_i8 p, int m, int nv, int quads,
                                        ptrdiff_t line) {
   const ptrdiff_t quad = 4 * SP_LANES;
-  const sp_tile_i8 t = {m, nv, 1, 1, quads, 0, 0, line, quads * quad, quad, 0, 0, 0, p.pair, 0, 0};
+  const sp_tile_i8 t = {.mr = m, .nv = nv, .kh = 1, .runs = 1, .kq = quads, .xp = line,
+                        .bv = quads * quad, .quad = quad, .pair = p.pair};
   return t;
 }
 

@@ -69,8 +69,10 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   const int8_t *wg = w + (ptrdiff_t)group * co * k;
   const int32_t *init = (const int32_t *)(const void *)(w + g->co * k) +
                         (ptrdiff_t)group * ((co + SP_LANES - 1) / SP_LANES) * SP_LANES;
-  sp_tile_i8 t = {mr, nv, g->kh, g->runs, kq, g->dh * xr, g->dw * xp, g->sw * xp,
-                  per * SP_LANES, (ptrdiff_t)nv * per * SP_LANES, !band && flip, put, g->ldy, pair, 0, 0};
+  sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = g->kh, .runs = g->runs, .kq = kq,
+                  .xr = g->dh * xr, .xt = g->dw * xp, .xp = g->sw * xp, .bv = per * SP_LANES,
+                  .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
+                  .ldy = g->ldy, .pair = pair};
   int j = 0;
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);

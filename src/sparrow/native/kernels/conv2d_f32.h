@@ -93,8 +93,9 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
                                    void *y, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
                                    sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
-  sp_tile t = {p.mr,     nv,   p.ku,   p.sw * p.xw, p.xc,   bv, SP_LANES,
-               SP_LANES, p.pf, p.pair, p.half,      nv * bv};
+  sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = p.sw * p.xw, .ak = p.xc,
+               .bv = bv, .bk = SP_LANES, .bn = SP_LANES, .pf = p.pf, .pair = p.pair,
+               .half = p.half, .next = nv * bv};
   const int tiles = p.ow / p.mr;
   /* tiles [lo, hi) read no column outside the image */
   const int reach =
@@ -125,9 +126,10 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, vo
                              sp_ep_f32 ep, const void *const *e, int task) {
   if (p.as_gemm) {
     const int m = p.oh * p.ow;
-    const sp_gemm g = {
-        m,    p.co, p.kh * p.kw * p.ci, p.xw,     0,       p.ldy, 0, 1,        0, p.mr, p.nv, p.ku,
-        p.pf, p.mc, p.task_m,           p.task_n, p.batch, p.xn,  0, m * p.ldy, p.pair, p.half};
+    const sp_gemm g = {.m = m, .n = p.co, .k = p.kh * p.kw * p.ci, .lda = p.xw, .ldc = p.ldy,
+                       .b_packed = 1, .mr = p.mr, .nv = p.nv, .ku = p.ku, .pf = p.pf, .mc = p.mc,
+                       .task_m = p.task_m, .task_n = p.task_n, .batch = p.batch, .sa = p.xn,
+                       .sc = m * p.ldy, .pair = p.pair, .half = p.half};
     sp_gemm_f32(g, x, w, y, ep, e, task);
   } else {
     const int ci = p.ci / p.groups;

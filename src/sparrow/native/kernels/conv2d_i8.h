@@ -91,9 +91,11 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                                   sp_ep_i32 ep, const void *const *e) {
   const ptrdiff_t quad = (ptrdiff_t)sp_bytes_at_once(p.pair) * SP_LANES;
   const ptrdiff_t run = sp_tile_quads(SP_OCTETS, p.kq) * quad;
-  const sp_tile_i8 t = {p.mr,        nv,   p.kh, p.runs,     p.kq,
-                        p.dh * p.xr, p.xt, p.sw * p.xp, p.kh * p.runs * run, quad,
-                        !p.band && p.flip, p.put, p.ldy, p.pair, p.tame, SP_OCTETS};
+  const sp_tile_i8 t = {.mr = p.mr, .nv = nv, .kh = p.kh, .runs = p.runs, .kq = p.kq,
+                        .xr = p.dh * p.xr, .xt = p.xt, .xp = p.sw * p.xp,
+                        .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
+                        .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
+                        .octets = SP_OCTETS};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0; oy < oy1; ++oy) {

@@ -38,7 +38,8 @@ SP_INLINE void sp_conv3d_f32(const sp_conv3d p, const float *x, const float *w, 
   const int k0 = start < 0 ? (-start + p.dd - 1) / p.dd : 0;
   const int k1 = (int)sp_imin(p.kd, (p.id - start + p.dd - 1) / p.dd);
   float *to = y + (ptrdiff_t)task * pixels * p.plane.ldy;
-  sp_conv3d_tap t = {to, p.plane.ldy, (ptrdiff_t)task * pixels, 1, 0, ep, e};
+  sp_conv3d_tap t = {.y = to, .ldy = p.plane.ldy, .row = (ptrdiff_t)task * pixels, .first = 1,
+                     .ep = ep, .e = e};
   const void *const table[] = {&t};
   for (int k = k0; k < k1; ++k) {
     const float *xk = x + task / p.od * p.xn + (start + k * p.dd) * p.xd;

@@ -46,8 +46,9 @@ SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a,
   const ptrdiff_t ai = p.a_trans ? 1 : p.lda;
   const ptrdiff_t bk = p.b_packed ? SP_LANES : p.ldb;
   const int bn = p.b_packed ? SP_LANES : n;
-  sp_tile t = {p.mr, nv,   p.ku,   ai,     p.a_trans ? p.lda : 1, bv, bk,
-               bn,   p.pf, p.pair, p.half, nv * bv};
+  sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = ai, .ak = p.a_trans ? p.lda : 1,
+               .bv = bv, .bk = bk, .bn = bn, .pf = p.pf, .pair = p.pair, .half = p.half,
+               .next = nv * bv};
   int i = i0;
   for (; i + p.mr <= i1; i += p.mr) {
     sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);

@@ -114,7 +114,8 @@ SP_INLINE void sp_recur_sums_i8(const sp_recur_i8 p, int n, const uint8_t *h, co
                                 const int32_t *start, sp_i32 *acc) {
   const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
   const int quads = sp_recur_quads(p);
-  const sp_tile_i8 t = {1, n, 1, 1, quads, 0, 0, 0, quads * quad, quad, 0, 0, 0, p.pair, 0, 0};
+  const sp_tile_i8 t = {.mr = 1, .nv = n, .kh = 1, .runs = 1, .kq = quads,
+                        .bv = quads * quad, .quad = quad, .pair = p.pair};
   SP_UNROLL
   for (int i = 0; i < n; ++i) acc[i] = sp_load_i32(start + i * SP_LANES);
   sp_tile_dots_i8(t, h, r, acc);

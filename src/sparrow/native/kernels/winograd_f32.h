@@ -140,8 +140,8 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
   const int lines = (nv + steps - 1) / steps;
   for (int f = 0; f < 36; ++f) {
     const float *b = w + (ptrdiff_t)f * p.ci * SP_LANES;
-    sp_tile t = {p.mr,     nv,     1, up, 1, bv, SP_LANES,
-                 SP_LANES, -lines, 0, 0,  (ptrdiff_t)p.ci * SP_LANES};
+    sp_tile t = {.mr = p.mr, .nv = nv, .ku = 1, .ai = up, .ak = 1, .bv = bv, .bk = SP_LANES,
+                 .bn = SP_LANES, .pf = -lines, .next = (ptrdiff_t)p.ci * SP_LANES};
     int i = 0;
     for (; i + p.mr <= p.tb; i += p.mr) {
       sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);

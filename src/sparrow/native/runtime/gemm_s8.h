@@ -43,7 +43,8 @@ SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, c
                                      ptrdiff_t j) {
   const ptrdiff_t quads = (g->k + 3) / 4, bv = quads * 4 * SP_LANES;
   const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
-  const sp_tile_i8 t = {mr, nv, 1, 1, (int)quads, 0, 0, lda, bv, 4 * SP_LANES, 0, SP_PUT_32, g->n, 0, 0, 0};
+  const sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads, .xp = lda,
+                        .bv = bv, .quad = 4 * SP_LANES, .put = SP_PUT_32, .ldy = g->n};
   for (; row + mr <= end; row += mr)
     sp_tile_run_i8(t, a + (row - first) * lda, g->b + j * bv, g->start + j * SP_LANES, g->c,
                    row * g->n + j * SP_LANES, 0, 0, n, sp_ep_none_i32, NULL);
