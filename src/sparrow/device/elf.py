@@ -72,17 +72,19 @@ class Elf:
         """Indices of the sections that hold code."""
         return frozenset(i for i, s in enumerate(self.sections) if s.flags & EXECUTABLE and s.data)
 
-    def relocated(self) -> Iterator[tuple[int, int]]:
-        """(section that refers, number of the symbol) of every relocation."""
+    def relocated(self) -> Iterator[tuple[int, int, int]]:
+        """(section that refers, offset in it, number of the symbol) of every relocation."""
         for s in self.sections:
             if s.kind not in (RELA, REL):
                 continue
             step = (16 if self.wide else 8) + (s.kind == RELA) * (8 if self.wide else 4)
             for at in range(0, len(s.data), step):
                 if self.wide:
-                    yield s.info, struct.unpack_from("<Q", s.data, at + 8)[0] >> 32
+                    offset, info = struct.unpack_from("<QQ", s.data, at)
+                    yield s.info, offset, info >> 32
                 else:
-                    yield s.info, struct.unpack_from("<I", s.data, at + 4)[0] >> 8
+                    offset, info = struct.unpack_from("<II", s.data, at)
+                    yield s.info, offset, info >> 8
 
     @cached_property
     def symbols(self) -> list[Symbol]:
@@ -130,7 +132,7 @@ def function_bytes(objects: Sequence[Path]) -> Mapping[str, float]:
 def _functions(elf: Elf) -> dict[str, float]:
     code = elf.code
     calls: dict[int, set[int]] = {}
-    for section, number in elf.relocated():
+    for section, _, number in elf.relocated():
         target = elf.symbols[number].section
         if section in code and target in code and target != section:
             calls.setdefault(section, set()).add(target)

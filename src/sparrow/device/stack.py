@@ -20,6 +20,8 @@ _RETURN_ADDRESS = {_X86_64: 8, _I386: 4}
 # Below its frame a function that calls nothing may use this much (System V x86-64).
 _RED_ZONE = {_X86_64: 128}
 # and $-align, %rsp: a frame that aligns itself loses up to align - 16 bytes that it does not count.
+# jmp to another function: a call in place of a return, whose caller's frame is gone.
+_JUMP = 0xE9
 _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
 
 # What every program has; Arm's own names of the same functions.
@@ -41,6 +43,7 @@ class Frames:
     Attributes:
         sizes: Bytes of stack per function, the return address included.
         calls: Functions that each calls or hands on.
+        tails: Functions that each jumps to when its own frame is gone.
         names: Functions that other objects see.
         outside: Functions that are in none of the objects.
         red_zone: Bytes below the last frame that may be used.
@@ -48,6 +51,7 @@ class Frames:
 
     sizes: Mapping[Place, int]
     calls: Mapping[Place, frozenset[Place]]
+    tails: Mapping[Place, frozenset[Place]]
     names: Mapping[str, Place]
     outside: frozenset[str]
     red_zone: int
@@ -69,8 +73,9 @@ class Frames:
                     raise ValueError(f"function {at} has a frame of unknown size")
                 open_.add(at)
                 inner = max((visit(c) for c in self.calls.get(at, ())), default=0)
+                after = max((visit(c) for c in self.tails.get(at, ())), default=0)
                 open_.remove(at)
-                depth[at] = self.sizes[at] + inner
+                depth[at] = max(self.sizes[at] + inner, after)
             return depth[at]
 
         return visit(self.names[name])
@@ -105,7 +110,7 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
     """Functions of objects that are linked together; None if not ELF, or without noted frames."""
     sizes: dict[Place, int] = {}
     names: dict[str, Place] = {}
-    pending: list[tuple[Place, Place | str]] = []
+    pending: list[tuple[Place, Place | str, bool]] = []
     machine = 0
     for o, path in enumerate(objects):
         data = path.read_bytes()
@@ -123,27 +128,31 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         for symbol in found.symbols:
             if symbol.section in code and symbol.kind != SECTION_SYMBOL and symbol.name:
                 names[symbol.name] = (o, symbol.section)
-        for section, number in found.relocated():
+        for section, offset, number in found.relocated():
             if section not in code:
                 continue
             target = found.symbols[number]
+            before = found.sections[section].data[offset - 1] if offset else 0
+            jumps = machine == _X86_64 and before == _JUMP
             if target.section == UNDEFINED:
-                pending.append(((o, section), target.name))
+                pending.append(((o, section), target.name, jumps))
             elif target.section in code and target.section != section:
-                pending.append(((o, section), (o, target.section)))
+                pending.append(((o, section), (o, target.section), jumps))
     if not sizes:
         return None
     calls: dict[Place, set[Place]] = {}
+    tails: dict[Place, set[Place]] = {}
     outside: set[str] = set()
-    for caller, callee in pending:
+    for caller, callee, jumps in pending:
         to = names.get(callee) if isinstance(callee, str) else callee
         if to is not None:
-            calls.setdefault(caller, set()).add(to)
+            (tails if jumps else calls).setdefault(caller, set()).add(to)
         else:
             outside.add(str(callee))
     return Frames(
         sizes,
         {k: frozenset(v) for k, v in calls.items()},
+        {k: frozenset(v) for k, v in tails.items()},
         names,
         frozenset(outside),
         _RED_ZONE.get(machine, 0),
