@@ -24,6 +24,51 @@ def rows_inside(shape: tuple[int, ...], interleaved: bool) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Extents:
+    """Sizes of an attention: q [batch, heads, rows, d], k [batch, groups, keys, d], v [.., e]."""
+
+    batch: int
+    heads: int
+    rows: int
+    d: int
+    groups: int
+    keys: int
+    e: int
+
+    @property
+    def scores(self) -> tuple[int, int, int, int]:
+        """Shape of the scores before softmax."""
+        return self.batch, self.heads, self.rows, self.keys
+
+    @property
+    def result(self) -> tuple[int, int, int, int]:
+        """Shape of the result, heads before rows."""
+        return self.batch, self.heads, self.rows, self.e
+
+
+def extents(q: TensorType, k: TensorType, v: TensorType, interleaved: tuple[bool, ...]) -> Extents:
+    """Sizes of the operands of an attention.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        interleaved: See `Attention`.
+
+    Raises:
+        InvalidGraph: They do not fit one another.
+    """
+    if not q.rank == k.rank == v.rank == 4:
+        raise InvalidGraph(f"attention over {q}, {k}, {v}, expected rank 4")
+    b, h, s, d = rows_inside(q.shape, interleaved[0])
+    bk, g, t, dk = rows_inside(k.shape, interleaved[1])
+    bv, gv, tv, e = rows_inside(v.shape, interleaved[2])
+    if (bk, dk) != (b, d) or (bv, gv, tv) != (b, g, t) or (g == 0 or h % g):
+        raise InvalidGraph(f"keys {k} and values {v} do not fit queries {q}")
+    return Extents(b, h, s, d, g, t, e)
+
+
+@dataclass(frozen=True, slots=True)
 class Attention(Op):
     """y = softmax(cap(scale * q k') + mask) v for every head. ONNX Attention-24.
 
@@ -52,21 +97,15 @@ class Attention(Op):
     def infer(
         self, q: TensorType, k: TensorType, v: TensorType, mask: TensorType | None = None
     ) -> tuple[TensorType, ...]:
-        if not q.rank == k.rank == v.rank == 4:
-            raise InvalidGraph(f"attention over {q}, {k}, {v}, expected rank 4")
-        b, h, s, d = rows_inside(q.shape, self.interleaved[0])
-        bk, g, t, dk = rows_inside(k.shape, self.interleaved[1])
-        bv, gv, tv, e = rows_inside(v.shape, self.interleaved[2])
-        if (bk, dk) != (b, d) or (bv, gv, tv) != (b, g, t) or (g == 0 or h % g):
-            raise InvalidGraph(f"keys {k} and values {v} do not fit queries {q}")
+        x = extents(q, k, v, self.interleaved)
         if q.dtype not in (F32, F64) or k.dtype != q.dtype or v.dtype != q.dtype:
             raise InvalidGraph(f"attention over {q.dtype}, {k.dtype}, {v.dtype}")
-        if mask is not None:
-            full = (b, h, s, t)
-            if mask.dtype != q.dtype or broadcast_shape(mask.shape, full) != full:
-                raise InvalidGraph(f"mask {mask} does not fit scores {full}")
-        shape = rows_inside((b, h, s, e), self.interleaved[3])
-        return (TensorType(shape, q.dtype),)
+        full = x.scores
+        if mask is not None and (
+            mask.dtype != q.dtype or broadcast_shape(mask.shape, full) != full
+        ):
+            raise InvalidGraph(f"mask {mask} does not fit scores {full}")
+        return (TensorType(rows_inside(x.result, self.interleaved[3]), q.dtype),)
 
     def visible(self, rows: int, keys: int) -> Array:
         """Which keys each row sees by causality: bool [rows, keys]."""

@@ -10,7 +10,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.ops.attention import HEADS_SECOND, repeated, rows_inside
+from sparrow.ops.attention import HEADS_SECOND, extents, repeated, rows_inside
 from sparrow.ops.exponential import LIMIT, halved
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.sums import CODES, check_zero
@@ -71,25 +71,19 @@ class AttentionCodes(Op):
     def infer(
         self, q: TensorType, k: TensorType, v: TensorType, mask: TensorType | None = None
     ) -> tuple[TensorType, ...]:
-        if not q.rank == k.rank == v.rank == 4:
-            raise InvalidGraph(f"attention over {q}, {k}, {v}, expected rank 4")
-        b, h, s, d = rows_inside(q.shape, self.interleaved[0])
-        bk, g, t, dk = rows_inside(k.shape, self.interleaved[1])
-        bv, gv, tv, e = rows_inside(v.shape, self.interleaved[2])
-        if (bk, dk) != (b, d) or (bv, gv, tv) != (b, g, t) or (g == 0 or h % g):
-            raise InvalidGraph(f"keys {k} and values {v} do not fit queries {q}")
-        if any(x.dtype not in CODES for x in (q, k, v)) or self.dtype not in (*CODES, I16):
+        x = extents(q, k, v, self.interleaved)
+        if any(t.dtype not in CODES for t in (q, k, v)) or self.dtype not in (*CODES, I16):
             raise InvalidGraph(f"attention over {q.dtype}, {k.dtype}, {v.dtype} to {self.dtype}")
         check_zero(self.zero_q, q.dtype)
         check_zero(self.zero_v, v.dtype)
-        if d * 255 * 255 >= MASK or weight_bits(t) < 8:
-            raise InvalidGraph(f"attention over {d} features and {t} keys may leave int32")
+        if x.d * 255 * 255 >= MASK or weight_bits(x.keys) < 8:
+            raise InvalidGraph(f"attention over {x.d} features and {x.keys} keys may leave int32")
         if not self.step > 0 or not self.ratio > 0:
             raise InvalidGraph(f"attention with a step of {self.step} and a ratio of {self.ratio}")
-        full = (b, h, s, t)
+        full = x.scores
         if mask is not None and (mask.dtype != I32 or broadcast_shape(mask.shape, full) != full):
             raise InvalidGraph(f"mask {mask} does not fit scores {full}")
-        return (TensorType(rows_inside((b, h, s, e), self.interleaved[3]), self.dtype),)
+        return (TensorType(rows_inside(x.result, self.interleaved[3]), self.dtype),)
 
     def visible(self, rows: int, keys: int) -> Array:
         """Which keys each row sees by causality: bool [rows, keys]."""
