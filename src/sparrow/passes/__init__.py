@@ -126,6 +126,7 @@ BACK: tuple[Pass, ...] = (
         (),
         integer,
     ),
+    Pass("code_pads", "sums over codes have their zero points now", _rules(fold_pad)),
     Pass("lower_quant", "what of the quantization stays float", (), lower_quant),
     Pass(
         "wide_codes",

@@ -1,7 +1,7 @@
 """Fold padding into the op that pads for itself.
 
     Pad(Pad(x, p), q)                     ->  Pad(x, p + q)            same constant
-    Conv(Pad(x, p, 0), pads=q)            ->  Conv(x, pads=p + q)
+    Conv(Pad(x, p, z), pads=q)            ->  Conv(x, pads=p + q)      z: zero point of x, or 0
     MaxPool(Pad(x, p, -inf), pads=q)      ->  MaxPool(x, pads=p + q)
     AveragePool(Pad(x, p, 0), pads=q)     ->  AveragePool(x, pads=p + q)   counting the padding
 
@@ -72,7 +72,7 @@ def fold_pad(m: Match, n: Node) -> Rewrite | Reject | None:
 def _padded(op: Conv | Pool, extra: Pads, value: float) -> Op | Reject:
     pads = _sum(op.pads, extra)
     if isinstance(op, Conv):
-        return replace(op, pads=pads) if value == 0 else Reject(f"padding with {value}")
+        return replace(op, pads=pads) if value == op.zero else Reject(f"padding with {value}")
     if op.indices:
         return Reject("positions of maxima count the padding")
     if any(max(p) >= k for p, k in zip(pads, op.kernel, strict=True)):

@@ -32,7 +32,7 @@ from sparrow.passes.products import (
 )
 from sparrow.passes.simplify import simplify
 from sparrow.rewrite import apply_rules
-from sparrow.tensor import F32
+from sparrow.tensor import F32, I8, DType
 from unit.passes.check import Net, becomes, kinds, refused, run
 
 SAME = ((1, 1), (1, 1))
@@ -224,14 +224,21 @@ def pool(
 BORDER = ((0, 0), (0, 0), (1, 2), (0, 1))
 
 
-def _padded(n: Net, value: float = 0.0) -> str:
-    return n.add(Pad(BORDER, value=value), n.x(1, 2, 6, 6))
+def _padded(n: Net, value: float = 0.0, dtype: DType = F32) -> str:
+    return n.add(Pad(BORDER, value=value), n.x(1, 2, 6, 6, dtype=dtype))
+
+
+def _codes(n: Net, zero: int, value: int) -> str:
+    """A sum over padded codes."""
+    w = n.const(n.rng.integers(-9, 9, (4, 2, 3, 3)).astype(np.int8))
+    return n.add(Conv((1, 1), (1, 1), SAME, zero=zero), _padded(n, value, I8), w)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         lambda n: conv(n, _padded(n), 4),
+        lambda n: _codes(n, -3, -3),
         lambda n: n.add(pool("average"), _padded(n)),
         lambda n: n.add(pool("average", pads=SAME, count_pads=True, kernel=4), _padded(n)),
         lambda n: n.add(pool("max"), _padded(n, -np.inf)),
@@ -249,6 +256,7 @@ def test_padding_joins_its_reader(make: Callable[[Net], str]) -> None:
     ("make", "why"),
     [
         (lambda n: conv(n, _padded(n, 1.0), 4), "padding with 1"),
+        (lambda n: _codes(n, -3, 0), "padding with 0"),
         (lambda n: n.add(pool("max"), _padded(n)), "padding with 0"),
         (lambda n: n.add(pool("average", 4, SAME), _padded(n)), "part does not"),
         (lambda n: n.add(pool("average", kernel=2), _padded(n)), "lie in the padding"),
