@@ -448,7 +448,11 @@ def quantize_model(
         g = import_model(source.model, source.shapes, states=source.states, name=name).graph
         g = optimize(g, FRONT)
     types = {x: g.types[x] for x in g.inputs}
-    judged = frozenset(digest(f) for f in samples(evaluation, types, how)) if evaluation else None
+    judged = frozenset[str]()
+    if evaluation is not None:
+        judged = frozenset(digest(f) for f in samples(evaluation, types, how))
+        if not judged:
+            raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
     first: list[Feeds] = []
 
     def feeds() -> Iterator[Feeds]:
@@ -457,7 +461,7 @@ def quantize_model(
                 first.append(f)
             yield f
 
-    done = run(g, feeds(), recipe, evaluation=judged or frozenset(), progress=say)
+    done = run(g, feeds(), recipe, evaluation=judged, progress=say)
     say("comparing layer by layer")
     return done, report(done, first)
 

@@ -41,17 +41,26 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """
     try:
         with open(path, "rb", opener=_opener) as f:
-            size = os.fstat(f.fileno()).st_size
-            if f.read(len(MAGIC)) == MAGIC:
-                f.seek(0)
-                return {"": _array(f, size)}
+            return parse_arrays(f, os.fstat(f.fileno()).st_size, str(path))
+    except (OSError, ValueError) as e:  # the name may hold a NUL
+        raise BadInput(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
+
+
+def parse_arrays(f: IO[bytes], size: int, where: str) -> dict[str, Array]:
+    """What `read_arrays` returns, of an open file of ``size`` bytes.
+
+    Raises:
+        BadInput: It is malformed, or holds anything but plain arrays.
+    """
+    try:
+        if f.read(len(MAGIC)) == MAGIC:
             f.seek(0)
-            with zipfile.ZipFile(f) as z:
-                return dict(_members(z, size))
-    except OSError as e:
-        raise BadInput(f"{path}: cannot be read: {e.strerror or e}") from None
+            return {"": _array(f, size)}
+        f.seek(0)
+        with zipfile.ZipFile(f) as z:
+            return dict(_members(z, size))
     except _MALFORMED as e:
-        raise BadInput(f"{path}: not a .npy or .npz file of plain arrays: {e}") from None
+        raise BadInput(f"{where}: not a .npy or .npz file of plain arrays: {e}") from None
 
 
 # zipfile has no error of its own for encryption, unknown compression and broken fields
@@ -115,4 +124,4 @@ def _array(f: IO[bytes], size: int) -> Array:
     return flat.reshape(shape)
 
 
-__all__ = ["read_arrays"]
+__all__ = ["parse_arrays", "read_arrays"]

@@ -55,7 +55,7 @@ def fit(x: Any, name: str, t: TensorType) -> Array:
     """An array as input ``name``: dtype converted where nothing is lost in kind, batch axis added.
 
     Raises:
-        BadInput: The shape does not fit, or floats are given for integers.
+        BadInput: The shape does not fit, floats are given for integers, or a number is too large.
     """
     a = np.asarray(x)
     if a.shape != t.shape and a.shape == t.shape[1:] and t.shape[:1] == (1,):
@@ -68,8 +68,11 @@ def fit(x: Any, name: str, t: TensorType) -> Array:
         low, high = t.dtype.limits
         if int(a.min()) < low or int(a.max()) > high:
             raise BadInput(f"input {name!r}: values {a.min()}..{a.max()} do not fit {t.dtype}")
-    a = np.asarray(a, dtype=t.dtype.numpy, order="C")
-    return round_bfloat16(a) if t.dtype.name == "bfloat16" else a
+    with np.errstate(over="ignore"):
+        b = np.asarray(a, dtype=t.dtype.numpy, order="C")
+    if b.dtype.kind == "f" and b.dtype != a.dtype and not np.array_equal(np.isinf(a), np.isinf(b)):
+        raise BadInput(f"input {name!r}: values {a.min()}..{a.max()} do not fit {t.dtype}")
+    return round_bfloat16(b) if t.dtype.name == "bfloat16" else b
 
 
 def load_image(path: Path, name: str, t: TensorType, pixels: Pixels = PLAIN) -> Array:
@@ -138,13 +141,14 @@ def _split(
             columns[n] = list(a)
         else:
             raise BadInput(f"{where}: {n!r} is {a.dtype}{list(a.shape)}, expected samples of {t}")
-    count = max((len(c) for c in columns.values()), default=0)
+    counts = {n: len(c) for n, c in columns.items()}
+    if len(set(counts.values()) - {1}) > 1:
+        found = ", ".join(f"{k} of {n!r}" for n, k in counts.items())
+        raise BadInput(f"{where}: expected as many samples of each input, got {found}")
+    # one sample serves beside many, and beside none
+    count = min(counts.values(), default=0) and max(counts.values())
     for i in range(count):
-        yield {
-            n: fit(c[i if len(c) > 1 else 0], n, types[n])
-            for n, c in columns.items()
-            if len(c) in (1, count)
-        }
+        yield {n: fit(c[i if len(c) > 1 else 0], n, types[n]) for n, c in columns.items()}
 
 
 def _from_path(path: Path, types: Mapping[str, TensorType], pixels: Pixels) -> Iterator[Feeds]:
@@ -152,7 +156,10 @@ def _from_path(path: Path, types: Mapping[str, TensorType], pixels: Pixels) -> I
         if len(types) != 1:
             raise BadInput(f"{path}: an image folder feeds one input, the model has {len(types)}")
         ((name, t),) = types.items()
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+        try:
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+        except OSError as e:
+            raise BadInput(f"{path}: cannot be read: {e.strerror}") from None
         if not files:
             raise BadInput(f"{path}: no images in this folder")
         for p in files:

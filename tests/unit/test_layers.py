@@ -25,6 +25,7 @@ ORDER = [
         "parse",
         "portable",
         "ort",
+        "npz",
     ),
     *(
         "builder",
@@ -49,7 +50,6 @@ ORDER = [
         "gemm",
         "timing.measure",
         "timing.remembered",
-        "npz",
         "samples",
         "request",
     ),

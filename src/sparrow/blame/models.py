@@ -13,6 +13,7 @@ from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.graph import Graph
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
+from sparrow.quant.health import Watch
 from sparrow.quant.recipe import Recipe, read_recipe
 from sparrow.quant.report import decibels
 from sparrow.reference import one_thread
@@ -55,13 +56,17 @@ def blame_model(
         progress: Told what happens.
 
     Raises:
-        BadInput: Nothing is quantized, the models do not belong together, or there is no sample.
+        BadInput: Nothing is quantized, the models do not belong together, there is no sample, or
+            one is not finite.
     """
     progress("reading the models")
     q = import_model(quantized).graph
     f = None if model is None else float_graph(model, shapes)
     types = {x: q.types[x] for x in q.inputs}
     feeds: list[Feeds] = list(samples(calib, types, pixels or Pixels()))
+    watch = Watch(q)
+    for i, sample in enumerate(feeds):
+        watch.sample(sample, i)
     return explain(q, f, feeds, recipe=recipe, milliseconds=milliseconds, progress=progress)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.npz import parse_arrays
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.health import Health, Watch, dead_channels
 from sparrow.quant.histogram import Histogram
@@ -225,25 +226,24 @@ def from_npz(data: bytes) -> Calibration:
     Raises:
         BadInput: The bytes are something else.
     """
+    f = parse_arrays(io.BytesIO(data), len(data), "calibration statistics")
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            head = json.loads(f["head"].tobytes())
-            if head["schema"] != SCHEMA:
-                raise BadInput(f"calibration statistics of schema {head['schema']}, not {SCHEMA}")
-            values = {}
-            for i, (name, first, exponent, low, high, count) in enumerate(head["values"]):
-                h = Histogram(first=first, exponent=exponent, low=low, high=high)
-                h.counts[f[f"{i}.bins"]] = f[f"{i}.counts"]
-                values[name] = Statistics(h, f[f"{i}.low"], f[f"{i}.high"], f[f"{i}.total"], count)
-            moments = {
-                y: Moments(f[f"{i}.mean"], _symmetric(f[f"{i}.covariance"], f[f"{i}.mean"].shape))
-                for i, y in enumerate(head["moments"])
-            }
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
-        raise BadInput(f"no calibration statistics: {e}") from None
-    notes = tuple(head["notes"])
-    health = Health(len(head["digests"]), notes)
-    return Calibration(values, moments, tuple(head["digests"]), health)
+        head = json.loads(f["head"].tobytes())
+        if head["schema"] != SCHEMA:
+            raise BadInput(f"calibration statistics of schema {head['schema']}, not {SCHEMA}")
+        values = {}
+        for i, (name, first, exponent, low, high, count) in enumerate(head["values"]):
+            h = Histogram(first=first, exponent=exponent, low=low, high=high)
+            h.counts[f[f"{i}.bins"]] = f[f"{i}.counts"]
+            values[name] = Statistics(h, f[f"{i}.low"], f[f"{i}.high"], f[f"{i}.total"], count)
+        moments = {
+            y: Moments(f[f"{i}.mean"], _symmetric(f[f"{i}.covariance"], f[f"{i}.mean"].shape))
+            for i, y in enumerate(head["moments"])
+        }
+        digests, notes = tuple(head["digests"]), tuple(head["notes"])
+    except (ValueError, LookupError, TypeError, RecursionError) as e:
+        raise BadInput(f"no calibration statistics: {type(e).__name__}: {e}") from None
+    return Calibration(values, moments, digests, Health(len(digests), notes))
 
 
 def _symmetric(triangle: Array, shape: tuple[int, ...]) -> Array:

@@ -75,7 +75,13 @@ def _session(g: Graph, values: Sequence[str], *, optimized: bool) -> Run:
         given = {**{x: feeds[x] for x in g.inputs}, **states}
         wanted = [*inside, *after]
         # asked for no output, a session gives all of them
-        got = session.run([name_of[x] for x in wanted], given) if wanted else []
+        try:
+            got = session.run([name_of[x] for x in wanted], given) if wanted else []
+        except refusals() as e:
+            raise BadInput(
+                f"{g.name}: onnxruntime cannot run a sample: {first_line(e)}",
+                hint="are the indices in it within their tables?",
+            ) from None
         out = dict(zip(wanted, got, strict=True))
         found = {x: given[x] for x in values if x in given} | {x: out[x] for x in inside}
         states.update((s.input, out[s.output]) for s in g.states)

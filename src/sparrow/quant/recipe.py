@@ -154,7 +154,7 @@ def from_json(data: bytes, where: str) -> Recipe:
     if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
         raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
     smooth = found.get("smooth")
-    if smooth is not None and not isinstance(smooth, (int, float)):
+    if smooth is not None and type(smooth) not in (int, float):
         raise BadInput(f"{where}: smooth is {smooth!r}, expected a share between 0 and 1")
     return Recipe(**found)
 

@@ -244,7 +244,7 @@ def record(folder: Path, kind: str, row: dict[str, Any]) -> None:
         temporary = path.with_name(f".measurements-{os.getpid()}")
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return
 
 

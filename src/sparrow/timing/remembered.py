@@ -37,7 +37,7 @@ class Remembered:
         """What was remembered, or None."""
         try:
             return json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def remember(self, value: Any) -> Any:
