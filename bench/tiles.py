@@ -55,7 +55,7 @@ def candidates(side: int, ci: int, co: int, cpu: Target) -> list[Conv2dI8]:
         ih=side, iw=side, oh=side, ow=side, kh=1, kw=1, xn=pixels * ci, xh=side * ci, xw=ci,
         ldy=co, ci=ci, co=co,
     )  # fmt: skip
-    chosen, _ = choose_conv2d(s, Bytes(flip=True, pad=128, put=0), cpu)
+    chosen, *_ = choose_conv2d(s, Bytes(flip=True, pad=128, put=0), cpu)
     vectors = -(-co // cpu.isa.lanes)
     found = [chosen]
     for t in tiles(chosen.ow, vectors, cpu.isa):

@@ -18,9 +18,9 @@ from sparrow.passes import BACK, FRONT, optimize
 from sparrow.plan import Plan, plan
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
-from sparrow.selection import CostTable
 from sparrow.targets import Target
 from sparrow.tensor import Array
+from sparrow.tuning import Tuning
 
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
@@ -44,13 +44,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """Everything between the model files and the C compiler."""
+    """Everything between the model files and the C compiler.
+
+    ``tuning`` holds the measured times that decided, of these layers alone.
+    """
 
     imported: tuple[Imported, ...]
     module: Module
     plan: Plan
     artifact: Artifact
     remarks: tuple[Remark, ...]
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +111,7 @@ def compile_front(
     *,
     threads: int = 1,
     kernels: Sequence[Kernel] = KERNELS,
-    costs: CostTable | None = None,
+    tuning: Tuning | None = None,
     bfloat16: bool = False,
 ) -> Compiled:
     """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
@@ -120,8 +124,10 @@ def compile_front(
         if bfloat16:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks) for g in graphs)
     module = Module(graphs[0].name, graphs)
-    planned = plan(module, target, threads=threads, kernels=kernels, costs=costs)
-    return Compiled(found.imported, module, planned, emit(planned), tuple(remarks))
+    planned = plan(module, target, threads=threads, kernels=kernels, tuning=tuning)
+    steps = (s for e in planned.entries for s in e.steps)
+    used = tuning.of({o.work for s in steps for o in s.options}) if tuning else None
+    return Compiled(found.imported, module, planned, emit(planned), tuple(remarks), used)
 
 
 def compile_sources(
@@ -130,7 +136,7 @@ def compile_sources(
     *,
     threads: int = 1,
     kernels: Sequence[Kernel] = KERNELS,
-    costs: CostTable | None = None,
+    tuning: Tuning | None = None,
 ) -> Compiled:
     """Models to C.
 
@@ -139,9 +145,9 @@ def compile_sources(
         target: Device.
         threads: Threads that tasks are cut for; results do not depend on it.
         kernels: Kernel table.
-        costs: Measured costs.
+        tuning: Measured times of tiles.
 
     Raises:
         SparrowError: The model is malformed, unsupported, or has no kernel for the target.
     """
-    return compile_front(front(sources), target, threads=threads, kernels=kernels, costs=costs)
+    return compile_front(front(sources), target, threads=threads, kernels=kernels, tuning=tuning)

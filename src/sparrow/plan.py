@@ -23,9 +23,10 @@ from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
 from sparrow.rewrite import namer
-from sparrow.selection import Choice, CostTable, refuse
+from sparrow.selection import Choice, Option, refuse
 from sparrow.targets import Target
 from sparrow.tensor import BF16, Array, TensorType
+from sparrow.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Step:
     """One node to run: its views, its call, where its packed arrays and scratch lie.
 
     ``inputs[k]`` is None where the input is absent or only its packed form is read. Output 0 may
-    lie on the inputs that ``inplace`` names.
+    lie on the inputs that ``inplace`` names. ``options`` are the rows that could compute it.
     """
 
     node: Node
@@ -65,6 +66,7 @@ class Step:
     scratch: Place | None
     rejected: tuple[tuple[str, str], ...]
     inplace: tuple[int, ...] = ()
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -361,6 +363,7 @@ class _Planner:
             scratch,
             c.rejected,
             c.kernel.inplace,
+            c.options,
         )
 
 
@@ -385,7 +388,7 @@ def plan(
     *,
     threads: int = 1,
     kernels: Sequence[Kernel] = KERNELS,
-    costs: CostTable | None = None,
+    tuning: Tuning | None = None,
 ) -> Plan:
     """Choose kernels and place every buffer.
 
@@ -394,7 +397,7 @@ def plan(
         target: Device.
         threads: Threads the caller means to use; results never depend on it.
         kernels: Kernel table.
-        costs: Measured cycles by (kernel, signature); predictions are used where missing.
+        tuning: Measured times of tiles; predictions are used where they say nothing.
 
     Raises:
         UnsupportedOp: A node has no kernel; says which and why.
@@ -403,7 +406,7 @@ def plan(
     weights = Weights()
     states, state_bytes = _state_slots(module, weights)
     state_at = {s.name: s.offset for s in states}
-    choosing = Choosing(target, threads, kernels, costs)
+    choosing = Choosing(target, threads, kernels, tuning)
     entries = tuple(_Planner(g, choosing, weights, state_at).run() for g in module)
     arena_bytes = max((e.arena_bytes for e in entries), default=0)
     return Plan(module, target, entries, states, arena_bytes, state_bytes, weights.blob())

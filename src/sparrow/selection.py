@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from sparrow.errors import UnsupportedOp
+from sparrow.errors import BadInput, UnsupportedOp
 from sparrow.graph import Graph, Node
-from sparrow.kernels.case import Case, Kernel, Lowered, Reject, Tensor
+from sparrow.kernels.case import Case, Kernel, Lowered, Reject, Tensor, Tile
 from sparrow.targets import Target
 from sparrow.tensor import row_major
+from sparrow.tuning import Tuning, Work, fastest
 
-CostTable = Mapping[tuple[str, str], float]
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A row of the kernel table that could compute a node, with the tiles it may take.
+
+    Attributes:
+        work: What its times are kept under.
+        tiles: The one predicted best first.
+        cycles: Predicted for that.
+    """
+
+    work: Work
+    tiles: tuple[Tile, ...]
+    cycles: float
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The row that computes a node, how, and the reasons against the other rows of its op."""
+    """The row that computes a node, how, and the reasons against the other rows of its op.
+
+    ``options`` are the rows among whose tiles there was something to choose.
+    """
 
     kernel: Kernel
     lowered: Lowered
     rejected: tuple[tuple[str, str], ...]
+    options: tuple[Option, ...]
 
 
-def signature(case: Case) -> str:
-    """What identifies a case in a CostTable: op with attributes and operand types."""
-    operands = ", ".join(repr(t.type) if t else "-" for t in (*case.x, *case.y))
-    return f"{case.op!r}({operands}) {case.target.name} x{case.threads}"
+def choose(case: Case, kernels: Sequence[Kernel], tuning: Tuning | None = None) -> Choice | str:
+    """The cheapest row that applies; the reasons if none does.
 
+    Rows that were measured on this work are compared by their times; where none was, all rows are
+    compared by their predictions.
 
-def choose(case: Case, kernels: Sequence[Kernel], costs: CostTable | None = None) -> Choice | str:
-    """The cheapest row that applies, measured before predicted; the reasons if none does."""
-    best: tuple[float, Kernel, Lowered] | None = None
+    Raises:
+        BadInput: A measured tile is none that its row can take.
+    """
+    found: list[tuple[Kernel, Lowered]] = []
     rejected: list[tuple[str, str]] = []
     for row in kernels:
         if row.op is not type(case.op):
@@ -43,16 +62,48 @@ def choose(case: Case, kernels: Sequence[Kernel], costs: CostTable | None = None
         if isinstance(lowered, Reject):
             rejected.append((row.name, lowered.reason))
             continue
-        cost = (costs or {}).get((row.name, signature(case)), lowered.cycles)
-        if best is not None:
-            loser = row.name if cost >= best[0] else best[1].name
-            rejected.append((loser, f"costs more ({max(cost, best[0]):.0f} cycles)"))
-        if best is None or cost < best[0]:
-            best = (cost, row, lowered)
-    if best is None:
+        found.append((row, lowered))
+    if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in rejected)
         return why or f"no kernel computes {type(case.op).__name__}"
-    return Choice(best[1], best[2], tuple(rejected))
+    options = tuple(
+        Option(Work(row.name, x.shape, case.threads), x.tiles, x.cycles)
+        for row, x in found
+        if x.shape
+    )
+    measured = _measured(case, found, tuning) if tuning else []
+    unit = "ns measured" if measured else "cycles"
+    costs = measured or [(x.cycles, row, x) for row, x in found]
+    best = min(costs, key=lambda c: c[0])
+    rejected += [
+        (row.name, f"costs more ({cost:.0f} {unit})")
+        for cost, row, _ in costs
+        if row is not best[1]
+    ]
+    compared = [row for _, row, _ in costs]
+    rejected += [(row.name, "was not measured") for row, _ in found if row not in compared]
+    return Choice(best[1], best[2], tuple(rejected), options)
+
+
+def _measured(
+    case: Case, found: Sequence[tuple[Kernel, Lowered]], tuning: Tuning
+) -> list[tuple[float, Kernel, Lowered]]:
+    """Nanoseconds of the rows that have times of this work, each with its fastest tile."""
+    costs: list[tuple[float, Kernel, Lowered]] = []
+    for row, plain in found:
+        times = tuning.times.get(Work(row.name, plain.shape, case.threads), {})
+        strange = [t for t in times if t not in plain.tiles]
+        if strange:
+            raise BadInput(
+                f"tuning: {row.name} of {plain.shape} has no tile {strange[0]}",
+                hint="measure it again",
+            )
+        if times:
+            tile = fastest(times, plain.tile)
+            lowered = plain if tile == plain.tile else row.lower(replace(case, tile=tile))
+            assert isinstance(lowered, Lowered)
+            costs.append((times[tile], row, lowered))
+    return costs
 
 
 def tensors(g: Graph, node: Node) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:

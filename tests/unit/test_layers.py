@@ -39,7 +39,7 @@ ORDER = [
         "residency",
         "kernels",
     ),
-    *("selection", "bfloat16", "memory.views", "memory.partition"),
+    *("tuning", "selection", "bfloat16", "memory.views", "memory.partition"),
     *(
         "memory.arena",
         "plan",
@@ -68,6 +68,8 @@ ORDER = [
         "evidence.twin",
         "timing.latency",
         "timing.profiling",
+        "timing.stepped",
+        "timing.tune",
         "timing.benchmark",
         "timing.instructions",
         "rendering.page",

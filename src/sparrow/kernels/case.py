@@ -74,15 +74,30 @@ def row_stride(t: Tensor) -> int | None:
     return t.shape[-1] if ld is None else ld
 
 
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows (pixels) and vectors of output channels whose sums registers hold."""
+
+    mr: int
+    nv: int
+
+    def __str__(self) -> str:
+        return f"{self.mr}x{self.nv}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One node to be computed: op, operands, target, and how many threads are wished for."""
+    """One node to be computed: op, operands, target, and how many threads are wished for.
+
+    ``tile`` is the register tile to take, one of `Lowered.tiles`; None: the one predicted best.
+    """
 
     op: Op
     x: tuple[Tensor | None, ...]
     y: tuple[Tensor, ...]
     target: Target
     threads: int = 1
+    tile: Tile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +236,10 @@ class Lowered:
         packed: Arrays to be stored in the weights.
         scratch_bytes: Scratch memory of the step (all tasks).
         cycles: Predicted cycles on one core.
+        shape: Sizes and strides as text, under which times of this work are kept; empty where
+            there is nothing to choose.
+        tiles: Register tiles that it may take, the one predicted best first.
+        tile: The one it takes.
     """
 
     calls: tuple[Invoke | Loop, ...]
@@ -228,6 +247,9 @@ class Lowered:
     packed: tuple[Array | Pack, ...] = ()
     scratch_bytes: int = 0
     cycles: float = 0.0
+    shape: str = ""
+    tiles: tuple[Tile, ...] = ()
+    tile: Tile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,19 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
     Tensor,
+    Tile,
     row_stride,
 )
 from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs
-from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, simd_of
+from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, shape_text, simd_of
 from sparrow.kernels.tiling_f32 import (
     choose_conv2d,
     choose_depthwise,
     choose_winograd,
     conv2d_cycles,
+    conv2d_tiles,
+    depthwise_tiles,
     gemm_of,
     winograd_cycles,
 )
@@ -120,7 +123,8 @@ def _depthwise(case: Case) -> Lowered | Reject:
     simd = simd_of(case.target)
     weights = _two_d(w)
     ep, half = stored_half(ep)
-    p = choose_depthwise(Window(**window), c, simd, threads=case.threads, xhalf=half_in, half=half)
+    s = Window(**window)
+    p = choose_depthwise(s, c, simd, threads=case.threads, xhalf=half_in, half=half, tile=case.tile)
     call = Invoke(
         "depthwise_f32.h",
         "sp_depthwise_f32",
@@ -138,7 +142,13 @@ def _depthwise(case: Case) -> Lowered | Reject:
     # bfloat16 is half as much to read, and two more instructions a vector
     rate = 0.4 if half_in and simd.dot2_ops == 1 else 0.35
     cycles = flops / (case.target.isa.flops_per_cycle * rate)
-    return Lowered((call,), p.tasks, (packed,), cycles=cycles)
+    return Lowered(
+        *((call,), p.tasks, (packed,)),
+        cycles=cycles,
+        shape=shape_text(s, c=c, xhalf=int(half_in), half=int(half)),
+        tiles=depthwise_tiles(s, simd),
+        tile=Tile(p.mr, 1),
+    )
 
 
 def _shape_of(case: Case, dtype: DType = F32) -> tuple[Conv2dShape, Epilogue, Array] | Reject:
@@ -182,7 +192,7 @@ def _implicit_gemm(
 ) -> Lowered:
     simd = simd_of(case.target)
     ep, half = stored_half(ep)
-    p = choose_conv2d(s, simd, threads=case.threads, pair=pair, half=half)
+    p = choose_conv2d(s, simd, threads=case.threads, pair=pair, half=half, tile=case.tile)
     gemm = gemm_of(p)
     arguments = (In(0), Packed(0), Out(0), ep)
     if gemm is not None:
@@ -199,7 +209,13 @@ def _implicit_gemm(
         )
     else:
         packed = Pack(shape, np.dtype(np.float32), lambda: pack_conv(w, s.groups, simd.lanes))
-    return Lowered((call,), p.tasks, (packed,), cycles=conv2d_cycles(p, simd))
+    return Lowered(
+        *((call,), p.tasks, (packed,)),
+        cycles=conv2d_cycles(p, simd),
+        shape=shape_text(s, pair=int(pair), half=int(half)),
+        tiles=conv2d_tiles(p, simd),
+        tile=Tile(p.mr, p.nv),
+    )
 
 
 # Winograd is taken where it is predicted to be this much faster: its rounding errors are some two
@@ -232,10 +248,15 @@ def _winograd(case: Case) -> Lowered | Reject:
         np.dtype(np.float32),
         lambda: pack_winograd(w, simd.lanes),
     )
-    cycles = WINOGRAD_GAIN * winograd_cycles(p, simd)
-    if serial:
-        return Lowered((call,), 1, (packed,), p.scratch_bytes, cycles)
-    return Lowered((call,), p.tasks, (packed,), p.scratch_bytes * p.tasks, cycles)
+    # its tile follows from its blocks: nothing to choose but whether it is taken
+    tasks, only = 1 if serial else p.tasks, Tile(p.mr, p.nv)
+    return Lowered(
+        *((call,), tasks, (packed,), p.scratch_bytes * tasks),
+        cycles=WINOGRAD_GAIN * winograd_cycles(p, simd),
+        shape=shape_text(s, half=int(half)),
+        tiles=(only,),
+        tile=only,
+    )
 
 
 ROWS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from sparrow.kernels.case import (
     Packed,
     Reject,
     Scratch,
+    Tile,
 )
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, tame
-from sparrow.kernels.params_f32 import params_of
+from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.ops.conv import Conv
@@ -35,10 +36,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
         return found
     s, w, c = found.shape, found.weights, found.shape.co
     lanes, per = case.target.isa.lanes, case.target.isa.taken
-    p, cycles = choose_depthwise(s, found.code, case.target, threads=case.threads)
-    shape = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, per)
+    p, cycles, tiles = choose_depthwise(
+        s, found.code, case.target, threads=case.threads, tile=case.tile
+    )
+    layout = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, per)
     packed = (
-        Pack(shape, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh, per)),
+        Pack(layout, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh, per)),
         found.start(lanes),
     )
     # a row of padding for each task
@@ -50,7 +53,8 @@ def _depthwise(case: Case) -> Lowered | Reject:
     arguments = (*arguments, found.epilogue)
     call = Invoke("depthwise_i8.h", f"{name}_run", name, params_of(p), arguments, repeat)
     tasks = 1 if serial else p.tasks
-    return Lowered((call,), tasks, packed, each * tasks, cycles)
+    shape = shape_text(s, **asdict(found.code))
+    return Lowered((call,), tasks, packed, each * tasks, cycles, shape, tiles, Tile(p.mr, 1))
 
 
 def _conv2d(case: Case) -> Lowered | Reject:
@@ -59,7 +63,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
         return found
     s, w = found.shape, found.weights
     isa, lanes = case.target.isa, case.target.isa.lanes
-    p, cycles = choose_conv2d(s, found.code, case.target, threads=case.threads)
+    p, cycles, tiles = choose_conv2d(
+        s, found.code, case.target, threads=case.threads, tile=case.tile
+    )
     merged = merges(s, bool(p.band))
     if isa.halves:
         p = replace(p, tame=int(tame(w, s.groups, merged)))
@@ -81,9 +87,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
     call = Invoke(
         "conv2d_i8.h", function, "sp_conv2d_i8", params_of(p), arguments, p.tasks if serial else 1
     )
-    if serial:
-        return Lowered((call,), 1, packed, p.scratch_bytes, cycles)
-    return Lowered((call,), p.tasks, packed, p.scratch_bytes * p.tasks, cycles)
+    tasks, text = 1 if serial else p.tasks, shape_text(s, **asdict(found.code))
+    scratch = p.scratch_bytes * tasks
+    return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, Tile(p.mr, p.nv))
 
 
 _ISAS = tuple(i.name for i in ISAS if not i.pairs)

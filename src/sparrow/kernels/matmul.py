@@ -21,13 +21,14 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
     Tensor,
+    Tile,
     row_stride,
 )
 from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.loop import broadcast_strides, collapse
 from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
-from sparrow.kernels.params_f32 import params_of, simd_of
-from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles
+from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
+from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles, gemm_tiles
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import BF16, F32
 
@@ -101,6 +102,7 @@ def _gemm(case: Case) -> Lowered | Reject:
         sa=wa[0] if dims and single else 0,
         sb=wb[0] if dims and single else 0,
         sc=wy[0] if dims and single else 0,
+        tile=case.tile,
     )
     flops = 2 * y.type.size * k
     cycles = gemm_cycles(p, simd) if packed else flops / (case.target.isa.flops_per_cycle * 0.5)
@@ -119,11 +121,13 @@ def _gemm(case: Case) -> Lowered | Reject:
             return ep
         ep, half = stored_half(ep)
         p = replace(p, half=int(half))
+        key = shape_text(p), gemm_tiles(p, simd), Tile(p.mr, p.nv)
         if case.threads == 1:
             # one after the other in the same scratch, which then stays in cache
-            return Lowered((invoke(0, 0, 0, ep, p.tasks),), 1, packed, p.scratch_bytes, cycles)
+            call = invoke(0, 0, 0, ep, p.tasks)
+            return Lowered((call,), 1, packed, p.scratch_bytes, cycles, *key)
         scratch = p.scratch_bytes * p.tasks
-        return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles)
+        return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles, *key)
     calls: list[Invoke] = []
     count = int(np.prod(dims))
     if count > MAX_CALLS:
@@ -171,6 +175,7 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
         ldc=ldc,
         pair=True,
         half=half,
+        tile=case.tile,
     )
     matrix = b.const.reshape(b.shape[-2:])
     flat = matrix.T if op.trans_b else matrix
@@ -182,7 +187,13 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
     call = Invoke(
         *("gemm_f32.h", "sp_gemm_f32", "sp_gemm"), params_of(p), (In(0), Packed(0), Out(0), ep)
     )
-    return Lowered((call,), p.tasks, (packed,), cycles=gemm_cycles(p, simd))
+    return Lowered(
+        *((call,), p.tasks, (packed,)),
+        cycles=gemm_cycles(p, simd),
+        shape=shape_text(p),
+        tiles=gemm_tiles(p, simd),
+        tile=Tile(p.mr, p.nv),
+    )
 
 
 ROWS = (Kernel("gemm_f32", MatMul, _gemm), Kernel("gemm_bf16", MatMul, _gemm_bf16))

@@ -184,6 +184,17 @@ class Winograd:
     scratch_bytes: int
 
 
+def shape_text(s: Window | Gemm, **more: int) -> str:
+    """Sizes and strides that differ from a plain layer's, and ``more``: a key of measured times."""
+    chosen = ("mr", "nv", "ku", "pf", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
+    own = {
+        f.name: getattr(s, f.name)
+        for f in fields(s)
+        if f.name not in chosen and getattr(s, f.name) != f.default
+    }
+    return " ".join(f"{k}={v}" for k, v in {**own, **more}.items())
+
+
 def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
     isa, t = target.isa, target

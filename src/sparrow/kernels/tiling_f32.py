@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import (
     Conv2d,
@@ -49,6 +50,7 @@ def choose_gemm(
     sc: int | None = None,
     pair: bool = False,
     half: bool = False,
+    tile: Tile | None = None,
 ) -> Gemm:
     """Tiles and tasks of C[m, n] = A[m, k] B[k, n].
 
@@ -56,7 +58,8 @@ def choose_gemm(
     two may ask for `scratch_bytes`, and then `sp_gemm_pack_f32` must be called. `lda`, `ldb`, `ldc`
     are distances of rows and `sa`, `sb`, `sc` of the matrices of a batch (0 shares one); all are
     dense by default. `pair`: elements of A and of B, which is packed, are pairs of bfloat16, and
-    `k`, `lda` and `sa` count them. `half`: C is bfloat16.
+    `k`, `lda` and `sa` count them. `half`: C is bfloat16. `tile`: one of `gemm_tiles`, the first
+    by default.
     """
     assert b in ("packed", "plain", "trans"), b
     assert b == "packed" or not pair, b
@@ -64,7 +67,7 @@ def choose_gemm(
     ldb = (k if b == "trans" else n) if ldb is None else ldb
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
-    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair)
+    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile)
     tiles = -(-m // t.mr), -(-vectors // t.nv)
     flops = 2 * m * n * k * (1 + pair)
     grid = task_grid(flops, *tiles, batch, threads, 4 * m * k, 4 * n * k)
@@ -102,12 +105,19 @@ def choose_gemm(
 
 
 def choose_conv2d(
-    s: Conv2dShape, cpu: Simd, *, threads: int = 1, pair: bool = False, half: bool = False
+    s: Conv2dShape,
+    cpu: Simd,
+    *,
+    threads: int = 1,
+    pair: bool = False,
+    half: bool = False,
+    tile: Tile | None = None,
 ) -> Conv2d:
     """Tiles and tasks of a convolution (`choose_depthwise` is faster when ci == co == groups).
 
     `pair`: elements of the input and the weights are pairs of bfloat16, and `ci`, `xn`, `xh` and
-    `xw` count them. `half`: the output is bfloat16.
+    `xw` count them. `half`: the output is bfloat16. `tile`: one of `conv2d_tiles`, the first by
+    default.
     """
     ci, co = s.ci // s.groups, s.co // s.groups
     vectors = -(-co // cpu.lanes)
@@ -118,14 +128,14 @@ def choose_conv2d(
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
-        t = _tile(m, vectors, k, 4 * s.xw, cpu, pair)
+        t = _tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
         tiles = -(-m // t.mr), -(-vectors // t.nv)
         grid = task_grid(flops, *tiles, s.batch, threads, *read)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
-        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair)
+        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
         grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, *read)
         task_h, task_n = grid[0], grid[1] * t.nv
@@ -289,22 +299,15 @@ def choose_depthwise(
     threads: int = 1,
     xhalf: bool = False,
     half: bool = False,
+    tile: Tile | None = None,
 ) -> Depthwise:
     """Tiles and tasks of a depthwise convolution of `c` channels.
 
-    `xhalf`: the input is bfloat16. `half`: the output is.
+    `xhalf`: the input is bfloat16. `half`: the output is. `tile`: one of `depthwise_tiles`, the
+    first by default.
     """
     vectors = -(-c // cpu.lanes)
-
-    def tile(w: int) -> float:
-        if w == 0:
-            return 0.0
-        columns = (w - 1) * s.sw + (s.kw - 1) * s.dw + 1
-        spill = max(0, w + s.kw + 2 - cpu.registers)
-        return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
-
-    most = 6 if cpu.both_held else 16
-    mr = min(range(1, min(s.ow, most) + 1), key=lambda mr: s.ow // mr * tile(mr) + tile(s.ow % mr))
+    mr = (tile or depthwise_tiles(s, cpu)[0]).mr
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
@@ -320,6 +323,22 @@ def choose_depthwise(
         task_c=task_c,
         tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
     )
+
+
+def depthwise_tiles(s: Window, cpu: Simd) -> tuple[Tile, ...]:
+    """Pixels of one vector of channels at once, the one predicted best first."""
+
+    def cost(w: int) -> float:
+        if w == 0:
+            return 0.0
+        columns = (w - 1) * s.sw + (s.kw - 1) * s.dw + 1
+        spill = max(0, w + s.kw + 2 - cpu.registers)
+        return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
+
+    most = 6 if cpu.both_held else 16
+    widths = range(1, min(s.ow, most) + 1)
+    ranked = sorted(widths, key=lambda mr: s.ow // mr * cost(mr) + cost(s.ow % mr))
+    return tuple(Tile(mr, 1) for mr in ranked)
 
 
 def choose_pool2d(
@@ -407,11 +426,43 @@ def _prefetch(t: _Tile, k: int, n: int, cpu: Simd) -> int:
     return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
 
 
-def _tile(rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False) -> _Tile:
-    """The register tile with the least predicted time for `rows` x `vectors` outputs."""
-    return min(
+def _tile(
+    rows: int,
+    vectors: int,
+    k: int,
+    row_bytes: int,
+    cpu: Simd,
+    pair: bool = False,
+    tile: Tile | None = None,
+) -> _Tile:
+    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None."""
+    tiles = _tiles(rows, vectors, cpu)
+    if tile is not None:
+        return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
+    return min(tiles, key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu, pair))
+
+
+def _ranked(
+    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool
+) -> tuple[Tile, ...]:
+    """All register tiles, by predicted time."""
+    tiles = sorted(
         _tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu, pair)
     )
+    return tuple(Tile(t.mr, t.nv) for t in tiles)
+
+
+def gemm_tiles(p: Gemm, cpu: Simd) -> tuple[Tile, ...]:
+    """Register tiles that a product may take, the one predicted best first."""
+    row_bytes = 4 if p.a_trans else 4 * p.lda
+    return _ranked(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair))
+
+
+def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
+    """Register tiles that a convolution may take, the one predicted best first."""
+    vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
+    rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
+    return _ranked(rows, vectors, k, 4 * step, cpu, bool(p.pair))
 
 
 def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
+from sparrow.kernels.case import Tile
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tiling_f32 import task_grid
@@ -29,14 +30,6 @@ class Bytes:
     flip: bool
     pad: int
     put: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Pixels and vectors of output channels whose sums registers hold."""
-
-    mr: int
-    nv: int
 
 
 def _pair(isa: Isa) -> int:
@@ -130,9 +123,17 @@ def tile_of_any(isa: Isa) -> tuple[int, int]:
 
 
 def choose_conv2d(
-    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1
-) -> tuple[Conv2dI8, float]:
-    """Tiles and tasks of a convolution, and its cycles on one core."""
+    s: Conv2dShape,
+    code: Bytes,
+    target: Target,
+    *,
+    threads: int = 1,
+    tile: Tile | None = None,
+) -> tuple[Conv2dI8, float, tuple[Tile, ...]]:
+    """Tiles and tasks of a convolution, its cycles on one core, and the tiles it may take.
+
+    ``tile``: one of these; the first, predicted best, by default.
+    """
     ci, co = s.ci // s.groups, s.co // s.groups
     isa = target.isa
     vectors = -(-co // isa.lanes)
@@ -156,7 +157,8 @@ def choose_conv2d(
     kq = -(-k // per)
     each = ci * (2 if isa.pairs else 1)  # bytes of a pixel in scratch
     quads = s.kh * runs * kq
-    t = min(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
+    ranked = sorted(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
+    t = tile or ranked[0]
     line = -(-(width * each + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
@@ -206,7 +208,8 @@ def choose_conv2d(
     )
     work = copies * oh * _cost(t, ow, vectors, quads, isa)
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
-    return p, work + packing + 0.3 * per * quads * co * s.groups / _DRAM
+    cycles = work + packing + 0.3 * per * quads * co * s.groups / _DRAM
+    return p, cycles, tuple(ranked)
 
 
 def row_of(pixels: int, most: int) -> int:
@@ -228,9 +231,17 @@ def merges(s: Conv2dShape, band: bool) -> bool:
 
 
 def choose_depthwise(
-    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1
-) -> tuple[DepthwiseI8, float]:
-    """Tiles and tasks of a depthwise convolution, and its cycles on one core."""
+    s: Conv2dShape,
+    code: Bytes,
+    target: Target,
+    *,
+    threads: int = 1,
+    tile: Tile | None = None,
+) -> tuple[DepthwiseI8, float, tuple[Tile, ...]]:
+    """Tiles and tasks of a depthwise convolution, its cycles on one core, and tiles it may take.
+
+    ``tile``: one of these, pixels of one vector; the first, predicted best, by default.
+    """
     c, vectors = s.co, -(-s.co // target.isa.lanes)
     isa, small = target.isa, target.machine.bare
     shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
@@ -238,21 +249,22 @@ def choose_depthwise(
     rq = -(-((ro - 1) * s.sh + s.kh) // isa.taken)
     spare = target.isa.registers - 4
 
-    def tile(mr: int) -> float:
+    def cost(mr: int) -> float:
         columns = (mr - 1) * s.sw + (s.kw - 1) * s.dw + 1
         spill = max(0, ro * mr + ro * s.kw - spare)
         work = rq * (columns * 7 + ro * mr * s.kw * target.isa.dot_ops + 2 * spill)
         return work / 3 + 3 * ro * mr + 10
 
     most = max(1, min(s.ow, 32 // ro, 12))
-    mr = min(
+    ranked = sorted(
         range(1, most + 1),
-        key=lambda mr: s.ow // mr * tile(mr) + (tile(s.ow % mr) if s.ow % mr else 0),
+        key=lambda mr: s.ow // mr * cost(mr) + (cost(s.ow % mr) if s.ow % mr else 0),
     )
     if small:
         # each kind of tile is its code once more: one row, no rest, and few pixels
         even = [n for n in range(2, min(s.ow, 6) + 1) if s.ow % n == 0]
-        mr = next((n for n in even if n >= 3), even[-1] if even else mr)
+        ranked = [next((n for n in even if n >= 3), even[-1] if even else ranked[0])]
+    mr = tile.mr if tile else ranked[0]
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0)
     task_h *= ro
@@ -274,5 +286,5 @@ def choose_depthwise(
         task_c=task_c,
         tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
     )
-    cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * tile(mr)
-    return p, cycles
+    cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * cost(mr)
+    return p, cycles, tuple(Tile(mr, 1) for mr in ranked)

@@ -25,9 +25,10 @@ from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
-from sparrow.selection import Choice, CostTable, choose
+from sparrow.selection import Choice, choose
 from sparrow.targets import Target
 from sparrow.tensor import row_major
+from sparrow.tuning import Tuning
 
 Kind = Literal["arena", "input", "output", "weights", "state"]
 MOVERS = (Reshape, Slice, Transpose, Expand, BitCast)
@@ -73,7 +74,7 @@ class Choosing:
     target: Target
     threads: int
     kernels: Sequence[Kernel]
-    costs: CostTable | None
+    tuning: Tuning | None
 
 
 def reshape_strides(shape: Strides, strides: Strides, to: Strides) -> Strides | None:
@@ -182,13 +183,14 @@ class Views:
 
     def choose(self, n: Node, threads: int | None = None) -> Choice | str:
         """The kernel of a node, or why there is none."""
-        return choose(self.case(n, threads), self.choosing.kernels, self.choosing.costs)
+        return choose(self.case(n, threads), self.choosing.kernels, self.choosing.tuning)
 
     def _tensor(self, name: str) -> Tensor:
         return Tensor(self.g.types[name], self.alias[name].strides, self.g.consts.get(name))
 
     def _price(self, n: Node) -> float:
-        c = self.choose(n)
+        # times are of one addressing, and say nothing of another
+        c = choose(self.case(n), self.choosing.kernels)
         return math.inf if isinstance(c, str) else c.lowered.cycles
 
     def _is_dense(self, name: str) -> bool:

@@ -15,12 +15,10 @@ import numpy as np
 
 from sparrow.compiler import Compiled
 from sparrow.device.elf import function_bytes
-from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import code_bytes_of, compile_library, compile_objects
 from sparrow.device.runners import find_runner
-from sparrow.device.session import to_native
 from sparrow.errors import BadInput
-from sparrow.evidence.describe import buffers, describe
+from sparrow.evidence.describe import buffers
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -29,8 +27,8 @@ from sparrow.plan import Entry, Step
 from sparrow.precision.choice import Cost, Edge, Layer, Problem
 from sparrow.quant.recipe import Precision
 from sparrow.samples import Feeds
-from sparrow.timing.profiling import profile_session
 from sparrow.timing.remembered import Remembered
+from sparrow.timing.stepped import Stepped, interleaved
 
 # Of each build's profile: seconds of a block, and blocks taken in turn with the other builds'.
 PROFILE_S = 0.15
@@ -103,22 +101,12 @@ def step_ns(
     key = Remembered("steps", [b.artifact.files["model.c"] for b in builds.values()], threads)
     known = key.recall()
     if known is None:
-        sessions = {}
+        profiled = {}
         for p, b in builds.items():
             progress(f"profiling {p}")
-            files, machine = b.artifact.files, target.machine
-            library = HostLibrary(compile_library(files, machine, b.artifact.parts, hooks=True))
-            blob = np.frombuffer(b.plan.weights, np.uint8) if b.plan.weights else None
-            record = describe(b.plan, parts=b.artifact.parts, threads=threads, models=["model"])
-            g = b.module.entries[0]
-            inputs = [to_native(first[x], g.types[x].dtype) for x in g.inputs]
-            sessions[p] = Session(library, blob, threads=threads), record, inputs
-        rounds: dict[Precision, list[list[float]]] = {p: [] for p in builds}
-        for _ in range(ROUNDS):
-            for p, (session, record, inputs) in sessions.items():
-                done = profile_session(session, record, 0, inputs, 0, PROFILE_S)
-                rounds[p].append([t.ns for t in done.steps])
-        known = key.remember({p: np.median(r, axis=0).tolist() for p, r in rounds.items()})
+            profiled[p] = Stepped(b, [first], threads)
+        ns = interleaved(profiled, ROUNDS, PROFILE_S)
+        known = key.remember({p: ns[p][0] for p in builds})
     return {p: known[p] for p in builds}, f"measured, medians of {ROUNDS} interleaved profiles"
 
 

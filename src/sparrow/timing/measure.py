@@ -49,6 +49,13 @@ def cpu() -> str:
     return f"{cpuinfo('model name') or platform.processor()} x{os.cpu_count()}"
 
 
+def cpu_model() -> str:
+    """What identifies the CPU's kind: its name and, where Linux tells, family, model, stepping."""
+    name = cpuinfo("model name") or platform.processor() or platform.machine() or "unknown"
+    known = [cpuinfo(key) for key in ("cpu family", "model\t", "stepping")]
+    return f"{name} {'.'.join(known)}" if all(known) else name
+
+
 def cpuinfo(key: str) -> str:
     """The first value of `key` in Linux's cpuinfo; empty elsewhere."""
     path = Path("/proc/cpuinfo")

@@ -1,0 +1,257 @@
+"""Measured times decide which tile a layer takes, and a file of them is read with suspicion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from emitted import TARGETS, compiled, run
+from small_graphs import network
+from small_models import classifier
+from sparrow.compiler import Compiled, Front, Source, compile_front, front
+from sparrow.errors import BadInput
+from sparrow.graph import Module
+from sparrow.kernels.case import Tile
+from sparrow.plan import Plan, plan
+from sparrow.quant import Recipe
+from sparrow.quant import run as quantize
+from sparrow.samples import draw
+from sparrow.targets import target
+from sparrow.timing import tune as measuring
+from sparrow.timing.stepped import Stepped
+from sparrow.timing.tune import Tuner, cached_tuning, candidates, store_tuning, tune, tuning_path
+from sparrow.tuning import GAIN, Tuning, Work, fastest, from_json, kernels_hash, to_json
+
+ISA = "avx2"
+ROW = target(TARGETS[ISA])
+NONE = Tuning("a processor", ISA, kernels_hash())
+WORK = Work("conv2d_f32", "ih=7 iw=7 ci=16", 1)
+
+
+def options(p: Plan) -> dict[Work, tuple[Tile, ...]]:
+    return {o.work: o.tiles for e in p.entries for s in e.steps for o in s.options}
+
+
+def any_times(p: Plan, seed: int) -> Tuning:
+    """A random tile is said to be the fastest of every layer, and any row of those that apply."""
+    rng = np.random.default_rng(seed)
+    times = {
+        work: {tiles[int(rng.integers(len(tiles)))]: float(rng.integers(1, 1000))}
+        for work, tiles in options(p).items()
+    }
+    return replace(NONE, times=times)
+
+
+def coded() -> Front:
+    """The classifier over codes."""
+    found = front({"main": Source(classifier())})
+    g = found.graphs[0]
+    done = quantize(g, [draw(g, (1, i)) for i in range(4)], Recipe(rounding="nearest"))
+    return replace(found, graphs=(done.graph,))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_tile_gives_the_same_floats(seed: int, threads: int, tmp_path: Path) -> None:
+    g = network()
+    plain = plan(Module("m", (g,)), ROW, threads=threads)
+    times = any_times(plain, seed)
+    tuned = plan(Module("m", (g,)), ROW, threads=threads, tuning=times)
+    tiles = {s.lowered.tile for s in tuned.entries[0].steps}
+    assert tiles != {s.lowered.tile for s in plain.entries[0].steps}
+    feeds = draw(g, (seed,))
+    # sums of few rows may be taken in several parts, by the tile
+    for a, b in zip(
+        *(run(p, compiled(p, tmp_path), feeds, threads=threads) for p in (plain, tuned)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_tile_gives_the_same_codes(seed: int, tmp_path: Path) -> None:
+    found = coded()
+    plain = compile_front(found, ROW)
+    tuned = compile_front(found, ROW, tuning=any_times(plain.plan, seed))
+    assert tuned.artifact.files["model.c"] != plain.artifact.files["model.c"]
+    feeds = draw(plain.module.entries[0], (seed,))
+    got = [run(b.plan, compiled(b.plan, tmp_path), feeds) for b in (plain, tuned)]
+    for a, b in zip(*got, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_times_decide_between_rows_and_tiles() -> None:
+    g = network()
+    plain = plan(Module("m", (g,)), target("x86_64_v4"))
+    step = next(s for s in plain.entries[0].steps if len(s.options) > 1 and s.kernel != "loop")
+    other = next(o for o in step.options if o.work.kernel != step.kernel)
+    (mine,) = (o for o in step.options if o.work.kernel == step.kernel)
+    times = {mine.work: {mine.tiles[0]: 9.0}, other.work: {other.tiles[-1]: 3.0}}
+    tuned = plan(
+        Module("m", (g,)), target("x86_64_v4"), tuning=replace(NONE, isa="avx512", times=times)
+    )
+    at = plain.entries[0].steps.index(step)
+    assert tuned.entries[0].steps[at].kernel == other.work.kernel
+    assert tuned.entries[0].steps[at].lowered.tile == other.tiles[-1]
+    assert (step.kernel, "costs more (9 ns measured)") in tuned.entries[0].steps[at].rejected
+
+
+def test_a_tile_that_hardly_gains_is_not_taken() -> None:
+    wide, tall = Tile(6, 2), Tile(12, 1)
+    assert fastest({wide: 100.0, tall: 100.0 / GAIN}, wide) == wide
+    assert fastest({wide: 100.0, tall: 99.9 / GAIN}, wide) == tall
+    assert fastest({tall: 50.0}, wide) == tall
+
+
+def test_a_tile_that_the_kernel_has_not_is_refused() -> None:
+    plain = plan(Module("m", (network(),)), ROW)
+    work = next(iter(options(plain)))
+    times = replace(NONE, times={work: {Tile(99, 99): 1.0}})
+    with pytest.raises(BadInput, match="has no tile 99x99"):
+        plan(Module("m", (network(),)), ROW, tuning=times)
+
+
+def test_a_file_reads_back_and_equal_times_are_equal_bytes() -> None:
+    plain = plan(Module("m", (network(),)), ROW)
+    t = any_times(plain, 0).joined(replace(NONE, figures={"fork_ns": 700.0}))
+    assert from_json(to_json(t), "here") == t
+    backwards = replace(t, times=dict(reversed(list(t.times.items()))))
+    assert to_json(backwards) == to_json(t)
+    assert t.of(set()).times == {}
+
+
+def text(**changed: Any) -> bytes:
+    row = {"kernel": "conv2d_f32", "shape": WORK.shape, "threads": 1, "ns": {"6x2": 10.5}}
+    row |= {k: v for k, v in changed.items() if k in row}
+    top = json.loads(to_json(NONE)) | {"layers": [row]}
+    top |= {k: v for k, v in changed.items() if k in top}
+    return json.dumps({k: v for k, v in top.items() if v is not ...}).encode()
+
+
+def test_the_plain_text_is_read() -> None:
+    assert from_json(text(), "here").times == {WORK: {Tile(6, 2): 10.5}}
+
+
+HOSTILE = {
+    "no JSON": (b"{", "is no tuning"),
+    "nested": (b"[" * 100_000, "is no tuning"),
+    "no table": (b"[]", "is no tuning"),
+    "another version": (text(schema=2), "is no tuning of version 1"),
+    "no layers": (text(layers=...), "layers is missing"),
+    "layers of another type": (text(layers={}), "is no list"),
+    "too many layers": (text(layers=[0] * 20_001), "is no list of at most 20000"),
+    "a layer twice": (text(layers=json.loads(text())["layers"] * 2), "is there twice"),
+    "a layer of another type": (text(layers=[3]), r"layers\[0\] is no table"),
+    "a long name": (text(cpu="x" * 300), "cpu is no name"),
+    "a control character": (text(cpu="a\x1b[2J"), "cpu is no name"),
+    "another hash": (text(kernels="../../etc"), "kernels: .* is none"),
+    "a kernel that is none": (text(kernel="a b"), "kernel: .* is none"),
+    "a shape that is none": (text(shape="ih=7;"), "shape: .* is none"),
+    "a long shape": (text(shape=" ".join(["a=1"] * 100)), "shape: .* is none"),
+    "a thread too many": (text(threads=1025), "threads: expected"),
+    "threads that are true": (text(threads=True), "threads: expected"),
+    "no times": (text(ns={}), "ns: expected times"),
+    "a tile that is none": (text(ns={"0x2": 1.0}), "ns: .* is none"),
+    "a time of nothing": (text(ns={"6x2": 0}), "expected a number above 0"),
+    "a time that is text": (text(ns={"6x2": "1"}), "expected a number above 0"),
+    "a time without end": (text(ns={"6x2": 1e300}), "expected a number above 0"),
+    "no number": (text().replace(b"10.5", b"NaN"), "expected a number above 0"),
+    "a figure without a name": (text(figures={"a b": 1.0}), "figures: .* is none"),
+    "a field too many": (text()[:-1] + b', "x": 1}', "'x' is unknown"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(name: str) -> None:
+    data, message = HOSTILE[name]
+    with pytest.raises(BadInput, match=message) as e:
+        from_json(data, "here")
+    assert "\n" not in str(e.value)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPARROW_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_times_of_this_machine_are_kept(own_cache: Path) -> None:
+    first = replace(cached_tuning(ISA), times={WORK: {Tile(6, 2): 10.0}})
+    path = store_tuning(first)
+    assert path == tuning_path(ISA) and path.is_relative_to(own_cache)
+    other = replace(WORK, threads=2)
+    store_tuning(replace(first, times={other: {Tile(6, 2): 5.0}}))
+    assert set(cached_tuning(ISA).times) == {WORK, other}
+    # of other kernels they say nothing
+    path.write_bytes(to_json(replace(first, kernels="0" * 16)))
+    assert cached_tuning(ISA).times == {}
+
+
+class Timed(Stepped):
+    """Steps whose times are functions of their tiles; every build that ran is noted."""
+
+    seen: ClassVar[list[Compiled]] = []
+
+    def __init__(self, b: Compiled, feeds: object, threads: int) -> None:
+        self._b = b
+        self.seen.append(b)
+
+    def profile(self, seconds: float) -> list[list[float]]:
+        return [
+            [100.0 if s.lowered.tile is None else 1000.0 / s.lowered.tile.mr for s in e.steps]
+            for e in self._b.plan.entries
+        ]
+
+
+def test_measuring_finds_the_fastest_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "Stepped", Timed)
+    monkeypatch.setattr(Timed, "seen", [])
+    found = front({"main": Source(classifier())})
+
+    def compile_with(t: Tuning | None) -> Compiled:
+        return compile_front(found, ROW, tuning=t)
+
+    done = tune(compile_with, NONE, 1, 1e9)
+    plain = compile_with(None)
+    steps = [s for s in plain.plan.entries[0].steps if len(candidates(s)) > 1]
+    heavy = max(steps, key=lambda s: s.lowered.cycles)
+    at = plain.plan.entries[0].steps.index(heavy)
+    taken = compile_with(done).plan.entries[0].steps[at]
+    assert taken.lowered.tile is not None
+    assert taken.lowered.tile.mr == max(c.tile.mr for c in candidates(heavy))
+    # nothing is left to measure
+    before = len(Timed.seen)
+    assert tune(compile_with, done, 1, 1e9) is done
+    assert len(Timed.seen) == before
+    # no time: the predicted candidates alone, which decide nothing
+    assert tune(compile_with, NONE, 1, 0.0) is NONE
+
+
+def test_times_of_another_day_are_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later times are given relative to that of the predicted candidate."""
+    monkeypatch.setattr(measuring, "Stepped", Timed)
+    found = front({"main": Source(classifier())})
+    done = tune(lambda t: compile_front(found, ROW, tuning=t), NONE, 1, 1e9)
+    work, times = max(done.times.items(), key=lambda x: len(x[1]))
+    first = next(iter(times))
+    last = list(times)[-1]
+    half = {w: {t: ns / 2 for t, ns in x.items()} for w, x in done.times.items()}
+    half[work] = {t: ns for t, ns in half[work].items() if t != last}
+    again = tune(lambda t: compile_front(found, ROW, tuning=t), replace(done, times=half), 1, 1e9)
+    assert again.times[work][first] == half[work][first]
+    assert again.times[work][last] == pytest.approx(times[last] / 2, abs=0.1)
+
+
+def test_times_of_another_instruction_set_are_refused() -> None:
+    with pytest.raises(BadInput, match="is of scalar, the target is avx2"):
+        Tuner(ROW, replace(NONE, isa="scalar"), 0, 1, lambda _: None)
+
+
+def test_a_device_elsewhere_is_not_measured() -> None:
+    with pytest.raises(BadInput, match="cannot be measured on this machine"):
+        Tuner(target("aarch64"), None, 1.0, 1, lambda _: None)
