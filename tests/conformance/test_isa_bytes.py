@@ -33,6 +33,14 @@ void dot2(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) 
 }
 void pairs(int16_t *out, const uint8_t *a);
 void pairs(int16_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_loadp_i32(a)); }
+void add2(int16_t *out, const uint8_t *a, const uint8_t *b);
+void add2(int16_t *out, const uint8_t *a, const uint8_t *b) {
+  sp_storeq_i32(out, sp_addp_i32(sp_loadq_i32(a), sp_loadq_i32(b)));
+}
+void sub2(int16_t *out, const uint8_t *a, const uint8_t *b);
+void sub2(int16_t *out, const uint8_t *a, const uint8_t *b) {
+  sp_storeq_i32(out, sp_subp_i32(sp_loadq_i32(a), sp_loadq_i32(b)));
+}
 void zip2(int16_t *out, const uint8_t *a, ptrdiff_t n);
 void zip2(int16_t *out, const uint8_t *a, ptrdiff_t n) {
   sp_storeq_i32(out, sp_zip2_i8(a, a + 64, (int)n));
@@ -134,6 +142,11 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
     halves = np.zeros(2 * lanes, np.int16)
     call(c, "pairs", halves, a)
     np.testing.assert_array_equal(halves, x[: 2 * lanes])
+    left, right = a.view(np.int16)[: 2 * lanes], b.view(np.int16)[: 2 * lanes]
+    call(c, "add2", halves, a, b)
+    np.testing.assert_array_equal(halves, left + right)
+    call(c, "sub2", halves, a, b)
+    np.testing.assert_array_equal(halves, left - right)
     for n in {1, lanes - 1, lanes} - {0}:
         call(c, "zip2", halves, a, n)
         rows = x.reshape(4, 64)[:2, :n]

@@ -4,6 +4,7 @@ bit the interpreter's integers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from sparrow.kernels import (
     recurrent_i8,
     resize,
     softmax_i8,
+    winograd_i8,
 )
 from sparrow.kernels.case import Kernel
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
@@ -134,8 +136,6 @@ class _Case:
         return self.b.finish({"y": y}, {}), self.feeds
 
     def sum(self, op: Conv | MatMul, x: str, w: str, bias: str, depth: int, columns: int) -> Made:
-        from dataclasses import replace
-
         if self.n(0, 4) == 0:
             return self.finish(self.b.add(op, *[v for v in (x, w, bias) if v]))
         expr, extras = self.requantized(depth, columns)
@@ -159,6 +159,17 @@ def conv_case(seed: int) -> Made:
     op = Conv(strides, dilations, pads, group, True, zero=zero)
     depth = ci * int(np.prod(kernel))
     return c.sum(op, x, w, c.bias(group * co), depth, group * co)
+
+
+def winograd_case(seed: int) -> Made:
+    """Images of less than a tile and of odd sizes, blocks of one row of tiles and of all."""
+    c = _Case(seed)
+    ci, co = 16 * c.n(1, 3), 32 * c.n(1, 2)
+    pads = tuple((c.n(0, 2), c.n(0, 2)) for _ in range(2))
+    spatial = (c.n(3, 9), c.n(3, 9))
+    x, _, zero = c.input((c.n(1, 2), *spatial, ci))
+    op = Conv((1, 1), (1, 1), pads, 1, True, zero=zero)
+    return c.sum(op, x, c.weights((co, ci, 3, 3)), c.bias(co), 9 * ci, co)
 
 
 def depthwise_case(seed: int) -> Made:
@@ -378,6 +389,47 @@ def test_compact_rows_give_the_integers_of_the_reference(
     rows = {r.name for r in compact_i8.ROWS}
     # on one lane the portable depthwise row costs less
     assert used >= (rows - {"depthwise_compact_i8"} if isa == "scalar" else rows)
+
+
+# the same row for vectors of other lengths, which have faster ones
+WINOGRAD = tuple(replace(row, isas=()) for row in winograd_i8.ROWS)
+
+
+@pytest.mark.parametrize(
+    ("isa", "threads"),
+    [("wasm", 1), ("wasm_simd", 1), ("scalar", 1), ("avx2", 1), ("avx2", 3), ("neon", 1)],
+)
+def test_winograd_gives_the_integers_of_the_direct_sum(
+    isa: str, threads: int, tmp_path: Path
+) -> None:
+    if isa.startswith("wasm"):
+        node()
+    if isa in FOREIGN:
+        emulator(target(EMULATED[isa]).machine)
+    cases = [winograd_case(seed) for seed in range(8)]
+    assert _compare(cases, isa, WINOGRAD, tmp_path, threads) == {"winograd_i8"}
+
+
+@pytest.mark.parametrize("budget", [1 << 11, 1 << 18])
+def test_winograd_in_blocks_and_groups_of_panels(
+    budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd_i8, "NEAR", budget)
+    cases = [winograd_case(100 + seed) for seed in range(8)]
+    assert _compare(cases, "avx2", WINOGRAD, tmp_path) == {"winograd_i8"}
+
+
+def test_winograd_is_taken_where_it_multiplies_less() -> None:
+    def rows(size: int, channels: int, stride: int) -> set[str]:
+        c = _Case(0)
+        x = c.b.input("x", TensorType((1, size, size, channels), I8))
+        op = Conv((stride, stride), (1, 1), ((1, 1), (1, 1)), 1, True)
+        y = c.b.add(op, x, c.weights((channels, channels, 3, 3)))
+        module = Module("m", (c.finish(y)[0],))
+        return {s.kernel for e in plan(module, target("wasm32_simd")).entries for s in e.steps}
+
+    assert rows(14, 64, 1) == {"winograd_i8"}
+    assert rows(14, 64, 2) == rows(14, 60, 1) == {"conv2d_compact_i8"}
 
 
 def test_compact_weights_are_not_padded_to_vectors() -> None:

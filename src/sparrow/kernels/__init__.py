@@ -29,6 +29,7 @@ from sparrow.kernels import (
     selecting,
     softmax,
     softmax_i8,
+    winograd_i8,
 )
 from sparrow.kernels.case import Kernel
 
@@ -39,6 +40,7 @@ KERNELS: tuple[Kernel, ...] = (
     *conv.ROWS,
     *conv_i8.ROWS,
     *compact_i8.PAIRED,
+    *winograd_i8.ROWS,
     *conv3d.ROWS,
     *conv_any.ROWS,
     *matmul.ROWS,
@@ -61,8 +63,10 @@ KERNELS: tuple[Kernel, ...] = (
     *softmax_i8.ROWS,
 )
 
+# Sums over codes in more code, which is faster.
+_FAST = (*conv_i8.ROWS, *compact_i8.PAIRED, *winograd_i8.ROWS)
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,
-    *(row for row in KERNELS if row not in (*conv_i8.ROWS, *compact_i8.PAIRED)),
+    *(row for row in KERNELS if row not in _FAST),
 )

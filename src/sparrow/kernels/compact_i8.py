@@ -47,13 +47,16 @@ BAND_BYTES = 1 << 14
 # Fields of `sp_compact_i8` by their bits.
 _FIELDS = {
     **dict.fromkeys(("xn", "xh", "xw", "ldy", "iw", "ow", "ci", "co"), 31),
-    **dict.fromkeys(("ih", "oh", "groups", "rb"), 16),
+    **dict.fromkeys(("batch", "ih", "oh", "groups", "rb", "panels"), 16),
     **dict.fromkeys(("kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "runs", "pad"), 8),
 }
 
 
-def _params(s: Conv2dShape, pad: int, runs: int, rows: int) -> dict[str, int] | Reject:
-    own = {"pad": pad, "runs": runs, "rb": rows}
+def params(
+    s: Conv2dShape, pad: int, runs: int, rows: int, panels: int = 0
+) -> dict[str, int] | Reject:
+    """Fields of `sp_compact_i8`."""
+    own = {"pad": pad, "runs": runs, "rb": rows, "panels": panels}
     found = {k: own[k] if k in own else getattr(s, k) for k in _FIELDS}
     for k, bits in _FIELDS.items():
         if found[k] >= 1 << bits:
@@ -90,11 +93,24 @@ def _behind(size: int, start: Pack, weights: Array) -> Array:
     return data
 
 
+def packed_conv(found: Sum, lanes: int, per: int, runs: int, vectors: int) -> Pack:
+    """`panels` of a convolution whose kernel rows are ``runs`` runs, and where its sums begin."""
+    s, w = found.shape, found.weights
+    kq = -(-(s.kw // runs * (s.ci // s.groups)) // per)
+    start, size = found.start(lanes), s.co * s.kh * runs * kq * per
+    merged = runs < s.kw
+    return Pack(
+        (size + start.nbytes,),
+        np.dtype(np.int8),
+        lambda: _behind(size, start, panels(w, s.groups, lanes, merged, per, vectors)),
+    )
+
+
 def _conv2d(case: Case) -> Lowered | Reject:
     found = conv2d_sum(case)
     if isinstance(found, Reject):
         return found
-    s, w, code = found.shape, found.weights, found.code
+    s, code = found.shape, found.code
     isa, each = case.target.isa, s.ci // s.groups
     lanes, per, pair = isa.lanes, isa.per, isa.pairs
     band = pair or not reads_inside(s)
@@ -109,18 +125,11 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if case.threads > 1:
         rows = min(rows, -(-s.oh // case.threads))
     merged = merges(s, band)
-    p = _params(s, code.pad, 1 if merged else s.kw, rows)
+    p = params(s, code.pad, 1 if merged else s.kw, rows)
     if isinstance(p, Reject):
         return p
-    runs = p["runs"]
+    runs, vectors = p["runs"], PAIR_VECTORS if pair else 1
     kq = -(-(s.kw // runs * each) // per)
-    start, size = found.start(lanes), s.co * s.kh * runs * kq * per
-    vectors = PAIR_VECTORS if pair else 1
-    packed = Pack(
-        (size + start.nbytes,),
-        np.dtype(np.int8),
-        lambda: _behind(size, start, panels(w, s.groups, lanes, merged, per, vectors)),
-    )
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
@@ -129,8 +138,10 @@ def _conv2d(case: Case) -> Lowered | Reject:
     literals = (pixels, vectors, int(pair), int(whole), int(band), int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
     tasks = s.batch * s.groups * -(-s.oh // rows)
-    return _lowered(
-        case, found, "sp_conv2d_compact_i8", p, literals, packed, tasks, scratch_bytes, cycles
+    packed = packed_conv(found, lanes, per, runs, vectors)
+    return lowered(
+        *(case, found, HEADER, "sp_conv2d_compact_i8", p, literals),
+        *(packed, tasks, scratch_bytes, cycles),
     )
 
 
@@ -142,7 +153,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     lanes = isa.lanes
     line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
     rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))
-    p = _params(replace(s, groups=1), code.pad, 1, rows)
+    p = params(replace(s, groups=1), code.pad, 1, rows)
     if isinstance(p, Reject):
         return p
     start, size = found.start(lanes), round_up(w.size, 4)
@@ -161,14 +172,16 @@ def _depthwise(case: Case) -> Lowered | Reject:
     literals = (pixels, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
-    return _lowered(
-        case, found, "sp_depthwise_compact_i8", p, literals, packed, tasks, scratch_bytes, cycles
+    return lowered(
+        *(case, found, HEADER, "sp_depthwise_compact_i8", p, literals),
+        *(packed, tasks, scratch_bytes, cycles),
     )
 
 
-def _lowered(
+def lowered(
     case: Case,
     found: Sum,
+    header: str,
     function: str,
     params: dict[str, int],
     literals: tuple[int, ...],
@@ -177,6 +190,7 @@ def _lowered(
     scratch_bytes: int,
     cycles: float,
 ) -> Lowered:
+    """A call that shares its code: ``scratch_bytes`` for each of ``tasks``."""
     serial = case.threads == 1
     arguments: tuple[Argument, ...] = (
         *map(Literal, literals),
@@ -186,7 +200,7 @@ def _lowered(
         found.epilogue,
     )
     repeat = tasks if serial else 1
-    call = Invoke(HEADER, function, STRUCT, params, arguments, repeat, shared=True)
+    call = Invoke(header, function, STRUCT, params, arguments, repeat, shared=True)
     tasks = 1 if serial else tasks
     return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles)
 
@@ -196,4 +210,5 @@ ROWS = (
     Kernel("conv2d_compact_i8", Conv, _conv2d),
     Kernel("gemm_compact_i8", MatMul, _conv2d),
 )
-PAIRED = tuple(replace(row, isas=tuple(i.name for i in ISAS if i.pairs)) for row in ROWS)
+PAIRED_ISAS = tuple(i.name for i in ISAS if i.pairs)
+PAIRED = tuple(replace(row, isas=PAIRED_ISAS) for row in ROWS)

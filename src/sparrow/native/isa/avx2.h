@@ -292,6 +292,8 @@ SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
 SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
   return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
 }
+SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) { return _mm256_add_epi16(a, b); }
+SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) { return _mm256_sub_epi16(a, b); }
 SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(sp_get_octet(p, n), sp_get_octet(q, n)));
 }

@@ -293,6 +293,8 @@ SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
 SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
   return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
 }
+SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) { return _mm512_add_epi16(a, b); }
+SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) { return _mm512_sub_epi16(a, b); }
 SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   const __m128i a = sp_get_bytes(p, n), b = sp_get_bytes(q, n);
   return _mm512_cvtepi8_epi16(

@@ -27,6 +27,7 @@ typedef int8_t sp_s8 __attribute__((ext_vector_type(4)));
 typedef uint8_t sp_u8 __attribute__((ext_vector_type(4)));
 typedef int8_t sp_s8x8 __attribute__((ext_vector_type(8)));
 typedef int16_t sp_s16x8 __attribute__((ext_vector_type(8)));
+typedef uint16_t sp_u16x8 __attribute__((ext_vector_type(8)));
 typedef int64_t sp_s64x4 __attribute__((ext_vector_type(4)));
 
 /* Unaligned accesses that may alias any type. */
@@ -250,6 +251,8 @@ SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
   u.number = *(const sp_u64_at *)p;
   return (sp_i32)__builtin_convertvector(u.octet, sp_s16x8);
 }
+SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) { return (sp_i32)((sp_u16x8)a + (sp_u16x8)b); }
+SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) { return (sp_i32)((sp_u16x8)a - (sp_u16x8)b); }
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */
 SP_INLINE float sp_sum_f32(sp_f32 v) {
   v += v.zwxy;

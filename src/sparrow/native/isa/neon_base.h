@@ -197,6 +197,12 @@ SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) {
 SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
   return vreinterpretq_s32_s16(vmovl_s8(vld1_s8((const int8_t *)p)));
 }
+SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) {
+  return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) {
+  return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
 SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   const int k = n < SP_LANES ? n : SP_LANES;
   const int8x8_t a = vcreate_s8(sp_get_bytes(p, k)), b = vcreate_s8(sp_get_bytes(q, k));

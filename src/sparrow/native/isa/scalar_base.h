@@ -245,6 +245,14 @@ SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
   const int8_t *b = (const int8_t *)p;
   return sp_pair(b[0], b[1]);
 }
+SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) {
+  const uint32_t low = (uint32_t)a + (uint32_t)b, high = ((uint32_t)a >> 16) + ((uint32_t)b >> 16);
+  return (sp_i32)((low & 0xffffu) | high << 16);
+}
+SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) {
+  const uint32_t low = (uint32_t)a - (uint32_t)b, high = ((uint32_t)a >> 16) - ((uint32_t)b >> 16);
+  return (sp_i32)((low & 0xffffu) | high << 16);
+}
 SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   return n > 0 ? sp_pair(*(const int8_t *)p, *(const int8_t *)q) : 0;
 }

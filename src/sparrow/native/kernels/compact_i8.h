@@ -8,8 +8,8 @@
  *      where sums begin, as `init` there: what is read behind the last quad is that
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
  * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel kh, kw, sw and dw are literals; mr is at most ow.
- * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are halves. Task grid: batch x groups x
- * ceil(oh / rb) rows. */
+ * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
+ * halves. Task grid: batch x groups x ceil(oh / rb) rows. panels belongs to winograd_i8.h. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -18,7 +18,7 @@
 /* As in sp_conv2d_i8, in as few bytes: a layer has one of these. */
 typedef struct sp_compact_i8 {
   int32_t xn, xh, xw, ldy, iw, ow, ci, co;
-  uint16_t ih, oh, groups, rb;
+  uint16_t batch, ih, oh, groups, rb, panels;
   uint8_t kh, kw, sh, sw, dh, dw, pt, pl, runs, pad;
 } sp_compact_i8;
 
