@@ -21,6 +21,7 @@ from native_harness import NATIVE, Library, build, call
 from sparrow.graph import Op
 from sparrow.kernels import attention_i8 as attention_rows
 from sparrow.kernels import conv_i8, recurrent_i8
+from sparrow.kernels import matmul_i8 as matmul_rows
 from sparrow.kernels.case import Case, In, Invoke, Lowered, Out, Packed, Reject, Scratch, Tensor
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
 from sparrow.ops.conv import Conv
@@ -37,6 +38,7 @@ _FUNCTIONS = {
     "sp_conv2d_i8_direct": ("sp_conv2d_i8", 4, _SUMS_END),
     "sp_depthwise_i8_run": ("sp_depthwise_i8", 5, _SUMS_END),
     "sp_attention_i8_run": ("sp_attention_i8", 6, ""),
+    "sp_matmul_i8_run": ("sp_matmul_i8", 4, _SUMS_END),
     "sp_lstm_i8": ("sp_recur_i8", 10, ""),
     "sp_gru_i8": ("sp_recur_i8", 12, ""),
 }
@@ -44,6 +46,7 @@ _HEADERS = {
     "sp_conv2d_i8": "conv2d_i8.h",
     "sp_depthwise_i8": "depthwise_i8.h",
     "sp_attention_i8": "attention_i8.h",
+    "sp_matmul_i8": "matmul_i8.h",
     "sp_recur_i8": "recurrent_i8.h",
 }
 _FIELDS = {"int": np.int32, "float": np.float32, "ptrdiff_t": np.int64}
@@ -235,6 +238,36 @@ def attention_i8(seed: int) -> Made:
     return Made(op, tuple(given), range(0))
 
 
+# Products of two codes less a zero point, each at most 255.
+PRODUCTS_MOST = (2**31 - 1) // (255 * 255)
+
+
+def matmul_i8(seed: int) -> Made:
+    """A product of two matrices: batches, stored any way round, zero points of both; of one in 50
+    the sums come close to leaving int32.
+    """
+    d = Draw(seed)
+    m, n, k = d.n(1, 19), d.n(1, 90), d.n(1, 70)
+    batch: tuple[int, ...] = ((), (d.n(1, 3),), (d.n(1, 2), d.n(1, 3)))[d.n(0, 2)]
+    if seed % 50 == 0:
+        batch, m, n, k = (), d.n(1, 7), d.n(1, 5), PRODUCTS_MOST - d.n(0, 7)
+    elif seed % 50 == 25:  # more columns than are packed at once
+        batch, m, n, k = (), d.n(1, 7), d.n(300, 500), d.n(200, 300)
+    trans_a, trans_b = d.flag(), d.flag()
+    shared = d.n(0, 2) == 0
+    given: list[Array] = []
+    zeros: list[int] = []
+    shapes = [(*batch, *((k, m) if trans_a else (m, k)))]
+    shapes.append((*(() if shared else batch), *((n, k) if trans_b else (k, n))))
+    for shape in shapes:
+        dtype = (I8, U8)[d.n(0, 1)]
+        low, high = dtype.limits
+        zeros.append((low, high, 0, d.n(low, high))[d.n(0, 3)])
+        codes = d.codes(shape, low, high).astype(dtype.numpy)
+        given.append(d.slice(codes) if d.n(0, 2) == 0 else codes)
+    return Made(MatMul(trans_a, trans_b, zero=zeros[0], zero_b=zeros[1]), tuple(given), range(0))
+
+
 def _recurrent(d: Draw, gates: int, wide: bool) -> tuple[Array, Array, Array]:
     """Gates of the inputs, recurrent weights, and ratios."""
     time, batch, hidden = d.n(1, 3), d.n(1, 3), (d.n(1, 70), 16, 32)[d.n(0, 2)]
@@ -281,9 +314,15 @@ def gru_i8(seed: int) -> Made:
 
 MAKERS: Mapping[str, Callable[[int], Made]] = {
     f.__name__: f
-    for f in (conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, attention_i8, lstm_i8, gru_i8)
+    for f in (
+        *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8),
+        *(attention_i8, lstm_i8, gru_i8),
+    )
 }
-_ROWS = {row.name: row for row in (*conv_i8.ROWS, *attention_rows.ROWS, *recurrent_i8.ROWS)}
+_ROWS = {
+    row.name: row
+    for row in (*conv_i8.ROWS, *matmul_rows.ROWS, *attention_rows.ROWS, *recurrent_i8.ROWS)
+}
 _ROWS["gemm_groups_i8"] = _ROWS["gemm_i8"]
 # What memory holds before it is written, and how much of it follows a result.
 _FILL, _BEYOND = 0xA5, 64

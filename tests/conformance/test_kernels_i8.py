@@ -30,6 +30,7 @@ from sparrow.kernels import (
     lookup,
     loop,
     matmul_any,
+    matmul_i8,
     pool_any,
     pool_i8,
     recurrent_i8,
@@ -49,6 +50,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
 from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.ops.softmax_codes import SoftmaxCodes
+from sparrow.ops.transpose import Transpose
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.plan import plan
 from sparrow.reference import evaluate
@@ -70,6 +72,7 @@ ROUNDS = 16
 # RISC-V vectors of several lengths
 LENGTHS = tuple(f"rv64,v=true,vext_spec=v1.0,vlen={bits}" for bits in (128, 256, 512))
 _OWN = (
+    *matmul_i8.ROWS,
     *lookup.ROWS,
     *pool_i8.ROWS,
     *softmax_i8.ROWS,
@@ -195,6 +198,24 @@ def matmul_case(seed: int) -> Made:
     x, _, zero = c.input((*batch, m, k))
     w = c.weights((n, k) if trans_b else (k, n))
     return c.sum(MatMul(False, trans_b, zero=zero), x, w, c.bias(n), k, n)
+
+
+def product_case(seed: int) -> Made:
+    """Two operands known at run time, turned by views as heads are."""
+    c = _Case(seed)
+    m, n, k, heads = (1, c.n(1, 19))[c.n(0, 1)], c.n(1, 70), c.n(1, 50), c.n(1, 3)
+    trans_a, trans_b = c.flag(), c.flag()
+    batch = (c.n(1, 2), heads)
+    left = (k, m) if trans_a else (m, k)
+    right = (n, k) if trans_b else (k, n)
+    if c.flag():
+        a, _, zero = c.input((batch[0], left[0], heads, left[1]))
+        a = c.b.add(Transpose((0, 2, 1, 3)), a)
+    else:
+        a, _, zero = c.input((*batch, *left))
+    b, _, zero_b = c.input((*(batch if c.flag() else ()), *right))
+    op = MatMul(trans_a, trans_b, zero=zero, zero_b=zero_b)
+    return c.sum(op, a, b, c.bias(n), k, n)
 
 
 def lookup_case(seed: int) -> Made:
@@ -325,7 +346,7 @@ def pool_case(seed: int) -> Made:
 
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
-    *(attention_case, lstm_case, gru_case),
+    *(attention_case, lstm_case, gru_case, product_case),
 )
 
 

@@ -62,6 +62,14 @@ def broadcast_strides(t: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*(0,) * lead, *own)
 
 
+def batch_axes(
+    operands: Sequence[Tensor], shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Batch axes ``shape`` of matrices, collapsed, and the strides of operands along them."""
+    walks = [broadcast_strides(t, (*shape, *t.shape[-2:]))[:-2] for t in operands]
+    return collapse(shape, walks)
+
+
 def loop(
     shape: tuple[int, ...],
     expr: lane.Expr,

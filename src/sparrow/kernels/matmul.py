@@ -25,7 +25,7 @@ from sparrow.kernels.case import (
     row_stride,
 )
 from sparrow.kernels.epilogue import epilogue_of, stored_half
-from sparrow.kernels.loop import broadcast_strides, collapse
+from sparrow.kernels.loop import batch_axes
 from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
 from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles, gemm_tiles
@@ -64,12 +64,7 @@ def _gemm(case: Case) -> Lowered | Reject:
     (lda, a_trans), ldc = left, out[0]
     if y.strides[-1] != 1 and n > 1:
         return Reject("output columns are not adjacent")
-    batch_shape = y.shape[:-2]
-    walks = [
-        broadcast_strides(Tensor(t.type, t.strides), (*batch_shape, *t.shape[-2:]))[:-2]
-        for t in (a, b, y)
-    ]
-    dims, (wa, wb, wy) = collapse(batch_shape, walks)
+    dims, (wa, wb, wy) = batch_axes((a, b, y), y.shape[:-2])
     packed: tuple[Pack, ...] = ()
     if b.const is not None and all(w == 0 for w in wb):
         value = b.const.reshape(b.shape[-2:])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject, Tensor
+from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
 from sparrow.kernels.conv_any import SLOW, bias_argument, plain_epilogue, put_of, sum_suffix
 from sparrow.kernels.element import rows_per_task
-from sparrow.kernels.loop import broadcast_strides, collapse
+from sparrow.kernels.loop import batch_axes
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import F32, F64, I16, I32, I64, U16, U32, U64
 
@@ -25,11 +25,7 @@ def _matmul_any(case: Case) -> Lowered | Reject:
     if isinstance(ep, Reject):
         return ep
     batch = y.shape[:-2]
-    walks = [
-        broadcast_strides(Tensor(t.type, t.strides), (*batch, *t.shape[-2:]))[:-2]
-        for t in (a, b, y)
-    ]
-    dims, strides = collapse(batch, walks)
+    dims, strides = batch_axes((a, b, y), batch)
     missing = 4 - len(dims)
     if missing < 0:
         return Reject(f"{len(dims)} batch axes")
@@ -47,7 +43,7 @@ def _matmul_any(case: Case) -> Lowered | Reject:
         "m": m, "n": n, "k": k, "ai": ai, "ak": ak, "bk": bk, "bj": bj,
         "yi": y.strides[-2], "yj": y.strides[-1], "batch": (*(1,) * missing, *dims),
         "za": za, "zb": zb, "zy": zy, "biased": biased,
-        "zero": op.zero, "put": put_of(y.type.dtype), "task_rows": task,
+        "zero": op.zero, "zero_b": op.zero_b, "put": put_of(y.type.dtype), "task_rows": task,
     }  # fmt: skip
     arguments = (In(0), In(1), bias, Out(0), ep)
     call = Invoke("matmul_any.h", f"sp_matmul_any_{name}", "sp_matmul_any", params, arguments)

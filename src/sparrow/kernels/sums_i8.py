@@ -95,8 +95,8 @@ def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
     assert x is not None and w is not None
     if x.type.dtype not in CODES or w.type.dtype != I8:
         return Reject(f"{x.type.dtype} x {w.type.dtype}")
-    if w.const is None:
-        return Reject("weights are not constant")
+    if w.const is None or (isinstance(case.op, MatMul) and case.op.zero_b):
+        return Reject("weights are not constant, or have a zero point")
     b = case.x[2] if len(case.x) > 2 else None
     if b is not None and (b.const is None or b.type.dtype != I32):
         return Reject("the bias is not constant int32")

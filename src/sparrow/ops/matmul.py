@@ -35,6 +35,7 @@ class MatMul(Op):
         trans_b: b is stored [.., N, K].
         epilogue: Lane expression over the sum (operand 0) and further inputs, or None.
         zero: Zero point of a, subtracted from its codes.
+        zero_b: Zero point of b, likewise.
         accumulate: Type of the sum where it is wider than that of a and b; the bias has it too.
     """
 
@@ -43,6 +44,7 @@ class MatMul(Op):
     epilogue: lane.Expr | None = None
     zero: int = 0
     accumulate: DType | None = None
+    zero_b: int = 0
 
     def infer(
         self, a: TensorType, b: TensorType, bias: TensorType | None = None, *e: TensorType
@@ -51,6 +53,7 @@ class MatMul(Op):
             raise InvalidGraph(f"matrix product of ranks {a.rank} and {b.rank}")
         dtype = sum_type("matrix product", (a, b), self.accumulate)
         check_zero(self.zero, a.dtype)
+        check_zero(self.zero_b, b.dtype)
         (*_, m, k), (*_, kb, n) = _swapped(a.shape, self.trans_a), _swapped(b.shape, self.trans_b)
         if k != kb:
             raise InvalidGraph(f"inner extents {k} and {kb} differ")
@@ -63,6 +66,7 @@ class MatMul(Op):
     def eval(self, a: Array, b: Array, bias: Array | None = None, *e: Array) -> tuple[Array, ...]:
         left, right = widened(a), widened(b)
         left = left - self.zero if self.zero else left
+        right = right - self.zero_b if self.zero_b else right
         y = (np.swapaxes(left, -1, -2) if self.trans_a else left) @ (
             np.swapaxes(right, -1, -2) if self.trans_b else right
         )
@@ -91,9 +95,10 @@ class MatMul(Op):
                 order = [*range(t.rank - 2), t.rank - 1, t.rank - 2]
                 names[i] = w.node("Transpose", [names[i]], perm=order)
         codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
-        if self.zero:
-            assert site.in_types[0] is not None
+        if self.zero or self.zero_b:
+            assert site.in_types[0] is not None and site.in_types[1] is not None
             names.append(w.scalar(self.zero, site.in_types[0].dtype))
+            names.append(w.scalar(self.zero_b, site.in_types[1].dtype))
         y = w.node("MatMulInteger" if codes else "MatMul", names)
         if bias:
             y = w.node("Add", [y, bias])
@@ -104,5 +109,5 @@ class MatMul(Op):
         none of a product whose coded weights pass through a Transpose.
         """
         a, b = site.in_types[:2]
-        plain = self.accumulate is None and not self.zero
+        plain = self.accumulate is None and not self.zero and not self.zero_b
         return plain and all(t is not None and t.rank == 2 and t.dtype == F32 for t in (a, b))

@@ -9,7 +9,7 @@
 
 #include "../base.h"
 #include "exponential.h"
-#include "tile_i8.h"
+#include "pack_i8.h"
 
 #define SP_UNSEEN INT32_MIN
 
@@ -35,80 +35,12 @@ typedef struct sp_attention_i8 {
   ptrdiff_t qb, qh, qs, kb, kh, ks, vb, vh, vs, yb, yh, ys, mb, mh, ms, mt;
 } sp_attention_i8;
 
-SP_INLINE int sp_up_to(int n, int unit) { return (n + unit - 1) / unit * unit; }
-/* Products of one lane at a time, quads of features and of keys. */
-SP_INLINE int sp_attention_per(const sp_attention_i8 p) { return p.pair ? 2 : 4; }
-SP_INLINE int sp_attention_kq(const sp_attention_i8 p) {
-  return sp_up_to(p.d, sp_attention_per(p)) / sp_attention_per(p);
-}
-SP_INLINE int sp_attention_tq(const sp_attention_i8 p) {
-  return sp_up_to(p.keys, sp_attention_per(p)) / sp_attention_per(p);
-}
+/* Quads of features and of keys. */
+SP_INLINE int sp_attention_kq(const sp_attention_i8 p) { return sp_pack_quads(p.pair, p.d); }
+SP_INLINE int sp_attention_tq(const sp_attention_i8 p) { return sp_pack_quads(p.pair, p.keys); }
 /* Bytes of the weights of a row, of each digit where not paired. */
 SP_INLINE int sp_attention_line(const sp_attention_i8 p) {
   return sp_up_to(p.keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
-}
-
-/* Up to four bytes as a quad, or two as a pair of halves; the rest 0. */
-SP_INLINE int32_t sp_attention_quad(const sp_attention_i8 p, const uint8_t *from, int n, int flip) {
-  const int per = sp_attention_per(p);
-  uint32_t v = 0;
-  if (!p.pair && n >= per) return (int32_t)((uint32_t)sp_quad(from) ^ (flip ? 0x80808080u : 0u));
-  for (int i = 0; i < per && i < n; ++i) {
-    const uint32_t byte = from[i] ^ (flip ? 128u : 0u);
-    v |= p.pair ? (((byte ^ 128u) - 128u) & 0xffffu) << (16 * i) : byte << (8 * i);
-  }
-  return (int32_t)v;
-}
-
-/* A tile of m rows of bytes at distance `line`, over quads of which a vector has `quads`. */
-SP_INLINE sp_tile_i8 sp_attention_tile(const sp_attention_i8 p, int m, int nv, int quads,
-                                       ptrdiff_t line) {
-  const ptrdiff_t quad = 4 * SP_LANES;
-  const sp_tile_i8 t = {.mr = m, .nv = nv, .kh = 1, .runs = 1, .kq = quads, .xp = line,
-                        .bv = quads * quad, .quad = quad, .pair = p.pair};
-  return t;
-}
-
-/* Keys [t][d] to [t / L][quads][L] quads, and what the zero point of q adds to each key's scores. */
-SP_INLINE void sp_attention_keys_i8(const sp_attention_i8 p, const uint8_t *k, int32_t *to,
-                                    int32_t *start, uint8_t *ones) {
-  const int quads = sp_attention_kq(p), per = sp_attention_per(p);
-  for (int c = 0; c < 4 * quads; ++c) ones[c] = p.pair ? (c & 1) == 0 : 1;
-  for (int j = 0; j < p.keys; j += SP_LANES, to += quads * SP_LANES, start += SP_LANES) {
-    sp_i32 sum = sp_set1_i32(0);
-    for (int l = 0; l < SP_LANES; ++l) {
-      const uint8_t *from = k + (j + l) * p.ks;
-      const int n = j + l < p.keys ? p.d : 0;
-      for (int c = 0; c < quads; ++c)
-        to[c * SP_LANES + l] = n > 0 ? sp_attention_quad(p, from + per * c, n - per * c, p.flip_k) : 0;
-    }
-    sp_tile_dots_i8(sp_attention_tile(p, 1, 1, quads, 0), ones, (const int8_t *)to, &sum);
-    sp_store_i32(start, sp_mul_i32(sum, sp_set1_i32(-p.zero_q)));
-  }
-}
-
-/* Values [t][e] to [e / L][quads of keys][L] quads. */
-SP_INLINE void sp_attention_values_i8(const sp_attention_i8 p, const uint8_t *v, int8_t *to) {
-  const int quads = sp_attention_tq(p), per = sp_attention_per(p);
-  for (int j = 0; j < p.e; j += SP_LANES) {
-    const int n = (int)sp_imin(SP_LANES, p.e - j);
-    for (int c = 0; c < quads; ++c, to += 4 * SP_LANES) {
-      const uint8_t *at[4];
-      sp_i32 z;
-      /* keys past the last have no weight */
-      SP_UNROLL
-      for (int i = 0; i < 4; ++i) at[i] = v + sp_imin(per * c + i, p.keys - 1) * p.vs + j;
-      if (p.pair) {
-        z = sp_zip2_i8(at[0], at[1], n);
-        if (p.flip_v) z = sp_xor_i32(z, sp_set1_i32((int32_t)0xff80ff80u));
-      } else {
-        z = sp_zip4_i8(at[0], at[1], at[2], at[3], n);
-        if (p.flip_v) z = sp_flip_i32(z);
-      }
-      sp_storeq_i32(to, z);
-    }
-  }
 }
 
 /* Scores of m rows of bytes at q against the first `panels` vectors of keys. */
@@ -118,7 +50,7 @@ SP_INLINE void sp_attention_scores_i8(const sp_attention_i8 p, int m, int panels
   const int quads = sp_attention_kq(p);
   int j = 0;
   for (; j + p.nk <= panels; j += p.nk) {
-    const sp_tile_i8 t = sp_attention_tile(p, m, p.nk, quads, 4 * quads);
+    const sp_tile_i8 t = sp_pack_tile(p.pair, m, p.nk, quads, quads, 4 * quads);
     sp_i32 acc[SP_TILE_I8_MAX];
     SP_UNROLL
     for (int i = 0; i < m; ++i) {
@@ -134,7 +66,7 @@ SP_INLINE void sp_attention_scores_i8(const sp_attention_i8 p, int m, int panels
     }
   }
   for (; p.nk > 1 && j < panels; ++j) {
-    const sp_tile_i8 t = sp_attention_tile(p, m, 1, quads, 4 * quads);
+    const sp_tile_i8 t = sp_pack_tile(p.pair, m, 1, quads, quads, 4 * quads);
     sp_i32 acc[SP_TILE_I8_MAX];
     SP_UNROLL
     for (int i = 0; i < m; ++i) acc[i] = sp_load_i32(start + j * SP_LANES);
@@ -204,9 +136,9 @@ SP_INLINE void sp_attention_put_i8(const sp_attention_i8 p, void *y, ptrdiff_t a
 SP_INLINE void sp_attention_sums_i8(const sp_attention_i8 p, int m, int nv, int n, int quads,
                                     const uint8_t *e, ptrdiff_t plane, const int8_t *values,
                                     const int32_t *sums, void *y, ptrdiff_t at) {
-  sp_tile_i8 t = sp_attention_tile(p, m, nv, quads, sp_attention_line(p));
+  const sp_tile_i8 t =
+      sp_pack_tile(p.pair, m, nv, quads, sp_attention_tq(p), sp_attention_line(p));
   sp_i32 acc[SP_TILE_I8_MAX];
-  t.bv = (ptrdiff_t)sp_attention_tq(p) * t.quad;
   SP_UNROLL
   for (int i = 0; i < m * nv; ++i) acc[i] = sp_set1_i32(0);
   sp_tile_dots_i8(t, e, values, acc);
@@ -242,19 +174,8 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
   const ptrdiff_t last = p.causal ? sp_imax(0, sp_imin(p.keys, row + m + p.offset)) : p.keys;
   const int all = (int)last, vectors = sp_up_to(p.e, SP_LANES) / SP_LANES;
   int32_t sums[SP_TILE_I8_MAX];
-  for (int i = 0; i < m; ++i) {
-    uint8_t *to = qs + 4 * i * quads;
-    for (int c = p.d; c < sp_attention_per(p) * quads; ++c) {
-      if (p.pair)
-        ((int16_t *)(void *)to)[c] = 0;
-      else
-        to[c] = 0;
-    }
-    if (p.pair)
-      sp_copy_pairs((int16_t *)(void *)to, q + i * p.qs, p.d, p.flip_q);
-    else
-      sp_copy_i8(to, q + i * p.qs, p.d, p.flip_q);
-  }
+  for (int i = 0; i < m; ++i)
+    sp_pack_row_i8(p.pair, p.d, q + i * p.qs, p.flip_q, qs + 4 * i * quads);
   sp_attention_scores_i8(p, m, sp_up_to(all, SP_LANES) / SP_LANES, qs, keys, start, s, ld);
   for (int i = 0; i < m; ++i) {
     const ptrdiff_t n = p.causal ? sp_imax(0, sp_imin(p.keys, row + i + 1 + p.offset)) : p.keys;
@@ -263,7 +184,7 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
                                       e + plane + i * line);
   }
   {
-    const int per = sp_attention_per(p), used = sp_up_to(all, per) / per;
+    const int used = sp_pack_quads(p.pair, all);
     const ptrdiff_t bv = (ptrdiff_t)sp_attention_tq(p) * 4 * SP_LANES;
     const int whole = p.e / SP_LANES / p.ne * p.ne, rest = p.e - whole * SP_LANES;
     for (int j = 0; j < whole; j += p.ne)
@@ -287,8 +208,12 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
   uint8_t *e = qs + 4 * (ptrdiff_t)p.mr * quads;
   const int8_t *const bytes = (const int8_t *)(const void *)packed;
   const int tail = p.rows % p.mr;
-  sp_attention_keys_i8(p, (const uint8_t *)k + b * p.kb + g * p.kh, packed, start, qs);
-  sp_attention_values_i8(p, (const uint8_t *)v + b * p.vb + g * p.vh, values);
+  /* what a zero point of k adds to a row falls out; keys past the last have no weight */
+  sp_pack_columns_i8(p.pair, p.keys, p.d, (const uint8_t *)k + b * p.kb + g * p.kh, p.ks, p.flip_k,
+                     packed);
+  sp_pack_start_i8(p.pair, keys / SP_LANES, p.d, packed, p.zero_q, qs, start);
+  sp_pack_rows_i8(p.pair, p.e, p.keys, (const uint8_t *)v + b * p.vb + g * p.vh, p.vs, p.flip_v,
+                  (int32_t *)(void *)values);
   for (int r = 0; r < p.repeat; ++r) {
     const int head = g * p.repeat + r;
     const uint8_t *qh = (const uint8_t *)q + b * p.qb + head * p.qh;

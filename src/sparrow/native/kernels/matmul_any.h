@@ -11,7 +11,7 @@
 typedef struct sp_matmul_any {
   ptrdiff_t m, n, k, ai, ak, bk, bj, yi, yj;
   ptrdiff_t batch[4], za[4], zb[4], zy[4];
-  int biased, zero, put;
+  int biased, zero, zero_b, put;
   ptrdiff_t task_rows;
 } sp_matmul_any;
 
@@ -41,7 +41,7 @@ typedef struct sp_matmul_any {
       for (ptrdiff_t j = 0; j < p.n; ++j) {                                                        \
         S sum = p.biased ? (S)((const A *)bias)[j] : (S)0;                                                      \
         for (ptrdiff_t k = 0; k < p.k; ++k)                                                        \
-          sum += ((S)ar[k * p.ak] - (S)p.zero) * (S)br[k * p.bk + j * p.bj];                                     \
+          sum += ((S)ar[k * p.ak] - (S)p.zero) * ((S)br[k * p.bk + j * p.bj] - (S)p.zero_b);                                     \
         PUT(y, yr + j * p.yj, (A)sum);                                                                \
       }                                                                                            \
     }                                                                                              \

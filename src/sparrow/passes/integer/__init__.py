@@ -32,6 +32,7 @@ from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
 from sparrow.passes.integer.movement import move
 from sparrow.passes.integer.normalization import normalize
+from sparrow.passes.integer.products import float_product, matmul
 from sparrow.passes.integer.recurrent import recurrent
 from sparrow.passes.integer.resizing import resizing
 from sparrow.passes.integer.softmax import softmax
@@ -41,7 +42,8 @@ from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]
 FAMILIES: tuple[tuple[tuple[type, ...], Handler], ...] = (
-    ((Conv, MatMul), sums),
+    ((Conv,), sums),
+    ((MatMul,), matmul),
     ((Lane,), elementwise),
     ((Reshape, Transpose, Slice, Expand, Gather, Concat, Pad), move),
     ((Pool, Reduce), means),
@@ -99,4 +101,5 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
     )
     # results that are quantized first: what is left of the sums gives floats
     g = apply_rules(g, (("recurrent", over_time), ("integer", quantized)), remarks)
-    return apply_rules(g, (("integer_float", float_result),), remarks)
+    rules = (("integer_float", float_result), ("integer_product", float_product))
+    return apply_rules(g, rules, remarks)

@@ -211,7 +211,7 @@ def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
     weight = e.const(s.weights.codes, I8)
     bias = () if s.bias is None else (e.const(s.bias, I32),)
     if s.x.type.dtype == I16:
-        high, low = _halves(e, s.x)
+        low, high = digits(e, s.x)
         return e.add(s.op, low, weight, *bias), e.add(s.op, high, weight)
     total = e.add(s.op, s.x.name, weight, *bias)
     if not s.weights.offset:
@@ -227,7 +227,7 @@ def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
 def _sum_of_groups(e: Edit, s: _Sum, groups: _Groups) -> str:
     """The sum over groups of inputs, each a product times its multiples; int64 where it is wide."""
     assert isinstance(s.op, MatMul)
-    low_first = _halves(e, s.x)[::-1] if s.x.type.dtype == I16 else (s.x.name,)
+    low_first = digits(e, s.x) if s.x.type.dtype == I16 else (s.x.name,)
     weight = s.weights.codes if s.op.trans_b else s.weights.codes.T
     shape, dtype = s.x.type.shape, I64 if s.wide else I32
     total = "" if s.bias is None else e.const(s.bias.astype(dtype.numpy), dtype)
@@ -250,13 +250,13 @@ def _sum_of_groups(e: Edit, s: _Sum, groups: _Groups) -> str:
     return total
 
 
-def _halves(e: Edit, x: Codes) -> tuple[str, str]:
-    """(h int8, l uint8) of 16-bit codes, x = 256 h + l."""
+def digits(e: Edit, x: Codes) -> tuple[str, str]:
+    """(l uint8, h int8) of 16-bit codes, x = 256 h + l."""
     code = lane.cast(lane.Arg(0, I16), I32)
     low = lane.call("bitand", code, lane.Imm(255, I32))
     # a multiple of 256: nothing is rounded
     high = lane.call("rshr", lane.call("sub", code, low), lane.Imm(8, I32))
-    return e.add(Lane(lane.cast(high, I8)), x.name), e.add(Lane(lane.cast(low, U8)), x.name)
+    return e.add(Lane(lane.cast(low, U8)), x.name), e.add(Lane(lane.cast(high, I8)), x.name)
 
 
 def _value(s: _Sum) -> lane.Expr:
