@@ -46,6 +46,8 @@ from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, draw, samples
 from sparrow.targets import SUFFIXES, Target, device, devices
 from sparrow.targets import target as target_row
+from sparrow.timing.tune import Tuner
+from sparrow.tuning import read_tuning
 
 if TYPE_CHECKING:
     from sparrow.fitting import Fit
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 # Kernel tables to try, in this order.
 CODES = {"auto": (KERNELS, COMPACT), "fast": (KERNELS,), "compact": (COMPACT,)}
+# To measure in.
+MAX_TUNE_S = 3600.0
 # Samples over which the layers of a quantization are compared.
 REPORTED = 4
 
@@ -135,6 +139,8 @@ def build(
     kernels: Sequence[Kernel] = (),
     recipe: Recipe | None = None,
     code: str = "auto",
+    tune: float = 0.0,
+    tuning: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a model into a verified bundle.
@@ -165,6 +171,11 @@ def build(
             ``int8`` gives the bundle's bytes again.
         code: Of sums over codes: ``fast``; ``compact``, a third of the bytes in up to twice the
             time; or ``auto``: fast, and compact where ``budget.size`` is not kept otherwise.
+        tune: Seconds to measure register tiles and algorithms in, on this machine; times are kept
+            in the cache for later builds that tune. 0: kernels are chosen by predictions alone, or
+            by ``tuning``.
+        tuning: A file of such times, see docs/performance.md. Those that decided are in the bundle,
+            ``tuning.json``, which gives the bundle's code again.
         progress: Told what happens, a few words each.
 
     Raises:
@@ -180,6 +191,8 @@ def build(
         )
     if not isinstance(threads, int) or threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads!r}")
+    if type(tune) not in (int, float) or not 0 <= tune <= MAX_TUNE_S:
+        raise BadInput(f"tune is {tune!r}, expected seconds from 0 to {MAX_TUNE_S:g}")
     if out is not None and not isinstance(out, (str, Path)):
         raise BadInput(f"out must be a path, got {type(out).__name__}")
     if budget is not None and not isinstance(budget, Budget):
@@ -201,11 +214,22 @@ def build(
         raise BadInput("int8 needs samples", hint="give calib=, an .npz or an image folder")
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
     table = (*kernels, *KERNELS)
+    known = None if tuning is None else read_tuning(Path(tuning))
+    tuner = Tuner(row, known, tune, threads, say)
+
+    def compiled_float(share: float, bfloat16: bool = False) -> Compiled:
+        return tuner.compiled(
+            lambda t: compile_front(
+                found, row, threads=threads, kernels=table, tuning=t, bfloat16=bfloat16
+            ),
+            share,
+        )
+
     try:
         found = front(sources)
         if precision == "bfloat16":
-            plain = compile_front(found, row, threads=threads, kernels=table)
-            compiled = compile_front(found, row, threads=threads, kernels=table, bfloat16=True)
+            plain = compiled_float(0.0)
+            compiled = compiled_float(1.0, bfloat16=True)
             if halved(compiled.module.entries):
                 return write_bundle(compiled, sources, place, request, rival=plain)
             lacks = row.isa.dot2_ops > 1
@@ -213,15 +237,15 @@ def build(
             say(f"float32 instead of bfloat16: {why}")
             return write_bundle(plain, sources, place, request)
         if precision == "float32" or calib is None or coded(found.graphs):
-            compiled = compile_front(found, row, threads=threads, kernels=table)
-            return write_bundle(compiled, sources, place, request)
-        plain = compile_front(found, row, threads=threads, kernels=table)
+            return write_bundle(compiled_float(1.0), sources, place, request)
+        # what of it is float32 in the end is not known yet
+        plain = compiled_float(0.0 if precision == "int8" else 0.5)
         if precision == "auto" and not all(map(quantizable, found.graphs)):
             return write_bundle(plain, sources, place, request)
         if recipe is None and not row.fpu:
             recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
 
-        ways = _ways(found, row, threads, kernels, code)
+        ways = _ways(found, row, threads, kernels, code, tuner)
         if precision == "auto" and request.budget != Budget():
             if len(sources) > 1:
                 raise BadInput(
@@ -257,16 +281,22 @@ def build(
 
 
 def _ways(
-    found: Front, row: Target, threads: int, kernels: Sequence[Kernel], code: str
+    found: Front, row: Target, threads: int, kernels: Sequence[Kernel], code: str, tuner: Tuner
 ) -> tuple[Compile, ...]:
     """How a quantized graph may become C, the fast way first."""
     if code not in CODES:
         raise BadInput(f"code {code!r}", hint=f"use one of {', '.join(CODES)}")
 
     def way(table: Sequence[Kernel]) -> Compile:
-        return lambda graphs: compile_front(
-            replace(found, graphs=tuple(graphs)), row, threads=threads, kernels=(*kernels, *table)
-        )
+        def compiled(graphs: Sequence[Graph]) -> Compiled:
+            over = replace(found, graphs=tuple(graphs))
+            return tuner.compiled(
+                lambda t: compile_front(
+                    over, row, threads=threads, kernels=(*kernels, *table), tuning=t
+                )
+            )
+
+        return compiled
 
     return tuple(way(table) for table in CODES[code])
 
@@ -338,7 +368,7 @@ def plan_precisions(
     found = front(sources)
 
     plain = compile_front(found, row, threads=threads)
-    ways = _ways(found, row, threads, (), code)
+    ways = _ways(found, row, threads, (), code, Tuner(row, None, 0.0, threads, say))
     search = _search(found.graphs[0], plain, ways, recipe, request)
     best = next(search.candidates())
     return best.record, search.recipe_of((x.name, x.precision) for x in best.record.layers)

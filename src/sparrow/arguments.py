@@ -94,6 +94,18 @@ def states_of(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+def seconds_of(text: str | None, off: bool, tuning: Path | None) -> float:
+    """Seconds to measure tiles in, from what ``--tune``, ``--no-tune`` and ``--tuning`` say.
+
+    Raises:
+        BadInput: A text does not read so, or they contradict each other.
+    """
+    if off and (text is not None or tuning is not None):
+        raise BadInput("--no-tune beside --tune or --tuning", hint="give one of them")
+    ns = quantity(text, "--tune", TIMES)
+    return 0.0 if ns is None else ns / 1e9
+
+
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """Numbers from ``124,116,104``.
 

@@ -52,6 +52,8 @@ from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
 from sparrow.timing.race import TIMED, measure_build, race
+from sparrow.tuning import TUNING
+from sparrow.tuning import to_json as tuning_to_json
 
 # Runner -> what the verdict adds.
 WHERE = {"host": "", "qemu": " in the emulator qemu", "node": " in Node.js"}
@@ -158,6 +160,8 @@ def _fill(
             (work / f"calibration{of_entry}.npz").write_bytes(to_npz(x.quantized.calibration))
         # one for all
         (work / "recipe.json").write_bytes(to_json(lossy[0].quantized.recipe))
+    if compiled.tuning is not None and compiled.tuning.times:
+        (work / TUNING).write_bytes(tuning_to_json(compiled.tuning))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(
         code_bytes=code_bytes_of(library, target),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,8 @@ from sparrow.errors import BadInput, printable
 from sparrow.importers.file import read_file
 from sparrow.kernels.case import Tile
 
+# In a bundle: the times that decided.
+TUNING = "tuning.json"
 SCHEMA = 1
 MAX_BYTES = 8 << 20
 # Rows of a file, tiles of a row: beyond any device's networks.
@@ -220,6 +221,6 @@ def _text(value: Any, form: re.Pattern[str], where: str) -> str:
 
 
 def _positive(value: Any, where: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 < value <= MAX_NS:
+    if type(value) not in (int, float) or not 0 < value <= MAX_NS:
         raise BadInput(f"{where}: expected a number above 0, at most {MAX_NS:g}")
     return float(value)

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -24,12 +25,16 @@ from conformance.onnx_cases import Case, load_cases
 from conformance.test_tflite_ops import CASES, file_of
 from small_models import accumulator, classifier, embedding, model, strange, value
 from sparrow.api import build
+from sparrow.compiler import Source, compile_sources
 from sparrow.errors import SparrowError
 from sparrow.importers.onnx import import_onnx
 from sparrow.passes import optimize
 from sparrow.quant.recipe import Recipe, to_json
+from sparrow.targets import target
 from sparrow.tensor import F32, I8, Array
 from sparrow.text import print_graph
+from sparrow.tuning import Tuning
+from sparrow.tuning import to_json as tuning_to_json
 from tflite_files import O, T, constant, write
 
 FOLDER = Path(__file__).resolve().parent / "corpus"
@@ -294,6 +299,19 @@ def _recipes(folder: Path) -> None:
         (folder / f"{name}.json").write_bytes(to_json(recipe))
 
 
+def _tunings(folder: Path) -> None:
+    """Times of every tile of a small network's layers, and none."""
+    done = compile_sources(
+        {"main": Source(FOLDER / "onnx" / "classifier.onnx")}, target("x86_64_v3")
+    )
+    options = [o for s in done.plan.entries[0].steps for o in s.options]
+    times = {o.work: {t: 100.0 + i for i, t in enumerate(o.tiles[:6])} for o in options}
+    none = Tuning("a processor", "avx2", "0" * 16, figures={"fork_ns": 700.0})
+    folder.mkdir()
+    (folder / "none.json").write_bytes(tuning_to_json(none))
+    (folder / "some.json").write_bytes(tuning_to_json(replace(none, times=times)))
+
+
 # One of each kind that compiles, and one with rules only.
 ROWS = ("cpu/x86_64_v3", "phone/sd855", "microcontroller/nano33ble", "browser/wasm32",
         "accelerator/edge_tpu")  # fmt: skip
@@ -341,6 +359,7 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("diff", "a.onnx", "b.onnx", "--json"),
     ("package", "bundle", "--as", "cmake", "-o", "tree"),
     ("check", "a.onnx", "--target", "row.toml"),
+    ("tuning", "tuning.json", "--json"),
 )
 
 
@@ -360,6 +379,7 @@ def main() -> None:
     _samples(FOLDER / "samples")
     _recipes(FOLDER / "recipes")
     _rows(FOLDER / "rows")
+    _tunings(FOLDER / "tunings")
     (FOLDER / "commands").mkdir()
     for i, words in enumerate(_COMMANDS):
         (FOLDER / "commands" / f"{i:02}.json").write_text(json.dumps(words) + "\n")

@@ -29,7 +29,7 @@ LONGEST_MESSAGE = 2000
 LAID_OUT = frozenset(
     ("bundle", "fifo", "link.bin", "linkdir", "sub", "weights.bin", "m.onnx", "m.tflite", "a.npz",
      "a.img", "recipe.json",
-     "row.toml")
+     "row.toml", "tuning.json")
 )  # fmt: skip
 _CHANGES = frozenset(
     ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.mknod", "os.remove", "os.rename",

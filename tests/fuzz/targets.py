@@ -36,6 +36,7 @@ from sparrow.parse import parse_graph
 from sparrow.rendering.report import render
 from sparrow.samples import load_image
 from sparrow.tensor import F32, TensorType
+from sparrow.tuning import read_tuning
 
 Mutate = Callable[[Random, bytes, Sequence[bytes]], bytes]
 
@@ -107,6 +108,13 @@ def _receipt(data: bytes, folder: Path) -> None:
 
 def _recipe(data: bytes, folder: Path) -> None:
     recipe_of(None, folder / "recipe.json")
+
+
+def _tuning(data: bytes, folder: Path) -> None:
+    """Times of one's own, and a network planned by them."""
+    sources = {"main": Source(FOLDER / "onnx" / "classifier.onnx")}
+    times = read_tuning(folder / "tuning.json")
+    compile_sources(sources, resolve_target("x86_64_v3"), tuning=times)
 
 
 def _row(data: bytes, folder: Path) -> None:
@@ -284,8 +292,30 @@ _OPTIONS = (
     *("--help", "--json", "--target", "--shape", "--state", "--calib", "--evaluate", "--threads"),
     *("--precision", "--drop", "--latency", "--size", "--ram", "--explain", "-o", "--out"),
     *("--entry", "--runs", "--against", "--rounds", "--source", "--", "-", "=", "x=", "=x"),
-    *("--pin", "--recipe", "--code", "--scheme", "--device", "--as", "--flash", "*=int8", "[=int8"),
-    *("plan", "fits", "quantize", "blame", "diff", "package", "reduce", "recipe.json", "row.toml"),
+    *(
+        "--pin",
+        "--recipe",
+        "--tuning",
+        "--code",
+        "--scheme",
+        "--device",
+        "--as",
+        "--flash",
+        "*=int8",
+        "[=int8",
+    ),
+    *(
+        "plan",
+        "fits",
+        "tuning",
+        "quantize",
+        "blame",
+        "diff",
+        "package",
+        "reduce",
+        "recipe.json",
+        "row.toml",
+    ),
     *("build", "check", "run", "verify", "profile", "bench", "targets", "report", "show", "list"),
     *("m.onnx", "a=m.onnx", "bundle", "fifo", "/dev/zero", "/dev/null", "sub", "none.npy"),
     *("x=1x2x3", "input=99999999999999999999", "x=-1", "x=0x0", "1e999", "-1", "1%", "nan", "20ms"),
@@ -322,6 +352,8 @@ TARGETS: tuple[Target, ...] = (
            hostile.records, share=16),
     Target("recipe", "recipes/*.json", _json_or_bytes, "recipe.json", _recipe, hostile.records,
            share=10),
+    Target("tuning", "tunings/*.json", _json_or_bytes, "tuning.json", _tuning, hostile.records,
+           share=4, heavy=True),
     Target("row", "rows/*.toml", _graph_text, "row.toml", _row, hostile.rows, share=4, heavy=True),
     Target("plan", "bundle/plan.json", _json_or_bytes, "bundle/plan.json", _plan, hostile.records,
            share=16),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import pytest
 
 from emitted import TARGETS, compiled, run
 from small_graphs import network
 from small_models import classifier
+from sparrow.api import build
+from sparrow.cli import app, run_command
 from sparrow.compiler import Compiled, Front, Source, compile_front, front
 from sparrow.errors import BadInput
 from sparrow.graph import Module
@@ -159,6 +163,7 @@ HOSTILE = {
     "a time of nothing": (text(ns={"6x2": 0}), "expected a number above 0"),
     "a time that is text": (text(ns={"6x2": "1"}), "expected a number above 0"),
     "a time without end": (text(ns={"6x2": 1e300}), "expected a number above 0"),
+    "a number that no float holds": (text(ns={"6x2": 10**400}), "expected a number above 0"),
     "no number": (text().replace(b"10.5", b"NaN"), "expected a number above 0"),
     "a figure without a name": (text(figures={"a b": 1.0}), "figures: .* is none"),
     "a field too many": (text()[:-1] + b', "x": 1}', "'x' is unknown"),
@@ -202,7 +207,7 @@ class Timed(Stepped):
 
     def profile(self, seconds: float) -> list[list[float]]:
         return [
-            [100.0 if s.lowered.tile is None else 1000.0 / s.lowered.tile.mr for s in e.steps]
+            [100.0 * (s.lowered.tile.mr if s.lowered.tile else 1) for s in e.steps]
             for e in self._b.plan.entries
         ]
 
@@ -222,7 +227,7 @@ def test_measuring_finds_the_fastest_candidate(monkeypatch: pytest.MonkeyPatch) 
     at = plain.plan.entries[0].steps.index(heavy)
     taken = compile_with(done).plan.entries[0].steps[at]
     assert taken.lowered.tile is not None
-    assert taken.lowered.tile.mr == max(c.tile.mr for c in candidates(heavy))
+    assert taken.lowered.tile.mr == min(c.tile.mr for c in candidates(heavy))
     # nothing is left to measure
     before = len(Timed.seen)
     assert tune(compile_with, done, 1, 1e9) is done
@@ -254,3 +259,55 @@ def test_times_of_another_instruction_set_are_refused() -> None:
 def test_a_device_elsewhere_is_not_measured() -> None:
     with pytest.raises(BadInput, match="cannot be measured on this machine"):
         Tuner(target("aarch64"), None, 1.0, 1, lambda _: None)
+
+
+def test_a_bundle_holds_the_times_that_decided(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same times give the same code, whether measured, from the cache, or from the bundle."""
+    monkeypatch.setattr(measuring, "Stepped", Timed)
+    first = build(classifier(), out=tmp_path / "a", tune=3000.0)
+    record = first.receipt.tuning
+    assert record is not None and record.layers
+    assert any(x.taken != x.predicted for x in record.layers)
+    data = (tmp_path / "a" / "tuning.json").read_bytes()
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+    again = build(classifier(), out=tmp_path / "b", tuning=tmp_path / "a" / "tuning.json")
+    plain = build(classifier(), out=tmp_path / "c")
+    assert again.receipt.files == first.receipt.files
+    assert again.receipt.tuning == record
+    assert plain.receipt.tuning is None
+    assert plain.receipt.files["model.c"] != first.receipt.files["model.c"]
+    tiles = {f"{s.kernel} {s.tile}" for s in first.plan.entries[0].steps}
+    assert {x.taken for x in record.layers} <= tiles
+
+
+def test_the_command_shows_times(
+    own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t.json"
+    file.write_bytes(text())
+    assert run_command(lambda: app(["tuning", str(file)], standalone_mode=False)) == 0
+    shown = capsys.readouterr().out
+    assert "a processor, avx2" in shown and f"conv2d_f32 x1 {WORK.shape}" in shown
+    assert run_command(lambda: app(["tuning", "--json"], standalone_mode=False)) == 0
+    assert json.loads(capsys.readouterr().out)["layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tune", "5"], "--tune '5'"),
+        (["--tune", "2e9s"], "expected seconds from 0 to 3600"),
+        (["--tune", "5s", "--no-tune"], "--no-tune beside"),
+        (["--tuning", "none.json"], "none.json"),
+    ],
+)
+def test_bad_words_are_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(classifier(), tmp_path / "m.onnx")
+    line = ["build", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "o"), *words]
+    assert run_command(lambda: app(line, standalone_mode=False)) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1

@@ -30,6 +30,7 @@ from sparrow.cli import (
     report,
     run,
     targets,
+    tuning,
     verify,
 )
 from sparrow.cli.options import progress
@@ -58,6 +59,7 @@ COMMANDS = (
     diff.diff,
     reduce.reduce,
     targets.targets,
+    tuning.tuning,
     doctor.doctor,
     report.report,
 )

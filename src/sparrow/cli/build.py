@@ -14,6 +14,7 @@ from sparrow.arguments import (
     evaluator,
     models_of,
     recipe_of,
+    seconds_of,
     shapes_of,
     states_of,
 )
@@ -25,6 +26,7 @@ from sparrow.cli.options import (
     JsonOption,
     LatencyOption,
     ModelArgument,
+    NoTuneOption,
     PinOption,
     RamOption,
     RecipeOption,
@@ -33,6 +35,8 @@ from sparrow.cli.options import (
     StateOption,
     TargetOption,
     ThreadsOption,
+    TuneOption,
+    TuningOption,
     progress,
     show,
     show_search,
@@ -59,6 +63,9 @@ def build(
     pin: PinOption = None,
     recipe: RecipeOption = None,
     code: CodeOption = "auto",
+    tune: TuneOption = None,
+    no_tune: NoTuneOption = False,
+    tuning: TuningOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="print every decision")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,6 +85,8 @@ def build(
         states=states_of(state),
         recipe=recipe_of(pin, recipe),
         code=code,
+        tune=seconds_of(tune, no_tune, tuning),
+        tuning=tuning,
         progress=progress,
     )
     progress.clear()
@@ -110,6 +119,12 @@ def build(
             f"{printable(row['entry'])}: {row['median_ns'] / 1e3:.1f} us [{low:.1f}, {high:.1f}], "
             f"{row['threads']} thread(s)"
         )
+    if receipt.tuning is not None:
+        other = sum(x.taken != x.predicted for x in receipt.tuning.layers)
+        print(
+            f"tuning: {len(receipt.tuning.layers)} layers chosen by times measured on "
+            f"{printable(receipt.tuning.cpu)}, {other} not as predicted"
+        )
     if receipt.search is not None:
         show_search(receipt.search)
     print(f"report: {out / 'report.html'}")
@@ -121,6 +136,7 @@ def _explain(bundle: Any) -> None:
         print(f"{mark} {r.rule:20} {printable(r.node)[:60]}: {printable(r.text)}")
     for e in bundle.plan.entries:
         for s in e.steps:
-            print(f"  {printable(e.name)}.{s.index} {s.op} {printable(s.origin)[:60]}: {s.kernel}")
+            what = f"{s.kernel} {s.tile}".strip()
+            print(f"  {printable(e.name)}.{s.index} {s.op} {printable(s.origin)[:60]}: {what}")
             for other in s.rejected:
                 print(f"      not {other.kernel}: {printable(other.reason)}")

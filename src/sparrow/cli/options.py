@@ -66,6 +66,15 @@ RecipeOption = Annotated[
 CodeOption = Annotated[
     str, typer.Option(help="of int8: fast, compact, or auto: compact where --size needs it")
 ]
+TuneOption = Annotated[
+    str | None, typer.Option(help="measure tiles and algorithms on this machine for so long: 30s")
+]
+NoTuneOption = Annotated[
+    bool, typer.Option("--no-tune", help="choose them by predictions alone, as without --tune")
+]
+TuningOption = Annotated[
+    Path | None, typer.Option(help="measured times: tuning.json of a bundle, or another's")
+]
 EntryOption = Annotated[str | None, typer.Option(help="entry point; the first by default")]
 
 

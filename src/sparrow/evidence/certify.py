@@ -30,11 +30,14 @@ from sparrow.evidence.receipt import (
     SamplesRecord,
     SearchRecord,
     SourceRecord,
+    TunedRecord,
+    TuningRecord,
 )
 from sparrow.evidence.tolerances import tolerance_of
 from sparrow.importers.model import facts
 from sparrow.quant import digest
 from sparrow.request import Request
+from sparrow.tuning import TUNING
 
 
 def certify(
@@ -121,8 +124,29 @@ def certify(
         ),
         quantization=tuple(map(_quantization, lossy)) or None,
         search=search,
+        tuning=_tuning(compiled, files),
         files=files,
     )
+
+
+def _tuning(compiled: Compiled, files: Mapping[str, str]) -> TuningRecord | None:
+    known = compiled.tuning
+    if known is None or TUNING not in files:
+        return None
+    layers = []
+    for e in compiled.plan.entries:
+        for i, s in enumerate(e.steps):
+            if any(o.work in known.times for o in s.options):
+                best = min(s.options, key=lambda o: o.cycles)
+                layers.append(
+                    TunedRecord(
+                        entry=e.graph.name,
+                        step=i,
+                        taken=f"{s.kernel} {s.lowered.tile}",
+                        predicted=f"{best.work.kernel} {best.tiles[0]}",
+                    )
+                )
+    return TuningRecord(sha256=files[TUNING], cpu=known.cpu, layers=tuple(layers))
 
 
 def _quantization(lossy: Lossy) -> QuantizationRecord:

@@ -46,6 +46,7 @@ def _step(e: Entry, index: int, s: Step) -> StepRecord:
         op=type(s.node.op).__name__,
         origin=s.node.origin,
         kernel=s.kernel,
+        tile=str(low.tile or ""),
         rejected=tuple(Rejected(kernel=k, reason=why) for k, why in s.rejected),
         inputs=tuple(
             None if v is None else _value(x, v)

@@ -103,12 +103,13 @@ class Rejected(Record):
 
 
 class StepRecord(Record):
-    """One step of an entry point."""
+    """One step of an entry point; ``tile`` is its register tile, where it has one to choose."""
 
     index: Count
     op: str
     origin: str
     kernel: str
+    tile: str = ""
     rejected: Many[Rejected]
     inputs: Many[ValueRecord | None]
     outputs: Some[ValueRecord]
@@ -372,6 +373,23 @@ class SearchRecord(Record):
     pins: Many[PriceRecord]
 
 
+class TunedRecord(Record):
+    """A layer whose kernel and register tile measured times have chosen."""
+
+    entry: str
+    step: Count
+    taken: str
+    predicted: str
+
+
+class TuningRecord(Record):
+    """The times that decided: SHA-256 of ``tuning.json``, and the processor they are of."""
+
+    sha256: str
+    cpu: str
+    layers: Many[TunedRecord]
+
+
 class ReceiptRecord(Record):
     """``receipt.json``: how a bundle came to be and what was proved."""
 
@@ -396,6 +414,7 @@ class ReceiptRecord(Record):
     passes: Many[RemarkRecord]
     quantization: Annotated[tuple[QuantizationRecord, ...] | None, FailFast()]
     search: SearchRecord | None = None
+    tuning: TuningRecord | None = None
     files: Texts
 
 

@@ -185,14 +185,14 @@ class Winograd:
 
 
 def shape_text(s: Window | Gemm, **more: int) -> str:
-    """Sizes and strides that differ from a plain layer's, and ``more``: a key of measured times."""
+    """Sizes and strides, and ``more``, as a key of measured times; zeros and defaults left out."""
     chosen = ("mr", "nv", "ku", "pf", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
     own = {
         f.name: getattr(s, f.name)
         for f in fields(s)
         if f.name not in chosen and getattr(s, f.name) != f.default
     }
-    return " ".join(f"{k}={v}" for k, v in {**own, **more}.items())
+    return " ".join(f"{k}={v}" for k, v in {**own, **more}.items() if v)
 
 
 def simd_of(target: Target) -> Simd:
