@@ -39,7 +39,7 @@ ISAS = {
     "avx2": ("x86_64_v3", "x86-64-v3", "AVX2"),
     "avx512": ("x86_64_v4", "x86-64-v4", "AVX512_SKX"),
     "avx512vnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL"),
-    "avx512bf16": ("x86_64_v4+avx512vnni+avx512bf16", "cooperlake", "AVX512BF16"),
+    "avx512bf16": ("x86_64_v4+avx512vnni+avx512vbmi+avx512bf16", "sapphirerapids", "AVX512BF16"),
 }
 # Instruction set headers of other machines, compiled for a target and emulated.
 EMULATED = {

@@ -51,14 +51,18 @@ void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, p
 }
 """
 
-# what a store keeps of a sum; (z, lo, hi) of codes, the limits of int32 where the store clips
-CODES = ((0, -128, 127), (-128, -128, 127), (5, -7, 100), (128, 0, 255), (3, 3, 255))
+# what a store keeps of a sum; (z, lo, hi, fits) of codes, the limits of int32 where the store clips
+CODES = tuple(
+    (*code, fits)
+    for code in ((0, -128, 127), (-128, -128, 127), (5, -7, 100), (128, 0, 255), (3, 3, 255))
+    for fits in (0, 1)
+)
 EPILOGUE = """
 #include "kernels/epilogue.h"
-#define CODES(at, z, lo, hi)                                                      \\
+#define CODES(at, z, lo, hi, fits)                                                \\
   void code##at(int32_t *out, const float *v);                                    \\
   void code##at(int32_t *out, const float *v) {                                   \\
-    sp_store_i32(out, sp_code_f32_i32(sp_load_f32(v), z, lo, hi));                \\
+    sp_store_i32(out, sp_code_f32_i32(sp_load_f32(v), z, lo, hi, fits));          \\
   }
 #define PUTS(nv, put, name)                                                       \\
   void name##nv(int8_t *out, const int32_t *in, ptrdiff_t n);                     \\
@@ -81,8 +85,8 @@ EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
 @pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
 def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
     limits = {-128: "INT32_MIN", 127: "INT32_MAX", 0: "INT32_MIN", 255: "INT32_MAX"}
-    texts = (f"CODES({i}, {z}, {limits.get(lo, lo)}, {limits.get(hi, hi)})\n"
-             for i, (z, lo, hi) in enumerate(CODES))  # fmt: skip
+    texts = (f"CODES({i}, {z}, {limits.get(lo, lo)}, {limits.get(hi, hi)}, {fits})\n"
+             for i, (z, lo, hi, fits) in enumerate(CODES))  # fmt: skip
     c = build(C + EPILOGUE + "".join(texts), isa, tmp_path)
     lanes = np.zeros(2, np.int32)
     call(c, "lanes", lanes)
@@ -91,10 +95,12 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
     v = np.concatenate(
         [rng.uniform(-300, 300, 64), np.arange(-40, 40) + 0.5, [3e9, -3e9, 1e20, -np.inf]]
     )
-    for i, (z, lo, hi) in enumerate(CODES):
+    for i, (z, lo, hi, fits) in enumerate(CODES):
         kind = np.uint8 if hi == 255 else np.int8
         for block in np.resize(v, (-(-v.size // width), width)).astype(np.float32):
             out = np.zeros(width, np.int32)
+            if fits:
+                block = np.clip(block, -(2.0**29), 2.0**29)
             call(c, f"code{i}", out, block)
             least, most = np.iinfo(kind).min, np.iinfo(kind).max
             want = np.clip(z + np.rint(block.astype(np.float64)), lo, hi)
@@ -103,6 +109,7 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
         for nv in range(1, 7):
             for n in {1, width - 1, width} - {0}:
                 values = rng.integers(-400, 400, nv * width).astype(np.int32)
+                values[::3] <<= 21
                 got = np.full(nv * width, 77, dtype)
                 call(c, f"put_{name}_{nv}", got, values, n)
                 want = np.full(nv * width, 77, dtype)

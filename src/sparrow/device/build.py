@@ -74,7 +74,7 @@ CPUS = {
         "avx2": "x86_64_v3",
         "avx512": "x86_64_v4",
         "avx512vnni": "x86_64_v4+avx512vnni",
-        "avx512bf16": "x86_64_v4+avx512vnni+avx512bf16",
+        "avx512bf16": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16",
     },
     "aarch64": {
         "scalar": "generic",

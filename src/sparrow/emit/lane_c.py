@@ -169,7 +169,7 @@ def _clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
     return e, low, high
 
 
-def rounded_steps(e: lane.Call) -> tuple[lane.Expr, int, int] | None:
+def rounded_steps(e: lane.Call) -> tuple[lane.Call, int, int] | None:
     """The float under a cast that may round to nearest even and need not saturate, and its clips.
 
     That is ``round(c * m)`` clipped to whole literals inside the range of the integer type, c an
@@ -214,9 +214,12 @@ def _inside(e: lane.Expr, dtype: DType) -> bool:
 
 
 class _Vector(_Text):
-    def __init__(self, args: Mapping[int, str], table: list[int] | None) -> None:
+    def __init__(
+        self, args: Mapping[int, str], table: list[int] | None, small: frozenset[int] = frozenset()
+    ) -> None:
         super().__init__(args)
         self.table = table
+        self.small = small
 
     def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
@@ -266,7 +269,9 @@ class _Vector(_Text):
             product, low, high = steps
             lo = "INT32_MIN" if low + z <= least else str(low + z)
             hi = "INT32_MAX" if high + z >= most else str(high + z)
-            return self.let("sp_i32", f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi})")
+            fits = any(isinstance(a, lane.Arg) and a.index in self.small for a in product.args)
+            text = f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi}, {int(fits)})"
+            return self.let("sp_i32", text)
         inner, low_, high_ = _clamp(x)
         # no sum leaves int32: what was shifted to the right has room
         roomy = isinstance(inner, lane.Call) and inner.fn == "rshr" and _positive(inner.args[1])
@@ -501,14 +506,17 @@ def vector(e: lane.Expr, args: Mapping[int, str]) -> tuple[list[str], str]:
 
 
 def stored_vector(
-    e: lane.Expr, args: Mapping[int, str], table: list[int] | None = None
+    e: lane.Expr,
+    args: Mapping[int, str],
+    table: list[int] | None = None,
+    small: frozenset[int] = frozenset(),
 ) -> tuple[list[str], str]:
     """`vector` of a value that is stored at once: bytes may still lie outside their range.
 
     With a ``table`` literals of 32 bits are appended to it, and read from ``k[..]``: expressions
-    that differ in them alone have one text.
+    that differ in them alone have one text. Operands that are ``small`` lie within 1/4.
     """
-    t = _Vector(args, table)
+    t = _Vector(args, table, small)
     y = t.stored(e)
     return _used(t.lines, y), y
 

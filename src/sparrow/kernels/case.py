@@ -133,12 +133,16 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An epilogue operand: where it is and how it moves with the output row and column."""
+    """An epilogue operand: where it is and how it moves with the output row and column.
+
+    ``small``: a constant of at most 1/4 either way, by which no int32 leaves its range.
+    """
 
     source: In | Packed
     type: TensorType
     row_stride: int
     col_stride: int
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from sparrow import lane
-from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject
+from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject, Tensor
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.sums import CODES
 from sparrow.tensor import BF16, F32, I8, I32, U8
@@ -13,6 +15,7 @@ from sparrow.vectors import vectorizable
 
 # What an epilogue of int32 sums may give: codes, sums, or the bits of floats.
 SUM_RESULTS = (I8, U8, I32, F32)
+SMALL = 0.25  # see `Extra.small`
 
 
 def stored_half(ep: Epilogue) -> tuple[Epilogue, bool]:
@@ -26,6 +29,11 @@ def stored_half(ep: Epilogue) -> tuple[Epilogue, bool]:
         return ep, False
     (inner,) = e.args
     return replace(ep, expr=None if inner == lane.Arg(0, F32) else inner), True
+
+
+def _is_small(t: Tensor) -> bool:
+    known = t.const is not None and t.type.dtype == F32
+    return known and bool((np.abs(np.asarray(t.const)) <= SMALL).all())
 
 
 def epilogue_of(
@@ -71,7 +79,7 @@ def epilogue_of(
                 return Reject(f"epilogue operand {i} has unequal row distances")
             if vectors and moves[1] not in (0, 1):
                 return Reject(f"epilogue operand {i} is not dense along the columns")
-            extras.append(Extra(In(i, row * moves[0]), t.type, *moves))
+            extras.append(Extra(In(i, row * moves[0]), t.type, *moves, _is_small(t)))
             operands.append(lane.Arg(len(extras), t.type.dtype))
         total = lane.substitute(expr, operands)
     if total == lane.Arg(0, dtype):

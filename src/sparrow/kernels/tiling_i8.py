@@ -32,11 +32,6 @@ class Bytes:
     put: int
 
 
-def _pair(isa: Isa) -> int:
-    """`pair` of the C structs."""
-    return SINGLE if isa.singles else int(isa.pairs)
-
-
 def _operands(mr: int, nv: int, isa: Isa) -> int:
     """Registers that the operands of a tile take."""
     if isa.octets:
@@ -53,8 +48,8 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
         # the activations stay, and weights come one by one
         return mr + 2
     # the dot product of 16-bit halves needs both halves of its operands in registers
-    halves = 1 if isa.dot_ops == 1 or isa.pairs else 2
-    return halves * (nv + (mr if isa.both_held else 1))
+    halves = 1 if isa.dot_ops == 1 else 2
+    return halves * (nv + 1)
 
 
 def tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[Tile]:
@@ -97,9 +92,6 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
         elif isa.singles:
             # each counts: a product, a byte of a pixel, and weights with their address
             step = (mr * nv + mr + 3 * nv + 3) / 2
-        elif isa.pairs:
-            # nothing waits for long: what counts is the number of instructions, four at a time
-            step = (mr * nv * isa.dot_ops + (mr + nv) * 2 + 3) / 4
         return quads * step + EPILOGUE * mr * nv + 12
 
     full_m, tail_m = divmod(pixels, t.mr)
@@ -137,9 +129,9 @@ def choose_conv2d(
     ci, co = s.ci // s.groups, s.co // s.groups
     isa = target.isa
     vectors = -(-co // isa.lanes)
-    # halves are always made in scratch, and bytes of the other kind: once there, and not for each
-    # panel and quad, where it takes three quarters of a dot product
-    turned = isa.pairs or (code.flip and not target.machine.bare)
+    # bytes of the other kind are turned in scratch: once there, and not for each panel and quad,
+    # where it takes three quarters of a dot product
+    turned = code.flip and not target.machine.bare
     band, per = turned or not reads_inside(s), isa.taken
     oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
     plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
@@ -155,11 +147,10 @@ def choose_conv2d(
     merged = merges(s, band)
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
     kq = -(-k // per)
-    each = ci * (2 if isa.pairs else 1)  # bytes of a pixel in scratch
     quads = s.kh * runs * kq
     ranked = sorted(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
     t = tile or ranked[0]
-    line = -(-(width * each + 3) // 64) * 64 if band else 0
+    line = -(-(width * ci + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
     blocks = -(-ow // t.mr) if oh == 1 else 1
@@ -185,7 +176,7 @@ def choose_conv2d(
     p = Conv2dI8(
         **fields,
         band=int(band),
-        pair=_pair(isa),
+        pair=SINGLE if isa.singles else 0,
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
@@ -193,8 +184,8 @@ def choose_conv2d(
         runs=runs,
         kq=kq,
         xr=line if band else xh,
-        xp=each if band else xw,
-        xt=s.dw * (each if band else xw),
+        xp=ci if band else xw,
+        xt=s.dw * (ci if band else xw),
         line=line,
         mr=t.mr,
         nv=t.nv,
@@ -274,7 +265,7 @@ def choose_depthwise(
     p = DepthwiseI8(
         **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,
-        pair=_pair(isa),
+        pair=SINGLE if isa.singles else 0,
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,

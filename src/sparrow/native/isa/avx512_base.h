@@ -301,8 +301,24 @@ SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
       _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b)));
 }
 
-/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. Sixteen entries are looked up by the low
- * half of a byte; the high half says which of the sixteen. */
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. */
+#ifdef __AVX512VBMI__
+/* Seven bits of a byte pick one of 128 entries, the eighth which of two such. */
+SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
+                               int offset) {
+  const __m512i add = _mm512_set1_epi8((char)offset);
+  const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
+  const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+  for (ptrdiff_t i = 0; i < n; i += 64) {
+    const __mmask64 there = n - i < 64 ? ((__mmask64)1 << (n - i)) - 1 : ~(__mmask64)0;
+    const __m512i k = _mm512_add_epi8(_mm512_maskz_loadu_epi8(there, x + i), add);
+    const __m512i low = _mm512_permutex2var_epi8(t0, k, t1);
+    const __m512i high = _mm512_permutex2var_epi8(t2, k, t3);
+    _mm512_mask_storeu_epi8(y + i, there, _mm512_mask_blend_epi8(_mm512_movepi8_mask(k), low, high));
+  }
+}
+#else
+/* Sixteen entries are looked up by the low half of a byte; the high half says which of the sixteen. */
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
                                int offset) {
   const __m512i add = _mm512_set1_epi8((char)offset), low = _mm512_set1_epi8(15);
@@ -321,5 +337,6 @@ SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *
   }
   for (; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
 }
+#endif
 
 #endif

@@ -1,4 +1,4 @@
-/* The vocabulary for AVX-512 with VNNI and BF16 (Cooper Lake, Zen 4 and later): vdpbf16ps multiplies
+/* The vocabulary for AVX-512 with VNNI, VBMI and BF16 (Sapphire Rapids, Zen 4 and later): vdpbf16ps multiplies
  * pairs of bfloat16 and adds them to float32. It takes subnormal numbers for zero and rounds to nearest
  * even whatever the mode. gcc 10, clang 9. */
 #ifndef SP_AVX512BF16_H

@@ -69,7 +69,8 @@ SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return vcvtq_s32_f32(sp_round_f32(v)
 
 /* In the low bits of a sum with 3 * 2^22 stands the integer: the limits keep it far below 2^22. */
 #define SP_SATURATES
-SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi) {
+SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, int fits) {
+  (void)fits;
   const float least = (float)(lo < -32768 ? -32768 : lo) - (float)z;
   const float most = (float)(hi > 32767 ? 32767 : hi) - (float)z;
   v = vminq_f32(vmaxq_f32(v, vdupq_n_f32(least)), vdupq_n_f32(most));

@@ -34,7 +34,8 @@ SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return vcvtnq_s32_f32(v); }
 
 /* Conversions and this addition saturate, so that a store of bytes can do the clipping. */
 #define SP_SATURATES
-SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi) {
+SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, int fits) {
+  (void)fits;
   sp_i32 r = vcvtnq_s32_f32(v);
   if (z != 0) r = vqaddq_s32(r, vdupq_n_s32(z));
   if (lo > INT32_MIN) r = vmaxq_s32(r, vdupq_n_s32(lo));

@@ -4,13 +4,13 @@
  * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
- *         where `pair` 2 for 4, or 1 (SP_SINGLE), and octets for quads where SP_OCTETS;
+ *         1 for 4 where `pair` is SP_SINGLE, and octets for quads where SP_OCTETS;
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Where `band`, rows are first copied into scratch with their padding: bytes between quads and in the
- * pads are then there, and are what sp_dot4_i32 takes, or where `pair` halves for sp_dot2_i32. Otherwise x is read where it lies: channels are
- * whole quads and there are no pads. */
+ * pads are then there, and are what sp_dot4_i32 takes. Otherwise x is read where it lies: channels are
+ * whole quads and there are no pads. compact_i8.h copies rows as halves, where `pair` is 1. */
 #ifndef SP_CONV2D_I8_H
 #define SP_CONV2D_I8_H
 #include "tile_i8.h"

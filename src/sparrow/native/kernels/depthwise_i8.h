@@ -3,13 +3,13 @@
  *                        X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W[ky][kx][c])
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
- *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); where
- *         `pair` 2 for 4, or 1 (SP_SINGLE); as halves where SP_PAIRED
+ *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); 1 for 4
+ *         where `pair` is SP_SINGLE, two halves where it is SP_PAIRED
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Four rows of a column are zipped into quads of one channel; a quad serves ro output rows, with
- * weights shifted down by a row each, and all kx that reach its column. Where `pair` it is two rows,
+ * weights shifted down by a row each, and all kx that reach its column. Where SP_PAIRED it is two rows,
  * widened. */
 #ifndef SP_DEPTHWISE_I8_H
 #define SP_DEPTHWISE_I8_H
@@ -83,8 +83,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
             if (p.pair == SP_SINGLE)
               acc[cell] = sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)));
             else
-              acc[cell] = p.pair == SP_PAIRED ? sp_dot2_i32(acc[cell], v, sp_loadq_i32(wk))
-                          : p.pair            ? sp_dot2_i32(acc[cell], v, sp_loadp_i32(wk))
+              acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadq_i32(wk))
                                  : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
           }
         }
