@@ -35,7 +35,7 @@ from sparrow.passes.regions import scatter_region, slice_of_concat
 from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
-from sparrow.passes.tidy import TIDY
+from sparrow.passes.tidy import TIDY, lane_before_transpose
 from sparrow.passes.transposed import unit_stride
 from sparrow.passes.wide_codes import move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
@@ -78,7 +78,11 @@ SCALARS = _rules(literals, hoist_constants, simplify)
 FRONT: tuple[Pass, ...] = (
     Pass("merge", "dead nodes go and equal ones join before anything counts users", (), _merge),
     Pass("lower_weights", "float passes look for constant weights", (), lower_weights),
-    Pass("tidy", "matchers should not see through movement that moves nothing", TIDY),
+    Pass(
+        "tidy",
+        "matchers do not see through movement that moves nothing, or parts a sum and its clamp",
+        (*TIDY, *_rules(lane_before_transpose)),
+    ),
     Pass(
         "regions",
         "once indices are constants, before layout speaks of the pieces",

@@ -7,6 +7,7 @@ Slice(Slice(x))                       ->  Slice(x)
 Gather(x, [3, 4, 5])                  ->  Slice(x)          constant, equally spaced indices
 Gather(x, [[0, 1, 2], [1, 2, 3]])     ->  Concat of slices  as sliding windows are written
 Lane(Reshape(x))                      ->  Reshape(Lane(x))  so that it meets what computes x
+Lane(Transpose(sum))                  ->  Transpose(Lane(sum))  the same (`lane_before_transpose`)
 Concat(Concat(a, b), c)               ->  Concat(a, b, c)   along one axis, read once
 Concat(a), Concat(a, nothing)         ->  a
 Pad(x, 0), Expand(x), Reshape(x), Slice(x), Lane(x)  ->  x  nothing changes
@@ -21,8 +22,11 @@ from numpy.typing import NDArray
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
@@ -146,6 +150,23 @@ def lane_before_reshape(m: Match, n: Node) -> Rewrite | None:
     middle, y = m.fresh(), n.outputs[0]
     early = Node(n.op, tuple(sources), (middle,), n.origin)
     return Rewrite((early, Node(Reshape(m.type(y).shape), (middle,), (y,), n.origin)), (n,))
+
+
+def lane_before_transpose(m: Match, n: Node) -> Rewrite | None:
+    """Match a function of the transposed result of a sum, as channels-last models write it.
+
+    No part of `TIDY`: once layouts are assigned, a transpose that is left is best read through.
+    """
+    if not isinstance(n.op, Lane) or len(n.inputs) != 1 or m.only_user(n.inputs[0]) is not n:
+        return None
+    p = m.producer(n.inputs[0], Transpose)
+    if p is None or m.only_user(p.inputs[0]) is not p or m.type(n.outputs[0]).quant is not None:
+        return None
+    if m.producer(p.inputs[0], (Conv, ConvTranspose, MatMul)) is None:
+        return None
+    middle = m.fresh()
+    early = Node(n.op, p.inputs, (middle,), n.origin)
+    return Rewrite((early, Node(p.op, (middle,), n.outputs, p.origin)), (p, n))
 
 
 def tidy_concat(m: Match, n: Node) -> Rewrite | None:

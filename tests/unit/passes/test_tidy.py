@@ -7,6 +7,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.graph import Graph
 from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
 from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
 from sparrow.ops.pad import Expand, Pad
@@ -17,6 +18,7 @@ from sparrow.passes.tidy import (
     fold_constants,
     gather_slice,
     lane_before_reshape,
+    lane_before_transpose,
     tidy_concat,
     tidy_identity,
     tidy_reshape,
@@ -148,3 +150,22 @@ def test_constants_fold_but_not_into_outputs() -> None:
     )
     after = becomes(g, [fold_constants], ["Lane"])
     assert_same(g, after)
+
+
+def test_a_function_meets_the_sum_behind_a_transpose() -> None:
+    n = Net()
+    w = n.const(np.ones((4, 3, 1, 1), np.float32))
+    y = n.add(Conv((1, 1), (1, 1), ((0, 0), (0, 0))), n.x(1, 3, 5, 5), w)
+    g = n.done(n.call("relu", n.add(Transpose((0, 2, 3, 1)), y)))
+    becomes(g, [lane_before_transpose], ["Conv", "Lane", "Transpose"])
+
+
+def test_a_transpose_that_others_read_stays_before_a_function() -> None:
+    n = Net()
+    w = n.const(np.ones((4, 3, 1, 1), np.float32))
+    turned = n.add(
+        Transpose((0, 2, 3, 1)), n.add(Conv((1, 1), (1, 1), ((0, 0), (0, 0))), n.x(1, 3, 5, 5), w)
+    )
+    g = n.done(n.call("relu", turned), n.call("exp", turned))
+    after, _ = run(g, lane_before_transpose)
+    assert after is g
