@@ -20,12 +20,13 @@ from emitted import TARGETS
 from native_harness import NATIVE, Library, build, call
 from sparrow.graph import Op
 from sparrow.kernels import attention_i8 as attention_rows
-from sparrow.kernels import conv_i8, recurrent_i8
+from sparrow.kernels import conv_i8, lookup, recurrent_i8
 from sparrow.kernels import matmul_i8 as matmul_rows
 from sparrow.kernels.case import Case, In, Invoke, Lowered, Out, Packed, Reject, Scratch, Tensor
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
 from sparrow.ops.conv import Conv
 from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lookup_linear import ENTRIES, REACH, LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
 from sparrow.targets import target
@@ -39,6 +40,11 @@ _FUNCTIONS = {
     "sp_depthwise_i8_run": ("sp_depthwise_i8", 5, _SUMS_END),
     "sp_attention_i8_run": ("sp_attention_i8", 6, ""),
     "sp_matmul_i8_run": ("sp_matmul_i8", 4, _SUMS_END),
+    **{
+        f"sp_lookup_linear_{x}_{y}": ("sp_lookup_linear", 3, "")
+        for x in ("i16", "i32")
+        for y in ("i8", "u8", "i16", "i32")
+    },
     "sp_lstm_i8": ("sp_recur_i8", 10, ""),
     "sp_gru_i8": ("sp_recur_i8", 12, ""),
 }
@@ -47,6 +53,7 @@ _HEADERS = {
     "sp_depthwise_i8": "depthwise_i8.h",
     "sp_attention_i8": "attention_i8.h",
     "sp_matmul_i8": "matmul_i8.h",
+    "sp_lookup_linear": "lookup.h",
     "sp_recur_i8": "recurrent_i8.h",
 }
 _FIELDS = {"int": np.int32, "float": np.float32, "ptrdiff_t": np.int64}
@@ -268,6 +275,20 @@ def matmul_i8(seed: int) -> Made:
     return Made(MatMul(trans_a, trans_b, zero=zeros[0], zero_b=zeros[1]), tuple(given), range(0))
 
 
+def lookup_linear(seed: int) -> Made:
+    """A function between entries of any size, to codes of every type."""
+    d = Draw(seed)
+    dtype = (I8, U8, I16, I32)[d.n(0, 3)]
+    low, high = (I16 if dtype == I32 else dtype).limits
+    reach = REACH if d.flag() else 1 << d.n(0, 23)
+    table = d.codes((ENTRIES,), -reach, reach).astype(np.int32)
+    given = (I16, I32)[d.n(0, 1)]
+    x = d.codes((d.n(1, 300),), *((I16, given)[d.n(0, 1)].limits)).astype(given.numpy)
+    ends = sorted((d.n(low, high), d.n(low, high))) if d.flag() else (low, high)
+    op = LookupLinear(d.n(low, high), ends[0], ends[1], dtype)
+    return Made(op, (x, table), range(1, 2))
+
+
 def _recurrent(d: Draw, gates: int, wide: bool) -> tuple[Array, Array, Array]:
     """Gates of the inputs, recurrent weights, and ratios."""
     time, batch, hidden = d.n(1, 3), d.n(1, 3), (d.n(1, 70), 16, 32)[d.n(0, 2)]
@@ -315,14 +336,12 @@ def gru_i8(seed: int) -> Made:
 MAKERS: Mapping[str, Callable[[int], Made]] = {
     f.__name__: f
     for f in (
-        *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8),
+        *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8, lookup_linear),
         *(attention_i8, lstm_i8, gru_i8),
     )
 }
-_ROWS = {
-    row.name: row
-    for row in (*conv_i8.ROWS, *matmul_rows.ROWS, *attention_rows.ROWS, *recurrent_i8.ROWS)
-}
+_FAMILIES = (conv_i8, matmul_rows, attention_rows, lookup, recurrent_i8)
+_ROWS = {row.name: row for family in _FAMILIES for row in family.ROWS}
 _ROWS["gemm_groups_i8"] = _ROWS["gemm_i8"]
 # What memory holds before it is written, and how much of it follows a result.
 _FILL, _BEYOND = 0xA5, 64

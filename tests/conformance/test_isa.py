@@ -173,6 +173,9 @@ def source() -> str:
         "  sp_store_i32(out, sp_iota_i32());\n"
         "  out[SP_LANES] = sp_mask_any(sp_gt_f32(v, sp_zero_f32()));\n"
         "  out[SP_LANES + 1] = (int32_t)sizeof SP_ISA_NAME;\n}\n"
+        "void gather(int32_t *out, const int32_t *table, const int32_t *at);\n"
+        "void gather(int32_t *out, const int32_t *table, const int32_t *at) {\n"
+        "  sp_store_i32(out, sp_gather_i32(table, sp_load_i32(at)));\n}\n"
         "void transpose(float *m);\n"
         "void transpose(float *m) {\n"
         "  sp_f32 v[SP_LANES];\n"
@@ -407,6 +410,15 @@ def test_reductions(library: harness.Library) -> None:
             out = np.zeros(1, np.float32)
             harness.call(library, name, out, f)
             assert np.isnan(out[0]), (name, at)
+
+
+def test_gather(library: harness.Library) -> None:
+    rng = np.random.default_rng(4)
+    table = rng.integers(-(1 << 31), 1 << 31, 1000).astype(np.int32)
+    lanes = harness.call(library, "lanes")
+    at, out = rng.integers(0, 1000, lanes).astype(np.int32), np.zeros(lanes, np.int32)
+    harness.call(library, "gather", out, table, at)
+    np.testing.assert_array_equal(out, table[at])
 
 
 def test_lane_order(library: harness.Library) -> None:

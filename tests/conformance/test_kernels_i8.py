@@ -45,6 +45,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.lookup_linear import ENTRIES, REACH, LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
@@ -226,6 +227,17 @@ def lookup_case(seed: int) -> Made:
     return c.finish(c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to)))
 
 
+def lookup_linear_case(seed: int) -> Made:
+    c = _Case(seed)
+    dtype, given = (I8, U8, I16, I32)[seed % 4], (I16, I32)[seed // 4 % 2]
+    ends = (I16 if dtype == I32 else dtype).limits
+    c.feeds["x"] = c.codes((c.n(1, 3), c.n(1, 41)), I16).astype(given.numpy)
+    x = c.b.input("x", TensorType(c.feeds["x"].shape, given))
+    table = c.rng.integers(-REACH, REACH + 1, ENTRIES).astype(np.int32)
+    op = LookupLinear(c.n(*ends), *ends, dtype)
+    return c.finish(c.b.add(op, x, c.b.const(table, I32)))
+
+
 def softmax_case(seed: int) -> Made:
     c = _Case(seed)
     shape = (c.n(1, 4), c.n(1, 40), c.n(1, 9))
@@ -346,7 +358,7 @@ def pool_case(seed: int) -> Made:
 
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
-    *(attention_case, lstm_case, gru_case, product_case),
+    *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case),
 )
 
 

@@ -33,6 +33,7 @@ from sparrow.ops.gru import GRU
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
@@ -460,7 +461,8 @@ TOLERANCES: tuple[Tolerance, ...] = (
     Tolerance(
         (
             *(ArgReduce, BitCast, Compress, Concat, Expand, Gather, GatherElements, GatherND),
-            *(AttentionCodes, Dequantize, GRUCodes, LSTMCodes, Lookup, Quantize, SoftmaxCodes),
+            *(AttentionCodes, Dequantize, GRUCodes, LSTMCodes, Lookup, LookupLinear, Quantize),
+            *(SoftmaxCodes,),
             *(NonMaxSuppression, NonZero, Pad, Reshape, Slice, TopK, Transpose, Unique, Unpool),
         ),
         _exact,

@@ -1,10 +1,11 @@
-"""The table look-up row."""
+"""Rows of functions as tables."""
 
 from __future__ import annotations
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
-from sparrow.kernels.element import dense, rows_per_task
+from sparrow.kernels.element import dense, rows_per_task, suffix
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.tensor import I8
 
 
@@ -25,4 +26,22 @@ def _lookup(case: Case) -> Lowered | Reject:
     return Lowered((call,), -(-size // each) if size else 1, cycles=1.0 * size)
 
 
-ROWS = (Kernel("lookup", Lookup, _lookup, inplace=(0,)),)
+def _linear(case: Case) -> Lowered | Reject:
+    op, x, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, LookupLinear) and x is not None
+    if refused := dense(case):
+        return refused
+    size = y.type.size
+    each = rows_per_task(case, size, size)
+    params: dict[str, Param] = {
+        "size": size, "task_size": each, "zero": op.zero, "low": op.low, "high": op.high,
+    }  # fmt: skip
+    function = f"sp_lookup_linear_{suffix(x.type.dtype)}_{suffix(op.dtype)}"
+    call = Invoke("lookup.h", function, "sp_lookup_linear", params, (In(0), In(1), Out(0)))
+    return Lowered((call,), -(-size // each) if size else 1, cycles=3.0 * size)
+
+
+ROWS = (
+    Kernel("lookup", Lookup, _lookup, inplace=(0,)),
+    Kernel("lookup_linear", LookupLinear, _linear, inplace=(0,)),
+)

@@ -18,6 +18,7 @@ from sparrow.ops.gru import GRU
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
+from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
@@ -65,6 +66,7 @@ OPS: tuple[type[Op], ...] = (
     Lane,
     LocalResponse,
     Lookup,
+    LookupLinear,
     MatMul,
     NonMaxSuppression,
     NonZero,

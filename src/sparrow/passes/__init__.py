@@ -37,7 +37,7 @@ from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY, lane_before_transpose
 from sparrow.passes.transposed import unit_stride
-from sparrow.passes.wide_codes import move_wide, read_wide, split_codes
+from sparrow.passes.wide_codes import look_up_wide, move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
 
@@ -135,7 +135,7 @@ BACK: tuple[Pass, ...] = (
     Pass(
         "wide_codes",
         "quantization is arithmetic now, and nothing is fused yet",
-        _rules(split_codes, move_wide, read_wide),
+        _rules(split_codes, look_up_wide, move_wide, read_wide),
     ),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),

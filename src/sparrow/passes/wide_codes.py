@@ -3,7 +3,8 @@
     before   y = int16(e(..))             z = f(int32(y))
     after    w = e(..)                    z = f(w)              y = int16(w) where it is still read
 
-The same through movement. Only where e cannot leave int16, so that nothing was cut off.
+The same through movement and tables of functions. Only where e cannot leave int16, so that nothing
+was cut off.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
+from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
@@ -79,6 +81,19 @@ def move_wide(m: Match, n: Node) -> Rewrite | None:
     moved = m.fresh()
     first = Node(n.op, (w,), (moved,), n.origin)
     return Rewrite((first, Node(Lane(NARROWED), (moved,), n.outputs, n.origin)), (n,))
+
+
+def look_up_wide(m: Match, n: Node) -> Rewrite | None:
+    """Match a function of 16-bit codes, or to such."""
+    if not isinstance(n.op, LookupLinear):
+        return None
+    x, table = n.inputs
+    w = _widened(m, x) or x
+    if n.op.dtype != I16 or m.is_output(n.outputs[0]):
+        return Rewrite((replace(n, inputs=(w, table)),), (n,)) if w != x else None
+    y = m.fresh()
+    made = Node(replace(n.op, dtype=I32), (w, table), (y,), n.origin)
+    return Rewrite((made, Node(Lane(NARROWED), (y,), n.outputs, n.origin)), (n,))
 
 
 def read_wide(m: Match, n: Node) -> Rewrite | None:

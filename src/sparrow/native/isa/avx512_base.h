@@ -117,6 +117,9 @@ SP_INLINE sp_f32 sp_zero_f32(void) { return _mm512_setzero_ps(); }
 SP_INLINE sp_i32 sp_iota_i32(void) {
   return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
+SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
+  return _mm512_i32gather_epi32(i, t, 4);
+}
 SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return _mm512_castps_si512(v); }
 SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return _mm512_castsi512_ps(v); }
 

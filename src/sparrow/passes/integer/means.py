@@ -1,4 +1,7 @@
-"""Pools and means over windows: a depthwise sum with ones, then one multiplier per pixel."""
+"""Pools and means over windows: a depthwise sum with ones, then one multiplier per pixel.
+
+Codes of 16 bits are summed byte by byte: 256 times the sum of the high ones plus that of the low.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
-from sparrow.ops.sums import CODES
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.integer.movement import move
+from sparrow.passes.integer.sums import digits
 from sparrow.passes.requantize import Constants, blended
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import I8, I32, Array, TensorType
+from sparrow.tensor import I8, I16, I32, Array, TensorType
 
 # Elements of a window that are summed as one.
 MAX_WINDOW = 1 << 16
@@ -81,20 +84,29 @@ def _window_mean(
     of_codes: bool = False,
 ) -> Rewrite | Reject:
     """The mean of windows: a depthwise sum with ones, then one integer multiplier per pixel."""
-    if conv is None or prod(kernel) > MAX_WINDOW or x.type.dtype not in CODES:
-        return Reject("no window of at most 65536 elements of 8-bit codes")
+    count = prod(kernel)
+    if conv is None or count > MAX_WINDOW or count * x.reach >= 1 << 31:
+        return Reject("no window of few enough elements")
+    wide = x.type.dtype == I16
+    if wide and (of_codes or x.zero):
+        return Reject("LiteRT averages 16-bit codes otherwise, or they have a zero point")
     c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
     e = Edit(m, n.origin)
     weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
-    total = e.add(replace(conv, group=c, zero=x.zero), x.name, weight)
-    constants = Constants(1)
+    own = replace(conv, group=c, zero=x.zero)
+    totals = [e.add(own, d, weight) for d in (digits(e, x) if wide else (x.name,))]
+    value: lane.Expr = lane.Arg(0, I32)
+    if wide:
+        high = lane.call("mul", lane.Arg(1, I32), lane.Imm(256, I32))
+        value = lane.call("add", value, high)
+    constants = Constants(len(totals))
     expr: lane.Expr | Reject
     if of_codes and (x.scale, x.zero) == (t.scale, t.grid.zero):
-        expr = litert.averaged(lane.Arg(0, I32), x.zero, counts, t.grid, constants)
+        expr = litert.averaged(value, x.zero, counts, t.grid, constants)
     else:
-        terms = [(lane.Arg(0, I32), x.reach * prod(kernel), x.scale / t.scale / counts)]
+        terms = [(value, x.reach * count, x.scale / t.scale / counts)]
         expr = blended(terms, t.grid, constants)
     if isinstance(expr, Reject):
         return expr
-    e.add(Lane(expr), total, *map(e.const, constants.arrays), y=t.node.outputs[0])
+    e.add(Lane(expr), *totals, *map(e.const, constants.arrays), y=t.node.outputs[0])
     return e.done(t.node)

@@ -1,7 +1,11 @@
-"""Functions of one value: every code's result, computed in double precision.
+"""Functions of one value: a table of results, computed in double precision.
 
 before   y = Quantize(f(Dequantize(x)))
-after    y = Lookup(x, table of f over all codes)
+after    y = Lookup(x, table of f over all codes)                x of 8 bits
+         y = LookupLinear(x, table of f over every 128th)        x of 16
+
+Between entries a function bends: one that gets further than `MOST` steps from its line stays float.
+Half of that at the middle of an interval is taken off its ends, so that errors lie on both sides.
 """
 
 from __future__ import annotations
@@ -12,24 +16,29 @@ from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
-from sparrow.ops.sums import CODES
+from sparrow.ops.lookup_linear import FRACTION, REACH, STEP, LookupLinear
 from sparrow.passes.integer.codes import Edit, Target, codes_of
+from sparrow.passes.requantize import Grid
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, F64, Array
+from sparrow.tensor import F32, F64, I16, I32, Array
+
+# Steps of 16 bits that a table may be off: half of what the twin allows.
+MOST = 8.0
 
 
 def table(m: Match, n: Node, t: Target, value: str) -> Rewrite | Reject:
     """A function of one value: every code's result, computed in double precision."""
     op, x = n.op, codes_of(m, value)
     assert isinstance(op, Lane)
-    if x is None or x.type.dtype not in CODES:
-        return Reject("its input is no 8-bit codes of one scale")
+    if x is None:
+        return Reject("its input is no codes of one scale")
     if any(v is not None and v.size != 1 for v in map(m.const, n.inputs)):
         return Reject("it has an operand that varies")
     if m.type(value).shape != m.type(n.outputs[0]).shape:
         return Reject("it broadcasts")
     low, high = x.type.dtype.limits
-    reals = (np.arange(low, high + 1) - x.zero) * x.scale
+    wide = x.type.dtype == I16
+    reals = (np.arange(low, high + 1 + wide) - x.zero) * x.scale
     args: list[Array] = []
     for name in n.inputs:
         known = m.const(name)
@@ -38,11 +47,36 @@ def table(m: Match, n: Node, t: Target, value: str) -> Rewrite | Reject:
         result = np.broadcast_to(lane.evaluate(_double(op.expr), args), reals.shape)
     if np.isnan(result).any():
         return Reject("it is undefined for some code")
-    steps = np.rint(np.clip(result / t.scale, -(2.0**31), 2.0**31)) + t.grid.zero
-    table = np.clip(steps, t.grid.low, t.grid.high).astype(t.grid.dtype.numpy)
     e = Edit(m, n.origin)
-    e.add(Lookup(), x.name, e.const(table, t.grid.dtype), y=t.node.outputs[0])
+    exact = np.clip(result / t.scale, -(2.0**31), 2.0**31)
+    if wide:
+        between = _between(exact, t.grid)
+        if isinstance(between, Reject):
+            return between
+        made, entries = between
+        e.add(made, x.name, e.const(entries, I32), y=t.node.outputs[0])
+        return e.done(t.node)
+    steps = np.rint(exact) + t.grid.zero
+    codes = np.clip(steps, t.grid.low, t.grid.high).astype(t.grid.dtype.numpy)
+    e.add(Lookup(), x.name, e.const(codes, t.grid.dtype), y=t.node.outputs[0])
     return e.done(t.node)
+
+
+def _between(exact: Array, grid: Grid) -> tuple[LookupLinear, Array] | Reject:
+    """The table of a function over all codes of 16 bits and the one past them, in steps."""
+    ends = np.clip(exact * 2.0**FRACTION, -REACH, REACH)
+    line = (ends[:-1:STEP] + ends[STEP::STEP]) / 2
+    over = line - ends[STEP // 2 :: STEP]
+    entries = ends[::STEP].copy()
+    entries[:-1] -= over / 2
+    table = np.clip(np.rint(entries), -REACH, REACH).astype(np.int32)
+    made = LookupLinear(grid.zero, grid.low, grid.high, grid.dtype)
+    x = np.arange(I16.limits[0], I16.limits[1] + 1).astype(np.int16)
+    want = np.clip(exact[:-1] + grid.zero, grid.low, grid.high)
+    off = float(np.abs(made.eval(x, table)[0] - want).max())
+    if off > MOST:
+        return Reject(f"a line between every {STEP}th code is {off:.0f} steps off")
+    return made, table
 
 
 def _double(e: lane.Expr) -> lane.Expr:
