@@ -25,7 +25,7 @@ from sparrow.device.runners import find_runner
 from sparrow.device.session import to_native
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.errors import BadInput
-from sparrow.evidence.describe import buffers
+from sparrow.evidence.describe import buffers, live_bytes
 from sparrow.evidence.golden import SEED
 from sparrow.evidence.receipt import BufferRecord
 from sparrow.plan import Entry, Plan
@@ -217,7 +217,7 @@ def fit(
     held = buffers(first)
     code = _code_of_steps(first, objects, library, p) if machine.bare else {}
     counts, time, source = _timed(compiled, library)
-    live = [sum(b.bytes for b in held if b.first <= i <= b.last) for i in range(len(first.steps))]
+    live = [live_bytes(held, i) for i in range(len(first.steps))]
     layers = tuple(
         Layer(
             *(i, type(s.node.op).__name__, s.node.origin, code.get(i, -1)),

@@ -328,7 +328,8 @@ class _Planner:
         ]
         scratch = [(i, c.lowered.scratch_bytes) for i, c in self.choices.items()]
         scratch = [(i, size) for i, size in scratch if size]
-        items = [Item(b.bytes, b.first, b.last) for b in free]
+        over = self._over({id(b): k for k, b in enumerate(free)})
+        items = [Item(b.bytes, b.first, b.last, *over.get(k, ())) for k, b in enumerate(free)]
         items += [Item(size, i, i) for i, size in scratch]
         offsets, total = pack(items)
         for b, offset in zip(free, offsets, strict=False):
@@ -336,6 +337,23 @@ class _Planner:
         rest = offsets[len(free) :]
         places = {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
         return total, lower_bound(items), places
+
+    def _over(self, at: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """Which buffer may run over which other one that its step reads last, and with what lead.
+
+        Buffers are named by the index that ``at`` gives for their identity.
+        """
+        found: dict[int, tuple[int, int]] = {}
+        for i, n in self._running():
+            lead = self.choices[i].lowered.lead
+            x, y = n.inputs[0], n.outputs[0]
+            if lead is None or not (self.views.whole(x) and self.views.whole(y)):
+                continue
+            dying, out = self._buffer(x), self._buffer(y)
+            alone = not any(v and self._buffer(v) is dying for v in n.inputs[1:])
+            if id(dying) in at and id(out) in at and dying.last == i == out.first and alone:
+                found[at[id(out)]] = at[id(dying)], min(lead, out.bytes)
+        return found
 
     def _store_constants(self) -> None:
         """Store the constants that kernels read as they are (not only packed)."""

@@ -65,7 +65,8 @@ def _step(e: Entry, index: int, s: Step) -> StepRecord:
 def buffers(e: Entry) -> tuple[BufferRecord, ...]:
     """Arena buffers over the steps of an entry, scratch memory included.
 
-    Values that share memory at the same time (views, results written in place) are one buffer.
+    Values that share a place (views, results written in place) are one buffer; one that another
+    runs over is still its own.
     """
     g = e.graph
     step_of = {y: i for i, s in enumerate(e.steps) for y in s.node.outputs}
@@ -84,18 +85,17 @@ def buffers(e: Entry) -> tuple[BufferRecord, ...]:
     for v in g.live_out():
         if v in life:
             life[v] = (life[v][0], end)
+    # the planner makes one Place for each buffer
+    shared: dict[int, list[str]] = {}
+    for name, y in e.views.items():
+        if y.place.kind == "arena" and name in life:
+            shared.setdefault(id(y.place), []).append(name)
     found: list[tuple[int, int, int, int, list[str]]] = []
-    items = [
-        (v.place.offset, v.span[1], *life[name], name)
-        for name, v in e.views.items()
-        if v.place.kind == "arena" and name in life
-    ]
-    for offset, size, first, last, name in sorted(items, key=lambda t: (t[0], t[2], t[3])):
-        if found and found[-1][0] == offset and first <= found[-1][3]:
-            o, b, f, before, names = found[-1]
-            found[-1] = (o, max(b, size), f, max(before, last), [*names, name])
-        else:
-            found.append((offset, size, first, last, [name]))
+    for names in shared.values():
+        names.sort(key=lambda name: life[name])
+        views = [e.views[name] for name in names]
+        first, last = min(life[v][0] for v in names), max(life[v][1] for v in names)
+        found.append((views[0].place.offset, max(v.span[1] for v in views), first, last, names))
     for i, s in enumerate(e.steps):
         if s.scratch is not None:
             found.append(
@@ -105,6 +105,15 @@ def buffers(e: Entry) -> tuple[BufferRecord, ...]:
         BufferRecord(offset=o, bytes=b, first=f, last=last, values=tuple(names))
         for o, b, f, last, names in sorted(found, key=lambda t: (t[2], t[0]))
     )
+
+
+def live_bytes(held: Sequence[BufferRecord], step: int) -> int:
+    """Bytes of the arena that the buffers alive at a step cover."""
+    total = end = 0
+    for b in sorted((b for b in held if b.first <= step <= b.last), key=lambda b: b.offset):
+        total += max(0, b.offset + b.bytes - max(end, b.offset))
+        end = max(end, b.offset + b.bytes)
+    return total
 
 
 def _weights(plan: Plan) -> tuple[WeightRecord, ...]:
@@ -184,4 +193,4 @@ def describe(plan: Plan, *, parts: int, threads: int, models: Sequence[str]) -> 
     )
 
 
-__all__ = ["buffers", "describe"]
+__all__ = ["buffers", "describe", "live_bytes"]

@@ -244,6 +244,8 @@ class Lowered:
             there is nothing to choose.
         tiles: Register tiles that it may take, the one predicted best first.
         tile: The one it takes.
+        lead: Bytes that input 0 must begin behind output 0 for output 0 to run over it, both dense
+            (`walk.lead_of`); None where it must not.
     """
 
     calls: tuple[Invoke | Loop, ...]
@@ -254,6 +256,7 @@ class Lowered:
     shape: str = ""
     tiles: tuple[Tile, ...] = ()
     tile: Tile | None = None
+    lead: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape
 from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
+from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets.types import ISAS
@@ -139,9 +140,11 @@ def _conv2d(case: Case) -> Lowered | Reject:
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
     tasks = s.batch * s.groups * -(-s.oh // rows)
     packed = packed_conv(found, lanes, per, runs, vectors)
+    walks = case.threads == 1 and s.groups == 1
+    lead = lead_of(s, case.y[0].type.dtype.bytes, rows, s.ow, copied=band) if walks else None
     return lowered(
         *(case, found, HEADER, "sp_conv2d_compact_i8", p, literals),
-        *(packed, tasks, scratch_bytes, cycles),
+        *(packed, tasks, scratch_bytes, cycles, lead),
     )
 
 
@@ -172,9 +175,11 @@ def _depthwise(case: Case) -> Lowered | Reject:
     literals = (pixels, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
+    each, walks = case.y[0].type.dtype.bytes, case.threads == 1
+    lead = lead_of(s, each, rows, s.ow, copied=True) if walks else None
     return lowered(
         *(case, found, HEADER, "sp_depthwise_compact_i8", p, literals),
-        *(packed, tasks, scratch_bytes, cycles),
+        *(packed, tasks, scratch_bytes, cycles, lead),
     )
 
 
@@ -189,6 +194,7 @@ def lowered(
     tasks: int,
     scratch_bytes: int,
     cycles: float,
+    lead: int | None = None,
 ) -> Lowered:
     """A call that shares its code: ``scratch_bytes`` for each of ``tasks``."""
     serial = case.threads == 1
@@ -202,7 +208,7 @@ def lowered(
     repeat = tasks if serial else 1
     call = Invoke(header, function, STRUCT, params, arguments, repeat, shared=True)
     tasks = 1 if serial else tasks
-    return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles)
+    return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles, lead)
 
 
 ROWS = (

@@ -25,6 +25,7 @@ from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
+from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets.types import ISAS
@@ -54,7 +55,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
     call = Invoke("depthwise_i8.h", f"{name}_run", name, params_of(p), arguments, repeat)
     tasks = 1 if serial else p.tasks
     shape = shape_text(s, **asdict(found.code))
-    return Lowered((call,), tasks, packed, each * tasks, cycles, shape, tiles, Tile(p.mr, 1))
+    size, walks = case.y[0].type.dtype.bytes, serial and p.tasks == 1
+    lead = lead_of(p, size, p.rb, p.ow, copied=False) if walks else None
+    tile = Tile(p.mr, 1)
+    return Lowered((call,), tasks, packed, each * tasks, cycles, shape, tiles, tile, lead)
 
 
 def _conv2d(case: Case) -> Lowered | Reject:
@@ -88,8 +92,12 @@ def _conv2d(case: Case) -> Lowered | Reject:
         "conv2d_i8.h", function, "sp_conv2d_i8", params_of(p), arguments, p.tasks if serial else 1
     )
     tasks, text = 1 if serial else p.tasks, shape_text(s, **asdict(found.code))
-    scratch = p.scratch_bytes * tasks
-    return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, Tile(p.mr, p.nv))
+    # a band of rows is copied once for all of its blocks
+    size, pixels = case.y[0].type.dtype.bytes, p.ow if p.band else p.wb
+    walks = serial and p.tasks == 1
+    lead = lead_of(p, size, p.rb, pixels, copied=bool(p.band)) if walks else None
+    scratch, tile = p.scratch_bytes * tasks, Tile(p.mr, p.nv)
+    return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, tile, lead)
 
 
 _ISAS = tuple(i.name for i in ISAS if not i.pairs)

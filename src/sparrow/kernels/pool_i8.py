@@ -10,6 +10,7 @@ from sparrow.kernels.element import suffix
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Window
 from sparrow.kernels.tiling_f32 import task_grid
+from sparrow.kernels.walk import lead_of
 from sparrow.ops.pool import Pool
 from sparrow.ops.sums import CODES
 
@@ -39,7 +40,9 @@ def _max(case: Case) -> Lowered | Reject:
         (In(0), Out(0), Scratch(f"{'u' * (x.type.dtype.kind == 'uint')}int8_t", line)),
     )
     taps = s.batch * s.oh * (s.iw * s.kh + s.ow * s.kw) * c
-    return Lowered((call,), tasks, (), line * tasks, 2 * taps / (_BYTES * case.target.isa.lanes))
+    cycles = 2 * taps / (_BYTES * case.target.isa.lanes)
+    lead = lead_of(s, 1, 1, s.ow, copied=True) if tasks == 1 else None
+    return Lowered((call,), tasks, (), line * tasks, cycles, lead)
 
 
 ROWS = (Kernel("max_pool_i8", Pool, _max),)

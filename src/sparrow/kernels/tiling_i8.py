@@ -164,7 +164,10 @@ def choose_conv2d(
     row = (line if band else s.iw * ci) * s.sh + ow * written
     rb = max(1, min(task_h, target.l2_bytes // 4 // max(1, row)))
     pixel = 4 * kq + written
-    wb = min(-(-task_w // t.mr), max(1, target.l2_bytes // 8 // (pixel * t.mr))) * t.mr
+    near = target.l2_bytes // 8 // (pixel * t.mr)
+    if target.machine.bare and per * quads * co <= target.l1_bytes // 2:
+        near = 1  # all weights stay near: a tile at a time, which soon runs over what it read
+    wb = min(-(-task_w // t.mr), max(1, near)) * t.mr
     task_n = columns * t.nv
     task_w = min(task_w, -(-ow // t.mr) * t.mr)
     if task_w < ow:
@@ -261,7 +264,8 @@ def choose_depthwise(
     task_h *= ro
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
-    rb = max(1, room // (s.sh * s.iw + s.ow)) // ro * ro
+    # where RAM is short a row at a time, so that it may run over what it was made from
+    rb = 1 if small else max(1, room // (s.sh * s.iw + s.ow)) // ro * ro
     p = DepthwiseI8(
         **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ALIGN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A buffer to be placed: its size and the first and last step it is alive at."""
+    """A buffer to be placed: its size and the first and last step it is alive at.
+
+    This one may run over item number ``over`` where that begins at least ``lead`` bytes behind: the
+    step that writes this one then reads that one in time, and last.
+    """
 
     bytes: int
     first: int
     last: int
+    over: int = -1
+    lead: int = 0
 
 
 def aligned(size: int) -> int:
@@ -22,24 +28,38 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
+def _alive(items: Sequence[Item], step: int) -> int:
+    """Bytes alive at a step, each item aligned but the last one counted exactly.
+
+    Two of which one runs over the other count what both together take.
+    """
+    near = {k: i.bytes for k, i in enumerate(items) if i.first <= step <= i.last}
+    for k in list(near):
+        i = items[k]
+        if i.over >= 0 and i.first == step:
+            other = near.pop(i.over)
+            behind = max(i.bytes, aligned(max(i.lead, 0)) + other)
+            near[k] = min(behind, aligned(other) + i.bytes)
+    slack = max((aligned(b) - b for b in near.values()), default=0)
+    return sum(map(aligned, near.values())) - slack
+
+
 def lower_bound(items: Sequence[Item]) -> int:
-    """The most bytes alive at one step, each item aligned but the last one counted exactly."""
-    steps = {i.first for i in items}
-    most = 0
-    for step in steps:
-        alive = [i.bytes for i in items if i.first <= step <= i.last]
-        slack = max((aligned(b) - b for b in alive), default=0)
-        most = max(most, sum(map(aligned, alive)) - slack)
-    return most
+    """The most bytes alive at one step."""
+    return max((_alive(items, step) for step in {i.first for i in items}), default=0)
 
 
 def pack(items: Sequence[Item]) -> tuple[list[int], int]:
     """Byte offset of every item, multiples of ALIGN, and the bytes needed in all.
 
     Items are placed one by one, each in the gap chosen by best or first fit, in several orders; the
-    smallest result is taken, the first among equals.
+    smallest result is taken, the first among equals. Items run over others only at steps where
+    there is no room for both.
     """
     floor = lower_bound(items)
+    apart = [replace(i, over=-1) for i in items]
+    tight = {i.first for i in items if i.over >= 0 and _alive(apart, i.first) > floor}
+    items = [i if i.first in tight else a for i, a in zip(items, apart, strict=True)]
     best: tuple[int, list[int]] | None = None
     for order in _orders(items):
         for fit in (_first_fit, _best_fit):
@@ -49,7 +69,7 @@ def pack(items: Sequence[Item]) -> tuple[list[int], int]:
             if total <= floor:
                 return offsets, total
     assert best is not None
-    order = sorted(range(len(items)), key=lambda i: -items[i].bytes)
+    order = _upward(items, sorted(range(len(items)), key=lambda i: -items[i].bytes))
     best = _repaired(items, order, best, floor)
     return best[1], best[0]
 
@@ -63,7 +83,22 @@ def _orders(items: Sequence[Item]) -> Iterable[list[int]]:
         lambda i: (-i.last, -i.bytes),
     )
     for key in keys:
-        yield sorted(range(len(items)), key=lambda k: (key(items[k]), k))
+        order = sorted(range(len(items)), key=lambda k: (key(items[k]), k))
+        yield order
+        if any(i.over >= 0 for i in items):
+            yield _upward(items, order)
+
+
+def _upward(items: Sequence[Item], order: Sequence[int]) -> list[int]:
+    """An order in which an item comes after the one that runs over it, which lies below it."""
+    above = {i.over: k for k, i in enumerate(items) if i.over >= 0}
+    found: dict[int, None] = {}
+    for k in order:
+        chain = [k]
+        while (below := above.get(chain[-1])) is not None and below not in found:
+            chain.append(below)
+        found |= dict.fromkeys(reversed(chain))
+    return list(found)
 
 
 def _repaired(
@@ -79,7 +114,7 @@ def _repaired(
             break
         seen.add(tuple(order))
         top = max(range(len(items)), key=lambda i: (offsets[i] + items[i].bytes, i))
-        order = [top, *(i for i in order if i != top)]
+        order = _upward(items, [top, *(i for i in order if i != top)])
     return best
 
 
@@ -116,8 +151,21 @@ def _place(items: Sequence[Item], order: Sequence[int], fit: Fit) -> tuple[list[
         if x.bytes == 0:
             continue
         near = (k for k in done if items[k].first <= x.last and x.first <= items[k].last)
-        taken = sorted((offsets[k], offsets[k] + items[k].bytes) for k in near)
+        taken = sorted(_taken(items, i, k, offsets[k]) for k in near)
         offsets[i] = fit(taken, x.bytes)
         total = max(total, offsets[i] + x.bytes)
         done.append(i)
     return offsets, total
+
+
+def _taken(items: Sequence[Item], i: int, k: int, at: int) -> tuple[int, int]:
+    """The range that item ``k`` at ``at`` keeps from item ``i``, which ends before it or begins
+    behind it; its start may lie behind its end.
+    """
+    start, end = at, at + items[k].bytes
+    if items[i].over == k:
+        # what `i` writes beyond its lead may lie on `k`
+        start += items[i].bytes - items[i].lead
+    elif items[k].over == i:
+        end = at + items[k].lead
+    return start, end

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparrow.graph import Op
+from sparrow.kernels.case import is_contiguous
 from sparrow.memory.arena import ALIGN
 from sparrow.memory.views import Place
 from sparrow.ops.bitcast import BitCast
@@ -37,7 +38,8 @@ def audit(plan: Plan) -> list[str]:
 
     Checks that views lie inside their places and scratch and weights are aligned and hold what was
     packed; that no step writes to inputs or weights; that a step's outputs share bytes with its
-    scratch never, and with its inputs only element on element where its kernel allows it; and, by
+    scratch never, and with its inputs only element on element where its kernel allows it, or with
+    the first from as far behind as it asks for; and, by
     running tokens through the memory, that every step reads, and every output and state ends as,
     what the graph says.
     """
@@ -194,11 +196,10 @@ class _Run:
                 if x is None or not _meet(x, y):
                     continue
                 a, b = self._granules(x), self._granules(y)
-                if a.shape == b.shape and np.array_equal(a, b):
-                    allowed = j == 0 and k in s.inplace
-                else:
-                    allowed = not np.intersect1d(a, b).size
-                if not allowed:
+                same = a.shape == b.shape and np.array_equal(a, b)
+                in_place = same and j == 0 and k in s.inplace
+                behind = j == k == 0 and _behind(s)
+                if not (in_place or behind) and np.intersect1d(a, b).size:
                     yield f"{where}: output {j} overwrites input {k} while it is read"
 
     def _end(self) -> Iterator[str]:
@@ -272,6 +273,18 @@ class _Run:
             return True
         window = self._window(v)
         return bool(np.array_equal(window, tokens[..., None] * 8 + np.arange(window.shape[-1]) % 8))
+
+
+def _behind(s: Step) -> bool:
+    """Whether input 0 begins as far behind output 0 as its kernel asks for."""
+    x, y, lead = s.inputs[0], s.outputs[0], s.lowered.lead
+    if x is None or lead is None or not (_is_dense(x) and _is_dense(y)):
+        return False
+    return x.place.offset + x.offset - y.place.offset - y.offset >= lead
+
+
+def _is_dense(v: View) -> bool:
+    return is_contiguous(v.type.shape, v.strides)
 
 
 def _between(v: View, low: int, high: int) -> bool:

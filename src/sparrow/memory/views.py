@@ -196,7 +196,7 @@ class Views:
     def _is_dense(self, name: str) -> bool:
         return is_contiguous(self.g.types[name].shape, self.alias[name].strides)
 
-    def _whole(self, name: str) -> bool:
+    def whole(self, name: str) -> bool:
         """Whether a value is its whole buffer, in order."""
         a = self.alias[name]
         return a.offset == 0 and self.g.types[name].bytes == a.buffer.bytes and self._is_dense(name)
@@ -215,7 +215,7 @@ class Views:
         own = self.alias[y]
         dense = is_contiguous(self.g.types[y].shape, a.strides)
         if y in self.pinned:
-            takes_over = dense and self._whole(x) and self.movable(a.buffer)
+            takes_over = dense and self.whole(x) and self.movable(a.buffer)
             if not takes_over or self.g.types[y].bytes != a.buffer.bytes:
                 return
         users = list({id(u): u for u in self._users.get(y, ())}.values())
@@ -253,7 +253,7 @@ class Views:
         """Price of a user of ``y``, whose own result is dense or, where it can be, a view."""
         t = self.g.types[y]
         if isinstance(u.op, Concat):
-            copied = not self._whole(y)
+            copied = not self.whole(y)
             return 2 * t.size / self.choosing.target.isa.lanes if copied else 0.0
         if isinstance(u.op, Reshape):
             seen = reshape_strides(t.shape, self.alias[y].strides, u.op.shape)
@@ -278,7 +278,7 @@ class Views:
             at += self.g.types[x].shape[axis]
             if self.g.types[x].size == 0:
                 self._placed.add((y, k))
-            elif n.inputs.count(x) == 1 and self._whole(x) and self._is_dense(y):
+            elif n.inputs.count(x) == 1 and self.whole(x) and self._is_dense(y):
                 saved = 2 * self.g.types[x].size / self.choosing.target.isa.lanes
                 one_row = all(d == 1 for d in t.shape[:axis])
                 to = pitch if one_row else t.shape[axis] * inner
@@ -307,12 +307,12 @@ class Views:
         shape = self.g.types[x].shape
 
         def moved(v: str) -> Moved:
-            if not self._whole(v):
+            if not self.whole(v):
                 return None
             s = reshape_strides(shape, tuple(strides), self.g.types[v].shape)
             return None if s is None else Alias(out.buffer, out.offset, s)
 
-        if self._whole(x) and self._move(x, n, moved, self._price(n)):
+        if self.whole(x) and self._move(x, n, moved, self._price(n)):
             self.still.add(i)
 
     def _move(self, x: str, n: Node, moved: Callable[[str], Moved], saved: float) -> bool:
