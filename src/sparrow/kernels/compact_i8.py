@@ -208,7 +208,7 @@ def lowered(
     repeat = tasks if serial else 1
     call = Invoke(header, function, STRUCT, params, arguments, repeat, shared=True)
     tasks = 1 if serial else tasks
-    return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles, lead)
+    return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles, lead=lead)
 
 
 ROWS = (

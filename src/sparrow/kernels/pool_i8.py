@@ -42,7 +42,7 @@ def _max(case: Case) -> Lowered | Reject:
     taps = s.batch * s.oh * (s.iw * s.kh + s.ow * s.kw) * c
     cycles = 2 * taps / (_BYTES * case.target.isa.lanes)
     lead = lead_of(s, 1, 1, s.ow, copied=True) if tasks == 1 else None
-    return Lowered((call,), tasks, (), line * tasks, cycles, lead)
+    return Lowered((call,), tasks, (), line * tasks, cycles, lead=lead)
 
 
 ROWS = (Kernel("max_pool_i8", Pool, _max),)
