@@ -238,7 +238,7 @@ def stories() -> list[Fold]:
     session = ort.InferenceSession(str(data_folder() / "models/onnx/stories260K_prefill64.onnx"))
     rng = np.random.default_rng(0)
     feeds: list[Feeds] = []
-    for _ in range(24):
+    for _ in range(108):
         tokens = np.ones((1, 64), np.int64)
         for i in range(1, 64):
             logits = session.run(None, {"tokens": tokens})[0][0, i - 1].astype(np.float64)

@@ -7,11 +7,11 @@ network ends. The nodes of the float graph between cuts are a *segment*, the lay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sparrow.errors import BadInput
-from sparrow.graph import Graph, Node, retyped
+from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -175,24 +175,56 @@ def segment(g: Graph, value: str, ends: frozenset[str]) -> list[Node]:
     return [n for n in g.nodes if n.outputs in wanted]
 
 
-OWN = "%own"
+OWN, EXACT = "%own", "%exact"
 
 
-def opened(g: Graph, values: Sequence[str]) -> Graph:
+def exact_readers(f: Graph, q: Graph, at: Sequence[Cut]) -> set[tuple[str, str]]:
+    """Which nodes of the float graph read a cut that is codes for others, but not for them.
+
+    Returns:
+        First result of the node, name of the cut.
+    """
+    users, theirs = f.users(), q.users()
+
+    def kinds(x: str) -> set[type[Op]]:
+        return {type(n.op) for n in theirs.get(x, ())}
+
+    return {
+        (n.outputs[0], c.name)
+        for c in at
+        if c.before != c.after
+        # values between cuts have names of their own in every graph; ops are of the same kinds
+        for kind in kinds(c.before) - kinds(c.after) - {Quantize}
+        for n in users.get(c.name, ())
+        if type(n.op) is kind
+    }
+
+
+def opened(g: Graph, values: Sequence[str], exact: Collection[tuple[str, str]] = ()) -> Graph:
     """``g`` cut open: every value is an input, and under its name + `OWN` what its segment makes.
 
     Args:
         g: Float graph.
         values: Names of values; graph inputs among them stay what they are.
+        exact: See `exact_readers`: those read the value's name + `EXACT`, an input too.
     """
     inside = [x for x in values if x not in g.inputs]
     rename = {x: x + OWN for x in inside}
-    nodes = [replace(n, outputs=tuple(rename.get(y, y) for y in n.outputs)) for n in g.nodes]
+    nodes = [
+        replace(
+            n,
+            inputs=tuple(x + EXACT if (n.outputs[0], x) in exact else x for x in n.inputs),
+            outputs=tuple(rename.get(y, y) for y in n.outputs),
+        )
+        for n in g.nodes
+    ]
+    further = sorted({x for _, x in exact})
     types = {**g.types, **{rename[x]: g.types[x] for x in inside}}
+    types |= {x + EXACT: g.types[x] for x in further}
     return retyped(
         g,
         nodes,
-        inputs=(*g.inputs, *inside),
+        inputs=(*g.inputs, *inside, *(x + EXACT for x in further)),
         outputs=tuple(rename[x] for x in inside),
         types=types,
         lengths=(),
@@ -238,11 +270,13 @@ def with_float_layer(q: Graph, f: Graph, at: Sequence[Cut], layer: Cut) -> Graph
 
 
 __all__ = [
+    "EXACT",
     "OWN",
     "Cut",
     "Quantization",
     "cuts",
     "dequantized_weights",
+    "exact_readers",
     "opened",
     "segment",
     "with_float_layer",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.blame.align import OWN, Cut, opened
+from sparrow.blame.align import EXACT, OWN, Cut, exact_readers, opened
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, retyped
 from sparrow.ops.quantize import spread
@@ -122,13 +122,15 @@ def measure(
     own = [x + OWN for x in inside]
     real = engine(f, names)
     quantized = engine(q, list(dict.fromkeys(x for c in at for x in (c.before, c.after))))
-    alone, same_weights = engine(opened(f, names), own), engine(opened(recoded, names), own)
+    exact = exact_readers(f, q, at)
+    alone, same_weights = (engine(opened(g, names, exact), own) for g in (f, recoded))
     found = {x: Error() for x in names}
     any_sample = False
     for feeds in samples:
         any_sample = True
         x, xq = real(feeds), quantized(feeds)
         given = {**feeds, **{c.name: xq[c.after] for c in at}}
+        given |= {c.name + EXACT: xq[c.before] for c in at}
         made, recast = alone(given), same_weights(given)
         for c in at:
             e, y = found[c.name], x[c.name]

@@ -48,6 +48,9 @@ ROUNDINGS: Mapping[Rounding, Callable[[Reals, Reals, int, int], Reals]] = {
     "adaround": adaround,
     "gptq": gptq,
 }
+# Of 16 bits one can be spared: outliers of other samples go beyond those seen, and one that
+# saturates costs more than all rounding.
+HEADROOM = 2.0
 # A search asks for the same layer again and again.
 _ROUNDED: WeakKeyDictionary[Moments, dict[tuple[Rounding, bool, bytes], Array]] = (
     WeakKeyDictionary()
@@ -76,6 +79,8 @@ def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
         # 16 bits have room to spare, and kernels of no zero points are faster
         symmetric = recipe.symmetric or dtype.bits > 8
         limits = RANGES[recipe.ranges](h, dtype, symmetric)
+        if dtype.bits > 8:
+            limits = limits[0] * HEADROOM, limits[1] * HEADROOM
         quant = per_tensor(limits, dtype, 0, symmetric)
         if recipe.scales == "power_of_two":
             quant = activation_steps(h, dtype, quant)

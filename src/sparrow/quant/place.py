@@ -21,12 +21,13 @@ Dequantize.
     all else    float between codes where the recipe asks for a complete quantization, for devices
                 that have integers only; nothing above then stays float for its precision's sake
     movement    Reshape, Transpose, Slice, Concat, Gather, Pad, Expand, maximum pools, Resize: one
-                scale for all, so that they cost nothing (Krishnamoorthi 2018, arXiv:1806.08342)
+                scale for all, so that they cost nothing (Krishnamoorthi 2018, arXiv:1806.08342);
+                floats that a float op reads too are moved as floats
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparrow import lane
@@ -66,6 +67,8 @@ class Placement:
         sums: Nodes with weights or two activations to multiply as codes.
         cells: Recurrent layers over codes.
         clamped: Result that is never stored -> the result of its clamp.
+        coded: First results of the nodes that compute on codes or move them; all others read
+            as floats what is made as floats.
     """
 
     codes: Mapping[str, DType]
@@ -74,6 +77,7 @@ class Placement:
     sums: tuple[Node, ...]
     cells: tuple[Node, ...]
     clamped: Mapping[str, str]
+    coded: frozenset[str]
 
     def stored(self, y: str) -> str:
         """The value under which a result is stored: its own name, or that of its clamp."""
@@ -181,6 +185,35 @@ def _moved(n: Node) -> tuple[str, ...]:
     return (*(n.inputs if isinstance(n.op, Concat) else n.inputs[:1]), n.outputs[0])
 
 
+def _from_codes(g: Graph, moving: Sequence[Node], integer: Collection[str]) -> set[str]:
+    """What integer ops make, and what that is moved into."""
+    found = {y for n in g.nodes if n.outputs[0] in integer for y in n.outputs}
+    for n in moving:
+        if not found.isdisjoint(_moved(n)[:-1]):
+            found.add(n.outputs[0])
+    return found
+
+
+def _to_codes(g: Graph, moving: Sequence[Node], integer: Collection[str]) -> set[str]:
+    """What integer ops read, and what that was moved from."""
+    found = {x for n in g.nodes if n.outputs[0] in integer for x in n.inputs}
+    for n in reversed(moving):
+        if n.outputs[0] in found:
+            found.update(_moved(n)[:-1])
+    return found
+
+
+def _with_float_readers(g: Graph, moving: Sequence[Node], integer: Collection[str]) -> set[str]:
+    """Graph outputs, what float ops read, and what those were moved from."""
+    moves = {n.outputs[0] for n in moving}
+    floats = (n for n in g.nodes if n.outputs[0] not in integer and n.outputs[0] not in moves)
+    found = {*g.live_out(), *(x for n in floats for x in n.inputs)}
+    for n in reversed(moving):
+        if n.outputs[0] in found:
+            found.update(_moved(n)[:-1])
+    return found
+
+
 class _Groups:
     """Union-find over values."""
 
@@ -229,16 +262,6 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         for n in g.nodes
         if complete and asked[n.outputs[0]] and n.outputs[0] not in ours
     }
-    groups = _Groups()
-    for y in movement:
-        groups.join(_moved(made[y]))
-    for n in cells.values():
-        groups.join(tuple(y for y in hidden_results(n) if y in users or y in outputs) or n.outputs)
-
-    members: dict[str, list[str]] = {}
-    for x in (*g.inputs, *(s.input for s in g.states), *made):
-        if g.types[x].dtype == F32:
-            members.setdefault(groups.find(x), []).append(x)
 
     def operands(n: Node) -> tuple[str, ...]:
         y = n.outputs[0]
@@ -257,35 +280,38 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         and (n.inputs[0] in sums or n.inputs[0] in lanes)
     }
 
-    def held(find: Callable[[str], bool], x: str) -> bool:
-        return any(find(v) for v in members.get(groups.find(x), (x,)))
-
     integer = {*sums, *cells, *lanes, *means, *heads, *others}
-
-    def from_codes(x: str) -> bool:
-        return held(lambda v: v in integer, x)
-
-    def to_codes(x: str) -> bool:
-        return held(lambda v: any(u.outputs[0] in integer for u in users.get(v, ())), x)
-
-    changed = not complete
-    while changed:
-        changed = False
-        for y in [y for y in integer if y not in sums and y not in cells]:
-            n = made[y]
-            before = any(from_codes(x) for x in operands(n))
-            if not before or not to_codes(y):
-                integer.discard(y)
-                changed = True
+    moving = [n for n in g.nodes if n.outputs[0] in movement]
+    while True:
+        before, after = _from_codes(g, moving, integer), _to_codes(g, moving, integer)
+        useless = {
+            y
+            for y in integer - sums.keys() - cells.keys()
+            if before.isdisjoint(operands(made[y])) or y not in after
+        }
+        if complete or not useless:
+            break
+        integer -= useless
     # a clamp that stayed while what it clamps did not is an op of its own again
     inner = {x: y for x, y in inner.items() if x in integer and y in integer}
+
+    if not complete:
+        # what is float is moved as float where some reader wants it exact
+        exact = _with_float_readers(g, moving, integer)
+        movement -= {y for y in movement if y not in before and y in exact}
+    groups = _Groups()
+    for n in moving:
+        if n.outputs[0] in movement:
+            groups.join(_moved(n))
+    for n in cells.values():
+        groups.join(tuple(y for y in hidden_results(n) if y in users or y in outputs) or n.outputs)
 
     codes: dict[str, DType] = {}
     for y in integer:
         n = made[y]
         wide = I16 if wanted[y] == "int16x8" else I8
         results = tuple(v for v in n.outputs if complete and v and g.types[v].dtype == F32)
-        stored = results or ((y,) if y in cells or to_codes(y) else ())
+        stored = results or ((y,) if y in cells or y in after else ())
         for x in (*operands(n), *stored):
             if x not in inner:
                 root = groups.find(x)
@@ -307,6 +333,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         tuple(n for n in g.nodes if n.outputs[0] in sums),
         tuple(cells.values()),
         inner,
+        frozenset(integer | movement),
     )
 
 

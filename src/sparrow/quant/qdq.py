@@ -9,7 +9,7 @@ Values keep their names, so readers and graph outputs need not know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sparrow.graph import Graph, Node, retyped, verify
@@ -22,6 +22,7 @@ def insert(
     g: Graph,
     codes: Mapping[str, tuple[DType, Affine]],
     constants: Mapping[str, Mapping[int, Coded]],
+    coded: Collection[str],
 ) -> Graph:
     """``g`` in QDQ form.
 
@@ -30,6 +31,8 @@ def insert(
         codes: Values that become codes, with their types.
         constants: Node (by its first result) -> operand -> its codes; an operand past the last one
             or absent is added.
+        coded: First results of nodes that read codes, and make them. The others read what was
+            rounded only where there is nothing else.
     """
     taken = set(g.types)
     consts: dict[str, Array] = dict(g.consts)
@@ -61,8 +64,10 @@ def insert(
             q, read[x] = fresh(x, ".q"), fresh(x, ".dq")
             nodes.append(Node(Quantize(quant, dtype), (x,), (q,), x))
             nodes.append(Node(Dequantize(quant), (q,), (read[x],), x))
+    exact = {x: x for x in read}
     for n in g.nodes:
-        inputs = [read.get(x, x) for x in n.inputs]
+        own = n.outputs[0] in coded
+        inputs = [(read if own else exact).get(x, x) for x in n.inputs]
         for i, c in constants.get(n.outputs[0], {}).items():
             inputs += [""] * (i + 1 - len(inputs))
             base = inputs[i] or f"{n.outputs[0]}.bias"
@@ -75,6 +80,8 @@ def insert(
                 q = fresh(y, ".q")
                 nodes.append(Node(Quantize(quant, dtype), (made,), (q,), n.origin))
                 nodes.append(Node(Dequantize(quant), (q,), (y,), n.origin))
+                if not own:
+                    exact[y] = made
     done = retyped(g, nodes, consts=consts, types=types)
     verify(done)
     return done

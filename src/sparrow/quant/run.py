@@ -97,7 +97,7 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
                     if x in g.consts
                 }
     placed = {x: (dtype, _shaped(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
-    return insert(g, placed, constants), layers
+    return insert(g, placed, constants, p.coded), layers
 
 
 def run(

@@ -16,9 +16,13 @@ from sparrow.builder import Builder
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
+from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
 from sparrow.ort import refusals
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
@@ -132,6 +136,23 @@ def test_a_pinned_layer_stays_float(pattern: str) -> None:
     assert [layer.name for layer in q.layers] == ["left", "right"]
 
 
+def test_what_comes_before_the_first_product_reads_the_input_as_it_is() -> None:
+    b = Builder("magnitude")
+    x = b.input("x", TensorType((1, 1, 8, 8), F32))
+    flat = b.add(Reshape((1, 1, 64)), x)
+    square = b.call("mul", flat, flat)
+    both = b.add(Concat(1), flat, square)
+    w = b.const(np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32))
+    g = optimize(b.finish({"y": b.add(Conv((1,), (1,), ((1, 1),)), both, w)}, {}), FRONT)
+    q = quantize(g, calls(g, 4))
+    made = q.producers()
+    (product,) = [n for n in q.nodes if isinstance(n.op, Lane)]
+    assert set(product.inputs) == {"x"}
+    # the square and the input beside it share a scale behind it
+    (joined,) = [n for n in q.nodes if isinstance(n.op, Concat)]
+    assert all(isinstance(made[v].op, Dequantize) for v in joined.inputs)
+
+
 def test_sixteen_bits_are_symmetric_and_closer() -> None:
     g = concat_net()
     errors = []
@@ -144,6 +165,16 @@ def test_sixteen_bits_are_symmetric_and_closer() -> None:
     codes = [q.graph.types[n.outputs[0]] for n in q.graph.nodes if isinstance(n.op, Quantize)]
     assert {t.dtype for t in codes} == {I16}
     assert not any(t.quant.zero_point.any() for t in codes if isinstance(t.quant, Affine))
+
+
+def test_sixteen_bits_hold_twice_what_was_seen() -> None:
+    g = concat_net()
+    seen = calls(g, 4)
+    q = quantize(g, seen, Recipe(precision="int16x8"))
+    (n,) = [n for n in q.nodes if isinstance(n.op, Quantize) and n.inputs[0] == "x"]
+    beyond = np.full((1, 1, 1, 1), 1.99 * max(np.abs(f["x"]).max() for f in seen), np.float32)
+    (codes,) = n.op.eval(beyond)
+    assert 32000 < codes.item() < I16.limits[1]
 
 
 def transformer_block() -> Graph:
