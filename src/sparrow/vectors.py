@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sparrow import lane
-from sparrow.tensor import BF16, BOOL, F16, F32, I8, I32, I64, U8, DType
+from sparrow.tensor import BF16, BOOL, F16, F32, I8, I16, I32, I64, U8, DType
 
 WIDE = (F16, BF16, F32)
-VECTOR_INTS = (I8, U8, I32)
+NARROW = (I8, U8, I16)
+VECTOR_INTS = (*NARROW, I32)
 _FLOAT_VECTORS = frozenset(
     [
         "add",

@@ -100,11 +100,12 @@ I32: tuple[tuple[str, str, Callable[..., Any]], ...] = (
 )  # fmt: skip
 
 MEMORY = {"f32": "float", "i32": "int32_t", "f16": "uint16_t", "bf16": "uint16_t",
-          "i8": "int8_t", "u8": "uint8_t"}  # fmt: skip
+          "i8": "int8_t", "u8": "uint8_t", "i16": "int16_t"}  # fmt: skip
 DTYPES: dict[str, Any] = {
     "float": np.float32,
     "int32_t": np.int32,
     "uint16_t": np.uint16,
+    "int16_t": np.int16,
     "int8_t": np.int8,
     "uint8_t": np.uint8,
 }
@@ -328,7 +329,7 @@ def narrowed(kind: str, values: Array) -> Array:
         up = bits + 0x7FFF + ((bits >> 16) & 1)
         return (np.where(np.isnan(values), bits | 0x400000, up) >> 16).astype(np.uint16)
     dtype = DTYPES[MEMORY[kind]]
-    if dtype in (np.int8, np.uint8):
+    if dtype in (np.int8, np.uint8, np.int16):
         return np.clip(values, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
     return values
 
@@ -384,7 +385,7 @@ def test_stores_to_half_round_to_even(library: harness.Library) -> None:
 def test_saturating_stores(library: harness.Library) -> None:
     edge = [0, 1, -1, 127, 128, -128, -129, 255, 256, 32767, 32768, -32769, LIMIT32 - 1, -LIMIT32]
     values = np.array([*edge, 70000, -70000], np.int32)
-    for kind in ("i8", "u8"):
+    for kind in ("i8", "u8", "i16"):
         got = np.zeros(values.size, DTYPES[MEMORY[kind]])
         harness.call(library, f"stores_{kind}", got, values, values.size)
         np.testing.assert_array_equal(got, narrowed(kind, values), err_msg=kind)

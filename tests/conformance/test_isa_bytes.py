@@ -77,7 +77,8 @@ EPILOGUE = """
 #define EACH(nv)                 \\
   PUTS(nv, SP_PUT_I8, put_i8_) \\
   PUTS(nv, SP_PUT_U8, put_u8_) \\
-  PUTS(nv, SP_PUT_32, put_i32_)
+  PUTS(nv, SP_PUT_32, put_i32_) \\
+  PUTS(nv, SP_PUT_I16, put_i16_)
 EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
 """
 
@@ -105,11 +106,11 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
             least, most = np.iinfo(kind).min, np.iinfo(kind).max
             want = np.clip(z + np.rint(block.astype(np.float64)), lo, hi)
             np.testing.assert_array_equal(np.clip(out, least, most), want)
-    for name, dtype in (("i8", np.int8), ("u8", np.uint8), ("i32", np.int32)):
+    for name, dtype in (("i8", np.int8), ("u8", np.uint8), ("i16", np.int16), ("i32", np.int32)):
         for nv in range(1, 7):
             for n in {1, width - 1, width} - {0}:
-                values = rng.integers(-400, 400, nv * width).astype(np.int32)
-                values[::3] <<= 21
+                values = rng.integers(-40000, 40000, nv * width).astype(np.int32)
+                values[::3] <<= 15
                 got = np.full(nv * width, 77, dtype)
                 call(c, f"put_{name}_{nv}", got, values, n)
                 want = np.full(nv * width, 77, dtype)

@@ -1,7 +1,7 @@
 """Lane expressions as C: over scalars of any dtype, and over vectors.
 
-In vectors a float value is an ``sp_f32``, an int8, uint8 or int32 one an ``sp_i32``, a bool an
-``sp_mask``; expressions that need anything else run over scalars, as fast as the C compiler can
+In vectors a float value is an ``sp_f32``, an int8, uint8, int16 or int32 one an ``sp_i32``, a bool
+an ``sp_mask``; expressions that need anything else run over scalars, as fast as the C compiler can
 make that.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from sparrow import lane
-from sparrow.tensor import BF16, BOOL, F16, F32, F64, I8, I32, U8, DType
-from sparrow.vectors import VECTOR_INTS, WIDE, high_product, vector_type
+from sparrow.tensor import BF16, BOOL, F16, F32, F64, I8, I16, I32, U8, DType
+from sparrow.vectors import NARROW, VECTOR_INTS, WIDE, high_product, vector_type
 
 C_TYPES = {
     "float16": "uint16_t",
@@ -113,7 +113,7 @@ def vector_store(dtype: DType, p: str, v: str, n: str) -> str:
 
 
 def _suffix(dtype: DType) -> str:
-    names = {F16: "f16", BF16: "bf16", F32: "f32", I8: "i8", U8: "u8", I32: "i32"}
+    names = {F16: "f16", BF16: "bf16", F32: "f32", I8: "i8", U8: "u8", I16: "i16", I32: "i32"}
     return names[dtype]
 
 
@@ -236,7 +236,7 @@ class _Vector(_Text):
         if (factors := high_product(e)) is not None:
             a, b = map(self.of, factors)
             return self.let(ctype, f"sp_mulh31_i32({a}, {b})")
-        if e.fn == "cast" and e.args[0].dtype == I32 and e.dtype in (I8, U8):
+        if e.fn == "cast" and e.args[0].dtype == I32 and e.dtype in NARROW:
             # lanes hold 32 bits: nothing to do for a value that fits
             x = self.of(e.args[0])
             return x if _inside(e.args[0], e.dtype) else self.let(ctype, _wrapped(x, e.dtype))
@@ -258,7 +258,7 @@ class _Vector(_Text):
 
     def stored(self, e: lane.Expr) -> str:
         """A value on its way to a store that saturates to its type, which spares clips."""
-        if e.dtype not in (I8, U8) or not isinstance(e, lane.Call) or self.table is not None:
+        if e.dtype not in NARROW or not isinstance(e, lane.Call) or self.table is not None:
             return self.of(e)
         least, most = e.dtype.limits
         x: lane.Expr = e
@@ -375,7 +375,10 @@ def _wrapped(x: str, dtype: DType) -> str:
     """Lanes brought back into the range of a narrow integer, as its arithmetic wraps."""
     if dtype == U8:
         return f"sp_and_i32({x}, sp_set1_i32(255))"
-    return f"sp_shr_i32(sp_shl_i32({x}, 24), 24)" if dtype == I8 else x
+    if dtype not in NARROW:
+        return x
+    by = 32 - dtype.bits
+    return f"sp_shr_i32(sp_shl_i32({x}, {by}), {by})"
 
 
 # -- scalars -------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from sparrow.kernels.params_f32 import Conv2dShape, params_of, simd_of
 from sparrow.kernels.tiling_f32 import choose_conv2d
 from sparrow.ops.conv import Conv
 from sparrow.ops.sums import CODES
-from sparrow.tensor import F32, F64, I8, U8, DType
+from sparrow.tensor import F32, F64, I8, I16, U8, DType
 
 # cycles of one multiply-add of a loop that knows nothing about its strides
 SLOW = 2.0
@@ -49,7 +49,7 @@ def plain_epilogue(case: Case, dtype: DType) -> Epilogue | Reject:
 
 def put_of(dtype: DType) -> int:
     """What `sp_put_sum` stores for a result of a sum over codes."""
-    return {I8: 0, U8: 1}.get(dtype, 2)
+    return {I8: 0, U8: 1, I16: 3}.get(dtype, 2)
 
 
 def bias_argument(case: Case) -> tuple[Argument, int]:

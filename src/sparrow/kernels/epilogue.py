@@ -10,11 +10,11 @@ from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject, Tensor
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.sums import CODES
-from sparrow.tensor import BF16, F32, I8, I32, U8
+from sparrow.tensor import BF16, F32, I8, I16, I32, U8
 from sparrow.vectors import vectorizable
 
 # What an epilogue of int32 sums may give: codes, sums, or the bits of floats.
-SUM_RESULTS = (I8, U8, I32, F32)
+SUM_RESULTS = (I8, U8, I16, I32, F32)
 SMALL = 0.25  # see `Extra.small`
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import sys
@@ -30,11 +31,14 @@ QUIET_LIMIT_S = 0.5
 # two to four times slower; such rows say so.
 BUSY_SHARE = 0.05
 RESAMPLES = 2000
+# A block is timed in so many parts, and their median taken: when another process takes the core, it
+# falls into one of them.
+PARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Per round the mean ns per call; `runs` counts the calls of all rounds.
+    """Per round the ns per call of a block; `runs` counts the calls of all rounds.
 
     `others` is the share of the machine's processor time that other processes took meanwhile.
     """
@@ -110,13 +114,20 @@ def settle() -> None:
 
 
 def block(run: Run, inputs: Sequence[Feeds], calls: int) -> float:
-    """Mean ns per call over `calls` calls with changing inputs, after a quarter as many untimed."""
+    """Ns per call over `calls` calls with changing inputs, after a quarter as many untimed.
+
+    The median over `PARTS` of them, each of the mean of its calls.
+    """
     for i in range(max(1, calls // 4)):
         run(inputs[i % len(inputs)])
-    start = time.perf_counter_ns()
-    for i in range(calls):
-        run(inputs[i % len(inputs)])
-    return (time.perf_counter_ns() - start) / calls
+    ends = np.linspace(0, calls, min(calls, PARTS) + 1).astype(int)
+    means = []
+    for first, end in itertools.pairwise(ends.tolist()):
+        start = time.perf_counter_ns()
+        for i in range(first, end):
+            run(inputs[i % len(inputs)])
+        means.append((time.perf_counter_ns() - start) / (end - first))
+    return float(np.median(means))
 
 
 def measure(
@@ -126,7 +137,10 @@ def measure(
     calls = {}
     for name, run in runs.items():
         block(run, inputs, 2)
-        calls[name] = max(1, round(block_ms * 1e6 / block(run, inputs, 3)))
+        # the least of several: an interrupted one would make all blocks of this engine too short,
+        # so that it alone is timed with cold caches
+        ns = min(block(run, inputs, 1) for _ in range(PARTS))
+        calls[name] = max(1, round(block_ms * 1e6 / ns))
     times = {name: np.zeros(rounds) for name in runs}
     rng = np.random.default_rng()
     start, busy, own = time.perf_counter(), machine_busy_s(), time.process_time()

@@ -108,6 +108,14 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())), n);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
+  return _mm512_cvtepi16_epi32(sp_get_halves((const uint16_t *)p, n));
+}
+SP_INLINE sp_i32 sp_load_i16(const int16_t *p) { return sp_loadn_i16(p, SP_LANES); }
+SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
+  sp_put_halves((uint16_t *)p, _mm512_cvtsepi32_epi16(v), n);
+}
+SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 /* lanes */

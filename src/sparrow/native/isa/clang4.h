@@ -232,6 +232,16 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, sp_cut_u8(v), n < SP_LANES ? n : 4);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
+  const sp_i32 h = __builtin_convertvector(sp_get_halves((const uint16_t *)p, n), sp_i32);
+  return (h ^ 0x8000) - 0x8000;
+}
+SP_INLINE sp_i32 sp_load_i16(const int16_t *p) { return sp_loadn_i16(p, SP_LANES); }
+SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
+  const sp_i32 low = sp_select_i32(v < -32768, (sp_i32)(-32768), v);
+  sp_put_halves((uint16_t *)p, (sp_u32)sp_select_i32(low > 32767, (sp_i32)(32767), low), n);
+}
+SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
 
 /* quads of bytes */

@@ -97,6 +97,15 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, vget_lane_u64(vreinterpret_u64_u8(b), 0), n < SP_LANES ? n : 4);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
+  return vmovl_s16(vcreate_s16(sp_get_bytes(p, 2 * (n < SP_LANES ? n : 4))));
+}
+SP_INLINE sp_i32 sp_load_i16(const int16_t *p) { return sp_loadn_i16(p, SP_LANES); }
+SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
+  const uint64_t h = vget_lane_u64(vreinterpret_u64_s16(vqmovn_s32(v)), 0);
+  sp_put_bytes(p, h, 2 * (n < SP_LANES ? n : 4));
+}
+SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 /* Several whole vectors, 2 to SP_STORE_VECTORS of them. */
 #define SP_STORE_VECTORS 4
 SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {

@@ -76,6 +76,14 @@ SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { *p = (uint8_t)(v < 0 ? 0 : v 
 SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   if (n > 0) sp_store_u8(p, v);
 }
+SP_INLINE sp_i32 sp_load_i16(const int16_t *p) { return *p; }
+SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) { return n > 0 ? *p : 0; }
+SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) {
+  *p = (int16_t)(v < -32768 ? -32768 : v > 32767 ? 32767 : v);
+}
+SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
+  if (n > 0) sp_store_i16(p, v);
+}
 SP_INLINE void sp_prefetch(const void *p) { (void)p; }
 
 /* lanes */

@@ -61,10 +61,11 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
 }
 #endif
 
-/* What sp_put_sum stores: bytes of either sign, or all 32 bits. */
+/* What sp_put_sum stores: bytes of either sign, all 32 bits, or halves. */
 #define SP_PUT_I8 0
 #define SP_PUT_U8 1
 #define SP_PUT_32 2
+#define SP_PUT_I16 3
 
 /* Element i and the n - 1 after it of an output of kind `put`, a literal. */
 SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
@@ -72,6 +73,8 @@ SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
     sp_storen_i8((int8_t *)y + i, v, n);
   else if (put == SP_PUT_U8)
     sp_storen_u8((uint8_t *)y + i, v, n);
+  else if (put == SP_PUT_I16)
+    sp_storen_i16((int16_t *)y + i, v, n);
   else
     sp_storen_i32((int32_t *)y + i, v, n);
 }
@@ -88,7 +91,7 @@ SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int n
   for (int k = 0; k < nv; k += SP_STORE_VECTORS) {
     const int count = (int)sp_imin(nv - k, SP_STORE_VECTORS);
     const int whole = k + count == nv && n < SP_LANES ? count - 1 : count;
-    const int together = put != SP_PUT_32 && whole > 1 ? whole : 0;
+    const int together = put < SP_PUT_32 && whole > 1 ? whole : 0;
     if (together && put == SP_PUT_I8)
       sp_stores_i8((int8_t *)y + i + k * SP_LANES, v + k, together);
     else if (together)

@@ -44,6 +44,7 @@ SP_INLINE sp_i32 sp_to_range_f32(sp_f32 v, float lo, float hi) {
   return sp_trunc_f32_i32(sp_select_f32(sp_isnan_f32(v), sp_zero_f32(), sp_clamp_f32(v, lo, hi)));
 }
 SP_INLINE sp_i32 sp_to_i8_f32(sp_f32 v) { return sp_to_range_f32(v, -128.0f, 127.0f); }
+SP_INLINE sp_i32 sp_to_i16_f32(sp_f32 v) { return sp_to_range_f32(v, -32768.0f, 32767.0f); }
 SP_INLINE sp_i32 sp_to_u8_f32(sp_f32 v) { return sp_to_range_f32(v, 0.0f, 255.0f); }
 SP_INLINE sp_i32 sp_to_i32_f32(sp_f32 v) {
   /* 2^31 - 128 is the largest float below 2^31 */
