@@ -22,6 +22,8 @@ TARGETS = {
     "avx512vnni": "x86_64_v4_vnni",
     "avx512bf16": "x86_64_v4_bf16",
 }
+# With AVX-VNNI, in an encoding that CPUs with AVX-512 have.
+BYTES_TARGETS = {**TARGETS, "avxvnni": str(Path(__file__).parent / "native/avxvnni_evex.toml")}
 STRICT = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 

@@ -54,8 +54,10 @@ EMULATED = {
 }
 # Those that differ from another one in products of bytes alone.
 BYTES_ONLY = {"dsp": "armv7"}
+# The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
+NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
-BYTES = tuple(isa for isa in ISAS if isa != "avx512bf16")
+BYTES = (*(isa for isa in ISAS if isa != "avx512bf16"), *NATIVE_BYTES_ONLY)
 # Every way to compile a file: a header, and gcc instead of zig.
 BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
 
@@ -147,13 +149,13 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
 
     Args:
         text: The file, without the ISA header, which comes first.
-        isa: A key of `ISAS`, `EMULATED` or `BYTES_ONLY`.
+        isa: A key of `ISAS`, `EMULATED`, `BYTES_ONLY` or `NATIVE_BYTES_ONLY`.
         folder: Where the library goes.
         compiler: ``zig`` or ``gcc``.
     """
     other = {**EMULATED, **BYTES_ONLY}.get(isa)
     machine = target(other).machine if other else None
-    zig_cpu, gcc_cpu, feature = ISAS.get(isa, ("", "", None))
+    zig_cpu, gcc_cpu, feature = {**ISAS, **NATIVE_BYTES_ONLY}.get(isa, ("", "", None))
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]
     if compiler == "gcc":

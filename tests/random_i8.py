@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emitted import TARGETS
+from emitted import BYTES_TARGETS
 from native_harness import NATIVE, Library, build, call
 from sparrow.graph import Op
 from sparrow.kernels import attention_i8 as attention_rows
@@ -358,7 +358,7 @@ def _lowered(
     row: str, made: Made, want: tuple[Array, ...], isa: str, seed: int
 ) -> tuple[Lowered, Invoke]:
     """How a row computes a configuration: for one thread or two, and where RAM is short."""
-    t = target(TARGETS[isa])
+    t = target(BYTES_TARGETS[isa])
     if seed % 4 == 0:
         t = replace(t, triple="x86_64-freestanding-none")
     operands = tuple(

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from native_harness import BYTES_ONLY, EMULATED, ISAS, build, call
+from native_harness import (
+    BYTES_ONLY,
+    COMMON,
+    EMULATED,
+    ISAS,
+    NATIVE_BYTES_ONLY,
+    build,
+    call,
+    zig_target,
+)
+from sparrow.targets import target
+
+LEVELS = [*ISAS, *EMULATED, *BYTES_ONLY, *NATIVE_BYTES_ONLY]
 
 C = """
 void lanes(int32_t *out);
@@ -83,7 +97,7 @@ EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
 """
 
 
-@pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
+@pytest.mark.parametrize("isa", LEVELS)
 def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
     limits = {-128: "INT32_MIN", 127: "INT32_MAX", 0: "INT32_MIN", 255: "INT32_MAX"}
     texts = (f"CODES({i}, {z}, {limits.get(lo, lo)}, {limits.get(hi, hi)}, {fits})\n"
@@ -120,7 +134,7 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(got, want, err_msg=f"{name} {nv} {n}")
 
 
-@pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *BYTES_ONLY])
+@pytest.mark.parametrize("isa", LEVELS)
 def test_bytes(isa: str, tmp_path: Path) -> None:
     c = build(C, isa, tmp_path)
     found = np.zeros(2, np.int32)
@@ -169,3 +183,17 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
         call(c, "lookup", y, b, a, n, offset)
         np.testing.assert_array_equal(y[:n], b[(a[:n].astype(int) + offset) & 255])
         assert not y[n:].any()
+
+
+def test_avx_vnni_row_has_its_own_encoding(tmp_path: Path) -> None:
+    """What runs here is the form of AVX-512; the row of CPUs with AVX-VNNI must not need that."""
+    source, listing = tmp_path / "dot.c", tmp_path / "dot.s"
+    source.write_text(f'#include "isa/avxvnni.h"\n{C}')
+    compiler = [sys.executable, "-m", "ziglang", "cc"]
+    machine = target("x86_64_v3_vnni").machine
+    quiet = "-Wno-unused-command-line-argument"  # zig adds a -c
+    flags = [*zig_target(machine), *COMMON, quiet, "-S", str(source), "-o", str(listing)]
+    subprocess.run([*compiler, *flags], check=True)
+    text = listing.read_text()
+    assert "{vex}" in text and "vpdpbusd" in text
+    assert "zmm" not in text and "%k" not in text and "{%" not in text

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emitted import TARGETS, blob, linked
+from emitted import BYTES_TARGETS, TARGETS, blob, linked
 from native_harness import BYTES, EMULATED, emulator, node
 from sparrow import lane
 from sparrow.builder import Builder
@@ -366,7 +366,7 @@ def _compare(
     cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path, threads: int = 1
 ) -> set[str]:
     module = Module("m", tuple(g for g, _ in cases))
-    p = plan(module, target({**TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
+    p = plan(module, target({**BYTES_TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
     path = linked(p, folder, parts=True, flags=("-O1",))
     libraries: list[ModelLibrary]
     if isa.startswith("wasm"):

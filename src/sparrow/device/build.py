@@ -72,6 +72,7 @@ CPUS = {
     "x86_64": {
         "scalar": "x86_64",
         "avx2": "x86_64_v3",
+        "avxvnni": "x86_64_v3+avxvnni",
         "avx512": "x86_64_v4",
         "avx512vnni": "x86_64_v4+avx512vnni",
         "avx512bf16": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16",

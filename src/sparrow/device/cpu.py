@@ -13,7 +13,8 @@ def host_isa() -> str:
     """Return the widest instruction set with a vocabulary header that this machine runs.
 
     ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4), ``avx512vnni`` VNNI as well,
-    ``avx512bf16`` VNNI, VBMI and BF16; ``avx2`` includes FMA and F16C (x86-64-v3).
+    ``avx512bf16`` VNNI, VBMI and BF16; ``avx2`` includes FMA and F16C (x86-64-v3), ``avxvnni``
+    AVX-VNNI as well.
     Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
@@ -58,6 +59,7 @@ _LEVELS = (
     ("avx512bf16", _VNNI | {"avx512vbmi", "avx512_bf16"}),
     ("avx512vnni", _VNNI),
     ("avx512", _V4),
+    ("avxvnni", _V3 | {"avx_vnni"}),
     ("avx2", _V3),
 )
 

@@ -267,6 +267,6 @@ ROWS = (
         "winograd_f32",
         Conv,
         _winograd,
-        isas=("avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dot"),
+        isas=("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dot"),
     ),
 )

@@ -64,6 +64,7 @@ ISAS = (
     # sums lie in every second of the general registers
     Isa("mve", 1, 11, 4, 1),
     Isa("avx2", 8, 16, 32, 5),
+    Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
