@@ -14,7 +14,7 @@ import pytest
 from axpy import axpy_library, axpy_weights, random_inputs
 from sparrow.device import abi
 from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
-from sparrow.device.cpu import host_isa, isa_of_flags
+from sparrow.device.cpu import host_isa, isas_of_flags
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.errors import BadBundle, BadInput
 
@@ -228,21 +228,28 @@ def test_forked_child_runs_without_the_pools_threads() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+V4 = "avx2 fma f16c bmi1 bmi2 movbe avx512f avx512bw avx512cd avx512dq avx512vl"
+
+
 @pytest.mark.parametrize(
-    ("flags", "isa"),
+    ("flags", "isas"),
     [
-        ("fpu sse2", "scalar"),
-        ("avx2 fma f16c bmi1 bmi2", "scalar"),
-        ("avx2 fma f16c bmi1 bmi2 movbe", "avx2"),
-        ("avx2 fma f16c bmi1 bmi2 movbe avx512f", "avx2"),
-        ("avx2 fma f16c bmi1 bmi2 movbe avx512f avx512bw avx512cd avx512dq avx512vl", "avx512"),
+        ("fpu sse2", ()),
+        ("avx2 fma f16c bmi1 bmi2", ()),
+        ("avx2 fma f16c bmi1 bmi2 movbe", ("avx2",)),
+        ("avx2 fma f16c bmi1 bmi2 movbe avx_vnni", ("avxvnni", "avx2")),
+        ("avx2 fma f16c bmi1 bmi2 movbe avx512f", ("avx2",)),
+        (V4, ("avx512", "avx2")),
+        (f"{V4} avx512_vnni", ("avx512vnni", "avx512", "avx2")),
+        (f"{V4} avx512_vnni avx_vnni", ("avx512vnni", "avx512", "avxvnni", "avx2")),
     ],
 )
-def test_isa_of_cpu_flags(flags: str, isa: str) -> None:
-    assert isa_of_flags(f"processor : 0\nflags\t\t: {flags}\n") == isa
+def test_isas_of_cpu_flags(flags: str, isas: tuple[str, ...]) -> None:
+    found = isas_of_flags(f"processor : 0\nflags\t\t: {flags}\n")
+    assert found == (*isas, "scalar")
 
 
 def test_host_isa_is_one_this_machine_compiles_for() -> None:
     assert host_machine(host_isa()).isa == host_isa()
     if sys.platform == "linux":
-        assert isa_of_flags("no such line") == "scalar"
+        assert isas_of_flags("no such line") == ("scalar",)

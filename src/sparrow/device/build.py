@@ -67,7 +67,7 @@ int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved
 """
 
 
-# Instruction sets of an architecture's own header, in rising order, and the CPU that has them.
+# Instruction sets of an architecture's own header, and the CPU that has them.
 CPUS = {
     "x86_64": {
         "scalar": "x86_64",

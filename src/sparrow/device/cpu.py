@@ -10,22 +10,27 @@ from pathlib import Path
 
 
 def host_isa() -> str:
-    """Return the widest instruction set with a vocabulary header that this machine runs.
+    """The widest instruction set with a vocabulary header that this machine runs."""
+    return host_isas()[0]
+
+
+def host_isas() -> tuple[str, ...]:
+    """The instruction sets with a vocabulary header that this machine runs, the widest first.
 
     ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4), ``avx512vnni`` VNNI as well,
     ``avx512bf16`` VNNI, VBMI and BF16; ``avx2`` includes FMA and F16C (x86-64-v3), ``avxvnni``
-    AVX-VNNI as well.
+    AVX-VNNI as well, which CPUs with AVX-512 VNNI need not have.
     Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return _arm_isa()
+        return _arm_isas()
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return "scalar"
+        return ("scalar",)
     if sys.platform == "linux":
         try:
-            return isa_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+            return isas_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
         except OSError:
-            return "scalar"
+            return ("scalar",)
     if sys.platform == "darwin":
         names = ["machdep.cpu.features", "machdep.cpu.leaf7_features", "machdep.cpu.extfeatures"]
         try:
@@ -33,23 +38,27 @@ def host_isa() -> str:
                 ["/usr/sbin/sysctl", "-n", *names], capture_output=True, check=False
             )
         except OSError:
-            return "scalar"
-        return isa_of_flags(f"flags : {found.stdout.decode('ascii', 'replace')}")
-    if sys.platform == "win32":
-        # 40 is PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows does not tell AVX-512 BW, DQ and VL.
-        return "avx2" if ctypes.windll.kernel32.IsProcessorFeaturePresent(40) else "scalar"
-    return "scalar"
+            return ("scalar",)
+        return isas_of_flags(f"flags : {found.stdout.decode('ascii', 'replace')}")
+    # 40 is PF_AVX2_INSTRUCTIONS_AVAILABLE; Windows does not tell AVX-512 BW, DQ and VL.
+    if sys.platform == "win32" and ctypes.windll.kernel32.IsProcessorFeaturePresent(40):
+        return ("avx2", "scalar")
+    return ("scalar",)
 
 
-def _arm_isa() -> str:
-    """NEON, with dot products where Linux says so and on every Mac."""
-    if sys.platform != "linux":
-        return "neon_dot" if sys.platform == "darwin" else "neon"
-    try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return "neon"
-    return "neon_dot" if "asimddp" in features.split() else "neon"
+def _arm_isas() -> tuple[str, ...]:
+    """NEON, with dot products and i8mm where Linux says so; every Mac has the former."""
+    if sys.platform == "darwin":
+        return ("neon_dot", "neon", "scalar")
+    features: list[str] = []
+    if sys.platform == "linux":
+        try:
+            features = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        except OSError:
+            features = []
+    dot = "asimddp" in features
+    more = ("neon_i8mm",) * (dot and "i8mm" in features) + ("neon_dot",) * dot
+    return (*more, "neon", "scalar")
 
 
 _V3 = frozenset(("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
@@ -64,11 +73,10 @@ _LEVELS = (
 )
 
 
-def isa_of_flags(cpuinfo: str) -> str:
-    """Return the instruction set for the first ``flags`` line of a Linux cpuinfo text."""
+def isas_of_flags(cpuinfo: str) -> tuple[str, ...]:
+    """Return the instruction sets for the first ``flags`` line of a Linux cpuinfo text."""
     for line in cpuinfo.splitlines():
         if line.startswith("flags") and ":" in line:
             flags = frozenset(line.split(":", 1)[1].lower().split())
-            found = [isa for isa, needs in _LEVELS if flags >= needs]
-            return found[0] if found else "scalar"
-    return "scalar"
+            return (*(isa for isa, needs in _LEVELS if flags >= needs), "scalar")
+    return ("scalar",)

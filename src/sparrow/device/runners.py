@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparrow.device.adb import Adb
-from sparrow.device.build import CPUS, host_machine
+from sparrow.device.build import host_machine
 from sparrow.device.chromium import chromium_library, find_chromium
 from sparrow.device.conditions import Conditions, conditions, read_here
-from sparrow.device.cpu import host_isa
+from sparrow.device.cpu import host_isa, host_isas
 from sparrow.device.firmware import board_command, firmware_library
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import find_node, node_library
@@ -122,8 +122,7 @@ def not_runnable(machine: Machine) -> str:
     here = host_machine("scalar")
     if here.triple != machine.triple:
         return f"this machine is {here.triple}, the target is {machine.triple}"
-    order = list(CPUS.get(here.arch, ("scalar",)))
-    if machine.isa not in order[: order.index(host_isa()) + 1]:
+    if machine.isa not in host_isas():
         return f"this machine has {host_isa()}, the target needs {machine.isa}"
     return ""
 
