@@ -6,9 +6,18 @@ rounded twice:
     h = floor((v q 2^max(e, 0) + 2^30) / 2^31)          SaturatingRoundingDoublingHighMul
     y = round(h / 2^max(-e, 0))                         RoundingDivideByPOT
 
-Convolutions and products run in the ruy library, which rounds halves of the second step up; all
-other kernels round them away from zero. The first step rounds halves up in both. LiteRT computes
-modulo 2^32; a value that could get that far is refused.
+Convolutions and products with weights run in the ruy library, which rounds halves of the second
+step up, as the vectors of QUANTIZE over bytes do; all other kernels round them away from zero. The
+first step rounds halves up in both. LiteRT computes modulo 2^32; a value that could get that far is
+refused.
+
+Sums of products of 16-bit codes have 64 bits, and are rounded once, with a multiplier of 16 bits in
+convolutions and products of two activations, and of 31 in FULLY_CONNECTED with a bias:
+
+    y = floor((v min((q + 2^15) >> 16, 2^15 - 1) + 2^(14 - e)) / 2^(15 - e))
+    y = floor((v q + 2^(30 - e)) / 2^(31 - e))
+
+FULLY_CONNECTED without one is ruy's, in 32 bits.
 
 Verified against ai-edge-litert 2.3 layer by layer, see docs/limits.md for what differs.
 """
@@ -22,20 +31,25 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.passes.requantize import Constants, Grid, clamped
 from sparrow.rewrite import Reject
-from sparrow.tensor import F32, I8, I32, I64, Array, DType
+from sparrow.tensor import F32, I16, I32, I64, Array
 
-# ADD and SUB keep this many bits below the units of their operands.
-SUM_SHIFT = 20
+# ADD and SUB keep this many bits below the units of their operands, of 8 bits and of 16.
+SUM_SHIFT = {8: 20, 16: 15}
 
 
-def sum_ratio(op: Conv | MatMul, dtype: DType, x: float, w: Array, y: float) -> Array:
+def sum_ratio(x: float, w: Array, y: float, *, double: bool) -> Array:
     """What a unit of a sum of products is in steps of the result, as LiteRT rounds it.
 
-    Scales per channel are multiplied in float64, one scale per tensor in float32.
+    Scales are multiplied in float64 where a kernel takes one per channel, else in float32.
     """
-    if isinstance(op, Conv) and dtype == I8:
+    if double:
         return x * w / y
     return (np.float32(x) * w.astype(np.float32)).astype(np.float64) / y
+
+
+def product_ratio(a: float, b: float, y: float) -> Array:
+    """What a unit of a product of two elements is in steps of the result: all in float32."""
+    return np.asarray(float(np.float32(a) * np.float32(b) / np.float32(y)))
 
 
 def is_depthwise(op: Conv | MatMul) -> bool:
@@ -90,6 +104,29 @@ def requantized(
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
 
 
+def requantized_wide(
+    value: lane.Expr, reach: Array, ratio: Array, grid: Grid, constants: Constants, *, bits: int
+) -> lane.Expr | Reject:
+    """The codes of ``value`` (int64, magnitude at most ``reach``, shaped as ``ratio``) times it.
+
+    One rounding, halves up, of a product with a multiplier of ``bits``, 16 or 31 with its sign.
+    """
+    mantissa, exponent = np.frexp(ratio)
+    q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
+    full = q == 1 << 31
+    q, exponent = np.where(full, 1 << 30, q), exponent + full
+    if bits == 16:
+        q = np.minimum((q + (1 << 15)) >> 16, (1 << 15) - 1)
+    shift = (15 if bits == 16 else 31) - exponent
+    if not (ratio > 0).all() or shift.min() < 1 or shift.max() > 62:
+        return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
+    wide = reach.astype(np.float64)
+    if (wide * q + np.ldexp(0.5, shift)).max() >= 2.0**63 or (wide * ratio).max() >= 2.0**31 - 1:
+        return Reject("LiteRT would wrap")
+    product = lane.call("mul", value, constants.take(q, I64))
+    return clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
+
+
 def added(
     a: tuple[lane.Expr, float],
     b: tuple[lane.Expr, float],
@@ -100,18 +137,21 @@ def added(
 ) -> lane.Expr | Reject:
     """The codes of a + b or a - b for (codes minus zero point in int32, scale) each.
 
-    Both are brought to twice the larger scale with SUM_SHIFT more bits, then the sum to ``y``.
+    Both are brought to twice the larger scale with `SUM_SHIFT` more bits, then the sum to ``y``.
     """
+    shift = SUM_SHIFT[grid.dtype.bits]
+    if grid.dtype == I16 and all(np.frexp(s)[0] == 0.5 for s in (a[1], b[1], y)):
+        return Reject("LiteRT may shift 16-bit codes whose scales are powers of two")
     twice = 2 * max(a[1], b[1])
     constants = Constants(2)
     terms = []
     for value, scale in (a, b):
-        shifted = lane.call("mul", value, lane.Imm(1 << SUM_SHIFT, I32))
+        shifted = lane.call("mul", value, lane.Imm(1 << shift, I32))
         term = _times(shifted, np.asarray(scale / twice), constants, away=True)
         if isinstance(term, Reject):
             return term
         terms.append(term)
-    ratio = twice / ((1 << SUM_SHIFT) * y)
+    ratio = twice / ((1 << shift) * y)
     if ratio >= 1:
         return Reject("scales that LiteRT refuses to add")
     total = lane.call("sub" if minus else "add", *terms)

@@ -144,8 +144,9 @@ def rescaled(e: Edit, x: Codes, t: Target, scheme: Scheme, y: str = "") -> str |
         return e.add(Lane(arg if whole else lane.clip(arg, low, high)), x.name, y=y)
     constants, ratio = Constants(1), np.asarray(x.scale / t.scale)
     if scheme == "tflite":
-        reach = np.asarray(x.reach)
-        expr = litert.requantized(x.real(0), reach, ratio, t.grid, constants, away=True)
+        reach, wide = np.asarray(x.reach), I16 in (x.type.dtype, t.grid.dtype)
+        # vectors of bytes round halves up, and what is left of them away from zero
+        expr = litert.requantized(x.real(0), reach, ratio, t.grid, constants, away=wide)
     else:
         expr = blended([(x.real(0), x.reach, ratio)], t.grid, constants)
     if isinstance(expr, Reject):

@@ -24,7 +24,7 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
     assert isinstance(op, Lane)
     live = [x for x in dict.fromkeys(n.inputs) if m.const(x) is None]
     if len(live) == 1:
-        return table(m, n, t, live[0])
+        return table(m, n, t, live[0], scheme)
     args = tuple(lane.Arg(i, F32) for i in range(2))
     kinds: dict[lane.Expr, str] = {lane.call(f, *args): f for f in ("add", "sub", "mul")}
     kinds |= {lane.call(f, args[1], args[0]): f for f in ("add", "mul")}
@@ -35,13 +35,15 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
     a, b = found
     if a is None or b is None:
         return Reject("an operand is no codes of one scale")
-    if scheme == "tflite" and I16 in (a.type.dtype, b.type.dtype, t.grid.dtype):
-        return Reject("LiteRT adds and multiplies 16-bit codes otherwise")
+    types = (a.type.dtype, b.type.dtype, t.grid.dtype)
+    if scheme == "tflite" and 0 < types.count(I16) < 3:
+        return Reject("LiteRT adds and multiplies codes of one width")
     constants = Constants(2)
     if fn == "mul":
         product = lane.call("mul", a.real(0), b.real(1))
         ratio = np.asarray(a.scale * b.scale / t.scale)
         if scheme == "tflite":
+            ratio = litert.product_ratio(a.scale, b.scale, t.scale)
             reach = np.asarray(a.reach * b.reach)
             expr = litert.requantized(product, reach, ratio, t.grid, constants, away=True)
         else:

@@ -88,8 +88,8 @@ def _window_mean(
     if conv is None or count > MAX_WINDOW or count * x.reach >= 1 << 31:
         return Reject("no window of few enough elements")
     wide = x.type.dtype == I16
-    if wide and (of_codes or x.zero):
-        return Reject("LiteRT averages 16-bit codes otherwise, or they have a zero point")
+    if wide and x.zero:
+        return Reject("16-bit codes with a zero point")
     c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
     e = Edit(m, n.origin)
     weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)

@@ -66,12 +66,17 @@ def matmul(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         return Reject("its float result is used elsewhere")
     constants = Constants(p.terms)
     if scheme == "tflite":
-        if I16 in (p.a.type.dtype, p.b.type.dtype, t.grid.dtype):
-            return Reject("LiteRT rounds sums of 16-bit codes otherwise")
+        types = {x == I16 for x in (p.a.type.dtype, p.b.type.dtype, t.grid.dtype)}
+        if len(types) > 1:
+            return Reject("LiteRT multiplies codes of one width")
         each = np.asarray([p.b.scale])
-        ratio = litert.sum_ratio(p.op, p.a.type.dtype, p.a.scale, each, t.scale)
+        ratio = litert.sum_ratio(p.a.scale, each, t.scale, double=False)
         reach = np.asarray([p.reach])
-        expr = litert.requantized(_value(p), reach, ratio, t.grid, constants, away=False)
+        if types == {True}:
+            value = _value(p, wide=True)
+            expr = litert.requantized_wide(value, reach, ratio, t.grid, constants, bits=16)
+        else:
+            expr = litert.requantized(_value(p), reach, ratio, t.grid, constants, away=True)
     else:
         expr = scaled(scheme, _value(p), np.asarray(p.unit / t.scale), t.grid, constants)
     if isinstance(expr, Reject):
@@ -118,9 +123,11 @@ def _product_of(m: Match, n: Node) -> _Product | Reject | None:
     return _Product(op, a, b, bias, k * a.reach * b.reach + most)
 
 
-def _value(p: _Product) -> lane.Expr:
-    """The sum from the operands that `_emit` makes: int32, least digits first."""
-    dtype = I64 if p.reach >= 1 << 31 else I32
+def _value(p: _Product, *, wide: bool = False) -> lane.Expr:
+    """The sum from the operands that `_emit` makes: int32, least digits first; in int32 where it
+    fits, unless it shall be ``wide``.
+    """
+    dtype = I64 if wide or p.reach >= 1 << 31 else I32
     total = lane.cast(lane.Arg(0, I32), dtype)
     for i, shift in enumerate(_shifts(p)[1:], 1):
         term = lane.cast(lane.Arg(i, I32), dtype)

@@ -151,8 +151,10 @@ def bias_codes(m: Match, value: str, unit: Array) -> Array | Reject:
         assert isinstance(d.op, Dequantize)
         own = np.broadcast_to(d.op.quant.scale.reshape(-1), unit.shape)
         same = np.allclose(own, unit, rtol=1e-6, atol=0.0) and not d.op.quant.zero_point.any()
-        if m.type(d.inputs[0]).dtype == I32 and same:
-            return codes
+        if m.type(d.inputs[0]).dtype in (I32, I64) and same:
+            if codes.min(initial=0) < I32.limits[0] or codes.max(initial=0) > I32.limits[1]:
+                return Reject("the bias leaves int32")
+            return codes.astype(np.int32)
         real = (codes.astype(np.float64) - d.op.quant.zero_point.reshape(-1)) * own
     elif (floats := m.const(value)) is not None:
         real = floats.astype(np.float64)
@@ -259,9 +261,9 @@ def digits(e: Edit, x: Codes) -> tuple[str, str]:
     return e.add(Lane(lane.cast(low, U8)), x.name), e.add(Lane(lane.cast(high, I8)), x.name)
 
 
-def _value(s: _Sum) -> lane.Expr:
-    """The sum from what `_emit_sum` names."""
-    dtype = I64 if s.wide else I32
+def _value(s: _Sum, *, wide: bool = False) -> lane.Expr:
+    """The sum from what `_emit_sum` names, in int32 where it fits unless it shall be ``wide``."""
+    dtype = I64 if s.wide or wide else I32
     if s.weights.groups is not None:
         return lane.Arg(0, dtype)
     total, rest = (lane.cast(lane.Arg(i, I32), dtype) for i in range(2))
@@ -277,6 +279,28 @@ def _along_channels(op: Conv | MatMul, values: Array, rank: int) -> Array:
     return values.reshape(-1, *(1,) * (rank - 2)) if first else values
 
 
+def _litert(m: Match, n: Node, s: _Sum, t: Target, constants: Constants) -> lane.Expr | Reject:
+    """The codes of a sum as LiteRT rounds them."""
+    conv, wide = isinstance(s.op, Conv), s.x.type.dtype == I16
+    if wide != (t.grid.dtype == I16):
+        return Reject("LiteRT multiplies codes of one width")
+    d = m.producer(n.inputs[2], Dequantize) if s.bias is not None else None
+    if wide and d is not None and m.type(d.inputs[0]).dtype == I32:
+        return Reject("LiteRT adds 16-bit products to a bias of 32 bits in a kernel of its own")
+    double = conv if s.x.type.dtype == I8 else wide and (conv or s.bias is not None)
+    rank = m.type(t.node.outputs[0]).rank
+    steps = litert.sum_ratio(s.x.scale, s.weights.scale, t.scale, double=double)
+    ratio, reach = (_along_channels(s.op, v, rank) for v in (steps, s.reach))
+    if wide and double:
+        bits = 16 if conv else 31
+        value = _value(s, wide=True)
+        return litert.requantized_wide(value, reach, ratio, t.grid, constants, bits=bits)
+    if s.wide:
+        return Reject("LiteRT would wrap")
+    away = litert.is_depthwise(s.op)
+    return litert.requantized(_value(s), reach, ratio, t.grid, constants, away=away)
+
+
 def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     s = _sum_of(m, n)
     if isinstance(s, Reject):
@@ -285,16 +309,13 @@ def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         return Reject("its float result is used elsewhere")
     y = t.node.outputs[0]
     constants = Constants(s.terms)
-    if scheme == "tflite" and I16 in (s.x.type.dtype, t.grid.dtype):
-        return Reject("LiteRT rounds sums of 16-bit codes otherwise")
     if scheme == "tflite" and s.weights.groups is not None:
         return Reject("LiteRT has no weights per group")
     if scheme == "tflite":
-        steps = litert.sum_ratio(s.op, s.x.type.dtype, s.x.scale, s.weights.scale, t.scale)
-        away = litert.is_depthwise(s.op)
-        ratio = _along_channels(s.op, steps, m.type(y).rank)
-        reach = _along_channels(s.op, s.reach, m.type(y).rank)
-        expr = litert.requantized(_value(s), reach, ratio, t.grid, constants, away=away)
+        found = _litert(m, n, s, t, constants)
+        if isinstance(found, Reject):
+            return found
+        expr: lane.Expr | Reject = found
     else:
         ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
         expr = scaled(scheme, _value(s), ratio, t.grid, constants)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Node
+from sparrow.graph import Node, Scheme
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import FRACTION, REACH, STEP, LookupLinear
@@ -26,12 +26,14 @@ from sparrow.tensor import F32, F64, I16, I32, Array
 MOST = 8.0
 
 
-def table(m: Match, n: Node, t: Target, value: str) -> Rewrite | Reject:
+def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite | Reject:
     """A function of one value: every code's result, computed in double precision."""
     op, x = n.op, codes_of(m, value)
     assert isinstance(op, Lane)
     if x is None:
         return Reject("its input is no codes of one scale")
+    if scheme == "tflite" and x.type.dtype == I16:
+        return Reject("LiteRT has tables of its own for 16 bits")
     if any(v is not None and v.size != 1 for v in map(m.const, n.inputs)):
         return Reject("it has an operand that varies")
     if m.type(value).shape != m.type(n.outputs[0]).shape:
