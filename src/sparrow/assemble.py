@@ -160,7 +160,7 @@ def _fill(
             (work / f"calibration{of_entry}.npz").write_bytes(to_npz(x.quantized.calibration))
         # one for all
         (work / "recipe.json").write_bytes(to_json(lossy[0].quantized.recipe))
-    if compiled.tuning is not None and compiled.tuning.times:
+    if compiled.tuning is not None and (compiled.tuning.times or compiled.tuning.figures):
         (work / TUNING).write_bytes(tuning_to_json(compiled.tuning))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
     memory = MemoryRecord(

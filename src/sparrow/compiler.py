@@ -119,6 +119,7 @@ def compile_front(
     With ``bfloat16`` the float32 products that gain are taken over bfloat16.
     """
     remarks = list(found.remarks)
+    target = tuning.measured(target) if tuning else target
     with one_thread():
         graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
         if bfloat16:
@@ -126,7 +127,7 @@ def compile_front(
     module = Module(graphs[0].name, graphs)
     planned = plan(module, target, threads=threads, kernels=kernels, tuning=tuning)
     steps = (s for e in planned.entries for s in e.steps)
-    used = tuning.of({o.work for s in steps for o in s.options}) if tuning else None
+    used = tuning.of({o.work for s in steps for o in s.options}, threads) if tuning else None
     return Compiled(found.imported, module, planned, emit(planned), tuple(remarks), used)
 
 

@@ -223,7 +223,7 @@ class _Planner:
 
     def _keep_whole(self) -> None:
         """Compute on one core what does not gain from being split."""
-        threads = self.choosing.threads
+        threads, target = self.choosing.threads, self.choosing.target
         alone = {
             i: self._choose(n, 1) for i, n in self._running() if self.choices[i].lowered.tasks > 1
         }
@@ -241,8 +241,8 @@ class _Planner:
         split: list[float | None] = []
         for i in steps:
             c = self.choices[i].lowered
-            split.append(split_cycles(c.cycles, c.tasks, threads) if i in alone else None)
-        kept = worth_splitting(whole, split, flows, threads)
+            split.append(split_cycles(c.cycles, c.tasks, threads, target) if i in alone else None)
+        kept = worth_splitting(whole, split, flows, threads, target)
         self.choices |= {i: c for i, c in alone.items() if at[i] not in kept}
 
     def _buffer(self, name: str) -> Buffer:

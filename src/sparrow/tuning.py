@@ -21,6 +21,8 @@ from typing import Any
 from sparrow.errors import BadInput, printable
 from sparrow.importers.file import read_file
 from sparrow.kernels.case import Tile
+from sparrow.targets import Target
+from sparrow.targets.types import SHARING
 
 # In a bundle: the times that decided.
 TUNING = "tuning.json"
@@ -65,7 +67,7 @@ class Tuning:
         isa: The vocabulary that the code was written in.
         kernels: `kernels_hash` of that code.
         times: Nanoseconds of a layer by register tile.
-        figures: Measured figures of the device, in the names and units of a target row.
+        figures: Measured figures of the device, some of `SHARING`.
     """
 
     cpu: str
@@ -81,9 +83,16 @@ class Tuning:
             times.setdefault(w, {}).update(t)
         return replace(self, times=times, figures={**self.figures, **other.figures})
 
-    def of(self, works: set[Work]) -> Tuning:
-        """The rows of some layers alone."""
-        return replace(self, times={w: t for w, t in self.times.items() if w in works})
+    def measured(self, target: Target) -> Target:
+        """A target with the figures that were measured."""
+        fork = self.figures.get("fork_ns", target.fork_ns)
+        move = self.figures.get("move_ns_per_byte", target.move_ns_per_byte)
+        return replace(target, fork_ns=fork, move_ns_per_byte=move)
+
+    def of(self, works: set[Work], threads: int) -> Tuning:
+        """What decides a build of some layers for so many threads."""
+        times = {w: t for w, t in self.times.items() if w in works}
+        return replace(self, times=times, figures=self.figures if threads > 1 else {})
 
 
 def fastest(times: Mapping[Tile, float], predicted: Tile | None) -> Tile:
@@ -181,7 +190,7 @@ def from_json(data: bytes, where: str) -> Tuning:
         _text(found["kernels"], _HASH, f"{where}: kernels"),
         times,
         {
-            _text(k, _WORD, f"{where}: figures"): _positive(v, f"{where}: figures.{printable(k)}")
+            _name(k, SHARING, f"{where}: figures"): _positive(v, f"{where}: figures.{k}")
             for k, v in figures.items()
         },
     )
@@ -217,6 +226,12 @@ def _fields(found: Mapping[str, Any], known: tuple[str, ...], where: str) -> Non
 def _text(value: Any, form: re.Pattern[str], where: str) -> str:
     if not isinstance(value, str) or form.fullmatch(value) is None:
         raise BadInput(f"{where}: {printable(str(value))[:40]!r} is none")
+    return value
+
+
+def _name(value: str, known: tuple[str, ...], where: str) -> str:
+    if value not in known:
+        raise BadInput(f"{where}: {printable(value)[:40]!r} is none", hint=", ".join(known))
     return value
 
 

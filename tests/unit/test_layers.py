@@ -69,6 +69,7 @@ ORDER = [
         "timing.latency",
         "timing.profiling",
         "timing.stepped",
+        "timing.sharing",
         "timing.tune",
         "timing.benchmark",
         "timing.instructions",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import resources
 from itertools import product
 
 import numpy as np
 import pytest
 
-from sparrow.kernels.tiling_f32 import MOVE_CYCLES, task_grid
-from sparrow.memory.partition import FORK_CYCLES, Flow, split_cycles, worth_splitting
+from sparrow.errors import BadInput
+from sparrow.kernels.tiling_f32 import task_grid
+from sparrow.memory.partition import Flow, split_cycles, worth_splitting
+from sparrow.targets import target
+from sparrow.targets.read import read_device
+
+CPU = replace(target("x86_64_v4"), ghz=4.0)
+MOVE_CYCLES = 2.0
 
 
 def price(
@@ -33,7 +41,7 @@ def test_no_labelling_is_cheaper(seed: int) -> None:
     n, threads = int(rng.integers(1, 10)), int(rng.integers(2, 9))
     whole = [float(c) for c in rng.integers(100, 200_000, n)]
     split = [
-        split_cycles(w, int(rng.integers(1, 9)), threads) if rng.random() < 0.8 else None
+        split_cycles(w, int(rng.integers(1, 9)), threads, CPU) if rng.random() < 0.8 else None
         for w in whole
     ]
     flows = [
@@ -41,7 +49,7 @@ def test_no_labelling_is_cheaper(seed: int) -> None:
         for b in range(1, n)
         for a in rng.choice(b, min(b, 2), replace=False)
     ]
-    found = worth_splitting(whole, split, flows, threads)
+    found = worth_splitting(whole, split, flows, threads, CPU)
     mine = price(tuple(i in found for i in range(n)), whole, split, flows, threads)
     best = min(
         price(labels, whole, split, flows, threads)
@@ -54,26 +62,47 @@ def test_no_labelling_is_cheaper(seed: int) -> None:
 
 def test_a_small_step_between_split_ones_is_split_and_alone_it_is_not() -> None:
     big, small = 400_000.0, 4_000.0
-    halves = [split_cycles(c, 2, 2) for c in (big, small, big)]
+    halves = [split_cycles(c, 2, 2, CPU) for c in (big, small, big)]
     chain = [Flow(0, 1, 100_000), Flow(1, 2, 100_000)]
-    assert worth_splitting([big, small, big], halves, chain, 2) == {0, 1, 2}
-    assert worth_splitting([small], [halves[1]], [], 2) == frozenset()
-    assert worth_splitting([big, small, big], [halves[0], None, halves[2]], chain, 2) == {0, 2}
-    assert worth_splitting([1.0], [None], [], 2) == frozenset()
+    assert worth_splitting([big, small, big], halves, chain, 2, CPU) == {0, 1, 2}
+    assert worth_splitting([small], [halves[1]], [], 2, CPU) == frozenset()
+    assert worth_splitting([big, small, big], [halves[0], None, halves[2]], chain, 2, CPU) == {0, 2}
+    assert worth_splitting([1.0], [None], [], 2, CPU) == frozenset()
 
 
 def test_uneven_tasks_cost_the_longest_share() -> None:
-    assert split_cycles(300.0, 3, 2) == 200.0 + FORK_CYCLES
-    assert split_cycles(300.0, 4, 2) == 150.0 + FORK_CYCLES
+    assert split_cycles(300.0, 3, 2, CPU) == 200.0 + CPU.fork_cycles
+    assert split_cycles(300.0, 4, 2, CPU) == 150.0 + CPU.fork_cycles
 
 
 def test_rows_are_split_before_columns() -> None:
     """So that the next layer finds its rows where they were written."""
     # 7 rows do not halve evenly, 32 columns would, but then half of the input has to move
-    assert task_grid(900_000, 7, 32, 1, 2, 4 * 49 * 512, 0) == (4, 32)
+    assert task_grid(900_000, 7, 32, 1, 2, 4 * 49 * 512, 0, MOVE_CYCLES) == (4, 32)
     # where there is much to compute, balance counts for more
-    assert task_grid(500_000_000, 7, 32, 1, 2, 4 * 49 * 512, 0) == (7, 16)
+    assert task_grid(500_000_000, 7, 32, 1, 2, 4 * 49 * 512, 0, MOVE_CYCLES) == (7, 16)
     # one row: nothing else is left
-    assert task_grid(50_000_000, 1, 64, 1, 2, 4096, 4 << 20) == (1, 32)
+    assert task_grid(50_000_000, 1, 64, 1, 2, 4096, 4 << 20, MOVE_CYCLES) == (1, 32)
     # too little work
-    assert task_grid(10_000, 64, 64, 1, 2, 4096, 4096) == (64, 64)
+    assert task_grid(10_000, 64, 64, 1, 2, 4096, 4096, MOVE_CYCLES) == (64, 64)
+
+
+def test_a_row_says_what_sharing_costs() -> None:
+    """Rows that do not say take stated figures; one's own are typed like every other."""
+    assert (CPU.fork_ns, CPU.move_ns_per_byte) == (700.0, 0.5)
+    assert (CPU.fork_cycles, CPU.move_cycles) == (2800.0, MOVE_CYCLES)
+    text = (resources.files("sparrow") / "targets" / "cpu" / "x86_64_v4.toml").read_text()
+    own = read_device("own", "cpu", f'{text}fork_ns = [90, "measured"]\n').target
+    assert own is not None and own.fork_ns == 90.0 and own.move_ns_per_byte == 0.5
+    with pytest.raises(BadInput, match="fork_ns is 0"):
+        read_device("own", "cpu", f'{text}fork_ns = [0, "measured"]\n')
+
+
+def test_dear_bytes_keep_a_chain_on_one_core() -> None:
+    """What tuning measures decides: a machine whose caches are far apart splits less."""
+    whole = [60_000.0, 60_000.0]
+    near, far = replace(CPU, move_ns_per_byte=0.01), replace(CPU, move_ns_per_byte=50.0)
+    chain = [Flow(0, 1, 100_000)]
+    for cpu, split in ((near, {0}), (far, frozenset())):
+        halves = [split_cycles(whole[0], 2, 2, cpu), None]
+        assert worth_splitting(whole, halves, chain, 2, cpu) == split

@@ -80,7 +80,9 @@ def test_any_tile_gives_the_same_floats(seed: int, threads: int, tmp_path: Path)
 def test_any_tile_gives_the_same_codes(seed: int, tmp_path: Path) -> None:
     found = coded()
     plain = compile_front(found, ROW)
-    tuned = compile_front(found, ROW, tuning=any_times(plain.plan, seed))
+    times = any_times(plain.plan, seed)
+    assert from_json(to_json(times), "here") == times
+    tuned = compile_front(found, ROW, tuning=times)
     assert tuned.artifact.files["model.c"] != plain.artifact.files["model.c"]
     feeds = draw(plain.module.entries[0], (seed,))
     got = [run(b.plan, compiled(b.plan, tmp_path), feeds) for b in (plain, tuned)]
@@ -125,7 +127,8 @@ def test_a_file_reads_back_and_equal_times_are_equal_bytes() -> None:
     assert from_json(to_json(t), "here") == t
     backwards = replace(t, times=dict(reversed(list(t.times.items()))))
     assert to_json(backwards) == to_json(t)
-    assert t.of(set()).times == {}
+    assert t.of(set(), 1) == NONE
+    assert t.of({WORK}, 2).figures == {"fork_ns": 700.0}
 
 
 def text(**changed: Any) -> bytes:
@@ -166,6 +169,7 @@ HOSTILE = {
     "a number that no float holds": (text(ns={"6x2": 10**400}), "expected a number above 0"),
     "no number": (text().replace(b"10.5", b"NaN"), "expected a number above 0"),
     "a figure without a name": (text(figures={"a b": 1.0}), "figures: .* is none"),
+    "a figure of nothing": (text(figures={"fork_ns": -1}), "expected a number above 0"),
     "a field too many": (text()[:-1] + b', "x": 1}', "'x' is unknown"),
 }
 

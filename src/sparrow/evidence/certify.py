@@ -146,7 +146,9 @@ def _tuning(compiled: Compiled, files: Mapping[str, str]) -> TuningRecord | None
                         predicted=f"{best.work.kernel} {best.tiles[0]}",
                     )
                 )
-    return TuningRecord(sha256=files[TUNING], cpu=known.cpu, layers=tuple(layers))
+    return TuningRecord(
+        sha256=files[TUNING], cpu=known.cpu, figures=dict(known.figures), layers=tuple(layers)
+    )
 
 
 def _quantization(lossy: Lossy) -> QuantizationRecord:

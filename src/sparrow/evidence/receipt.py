@@ -383,10 +383,14 @@ class TunedRecord(Record):
 
 
 class TuningRecord(Record):
-    """The times that decided: SHA-256 of ``tuning.json``, and the processor they are of."""
+    """The times that decided: SHA-256 of ``tuning.json``, and the processor they are of.
+
+    ``figures`` are those that go over the target row's.
+    """
 
     sha256: str
     cpu: str
+    figures: Reals
     layers: Many[TunedRecord]
 
 

@@ -17,7 +17,8 @@ class Simd:
     """What the tile choice needs to know of a CPU.
 
     `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
-    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` as in `Isa`.
+    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` as in `Isa`,
+    `move_cycles` as in `Target`.
     """
 
     lanes: int
@@ -27,6 +28,7 @@ class Simd:
     ways: int
     dot2_ops: int
     both_held: bool
+    move_cycles: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +194,14 @@ def shape_text(s: Window | Gemm, **more: int) -> str:
         for f in fields(s)
         if f.name not in chosen and getattr(s, f.name) != f.default
     }
-    return " ".join(f"{k}={v}" for k, v in {**own, **more}.items() if v)
+    return " ".join(f"{k}={int(v)}" for k, v in {**own, **more}.items() if v)
 
 
 def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
     isa, t = target.isa, target
     caches = (t.l1_bytes, t.l2_bytes, t.l1_ways)
-    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held)
+    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, t.move_cycles)
 
 
 Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd

@@ -29,7 +29,9 @@ def _max(case: Case) -> Lowered | Reject:
     if isinstance(window, Reject):
         return window
     s, c = Window(**window), x.shape[-1]
-    task_h = task_grid(s.oh * s.ow * c * (s.kh + s.kw), s.oh, 1, s.batch, case.threads, 1, 1)[0]
+    task_h = task_grid(s.oh * s.ow * c * (s.kh + s.kw), s.oh, 1, s.batch, case.threads, 0, 0, 0.0)[
+        0
+    ]
     tasks = s.batch * -(-s.oh // task_h)
     line = round_up(s.iw * c, 64)
     call = Invoke(

@@ -24,9 +24,6 @@ from sparrow.kernels.params_f32 import (
 # Bytes a core takes per cycle when it streams, measured on Zen 5.
 _DRAM = 8.0
 _L3 = 20.0
-# Cycles of a byte that another core has written last: it comes from that core's cache. Measured on
-# Zen 5: a line takes 30 ns, and modified lines hardly overlap.
-MOVE_CYCLES = 2.0
 # Operations that may be split, and how many a core does per cycle where only the order counts.
 LEAST_FLOPS = 50_000
 _FLOPS = 32.0
@@ -70,7 +67,7 @@ def choose_gemm(
     t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile)
     tiles = -(-m // t.mr), -(-vectors // t.nv)
     flops = 2 * m * n * k * (1 + pair)
-    grid = task_grid(flops, *tiles, batch, threads, 4 * m * k, 4 * n * k)
+    grid = task_grid(flops, *tiles, batch, threads, 4 * m * k, 4 * n * k, cpu.move_cycles)
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
@@ -130,14 +127,14 @@ def choose_conv2d(
         m = s.oh * s.ow
         t = _tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
         tiles = -(-m // t.mr), -(-vectors // t.nv)
-        grid = task_grid(flops, *tiles, s.batch, threads, *read)
+        grid = task_grid(flops, *tiles, s.batch, threads, *read, cpu.move_cycles)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
-        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, *read)
+        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, *read, cpu.move_cycles)
         task_h, task_n = grid[0], grid[1] * t.nv
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
@@ -252,7 +249,7 @@ def choose_winograd(
 
     def cost(p: Winograd) -> float:
         across = -(-vectors // p.task_n)
-        moved = MOVE_CYCLES * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
+        moved = cpu.move_cycles * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
         return -(-p.tasks // wish) * _winograd_task_cycles(p, cpu) + moved
 
     return min(plans, key=cost)
@@ -309,7 +306,9 @@ def choose_depthwise(
     vectors = -(-c // cpu.lanes)
     mr = (tile or depthwise_tiles(s, cpu)[0]).mr
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0)
+    task_h, task_c = task_grid(
+        flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0, cpu.move_cycles
+    )
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(
@@ -352,7 +351,7 @@ def choose_pool2d(
     threads: int = 1,
 ) -> Pool2d:
     """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 0, 0)[0]
+    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 0, 0, 0.0)[0]
     return Pool2d(
         **asdict(s),
         c=c,
@@ -381,7 +380,7 @@ def choose_mean2d(
     xw = c if xw is None else xw
     xh = iw * xw if xh is None else xh
     vectors = -(-c // cpu.lanes)
-    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 0, 0)[1]
+    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 0, 0, 0.0)[1]
     return Mean2d(
         batch=batch,
         ih=ih,
@@ -506,14 +505,22 @@ def _cost(
 
 
 def task_grid(
-    flops: int, rows: int, columns: int, copies: int, threads: int, a: int, b: int
+    flops: int,
+    rows: int,
+    columns: int,
+    copies: int,
+    threads: int,
+    a: int,
+    b: int,
+    move_cycles: float,
 ) -> tuple[int, int]:
     """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
 
     Work below `LEAST_FLOPS` is not split. Every column of tasks reads all of the inputs (`a`
     bytes), of which other cores have written their share; every row all of the weights (`b` bytes),
     which nobody writes. So rows are split as long as that balances nearly as well, and successive
-    layers leave each core what it has written itself.
+    layers leave each core what it has written itself. A byte that another core has written takes
+    `move_cycles` longer to read.
     """
     wish = split_of(flops * copies, threads)
     wish = -(-wish // copies)
@@ -524,7 +531,7 @@ def task_grid(
         tm = min(rows, -(-wish // tn))
         task = (-(-rows // tm), -(-columns // tn))
         across, down = -(-columns // task[1]), -(-rows // task[0])
-        moved = MOVE_CYCLES * a * (1 - 1 / across) + b * (1 - 1 / down) / _L3
+        moved = move_cycles * a * (1 - 1 / across) + b * (1 - 1 / down) / _L3
         cost = -(-across * down // wish) * task[0] * task[1] * work + moved
         if cost < best_cost:
             best, best_cost = task, cost

@@ -156,7 +156,7 @@ def choose_conv2d(
     blocks = -(-ow // t.mr) if oh == 1 else 1
     cells = oh * blocks, -(-vectors // t.nv)
     read = s.ih * s.iw * ci, per * quads * co
-    rows, columns = task_grid(flops, *cells, copies, threads, *read)
+    rows, columns = task_grid(flops, *cells, copies, threads, *read, target.move_cycles)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
@@ -260,7 +260,9 @@ def choose_depthwise(
         ranked = [next((n for n in even if n >= 3), even[-1] if even else ranked[0])]
     mr = tile.mr if tile else ranked[0]
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = task_grid(flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0)
+    task_h, task_c = task_grid(
+        flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0, target.move_cycles
+    )
     task_h *= ro
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw

@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparrow.kernels.tiling_f32 import MOVE_CYCLES
+from sparrow.targets import Target
 
-# Cycles of a warm fork and join, measured on Zen 5 (0.7 us at 4 GHz).
-FORK_CYCLES = 2800.0
 # scipy's capacities are 32-bit integers: in units of 16 cycles.
 _SCALE = 16.0
 _LIMIT = 2**31 - 1
@@ -30,13 +28,17 @@ class Flow:
     bytes: int
 
 
-def split_cycles(cycles: float, tasks: int, threads: int) -> float:
+def split_cycles(cycles: float, tasks: int, threads: int, target: Target) -> float:
     """Time of a step of ``cycles`` on one core, cut into ``tasks`` equal parts."""
-    return cycles * -(-tasks // threads) / tasks + FORK_CYCLES
+    return cycles * -(-tasks // threads) / tasks + target.fork_cycles
 
 
 def worth_splitting(
-    whole: Sequence[float], split: Sequence[float | None], flows: Sequence[Flow], threads: int
+    whole: Sequence[float],
+    split: Sequence[float | None],
+    flows: Sequence[Flow],
+    threads: int,
+    target: Target,
 ) -> frozenset[int]:
     """Indices of the steps to split.
 
@@ -45,6 +47,7 @@ def worth_splitting(
         split: Cycles of each step on all; None where it cannot be split.
         flows: What passes from step to step.
         threads: Threads that share the work, 2 or more.
+        target: Says what a fork and a moved byte cost.
     """
     free = [i for i, s in enumerate(split) if s is not None]
     if not free:
@@ -66,7 +69,7 @@ def worth_splitting(
         add(node[i], 1, whole[i])
     for f in flows:
         a, b = node.get(f.source, 0), node.get(f.target, 0)
-        moved = MOVE_CYCLES * f.bytes * (threads - 1) / threads
+        moved = target.move_cycles * f.bytes * (threads - 1) / threads
         add(a, b, moved)
         add(b, a, moved)
     values = [min(_LIMIT, round(v / _SCALE)) for v in capacity.values()]

@@ -12,6 +12,8 @@ from sparrow.targets.types import (
     FIGURES,
     ISAS,
     PRECISIONS,
+    SHARED,
+    SHARING,
     SOURCES,
     Cluster,
     Device,
@@ -206,7 +208,12 @@ def _target(t: _Table, row: Device) -> Target:
         if key not in row.figures:
             raise BadInput(f"target {row.name!r}: figures.{key} is missing, which a CPU must have")
         used[key] = row.figures[key]
-    least = {"flops_per_cycle": flops, "cores": cores, **{k: f.value for k, f in used.items()}}
+    shared = {key: row.figures.get(key, SHARED[key]) for key in SHARING}
+    least = {
+        "flops_per_cycle": flops,
+        "cores": cores,
+        **{k: f.value for k, f in (used | shared).items()},
+    }
     for key, value in least.items():
         if not 0 < value <= LARGEST:
             raise BadInput(f"target {row.name!r}: {key} is {value}, expected more than 0")
@@ -223,6 +230,8 @@ def _target(t: _Table, row: Device) -> Target:
         bandwidth_gbs=used["bandwidth_gbs"].value,
         fpu=t.take("fpu", bool, True),
         source=", ".join(sorted({f.source for f in used.values()})),
+        fork_ns=shared["fork_ns"].value,
+        move_ns_per_byte=shared["move_ns_per_byte"].value,
         builds=t.names("builds"),
     )
     t.finish()

@@ -148,6 +148,8 @@ class Target:
         bandwidth_gbs: Memory bandwidth in GB/s.
         fpu: Whether it computes floats itself; elsewhere the compiler's library does.
         source: Where the figures come from: some of `SOURCES`.
+        fork_ns: A warm fork and join of its threads.
+        move_ns_per_byte: What a byte takes longer to read that another core has written last.
         builds: Rows of 4 lanes whose builds the artifact holds too, over the same weights.
     """
 
@@ -163,7 +165,19 @@ class Target:
     bandwidth_gbs: float
     fpu: bool
     source: str
+    fork_ns: float
+    move_ns_per_byte: float
     builds: tuple[str, ...] = ()
+
+    @property
+    def fork_cycles(self) -> float:
+        """`fork_ns` in cycles of a core."""
+        return self.fork_ns * self.ghz
+
+    @property
+    def move_cycles(self) -> float:
+        """`move_ns_per_byte` in cycles of a core."""
+        return self.move_ns_per_byte * self.ghz
 
     @property
     def machine(self) -> Machine:
@@ -173,22 +187,6 @@ class Target:
 
 # briefing: the project's own reference; public: the vendor says so; estimated; measured by us.
 SOURCES = ("briefing", "public", "estimated", "measured")
-
-# Figures of a device, and their units.
-FIGURES = (
-    "process_nm",
-    "ram_bytes",
-    "sram_bytes",
-    "flash_bytes",
-    "bandwidth_gbs",
-    "l1_bytes",
-    "l1_ways",
-    "l2_bytes",
-    "power_w",
-)
-
-# Peaks are in 1e9 operations per second; a multiply-add counts two.
-PRECISIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +205,29 @@ class Figure:
 
     def __str__(self) -> str:
         return f"{self.value:,.10g} ({self.source}{': ' if self.note else ''}{self.note})"
+
+
+# What threads cost that share work; `sparrow build --tune` measures these.
+SHARING = ("fork_ns", "move_ns_per_byte")
+# For rows that do not say: a pool that spins, and lines that one core gets from another's cache one
+# by one, both measured on Zen 5.
+SHARED = {"fork_ns": Figure(700, "estimated"), "move_ns_per_byte": Figure(0.5, "estimated")}
+# Figures of a device, and their units.
+FIGURES = (
+    "process_nm",
+    "ram_bytes",
+    "sram_bytes",
+    "flash_bytes",
+    "bandwidth_gbs",
+    "l1_bytes",
+    "l1_ways",
+    "l2_bytes",
+    "power_w",
+    *SHARING,
+)
+
+# Peaks are in 1e9 operations per second; a multiply-add counts two.
+PRECISIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)

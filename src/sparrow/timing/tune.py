@@ -27,6 +27,7 @@ from sparrow.request import Progress
 from sparrow.samples import draw
 from sparrow.targets import Target
 from sparrow.timing.measure import cpu_model
+from sparrow.timing.sharing import sharing_figures
 from sparrow.timing.stepped import Stepped, interleaved
 from sparrow.tuning import Tuning, Work, kernels_hash, read_tuning, to_json
 
@@ -236,6 +237,11 @@ class Tuner:
                 )
             here = cached_tuning(target.isa.name)
             self.known = here if known is None else here.joined(known)
+            if threads > 1 and not self.known.figures:
+                found = replace(self.known, figures=sharing_figures(threads))
+                if not found.figures:
+                    say("the threads never ran side by side: what splitting costs is estimated")
+                self.known = found
 
     def compiled(
         self, compile_with: Callable[[Tuning | None], Compiled], share: float = 1.0

@@ -1,0 +1,56 @@
+"""What splitting work among threads costs on this machine: figures of a target row."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.host import shared_pool
+
+# Bytes that each thread reads: in L2, beyond L1; some ten microseconds.
+PART_BYTES = 128 << 10
+# Of many regions the quickest counts: what disturbs only ever adds.
+REGIONS = 1000
+
+
+def sharing_figures(threads: int) -> dict[str, float]:
+    """``fork_ns`` and ``move_ns_per_byte`` of as many threads, measured in some 50 ms.
+
+    A fork costs what a region takes beyond one of its tasks; a byte costs what it takes longer to
+    read when another core has written it.
+
+    Returns:
+        Nothing where threads never ran side by side.
+
+    Raises:
+        CompileError: The compiler is missing.
+    """
+    pool = shared_pool(threads)
+    if pool.threads < 2:
+        return {}
+    machine, tools = host_machine("scalar"), find_toolchain()
+    unit = Unit.from_file(NATIVE / "runtime" / "sharing.c")
+    objects = tools.compile_objects([unit], machine, ("-std=c99",))
+    system = {"windows": ("-lkernel32",), "macos": ("-lSystem",)}.get(machine.os, ())
+    library = ctypes.CDLL(str(tools.link_shared(objects, machine, flags=system)))
+    library.sparrow_read_ns.restype = ctypes.c_double
+    words = np.zeros(pool.threads * PART_BYTES // 8, np.uint64)
+    at = ctypes.c_void_p(words.ctypes.data)
+
+    def read(handle: int | None, turn: int) -> float:
+        given = ctypes.c_void_p(pool.parallel_for), ctypes.c_void_p(handle), pool.threads
+        each = [library.sparrow_read_ns(*given, at, PART_BYTES // 8, turn) for _ in range(REGIONS)]
+        return min((ns for ns in each if ns > 0), default=0.0)
+
+    alone, own, other = read(None, 0), read(pool.handle, 0), read(pool.handle, 1)
+    if not 0.0 < alone < own < other:
+        return {}
+    return {
+        "fork_ns": round(own - alone, 1),
+        "move_ns_per_byte": round((other - own) / PART_BYTES, 4),
+    }
+
+
+__all__ = ["sharing_figures"]
