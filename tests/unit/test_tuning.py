@@ -15,9 +15,10 @@ import pytest
 from emitted import TARGETS, compiled, run
 from small_graphs import network
 from small_models import classifier
-from sparrow.api import build
+from sparrow.api import build, resolve_target
 from sparrow.cli import app, run_command
 from sparrow.compiler import Compiled, Front, Source, compile_front, front
+from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.errors import BadInput
 from sparrow.graph import Module
 from sparrow.kernels.case import Tile
@@ -26,6 +27,8 @@ from sparrow.quant import Recipe
 from sparrow.quant import run as quantize
 from sparrow.samples import draw
 from sparrow.targets import target
+from sparrow.targets.types import SHARING
+from sparrow.timing import sharing
 from sparrow.timing import tune as measuring
 from sparrow.timing.stepped import Stepped
 from sparrow.timing.tune import Tuner, cached_tuning, candidates, store_tuning, tune, tuning_path
@@ -315,3 +318,32 @@ def test_bad_words_are_one_line(
     assert run_command(lambda: app(line, standalone_mode=False)) == 2
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
+
+
+def test_what_sharing_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe is C without a warning; regions in which a thread ran alone do not count."""
+    unit = Unit.from_file(NATIVE / "runtime" / "sharing.c")
+    strict = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+    find_toolchain().compile_objects([unit], host_machine("scalar"), strict)
+    monkeypatch.setattr(sharing, "REGIONS", 50)
+    found = sharing.sharing_figures(2)
+    # both or, on a machine with no core to spare, neither
+    assert set(found) in (set(), set(SHARING))
+    assert all(0 < v < 1e7 for v in found.values())
+    assert sharing.sharing_figures(1) == {}
+
+
+def test_several_threads_are_planned_by_measured_figures(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"fork_ns": 90.0, "move_ns_per_byte": 0.25}
+    monkeypatch.setattr(measuring, "sharing_figures", lambda threads: figures)
+    monkeypatch.setattr(measuring, "Stepped", Timed)
+    row, found = resolve_target("host"), front({"main": Source(classifier())})
+    for threads in (1, 2):
+        tuner = Tuner(row, None, 1e9, threads, lambda _: None)
+        done = tuner.compiled(lambda t, n=threads: compile_front(found, row, threads=n, tuning=t))
+        assert done.tuning is not None
+        assert done.tuning.figures == (figures if threads > 1 else {})
+        assert (done.plan.target.fork_ns == 90.0) == (threads > 1)
+    assert cached_tuning(row.isa.name).figures == figures
