@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from sparrow.plan import Plan, plan
 from sparrow.quant import Recipe
 from sparrow.quant import run as quantize
 from sparrow.samples import draw
-from sparrow.targets import target
+from sparrow.targets import Target, target
 from sparrow.targets.types import SHARING
 from sparrow.timing import sharing
 from sparrow.timing import tune as measuring
@@ -333,6 +334,10 @@ def test_what_sharing_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
     assert sharing.sharing_figures(1) == {}
 
 
+def with_times(found: Front, row: Target, threads: int, t: Tuning | None) -> Compiled:
+    return compile_front(found, row, threads=threads, tuning=t)
+
+
 def test_several_threads_are_planned_by_measured_figures(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +347,7 @@ def test_several_threads_are_planned_by_measured_figures(
     row, found = resolve_target("host"), front({"main": Source(classifier())})
     for threads in (1, 2):
         tuner = Tuner(row, None, 1e9, threads, lambda _: None)
-        done = tuner.compiled(lambda t, n=threads: compile_front(found, row, threads=n, tuning=t))
+        done = tuner.compiled(partial(with_times, found, row, threads))
         assert done.tuning is not None
         assert done.tuning.figures == (figures if threads > 1 else {})
         assert (done.plan.target.fork_ns == 90.0) == (threads > 1)
