@@ -132,6 +132,7 @@ def source() -> str:
     text.append(harness.loop("f_fnma", "sp_fnma_f32(a, b, c)", ("f32",) * 3, "f32"))
     text.append(harness.loop("to_f32", "sp_cvt_i32_f32(a)", ("i32",), "f32"))
     text.append(harness.loop("rne", "sp_rne_f32_i32(a)", ("f32",), "i32"))
+    text.append(harness.loop("rne_near", "sp_rne_near_f32_i32(a)", ("f32",), "i32"))
     text.append(harness.loop("to_i32", "sp_trunc_f32_i32(a)", ("f32",), "i32"))
     text.append(harness.loop("bits", "sp_bits_f32(a)", ("f32",), "i32"))
     text.append(harness.loop("from_bits", "sp_from_bits_f32(a)", ("i32",), "f32"))
@@ -298,6 +299,11 @@ def test_conversions(library: harness.Library) -> None:
     inside = np.append(inside, np.float32(-LIMIT32))
     got = apply(library, "rne", np.int32, inside)
     np.testing.assert_array_equal(got, np.rint(inside.astype(np.float64)).astype(np.int32))
+    near = np.append(
+        inside[np.abs(inside) <= 1 << 22], np.float32([-(1 << 22), 1 << 22, 2.5, -0.5])
+    )
+    got = apply(library, "rne_near", np.int32, near)
+    np.testing.assert_array_equal(got, np.rint(near.astype(np.float64)).astype(np.int32))
     got = apply(library, "to_i32", np.int32, inside)
     np.testing.assert_array_equal(got, np.trunc(inside.astype(np.float64)).astype(np.int32))
 

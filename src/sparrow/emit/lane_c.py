@@ -169,6 +169,10 @@ def _clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
     return e, low, high
 
 
+# Magnitudes that `sp_rne_near_f32_i32` takes.
+NEAR = 1 << 22
+
+
 def rounded_steps(e: lane.Call) -> tuple[lane.Call, int, int] | None:
     """The float under a cast that may round to nearest even and need not saturate, and its clips.
 
@@ -232,7 +236,8 @@ class _Vector(_Text):
             product, low, high = steps
             above = lane.call("max", product, lane.Imm(float(low), F32))
             clipped = lane.call("min", above, lane.Imm(float(high), F32))
-            return self.let(ctype, f"sp_rne_f32_i32({self.of(clipped)})")
+            near = "_near" if max(-low, high) <= NEAR else ""
+            return self.let(ctype, f"sp_rne{near}_f32_i32({self.of(clipped)})")
         if (factors := high_product(e)) is not None:
             a, b = map(self.of, factors)
             return self.let(ctype, f"sp_mulh31_i32({a}, {b})")

@@ -216,6 +216,7 @@ SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm512_min_epi32(a, b);
 /* convert */
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return _mm512_cvtepi32_ps(v); }
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return _mm512_cvtps_epi32(v); }
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_rne_f32_i32(v); }
 SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) { return _mm512_cvttps_epi32(v); }
 
 /* reduce: lanes i and i+8, then i+4, i+2, i+1 */

@@ -66,6 +66,7 @@ SP_INLINE sp_f32 sp_ceil_f32(sp_f32 v) {
 
 /* convert */
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return vcvtq_s32_f32(sp_round_f32(v)); }
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_rne_f32_i32(v); }
 
 /* In the low bits of a sum with 3 * 2^22 stands the integer: the limits keep it far below 2^22. */
 #define SP_SATURATES

@@ -31,6 +31,7 @@ SP_INLINE sp_f32 sp_trunc_f32(sp_f32 v) { return vrndq_f32(v); }
 
 /* convert */
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return vcvtnq_s32_f32(v); }
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_rne_f32_i32(v); }
 
 /* Conversions and this addition saturate, so that a store of bytes can do the clipping. */
 #define SP_SATURATES

@@ -46,6 +46,7 @@ SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) {
   const sp_f32 safe = sp_select_f32(inside, v, (sp_f32)(-2147483648.0f));
   return __builtin_convertvector(__builtin_elementwise_rint(safe), sp_i32);
 }
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_rne_f32_i32(v); }
 /* To nearest, and a step back where that went outwards: qemu 7.2 aborts on some vfcvt.rtz. */
 SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) {
   const sp_i32 r = sp_rne_f32_i32(v);

@@ -12,7 +12,8 @@
  * - sp_mulh31_i32(a, b) is floor((a b + 2^30) / 2^31), not both -2^31; sp_rshr_i32(v, n) shifts each lane right by its
  *   own count, halves up: v + 2^(n - 1) must fit.
  * - sp_rne/trunc_f32_i32 of NaN or a value outside int32 give some int32 that depends on the
- *   instruction set; clamp first where that matters.
+ *   instruction set; clamp first where that matters. sp_rne_near_f32_i32 is for -2^22 .. 2^22, and for
+ *   what is no product: compilers may contract it with an addition that some headers take.
  * - Comparisons with NaN are false, except sp_ne_f32.
  * - f16 stores round to nearest even, subnormals included; NaN stays NaN with its upper payload.
  * - i8/u8 stores saturate.

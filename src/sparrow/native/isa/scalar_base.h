@@ -204,8 +204,9 @@ SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return (float)v; }
 SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) {
   return v >= -2147483648.0f && v < 2147483648.0f ? (int32_t)v : INT32_MIN;
 }
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_bits_f32(v + 12582912.0f) - 0x4b400000; }
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) {
-  if (v > -4194304.0f && v < 4194304.0f) return sp_bits_f32(v + 12582912.0f) - 0x4b400000;
+  if (v > -4194304.0f && v < 4194304.0f) return sp_rne_near_f32_i32(v);
   return sp_trunc_f32_i32(sp_round_f32(v));
 }
 

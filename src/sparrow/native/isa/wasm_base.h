@@ -10,6 +10,9 @@
 #error "isa/wasm_base.h needs WebAssembly"
 #endif
 
+/* Engines look in every round of a loop whether they should stop. */
+#define SP_QUADS 2
+
 #if defined(__wasm_simd128__)
 /* The instruction by name: a comparison and & become relaxed minima, which lose NaN and zeros. */
 SP_INLINE sp_i32 sp_select_i32(sp_mask m, sp_i32 a, sp_i32 b) {
@@ -40,5 +43,10 @@ SP_INLINE sp_f32 sp_min_f32(sp_f32 a, sp_f32 b) {
 }
 #endif
 SP_INLINE sp_f32 sp_trunc_f32(sp_f32 v) { return __builtin_elementwise_trunc(v); }
+/* In the low bits of a float that has no lower ones; engines round, convert and compare otherwise. */
+SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) {
+  const sp_f32 magic = sp_set1_f32(12582912.0f);
+  return sp_sub_i32(sp_bits_f32(sp_add_f32(v, magic)), sp_bits_f32(magic));
+}
 
 #endif

@@ -6,6 +6,7 @@
 #include "wasm_base.h"
 
 typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
+typedef uint64_t sp_u64x2 __attribute__((ext_vector_type(2)));
 
 SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   const sp_s16x8 a0 = ((sp_s16x8)a << 8) >> 8, a1 = (sp_s16x8)a >> 8;
@@ -13,7 +14,7 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   return acc + __builtin_wasm_dot_s_i32x4_i16x8(a0, b0) + __builtin_wasm_dot_s_i32x4_i16x8(a1, b1);
 }
 SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
-  return acc + __builtin_wasm_dot_s_i32x4_i16x8((sp_s16x8)a, (sp_s16x8)b);
+  return sp_add_i32(acc, __builtin_wasm_dot_s_i32x4_i16x8((sp_s16x8)a, (sp_s16x8)b));
 }
 
 SP_INLINE uint64_t sp_cut_i8(sp_i32 v) {
@@ -23,6 +24,19 @@ SP_INLINE uint64_t sp_cut_i8(sp_i32 v) {
 SP_INLINE uint64_t sp_cut_u8(sp_i32 v) {
   const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v, v);
   return (uint32_t)((sp_i32)__builtin_wasm_narrow_u_i8x16_i16x8(h, h)).x;
+}
+
+/* Two whole vectors at once, which is all that `count` can be. */
+#define SP_STORE_VECTORS 2
+SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
+  const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v[0], v[1]);
+  (void)count;
+  *(sp_u64_at *)p = ((sp_u64x2)__builtin_wasm_narrow_s_i8x16_i16x8(h, h)).x;
+}
+SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
+  const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v[0], v[1]);
+  (void)count;
+  *(sp_u64_at *)p = ((sp_u64x2)__builtin_wasm_narrow_u_i8x16_i16x8(h, h)).x;
 }
 
 SP_INLINE sp_s8x16 sp_four(const void *p, int n) {

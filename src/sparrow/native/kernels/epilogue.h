@@ -57,7 +57,8 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
   const float most = (float)(hi > 32767 ? 32767 : hi) - (float)z;
   if (!fits || lo > INT32_MIN) v = sp_maxq_f32(sp_set1_f32(least), v);
   if (!fits || hi < INT32_MAX) v = sp_minq_f32(sp_set1_f32(most), v);
-  return sp_add_i32(sp_rne_f32_i32(v), sp_set1_i32(z));
+  const int near = !fits || (lo > INT32_MIN && hi < INT32_MAX);
+  return sp_add_i32(near ? sp_rne_near_f32_i32(v) : sp_rne_f32_i32(v), sp_set1_i32(z));
 }
 #endif
 

@@ -100,6 +100,31 @@ SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const in
     }
   }
 }
+#ifndef SP_QUADS /* quads that a round of the loop takes */
+#define SP_QUADS 1
+#endif
+/* So many quads in all lanes. */
+SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a, const int8_t *b,
+                                sp_i32 *acc) {
+  SP_UNROLL
+  for (int s = 0; s < quads; ++s, a += 4, b += t.quad) {
+    sp_i32 wv[SP_TILE_I8_NV];
+    SP_UNROLL
+    for (int v = 0; v < t.nv; ++v)
+      wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
+    SP_UNROLL
+    for (int i = 0; i < t.mr; ++i) {
+      sp_i32 q = sp_set1_quad(a + i * t.xp);
+      if (t.flip) q = sp_flip_i32(q);
+      SP_UNROLL
+      for (int v = 0; v < t.nv; ++v) {
+        sp_i32 *const sum = acc + i * t.nv + v;
+        *sum = t.pair ? sp_dot2_i32(*sum, q, wv[v]) : sp_dot4_i32(*sum, q, wv[v]);
+        SP_IN_ORDER(*sum);
+      }
+    }
+  }
+}
 /* One quad at a time in all lanes. */
 SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, const int8_t *b,
                                 sp_i32 *acc) {
@@ -109,22 +134,14 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
   }
   ptrdiff_t at = 0;
   SP_ROLLED
-  for (int k = 0; k < kq; ++k, at += 4, b += t.quad) {
-    sp_i32 wv[SP_TILE_I8_NV];
+  for (int k = kq / SP_QUADS; k > 0; --k, at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
     SP_OPAQUE(at);
-    SP_UNROLL
-    for (int v = 0; v < t.nv; ++v)
-      wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
-    SP_UNROLL
-    for (int i = 0; i < t.mr; ++i) {
-      sp_i32 q = sp_set1_quad(a + i * t.xp + at);
-      if (t.flip) q = sp_flip_i32(q);
-      SP_UNROLL
-      for (int v = 0; v < t.nv; ++v)
-        acc[i * t.nv + v] = t.pair ? sp_dot2_i32(acc[i * t.nv + v], q, wv[v])
-                                   : sp_dot4_i32(acc[i * t.nv + v], q, wv[v]);
-      SP_IN_ORDER(acc[i * t.nv]);
-    }
+    sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
+  }
+  SP_ROLLED
+  for (int k = kq % SP_QUADS; k > 0; --k, at += 4, b += t.quad) {
+    SP_OPAQUE(at);
+    sp_tile_round_i8(t, 1, a + at, b, acc);
   }
 }
 #if SP_OCTETS
