@@ -299,9 +299,8 @@ def test_conversions(library: harness.Library) -> None:
     inside = np.append(inside, np.float32(-LIMIT32))
     got = apply(library, "rne", np.int32, inside)
     np.testing.assert_array_equal(got, np.rint(inside.astype(np.float64)).astype(np.int32))
-    near = np.append(
-        inside[np.abs(inside) <= 1 << 22], np.float32([-(1 << 22), 1 << 22, 2.5, -0.5])
-    )
+    edges = np.array([-(1 << 22), 1 << 22, 2.5, -0.5], np.float32)
+    near = np.append(inside[np.abs(inside) <= 1 << 22], edges)
     got = apply(library, "rne_near", np.int32, near)
     np.testing.assert_array_equal(got, np.rint(near.astype(np.float64)).astype(np.int32))
     got = apply(library, "to_i32", np.int32, inside)

@@ -169,8 +169,9 @@ def _clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
     return e, low, high
 
 
-# Magnitudes that `sp_rne_near_f32_i32` takes.
-NEAR = 1 << 22
+# Magnitudes that `sp_rne_near_f32_i32` takes, and that conversions to int32 and additions of zero
+# points take for sure.
+NEAR, FITS = 1 << 22, 1 << 29
 
 
 def rounded_steps(e: lane.Call) -> tuple[lane.Call, int, int] | None:
@@ -219,11 +220,16 @@ def _inside(e: lane.Expr, dtype: DType) -> bool:
 
 class _Vector(_Text):
     def __init__(
-        self, args: Mapping[int, str], table: list[int] | None, small: frozenset[int] = frozenset()
+        self,
+        args: Mapping[int, str],
+        table: list[int] | None,
+        largest: Mapping[int, float] | None = None,
+        reach: int = 1 << 31,
     ) -> None:
         super().__init__(args)
         self.table = table
-        self.small = small
+        self.largest = largest or {}
+        self.reach = reach
 
     def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
@@ -263,7 +269,7 @@ class _Vector(_Text):
 
     def stored(self, e: lane.Expr) -> str:
         """A value on its way to a store that saturates to its type, which spares clips."""
-        if e.dtype not in NARROW or not isinstance(e, lane.Call) or self.table is not None:
+        if e.dtype not in NARROW or not isinstance(e, lane.Call):
             return self.of(e)
         least, most = e.dtype.limits
         x: lane.Expr = e
@@ -272,11 +278,19 @@ class _Vector(_Text):
         x, z = _plus_literal(x)
         if isinstance(x, lane.Call) and x.fn == "cast" and (steps := rounded_steps(x)) is not None:
             product, low, high = steps
-            lo = "INT32_MIN" if low + z <= least else str(low + z)
-            hi = "INT32_MAX" if high + z >= most else str(high + z)
-            fits = any(isinstance(a, lane.Arg) and a.index in self.small for a in product.args)
-            text = f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi}, {int(fits)})"
-            return self.let("sp_i32", text)
+            size = self.size(product)
+            fits = 2 if size <= NEAR else int(size <= FITS)
+            if self.table is None:
+                lo = "INT32_MIN" if low + z <= least else str(low + z)
+                hi = "INT32_MAX" if high + z >= most else str(high + z)
+                text = f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi}, {fits})"
+                return self.let("sp_i32", text)
+            if fits and low + z <= least and high + z >= most:
+                near = "_near" if fits == 2 else ""
+                code = f"sp_rne{near}_f32_i32({self.of(product)})"
+                return self.let("sp_i32", f"sp_add_i32({code}, {self.literal(lane.Imm(z, I32))})")
+        if self.table is not None:
+            return self.of(e)
         inner, low_, high_ = _clamp(x)
         # no sum leaves int32: what was shifted to the right has room
         roomy = isinstance(inner, lane.Call) and inner.fn == "rshr" and _positive(inner.args[1])
@@ -287,6 +301,18 @@ class _Vector(_Text):
         if high_ + z < most:
             inner = lane.call("min", inner, lane.Imm(int(high_), I32))
         return self.of(lane.call("add", inner, lane.Imm(z, I32)) if z else inner)
+
+    def size(self, product: lane.Call) -> float:
+        """What an int32 times a float is at most, either way."""
+        whole, factor = math.inf, math.inf
+        for a in product.args:
+            if isinstance(a, lane.Call) and a.fn == "cast" and a.args[0].dtype == I32:
+                whole = self.reach if a.args[0] == lane.Arg(0, I32) else 1 << 31
+            elif isinstance(a, lane.Arg):
+                factor = self.largest.get(a.index, math.inf)
+            elif isinstance(a, lane.Imm):
+                factor = abs(float(a.value))
+        return whole * factor
 
     def logic(self, e: lane.Call) -> str:
         a = [self.of(x) for x in e.args]
@@ -517,14 +543,16 @@ def stored_vector(
     e: lane.Expr,
     args: Mapping[int, str],
     table: list[int] | None = None,
-    small: frozenset[int] = frozenset(),
+    largest: Mapping[int, float] | None = None,
+    reach: int = 1 << 31,
 ) -> tuple[list[str], str]:
     """`vector` of a value that is stored at once: bytes may still lie outside their range.
 
     With a ``table`` literals of 32 bits are appended to it, and read from ``k[..]``: expressions
-    that differ in them alone have one text. Operands that are ``small`` lie within 1/4.
+    that differ in them alone have one text. Operands are at most ``largest`` either way where it
+    has them, and the int32 operand 0 at most ``reach``.
     """
-    t = _Vector(args, table, small)
+    t = _Vector(args, table, largest, reach)
     y = t.stored(e)
     return _used(t.lines, y), y
 

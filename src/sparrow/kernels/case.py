@@ -135,26 +135,28 @@ class Scratch:
 class Extra:
     """An epilogue operand: where it is and how it moves with the output row and column.
 
-    ``small``: a constant of at most 1/4 either way, by which no int32 leaves its range.
+    ``largest``: magnitude of a constant, at most.
     """
 
     source: In | Packed
     type: TensorType
     row_stride: int
     col_stride: int
-    small: bool = False
+    largest: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
     """Argument pair (function, operand table): ``expr`` over the sum (operand 0) and ``extras``.
 
-    ``sum`` is the type of the sum, float32 or int32, and says which kind of function it is.
+    ``sum`` is the type of the sum, float32 or int32, and says which kind of function it is. One of
+    int32 is within ``reach`` either way.
     """
 
     expr: lane.Expr | None
     extras: tuple[Extra, ...] = ()
     sum: DType = F32
+    reach: int = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)

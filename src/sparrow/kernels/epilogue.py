@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,6 @@ from sparrow.vectors import vectorizable
 
 # What an epilogue of int32 sums may give: codes, sums, or the bits of floats.
 SUM_RESULTS = (I8, U8, I16, I32, F32)
-SMALL = 0.25  # see `Extra.small`
 
 
 def stored_half(ep: Epilogue) -> tuple[Epilogue, bool]:
@@ -31,9 +31,11 @@ def stored_half(ep: Epilogue) -> tuple[Epilogue, bool]:
     return replace(ep, expr=None if inner == lane.Arg(0, F32) else inner), True
 
 
-def _is_small(t: Tensor) -> bool:
-    known = t.const is not None and t.type.dtype == F32
-    return known and bool((np.abs(np.asarray(t.const)) <= SMALL).all())
+def _largest(t: Tensor) -> float:
+    """See `Extra.largest`."""
+    if t.const is None or t.type.dtype != F32:
+        return math.inf
+    return float(np.abs(np.asarray(t.const)).max(initial=0.0))
 
 
 def epilogue_of(
@@ -79,7 +81,7 @@ def epilogue_of(
                 return Reject(f"epilogue operand {i} has unequal row distances")
             if vectors and moves[1] not in (0, 1):
                 return Reject(f"epilogue operand {i} is not dense along the columns")
-            extras.append(Extra(In(i, row * moves[0]), t.type, *moves, _is_small(t)))
+            extras.append(Extra(In(i, row * moves[0]), t.type, *moves, _largest(t)))
             operands.append(lane.Arg(len(extras), t.type.dtype))
         total = lane.substitute(expr, operands)
     if total == lane.Arg(0, dtype):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sparrow.kernels.tiling_i8 import Bytes
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
-from sparrow.tensor import I8, I32, U8, Array
+from sparrow.tensor import I8, I32, U8, Array, DType
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,4 +147,15 @@ def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reje
     flip = (x.type.dtype == U8) != unsigned
     zero = op.zero + (0 if not flip else 128 if unsigned else -128)
     code = Bytes(flip, zero & 255, put_of(y.type.dtype))
-    return Sum(s, w, bias, code, zero, ep)
+    return Sum(s, w, bias, code, zero, replace(ep, reach=_reach(x.type.dtype, op.zero, w, bias)))
+
+
+def _reach(dtype: DType, zero: int, w: Array, bias: Array | None) -> int:
+    """Magnitude of a sum, at most."""
+    least, most = dtype.limits
+    sums = np.abs(w.astype(np.int64)).reshape(w.shape[0], -1).sum(1) * max(
+        most - zero, zero - least
+    )
+    if bias is not None:
+        sums += np.abs(bias.astype(np.int64))
+    return int(sums.max(initial=0))

@@ -134,12 +134,12 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
   }
   ptrdiff_t at = 0;
   SP_ROLLED
-  for (int k = kq / SP_QUADS; k > 0; --k, at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
+  for (int k = 0; k < kq / SP_QUADS; ++k, at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
     SP_OPAQUE(at);
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
   }
   SP_ROLLED
-  for (int k = kq % SP_QUADS; k > 0; --k, at += 4, b += t.quad) {
+  for (int k = 0; k < kq % SP_QUADS; ++k, at += 4, b += t.quad) {
     SP_OPAQUE(at);
     sp_tile_round_i8(t, 1, a + at, b, acc);
   }
