@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparrow.device import abi
 from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
 from sparrow.device.cpu import host_isa, isas_of_flags
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
+from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
 
 
@@ -253,3 +255,11 @@ def test_host_isa_is_one_this_machine_compiles_for() -> None:
     assert host_machine(host_isa()).isa == host_isa()
     if sys.platform == "linux":
         assert isas_of_flags("no such line") == ("scalar",)
+
+
+def test_a_target_beyond_this_machine_and_the_emulator_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sparrow.device.runners.host_isas", lambda: ("scalar",))
+    with pytest.raises(BadInput, match="the target needs avxvnni; qemu does not emulate avxvnni"):
+        find_runner(replace(host_machine("scalar"), isa="avxvnni"), "auto")

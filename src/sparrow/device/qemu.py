@@ -58,10 +58,12 @@ def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
         cpu: The emulator's name of another CPU than `emulated_cpu`.
 
     Raises:
-        BadInput: The emulator is not installed, or there is none for this system.
+        BadInput: The emulator is not installed, or has not this system or instruction set.
     """
     if machine.os != "linux":
         raise BadInput(f"programs for {machine.triple} cannot be emulated here")
+    if machine.isa.startswith("avx512") or machine.isa == "avxvnni":
+        raise BadInput(f"qemu does not emulate {machine.isa}")
     name = f"qemu-{machine.arch}"
     found = shutil.which(name) or shutil.which(f"{name}-static")
     if found is None:
