@@ -209,6 +209,32 @@ def test_sums_of_16_bits(tmp_path: Path, op: str, seed: int, biased: bool) -> No
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_sums_of_16_bits_whose_products_leave_64(tmp_path: Path, seed: int) -> None:
+    d = Draw(seed, I16)
+    x = d.rng.integers(0, 1 << 15, (3, 20000)).astype(np.int16)
+    w = constant("w", d.rng.integers(0, 128, (2, 20000)).astype(np.int8), scale=[d.scale(0.01)])
+    b = constant("b", np.array([-9, 9]), scale=[2e-4 * w.scale[0]])
+    out = T("y", (3, 2), I16, scale=[d.scale(4.0)], zero=[0])
+    data = one("FULLY_CONNECTED", {"x": x}, out=out, consts=[w, b], quant={"x": (2e-4, 0)})
+    check(tmp_path, data, {"x": x})
+
+
+def test_a_bias_of_32_bits_beside_16_bit_codes_stays_float(tmp_path: Path) -> None:
+    d = Draw(0, I16)
+    w = constant("w", d.rng.integers(-127, 128, (5, 33)).astype(np.int8), scale=[0.01])
+    for dtype, floats in ((np.int32, True), (np.int64, False)):
+        b = constant("b", np.arange(5, dtype=dtype), scale=[2e-6])
+        out = T("y", (7, 5), I16, scale=[1e-3], zero=[0])
+        feeds = {"x": d.codes(7, 33)}
+        data = one("FULLY_CONNECTED", feeds, out=out, consts=[w, b], quant={"x": (2e-4, 0)})
+        (tmp_path / "m.tflite").write_bytes(data)
+        g = integer(import_tflite(tmp_path / "m.tflite").graph)
+        assert any(isinstance(n.op, Quantize) for n in g.nodes) == floats
+        near = evaluate(g, feeds)["y"].astype(np.int64) - litert(data, feeds)[0]
+        assert np.abs(near).max() <= floats
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
 def test_arithmetic_of_16_bits(tmp_path: Path, op: str, seed: int) -> None:
     d = Draw(2 * seed, I16)

@@ -109,7 +109,10 @@ def requantized_wide(
 ) -> lane.Expr | Reject:
     """The codes of ``value`` (int64, magnitude at most ``reach``, shaped as ``ratio``) times it.
 
-    One rounding, halves up, of a product with a multiplier of ``bits``, 16 or 31 with its sign.
+    One rounding, halves up, of an exact product with a multiplier of ``bits``, 16 with its sign or
+    31 without. What does not fit 64 bits is taken in two parts, v = 2^16 a + b:
+
+        floor((v q + 2^(s-1)) / 2^s) = floor((a q + floor(b q / 2^16) + 2^(s-17)) / 2^(s-16))
     """
     mantissa, exponent = np.frexp(ratio)
     q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
@@ -121,10 +124,21 @@ def requantized_wide(
     if not (ratio > 0).all() or shift.min() < 1 or shift.max() > 62:
         return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
     wide = reach.astype(np.float64)
-    if (wide * q + np.ldexp(0.5, shift)).max() >= 2.0**63 or (wide * ratio).max() >= 2.0**31 - 1:
+    if (wide * ratio).max() >= 2.0**31 - 1:
         return Reject("LiteRT would wrap")
-    product = lane.call("mul", value, constants.take(q, I64))
-    return clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
+    factor = constants.take(q, I64)
+    if (wide * q + np.ldexp(0.5, shift)).max() < 2.0**63:
+        product = lane.call("mul", value, factor)
+        return clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
+    if shift.min() < 18 or wide.max() >= 2.0**47:
+        return Reject("sums of more than 47 bits, or a ratio that leaves few of them")
+    part = lane.Imm(16, I64)
+    low = lane.call("bitand", value, lane.Imm((1 << 16) - 1, I64))
+    high = lane.call("rshr", lane.call("sub", value, low), part)
+    # a shift that rounds, of half a unit less, is one that does not
+    below = lane.call("sub", lane.call("mul", low, factor), lane.Imm(1 << 15, I64))
+    total = lane.call("add", lane.call("mul", high, factor), lane.call("rshr", below, part))
+    return clamped(lane.call("rshr", total, constants.take(shift - 16, I64)), grid)
 
 
 def added(

@@ -14,7 +14,7 @@ from sparrow.errors import BadModel, UnsupportedOp
 from sparrow.importers.tflite.schema import Tensor
 from sparrow.ops.lane import Lane
 from sparrow.ops.quantize import Dequantize, Quantize, affine
-from sparrow.tensor import BF16, F16, F32, F64, I32, Affine, Array, TensorType
+from sparrow.tensor import BF16, F16, F32, F64, I16, I32, I64, Affine, Array, TensorType
 
 # (lowest, highest) value of each fused activation function, in real numbers
 RANGES: Mapping[int, tuple[float | None, float | None]] = {
@@ -214,7 +214,9 @@ class Call:
         """Numbers of the bias at input ``i``, ``""`` when absent.
 
         Integers have the scale of input ``x`` times that of the weights ``w``, whatever the file
-        says of them: that is what LiteRT adds them to.
+        says of them: that is what LiteRT adds them to. Those of 64 bits beside 16-bit codes are
+        codes of 32 here, which ONNX can say. Any that do not fit, or have 32 bits there, which
+        LiteRT adds otherwise, are floats.
         """
         if not self.has(i):
             return ""
@@ -227,8 +229,14 @@ class Call:
         scale = (xs.astype(np.float64) * ws).astype(np.float32)
         quant = affine(scale, np.zeros(scale.shape, np.int32), self.b.shape(self.x(i)), 0, 0)
         v = self.b.value(self.x(i))
-        codes = self.x(i) if v is None else self.b.const(v, t.dtype, quant)
-        return self.b.add(Dequantize(quant), codes)
+        if v is None:
+            return self.b.add(Dequantize(quant), self.x(i))
+        low, high = I32.limits
+        fits = v.min(initial=0) >= low and v.max(initial=0) <= high
+        if self.tensor(x).dtype == I16 and (t.dtype != I64 or not fits):
+            return self.b.const((v * scale.astype(np.float64)).astype(np.float32), F32)
+        dtype = I32 if t.dtype == I64 and fits else t.dtype
+        return self.b.add(Dequantize(quant), self.b.const(v.astype(dtype.numpy), dtype, quant))
 
     def unsupported(self, what: str, hint: str = "") -> UnsupportedOp:
         """An error naming this operator."""

@@ -151,10 +151,8 @@ def bias_codes(m: Match, value: str, unit: Array) -> Array | Reject:
         assert isinstance(d.op, Dequantize)
         own = np.broadcast_to(d.op.quant.scale.reshape(-1), unit.shape)
         same = np.allclose(own, unit, rtol=1e-6, atol=0.0) and not d.op.quant.zero_point.any()
-        if m.type(d.inputs[0]).dtype in (I32, I64) and same:
-            if codes.min(initial=0) < I32.limits[0] or codes.max(initial=0) > I32.limits[1]:
-                return Reject("the bias leaves int32")
-            return codes.astype(np.int32)
+        if m.type(d.inputs[0]).dtype == I32 and same:
+            return codes
         real = (codes.astype(np.float64) - d.op.quant.zero_point.reshape(-1)) * own
     elif (floats := m.const(value)) is not None:
         real = floats.astype(np.float64)
@@ -284,9 +282,8 @@ def _litert(m: Match, n: Node, s: _Sum, t: Target, constants: Constants) -> lane
     conv, wide = isinstance(s.op, Conv), s.x.type.dtype == I16
     if wide != (t.grid.dtype == I16):
         return Reject("LiteRT multiplies codes of one width")
-    d = m.producer(n.inputs[2], Dequantize) if s.bias is not None else None
-    if wide and d is not None and m.type(d.inputs[0]).dtype == I32:
-        return Reject("LiteRT adds 16-bit products to a bias of 32 bits in a kernel of its own")
+    if wide and s.bias is not None and m.producer(n.inputs[2], Dequantize) is None:
+        return Reject("its bias is no constant of 64 bits")
     double = conv if s.x.type.dtype == I8 else wide and (conv or s.bias is not None)
     rank = m.type(t.node.outputs[0]).rank
     steps = litert.sum_ratio(s.x.scale, s.weights.scale, t.scale, double=double)
