@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def test_mse_is_never_worse_than_minmax(
 
 
 @given(st.lists(arrays, min_size=1, max_size=5), st.randoms())
+@example([np.zeros(1, np.float32), np.full(1, 4e-26, np.float32)], None)
 def test_a_histogram_does_not_depend_on_the_order(
     parts: list[NDArray[np.float32]], shuffler: object
 ) -> None:
@@ -108,4 +109,6 @@ def test_weights_err_half_a_step(v: list[float], block: tuple[int, ...], dtype: 
     low, high = code_limits(dtype, True)
     assert c.codes.min() >= low and c.codes.max() <= high
     peak = np.abs(w).max()
-    assert np.abs(c.real() - w).max() <= peak / high / 2 * (1 + 1e-4)
+    # a block whose scale would be subnormal counts as zeros
+    lost = high * np.finfo(np.float32).tiny
+    assert np.abs(c.real() - w).max() <= max(peak / high / 2 * (1 + 1e-4), lost)

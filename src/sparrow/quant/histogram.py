@@ -73,7 +73,9 @@ class Histogram:
     def _hold(self, low: float, high: float) -> None:
         """Widen the bins until they cover [low, high] and all that was seen before."""
         low, high = min(low, self.low), max(high, self.high)
-        e = max(self.exponent, frexp(max(abs(low), abs(high)))[1] - _FINE, -149)
+        peak = max(abs(low), abs(high))
+        # zeros alone say nothing of the width: whatever comes next must find it as if first
+        e = max(self.exponent, frexp(peak)[1] - _FINE if peak else -149, -149)
         while _bin(high, e) - _bin(low, e) >= BINS:
             e += 1
         first = _bin(low, e)

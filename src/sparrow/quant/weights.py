@@ -48,7 +48,8 @@ def channel_block(rank: int, axis: int | None) -> tuple[int, ...]:
 
 
 def block_scales(w: Array, block: tuple[int, ...], dtype: DType = I8) -> NDArray[np.float32]:
-    """Largest magnitude over the largest code, per block; 1 for blocks of zeros.
+    """Largest magnitude over the largest code, per block; 1 for blocks of zeros, as which count
+    numbers so small that float32 has no full precision for their scale.
 
     Args:
         w: Weights, any rank.
