@@ -217,10 +217,17 @@ def build(
     known = None if tuning is None else read_tuning(Path(tuning))
     tuner = Tuner(row, known, tune, threads, say)
 
-    def compiled_float(share: float, bfloat16: bool = False) -> Compiled:
+    ram = request.budget.ram
+
+    def compiled_float(share: float, bfloat16: bool = False, ram: int | None = None) -> Compiled:
         return tuner.compiled(
             lambda t: compile_front(
-                found, row, threads=threads, kernels=table, tuning=t, bfloat16=bfloat16
+                *(found, row),
+                threads=threads,
+                kernels=table,
+                tuning=t,
+                bfloat16=bfloat16,
+                ram=ram,
             ),
             share,
         )
@@ -229,7 +236,7 @@ def build(
         found = front(sources)
         if precision == "bfloat16":
             plain = compiled_float(0.0)
-            compiled = compiled_float(1.0, bfloat16=True)
+            compiled = compiled_float(1.0, bfloat16=True, ram=ram)
             if halved(compiled.module.entries):
                 return write_bundle(compiled, sources, place, request, rival=plain)
             lacks = row.isa.dot2_ops > 1
@@ -237,7 +244,7 @@ def build(
             say(f"float32 instead of bfloat16: {why}")
             return write_bundle(plain, sources, place, request)
         if precision == "float32" or calib is None or coded(found.graphs):
-            return write_bundle(compiled_float(1.0), sources, place, request)
+            return write_bundle(compiled_float(1.0, ram=ram), sources, place, request)
         # what of it is float32 in the end is not known yet
         plain = compiled_float(0.0 if precision == "int8" else 0.5)
         if precision == "auto" and not all(map(quantizable, found.graphs)):
@@ -245,7 +252,7 @@ def build(
         if recipe is None and not row.fpu:
             recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
 
-        ways = _ways(found, row, threads, kernels, code, tuner)
+        ways = _ways(found, row, threads, kernels, code, tuner, ram)
         if precision == "auto" and request.budget != Budget():
             if len(sources) > 1:
                 raise BadInput(
@@ -281,7 +288,13 @@ def build(
 
 
 def _ways(
-    found: Front, row: Target, threads: int, kernels: Sequence[Kernel], code: str, tuner: Tuner
+    found: Front,
+    row: Target,
+    threads: int,
+    kernels: Sequence[Kernel],
+    code: str,
+    tuner: Tuner,
+    ram: int | None,
 ) -> tuple[Compile, ...]:
     """How a quantized graph may become C, the fast way first."""
     if code not in CODES:
@@ -292,7 +305,7 @@ def _ways(
             over = replace(found, graphs=tuple(graphs))
             return tuner.compiled(
                 lambda t: compile_front(
-                    over, row, threads=threads, kernels=(*kernels, *table), tuning=t
+                    *(over, row), threads=threads, kernels=(*kernels, *table), tuning=t, ram=ram
                 )
             )
 
@@ -368,7 +381,7 @@ def plan_precisions(
     found = front(sources)
 
     plain = compile_front(found, row, threads=threads)
-    ways = _ways(found, row, threads, (), code, Tuner(row, None, 0.0, threads, say))
+    ways = _ways(found, row, threads, (), code, Tuner(row, None, 0.0, threads, say), None)
     search = _search(found.graphs[0], plain, ways, recipe, request)
     best = next(search.candidates())
     return best.record, search.recipe_of((x.name, x.precision) for x in best.record.layers)
@@ -416,13 +429,14 @@ def fits(
         precision: ``float32``, ``int8``, or ``auto``: int8 with ``calib``, else float32.
         states: Model input -> output pairs carried from call to call.
         flash: Flash in bytes, instead of the row's.
-        ram: RAM in bytes, instead of the row's.
+        ram: RAM in bytes, instead of the row's. Where it is not enough, layers are computed in
+            strips of rows, and the figures are of that.
 
     Raises:
         SparrowError: One line that says where, what was expected and found, and what to do.
     """
     from sparrow.evidence.golden import SEED
-    from sparrow.fitting import fit
+    from sparrow.fitting import fit, in_strips
 
     if precision not in ("float32", "int8", "auto"):
         raise BadInput(f"precision {precision!r}", hint="use float32, int8 or auto")
@@ -443,16 +457,24 @@ def fits(
         lossy = quantized_entries(found.graphs, calib, recipe, lambda _: None)
         found = replace(found, graphs=tuple(x.quantized.graph for x in lossy))
     name = model if isinstance(model, (str, Path)) else found.graphs[0].name
-    compiled = compile_front(found, row)
-    return fit(
-        compiled,
-        Path(name).name,
-        "int8" if coded(compiled.module.entries) else "float32",
-        {} if target == "host" else device(target).figures,
-        flash=flash,
-        ram=ram,
-        note=note,
-    )
+
+    def fitted(most: int | None) -> Fit:
+        compiled = compile_front(found, row, ram=most)
+        return fit(
+            compiled,
+            Path(name).name,
+            "int8" if coded(compiled.module.entries) else "float32",
+            {} if target == "host" else device(target).figures,
+            flash=flash,
+            ram=ram,
+            note=note,
+        )
+
+    whole = fitted(None)
+    room = whole.ram_limit - whole.ram_bytes + whole.arena_bytes + whole.state_bytes
+    if not whole.ram_limit or whole.ram_bytes <= whole.ram_limit or room <= 0:
+        return whole
+    return in_strips(whole, fitted(room))
 
 
 def quantize_model(

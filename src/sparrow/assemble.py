@@ -210,10 +210,15 @@ def _fill(
     gates += _budget_gates(request.budget, memory, drop, measurements)
     for g in gates:
         if not g.ok:
+            hint = "no bundle was written"
+            if g.name == "ram":
+                # what cannot be kept was brought as low as it goes
+                top = max(compiled.plan.entries, key=lambda e: e.arena_bytes)
+                hint += (
+                    f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
+                )
             raise GateFailed(
-                f"budget {g.name}: expected {g.expected}, found {g.found}",
-                hint="no bundle was written",
-                gate=g.name,
+                f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name
             )
     (work / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
     receipt = certify(

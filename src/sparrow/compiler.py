@@ -15,6 +15,7 @@ from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes import BACK, FRONT, optimize
+from sparrow.patching import within
 from sparrow.plan import Plan, plan
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
@@ -113,10 +114,13 @@ def compile_front(
     kernels: Sequence[Kernel] = KERNELS,
     tuning: Tuning | None = None,
     bfloat16: bool = False,
+    ram: int | None = None,
 ) -> Compiled:
     """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
 
-    With ``bfloat16`` the float32 products that gain are taken over bfloat16.
+    With ``bfloat16`` the float32 products that gain are taken over bfloat16. Where arena and state
+    take more than ``ram`` bytes, layers are computed in strips of rows, as many as that takes, or as
+    many as lower it.
     """
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
@@ -125,10 +129,16 @@ def compile_front(
         if bfloat16:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks) for g in graphs)
     module = Module(graphs[0].name, graphs)
-    planned = plan(module, target, threads=threads, kernels=kernels, tuning=tuning)
+
+    def planned_for(m: Module) -> Plan:
+        return plan(m, target, threads=threads, kernels=kernels, tuning=tuning)
+
+    planned = planned_for(module)
+    if ram is not None:
+        planned = within(planned, ram, planned_for, remarks)
     steps = (s for e in planned.entries for s in e.steps)
     used = tuning.of({o.work for s in steps for o in s.options}, threads) if tuning else None
-    return Compiled(found.imported, module, planned, emit(planned), tuple(remarks), used)
+    return Compiled(found.imported, planned.module, planned, emit(planned), tuple(remarks), used)
 
 
 def compile_sources(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Fit:
         target: The row.
         precision: What it was compiled in.
         note: What to know of the figures; may be empty.
+        strips: What it lowered and cost to compute layers in strips of rows; empty where none are.
         code_bytes: Flash of code and constants.
         weights_bytes: Flash of the weights.
         flash_limit: Flash of the device, or 0 if unknown.
@@ -91,6 +92,7 @@ class Fit:
     target: str
     precision: str
     note: str
+    strips: str
     code_bytes: int
     weights_bytes: int
     flash_limit: int
@@ -155,6 +157,7 @@ class Fit:
                 f"{x.step:4d} {x.op:12.12} {code:>8} {x.weights_bytes:9,} {x.live_bytes:9,} "
                 f"{'#' * round(24 * x.live_bytes / top)}{mark}"
             )
+        lines += [f"strips: {self.strips}"] * bool(self.strips)
         lines += [f"peak: {a}" for a in self.advice]
         verdict = "fits" if self.ok else f"does NOT fit: {'; '.join(self.reasons)}"
         return "\n".join([*lines, f"verdict: {verdict}"])
@@ -237,6 +240,7 @@ def fit(
         target=p.target.name,
         precision=precision,
         note=note,
+        strips="",
         code_bytes=code_bytes_of(library, machine),
         weights_bytes=len(p.weights),
         flash_limit=flash if flash is not None else int(device_flash.value) if device_flash else 0,
@@ -252,6 +256,21 @@ def fit(
         time_ns=time,
         time_source=source,
     )
+
+
+def in_strips(whole: Fit, less: Fit) -> Fit:
+    """A fit whose layers were to be computed in strips of rows, beside that of the whole layers."""
+    if less.arena_bytes >= whole.arena_bytes:
+        return whole
+    counted = sum(x.instructions for x in whole.layers), sum(x.instructions for x in less.layers)
+    cost = f"code {whole.code_bytes:,} -> {less.code_bytes:,} bytes"
+    if min(counted) > 0:
+        share = counted[1] / counted[0] - 1
+        cost += f", instructions {counted[0]:,} -> {counted[1]:,} ({share:+.1%})"
+    lowered = f"arena {whole.arena_bytes:,} -> {less.arena_bytes:,} bytes"
+    steps = f"{len(whole.layers)} -> {len(less.layers)} steps"
+    least = "" if less.ram_bytes <= less.ram_limit else ", which is the least"
+    return replace(less, strips=f"{lowered}{least}; {steps}, {cost}")
 
 
 def _code_of_steps(e: Entry, objects: Sequence[Path], library: Path, p: Plan) -> dict[int, int]:
@@ -354,4 +373,4 @@ def _advice(
     return tuple(found)
 
 
-__all__ = ["Fit", "Layer", "fit", "table"]
+__all__ = ["Fit", "Layer", "fit", "in_strips", "table"]

@@ -18,7 +18,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
-from sparrow.memory.arena import ALIGN, Item, aligned, lower_bound, pack
+from sparrow.memory.arena import ALIGN, Item, aligned, alive, pack
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
@@ -73,7 +73,7 @@ class Step:
 class Entry:
     """An entry point: steps in order, the views of its values, and states to be copied at the end.
 
-    ``live_bytes`` is the most memory alive at one step; no arena is smaller. ``graph`` is the entry
+    ``live`` is the least memory that each step needs; no arena is smaller. ``graph`` is the entry
     of the module, where outputs and states that share a value, or that are an input, got a copy of
     their own; names of outputs are those of the module's graph.
     """
@@ -82,8 +82,22 @@ class Entry:
     steps: tuple[Step, ...]
     views: Mapping[str, View]
     arena_bytes: int
-    live_bytes: int
+    live: tuple[int, ...]
     commits: tuple[tuple[View, Place], ...]
+
+    @property
+    def live_bytes(self) -> int:
+        """The most that one step needs."""
+        return max(self.live, default=0)
+
+    @property
+    def fullest(self) -> str:
+        """The first step that needs the most, for messages."""
+        if not self.steps:
+            return "no step"
+        at = self.live.index(self.live_bytes)
+        n = self.steps[at].node
+        return f"step {at} ({type(n.op).__name__} {n.origin[:60]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +213,7 @@ class _Planner:
             self._pin(name, Place("output", i, 0))
         commits = [s for s in self.stored if not self._direct(s)]
         self._reuse()
-        arena_bytes, live_bytes, scratch = self._pack()
+        arena_bytes, live, scratch = self._pack()
         self._store_constants()
         at = {
             name: View(g.types[name], a.buffer.place, a.offset, a.strides)
@@ -210,7 +224,7 @@ class _Planner:
             self._step(n, self.choices[i], at, scratch.get(i)) for i, n in self._running()
         )
         copies = tuple((at[s.output], self.state_places[s.name]) for s in commits)
-        return Entry(g, steps, at, arena_bytes, live_bytes, copies)
+        return Entry(g, steps, at, arena_bytes, live, copies)
 
     def _running(self) -> Iterator[tuple[int, Node]]:
         return ((i, n) for i, n in enumerate(self.g.nodes) if i not in self.views.still)
@@ -317,8 +331,8 @@ class _Planner:
         into.values += out.values
         into.last = max(into.last, out.last)
 
-    def _pack(self) -> tuple[int, int, dict[int, Place]]:
-        """Place what is left in the arena: its bytes, the least possible, the scratch of steps."""
+    def _pack(self) -> tuple[int, tuple[int, ...], dict[int, Place]]:
+        """Place what is left in the arena: its bytes, the least of each step, scratch of steps."""
         consts = self.g.consts
         buffers = {id(a.buffer): a.buffer for v, a in self.views.alias.items() if v not in consts}
         free = [
@@ -336,7 +350,7 @@ class _Planner:
             b.place = Place("arena", 0, offset)
         rest = offsets[len(free) :]
         places = {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
-        return total, lower_bound(items), places
+        return total, tuple(alive(items, i) for i, _ in self._running()), places
 
     def _over(self, at: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Which buffer may run over which other one that its step reads last, and with what lead.
@@ -347,8 +361,9 @@ class _Planner:
         for i, n in self._running():
             lead = self.choices[i].lowered.lead
             x, y = n.inputs[0], n.outputs[0]
-            if lead is None or not (self.views.whole(x) and self.views.whole(y)):
+            if lead is None or not (self.views.dense(x) and self.views.dense(y)):
                 continue
+            lead += self.views.alias[y].offset - self.views.alias[x].offset
             dying, out = self._buffer(x), self._buffer(y)
             alone = not any(v and self._buffer(v) is dying for v in n.inputs[1:])
             if id(dying) in at and id(out) in at and dying.last == i == out.first and alone:

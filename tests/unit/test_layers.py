@@ -44,6 +44,7 @@ ORDER = [
         "memory.arena",
         "plan",
         "memory.audit",
+        "patching",
         "emit",
         "compiler",
         "device",

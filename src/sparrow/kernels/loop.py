@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparrow import lane
@@ -224,7 +224,14 @@ def _lane(case: Case) -> Lowered | Reject:
         for i, t in enumerate(case.x)
         if t is not None
     ]
-    return _finish(loop(y.shape, case.op.expr, x, (Out(0), y.type, y.strides)), case)
+    nest = loop(y.shape, case.op.expr, x, (Out(0), y.type, y.strides))
+    found = _finish(nest, case)
+    # one run of all operands, which ends no later in input 0 than in the result at any element
+    run = found.tasks == 1 and all(s.strides == (1,) for s in (*nest.x, nest.y))
+    narrow = bool(nest.x) and nest.x[0].operand == In(0) and case.x[0] is not None
+    if run and narrow and y.type.dtype.bytes <= nest.x[0].type.dtype.bytes:
+        return replace(found, lead=0)
+    return found
 
 
 def copy(

@@ -28,7 +28,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def _alive(items: Sequence[Item], step: int) -> int:
+def alive(items: Sequence[Item], step: int) -> int:
     """Bytes alive at a step, each item aligned but the last one counted exactly.
 
     Two of which one runs over the other count what both together take.
@@ -46,7 +46,7 @@ def _alive(items: Sequence[Item], step: int) -> int:
 
 def lower_bound(items: Sequence[Item]) -> int:
     """The most bytes alive at one step."""
-    return max((_alive(items, step) for step in {i.first for i in items}), default=0)
+    return max((alive(items, step) for step in {i.first for i in items}), default=0)
 
 
 def pack(items: Sequence[Item]) -> tuple[list[int], int]:
@@ -58,7 +58,7 @@ def pack(items: Sequence[Item]) -> tuple[list[int], int]:
     """
     floor = lower_bound(items)
     apart = [replace(i, over=-1) for i in items]
-    tight = {i.first for i in items if i.over >= 0 and _alive(apart, i.first) > floor}
+    tight = {i.first for i in items if i.over >= 0 and alive(apart, i.first) > floor}
     items = [i if i.first in tight else a for i, a in zip(items, apart, strict=True)]
     best: tuple[int, list[int]] | None = None
     for order in _orders(items):

@@ -193,13 +193,14 @@ class Views:
         c = choose(self.case(n), self.choosing.kernels)
         return math.inf if isinstance(c, str) else c.lowered.cycles
 
-    def _is_dense(self, name: str) -> bool:
+    def dense(self, name: str) -> bool:
+        """Whether the elements of a value lie side by side, in order."""
         return is_contiguous(self.g.types[name].shape, self.alias[name].strides)
 
     def whole(self, name: str) -> bool:
         """Whether a value is its whole buffer, in order."""
         a = self.alias[name]
-        return a.offset == 0 and self.g.types[name].bytes == a.buffer.bytes and self._is_dense(name)
+        return a.offset == 0 and self.g.types[name].bytes == a.buffer.bytes and self.dense(name)
 
     def movable(self, b: Buffer) -> bool:
         """Whether a buffer may become part of another."""
@@ -278,7 +279,7 @@ class Views:
             at += self.g.types[x].shape[axis]
             if self.g.types[x].size == 0:
                 self._placed.add((y, k))
-            elif n.inputs.count(x) == 1 and self.whole(x) and self._is_dense(y):
+            elif n.inputs.count(x) == 1 and self.whole(x) and self.dense(y):
                 saved = 2 * self.g.types[x].size / self.choosing.target.isa.lanes
                 one_row = all(d == 1 for d in t.shape[:axis])
                 to = pitch if one_row else t.shape[axis] * inner
