@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from sparrow.graph import Graph, Module
-from sparrow.passes.patches import ROWS, Stage, in_strips, rows_of, strippable
+from sparrow.passes.patches import ROWS, Stage, in_strips, rows_of, strippable, windows_of
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
 
@@ -41,12 +41,17 @@ class _Search:
         self.last_use |= dict.fromkeys(self.g.live_out(), len(self.g.nodes))
         self.made_at = {y: k for k, n in enumerate(self.g.nodes) for y in n.outputs}
         self._needs: dict[Stage, int] = {}
-        self.spans = [
-            (a, b)
-            for a in range(len(self.g.nodes))
-            for b in range(a + 1, min(a + LONGEST, len(self.g.nodes)))
-            if strippable(self.g, a, b)
-        ]
+        self.spans = list(self._spans())
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        """First and last node of every run that may be a stage."""
+        by_rows = [windows_of(self.g, n) is not None for n in self.g.nodes]
+        for a in range(len(by_rows)):
+            for b in range(a, min(a + LONGEST, len(by_rows))):
+                if not by_rows[b]:
+                    break
+                if b > a and strippable(self.g, a, b):
+                    yield a, b
 
     def needs(self, stage: Stage) -> int:
         """Bytes alive at the fullest moment of a stage, about."""
@@ -91,12 +96,13 @@ class _Search:
         return t.bytes // t.shape[ROWS]
 
     def options(self, a: int, b: int) -> Iterator[Stage]:
-        """A stage in more and more strips."""
+        """A stage in more and more strips, even ones where there are some of about that height."""
         height = self.g.types[self.g.nodes[b].outputs[0]].shape[ROWS]
         rows = height
         while rows > 1:
             rows = rows // 2 if rows < 8 else rows * 2 // 3
-            yield Stage(a, b, rows)
+            even = max(d for d in range(1, rows + 1) if height % d == 0)
+            yield Stage(a, b, even if 3 * even >= 2 * rows else rows)
 
     def stages(self, budget: float) -> tuple[Stage, ...] | None:
         """The stages that add the fewest steps within a budget; None when there are none."""

@@ -239,6 +239,27 @@ def test_recorded_answers_are_the_same_there(name: str, core: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "core", "ram"),
+    (
+        ("mlperf_tiny/vww_mobilenet025_96_int8", "cortex_m55", 24_000),
+        ("mcunet/mcunet-320kb-1mb_imagenet", "cortex_m7", 120_000),
+    ),
+)
+def test_layers_in_strips_give_the_recorded_answers(name: str, core: str, ram: int) -> None:
+    """Where whole layers take 38 kB and 204 kB."""
+    need_emulator()
+    bundle = sparrow.build(data(f"models/{name}.tflite"), core, budget=sparrow.Budget(ram=ram))
+    assert bundle.receipt.ok
+    assert bundle.session.library.info.workspace_bytes <= ram
+    refs = np.load(data(f"refs/{name.replace('/', '__')}__tflite.npz"))
+    for x, want in list(zip(refs["in0"], refs["out0"], strict=True))[: RECORDED[name]]:
+        bundle.reset()
+        (y,) = bundle.run(x).values()
+        np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("core", CORES)
 def test_a_keyword_spotter_is_exact_and_small(core: str) -> None:
     need_emulator()

@@ -17,7 +17,7 @@ from sparrow.cli import main
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import link_alone
 from sparrow.device.remote import RemoteSession
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, GateFailed
 from sparrow.targets import target
 
 CORE = "cortex_m4f"
@@ -55,6 +55,32 @@ def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_p
     assert sum(x.code_bytes for x in found.layers) <= found.code_bytes
     assert found.arena_bytes <= 1.05 * found.live_bytes
     assert "instructions counted in the emulator" in found.time_source and found.time_ns > 0
+
+
+def test_too_little_ram_is_met_in_strips_of_rows(samples: list[object]) -> None:
+    whole = sparrow.fits(classifier(), CORE, calib=samples, precision="int8")
+    less = sparrow.fits(
+        classifier(), CORE, calib=samples, precision="int8", ram=whole.ram_bytes - 100
+    )
+    assert less.ok and not whole.strips
+    assert f"arena {whole.arena_bytes:,} -> {less.arena_bytes:,} bytes; 7 -> " in less.strips
+    assert "instructions" in less.strips and f"strips: {less.strips}" in str(less)
+    budget = sparrow.Budget(ram=whole.arena_bytes - 100)
+    memory = sparrow.build(
+        classifier(), CORE, calib=samples, precision="int8", budget=budget
+    ).receipt.memory
+    assert (memory.arena_bytes, memory.stack_bytes) == (less.arena_bytes, less.stack_bytes)
+    assert (memory.code_bytes, memory.weights_bytes) == (less.code_bytes, less.weights_bytes)
+    assert less.weights_bytes == whole.weights_bytes
+
+
+def test_the_least_ram_and_what_needs_it_is_one_line(samples: list[object]) -> None:
+    less = sparrow.fits(classifier(), CORE, calib=samples, precision="int8", ram=2500)
+    assert not less.ok and "which is the least" in less.strips
+    with pytest.raises(GateFailed, match=r"budget ram: expected at most 300 bytes, found \d+") as e:
+        budget = sparrow.Budget(ram=300)
+        sparrow.build(classifier(), CORE, calib=samples, precision="int8", budget=budget)
+    assert "bytes of arena are not enough for step" in e.value.hint
 
 
 def test_float_sizes_are_those_of_the_bundle(tmp_path: Path) -> None:
