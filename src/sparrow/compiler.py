@@ -119,8 +119,8 @@ def compile_front(
     """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
 
     With ``bfloat16`` the float32 products that gain are taken over bfloat16. Where arena and state
-    take more than ``ram`` bytes, layers are computed in strips of rows, as many as that takes, or as
-    many as lower it.
+    take more than ``ram`` bytes, layers are computed in strips of rows, as many as that takes, or
+    as lower it the most.
     """
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
