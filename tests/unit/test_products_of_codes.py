@@ -22,7 +22,7 @@ from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
-from sparrow.tensor import F32, I8, I16, U8, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I16, I64, U8, Affine, Array, DType, TensorType
 
 Shape = tuple[int, ...]
 
@@ -104,6 +104,33 @@ def test_it_is_the_product_of_what_codes_mean(name: str, scheme: Scheme) -> None
         to_portable_onnx(codes).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     np.testing.assert_array_equal(session.run(None, feeds)[0], got)
+
+
+@pytest.mark.parametrize("k", [2, 31, 700, 5000])
+@pytest.mark.parametrize("types", [(I16, I16), (I16, I8)])
+def test_what_int32_does_not_hold_is_rounded_off(types: tuple[DType, DType], k: int) -> None:
+    rng = np.random.default_rng(k)
+    x = [rng.integers(*t.limits, (n, k), endpoint=True) for t, n in zip(types, (5, 7), strict=True)]
+    # sums of all signs and near both ends
+    x[0][0], x[1][0], x[1][1] = types[0].limits[0], types[1].limits[0], types[1].limits[1]
+    exact = x[0] @ x[1].T
+    spare = max(0, int(k * 32768 * -types[1].limits[0]).bit_length() - 31)
+    for unit, step, rounded in ((1.0, 2.0**spare * 4096, True), (1.0, 2.0**spare * 2, False)):
+        g = Builder("p")
+        names = [g.input(n, TensorType(a.shape, t)) for n, a, t in zip("ab", x, types, strict=True)]
+        reals = [g.add(Dequantize(_quant(unit, 0, 2)), n) for n in names]
+        y = g.add(Quantize(_quant(step, 0, 2), I16), g.add(MatMul(trans_b=True), *reals))
+        codes = integer(g.finish({"y": y}, {}))
+        wide = any(t.dtype == I64 for t in codes.types.values()) or any(
+            isinstance(n.op, Lane) and any(e.dtype == I64 for e in lane.walk(n.op.expr))
+            for n in codes.nodes
+        )
+        assert wide == (spare > 0 and not rounded)
+        total = (exact + (1 << spare >> 1)) >> spare if rounded else exact
+        ratio = np.float32(2.0**spare / step if rounded else 1 / step)
+        want = np.clip(np.rint(total.astype(np.float32) * ratio), -32768, 32767)
+        feeds = {n: a.astype(t.numpy) for n, a, t in zip("ab", x, types, strict=True)}
+        np.testing.assert_array_equal(evaluate(codes, feeds)["y"], want)
 
 
 def test_nothing_of_it_is_float_after_all_passes() -> None:

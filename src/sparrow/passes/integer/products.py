@@ -12,7 +12,12 @@ two such is four products of bytes,
 
          s = 65536 MatMul(h_a, h_b) + 256 (MatMul(h_a, l_b) + MatMul(l_a, h_b)) + MatMul(l_a, l_b)
 
-in int32, or in int64 where it may leave that.
+in int32. Where s may leave that, its last n bits are rounded off first,
+
+         s' = floor((s + 2^(n-1)) / 2^n)
+
+from the same int32 sums and in int32; or s is added in int64, where a step of y is so few units
+that this would show.
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I16, I32, I64, Array
 
+# Largest share of a step of the result that bits which are rounded off may be worth.
+SHOWS = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class _Product:
@@ -47,6 +55,11 @@ class _Product:
     def unit(self) -> float:
         """What a unit of the sum is worth."""
         return self.a.scale * self.b.scale
+
+    @property
+    def spare(self) -> int:
+        """Bits that have to go from the sum so that int32 holds it."""
+        return max(0, int(self.reach).bit_length() - 31)
 
     @property
     def terms(self) -> int:
@@ -78,7 +91,11 @@ def matmul(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         else:
             expr = litert.requantized(_value(p), reach, ratio, t.grid, constants, away=True)
     else:
-        expr = scaled(scheme, _value(p), np.asarray(p.unit / t.scale), t.grid, constants)
+        ratio = np.asarray(p.unit / t.scale)
+        rounded = 2.0**p.spare * ratio <= SHOWS
+        value = _rounded(p) if rounded else _value(p)
+        factor = 2.0**p.spare if rounded else 1.0
+        expr = scaled(scheme, value, ratio * factor, t.grid, constants)
     if isinstance(expr, Reject):
         return expr
     return _emit(m, n, p, expr, constants, t.node.outputs[0]).done(t.node)
@@ -89,8 +106,8 @@ def float_product(m: Match, n: Node) -> Rewrite | Reject | None:
     p = _product_of(m, n) if isinstance(n.op, MatMul) else None
     if p is None or isinstance(p, Reject):
         return p
-    unit = lane.Imm(float(np.float32(p.unit)), F32)
-    expr = lane.call("mul", lane.cast(_value(p), F32), unit)
+    unit = lane.Imm(float(np.float32(p.unit * 2.0**p.spare)), F32)
+    expr = lane.call("mul", lane.cast(_rounded(p), F32), unit)
     return _emit(m, n, p, expr, Constants(p.terms), n.outputs[0]).done(n)
 
 
@@ -118,7 +135,7 @@ def _product_of(m: Match, n: Node) -> _Product | Reject | None:
     k = a.type.shape[-2 if op.trans_a else -1]
     most = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max(initial=0))
     # of digits, too: kernels may add offsets to bytes and take them off again, which is exact
-    if k * 255 * 255 + most >= 1 << 31:
+    if k * 255 * 255 + most >= 1 << 31 or (a.type.dtype == b.type.dtype == I16 and k >= 1 << 15):
         return Reject(f"sums of {k} products may leave int32")
     return _Product(op, a, b, bias, k * a.reach * b.reach + most)
 
@@ -132,6 +149,29 @@ def _value(p: _Product, *, wide: bool = False) -> lane.Expr:
     for i, shift in enumerate(_shifts(p)[1:], 1):
         term = lane.cast(lane.Arg(i, I32), dtype)
         total = lane.call("add", total, lane.call("mul", term, lane.Imm(1 << shift, dtype)))
+    return total
+
+
+def _rounded(p: _Product) -> lane.Expr:
+    """The sum without its last ``p.spare`` bits, in int32; halves up."""
+    if not p.spare:
+        return _value(p)
+    shifts = _shifts(p)
+    low, *others = (lane.Arg(i, I32) for i in range(p.terms))
+    within = [x for x, bits in zip(others, shifts[1:], strict=True) if bits < p.spare]
+    if within:
+        # floors nest: a shift that rounds, of half a unit less, is one that does not
+        total: lane.Expr = lane.call("sub", low, lane.Imm(128, I32))
+        total = lane.call("rshr", total, lane.Imm(8, I32))
+        for x in within:
+            total = lane.call("add", total, x)
+        total = lane.call("rshr", total, lane.Imm(p.spare - 8, I32))
+    else:
+        total = lane.call("rshr", low, lane.Imm(p.spare, I32))
+    for x, bits in zip(others, shifts[1:], strict=True):
+        if bits >= p.spare:
+            whole = lane.call("mul", x, lane.Imm(1 << (bits - p.spare), I32))
+            total = lane.call("add", total, whole)
     return total
 
 
