@@ -1,12 +1,13 @@
-"""Our page's folder against onnxruntime-web and tfjs-backend-wasm, one thread, in Node or Chromium.
+"""Our page's folder against onnxruntime-web and tfjs-backend-wasm, in Node or Chromium.
 
     npm install --prefix DIR onnxruntime-web @tensorflow/tfjs-core @tensorflow/tfjs-backend-wasm \
         @tensorflow/tfjs-backend-cpu
-    python bench/web.py --packages DIR [--engine node|chromium] [mobilenet_v2 ...]
+    python bench/web.py --packages DIR [--engine node|chromium] [--threads N] [mobilenet_v2 ...]
 
 All engines run in one process, in blocks of random order; a ratio is the median over the rounds of
 their time over ours, with its bootstrap 95 % interval. Random networks are calibrated on random
-inputs: only their speed means anything. tfjs runs networks of convolutions that `layers` can spell.
+inputs: only their speed means anything. tfjs runs networks of convolutions that `layers` can spell,
+and has threads in pages alone. Pages are cross-origin isolated, as threads ask.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from sparrow.timing.measure import comparison, interval
 
 HERE = Path(__file__).parent
 NETS = ("mobilenet_v2", "rfb_320", "ds_cnn", "resnet18")
-PATHS = ("relaxed", "simd")
+PATHS = {False: ("relaxed", "simd"), True: ("threads",)}  # by whether there are several threads
 # Largest difference from onnxruntime, as a share of an output's largest magnitude; codes differ.
 TOLERANCE = 1e-3
 
@@ -82,10 +83,10 @@ def coded(model: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
-def write_folder(model: onnx.ModelProto, folder: Path) -> None:
+def write_folder(model: onnx.ModelProto, folder: Path, threads: int) -> None:
     """A page's folder with the builds of `PATHS`."""
     folder.mkdir()
-    row = replace(target("web"), builds=tuple(f"wasm32_{p}" for p in PATHS))
+    row = replace(target("web"), builds=tuple(f"wasm32_{p}" for p in PATHS[threads > 1]))
     compiled = compile_sources({"main": Source(model)}, row)
     (folder / "weights.bin").write_bytes(compiled.plan.weights)
     write_page(folder, compiled)
@@ -178,14 +179,14 @@ def layers(model: onnx.ModelProto, blob: bytearray) -> list[dict[str, Any]] | No
     return rows
 
 
-def prepare(name: str, folder: Path, packages: Path) -> dict[str, Any]:
+def prepare(name: str, folder: Path, engine: str, threads: int) -> dict[str, Any]:
     """Write every engine's files; returns the configuration with paths relative to ``/``."""
     model = network(name)
     codes = coded(model)
     onnx.save(model, folder / "float32.onnx")
     onnx.save(codes, folder / "int8.onnx")
-    write_folder(model, folder / "float32")
-    write_folder(codes, folder / "int8")
+    write_folder(model, folder / "float32", threads)
+    write_folder(codes, folder / "int8", threads)
     x = np.random.default_rng(1).standard_normal(shape_of(model), np.float32)
     (folder / "input.bin").write_bytes(x.tobytes())
     engines: dict[str, dict[str, Any]] = {
@@ -195,7 +196,8 @@ def prepare(name: str, folder: Path, packages: Path) -> dict[str, Any]:
             "path": path,
         }
         for precision in ("float32", "int8")
-        for path in PATHS
+        for path in PATHS[threads > 1]
+        if (folder / precision / f"model.{path}.wasm").exists()
     }
     web = "/npm/onnxruntime-web/dist/"
     for precision in ("float32", "int8"):
@@ -207,7 +209,7 @@ def prepare(name: str, folder: Path, packages: Path) -> dict[str, Any]:
         }
     blob = bytearray()
     rows = layers(model, blob)
-    if rows is not None:
+    if rows is not None and (threads == 1 or engine == "chromium"):
         (folder / "layers.json").write_text(json.dumps(rows))
         (folder / "layers.bin").write_bytes(blob)
         engines["tfjs float32"] = {
@@ -224,6 +226,7 @@ def prepare(name: str, folder: Path, packages: Path) -> dict[str, Any]:
         "input": model.graph.input[0].name,
         "shape": shape_of(model),
         "seed": 1,
+        "threads": threads,
     }
 
 
@@ -333,13 +336,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NETS, metavar="name")
     parser.add_argument("--packages", type=Path, required=True, help="folder of npm install")
     parser.add_argument("--engine", choices=("node", "chromium"), default="node")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block-ms", type=float, default=60)
     options = parser.parse_args()
     run = in_node if options.engine == "node" else in_chromium
     for name in options.names or NETS:
         with tempfile.TemporaryDirectory() as folder:
-            config = prepare(name, Path(folder), options.packages)
+            config = prepare(name, Path(folder), options.engine, options.threads)
             config |= {"rounds": options.rounds, "blockMs": options.block_ms}
             found = run(config, Path(folder), options.packages.resolve())
             for path in sorted(Path(folder).glob("*/model.*.wasm")):

@@ -1,15 +1,15 @@
 /* Times several engines on one network, interleaved, in Node or in a page: see bench/web.py. */
 
 const makers = {
-  async sparrow({ base, path }, { input }) {
+  async sparrow({ base, path }, { input, threads }) {
     const root = new URL(base, import.meta.url);
     const { load } = await import(new URL('model.mjs', root).href);
-    const model = await load({ base: root, path, threads: 1 });
+    const model = await load({ base: root, path, threads });
     return async (x) => Object.values(await model.run({ [input]: x }));
   },
-  async ort({ module, wasm, model }, { input, shape, read }) {
+  async ort({ module, wasm, model }, { input, shape, threads, read }) {
     const ort = await import(module);
-    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = wasm;
     ort.env.logLevel = 'error';
     const session = await ort.InferenceSession.create(await read(model), {
@@ -21,14 +21,19 @@ const makers = {
       return session.outputNames.map((n) => found[n].data);
     };
   },
-  async tfjs({ module, backend, wasm, graph, weights }, { read }) {
+  async tfjs({ module, backend, wasm, graph, weights }, { threads, read }) {
     // a page has it from its script tags
     const tf = globalThis.tf ?? (await import(module));
-    const { setWasmPaths, setThreadsCount } = tf.wasm ?? (await import(backend));
-    setThreadsCount(1);
+    const { setWasmPaths, setThreadsCount, getThreadsCount } = tf.wasm ?? (await import(backend));
+    // it takes half of the cores at most, and asks the page for their number
+    const cores = { value: 2 * threads, configurable: true };
+    if (threads > 1) Object.defineProperty(navigator, 'hardwareConcurrency', cores);
+    setThreadsCount(threads);
     setWasmPaths(wasm);
     await tf.setBackend('wasm');
     await tf.ready();
+    if (threads > 1) delete navigator.hardwareConcurrency;
+    if (getThreadsCount() !== threads) throw new Error(`tfjs has ${getThreadsCount()} threads`);
     const nodes = JSON.parse(new TextDecoder().decode(await read(graph)));
     const blob = await read(weights);
     const constant = ({ at, shape }) => {

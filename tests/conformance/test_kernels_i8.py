@@ -424,6 +424,15 @@ def test_compact_rows_give_the_integers_of_the_reference(
     assert used >= (rows - {"depthwise_compact_i8"} if isa == "scalar" else rows)
 
 
+def test_rows_of_pairs_share_their_panels_among_threads(tmp_path: Path) -> None:
+    node()
+    makers = (conv_case, depthwise_case, matmul_case)
+    cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(8)]
+    assert _compare(cases, "wasm_simd", KERNELS, tmp_path, threads=4) >= {
+        r.name for r in compact_i8.PAIRED
+    }
+
+
 # the same row for vectors of other lengths, which have faster ones
 WINOGRAD = tuple(replace(row, isas=()) for row in winograd_i8.ROWS)
 

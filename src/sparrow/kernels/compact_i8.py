@@ -42,6 +42,8 @@ PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
 # A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
 PAIR_PIXELS, PAIR_VECTORS = 5, 2
+# Pixels of a pointwise layer that are worth a task, for the last tile is computed in part again.
+PAIR_SHARE = 32
 HEADER, STRUCT = "compact_i8.h", "sp_compact_i8"
 # A row of the band of a convolution stays near; more rows than this gain nothing.
 BAND_BYTES = 1 << 14
@@ -119,17 +121,26 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if pointwise and reads_inside(s):
         # all pixels are one row, or as many as stay near as halves
         image = s.oh * s.ow
-        near = row_of(image, max(s.ow, 64, 2 * BAND_BYTES // (2 * each + s.ldy)))
+        most = max(s.ow, 64, 2 * BAND_BYTES // (2 * each + s.ldy))
+        share = -(-image // case.threads)
+        near = row_of(image, min(most, share) if share >= PAIR_SHARE else most)
         ow = near if pair else image
         s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
     rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))
     if case.threads > 1:
         rows = min(rows, -(-s.oh // case.threads))
     merged = merges(s, band)
-    p = params(s, code.pad, 1 if merged else s.kw, rows)
+    vectors = PAIR_VECTORS if pair else 1
+    # where rows do not serve all threads, panels are shared out too
+    blocks, parts, each_part = -(-s.oh // rows), 1, 0
+    all_panels = s.co // s.groups // (vectors * lanes)
+    if pair and blocks < case.threads and all_panels > 1:
+        each_part = -(-all_panels // (case.threads // blocks))
+        parts = -(-all_panels // each_part)
+    p = params(s, code.pad, 1 if merged else s.kw, rows, each_part)
     if isinstance(p, Reject):
         return p
-    runs, vectors = p["runs"], PAIR_VECTORS if pair else 1
+    runs = p["runs"]
     kq = -(-(s.kw // runs * each) // per)
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
@@ -138,7 +149,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
     literals = (pixels, vectors, int(pair), int(whole), int(band), int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
-    tasks = s.batch * s.groups * -(-s.oh // rows)
+    tasks = s.batch * s.groups * parts * blocks
     packed = packed_conv(found, lanes, per, runs, vectors)
     walks = case.threads == 1 and s.groups == 1
     lead = lead_of(s, case.y[0].type.dtype.bytes, rows, s.ow, copied=band) if walks else None

@@ -45,9 +45,12 @@ def _winograd(case: Case) -> Lowered | Reject:
     codes, weights = 32 * s.ci * tw, 32 * s.ci * nv * lanes  # of a row of tiles, of a panel
     whole = s.batch == 1 and th * codes <= 2 * NEAR
     rows = th if whole else min(th, max(1, NEAR // codes))
-    tasks = min(case.threads, panels)
+    # what one task transforms of its codes or weights, others transform too: the smaller of the two
+    blocks = s.batch * -(-th // rows)
+    block_tasks = min(case.threads, blocks)
+    panel_tasks = min(case.threads // block_tasks, panels)
     # of one block the codes stay, and weights are transformed as they are needed
-    together = 1 if whole else min(-(-panels // tasks), max(1, NEAR // weights))
+    together = 1 if whole else min(-(-panels // panel_tasks), max(1, NEAR // weights))
     p = params(s, found.code.pad, 1, 2 * rows, together)
     if isinstance(p, Reject):
         return p
@@ -55,7 +58,7 @@ def _winograd(case: Case) -> Lowered | Reject:
     line = round_up((2 * tw + 2) * s.ci * 2 + 3, 64)
     planes = most * s.ci * 2 + 64, weights // 16 + 64, most * nv * lanes * 4 + 64
     scratch = 4 * line + 16 * (planes[0] + together * planes[1] + planes[2])
-    literals = (mr, nv, int(found.code.flip), found.code.put, tasks)
+    literals = (mr, nv, int(found.code.flip), found.code.put, panel_tasks, block_tasks)
     tiles = s.batch * th * tw
     passes = 1 if whole else -(-panels // together)
     cycles = PRODUCT * 16 * tiles * panels * nv * (s.ci // 2)
@@ -66,7 +69,7 @@ def _winograd(case: Case) -> Lowered | Reject:
     )
     return lowered(
         *(case, found, "winograd_i8.h", "sp_winograd_i8", p, literals),
-        *(packed_conv(found, lanes, 2, 1, nv), tasks, scratch, cycles),
+        *(packed_conv(found, lanes, 2, 1, nv), panel_tasks * block_tasks, scratch, cycles),
     )
 
 

@@ -9,7 +9,8 @@
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
  * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel kh, kw, sw and dw are literals; mr is at most ow.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
- * halves. Task grid: batch x groups x ceil(oh / rb) rows. panels belongs to winograd_i8.h. */
+ * halves. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many
+ * panels, all where `panels` is 0. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -57,8 +58,9 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                                     uint8_t *scratch, sp_ep_i32 ep, const void *const *e, int task) {
   const int ci = g->ci / g->groups, co = g->co / g->groups, per = pair ? 2 : 4;
   const int blocks = (g->oh + g->rb - 1) / g->rb;
-  const int oy0 = task % blocks * g->rb, group = task / blocks % g->groups;
-  const int z = task / blocks / g->groups;
+  const int all = co / (nv * SP_LANES), parts = g->panels ? (all + g->panels - 1) / g->panels : 1;
+  const int oy0 = task % blocks * g->rb, part = task / blocks % parts;
+  const int group = task / blocks / parts % g->groups, z = task / blocks / parts / g->groups;
   const int rows = (int)sp_imin(g->rb, g->oh - oy0);
   const int kq = (g->kw / g->runs * ci + per - 1) / per;
   const ptrdiff_t k = (ptrdiff_t)g->kh * g->runs * kq * per;
@@ -73,7 +75,7 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                   .xr = g->dh * xr, .xt = g->dw * xp, .xp = g->sw * xp, .bv = per * SP_LANES,
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
                   .ldy = g->ldy, .pair = pair};
-  int j = 0;
+  int j = part * g->panels * nv * SP_LANES;
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
@@ -81,11 +83,12 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
     from += oy0 * g->sh * xr;
   }
   if (nv > 1)
-    for (; j + nv * SP_LANES <= co; j += nv * SP_LANES)
+    for (const int end = (part < parts - 1 ? (part + 1) * g->panels : all) * nv * SP_LANES; j < end;
+         j += nv * SP_LANES)
       sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
   t.nv = 1;
-  for (; j < co; j += SP_LANES) {
+  for (; part == parts - 1 && j < co; j += SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(co - j, SP_LANES);
     t.quad = per * n;
     sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,

@@ -124,14 +124,18 @@ SP_INLINE void sp_winograd_store_i8(const sp_compact_i8 *g, int put, const uint8
       sp_put_sum(put, y, row[k] * g->ldy + col, o[k], SP_LANES);
 }
 
-/* Every task has a part of the panels, of which g->panels have their weights transformed at once.
- * g->rb output rows, an even number, are a block; the codes of a sole block are transformed once. */
-SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int mr, int nv, int flip, int put, int tasks,
-                              const void *x, const int8_t *w, void *y, uint8_t *scratch,
+/* Task grid: parts of the panels x parts of the blocks. g->panels panels have their weights transformed
+ * at once; a block is g->rb output rows, an even number, and the codes of a sole one are transformed
+ * once. */
+SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int mr, int nv, int flip, int put,
+                              int panel_tasks, int block_tasks, const void *x, const int8_t *w, void *y, uint8_t *scratch,
                               sp_ep_i32 ep, const void *const *e, int task) {
   const int ci = g->ci, channels = nv * SP_LANES, tw = (g->ow + 1) / 2;
-  const int all = g->co / channels, stop = all * (task + 1) / tasks;
-  const int blocks = (g->oh + g->rb - 1) / g->rb;
+  const int all = g->co / channels, part = task % panel_tasks;
+  const int stop = all * (part + 1) / panel_tasks;
+  const int blocks = (g->oh + g->rb - 1) / g->rb, total = g->batch * blocks;
+  const int first = total * (task / panel_tasks) / block_tasks;
+  const int last = total * (task / panel_tasks + 1) / block_tasks;
   const ptrdiff_t pixel = 2 * (ptrdiff_t)ci, panel = 9 * (ptrdiff_t)ci * channels;
   const int32_t *init = (const int32_t *)(const void *)(w + all * panel);
   const ptrdiff_t most = sp_imax(g->rb / 2 * tw, mr);
@@ -144,12 +148,12 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int mr, int nv, int flip, 
   const ptrdiff_t line = sp_compact_i8_line(&band, 1);
   uint8_t *const v = scratch + 4 * line, *const u = v + 16 * vf, *const m = u + g->panels * 16 * uf;
   int held = -1;
-  for (int j0 = all * task / tasks; j0 < stop; j0 += g->panels) {
+  for (int j0 = all * part / panel_tasks; j0 < stop; j0 += g->panels) {
     const int count = (int)sp_imin(g->panels, stop - j0);
     for (int j = 0; j < count; ++j)
       sp_winograd_weights_in_i8(w + (j0 + j) * panel, ci * channels, ci / 2 * nv, u + j * 16 * uf,
                                 uf);
-    for (int b = 0; b < g->batch * blocks; ++b) {
+    for (int b = first; b < last; ++b) {
       const int z = b / blocks, top = b % blocks * g->rb;
       const int rows = ((int)sp_imin(g->rb, g->oh - top) + 1) / 2;
       for (int r = 0; b != held && r < rows; ++r) {
