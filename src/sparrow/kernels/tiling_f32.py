@@ -256,14 +256,14 @@ def choose_winograd(
 
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
-    """Predicted cycles on one core of a product with packed weights that are not in any cache."""
+    """Predicted cycles on one core of a product with packed weights."""
     tile, vectors = _Tile(p.mr, p.nv, p.ku), -(-p.n // cpu.lanes)
     work = _cost(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
-    return p.batch * work + 0.3 * 4 * p.k * p.n / _DRAM
+    return p.batch * work + 0.3 * _weight_cycles(4 * p.k * p.n, cpu)
 
 
 def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
-    """Predicted cycles on one core, weights not in any cache."""
+    """Predicted cycles on one core."""
     ci, co = p.ci // p.groups, p.co // p.groups
     k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
     tile = _Tile(p.mr, p.nv, p.ku)
@@ -271,11 +271,11 @@ def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
         work = _cost(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
     else:
         work = p.oh * _cost(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu, bool(p.pair))
-    return p.groups * (p.batch * work + 0.3 * 4 * k * co / _DRAM)
+    return p.groups * (p.batch * work + 0.3 * _weight_cycles(4 * k * co, cpu))
 
 
 def winograd_cycles(p: Winograd, cpu: Simd) -> float:
-    """Predicted cycles on one core, weights not in any cache."""
+    """Predicted cycles on one core."""
     return p.tasks * _winograd_task_cycles(p, cpu)
 
 
@@ -285,7 +285,16 @@ def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
     turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
     weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
     again = (p.task_b - 1) * weight_bytes / _L3 if weight_bytes > cpu.l2_bytes else 0.0
-    return p.task_b * (work + turn) + again + 0.7 * weight_bytes / _DRAM
+    return p.task_b * (work + turn) + again + 0.7 * _weight_cycles(weight_bytes, cpu)
+
+
+def _weight_cycles(size: int, cpu: Simd) -> float:
+    """Cycles that as many bytes of weights take to come.
+
+    The other layers of a network have driven them out of L2; where a layer's fit there, a network
+    of such layers stays in L3.
+    """
+    return size / (_L3 if size <= cpu.l2_bytes else _DRAM)
 
 
 def choose_depthwise(
