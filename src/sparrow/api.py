@@ -41,6 +41,7 @@ from sparrow.portable import to_portable_onnx
 from sparrow.precision.search import Compile, Search
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.quant.recipe import precisions
+from sparrow.quant.run import requantized
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, draw, samples
@@ -278,7 +279,11 @@ def build(
         if len(lossy) > 1:
             asked = replace(request, calib=first_samples(lossy))
             return write_bundle(plain, sources, place, asked)
-        search = Search(plain, lossy[0], (), request, ways)
+        # a mix has pins of its own
+        q = lossy[0].quantized
+        free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
+        pins = recipe.pins if recipe else ()
+        search = Search(plain, replace(lossy[0], quantized=free), pins, request, ways)
         return _first_that_holds(search, sources, place, request)
     except MemoryError:
         raise BadModel(
@@ -326,7 +331,7 @@ def _search(
     precisions(g, recipe)  # a pin that fits nothing is said before the work
     assert request.calib is not None
     request.progress("calibrating")
-    free = replace(recipe, precision="int8", pins=())
+    free = replace(recipe, precision="int8", widen=False, pins=())
     lossy = quantized_entry(g, request.calib, free, request.progress)
     return Search(plain, lossy, recipe.pins, request, ways)
 

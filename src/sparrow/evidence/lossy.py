@@ -7,7 +7,7 @@ said of it. With fewer than five samples there is nothing to hold out, and the r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def quantized_entries(
         graphs: After `sparrow.passes.FRONT`.
         calib: Samples, as for `quantized_entry`; of several entry points a mapping from their
             names, or what fits the inputs of each.
-        recipe: As for `quantized_entry`; a pin fits some layer of each.
+        recipe: As for `quantized_entry`; a pin fits some layer of each. One for all, so that no
+            values of a single one take more bits than asked for (`Recipe.widen`).
         progress: Told what happens.
 
     Raises:
@@ -130,6 +131,7 @@ def quantized_entries(
             f"an iterator of samples is read once, and there are {len(graphs)} entry points",
             hint="give calib= a mapping from entry point to samples, or a list",
         )
+    recipe = replace(recipe or Recipe(), widen=False)
     found = []
     for g in graphs:
         source = calib if named is None else named.get(g.name)

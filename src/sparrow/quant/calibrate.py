@@ -88,7 +88,7 @@ class Calibration:
         """What one placement needs of statistics that were taken for more."""
         values = {x: self.values[x] for x in self.values if x in placement.codes}
         sums = {n.outputs[0] for n in placement.sums}
-        notes = dead_channels({_where(g, x): s for x, s in values.items()})
+        notes = dead_channels({place_of(g, x): s for x, s in values.items()})
         return Calibration(
             values,
             {y: m for y, m in self.moments.items() if y in sums},
@@ -161,7 +161,7 @@ def calibrate(
                     del values[x]
                     continue
                 raise BadInput(
-                    f"sample {len(digests)} gives NaN or infinite values at {_where(g, x)}",
+                    f"sample {len(digests)} gives NaN or infinite values at {place_of(g, x)}",
                     hint="leave that sample out, or pin the layer to float32",
                 )
             values[x].add(a, axes[x])
@@ -170,7 +170,7 @@ def calibrate(
             m.add(found[sums[y].inputs[0]])
         digests.append(name)
         progress(f"calibrating: {len(digests)} samples")
-    notes = dead_channels({_where(g, x): s for x, s in values.items()})
+    notes = dead_channels({place_of(g, x): s for x, s in values.items()})
     health = replace(watch.verdict(digests), of_values=notes)
     of_products = {y: m.moments() for y, m in second.items() if m is not None}
     return Calibration(values, of_products, tuple(digests), health)
@@ -189,7 +189,8 @@ def peaks(
     return found
 
 
-def _where(g: Graph, value: str) -> str:
+def place_of(g: Graph, value: str) -> str:
+    """What a user knows a value by."""
     made = g.producers().get(value)
     return f"{made.origin or value}" if made else f"input {value}"
 

@@ -29,16 +29,18 @@ class Health:
         samples: How many there were.
         of_samples: Of the samples themselves, one line each; empty when nothing is wrong.
         of_values: Of what the network made of them.
+        of_codes: Of values that took more bits than was asked for.
     """
 
     samples: int
     of_samples: tuple[str, ...]
     of_values: tuple[str, ...] = ()
+    of_codes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All of them."""
-        return (*self.of_samples, *self.of_values)
+        return (*self.of_samples, *self.of_values, *self.of_codes)
 
 
 def dead_channels(values: Mapping[str, Statistics]) -> tuple[str, ...]:

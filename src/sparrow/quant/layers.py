@@ -88,6 +88,16 @@ def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
     return {x: of_group[root] for x, root in p.group.items()}
 
 
+def shaped(g: Graph, codes: Codes) -> Codes:
+    """Scales with the rank of their values, as the graph holds them."""
+
+    def of_rank(quant: Affine, rank: int) -> Affine:
+        ones = (1,) * rank
+        return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
+
+    return {x: (dtype, of_rank(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
+
+
 def constant_codes(x: Array, recipe: Recipe) -> Coded:
     """Codes of a constant operand of elementwise work: one scale for all."""
     block = (-1,) * x.ndim

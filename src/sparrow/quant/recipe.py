@@ -27,7 +27,7 @@ Scales: TypeAlias = Literal["float", "power_of_two"]
 SCHEMA = 1
 # A pin takes some thirty bytes.
 MAX_BYTES = 1 << 20
-_SWITCHES = ("symmetric", "bias_correction", "equalize", "complete")
+_SWITCHES = ("symmetric", "bias_correction", "equalize", "widen", "complete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,9 @@ class Recipe:
             product, of a network which normalises its residual stream, instead of int8: what a
             transformer carries has outliers, and one scale of 8 bits for them and all else costs
             more than the second byte.
+        widen: Look for values that 8 bits do not hold (`sparrow.quant.widen`), and pin what makes
+            and reads them to ``residual``. Not under ``tflite``, powers of two, or a complete
+            quantization.
         scales: ``power_of_two`` for devices that rescale by shifts alone.
         complete: Every float value becomes codes, for devices that compute with nothing else: the
             inputs and results of all ops, logits included. Pins to float32 still hold.
@@ -70,6 +73,7 @@ class Recipe:
     scheme: Scheme = "f32"
     precision: Precision = "int8"
     residual: Precision = "int16x8"
+    widen: bool = True
     scales: Scales = "float"
     complete: bool = False
     pins: tuple[tuple[str, Precision], ...] = ()

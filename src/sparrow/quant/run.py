@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.ops.lane import Lane
-from sparrow.quant.calibrate import Calibration, calibrate, peaks
+from sparrow.quant.calibrate import Calibration, calibrate, peaks, place_of
 from sparrow.quant.complete import spelled
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.equalize import equalize
@@ -17,12 +17,14 @@ from sparrow.quant.layers import (
     cell_constants,
     constant_codes,
     constants_of,
+    shaped,
 )
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Recipe, precisions
 from sparrow.quant.smoothquant import normalised, smooth
-from sparrow.tensor import Affine, Array
+from sparrow.quant.widen import COMPARED, pinned, too_wide
+from sparrow.tensor import Array
 
 Samples = Iterable[Mapping[str, Array]]
 
@@ -67,11 +69,6 @@ class Quantized:
     recipe: Recipe
 
 
-def _shaped(quant: Affine, rank: int) -> Affine:
-    ones = (1,) * rank
-    return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
-
-
 def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph, list[Layer]]:
     """The QDQ graph that statistics give: no samples, no engine, the same bytes anywhere."""
     codes = activation_codes(p, c, recipe)
@@ -96,8 +93,7 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
                     for i, x in enumerate(n.inputs)
                     if x in g.consts
                 }
-    placed = {x: (dtype, _shaped(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
-    return insert(g, placed, constants, p.coded), layers
+    return insert(g, shaped(g, codes), constants, p.coded), layers
 
 
 def run(
@@ -140,9 +136,17 @@ def run(
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
     free = place(g, precisions(g, replace(recipe, precision="int8", pins=())), recipe.complete)
+    kept: list[Mapping[str, Array]] = []
+
+    def read() -> Iterator[Mapping[str, Array]]:
+        for feeds in samples:
+            if len(kept) < COMPARED:
+                kept.append(feeds)
+            yield feeds
+
     c = calibrate(
         g,
-        samples,
+        read(),
         p,
         also=list(free.codes),
         moments=recipe.rounding != "nearest",
@@ -150,8 +154,26 @@ def run(
         engine=engine,
         progress=progress,
     )
+    if _may_widen(recipe):
+        progress("looking for values that 8 bits do not hold")
+        wide = too_wide(g, p, activation_codes(p, c, recipe), kept)
+        pins = tuple((name, recipe.residual) for name in pinned(g, p, wide))
+        # what is found is part of the recipe that gives the same codes again
+        recipe = replace(recipe, widen=False, pins=(*recipe.pins, *pins))
+        notes = tuple(
+            f"8 bits do not hold {place_of(g, x)}: rounding it alone makes an error of {share:.0%} "
+            f"of an output's power; {recipe.residual} instead"
+            for x, share in wide.items()
+        )
+        c = replace(c, health=replace(c.health, of_codes=notes))
     progress("quantizing weights")
     return requantized(g, c, recipe)
+
+
+def _may_widen(recipe: Recipe) -> bool:
+    """Whether values may take more than the 8 bits that were asked for."""
+    plain = recipe.scheme != "tflite" and recipe.scales == "float" and not recipe.complete
+    return recipe.widen and plain and recipe.precision == "int8" and recipe.residual != "int8"
 
 
 def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:

@@ -157,7 +157,7 @@ def test_sixteen_bits_are_symmetric_and_closer() -> None:
     g = concat_net()
     errors = []
     for precision in ("int8", "int16x8"):
-        q = run(g, calls(g, 4), Recipe(precision=precision))
+        q = run(g, calls(g, 4), Recipe(precision=precision, widen=False))
         feeds = calls(g, 6)[-1]
         y, z = evaluate(g, feeds)["e"], evaluate(q.graph, feeds)["e"]
         errors.append(float(np.square(z - y).mean()))
@@ -199,6 +199,36 @@ def test_products_of_a_normalised_residual_stream_read_16_bits() -> None:
     assert chosen(Recipe(residual="int8")) == ["int8"] * 2
     first = next(n.outputs[0] for n in g.nodes if isinstance(n.op, MatMul))
     assert chosen(Recipe(pins=((first, "int8"),))) == ["int8", "int16x8"]
+
+
+def uneven_net(bright: float) -> Graph:
+    """A convolution that reads a hundred large elements beside many small ones."""
+    rng = np.random.default_rng(5)
+    b = Builder("uneven")
+    x = b.input("x", TensorType((1, 8, 8, 8), F32))
+    scale = np.ones((1, 8, 1, 1), np.float32)
+    scale[0, 0] = bright
+    first = b.const(np.eye(8, dtype=np.float32)[:, :, None, None] * scale.reshape(8, 1, 1, 1))
+    w = rng.standard_normal((4, 8, 1, 1)).astype(np.float32) / scale**2
+    point = ((1, 1), (1, 1), ((0, 0), (0, 0)))
+    wide = b.add(Conv(*point), x, first)
+    return optimize(b.finish({"y": b.add(Conv(*point), wide, b.const(w))}, {}), FRONT)
+
+
+def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
+    even, uneven = uneven_net(1.0), uneven_net(500.0)
+    assert run(even, calls(even, 8)).recipe.pins == ()
+    q = run(uneven, calls(uneven, 8))
+    assert {precision for _, precision in q.recipe.pins} == {"int16x8"}
+    assert any("8 bits do not hold" in note for note in q.calibration.health.notes)
+    feeds = calls(uneven, 9)[-1]
+    y, z = evaluate(uneven, feeds)["y"], evaluate(q.graph, feeds)["y"]
+    assert np.square(z - y).sum() < 1e-3 * np.square(y).sum()
+    # the recipe that is found gives the same codes again
+    again = quantize(uneven, calls(uneven, 8), q.recipe)
+    proto, other = (to_portable_onnx(g).SerializeToString() for g in (q.graph, again))
+    assert proto == other
+    assert run(uneven, calls(uneven, 8), Recipe(residual="int8")).recipe.pins == ()
 
 
 def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:
