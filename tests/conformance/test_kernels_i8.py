@@ -505,6 +505,20 @@ def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "wasm_simd", "wasm"])
+def test_floats_become_codes(isa: str, tmp_path: Path) -> None:
+    if isa.startswith("wasm"):
+        node()
+    ties = np.arange(-140.5, 140.0, 0.25)
+    x = np.concatenate([ties, [np.nan, np.inf, -np.inf, 3e9, -3e9, -0.0]]).astype(np.float32)
+    b = Builder("codes")
+    steps = lane.call("div", lane.Arg(0, F32), lane.Imm(0.5, F32))
+    clipped = lane.clip(lane.call("round", steps), lane.Imm(-121.0, F32), lane.Imm(134.0, F32))
+    whole = lane.call("add", lane.cast(clipped, I32), lane.Imm(-7, I32))
+    y = b.lane(lane.cast(whole, I8), b.input("x", TensorType((1, x.size), F32)))
+    _compare([(b.finish({"y": y}, {}), {"x": x[None]})], isa, loop.ROWS, tmp_path)
+
+
 @pytest.mark.parametrize("scheme", ["f32", "fixed31"])
 def test_schemes_round_to_nearest(scheme: Scheme) -> None:
     rng = np.random.default_rng(5)

@@ -198,6 +198,15 @@ def rounded_steps(e: lane.Call) -> tuple[lane.Call, int, int] | None:
     return product, int(low), int(high)
 
 
+def near_steps(e: lane.Call) -> tuple[lane.Expr, float, float] | None:
+    """The float under an int32 cast of ``round`` clipped to literals near 0, and the clips."""
+    rounded, low, high = _clamp(e.args[0])
+    if e.dtype != I32 or not isinstance(rounded, lane.Call) or rounded.fn != "round":
+        return None
+    near = max(-low, high) <= NEAR and low <= high and low == int(low) and high == int(high)
+    return (rounded.args[0], low, high) if near else None
+
+
 def _plus_literal(e: lane.Expr) -> tuple[lane.Expr, int]:
     """The operand and the literal of an int32 sum of the two; 0 where it is no such sum."""
     if isinstance(e, lane.Call) and e.fn == "add" and e.dtype == I32:
@@ -244,6 +253,12 @@ class _Vector(_Text):
             clipped = lane.call("min", above, lane.Imm(float(high), F32))
             near = "_near" if max(-low, high) <= NEAR else ""
             return self.let(ctype, f"sp_rne{near}_f32_i32({self.of(clipped)})")
+        if e.fn == "cast" and (clips := near_steps(e)) is not None:
+            value, least, most = clips
+            above = lane.call("max", value, lane.Imm(least, F32))
+            x = self.of(lane.call("min", above, lane.Imm(most, F32)))
+            number = f"sp_select_f32(sp_isnan_f32({x}), sp_zero_f32(), {x})"
+            return self.let(ctype, f"sp_rne_near_f32_i32({number})")
         if (factors := high_product(e)) is not None:
             a, b = map(self.of, factors)
             return self.let(ctype, f"sp_mulh31_i32({a}, {b})")
