@@ -156,7 +156,8 @@ def build(
             folder; read once. Every fifth is held out to judge. None proves with random inputs.
             Of several entry points a mapping from their names to samples, or a source that fits
             the inputs of each.
-        evaluate: Accuracy of a predictor, for ``budget.drop``.
+        evaluate: Accuracy of a predictor, for ``budget.drop``: ``predict(feeds)``, of several entry
+            points ``predict(feeds, name)``, gives outputs by name. States go on between calls.
         precision: ``float32``; ``bfloat16``: products over bfloat16 with float32 sums where that is
             predicted to be faster, float32 where the target multiplies no bfloat16; ``int8``, which
             needs ``calib``; either fails when it is slower than float32 on this machine; or

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sparrow.tensor import Array
 
-Predict: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+class Predict(Protocol):
+    """A model as `Bundle.run` calls it: states go from one call to the next, between entry points,
+    too; without a name it is the first of them.
+    """
+
+    def __call__(
+        self, feeds: Mapping[str, Array], entry: str | None = None, /
+    ) -> dict[str, Array]: ...
+
+
 Evaluate: TypeAlias = Callable[[Predict], float]
 Progress: TypeAlias = Callable[[str], None]
 
@@ -39,7 +49,7 @@ class Request:
         threads: Threads the bundle will run with.
         precision: Asked-for precision.
         calib: Samples for the golden calls, or the path of some, or None.
-        evaluate: Accuracy of a predictor, for the drop.
+        evaluate: Accuracy of a predictor, for the drop; of every entry point that it calls.
         budget: Gates.
         progress: Told what happens, a few words each.
     """

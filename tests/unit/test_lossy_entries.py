@@ -216,6 +216,32 @@ def test_evaluate_sees_states_carried_on_both_sides(samples: Samples) -> None:
     assert np.abs(theirs - ours).max() < 0.05 * np.abs(theirs).max()
 
 
+def test_evaluate_judges_every_entry_point_that_it_calls(
+    models: dict[str, onnx.ModelProto], samples: Samples
+) -> None:
+    seen: list[Array] = []
+
+    def both(predict: Predict) -> float:
+        predict(samples["prefill"][0], "prefill")
+        found = [predict(x, "step")["y"] for x in samples["step"][:4]]
+        # the first without a name
+        seen.append(np.concatenate([*found, predict(samples["prefill"][1])["y"]]))
+        return float(len(seen))
+
+    given = {"calib": samples, "states": STATES, "recipe": NEAREST}
+    done = sparrow.build(models, precision="int8", evaluate=both, **given)  # type: ignore[arg-type]
+    theirs, ours = seen
+    assert np.abs(theirs - ours).max() < 0.05 * np.abs(theirs).max()
+    meaning = "evaluate (entry point prefill, step): 1 in onnxruntime, 2 here"
+    assert done.receipt.drop_meaning == meaning and done.receipt.drop == -1
+
+    def other(predict: Predict) -> float:
+        return float(predict(samples["step"][0], "stop")["y"][0, 0])
+
+    with pytest.raises(BadInput, match="entry 'stop' is unknown; entries: prefill, step"):
+        sparrow.build(models, precision="int8", evaluate=other, **given)  # type: ignore[arg-type]
+
+
 def test_every_entry_point_runs_the_race(
     models: dict[str, onnx.ModelProto], samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,24 +108,15 @@ def drop_of(
 ) -> tuple[float | None, str]:
     """Loss of accuracy against the float model, and what the number means."""
     if request.evaluate is not None:
-        g, model = graphs[0], next(iter(sources.values()))
-        oracle = Oracle(model)
-        bundle = Bundle(work, request.threads)
-        held = _held(model, g)
-
-        def source(feeds: Mapping[str, Array]) -> dict[str, Array]:
-            found = oracle.run({**held, **feeds})
-            held.update((s.input, found[oracle.states[s.input]]) for s in g.states)
-            return {n: found[n] for n in g.outputs if n in found}
-
-        scores = request.evaluate(source), request.evaluate(bundle.run)
+        bundle, models = Bundle(work, request.threads), _Models(sources, graphs)
+        scores = request.evaluate(models.run), request.evaluate(bundle.run)
         try:
             before, after = (float(v) for v in scores)
         except (TypeError, ValueError):
             raise BadInput(
                 f"evaluate returned {str(scores[0])[:40]!r}, expected a number"
             ) from None
-        judged = f" (entry point {graphs[0].name})" if len(graphs) > 1 else ""
+        judged = f" (entry point {', '.join(models.called)})" if len(graphs) > 1 else ""
         text = f"evaluate{judged}: {before:.6g} in onnxruntime, {after:.6g} here"
         return before - after, text
     if lossy and all(x.held for x in lossy) and theirs is not None:
@@ -150,6 +141,34 @@ def drop_of(
         f"from those of {who} on the float model (no evaluate function was given)"
     )
     return apart / len(golden.calls), text
+
+
+class _Models:
+    """The source models in ONNX Runtime as one predictor; states of one name are one state."""
+
+    def __init__(self, sources: Mapping[str, Source], graphs: Sequence[Graph]) -> None:
+        self.sources, self.graphs = sources, {g.name: g for g in graphs}
+        self.states: dict[str, Array] = {}
+        self.called: dict[str, Oracle] = {}
+
+    def run(self, feeds: Mapping[str, Array], entry: str | None = None) -> dict[str, Array]:
+        """Outputs of one call.
+
+        Raises:
+            BadInput: There is no such entry point.
+            OracleRefused: ONNX Runtime does not take the model or the call.
+        """
+        name = next(iter(self.graphs)) if entry is None else entry
+        if name not in self.graphs:
+            raise BadInput(f"entry {name!r} is unknown", hint=f"entries: {', '.join(self.graphs)}")
+        g, source = self.graphs[name], self.sources[name]
+        if name not in self.called:
+            self.called[name] = Oracle(source)
+        oracle = self.called[name]
+        states = {s.input: self.states.get(s.name, s.initial) for s in g.states}
+        found = oracle.run({**source.constants, **states, **feeds})
+        self.states.update((s.name, found[oracle.states[s.input]]) for s in g.states)
+        return {n: found[n] for n in g.outputs if n in found}
 
 
 def _held(source: Source, g: Graph) -> dict[str, Array]:

@@ -42,7 +42,7 @@ from sparrow.quant.engine import literally
 from sparrow.quant.recipe import Precision, Recipe, literal, precision_of
 from sparrow.quant.report import decibels
 from sparrow.quant.run import Quantized, requantized
-from sparrow.request import Budget, Request
+from sparrow.request import Budget, Predict, Request
 from sparrow.tensor import Array
 from sparrow.timing.latency import latency
 
@@ -288,8 +288,14 @@ class Search:
         f, evaluate = self.lossy.quantized.source, self.request.evaluate
         runs = literally(f, f.outputs), literally(q.graph, q.graph.outputs)
 
-        def predict(at: int) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-            return lambda feeds: {y: runs[at](feeds)[y] for y in f.outputs}
+        def predict(at: int) -> Predict:
+            def run(feeds: Mapping[str, Array], entry: str | None = None) -> dict[str, Array]:
+                if entry not in (None, f.name):
+                    raise BadInput(f"entry {entry!r} is unknown", hint=f"entries: {f.name}")
+                found = runs[at](feeds)
+                return {y: found[y] for y in f.outputs}
+
+            return run
 
         if evaluate is not None:
             return float(evaluate(predict(0))) - float(evaluate(predict(1)))
