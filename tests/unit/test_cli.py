@@ -232,11 +232,11 @@ def test_evaluate_file(tmp_path: Path) -> None:
     path = tmp_path / "score.py"
     path.write_text("def f(predict):\n    return 0.5\ndef g(predict):\n    raise ValueError('x')\n")
     f = evaluator(f"{path}:f")
-    assert f is not None and f(lambda feeds: {}) == 0.5
+    assert f is not None and f(lambda *_: {}) == 0.5
     g = evaluator(f"{path}:g")
     assert g is not None
     with pytest.raises(BadInput, match="g: ValueError: x"):
-        g(lambda feeds: {})
+        g(lambda *_: {})
     with pytest.raises(BadInput, match="no function 'h'"):
         evaluator(f"{path}:h")
     path.write_text("1 / 0")

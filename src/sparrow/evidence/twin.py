@@ -21,6 +21,7 @@ from sparrow.graph import Graph, retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.quantize import Quantize
 from sparrow.ort import first_line, open_session, refusals
@@ -40,10 +41,11 @@ SHARE = 1e-3
 # which small layers may have a few more.
 TWICE_ROUNDED_SHARE = 1e-2
 TWICE_ROUNDED_LEAST = 4
-# Of codes that functions in fixed point make: exponentials within 1.8e-4 and gates within 2^-12
-# move a result by up to a fortieth of a step, either way.
+# Of codes that functions in fixed point make: exponentials within 1.8e-4, gates within 2^-12 and
+# lines between the entries of a table move a result by up to a fortieth of a step, either way.
 FIXED_POINT_SHARE = 0.05
-FIXED_POINT = (AttentionCodes, GRUCodes, LSTMCodes)
+RECURRENT = (GRUCodes, LSTMCodes)
+FIXED_POINT = (AttentionCodes, LookupLinear, *RECURRENT)
 _AGAIN = "'"
 
 
@@ -86,7 +88,7 @@ def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
     wanted = {n.outputs[0] for n in g.nodes if isinstance(n.op, Quantize)}
     form = integer(g)
     layers = [n for n in form.nodes if isinstance(n.op, FIXED_POINT)]
-    read = {x for n in layers if not isinstance(n.op, AttentionCodes) for x in n.inputs}
+    read = {x for n in layers if isinstance(n.op, RECURRENT) for x in n.inputs}
     kept: dict[str, Array] = {**feeds, **form.consts}
     with one_thread():
         evaluate(
@@ -157,7 +159,7 @@ def twin_gates(
     share = min(c.share for c in counts.values())
     expected = f"{len(counts)} layers, at most {share:.1%} of a layer's codes a step apart"
     if any(c.share > share for c in counts.values()):
-        expected += f" ({FIXED_POINT_SHARE:.0%} of attention and recurrent layers)"
+        expected += f" ({FIXED_POINT_SHARE:.0%} of attention, recurrent layers and tables)"
     return (Gate(NAME, expected, found, not wrong),)
 
 

@@ -3,7 +3,7 @@
 before   y = Quantize(Softmax(Dequantize(x)))
 after    y = SoftmaxCodes(x, table)          8 bits: a table, one integer division per row
 
-where x or y has 16 bits, with the exponential of attention (ops/exponential.py):
+where y has 16 bits, with the exponential of attention (ops/exponential.py):
 
          e = halved(min(rne(float32(max - x) s'), LIMIT))         s' = s_x 2^15 log2(e)
          y = clip(z + rne(float32(e) (float32(1 / s_y) / float32(sum of e))))
@@ -67,8 +67,10 @@ def _wide(m: Match, n: Node, t: Target, x: Codes, scheme: Scheme) -> Rewrite | R
     op = n.op
     assert isinstance(op, Softmax)
     extent = x.type.shape[op.axis]
-    if scheme == "tflite" or not 0 < extent < MOST:
-        return Reject(f"LiteRT has tables of its own, or {extent} elements leave int32")
+    if scheme == "tflite" or t.grid.dtype != I16 or not 0 < extent < MOST:
+        return Reject(
+            f"16 bits to {t.grid.dtype}, tables of LiteRT, or {extent} elements that leave int32"
+        )
     e = Edit(m, n.origin)
     axis = (op.axis % x.type.rank,)
     code = e.add(Lane(x.real(0)), x.name)
