@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from emitted import TARGETS, compiled, planned, run
 from sparrow import lane
 from sparrow.builder import Builder
+from sparrow.emit.quotient import divides_exactly
 from sparrow.graph import Graph
 from sparrow.kernels.case import In, Loop, Out, Stream
 from sparrow.kernels.loop import schedule, split_axis
@@ -320,3 +321,34 @@ def test_the_schedule_is_never_slower_than_one_element_at_a_time(
 ) -> None:
     c = loop((rows, cols), (cols, 1), (cols + 1, 1))
     assert schedule(c, lanes).cycles <= rows * cols * (0.5 + 14 + 2)
+
+
+@pytest.mark.parametrize("isa", TARGETS)
+def test_codes_are_those_of_the_division(isa: str, tmp_path: Path) -> None:
+    """Beside every half, at the ends and at no number at all, whatever stands for the quotient."""
+    rng = np.random.default_rng(5)
+    steps = [np.float32(s) for s in (0.030478380620479584, 1 / 255, 0.1, *rng.uniform(1e-3, 9, 3))]
+    b, values, outputs = Builder("codes"), {}, {}
+    for i, s in enumerate(steps):
+        middle = (np.arange(-129, 130) + 0.5).astype(np.float64) * s
+        near = middle.astype(np.float32).view(np.int32)[:, None] + np.arange(-3, 4, dtype=np.int32)
+        x = np.concatenate([near.view(np.float32).ravel(), edge_values(F32).astype(np.float32)])
+        values[f"x{i}"] = x
+        ratio = lane.call("div", lane.Arg(0, F32), lane.Imm(float(s), F32))
+        low = lane.call("max", lane.call("round", ratio), lane.Imm(-127.0, F32))
+        clipped = lane.call("min", low, lane.Imm(128.0, F32))
+        code = lane.call("add", lane.cast(clipped, I32), lane.Imm(-1, I32))
+        real = b.input(f"x{i}", TensorType(x.shape, F32))
+        outputs[f"y{i}"] = b.lane(lane.cast(code, I8), real)
+    g = b.finish(outputs, {})
+    p = planned(g, isa=isa)
+    assert divides_exactly(float(steps[0]), -127, 128)
+    want = evaluate(g, values)
+    for name, got in zip(g.outputs, run(p, compiled(p, tmp_path), values), strict=True):
+        np.testing.assert_array_equal(got, want[name])
+
+
+def test_a_reciprocal_that_rounds_badly_is_not_taken() -> None:
+    below_two = float(np.nextafter(np.float32(2), np.float32(0)))
+    assert not divides_exactly(below_two, -128, 127)
+    assert not divides_exactly(1e-30, -128, 127)

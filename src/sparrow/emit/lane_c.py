@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sparrow import lane
+from sparrow.emit.quotient import divides_exactly
 from sparrow.tensor import BF16, BOOL, F16, F32, F64, I8, I16, I32, U8, DType
 from sparrow.vectors import NARROW, VECTOR_INTS, WIDE, high_product, vector_type
 
@@ -207,6 +208,16 @@ def near_steps(e: lane.Call) -> tuple[lane.Expr, float, float] | None:
     return (rounded.args[0], low, high) if near else None
 
 
+def _quotient(value: lane.Expr, low: float, high: float) -> tuple[lane.Expr, float] | None:
+    """Dividend and divisor where `divides_exactly`."""
+    if not isinstance(value, lane.Call) or value.fn != "div" or value.dtype != F32:
+        return None
+    x, s = value.args
+    if not isinstance(s, lane.Imm) or not divides_exactly(float(s.value), int(low), int(high)):
+        return None
+    return x, float(s.value)
+
+
 def _plus_literal(e: lane.Expr) -> tuple[lane.Expr, int]:
     """The operand and the literal of an int32 sum of the two; 0 where it is no such sum."""
     if isinstance(e, lane.Call) and e.fn == "add" and e.dtype == I32:
@@ -255,6 +266,11 @@ class _Vector(_Text):
             return self.let(ctype, f"sp_rne{near}_f32_i32({self.of(clipped)})")
         if e.fn == "cast" and (clips := near_steps(e)) is not None:
             value, least, most = clips
+            if self.table is None and (found := _quotient(value, least, most)) is not None:
+                real, s = found
+                numbers = (s, float(np.float32(1) / np.float32(s)), least, most)
+                literals = ", ".join(map(float_literal, numbers))
+                return self.let(ctype, f"sp_quotient_f32_i32({self.of(real)}, {literals})")
             above = lane.call("max", value, lane.Imm(least, F32))
             x = self.of(lane.call("min", above, lane.Imm(most, F32)))
             number = f"sp_select_f32(sp_isnan_f32({x}), sp_zero_f32(), {x})"

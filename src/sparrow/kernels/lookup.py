@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
+from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject, row_stride
 from sparrow.kernels.element import dense, rows_per_task, suffix
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import LookupLinear
@@ -12,18 +12,29 @@ from sparrow.tensor import I8
 def _lookup(case: Case) -> Lowered | Reject:
     x, table, y = case.x[0], case.x[1], case.y[0]
     assert x is not None and table is not None
-    if refused := dense(case):
-        return refused
     bits = 8 * y.type.dtype.bytes
     if bits > 32:
         return Reject(f"a table of {y.type.dtype}")
     size = x.type.size
-    each = rows_per_task(case, size, size)
+    if not table.contiguous:
+        return Reject("the table is not dense")
+    if x.contiguous and y.contiguous:
+        # one row for each task
+        n = ldx = ldy = rows_per_task(case, size, size)
+        each = 1
+    else:
+        strides = row_stride(x), row_stride(y)
+        if strides[0] is None or strides[1] is None or not size:
+            return Reject("rows are not equally spaced")
+        n, (ldx, ldy) = x.shape[-1], (strides[0], strides[1])
+        each = rows_per_task(case, size // n, size)
     params: dict[str, Param] = {
-        "size": size, "task_size": each, "offset": 128 if x.type.dtype == I8 else 0,
+        "size": size, "n": n, "ldx": ldx, "ldy": ldy, "task_rows": each,
+        "offset": 128 if x.type.dtype == I8 else 0,
     }  # fmt: skip
     call = Invoke("lookup.h", f"sp_lookup_{bits}", "sp_lookup", params, (In(0), In(1), Out(0)))
-    return Lowered((call,), -(-size // each) if size else 1, cycles=1.0 * size)
+    tasks = -(-size // (n * each)) if size else 1
+    return Lowered((call,), tasks, cycles=1.0 * size)
 
 
 def _linear(case: Case) -> Lowered | Reject:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from sparrow import lane
 from sparrow.kernels.case import (
     Case,
@@ -33,6 +35,7 @@ TASK_ELEMENTS = 1 << 15
 MAX_BLOCK = 8
 # Planes that are interleaved: beyond four, other forms are as fast.
 MAX_PLANES = 4
+MAX_PIECES = 16
 
 
 def collapse(
@@ -295,15 +298,27 @@ def _bitcast(case: Case) -> Lowered | Reject:
 
 def _concat(case: Case) -> Lowered | Reject:
     assert isinstance(case.op, Concat)
-    y = case.y[0]
+    y, axis = case.y[0], case.op.axis
+    starts = np.cumsum([0, *(x.shape[axis] for x in case.x if x is not None)])
+    moved = [
+        (i, x, int(at) * y.strides[axis])
+        for i, (x, at) in enumerate(zip(case.x, starts, strict=False))
+        if x is not None and x.type.size and not x.placed
+    ]
+    # what several operands write side by side is written while its lines are near
+    outer = [a for a, d in enumerate(y.shape) if d > 1 and y.strides[a] > y.strides[axis]]
+    along, pieces = outer[0] if outer else axis, 1
+    if outer and len(moved) > 1 and not case.target.machine.bare:
+        most = min(y.shape[along], MAX_PIECES)
+        pieces = max(1, min(most, -(-2 * y.type.bytes // case.target.l2_bytes)))
     loops: list[Loop] = []
-    at = 0
-    for i, x in enumerate(case.x):
-        assert x is not None
-        if x.type.size and not x.placed:
-            into = (Out(0, at * y.strides[case.op.axis]), y, y.strides)
-            loops.append(copy(x.shape, (In(i), x, x.strides), into))
-        at += x.shape[case.op.axis]
+    for piece in np.array_split(np.arange(y.shape[along]), pieces):
+        for i, x, at in moved:
+            first, count = (int(piece[0]), piece.size) if pieces > 1 else (0, x.shape[along])
+            shape = (*x.shape[:along], count, *x.shape[along + 1 :])
+            source = (In(i, first * x.strides[along]), x, x.strides)
+            into = (Out(0, at + first * y.strides[along]), y, y.strides)
+            loops.append(copy(shape, source, into))
     cycles = sum(schedule(c, case.target.isa.lanes).cycles for c in loops)
     return Lowered(tuple(loops), max(1, len(loops)), cycles=cycles)
 

@@ -189,6 +189,22 @@ SP_INLINE sp_f32 sp_trunc_f32(sp_f32 v) {
   return _mm512_roundscale_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
 }
 
+/* v 2^n, rounded once */
+#define SP_SCALES
+SP_INLINE sp_f32 sp_scale_f32(sp_f32 v, sp_i32 n) {
+  return _mm512_scalef_ps(v, _mm512_cvtepi32_ps(n));
+}
+
+/* x / s in codes without its division, which takes 10 cycles; see emit/quotient.py */
+#define SP_QUOTIENTS
+SP_INLINE sp_i32 sp_quotient_f32_i32(sp_f32 x, float s, float r, float lo, float hi) {
+  const __m512 step = _mm512_set1_ps(s), back = _mm512_set1_ps(r);
+  const __m512 above = _mm512_max_ps(_mm512_set1_ps(lo * s), x);
+  const __m512 v = _mm512_min_ps(_mm512_set1_ps(hi * s), above), q = _mm512_mul_ps(v, back);
+  const __m512 y = _mm512_fmadd_ps(_mm512_fnmadd_ps(q, step, v), back, q);
+  return _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), y);
+}
+
 /* i32 */
 SP_INLINE sp_i32 sp_add_i32(sp_i32 a, sp_i32 b) { return _mm512_add_epi32(a, b); }
 SP_INLINE sp_i32 sp_sub_i32(sp_i32 a, sp_i32 b) { return _mm512_sub_epi32(a, b); }

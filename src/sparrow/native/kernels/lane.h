@@ -51,6 +51,15 @@ SP_INLINE sp_i32 sp_to_i32_f32(sp_f32 v) {
   const sp_i32 i = sp_to_range_f32(v, -2147483648.0f, 2147483520.0f);
   return sp_select_i32(sp_ge_f32(v, sp_set1_f32(2147483648.0f)), sp_set1_i32(INT32_MAX), i);
 }
+#ifndef SP_QUOTIENTS /* where fused multiply-adds take less than a division */
+/* x / s rounded to nearest even and clipped to the whole numbers lo and hi, 0 for NaN; r is 1 / s
+ * rounded, where emit/quotient.py has tested s. */
+SP_INLINE sp_i32 sp_quotient_f32_i32(sp_f32 x, float s, float r, float lo, float hi) {
+  (void)r;
+  const sp_f32 q = sp_clamp_f32(sp_div_f32(x, sp_set1_f32(s)), lo, hi);
+  return sp_rne_near_f32_i32(sp_select_f32(sp_isnan_f32(q), sp_zero_f32(), q));
+}
+#endif
 SP_INLINE sp_mask sp_truth_i32(sp_i32 v) { return sp_mask_not(sp_eq_i32(v, sp_set1_i32(0))); }
 
 #endif

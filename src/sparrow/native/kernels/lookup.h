@@ -1,28 +1,39 @@
 /* y[i] = table[x[i] - lowest code], over 8-bit codes: 256 elements of 1, 2 or 4 bytes. Included after
- * isa/<isa>.h. offset is 128 for signed codes, else 0. Tasks are runs of task_size elements. */
+ * isa/<isa>.h. offset is 128 for signed codes, else 0. Rows of n elements, the last of a dense tensor
+ * shorter, lie ldx and ldy elements apart. Tasks are task_rows rows each. */
 #ifndef SP_LOOKUP_H
 #define SP_LOOKUP_H
 #include "../base.h"
 
 typedef struct sp_lookup {
-  ptrdiff_t size, task_size;
+  ptrdiff_t size, n, ldx, ldy, task_rows;
   int offset;
 } sp_lookup;
 
+/* Where a task ends: at an element of y were it dense. */
+SP_INLINE ptrdiff_t sp_lookup_end(const sp_lookup p, int task) {
+  return sp_imin(p.size, (task + 1) * p.task_rows * p.n);
+}
+
 SP_INLINE void sp_lookup_8(const sp_lookup p, const void *x, const void *table, void *y, int task) {
-  const ptrdiff_t lo = task * p.task_size;
-  sp_lookup_bytes((const uint8_t *)table, (const uint8_t *)x + lo, (uint8_t *)y + lo,
-                  sp_imin(p.size - lo, p.task_size), p.offset);
+  const ptrdiff_t end = sp_lookup_end(p, task);
+  ptrdiff_t row = task * p.task_rows;
+  for (; row * p.n < end; ++row)
+    sp_lookup_bytes((const uint8_t *)table, (const uint8_t *)x + row * p.ldx,
+                    (uint8_t *)y + row * p.ldy, sp_imin(end - row * p.n, p.n), p.offset);
 }
 
 #define SP_DEFINE_LOOKUP(bits)                                                                     \
   SP_INLINE void sp_lookup_##bits(const sp_lookup p, const void *x, const void *table, void *y,    \
                                   int task) {                                                      \
-    const uint8_t *from = (const uint8_t *)x;                                                      \
     const uint##bits##_t *t = (const uint##bits##_t *)table;                                       \
-    uint##bits##_t *to = (uint##bits##_t *)y;                                                      \
-    const ptrdiff_t hi = sp_imin(p.size, (task + 1) * p.task_size);                                \
-    for (ptrdiff_t i = task * p.task_size; i < hi; ++i) to[i] = t[(from[i] + p.offset) & 255];     \
+    const ptrdiff_t end = sp_lookup_end(p, task);                                                  \
+    for (ptrdiff_t row = task * p.task_rows; row * p.n < end; ++row) {                             \
+      const uint8_t *from = (const uint8_t *)x + row * p.ldx;                                      \
+      uint##bits##_t *to = (uint##bits##_t *)y + row * p.ldy;                                      \
+      const ptrdiff_t n = sp_imin(end - row * p.n, p.n);                                           \
+      for (ptrdiff_t i = 0; i < n; ++i) to[i] = t[(from[i] + p.offset) & 255];                     \
+    }                                                                                              \
   }
 SP_DEFINE_LOOKUP(16)
 SP_DEFINE_LOOKUP(32)
