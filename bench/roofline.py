@@ -86,13 +86,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--residual", default="int8", help="as in Recipe, where precision is int8")
     parser.add_argument("--top", type=int, default=12)
     parser.add_argument("--realtime", action="store_true", help="see run.py")
     args = parser.parse_args()
     (case,) = (c for c in all_cases() if c.name == args.name)
     model = case.model()
     if args.precision == "int8":
-        bundle = sparrow.build(sparrow.quantize(model, case.inputs()))
+        recipe = sparrow.Recipe(residual=args.residual)
+        bundle = sparrow.build(sparrow.quantize(model, case.inputs(), recipe))
     else:
         bundle = sparrow.build(model, precision=args.precision)
     memory = bundle.receipt.memory

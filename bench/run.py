@@ -160,7 +160,7 @@ def summarise(
 
 
 def _peak(engine: Engine) -> float:
-    return peak_rate("int8" if engine.precision == "int8" else "float32")
+    return peak_rate("int8" if RIVALS[engine.precision] == "int8" else "float32")
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:
@@ -203,7 +203,7 @@ def line_of(row: Row) -> str:
 
 
 # The precision of the peers that each of ours is compared with.
-RIVALS = {"float32": "float32", "bfloat16": "float32", "int8": "int8"}
+RIVALS = {"float32": "float32", "bfloat16": "float32", "int8": "int8", "int16x8": "int8"}
 
 
 @dataclass(frozen=True, slots=True)
