@@ -305,7 +305,9 @@ def _concat(case: Case) -> Lowered | Reject:
         for i, (x, at) in enumerate(zip(case.x, starts, strict=False))
         if x is not None and x.type.size and not x.placed
     ]
-    # what several operands write side by side is written while its lines are near
+    # what several operands write side by side is written while its lines are near, the longest runs
+    # first: they are fetched ahead
+    moved.sort(key=lambda part: -part[1].type.size)
     outer = [a for a, d in enumerate(y.shape) if d > 1 and y.strides[a] > y.strides[axis]]
     along, pieces = outer[0] if outer else axis, 1
     if outer and len(moved) > 1 and not case.target.machine.bare:
