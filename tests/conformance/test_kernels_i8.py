@@ -224,7 +224,12 @@ def lookup_case(seed: int) -> Made:
     x, _, _ = c.input((c.n(1, 3), c.n(1, 41)))
     to = (I8, U8, F32)[seed % 3]
     table = c.rng.standard_normal(256) if to == F32 else c.codes((256,), to)
-    return c.finish(c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to)))
+    y = c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to))
+    if c.flag():
+        # rows of a concatenation, which lie apart
+        other = c.b.add(Lookup(), x, c.b.const(table[::-1].astype(to.numpy), to))
+        y = c.b.add(Concat(1), other, y)
+    return c.finish(y)
 
 
 def lookup_linear_case(seed: int) -> Made:
