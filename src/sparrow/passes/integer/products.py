@@ -134,8 +134,10 @@ def _product_of(m: Match, n: Node) -> _Product | Reject | None:
         bias = given
     k = a.type.shape[-2 if op.trans_a else -1]
     most = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max(initial=0))
-    # of digits, too: kernels may add offsets to bytes and take them off again, which is exact
-    if k * 255 * 255 + most >= 1 << 31 or (a.type.dtype == b.type.dtype == I16 and k >= 1 << 15):
+    # of digits, too, and of what rounding them adds: kernels may add offsets to bytes and take them
+    # off again, which is exact
+    whole = k * 255 * 255 + most + (1 << 15) < 1 << 31
+    if not whole or (a.type.dtype == b.type.dtype == I16 and k >= 1 << 15):
         return Reject(f"sums of {k} products may leave int32")
     return _Product(op, a, b, bias, k * a.reach * b.reach + most)
 

@@ -309,10 +309,7 @@ def sums(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     if scheme == "tflite" and s.weights.groups is not None:
         return Reject("LiteRT has no weights per group")
     if scheme == "tflite":
-        found = _litert(m, n, s, t, constants)
-        if isinstance(found, Reject):
-            return found
-        expr: lane.Expr | Reject = found
+        expr = _litert(m, n, s, t, constants)
     else:
         ratio = _along_channels(s.op, s.unit / t.scale, m.type(y).rank)
         expr = scaled(scheme, _value(s), ratio, t.grid, constants)
