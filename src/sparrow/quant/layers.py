@@ -49,7 +49,7 @@ ROUNDINGS: Mapping[Rounding, Callable[[Reals, Reals, int, int], Reals]] = {
     "gptq": gptq,
 }
 # Of 16 bits one can be spared: outliers of other samples go beyond those seen, and one that
-# saturates costs more than all rounding. Not beside tables, whose entries share the range.
+# saturates costs more than all rounding.
 HEADROOM = 2.0
 # A search asks for the same layer again and again.
 _ROUNDED: WeakKeyDictionary[Moments, dict[tuple[Rounding, bool, bytes], Array]] = (
@@ -73,14 +73,13 @@ class Constants:
 def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
     """Type and scale (of rank 0) of every value that becomes codes; equal within a group."""
     of_group: dict[str, tuple[DType, Affine]] = {}
-    tabulated = {p.group[x] for x in p.tabulated if x in p.group}
     for root, sources in p.sources.items():
         h = reduce(Histogram.merged, (c.values[x].histogram for x in sources))
         dtype = p.codes[root]
         # 16 bits have room to spare, and kernels of no zero points are faster
         symmetric = recipe.symmetric or dtype.bits > 8
         limits = RANGES[recipe.ranges](h, dtype, symmetric)
-        if dtype.bits > 8 and root not in tabulated:
+        if dtype.bits > 8:
             limits = limits[0] * HEADROOM, limits[1] * HEADROOM
         quant = per_tensor(limits, dtype, 0, symmetric)
         if recipe.scales == "power_of_two":

@@ -67,7 +67,6 @@ class Placement:
         sums: Nodes with weights or two activations to multiply as codes.
         cells: Recurrent layers over codes.
         clamped: Result that is never stored -> the result of its clamp.
-        tabulated: Values that a function of one value reads and makes as codes.
         coded: First results of the nodes that compute on codes or move them; all others read
             as floats what is made as floats.
     """
@@ -78,7 +77,6 @@ class Placement:
     sums: tuple[Node, ...]
     cells: tuple[Node, ...]
     clamped: Mapping[str, str]
-    tabulated: frozenset[str]
     coded: frozenset[str]
 
     def stored(self, y: str) -> str:
@@ -128,13 +126,6 @@ def _is_activation(g: Graph, n: Node) -> bool:
         return all(a.dtype == F32 for a in lane.walk(e) if isinstance(a, lane.Arg))
     plain = isinstance(e, lane.Call) and all(isinstance(a, lane.Arg) for a in e.args)
     return plain and isinstance(e, lane.Call) and e.fn in BINARY
-
-
-def _tabulated(n: Node) -> tuple[str, ...]:
-    """What a function of one value reads and makes; a clamp needs no table."""
-    assert isinstance(n.op, Lane)
-    alone = len(set(n.inputs)) == 1 and not is_clamp(n.op.expr)
-    return (n.inputs[0], n.outputs[0]) if alone else ()
 
 
 def _is_mean(n: Node) -> bool:
@@ -342,7 +333,6 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
         tuple(n for n in g.nodes if n.outputs[0] in sums),
         tuple(cells.values()),
         inner,
-        frozenset(x for y in integer & lanes.keys() for x in _tabulated(lanes[y])),
         frozenset(integer | movement),
     )
 
