@@ -172,12 +172,16 @@ def moved(quant: Quantization | None, rank: int) -> Quantization | None:
     return quant if isinstance(quant, Codebook) else None
 
 
+# NumPy, in which the reference is written, broadcasts no more.
+MAX_RANK = 32
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """Shape, dtype, axis meaning and quantization of a tensor.
 
     Attributes:
-        shape: Static extents, each >= 0.
+        shape: Static extents, each >= 0, of at most `MAX_RANK` axes.
         dtype: Element type; with ``quant``, the type of the codes.
         axes: One letter per axis (``"NCHW"``, ``"NHWC"``), or ``""`` for the order ONNX defines.
         quant: How codes map to real numbers, or None.
@@ -191,6 +195,8 @@ class TensorType:
     def __post_init__(self) -> None:
         if self.axes and len(self.axes) != len(self.shape):
             raise InvalidGraph(f"axes {self.axes!r} do not fit shape {self.shape}")
+        if len(self.shape) > MAX_RANK:
+            raise InvalidGraph(f"a tensor of {len(self.shape)} axes; there may be {MAX_RANK}")
 
     @property
     def rank(self) -> int:

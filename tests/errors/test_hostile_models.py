@@ -55,6 +55,20 @@ def test_negative_extents_of_a_constant_are_refused() -> None:
         import_onnx(model([helper.make_node("Add", ["x", "w"], ["y"])], initializer=[w]))
 
 
+@pytest.mark.parametrize("rank", [33, 61, 64, 65, 1000])
+def test_more_axes_than_can_be_broadcast_are_refused(rank: int) -> None:
+    shape = helper.make_tensor("s", TensorProto.INT64, [rank], [1] * rank)
+    w = helper.make_tensor("w", TensorProto.FLOAT, [1] * rank, [1])
+    made = helper.make_node("ConstantOfShape", ["s"], ["c"])
+    grown = helper.make_node("Expand", ["x", "s"], ["c"])
+    total = helper.make_node("Add", ["x", "c"], ["y"])
+    cases = [model([first, total], initializer=[shape]) for first in (made, grown)]
+    cases.append(model([helper.make_node("Add", ["x", "w"], ["y"])], initializer=[w]))
+    for case in cases:
+        with pytest.raises(SparrowError, match=r"axes|dimension"):
+            import_onnx(case)
+
+
 def test_shapes_must_be_integers() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     with pytest.raises(BadInput, match="expected integers"):

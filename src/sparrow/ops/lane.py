@@ -11,7 +11,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import MAX_RANK, Array, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Shape after multidirectional broadcasting, as ONNX and NumPy define it."""
+    rank = max(map(len, shapes), default=0)
+    if rank > MAX_RANK:
+        raise InvalidGraph(f"a tensor of {rank} axes; there may be {MAX_RANK}")
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
