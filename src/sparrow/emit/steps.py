@@ -212,7 +212,11 @@ class _InvokeCall(_Call):
         self.index = index
         self.before: list[str] = []
         self.parameters: list[str] = []
-        fields = ", ".join(f".{k} = {param(v)}" for k, v in c.params.items())
+        values = {
+            k: self.parameter("int ", param(v)) if k in c.handed else param(v)
+            for k, v in c.params.items()
+        }
+        fields = ", ".join(f".{k} = {v}" for k, v in values.items())
         first = f"({c.struct}){{{fields}}}"
         if c.shared:
             self.setup.append(f"static const {c.struct} k{index} = {{{fields}}};")

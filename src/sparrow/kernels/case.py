@@ -175,7 +175,8 @@ class Invoke:
     """A call of a native kernel: ``function((struct){params}, arguments.., task)``.
 
     With ``repeat`` > 1 one task makes that many calls, numbered from 0, one after the other.
-    ``shared`` hands the struct over as a pointer: calls that differ in it alone share code.
+    ``shared`` hands the struct over as a pointer: calls that differ in it alone share code. Fields
+    named by ``handed`` are integer arguments: calls that differ in those alone share code.
     """
 
     header: str
@@ -185,6 +186,7 @@ class Invoke:
     arguments: tuple[Argument, ...]
     repeat: int = 1
     shared: bool = False
+    handed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

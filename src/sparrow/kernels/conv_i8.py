@@ -23,12 +23,21 @@ from sparrow.kernels.case import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of, shape_text
+from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets.types import ISAS
+
+# What strips of rows of one layer differ in.
+HANDED = ("ih", "oh", "pt", "xn", "rb", "task_h")
+
+
+def _handed(case: Case, p: Conv2dI8 | DepthwiseI8) -> tuple[str, ...]:
+    """Where code is short: one body for any number of rows."""
+    return HANDED if case.target.machine.bare and p.batch == p.tasks == 1 else ()
 
 
 def _depthwise(case: Case) -> Lowered | Reject:
@@ -52,7 +61,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
     arguments: tuple[Argument, ...] = (*(In(0), Packed(0), Packed(1), Out(0)), scratch)
     name, repeat = "sp_depthwise_i8", p.tasks if serial else 1
     arguments = (*arguments, found.epilogue)
-    call = Invoke("depthwise_i8.h", f"{name}_run", name, params_of(p), arguments, repeat)
+    call = Invoke(
+        *("depthwise_i8.h", f"{name}_run", name, params_of(p), arguments, repeat),
+        handed=_handed(case, p),
+    )
     tasks = 1 if serial else p.tasks
     shape = shape_text(s, **asdict(found.code))
     size, walks = case.y[0].type.dtype.bytes, serial and p.tasks == 1
@@ -89,7 +101,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
     arguments = (*arguments, found.epilogue)
     function = "sp_conv2d_i8_run" if p.band else "sp_conv2d_i8_direct"
     call = Invoke(
-        "conv2d_i8.h", function, "sp_conv2d_i8", params_of(p), arguments, p.tasks if serial else 1
+        *("conv2d_i8.h", function, "sp_conv2d_i8", params_of(p), arguments),
+        repeat=p.tasks if serial else 1,
+        handed=_handed(case, p),
     )
     tasks, text = 1 if serial else p.tasks, shape_text(s, **asdict(found.code))
     # a band of rows is copied once for all of its blocks

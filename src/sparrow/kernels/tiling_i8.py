@@ -150,6 +150,9 @@ def choose_conv2d(
     quads = s.kh * runs * kq
     ranked = sorted(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
     t = tile or ranked[0]
+    if oh == 1 and target.machine.bare and s.ow % t.mr == 0:
+        # row by row, as the code that strips of rows share has it
+        oh, ow, xh = s.oh, s.ow, s.xh
     line = -(-(width * ci + 3) // 64) * 64 if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
@@ -166,7 +169,8 @@ def choose_conv2d(
     pixel = 4 * kq + written
     near = target.l2_bytes // 8 // (pixel * t.mr)
     if target.machine.bare and per * quads * co <= target.l1_bytes // 2:
-        near = 1  # all weights stay near: a tile at a time, which soon runs over what it read
+        # all weights stay near: a tile at a time, which soon runs over what it read
+        near, rb = 1, rb if band else 1
     wb = min(-(-task_w // t.mr), max(1, near)) * t.mr
     task_n = columns * t.nv
     task_w = min(task_w, -(-ow // t.mr) * t.mr)
