@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import models
 import run
 from cases import all_cases
-from engines import ENGINES, Run
+from engines import ENGINES, Engine, Run, coded_tolerance
 from nets.build import Array
+from network import Network
 from sparrow.timing import measure
 
 ROW = run.Row(
@@ -137,3 +139,46 @@ def test_rows_are_appended_under_one_header(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     assert {row["median_ns"] for row in rows} == {"10"}
+
+
+def test_int8_outputs_are_judged_by_the_noise_of_their_layers() -> None:
+    """Noise of as many layers as there are passes, twice its bound does not, nor another shape."""
+    rng = np.random.default_rng(0)
+    want = [{"y": rng.standard_normal(1000).astype(np.float32)} for _ in range(2)]
+    most = coded_tolerance(20)
+    assert 0.1 < most < 0.15
+    near, far = (
+        [{"y": w["y"] + rng.normal(0, share * most, 1000).astype(np.float32)} for w in want]
+        for share in (0.5, 2.0)
+    )
+    assert run.scatter(near, want) == pytest.approx(most / 2, rel=0.1)
+    assert run.scatter(near, want) < most < run.scatter(far, want)
+    assert run.scatter([{"y": w["y"][:9]} for w in want], want) == np.inf
+    broken = [{"y": np.where(w["y"] > 3, np.nan, w["y"])} for w in want]
+    assert run.scatter(broken, want) == np.inf
+
+
+def test_an_int8_engine_that_answers_something_else_is_not_compared() -> None:
+    row = next(row for row in models.MODELS if row.name == "ds_cnn")
+    network = Network(row.build(), [row.feeds(np.random.default_rng(i)) for i in range(2)])
+    float32 = next(e for e in ENGINES if e.name == "onnxruntime")
+    shifted = Engine(
+        "shifted", "numpy", lambda n, t: _with(float32.load(n, t), 0.5), precision="int8"
+    )
+    runs, failures = run.admit("ds_cnn", network, [float32, shifted], 1)
+    assert set(runs) == {"onnxruntime"}
+    assert "shifted differs from the baseline" in failures[0]
+
+
+def _between(v: NDArray[np.float32], share: float) -> Array:
+    return v + np.float32(share) * (np.roll(v, 1, -1) - v)
+
+
+def _with(call: Run, share: float) -> Run:
+    """Answers that are those of neighbours to some share."""
+
+    def changed(feeds: models.Feeds) -> dict[str, Array]:
+        found = call(feeds)
+        return {k: _between(v.astype(np.float32), share) for k, v in found.items()}
+
+    return changed

@@ -32,9 +32,10 @@ class Stepped:
 
     def __init__(self, b: Compiled, feeds: Sequence[Feeds], threads: int) -> None:
         files, machine = b.artifact.files, b.plan.target.machine
-        library = HostLibrary(compile_library(files, machine, b.artifact.parts, hooks=True))
-        blob = np.frombuffer(b.plan.weights, np.uint8) if b.plan.weights else None
-        self._session = Session(library, blob, threads=threads)
+        self._library = HostLibrary(compile_library(files, machine, b.artifact.parts, hooks=True))
+        self._blob = np.frombuffer(b.plan.weights, np.uint8) if b.plan.weights else None
+        self._threads = threads
+        self._session = self._loaded()
         models = ["model"] * len(b.plan.entries)
         self._record = describe(b.plan, parts=b.artifact.parts, threads=threads, models=models)
         self._inputs = [
@@ -42,8 +43,15 @@ class Stepped:
             for f, g in zip(feeds, b.module.entries, strict=True)
         ]
 
+    def _loaded(self) -> Session:
+        return Session(self._library, self._blob, threads=self._threads)
+
     def profile(self, seconds: float) -> list[list[float]]:
-        """Median nanoseconds of every step of every entry point, over ``seconds`` for each."""
+        """Median nanoseconds of every step of every entry point, over ``seconds`` for each.
+
+        The memory is another one each time: where it lies makes some steps much slower.
+        """
+        self._session = self._loaded()
         found = []
         for e, inputs in enumerate(self._inputs):
             done = profile_session(self._session, self._record, e, inputs, 0, seconds)
