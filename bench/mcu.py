@@ -40,7 +40,8 @@ FIELDS = (
 
 def measure(data: Path, model: str, core: str) -> dict[str, object]:
     """A row of the table."""
-    f = sparrow.fits(data / MODELS[model], core)
+    # no limit of RAM: whole layers, not strips of rows
+    f = sparrow.fits(data / MODELS[model], core, ram=0)
     return dict(
         zip(
             FIELDS,

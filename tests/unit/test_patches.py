@@ -17,6 +17,8 @@ from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, Node, retyped, verify
 from sparrow.memory.audit import audit
 from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
+from sparrow.ops.pool import Pool
 from sparrow.passes.patches import ROWS, Stage, in_strips, strippable
 from sparrow.patching import within
 from sparrow.plan import Plan, plan
@@ -108,6 +110,26 @@ def test_what_is_not_row_by_row_is_no_stage() -> None:
     assert not strippable(other, 0, 0)
     shown = replace(g, outputs=(*g.outputs, rest[0].outputs[0]))
     assert not strippable(shown, 1, 4), "an inner value is an output"
+
+
+def test_a_row_that_all_rows_read_is_made_before_them() -> None:
+    """Squeeze and excite: the branch of one row is outside, or the run is no stage."""
+    g = residual()
+    x = g.nodes[0].outputs[0]
+    t = g.types[x]
+    pool = Pool("max", t.shape[1:3], (1, 1), (1, 1), ((0, 0), (0, 0)), channels_last=True)
+    both = lane.cast(lane.Arg(0, I8), I32), lane.cast(lane.Arg(1, I8), I32)
+    joined = lane.cast(lane.call("bitand", *both), I8)
+    nodes = [
+        g.nodes[0],
+        Node(pool, (x,), ("one",)),
+        Node(Lane(lane.Arg(0, I8)), ("one",), ("two",)),
+        Node(Lane(joined), (x, "two"), ("z",)),
+    ]
+    other = retyped(g, nodes, outputs=("z",))
+    assert not strippable(other, 1, 3) and not strippable(other, 2, 3)
+    whole = planned(Module("m", (other,)))
+    same(other, within(whole, 1, planned, []).module.entries[0])
 
 
 def planned(m: Module) -> Plan:

@@ -100,8 +100,9 @@ class Rows:
 
 
 def rows_of(g: Graph, stage: Stage) -> Rows | None:
-    """The rows of a stage; None when a node of it is not computed row by row."""
+    """The rows of a stage; None when a node is not computed row by row, or reads a result whole."""
     nodes = g.nodes[stage.first : stage.last + 1]
+    inside = {y for n in nodes for y in n.outputs}
     y = nodes[-1].outputs[0]
     if windows_of(g, nodes[-1]) is None:
         return None
@@ -114,6 +115,8 @@ def rows_of(g: Graph, stage: Stage) -> Rows | None:
         done = made.get(n.outputs[0])
         if windows is None or done is None:
             return None
+        if any(x in inside and i not in windows for i, x in enumerate(n.inputs)):
+            return None
         for i, w in windows.items():
             x = n.inputs[i]
             end = g.types[x].shape[ROWS]
@@ -121,7 +124,6 @@ def rows_of(g: Graph, stage: Stage) -> Rows | None:
             first = [min(end, max(0, r * w.stride - w.pad)) for r in done[:-1]]
             made[x] = list(map(max, made.get(x, need), need))
             low[x] = list(map(min, low.get(x, first), first))
-    inside = {n.outputs[0] for n in nodes}
     return Rows({v: r for v, r in made.items() if v in inside}, low)
 
 
@@ -129,7 +131,7 @@ def strippable(g: Graph, first: int, last: int) -> bool:
     """Whether nodes ``first`` to ``last`` are row by row and hand on the last result only."""
     nodes = g.nodes[first : last + 1]
     inside = {y for n in nodes[:-1] for y in n.outputs}
-    if any(windows_of(g, n) is None for n in nodes) or inside & g.live_out():
+    if rows_of(g, Stage(first, last, 1 << 30)) is None or inside & g.live_out():
         return False
     rest = (*g.nodes[:first], *g.nodes[last + 1 :])
     read = {x for n in nodes for x in n.inputs}
