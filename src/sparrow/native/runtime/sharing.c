@@ -2,10 +2,13 @@
 #include "clock.h"
 #include "pool.h"
 
-/* A part of its own for every thread; tasks read the part that lies `turn` further on. */
+/* A part of its own for every thread; tasks read the part that lies `turn` further on. The first
+ * word of a line says which line of the part is the next to be read: each is waited for, as the tiles
+ * of a product wait for the rows that they walk along side by side. */
+enum { LINE = 8 };
 typedef struct parts {
   uint64_t *words;
-  int each; /* words of a part */
+  int each; /* lines of a part */
   int count;
   int turn;
   volatile uint64_t sums[SPARROW_POOL_MAX_THREADS]; /* so that nothing is read for nothing */
@@ -22,23 +25,26 @@ static int same_thread(uintptr_t a, uintptr_t b) {
 
 static void write_part(void *arg, int task) {
   parts *p = (parts *)arg;
-  uint64_t *own = p->words + (ptrdiff_t)p->each * task;
-  for (int i = 0; i < p->each; ++i) own[i] += (uint64_t)i;
+  uint64_t *own = p->words + (ptrdiff_t)p->each * LINE * task;
+  for (int i = 0; i < p->each; ++i) own[i * LINE + 1] += (uint64_t)i;
   p->wrote[task] = (uintptr_t)&own;
 }
 
 static void read_part(void *arg, int task) {
   parts *p = (parts *)arg;
-  const uint64_t *part = p->words + (ptrdiff_t)p->each * ((task + p->turn) % p->count);
-  uint64_t sum = 0;
-  for (int i = 0; i < p->each; ++i) sum += part[i];
-  p->sums[task] = sum;
+  const uint64_t *part = p->words + (ptrdiff_t)p->each * LINE * ((task + p->turn) % p->count);
+  uint64_t sum = 0, at = 0;
+  for (int i = 0; i < p->each; ++i) {
+    sum += part[at * LINE + 1];
+    at = part[at * LINE];
+  }
+  p->sums[task] = sum + at;
   p->read[task] = (uintptr_t)&part;
 }
 
-/* Nanoseconds of a region whose tasks read `each` words that they have written themselves, or with
+/* Nanoseconds of a region whose tasks read `each` lines that they have written themselves, or with
  * `turn` 1 that their neighbour has; without a pool of one task alone. `words` holds
- * threads * each. Negative where a thread took over what is another's: such a region says nothing. */
+ * threads * each lines. Negative where a thread took over what is another's: such a region says nothing. */
 SPARROW_API double sparrow_read_ns(sparrow_parallel_for split, void *pool, int threads,
                                    uint64_t *words, int each, int turn);
 double sparrow_read_ns(sparrow_parallel_for split, void *pool, int threads, uint64_t *words,
