@@ -277,13 +277,14 @@ def build(
                 if precision != "auto":
                     raise
                 say(f"not int8 throughout: {e.message}")
-        if len(lossy) > 1:
+        q, pins = lossy[0].quantized, recipe.pins if recipe else ()
+        # what 8 bits do not hold was given 16: a search, which pins the user's layers alone, would
+        # take that back
+        if len(lossy) > 1 or q.recipe.pins != pins:
             asked = replace(request, calib=first_samples(lossy))
             return write_bundle(plain, sources, place, asked)
         # a mix has pins of its own
-        q = lossy[0].quantized
         free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
-        pins = recipe.pins if recipe else ()
         search = Search(plain, replace(lossy[0], quantized=free), pins, request, ways)
         return _first_that_holds(search, sources, place, request)
     except MemoryError:
