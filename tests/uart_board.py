@@ -17,7 +17,8 @@ from emitted import STRICT
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.firmware import board_of, link_program
 from sparrow.device.library import compile_library
-from sparrow.evidence.receipt import PlanRecord, load
+from sparrow.evidence.plan_record import PlanRecord
+from sparrow.evidence.record import load
 from sparrow.folder import machine_of
 from sparrow.packaging.serving import serve_bytes, serving
 from sparrow.targets import Machine

@@ -31,12 +31,8 @@ from sparrow.evidence.describe import describe
 from sparrow.evidence.golden import Golden, dump_golden, make_golden
 from sparrow.evidence.lossy import Lossy, first_samples
 from sparrow.evidence.proof import AUDITED, Gate, Proof, prove, run_calls
-from sparrow.evidence.receipt import (
-    AgainstRecord,
-    MemoryRecord,
-    SearchRecord,
-    dump,
-)
+from sparrow.evidence.receipt import AgainstRecord, MemoryRecord, SearchRecord
+from sparrow.evidence.record import dump
 from sparrow.evidence.twin import twin_gates
 from sparrow.export import to_onnx
 from sparrow.folder import UNHASHED, step_values

@@ -19,8 +19,9 @@ from sparrow.tensor import BF16, Array, round_bfloat16
 
 if TYPE_CHECKING:
     from sparrow.blame import Blame
+    from sparrow.evidence.plan_record import PlanRecord
     from sparrow.evidence.proof import Proof
-    from sparrow.evidence.receipt import PlanRecord, ReceiptRecord
+    from sparrow.evidence.receipt import ReceiptRecord
     from sparrow.importers.model import Model
     from sparrow.timing.instructions import Instructions
     from sparrow.timing.profiling import Profile
@@ -171,7 +172,8 @@ class Bundle:
         Raises:
             BadBundle: ``receipt.json`` is missing or of another schema.
         """
-        from sparrow.evidence.receipt import ReceiptRecord, load
+        from sparrow.evidence.receipt import ReceiptRecord
+        from sparrow.evidence.record import load
 
         return load(ReceiptRecord, self.folder / "receipt.json")
 
@@ -182,7 +184,8 @@ class Bundle:
         Raises:
             BadBundle: ``plan.json`` is missing or of another schema.
         """
-        from sparrow.evidence.receipt import PlanRecord, load
+        from sparrow.evidence.plan_record import PlanRecord
+        from sparrow.evidence.record import load
 
         return load(PlanRecord, self.folder / "plan.json")
 

@@ -27,7 +27,7 @@ from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.errors import BadInput
 from sparrow.evidence.describe import buffers, live_bytes
 from sparrow.evidence.golden import SEED
-from sparrow.evidence.receipt import BufferRecord
+from sparrow.evidence.plan_record import BufferRecord
 from sparrow.plan import Entry, Plan
 from sparrow.samples import draw
 from sparrow.targets import Figure

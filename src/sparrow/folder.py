@@ -20,7 +20,7 @@ from sparrow.tensor import Array
 
 if TYPE_CHECKING:
     from sparrow.evidence.golden import Golden
-    from sparrow.evidence.receipt import PlanRecord
+    from sparrow.evidence.plan_record import PlanRecord
     from sparrow.graph import Graph
 
 # Written after the hashes are taken, or not the same twice.
@@ -156,7 +156,8 @@ def check_whole(folder: Path) -> None:
     Raises:
         BadBundle: They are not: what a full disk or a broken copy cut short crashes the process.
     """
-    from sparrow.evidence.receipt import ReceiptRecord, load
+    from sparrow.evidence.receipt import ReceiptRecord
+    from sparrow.evidence.record import load
 
     names = [f"{LIBRARY}{s}" for s in SUFFIXES.values()]
     if not any(os.path.isfile(folder / name) for name in names):

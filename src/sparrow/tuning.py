@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sparrow.errors import BadInput, printable
-from sparrow.importers.file import read_file
+from sparrow.importers.file import read_small
 from sparrow.kernels.case import Tile
 from sparrow.targets import Target
 from sparrow.targets.types import SHARING
@@ -150,10 +150,7 @@ def read_tuning(path: Path) -> Tuning:
     Raises:
         BadInput: It cannot be read or is no tuning.
     """
-    data = read_file(path, MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{path} is no tuning: more than {MAX_BYTES} bytes")
-    return from_json(data, str(path))
+    return from_json(read_small(path, "tuning", MAX_BYTES), str(path))
 
 
 def from_json(data: bytes, where: str) -> Tuning:

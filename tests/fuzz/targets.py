@@ -26,7 +26,10 @@ from sparrow.arguments import recipe_of
 from sparrow.checker import check_sources
 from sparrow.compiler import Source, compile_sources
 from sparrow.errors import BadBundle
-from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
+from sparrow.evidence.measurements import MeasurementsRecord
+from sparrow.evidence.plan_record import PlanRecord
+from sparrow.evidence.receipt import ReceiptRecord
+from sparrow.evidence.record import load
 from sparrow.evidence.verify import verify_bundle
 from sparrow.folder import load_evidence
 from sparrow.importers.onnx import import_onnx

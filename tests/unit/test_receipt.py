@@ -12,14 +12,9 @@ from small_models import classifier, model, value
 from sparrow.bundle import Bundle
 from sparrow.errors import BadBundle, GateFailed, UnsupportedOp
 from sparrow.evidence.describe import buffers
-from sparrow.evidence.receipt import (
-    MAX_BYTES,
-    MAX_VALUES,
-    PlanRecord,
-    ReceiptRecord,
-    dump,
-    load,
-)
+from sparrow.evidence.plan_record import PlanRecord
+from sparrow.evidence.receipt import ReceiptRecord
+from sparrow.evidence.record import MAX_BYTES, MAX_VALUES, dump, load
 from sparrow.request import Budget
 
 

@@ -12,8 +12,9 @@ import pytest
 import sparrow
 from small_models import classifier
 from sparrow.evidence import twin
+from sparrow.evidence.plan_record import PlanRecord
 from sparrow.evidence.proof import Gate
-from sparrow.evidence.receipt import PlanRecord, load
+from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph
 from sparrow.passes.integer import integer

@@ -20,7 +20,10 @@ def report(
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a bundle; returns where it is."""
-    from sparrow.evidence.receipt import MeasurementsRecord, PlanRecord, ReceiptRecord, load
+    from sparrow.evidence.measurements import MeasurementsRecord
+    from sparrow.evidence.plan_record import PlanRecord
+    from sparrow.evidence.receipt import ReceiptRecord
+    from sparrow.evidence.record import load
     from sparrow.publish import replace_file
     from sparrow.rendering.report import render
 

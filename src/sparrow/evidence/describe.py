@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparrow.evidence.receipt import (
+from sparrow.evidence.plan_record import (
     BufferRecord,
     EntryRecord,
     PlanRecord,

@@ -18,14 +18,8 @@ import numpy as np
 from sparrow.device.session import ModelLibrary, ModelSession, from_native, to_native
 from sparrow.errors import BadBundle
 from sparrow.evidence.golden import Golden, GoldenCall, thin
-from sparrow.evidence.receipt import (
-    EntryRecord,
-    MemoryRecord,
-    PlanRecord,
-    ReceiptRecord,
-    StepRecord,
-    ValueRecord,
-)
+from sparrow.evidence.plan_record import EntryRecord, PlanRecord, StepRecord, ValueRecord
+from sparrow.evidence.receipt import MemoryRecord, ReceiptRecord
 from sparrow.evidence.tolerances import UNIT, tolerance_of
 from sparrow.graph import Graph, Node
 from sparrow.lane import Call, Expr, walk

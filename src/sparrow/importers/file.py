@@ -37,4 +37,16 @@ def read_file(path: Path, first: int = -1) -> bytes:
         raise BadInput(f"{path}: cannot be read: {e}") from None
 
 
-__all__ = ["MAX_BYTES", "read_file"]
+def read_small(path: Path, what: str, most: int) -> bytes:
+    """The content of a file of a kind that never takes more than ``most`` bytes.
+
+    Raises:
+        BadInput: It cannot be read, or is larger.
+    """
+    data = read_file(path, most + 1)
+    if len(data) > most:
+        raise BadInput(f"{path} is no {what}: more than {most} bytes")
+    return data
+
+
+__all__ = ["MAX_BYTES", "read_file", "read_small"]

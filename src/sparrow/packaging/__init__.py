@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sparrow.errors import BadBundle, BadInput
-from sparrow.evidence.receipt import PlanRecord, ReceiptRecord, load
+from sparrow.evidence.plan_record import PlanRecord
+from sparrow.evidence.receipt import ReceiptRecord
+from sparrow.evidence.record import load
 from sparrow.folder import load_evidence, machine_of
 from sparrow.packaging.android import android
 from sparrow.packaging.arduino import arduino

@@ -11,7 +11,7 @@ from pathlib import Path
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.library import compile_objects
 from sparrow.emit.c import emit
-from sparrow.evidence.receipt import PlanRecord
+from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import load_graphs
 from sparrow.graph import Module
 from sparrow.plan import plan

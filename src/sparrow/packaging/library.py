@@ -7,7 +7,7 @@ from pathlib import Path
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.library import compile_objects
 from sparrow.errors import BadBundle
-from sparrow.evidence.receipt import PlanRecord
+from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import library_path, machine_of
 
 _CONFIG = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sparrow.device.build import NATIVE
-from sparrow.evidence.receipt import PlanRecord, TensorRecord
+from sparrow.evidence.plan_record import PlanRecord, TensorRecord
 from sparrow.tensor import BY_NAME
 
 _ALIGN = 64

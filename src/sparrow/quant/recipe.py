@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
 from sparrow.graph import SCHEMES, Graph, Node, Scheme
-from sparrow.importers.file import read_file
+from sparrow.importers.file import read_small
 from sparrow.ops.attention import Attention
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -132,10 +132,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         BadInput: It cannot be read or is no recipe.
     """
-    data = read_file(path, MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{path} is no recipe: more than {MAX_BYTES} bytes")
-    return from_json(data, str(path))
+    return from_json(read_small(path, "recipe", MAX_BYTES), str(path))
 
 
 def from_json(data: bytes, where: str) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparrow.evidence.receipt import SustainedRecord
+from sparrow.evidence.measurements import SustainedRecord
 
 WIDTH, HEIGHT = 480, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 26, 12, 34

@@ -11,13 +11,9 @@ from typing import Any
 import jinja2
 
 from sparrow.errors import BadBundle, printable
-from sparrow.evidence.receipt import (
-    EntryRecord,
-    LayerRecord,
-    PlanRecord,
-    ReceiptRecord,
-    SustainedRecord,
-)
+from sparrow.evidence.measurements import SustainedRecord
+from sparrow.evidence.plan_record import EntryRecord, PlanRecord
+from sparrow.evidence.receipt import LayerRecord, ReceiptRecord
 from sparrow.rendering.curve import HEIGHT as CURVE_HEIGHT
 from sparrow.rendering.curve import WIDTH as CURVE_WIDTH
 from sparrow.rendering.curve import curves

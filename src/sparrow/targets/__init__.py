@@ -54,16 +54,13 @@ def device(name: str) -> Device:
         BadInput: There is no such row or file, or the file is no row.
     """
     if name.endswith(".toml"):
-        from sparrow.importers.file import read_file
+        from sparrow.importers.file import read_small
 
         path = Path(name)
         try:
-            data = read_file(path, MAX_BYTES + 1)
-            text = data.decode("utf-8")
+            text = read_small(path, "target row", MAX_BYTES).decode("utf-8")
         except UnicodeDecodeError as e:
             raise BadInput(f"target file {name}: {e}") from None
-        if len(data) > MAX_BYTES:
-            raise BadInput(f"target file {name}: no row has more than {MAX_BYTES} bytes")
         return read_device(path.stem, "own", text)
     wanted = name.replace("-", "_")
     for kind in KINDS:

@@ -23,7 +23,7 @@ from sparrow.device.session import from_native, to_native
 from sparrow.errors import BadInput
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.oracle import Oracle
-from sparrow.evidence.receipt import PlanRecord
+from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import hooked_library, load_evidence, weights_of
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
