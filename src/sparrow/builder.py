@@ -128,6 +128,14 @@ class Builder:
                 hint="compute it outside",
             )
 
+    def places(self, count: int) -> Array:
+        """The numbers 0 .. ``count`` - 1, int64, for a constant over an axis; see `made`.
+
+        Counted on their own: of an empty tensor one axis may be as long as it likes.
+        """
+        self.made(2 * count, "the places")
+        return np.arange(count, dtype=np.int64)
+
     def ints(self, *values: int) -> str:
         """A rank-1 int64 constant."""
         return self.const(np.array(values, np.int64), I64)

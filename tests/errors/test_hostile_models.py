@@ -108,3 +108,27 @@ def test_names_that_are_not_utf8_are_refused_wherever_they_stand(tmp_path: Path)
             with pytest.raises(SparrowError) as e:
                 import_onnx(tmp_path / "m.onnx", shapes)
             assert e.value.exit_code == 2 and str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 27], [1 << 27, 0]])
+def test_an_empty_tensor_does_not_make_its_other_extent_free(shape: list[int]) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    k = helper.make_tensor_value_info("k", TensorProto.INT64, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Trilu", ["x", "k"], ["y"])], "g", [x, k], [y])
+    with pytest.raises(SparrowError, match="the triangle would be a constant"):
+        import_onnx(helper.make_model(graph, opset_imports=OPSETS, ir_version=9))
+
+
+def test_zero_points_are_integers_and_scales_are_not() -> None:
+    for name, scale, zero, message in (
+        ("nan", 1.0, np.float32(np.nan), "a zero point of"),
+        ("wide", np.float64(1e300), np.uint8(0), "a scale of"),
+    ):
+        stored = [
+            onnx.numpy_helper.from_array(np.asarray(v), k)
+            for k, v in (("s", scale if name == "wide" else np.float32(scale)), ("z", zero))
+        ]
+        nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])]
+        with pytest.raises(SparrowError, match=message):
+            import_onnx(model(nodes, initializer=stored))

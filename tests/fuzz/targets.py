@@ -15,7 +15,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fuzz import hostile, hostile_tflite
+from fuzz import hostile, hostile_tflite, nodes
 from fuzz.corpus import FOLDER
 from fuzz.mutate import Random, mutate_bytes, mutate_json, mutate_lines, mutate_text, mutate_words
 from fuzz.protobuf import mutate_model
@@ -50,7 +50,7 @@ class Target:
 
     Attributes:
         name: Row name.
-        files: Valid inputs, a glob under ``corpus/``.
+        files: Valid inputs, a glob under ``corpus/``, or what gives them.
         mutate: Makes a case of a valid input.
         file: Where the case lies in its folder; ``""`` when it is no file.
         run: Reads a case, given its bytes and its folder; raises SparrowError when it refuses.
@@ -62,7 +62,7 @@ class Target:
     """
 
     name: str
-    files: str
+    files: str | Callable[[], list[bytes]]
     mutate: Mutate
     file: str
     run: Callable[[bytes, Path], None]
@@ -79,6 +79,8 @@ class Target:
 
     def seeds(self) -> list[bytes]:
         """The valid inputs."""
+        if callable(self.files):
+            return self.files()
         return [p.read_bytes() for p in sorted(FOLDER.glob(self.files))]
 
 
@@ -344,6 +346,9 @@ def _argument_list(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 TARGETS: tuple[Target, ...] = (
     Target("onnx", "onnx/*.onnx", _model_or_bytes, "m.onnx", _onnx, hostile.models, share=80),
+    Target("node", nodes.seeds, nodes.mutate, "m.onnx", _onnx, exhaustive=False, share=8),
+    Target("node.compile", nodes.seeds, nodes.mutate, "m.onnx", _compile, exhaustive=False,
+           heavy=True),
     Target("check", "onnx/*.onnx", _model_or_bytes, "m.onnx", _check, hostile.models, False, 6,
            heavy=True),
     Target("compile", "onnx/*.onnx", _model_or_bytes, "m.onnx", _compile, hostile.models, False, 4,

@@ -85,6 +85,23 @@ def test_a_changed_weight_blames_its_own_layer_only(copy: Path) -> None:
     assert after and all(c.ok and c.inherited > 0 for c in after)
 
 
+def test_a_finite_number_is_no_infinity(tmp_path: Path) -> None:
+    mask = np.array([[0, -np.inf, -np.inf], [0, 0, -np.inf], [0, 0, 0]], np.float32)
+    add = helper.make_node("Add", ["x", "mask"], ["y"])
+    masked = model([add], [value("x", (3, 3))], [value("y", (3, 3))], {"mask": mask})
+    out = tmp_path / "out"
+    assert sparrow.build(masked, out=out).verify().ok
+    blob = bytearray((out / "weights.bin").read_bytes())
+    stored = np.frombuffer(blob, np.float32)
+    places = np.flatnonzero(np.isneginf(stored))
+    assert len(places) == 3
+    stored[places[0]] = -5
+    (out / "weights.bin").write_bytes(blob)
+    rehash(out)
+    proof = sparrow.load_bundle(out).verify()
+    assert not proof.layers[0].ok and "expected -inf" in proof.failure
+
+
 def test_code_of_another_model_does_not_pass(copy: Path, tmp_path: Path) -> None:
     other = sparrow.build(classifier(shape=(1, 3, 12, 12), seed=3), out=tmp_path / "other")
     shutil.copy(other.folder / "weights.bin", copy / "weights.bin")

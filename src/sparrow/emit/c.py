@@ -220,7 +220,9 @@ def _parts(steps: Sequence[StepFunction], sizes: Mapping[str, int]) -> list[list
     groups = sorted(_grouped(steps), key=lambda g: -_effort(g, sizes))
     total = sum(_effort(g, sizes) for g in groups)
     parts: list[list[StepFunction]] = [
-        [] for _ in range(min(len(groups), -(-total // PART_EFFORT)))
+        # steps over empty tensors have no body, and are in a part nevertheless
+        []
+        for _ in range(min(len(groups), max(1, -(-total // PART_EFFORT))))
     ]
     load = [0] * len(parts)
     for g in groups:

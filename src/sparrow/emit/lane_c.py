@@ -428,8 +428,10 @@ def _vector_literal(e: lane.Imm) -> str:
     if e.dtype == BOOL:
         return f"sp_truth_i32(sp_set1_i32({int(e.value)}))"
     if e.dtype in WIDE:
-        # the literal is a value of its own dtype
-        return f"sp_set1_f32({literal(float(np.asarray(e.value, e.dtype.numpy)), F32)})"
+        # the literal is a value of its own dtype, infinity where that holds no more
+        with np.errstate(over="ignore"):
+            own = float(np.asarray(e.value, e.dtype.numpy))
+        return f"sp_set1_f32({literal(own, F32)})"
     return f"sp_set1_i32({literal(e.value, I32)})"
 
 

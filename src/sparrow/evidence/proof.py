@@ -182,6 +182,14 @@ def gap(a: Array, b: Array) -> Array:
     return np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
 
 
+def _overflown(got: Array, want: Array) -> tuple[Array, Array]:
+    """Both, infinite where the reference is and the other one is on the brink of it."""
+    if want.dtype.kind != "f" or not np.isinf(want).any():
+        return got, want
+    brink = (np.abs(got) > np.finfo(want.dtype).max / 2) & (np.sign(got) == np.sign(want))
+    return np.where(np.isinf(want) & brink, want, got), want
+
+
 class _Layers:
     """Collects the worst of every step over the calls."""
 
@@ -216,8 +224,10 @@ def _judge(
     for k, (got, want, bound) in enumerate(zip(native, judged.outputs, judged.bounds, strict=True)):
         if not want.size:
             continue
-        off = gap(got, want).reshape(-1)
+        off = gap(*_overflown(got, want)).reshape(-1)
         allowed = np.broadcast_to(bound, want.shape).reshape(-1)
+        # infinity is within an infinite bound of everything, and no evidence
+        allowed = np.where(np.isfinite(allowed), allowed, 0.0)
         bad = ~((off <= allowed) | (off == 0))
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(off == 0, 0.0, np.where(bad & ~(allowed > 0), np.inf, off / allowed))

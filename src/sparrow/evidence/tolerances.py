@@ -388,7 +388,7 @@ def _normalize(op: Normalize, x: Operands, tx: Types, ty: Sequence[TensorType]) 
     shift = shift + u * np.abs(wide)
     # the mean's error moves the variance in second order; what is left is its own sum and the
     # roundings of what is squared
-    slack = (n + 8) * u + np.max(shift, axis=op.axes, keepdims=True) * inverse
+    slack = (n + 8) * u + np.max(shift, axis=op.axes, keepdims=True, initial=0) * inverse
     y = np.abs(centred) * inverse
     error = inverse * shift + slack * y
     if len(x) > 1 and x[1] is not None:
@@ -397,7 +397,9 @@ def _normalize(op: Normalize, x: Operands, tx: Types, ty: Sequence[TensorType]) 
     if len(x) > 2 and x[2] is not None:
         y = y + np.abs(x[2].astype(np.float64))
     bounds: list[Array | float] = [2 * (error + 4 * _unit(t) * y) + _floor(t)]
-    stats = [shift.max(axis=op.axes, keepdims=True) + np.abs(mean) * u] if op.center else []
+    stats = (
+        [shift.max(axis=op.axes, keepdims=True, initial=0) + np.abs(mean) * u] if op.center else []
+    )
     stats.append(2 * slack * inverse)
     stored = UNIT.get(op.stash, 0.0)
     for s, out in zip(stats, outputs[1:], strict=False):

@@ -314,9 +314,10 @@ def _concat(case: Case) -> Lowered | Reject:
         most = min(y.shape[along], MAX_PIECES)
         pieces = max(1, min(most, -(-2 * y.type.bytes // case.target.l2_bytes)))
     loops: list[Loop] = []
-    for piece in np.array_split(np.arange(y.shape[along]), pieces):
+    for piece in range(pieces):
+        first, end = (p * y.shape[along] // pieces for p in (piece, piece + 1))
         for i, x, at in moved:
-            first, count = (int(piece[0]), piece.size) if pieces > 1 else (0, x.shape[along])
+            count = end - first if pieces > 1 else x.shape[along]
             shape = (*x.shape[:along], count, *x.shape[along + 1 :])
             source = (In(i, first * x.strides[along]), x, x.strides)
             into = (Out(0, at + first * y.strides[along]), y, y.strides)

@@ -33,6 +33,8 @@ HEADER = "recurrent_f32.h"
 # as the header counts them
 _KINDS = tuple(ACTIVATIONS)
 MAX_SUMS = 32
+# Numbers of a first state that nobody gives, which the code carries as zeros.
+MAX_STATE = 1 << 22
 # additions in flight that keep the multipliers busy
 BUSY = 8
 
@@ -108,6 +110,8 @@ def _lower(
     if not all(t.contiguous for t in (r, *rest, *ends)):
         return Reject("states are not dense")
     time, batch, _ = x.shape
+    if batch * r.shape[1] > MAX_STATE:
+        return Reject(f"states of {batch} x {r.shape[1]}")
     hidden = r.shape[1]
     simd = simd_of(case.target)
     nv, ku = tile(hidden, gates, simd.lanes, simd.registers)

@@ -31,6 +31,8 @@ from sparrow.tensor import F32, Array
 
 GROUPS = 5
 MAX_OFFSET = (1 << 31) - 1
+# Entries of a table of offsets, which the code carries as a constant.
+MAX_TABLE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,14 +72,20 @@ def _maps(x: Tensor, y: Tensor, taken: dict[int, _Map]) -> tuple[list[_Map], int
         d = y.shape[a]
         if d == 1:
             continue
+        if d > MAX_TABLE:
+            return Reject(f"an axis of {d}")
         offset = np.arange(d, dtype=np.int64)[:, None] * x.strides[a]
         here = _Map(offset, np.ones((d, 1)), y.strides[a])
-        if groups and a - 1 not in taken and groups[-1].stride == here.stride * d:
-            before = groups[-1]
-            if before.offset.shape[0] < 2 or before.offset[1, 0] == x.strides[a] * d:
-                joined = (before.offset[:, None] + here.offset[None]).reshape(-1, 1)
-                groups[-1] = _Map(joined, np.ones(joined.shape), here.stride)
-                continue
+        before = groups[-1] if groups and a - 1 not in taken else None
+        if (
+            before
+            and before.stride == here.stride * d
+            and before.offset.size * d <= MAX_TABLE
+            and (before.offset.shape[0] < 2 or before.offset[1, 0] == x.strides[a] * d)
+        ):
+            joined = (before.offset[:, None] + here.offset[None]).reshape(-1, 1)
+            groups[-1] = _Map(joined, np.ones(joined.shape), here.stride)
+            continue
         groups.append(here)
     if len(groups) > GROUPS:
         return Reject(f"{len(groups)} separate groups of axes")
@@ -239,6 +247,8 @@ def _pad_moved(case: Case) -> Lowered | Reject:
     taken = {}
     for axis, (a, b) in enumerate(op.pads):
         if a or b:
+            if y.shape[axis] > MAX_TABLE:
+                return Reject(f"an axis of {y.shape[axis]}")
             line = np.arange(x.shape[axis])
             if op.mode == "constant":
                 index = np.pad(line, (a, b), constant_values=-1)

@@ -60,6 +60,8 @@ class Normalize(Op):
             ):
                 raise InvalidGraph(f"{name} {t} does not fit {x}")
         stat = TensorType(reduced_shape(x.shape, self.axes), self.stash)
+        if self.stats and stat.size and not x.size:
+            raise InvalidGraph(f"mean over axes {self.axes} of {x}, which has no elements")
         return (x, *(stat,) * (1 + self.center)) if self.stats else (x,)
 
     def eval(

@@ -32,6 +32,8 @@ Coordinates = Literal[
 WEIGHT_BITS = 14
 # Two axes of 8-bit codes stay inside int32.
 CODE_BITS = 11
+# A table holds them, 12 bytes each.
+MAX_TAPS = 1 << 22
 NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
@@ -148,7 +150,12 @@ class Resize(Op):
             # else taps outnumber what they lie over without end
             if self.antialias and a.scale * (shape[a.axis] + 1) < 0.5:
                 raise InvalidGraph(f"axis {a.axis} of {x} shrunk by a scale of {a.scale}")
+            if a.size * self._span(a) > MAX_TAPS:
+                raise InvalidGraph(f"axis {a.axis} of {x} to {a.size}: over {MAX_TAPS} taps")
             shape[a.axis] = a.size
+        factors = (self.cubic_a, *(v for a in self.axes for v in a.roi))
+        if not all(abs(v) < 2.0**30 for v in factors):
+            raise InvalidGraph(f"cubic coefficient or region {factors} of {x} is out of range")
         if x.dtype == BOOL and self.mode != "nearest":
             raise InvalidGraph(f"{self.mode} resize of {x}")
         if self.rounded and (x.dtype not in CODES or self.mode == "nearest" or len(where) > 2):
@@ -280,7 +287,7 @@ class Resize(Op):
 
     def _plain(self, shape: tuple[int, ...]) -> bool:
         """Whether an ONNX Resize can state the coordinates, by sizes or by scales."""
-        by_size = all(a.scale == a.size / shape[a.axis] for a in self.axes)
+        by_size = all(shape[a.axis] and a.scale == a.size / shape[a.axis] for a in self.axes)
         by_scale = all(
             floor(np.float32(a.scale) * shape[a.axis]) == a.size
             and float(np.float32(a.scale)) == a.scale

@@ -134,8 +134,8 @@ def _reverse_sequence(n: Call) -> Sequence[str]:
     picked: lane.Expr = lane.call("where", lane.call("lt", at, length), mirrored, at)
     # lengths beyond the axis must not reach into the next row
     picked = lane.clip(picked, imm_like(0, at), imm_like(max(t - 1, 0), at))
-    rows = n.b.const(np.arange(b, dtype=np.int64)[:, None] * t)
-    times = n.b.const(np.arange(t, dtype=np.int64)[None])
+    rows = n.b.const(n.b.places(b)[:, None] * t)
+    times = n.b.const(n.b.places(t)[None])
     index = n.b.lane(lane.call("add", picked, row), lens, times, rows)
     y = n.b.add(Gather(0), flat, index)
     return [y if batch == 0 else n.b.transpose(y, (1, 0, *range(2, x.rank)))]
@@ -163,10 +163,11 @@ def _trilu(n: Call) -> Sequence[str]:
         raise n.bad(f"triangle of {x}")
     rows, cols = x.shape[-2:]
     moving = n.has(1) and n.b.value(n.x(1)) is None
-    n.b.made(rows * cols * 2 if moving else rows * cols // 4, "the triangle")
+    area = rows * cols * 2 if moving else rows * cols // 4
+    n.b.made(area + 2 * (rows + cols), "the triangle")
     if moving:
         # the number of the diagonal an element lies on against one known at run time
-        diagonal = np.arange(cols, dtype=np.int64) - np.arange(rows, dtype=np.int64)[:, None]
+        diagonal = n.b.places(cols) - n.b.places(rows)[:, None]
         order = "ge" if n.attr("upper", 1) else "le"
         keep = n.b.call(order, n.b.const(diagonal), n.b.reshape(n.x(1), ()))
     else:

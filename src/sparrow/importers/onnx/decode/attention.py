@@ -98,12 +98,12 @@ def _lengths_bias(n: Call, lens: str, h: _Heads, causal: bool, window: tuple[int
         raise n.bad(f"sequence lengths {n.b.type(lens)}, expected {batch} of them")
     b = n.b
     column = b.reshape(b.cast(lens, I64), (batch, 1, 1, 1))
-    key = b.const(np.arange(keys, dtype=np.int64))
+    key = b.const(b.places(keys))
     seen = b.call("lt", key, column)
     left, right = window
     if causal or left >= 0 or right >= 0:
         # position of a row: the rows are the last of the filled part
-        row = b.const(np.arange(-rows, 0, dtype=np.int64)[:, None])
+        row = b.const(b.places(rows)[:, None] - rows)
         position = b.call("add", row, column)
         if causal:
             seen = b.call("and", seen, b.call("le", key, position))
@@ -123,7 +123,7 @@ def _window_bias(n: Call, h: _Heads, window: tuple[int, int]) -> str:
         return ""
     rows, keys = h.scores_shape()[2:]
     n.b.made(rows * keys, "the window")
-    ahead: Array = np.arange(keys)[None, :] - (np.arange(rows)[:, None] + h.past)
+    ahead: Array = n.b.places(keys)[None, :] - (n.b.places(rows)[:, None] + h.past)
     outside = ((ahead > right) & (right >= 0)) | ((-ahead > left) & (left >= 0))
     return n.b.const(np.where(outside, -np.inf, 0.0).astype(h.dtype.numpy), h.dtype)
 
@@ -147,7 +147,7 @@ def _scores(h: _Heads, op: Attention, bias: str, mode: int) -> str:
     groups = h.shape(1)[1]
     if mode == 3:
         # probabilities are what attention gives over values that name the keys
-        h.n.b.made(batch * groups * keys * keys, "the probabilities")
+        h.n.b.made(max(batch * groups, 1) * keys * keys, "the probabilities")
         eye = np.broadcast_to(np.eye(keys, dtype=h.dtype.numpy), (batch, groups, keys, keys))
         named = b.const(np.ascontiguousarray(eye), h.dtype)
         inside = (h.rows_first[0], h.rows_first[1], False, False)
@@ -347,7 +347,7 @@ def _runtime_rotary(n: Call) -> Sequence[str]:
     if n.type(1).size == 1 and (t.shape[0], rows) != (1, 1):
         # one number is where the sequence starts
         n.b.made(t.shape[0] * rows, "the positions")
-        offset = n.b.const(np.tile(np.arange(rows, dtype=np.int64), (t.shape[0], 1)))
+        offset = n.b.const(np.tile(n.b.places(rows), (t.shape[0], 1)))
         positions = n.b.call("add", n.b.reshape(positions, (1, 1)), offset)
     elif n.type(1).size == 1:
         positions = n.b.reshape(positions, (1, 1))

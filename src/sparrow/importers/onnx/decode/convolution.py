@@ -89,7 +89,7 @@ def _col2im(n: Call) -> Sequence[str]:
         ends.append(reach - pads[i] - image[i])
     if min(counts) < 1 or prod(counts) != x.shape[2]:
         raise n.bad(f"{x.shape[2]} blocks, expected {counts}")
-    n.b.made(x.shape[1] * taps, "the weights")
+    n.b.made(max(x.shape[1], taps) * taps, "the weights")
     # a sum of truth values is their disjunction: whether their count is positive
     dtype = I32 if x.dtype == BOOL else x.dtype
     weights = np.eye(taps, dtype=dtype.numpy).reshape(taps, 1, *block)

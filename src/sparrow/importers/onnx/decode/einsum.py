@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.elementwise import MAX_OPERANDS
 from sparrow.ops.gather import Gather
@@ -53,7 +51,7 @@ def _diagonal(n: Call, t: _Term) -> _Term:
             y = n.b.transpose(t.value, [i, j, *rest])
             d = shape[i]
             y = n.b.reshape(y, (d * d, *(shape[k] for k in rest)))
-            y = n.b.add(Gather(0), y, n.b.const(np.arange(d, dtype=np.int64) * (d + 1), I64))
+            y = n.b.add(Gather(0), y, n.b.const(n.b.places(d) * (d + 1), I64))
             t = _Term(y, (label, *(t.labels[k] for k in rest)))
     return t
 

@@ -105,7 +105,7 @@ def _tensor_scatter(n: Call) -> Sequence[str]:
     if axis == 0 or update.rank != cache.rank:
         raise n.bad(f"axis {axis} of cache {cache} and update {update}")
     n.b.made(2 * update.size, "the places")
-    steps = np.arange(update.shape[axis], dtype=np.int64)
+    steps = n.b.places(update.shape[axis])
     steps = steps.reshape(-1, *(1,) * (cache.rank - 1 - axis))
     at = n.b.const(np.ascontiguousarray(np.broadcast_to(steps, update.shape)), I64)
     if n.has(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -35,12 +36,10 @@ def _constant_of_shape(n: Call) -> Sequence[str]:
         value, dtype = to_array(n.attr("value"), n.where)
     if len(shape) > 64:
         raise n.bad(f"{len(shape)} axes, at most 64 can be")
-    total = 1
-    for d in shape:
-        total *= d
     if value.size != 1:
         raise n.bad(f"value has {value.size} elements, expected 1")
-    n.b.made(total, f"shape {shape}")
+    # of an empty one, too: NumPy counts its other extents
+    n.b.made(prod(max(d, 1) for d in shape), f"shape {shape}")
     return [n.b.const(np.full(shape, value.ravel()[0], dtype.numpy), dtype)]
 
 
@@ -182,8 +181,9 @@ def _split(n: Call) -> Sequence[str]:
             raise n.bad(f"axis of {shape[axis]} does not split into {parts} equal parts")
     if sum(sizes) != shape[axis] or min((0, *sizes)) < 0:
         raise n.bad(f"split {sizes} does not fit an axis of {shape[axis]}")
-    starts = np.cumsum([0, *sizes])
-    return [slice_axis(n, n.x(), axis, int(a), int(k)) for a, k in zip(starts, sizes, strict=False)]
+    named = sizes[: n.n_outputs]
+    starts = np.cumsum([0, *named])
+    return [slice_axis(n, n.x(), axis, int(a), int(k)) for a, k in zip(starts, named, strict=False)]
 
 
 DECODERS: Mapping[str, Decoder] = {

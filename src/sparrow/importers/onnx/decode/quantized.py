@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from sparrow.importers.onnx.decode import (
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize, affine
 from sparrow.ops.reduce import Reduce
-from sparrow.tensor import F16, F32, I8, I32, U4, U8, Affine, Array, DType
+from sparrow.tensor import BF16, F16, F32, I8, I32, U4, U8, Affine, Array, DType
 
 _FLOATS: Mapping[str, Decoder] = {
     **elementwise.DECODERS,
@@ -47,14 +48,20 @@ def _scale(n: Call, i: int) -> Array:
         raise n.unsupported(
             "a scale computed at run time", "use static quantization, or DynamicQuantizeLinear"
         )
-    return n.const(i, "the scale").astype(np.float32)
+    scale = n.const(i, "the scale")
+    if n.type(i).dtype not in (F32, F16, BF16):
+        raise n.bad(f"a scale of {n.type(i)}, expected float32, float16 or bfloat16")
+    return scale.astype(np.float32)
 
 
 def _zero(n: Call, i: int, like: Array) -> Array:
     """Constant zero point of input ``i``, 0 when absent, shaped like the scale."""
     if not n.has(i):
         return np.zeros(like.shape, np.int32)
-    z = n.const(i, "the zero point").astype(np.int32)
+    z = n.const(i, "the zero point")
+    if z.dtype.kind not in "iu":
+        raise n.bad(f"a zero point of {n.type(i)}, expected integers")
+    z = z.astype(np.int32)
     return z.reshape(like.shape) if z.size == like.size else z
 
 
@@ -185,6 +192,7 @@ def _matmul_integer(n: Call) -> Sequence[str]:
 
 
 def _ones(n: Call, shape: Sequence[int]) -> str:
+    n.b.made(prod(shape) // 4, "the taps inside the image")
     return n.b.const(np.ones(shape, np.int8), I8)
 
 

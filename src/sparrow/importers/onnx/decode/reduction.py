@@ -150,8 +150,7 @@ def _hardmax(n: Call) -> Sequence[str]:
     if x.size == 0:
         return [n.x()]
     best = n.b.add(ArgReduce("max", axis), value)
-    n.b.made(2 * shape[axis], "the places")
-    place = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - 1 - axis))
+    place = n.b.places(shape[axis]).reshape(-1, *(1,) * (len(shape) - 1 - axis))
     hit = n.b.call("eq", best, n.b.const(place, I64))
     return [n.b.reshape(n.b.cast(n.b.cast(hit, U8), x.dtype), x.shape)]
 

@@ -170,8 +170,11 @@ def _mel(n: Call) -> Sequence[str]:
     n.b.made(2 * bins * int(bands), "the matrix")
     mel = 2595 * np.log10(1 + np.array([low, high]) / 700)
     edges = mel[0] + np.arange(int(bands) + 2) * ((mel[1] - mel[0]) / (bands + 2))
-    hertz = 700 * (10 ** (edges / 2595) - 1)
-    at = np.floor((length + 1) * hertz / rate).astype(np.int64)
+    with np.errstate(over="ignore"):
+        place = np.floor((length + 1) * (700 * (10 ** (edges / 2595) - 1)) / rate)
+    if not place[-1] < 2.0**53:
+        raise n.bad(f"a band edge of {high:g} Hz at {rate:g} Hz")
+    at = place.astype(np.int64)
     y = np.zeros((bins, int(bands)), np.float64)
     for i in range(int(bands)):
         lower, center, upper = (int(v) for v in at[i : i + 3])

@@ -272,7 +272,7 @@ def _fill(n: Call) -> Sequence[str]:
     value = n.const(1, "the value")
     if min((0, *shape)) < 0 or value.size != 1:
         raise n.bad(f"a constant of shape {shape} from {n.type(1)}")
-    n.b.made(prod(shape), f"shape {shape}")
+    n.b.made(prod(max(d, 1) for d in shape), f"shape {shape}")
     return [n.b.const(np.full(shape, value.ravel()[0]), n.type(1).dtype)]
 
 
