@@ -287,7 +287,7 @@ class Resize(Op):
 
     def _plain(self, shape: tuple[int, ...]) -> bool:
         """Whether an ONNX Resize can state the coordinates, by sizes or by scales."""
-        by_size = all(shape[a.axis] and a.scale == a.size / shape[a.axis] for a in self.axes)
+        by_size = self._by_size(shape)
         by_scale = all(
             floor(np.float32(a.scale) * shape[a.axis]) == a.size
             and float(np.float32(a.scale)) == a.scale
@@ -297,10 +297,13 @@ class Resize(Op):
         by_extent = self.coordinates in ("align_corners", "tf_crop_and_resize")
         return by_size or (by_scale and not by_extent)
 
+    def _by_size(self, shape: tuple[int, ...]) -> bool:
+        return all(shape[a.axis] and a.scale == a.size / shape[a.axis] for a in self.axes)
+
     def _standard(self, w: Writer, x: str, shape: tuple[int, ...], lead: list[int]) -> str:
         n = len(lead)
         scales = sizes = roi = ""
-        if all(a.scale == a.size / shape[a.axis] for a in self.axes):
+        if self._by_size(shape):
             sizes = w.const(np.array([*lead, *(a.size for a in self.axes)], np.int64))
         else:
             scales = w.const(np.array([*(1,) * n, *(a.scale for a in self.axes)], np.float32))
