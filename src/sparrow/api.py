@@ -241,8 +241,8 @@ def build(
             compiled = compiled_float(1.0, bfloat16=True, ram=ram)
             if halved(compiled.module.entries):
                 return write_bundle(compiled, sources, place, request, rival=plain)
-            lacks = row.isa.dot2_ops > 1
-            why = f"{row.isa.name} multiplies no bfloat16" if lacks else "no product gains by it"
+            lacks = f"{row.isa.name} multiplies no bfloat16"
+            why = "no product gains by it" if row.isa.multiplies_bfloat16 else lacks
             say(f"float32 instead of bfloat16: {why}")
             return write_bundle(plain, sources, place, request)
         if precision == "float32" or calib is None or coded(found.graphs):

@@ -35,9 +35,14 @@ ROUNDING = 0.3
 PADDING = 3.0
 
 
-def halved(graphs: Sequence[Graph]) -> bool:
-    """Whether some product is taken over bfloat16."""
-    return any(getattr(n.op, "accumulate", None) is not None for g in graphs for n in g.nodes)
+def halved(graphs: Sequence[Graph]) -> frozenset[str]:
+    """Source names of the products that are taken over bfloat16."""
+    return frozenset(
+        n.origin or n.outputs[0]
+        for g in graphs
+        for n in g.nodes
+        if getattr(n.op, "accumulate", None) is not None
+    )
 
 
 def to_bfloat16(
@@ -46,6 +51,7 @@ def to_bfloat16(
     threads: int,
     kernels: Sequence[Kernel],
     remarks: list[Remark] | None = None,
+    only: frozenset[str] | None = None,
 ) -> Graph:
     """``g`` after all passes with the products that gain over bfloat16; ``g`` if none does.
 
@@ -55,11 +61,16 @@ def to_bfloat16(
         threads: Threads that tasks are cut for.
         kernels: Kernel table.
         remarks: Gets a line for every product.
+        only: Source names of the products that may be; None: of all.
     """
-    source, g = g, _with_even_channels(g, target, threads, kernels)
+
+    def may(n: Node) -> bool:
+        return only is None or (n.origin or n.outputs[0]) in only
+
+    source, g = g, _with_even_channels(g, may, target, threads, kernels)
     chosen: set[str] = set()
     for n in g.nodes:
-        if not isinstance(n.op, Conv | MatMul) or g.types[n.inputs[0]].dtype != F32:
+        if not isinstance(n.op, Conv | MatMul) or g.types[n.inputs[0]].dtype != F32 or not may(n):
             continue
         why = _refusal(g, n, target, threads, kernels)
         if not why:
@@ -76,14 +87,17 @@ def to_bfloat16(
     return _rewritten(g, chosen, rounds)
 
 
-def _with_even_channels(g: Graph, target: Target, threads: int, kernels: Sequence[Kernel]) -> Graph:
+def _with_even_channels(
+    g: Graph, may: Callable[[Node], bool], target: Target, threads: int, kernels: Sequence[Kernel]
+) -> Graph:
     """``g`` with a channel of zeros where an odd number of them keeps a convolution from a gain."""
     fresh = namer(g)
     consts: dict[str, Array] = dict(g.consts)
     padded: dict[str, str] = {}
     nodes: list[Node] = []
     for n in g.nodes:
-        if isinstance(n.op, Conv) and _gains_by_a_channel(g, n, target, threads, kernels):
+        gains = isinstance(n.op, Conv) and may(n)
+        if gains and _gains_by_a_channel(g, n, target, threads, kernels):
             x, w, *rest = n.inputs
             if x not in padded:
                 padded[x] = fresh()
@@ -252,10 +266,17 @@ def _replaced(e: lane.Expr, index: int) -> lane.Expr:
 def _rounds(op: Op) -> Op:
     """``op`` with its float32 result rounded to bfloat16."""
     if isinstance(op, Lane):
-        return replace(op, expr=lane.cast(op.expr, BF16))
+        return replace(op, expr=_rounded(op.expr))
     assert isinstance(op, Conv | MatMul)
     total = op.epilogue if op.epilogue is not None else lane.Arg(0, F32)
-    return replace(op, epilogue=lane.cast(total, BF16))
+    return replace(op, epilogue=_rounded(total))
+
+
+def _rounded(e: lane.Expr) -> lane.Expr:
+    """``e`` as bfloat16; what is one brought to float32, as it was."""
+    if isinstance(e, lane.Call) and e.fn == "cast" and e.args[0].dtype == BF16:
+        return e.args[0]
+    return lane.cast(e, BF16)
 
 
 __all__ = ["halved", "to_bfloat16"]

@@ -17,6 +17,7 @@ from sparrow.kernels.case import Kernel
 from sparrow.passes import BACK, FRONT, optimize
 from sparrow.patching import within
 from sparrow.plan import Plan, plan
+from sparrow.quant.bfloat16 import rounded_products
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
 from sparrow.targets import Target
@@ -118,7 +119,8 @@ def compile_front(
 ) -> Compiled:
     """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
 
-    With ``bfloat16`` the float32 products that gain are taken over bfloat16. Where arena and state
+    With ``bfloat16`` the float32 products that gain are taken over bfloat16; without, those of them
+    whose data and weights the graph itself rounds to bfloat16. Where arena and state
     take more than ``ram`` bytes, layers are computed in strips of rows, as many as that takes, or
     as lower it the most.
     """
@@ -126,8 +128,9 @@ def compile_front(
     target = tuning.measured(target) if tuning else target
     with one_thread():
         graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
-        if bfloat16:
-            graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks) for g in graphs)
+        only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))
+        if bfloat16 or only:
+            graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks, only) for g in graphs)
     module = Module(graphs[0].name, graphs)
 
     def planned_for(m: Module) -> Plan:

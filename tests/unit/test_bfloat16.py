@@ -22,6 +22,9 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Pad
 from sparrow.parse import parse_graph
+from sparrow.passes import BACK, optimize
+from sparrow.quant.bfloat16 import rounded, rounded_products
+from sparrow.quant.recipe import Precision
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
 from sparrow.targets import target
@@ -44,9 +47,13 @@ def residual() -> tuple[Graph, dict[str, Array]]:
     def weights() -> str:
         return b.const(rng.standard_normal((64, 64, 1, 1)).astype(np.float32) / 8)
 
+    b.origin = "first"
     first = b.add(pointwise(RELU), x, weights())
+    b.origin = "second"
     second = b.add(pointwise(), first, weights())
+    b.origin = "total"
     total = b.add(Lane(lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32))), first, second)
+    b.origin = "third"
     y = b.add(pointwise(), total, weights())
     feeds = {"x": rng.standard_normal((1, 12, 12, 64)).astype(np.float32)}
     return b.finish({"y": y}, {}), feeds
@@ -86,6 +93,36 @@ def test_the_lowered_graph_is_onnx_and_text() -> None:
     want = evaluate(done, feeds)["y"]
     # a rounding to bfloat16 that falls the other way moves an operand by 2^-8
     assert np.abs(theirs - want).max() <= 2.0**-8 * np.abs(want).max()
+
+
+def test_what_a_graph_rounds_is_multiplied_as_bfloat16() -> None:
+    g, feeds = residual()
+    names = [n.outputs[0] for n in g.nodes]
+    asked: dict[str, Precision] = dict.fromkeys(names, "bfloat16")
+    # the last product stays float32, with it the sum that it reads
+    said = rounded(g, {**asked, names[-1]: "float32"}, ())
+    only = rounded_products(said)
+    assert only == {"first", "second"} and not rounded_products(g)
+    fused = optimize(said, BACK)
+    done = to_bfloat16(fused, target("x86_64_v4_bf16"), 1, KERNELS, only=only)
+    assert halved([done]) == only
+    # the input, and the result that the second product and its sum read, which is stored once
+    halves = [v for v, t in done.types.items() if t.dtype == BF16 and v not in done.consts]
+    assert len(halves) == 2 and [type(n.op) for n in done.nodes] == [Lane, Conv, Conv, Conv]
+    got, want = evaluate(done, feeds)["y"], evaluate(said, feeds)["y"]
+    # the same numbers are multiplied; a sum of 64 in another order moves a rounding to bfloat16
+    assert np.abs(got - want).max() <= 2.0**-8 * np.abs(want).max()
+    assert np.abs(want - evaluate(g, feeds)["y"]).max() > 0
+
+
+def test_codes_and_what_others_read_are_not_rounded_for_all() -> None:
+    g, _ = residual()
+    names = [n.outputs[0] for n in g.nodes]
+    asked: dict[str, Precision] = dict.fromkeys(names, "bfloat16")
+    said = rounded(g, asked, {names[0]})
+    total = next(n for n in said.nodes if n.outputs == (names[2],))
+    assert names[0] in total.inputs
+    assert rounded(g, dict.fromkeys(names, "int8"), ()) is g
 
 
 def test_a_value_that_something_else_reads_stays_float32() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import sparrow
 from data import REPO
 from sparrow import cli
-from sparrow.api import plan_precisions
+from sparrow.api import plan_precisions, resolve_target
 from sparrow.device.elf import code_bytes
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.proof import Gate
@@ -203,6 +203,45 @@ def test_the_same_inputs_give_the_same_mix(
     record, found = plan_precisions(MODEL, calib=samples, budget=Budget(size=60_000), recipe=recipe)
     assert record == search_of(mixed)
     assert to_json(found) == (mixed.folder / "recipe.json").read_bytes()
+
+
+def test_bfloat16_is_chosen_where_a_target_multiplies_it(
+    samples: list[NDArray[np.float32]],
+) -> None:
+    found = {}
+    for name in ("x86_64_v3", "x86_64_v4_bf16"):
+        record, _ = plan_precisions(MODEL, name, calib=samples, budget=Budget(size=70_000))
+        found[name] = record
+    assert not any("bfloat16" in x.ns for x in found["x86_64_v3"].layers)
+    layers = found["x86_64_v4_bf16"].layers
+    assert any(x.precision == "bfloat16" for x in layers)
+    for x in layers:
+        if "bfloat16" in x.ns:
+            assert x.db["int8"] < x.db["bfloat16"] < x.db["float32"]
+        if "pointwise" in x.name:
+            # half of each weight, and half as many instructions
+            assert x.bytes["bfloat16"] < x.bytes["float32"]
+
+
+def test_layers_pinned_to_bfloat16_are_proved_and_built_again(
+    samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    recipe = sparrow.Recipe(pins=(("*blocks.[34]*", "bfloat16"),))
+    bundle = sparrow.build(
+        MODEL, out=tmp_path / "out", calib=samples, precision="int8", recipe=recipe
+    )
+    assert bundle.verify().ok
+    kernels = {s.kernel for e in bundle.plan.entries for s in e.steps}
+    assert "conv2d_i8" in kernels
+    assert ("conv2d_bf16" in kernels) == resolve_target("host").isa.multiplies_bfloat16
+    # the file says what is rounded, whatever multiplies it
+    twin = onnx.load(bundle.folder / "model.onnx")
+    kinds = [a.i for n in twin.graph.node if n.op_type == "Cast" for a in n.attribute]
+    assert onnx.TensorProto.BFLOAT16 in kinds
+    path = bundle.folder / "recipe.json"
+    read = from_json(path.read_bytes(), str(path))
+    again = sparrow.build(MODEL, out=tmp_path / "b", calib=samples, precision="int8", recipe=read)
+    assert again.receipt.files == bundle.receipt.files
 
 
 def test_a_small_size_takes_smaller_code(

@@ -18,7 +18,7 @@ from sparrow.tensor import Array
 PINNED = 3
 # A layer in 16 bits or in float takes about as many times as long as in 8 bits: twice the bytes and
 # half the products per instruction, or four times and a quarter of them.
-SLOWER: Mapping[Precision, float] = {"int16x8": 2.0, "float32": 3.0, "int8": 1.0}
+SLOWER: Mapping[Precision, float] = {"int16x8": 2.0, "float32": 3.0, "bfloat16": 2.0, "int8": 1.0}
 
 
 def candidates(known: Recipe | None, layers: Sequence[LayerBlame]) -> list[tuple[str, Recipe, str]]:

@@ -57,7 +57,7 @@ def certify(
     where: str,
     files: dict[str, str],
 ) -> ReceiptRecord:
-    over_codes, over_halves = coded(compiled.module.entries), halved(compiled.module.entries)
+    over_codes, over_halves = coded(compiled.module.entries), bool(halved(compiled.module.entries))
     rounded = "quantized" if over_codes else "bfloat16" if over_halves else ""
     verdict = f"built, not proved: {foreign}"
     if not foreign:

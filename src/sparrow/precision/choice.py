@@ -25,7 +25,7 @@ from sparrow.quant.recipe import Precision
 
 Quantity: TypeAlias = Literal["noise", "latency", "size", "ram"]
 # Bytes of an activation element.
-WIDTH: Mapping[Precision, int] = {"float32": 4, "int16x8": 2, "int8": 1}
+WIDTH: Mapping[Precision, int] = {"float32": 4, "bfloat16": 2, "int16x8": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)

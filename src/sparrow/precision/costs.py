@@ -27,6 +27,7 @@ from sparrow.plan import Entry, Step
 from sparrow.precision.choice import Cost, Edge, Layer, Problem
 from sparrow.quant.recipe import Precision
 from sparrow.samples import Feeds
+from sparrow.tensor import BF16
 from sparrow.timing.remembered import Remembered
 from sparrow.timing.stepped import Stepped, interleaved
 
@@ -71,12 +72,12 @@ def owners(g: Graph, layers: frozenset[str]) -> dict[str, str]:
 
 
 def converts(e: Entry, s: Step) -> int:
-    """Elements that a step turns from floats into codes or back, and does nothing else with."""
+    """Elements that a step turns from floats into codes, bfloat16, or back, and does no more."""
     if s.kernel != "loop" or len(s.inputs) != 1 or s.inputs[0] is None:
         return 0
     types = s.inputs[0].type, s.outputs[0].type
-    coded = [t.dtype in CODES for t in types]
-    return types[1].size if coded[0] != coded[1] else 0
+    before, after = (t.dtype == BF16 or t.dtype in CODES for t in types)
+    return types[1].size if before != after else 0
 
 
 def step_ns(

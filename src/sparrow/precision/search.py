@@ -14,6 +14,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import code_bytes_of, compile_library
@@ -121,21 +122,28 @@ class Search:
         self.pins = pins
         whole = lossy.quantized
         builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build((whole.graph,))}
-        recipe = replace(self.recipe, precision="int16x8")
-        sixteen = self.build((requantized(whole.source, whole.statistics, recipe).graph,))
+        sixteen = self._at("int16x8")
         # codes of 16 bits are multiplied as bytes: without those, they are floats again
         if coded(sixteen.module.entries):
             builds["int16x8"] = sixteen
+        if plain.plan.target.isa.multiplies_bfloat16:
+            builds["bfloat16"] = self._at("bfloat16")
         kinds = {x.name: x.op for x in whole.layers}
         measured = measure_costs(
             *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
         )
         self.how = measured.how
         noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
-        layers = tuple(
-            replace(x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in x.costs.items()})
-            for x in measured.problem.layers
-        )
+        # of bfloat16, only layers that gain by it
+        halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
+
+        def noisy(x: Layer) -> Layer:
+            taken = {p: c for p, c in x.costs.items() if p != "bfloat16" or x.name in halves}
+            return replace(
+                x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in taken.items()}
+            )
+
+        layers = tuple(map(noisy, measured.problem.layers))
         self.free = replace(measured.problem, layers=layers)
         fixed: dict[str, Precision] = {}
         for x in layers:
@@ -148,6 +156,11 @@ class Search:
             if p is not None:
                 fixed[x.name] = p
         self.problem = self.free.pinned(fixed)
+
+    def _at(self, precision: Precision) -> Compiled:
+        """The build of every layer at one precision."""
+        whole, recipe = self.lossy.quantized, replace(self.recipe, precision=precision)
+        return self.build((requantized(whole.source, whole.statistics, recipe).graph,))
 
     def _names(self, x: Layer) -> tuple[str, ...]:
         made = [
@@ -339,8 +352,8 @@ class Search:
                 f"of at most {drop:.2%}"
             )
         every = [mix, *shown, *front(self.problem, "size", goals)]
-        ends = [self._uniform(p) for p in ("float32", "int8")]
-        unique = {m.precisions: m for m in (*every, *(m for m in ends if m is not None))}
+        ends: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+        unique = {m.precisions: m for m in (*every, *map(self._uniform, ends))}
         limits: dict[str, float] = {str(k): v for k, v in goals.items()}
         limits |= {} if drop is None else {"drop": drop}
         return SearchRecord(
@@ -371,10 +384,11 @@ class Search:
             pins=self._prices(least, goals, mix),
         )
 
-    def _uniform(self, p: Precision) -> Mix | None:
-        if any(p not in x.costs for x in self.problem.layers):
-            return None
-        return mix_of(self.problem, [p] * len(self.problem.layers))
+    def _uniform(self, p: Precision) -> Mix:
+        """One precision wherever it can be chosen; elsewhere the layer's first."""
+        return mix_of(
+            self.problem, [p if p in x.costs else next(iter(x.costs)) for x in self.problem.layers]
+        )
 
     def _prices(
         self, least: Quantity, goals: Mapping[Quantity, float], mix: Mix

@@ -241,7 +241,7 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     """
     made, users = g.producers(), g.users()
     outputs = g.live_out()
-    asked = {n.outputs[0]: wanted[n.outputs[0]] != "float32" for n in g.nodes}
+    asked = {n.outputs[0]: wanted[n.outputs[0]] in ("int8", "int16x8") for n in g.nodes}
     movement = {n.outputs[0] for n in g.nodes if asked[n.outputs[0]] and _moves(g, n)}
     sums = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and is_sum(g, n)}
     lanes = {

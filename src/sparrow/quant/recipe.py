@@ -18,7 +18,7 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 
-Precision: TypeAlias = Literal["float32", "int8", "int16x8"]
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel", "per_group"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
 Rounding: TypeAlias = Literal["nearest", "adaround", "gptq"]
@@ -47,7 +47,8 @@ class Recipe:
             alpha), or None.
         scheme: How sums over codes are rounded to codes, see docs/integer-spec.md; ``tflite`` needs
             no float.
-        precision: Of every layer that no pin names.
+        precision: Of every layer that no pin names. ``bfloat16`` rounds data and weights of
+            products, sums them in float32, and leaves all else float.
         residual: Of those among them that are matrix products, attention, or elementwise beside a
             product, of a network which normalises its residual stream, instead of int8: what a
             transformer carries has outliers, and one scale of 8 bits for them and all else costs

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.ops.lane import Lane
+from sparrow.quant.bfloat16 import rounded
 from sparrow.quant.calibrate import Calibration, calibrate, peaks, place_of
 from sparrow.quant.complete import spelled
 from sparrow.quant.engine import Engine, fastest
@@ -37,7 +38,7 @@ class Layer:
         name: Its name in the source model.
         op: Kind of op.
         value: Its result as codes, after the clamp that belongs to it.
-        precision: ``int8``, ``int16x8`` or ``float32``.
+        precision: ``int8`` or ``int16x8``.
         wide: Whether its sums could leave int32.
     """
 
@@ -93,6 +94,7 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
                     for i, x in enumerate(n.inputs)
                     if x in g.consts
                 }
+    g = rounded(g, precisions(g, recipe), codes)
     return insert(g, shaped(g, codes), constants, p.coded), layers
 
 
@@ -127,8 +129,9 @@ def run(
     if recipe.smooth is not None and normalised(g):
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
-    p = place(g, precisions(g, recipe), recipe.complete)
-    if not p.sums and not p.cells:
+    wanted = precisions(g, recipe)
+    p = place(g, wanted, recipe.complete)
+    if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         raise BadInput(
             f"{g.name}: no convolution, product or recurrent layer of constant weights to quantize",
             hint="build it with float32 precision",

@@ -43,6 +43,11 @@ class Isa:
     singles: bool = False
 
     @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether an instruction does, twice as many as of float32 at a time."""
+        return self.dot2_ops == 1
+
+    @property
     def per(self) -> int:
         """Products that a lane of a sum over bytes takes at once."""
         return 2 if self.pairs else 4
