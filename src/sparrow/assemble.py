@@ -28,9 +28,11 @@ from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.accuracy import accuracy_of, drop_of
 from sparrow.evidence.certify import certify
 from sparrow.evidence.describe import describe
+from sparrow.evidence.gate import AUDITED, Gate
 from sparrow.evidence.golden import Golden, dump_golden, make_golden
 from sparrow.evidence.lossy import Lossy, first_samples
-from sparrow.evidence.proof import AUDITED, Gate, Proof, prove, run_calls
+from sparrow.evidence.outputs import run_calls
+from sparrow.evidence.proof import Proof, prove
 from sparrow.evidence.receipt import AgainstRecord, MemoryRecord, SearchRecord
 from sparrow.evidence.record import dump
 from sparrow.evidence.twin import twin_gates

@@ -9,7 +9,7 @@ import pytest
 
 import sparrow
 from data import data
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 
 
 def test_prefill_and_step_share_weights_and_step_carries_its_cache(tmp_path: Path) -> None:

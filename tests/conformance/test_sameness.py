@@ -15,7 +15,7 @@ from small_models import classifier
 from sparrow.cli import main
 from sparrow.errors import BadInput
 from sparrow.evidence import sameness
-from sparrow.evidence.proof import tapped
+from sparrow.evidence.layers import tapped
 from sparrow.targets import target
 
 SOME = ("x86_64", "aarch64", "riscv64_v", "cortex_m4f")

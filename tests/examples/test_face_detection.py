@@ -11,7 +11,7 @@ from PIL import Image
 
 import sparrow
 from data import data
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 
 
 def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -20,7 +20,7 @@ from planted import FAULTS, plant
 from sparrow.blame import Blame, blame_model, explain
 from sparrow.blame.models import float_graph
 from sparrow.cli import main
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.quant import Recipe, decibels

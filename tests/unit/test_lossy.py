@@ -14,7 +14,7 @@ import sparrow
 from data import REPO
 from native_harness import emulator
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 from sparrow.request import Budget
 from sparrow.targets import target
 

@@ -13,7 +13,7 @@ import pytest
 import sparrow
 from small_models import recurrent
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 from sparrow.request import Budget, Predict
 from sparrow.tensor import Array
 from sparrow.timing.measure import Ratio

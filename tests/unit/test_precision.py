@@ -18,7 +18,7 @@ from sparrow import cli
 from sparrow.api import plan_precisions, resolve_target
 from sparrow.device.elf import code_bytes
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
     WIDTH,

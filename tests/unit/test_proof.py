@@ -16,8 +16,8 @@ from sparrow.bundle import Bundle
 from sparrow.device.cache import file_sha256
 from sparrow.errors import BadBundle
 from sparrow.evidence.golden import make_golden
+from sparrow.evidence.layers import gap, tapped
 from sparrow.evidence.plan_record import ValueRecord
-from sparrow.evidence.proof import gap, tapped
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparrow import lane
-from sparrow.evidence.tolerances import TOLERANCES, lane_error, tolerance_of
+from sparrow.evidence.rounding import lane_error
+from sparrow.evidence.tolerances import TOLERANCES, tolerance_of
 from sparrow.ops import OPS
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane

@@ -12,8 +12,8 @@ import pytest
 import sparrow
 from small_models import classifier
 from sparrow.evidence import twin
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.evidence.proof import Gate
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph

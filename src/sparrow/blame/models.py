@@ -120,7 +120,8 @@ def blame_bundle(
 
 def _wrong_kernels(bundle: Bundle) -> list[LayerBlame]:
     """The steps whose native code is not within its bound of the reference, fed the same."""
-    from sparrow.evidence.proof import layer_failure, prove
+    from sparrow.evidence.layers import layer_failure
+    from sparrow.evidence.proof import prove
     from sparrow.folder import hooked_library, load_evidence, weights_of
 
     graphs, golden = load_evidence(bundle.folder, bundle.plan)

@@ -11,9 +11,9 @@ from sparrow.bundle import Bundle
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
 from sparrow.evidence.golden import Golden
+from sparrow.evidence.layers import gap
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
-from sparrow.evidence.proof import gap
 from sparrow.evidence.receipt import AgainstRecord, DifferenceRecord
 from sparrow.graph import Graph
 from sparrow.request import Request

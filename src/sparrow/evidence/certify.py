@@ -14,9 +14,10 @@ from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled, Source
 from sparrow.device import build as toolchain
 from sparrow.evidence.accuracy import against_oracle
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import SEED, Golden
 from sparrow.evidence.lossy import Lossy, coded
-from sparrow.evidence.proof import Gate, Proof
+from sparrow.evidence.proof import Proof
 from sparrow.evidence.receipt import (
     AgainstRecord,
     BudgetRecord,

@@ -23,8 +23,8 @@ from sparrow.device.session import from_native, to_native
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.describe import describe
+from sparrow.evidence.layers import tapped
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.evidence.proof import tapped
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph, Module

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import reduce
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from sparrow import lane
+from sparrow.evidence.rounding import SMALLEST, UNIT, in_double, lane_error
 from sparrow.graph import Op, Types
 from sparrow.kernels.winograd import rounding_error
 from sparrow.ops.attention import Attention
@@ -55,26 +55,7 @@ from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.topk import TopK
 from sparrow.ops.transpose import Transpose
 from sparrow.ops.unique import Unique
-from sparrow.tensor import BF16, F16, F32, F64, Array, DType, TensorType
-
-UNIT = {F32: 2.0**-24, F64: 2.0**-53, F16: 2.0**-11, BF16: 2.0**-8}
-"""Half a unit in the last place of 1: the relative error of one rounding."""
-SMALLEST = {F32: 2.0**-126, F64: 2.0**-1022, F16: 2.0**-24, BF16: 2.0**-126}
-"""Absolute error granted to every float: below it functions may flush to zero."""
-
-# Units in the last place by which NumPy's, SciPy's or our function may miss the exact value; our
-# bounds stand beside the functions in native/kernels/math.h, the basic ones round correctly.
-ULPS = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "sqrt", "cast"), 0.6),
-    **dict.fromkeys(("exp", "expm1", "log", "log1p", "sin", "cos", "erf", "sigmoid", "tanh"), 4.0),
-    **dict.fromkeys(
-        ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"), 5.0
-    ),
-    **dict.fromkeys(("pow", "softplus", "silu", "gelu", "gelu_tanh", "hardswish"), 8.0),
-    **dict.fromkeys(("mod", "fmod"), 1.0),
-}
-# The reference forms x (1 + f(x)): where f(x) nears -1 the error stays that of the 1.
-ABSOLUTE = {"gelu": 4.0, "gelu_tanh": 4.0, "hardswish": 2.0}
+from sparrow.tensor import BF16, F16, F32, F64, Array, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +88,6 @@ def _floor(t: TensorType) -> float:
     return SMALLEST.get(t.dtype, 0.0)
 
 
-# Largest slope of functions that turn inside an interval, where its ends do not bound the change.
-STEEPEST = {
-    "sin": 1.0,
-    "cos": 1.0,
-    "gelu": 1.13,
-    "gelu_tanh": 1.13,
-    "silu": 1.1,
-    "hardswish": 1.5,
-}
-# Rising and convex: moving the argument up changes the value at least as much as moving it down.
-CONVEX = frozenset(("relu", "exp", "expm1", "softplus"))
-
-
 def _sum_unit(t: TensorType) -> float:
     """Rounding unit of a running sum: half types accumulate in float32."""
     return min(_unit(t), UNIT[F32])
@@ -128,104 +96,6 @@ def _sum_unit(t: TensorType) -> float:
 def _store(y: Array, t: TensorType) -> Array | float:
     """Error of rounding a wider result to a half type."""
     return _unit(t) * np.abs(y.astype(np.float64)) if t.dtype in (F16, BF16) else 0.0
-
-
-def _wide(a: Array) -> Array:
-    return a.astype(np.float64) if a.dtype.kind == "f" else a
-
-
-def lane_error(
-    e: lane.Expr, operands: Sequence[Array], errors: Sequence[Array | None]
-) -> tuple[Array, Array | None]:
-    """Value of a lane expression in double precision, and how far one evaluation may be from it.
-
-    Running error analysis: every call passes on what its arguments' errors change (found by moving
-    them by their bound) and adds its own rounding. A comparison or a conversion to integer that the
-    error could tip is allowed to tip.
-
-    Args:
-        e: The expression.
-        operands: Values of its arguments.
-        errors: Error of each argument; None where it is exact.
-
-    Returns:
-        Value, and its error or None where it is exact.
-    """
-    done: dict[lane.Expr, tuple[Array, Array | None]] = {}
-
-    def visit(x: lane.Expr) -> tuple[Array, Array | None]:
-        if x not in done:
-            done[x] = _lane_step(x, visit, operands, errors)
-        return done[x]
-
-    with np.errstate(all="ignore"):
-        return visit(e)
-
-
-def _lane_step(
-    e: lane.Expr,
-    visit: Callable[[lane.Expr], tuple[Array, Array | None]],
-    operands: Sequence[Array],
-    errors: Sequence[Array | None],
-) -> tuple[Array, Array | None]:
-    if isinstance(e, lane.Arg):
-        return _wide(operands[e.index]), errors[e.index]
-    if isinstance(e, lane.Imm):
-        # a float32 immediate is rounded once, on both sides alike
-        return _wide(np.asarray(e.value, e.dtype.numpy)), None
-    parts = [visit(a) for a in e.args]
-    values = [v for v, _ in parts]
-    y = _apply(e, values)
-    error: Array | None = None
-    for i, (v, err) in enumerate(parts):
-        if err is None:
-            continue
-        if e.fn in STEEPEST:
-            change = np.minimum(STEEPEST[e.fn] * err, 2.0 if e.fn in ("sin", "cos") else np.inf)
-        else:
-            moves = _moved(v, err)[: 1 if e.fn in CONVEX else None]
-            others = [_apply(e, [*values[:i], m, *values[i + 1 :]]) for m in moves]
-            change = reduce(np.maximum, (_apart(other, y) for other in others))
-            # inf - inf: the error has outgrown the range, nothing is known any more
-            change = np.nan_to_num(change, nan=np.inf)
-        error = change if error is None else error + change
-    if e.dtype.kind == "float":
-        unit = UNIT[e.dtype]
-        size = np.abs(y)
-        own: Array | float = 0.0
-        if e.fn != "cast" or _narrows(e.args[0].dtype, e.dtype):
-            own = 2 * ULPS.get(e.fn, 0.0) * unit * size
-        if e.fn in ABSOLUTE:
-            own = own + ABSOLUTE[e.fn] * unit * np.abs(values[0])
-        if e.fn in ULPS and e.fn not in ("add", "sub", "mul", "div", "sqrt"):
-            own = own + SMALLEST[e.dtype]
-        error = own + error if error is not None else np.asarray(own) if np.any(own) else None
-    return y, error
-
-
-def _apply(e: lane.Call, values: Sequence[Array]) -> Array:
-    if e.fn == "cast":
-        x = values[0]
-        wide = np.dtype(np.float64) if e.dtype.kind == "float" else e.dtype.numpy
-        return lane.convert(np.asarray(x), wide)
-    return np.asarray(lane.BY_NAME[e.fn].eval(*values))
-
-
-def _narrows(before: DType, after: DType) -> bool:
-    exact = {(F16, F32), (BF16, F32), (F16, F64), (BF16, F64), (F32, F64)}
-    return before != after and (before, after) not in exact
-
-
-def _moved(v: Array, error: Array) -> tuple[Array, ...]:
-    if v.dtype == np.bool_:
-        return (v ^ (error > 0),)
-    if v.dtype.kind in "iu":
-        return (v + error.astype(v.dtype), v - error.astype(v.dtype))
-    return (v + error, v - error)
-
-
-def _apart(a: Array, b: Array) -> Array:
-    return np.abs(a.astype(np.float64) - b.astype(np.float64))
 
 
 def _exact(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
@@ -430,7 +300,7 @@ def _widened(op: Op) -> Op:
 def _refined(op: Op, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
     """Eight times the distance of the reference from its own double-precision evaluation."""
     outputs = op.eval(*x)
-    wide = [None if a is None else _wide(a) for a in x]
+    wide = [None if a is None else in_double(a) for a in x]
     with np.errstate(all="ignore"):
         exact = _widened(op).eval(*wide)
     bounds: list[Array | float] = []
@@ -531,6 +401,3 @@ def tolerance_of(op: Op, kernel: str = "") -> Tolerance:
     if kernel in _BY_KERNEL:
         return _BY_KERNEL[kernel]
     return _BY_OP.get(type(op), TOLERANCES[-1])
-
-
-__all__ = ["TOLERANCES", "ULPS", "UNIT", "Judged", "Tolerance", "lane_error", "tolerance_of"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
-from sparrow.evidence.proof import Gate
 from sparrow.evidence.recurrence import Trace, single_steps
 from sparrow.graph import Graph, retyped
 from sparrow.importers.onnx import import_onnx

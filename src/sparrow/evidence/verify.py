@@ -8,8 +8,10 @@ import onnx
 
 from sparrow.device.library import code_bytes_of
 from sparrow.device.runners import find_runner
+from sparrow.evidence.claims import receipt_gate
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.evidence.proof import Gate, Proof, prove, receipt_gate
+from sparrow.evidence.proof import Proof, prove
 from sparrow.evidence.receipt import MemoryRecord, ReceiptRecord
 from sparrow.evidence.record import load
 from sparrow.evidence.twin import twin_gates

@@ -18,8 +18,9 @@ from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.library import compile_objects
 from sparrow.device.runners import Runner
 from sparrow.emit.c import emit
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
-from sparrow.evidence.proof import Gate, output_gate, run_calls
+from sparrow.evidence.outputs import output_gate, run_calls
 from sparrow.graph import Graph
 from sparrow.plan import plan
 from sparrow.targets import Target, target

@@ -12,9 +12,9 @@ import numpy as np
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import compile_library
+from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.evidence.proof import Gate
 from sparrow.graph import Graph
 from sparrow.tensor import Array
 from sparrow.timing.latency import latency

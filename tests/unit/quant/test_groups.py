@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparrow
 from sparrow.errors import BadInput
-from sparrow.evidence.proof import Gate
+from sparrow.evidence.gate import Gate
 from sparrow.graph import Graph, retyped
 from sparrow.importers.model import import_model
 from sparrow.ops.matmul import MatMul

@@ -1,0 +1,139 @@
+"""End to end: what a library answers to the golden calls, and how near that is to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sparrow.device.session import ModelSession, from_native, to_native
+from sparrow.evidence.gate import Gate
+from sparrow.evidence.golden import Golden
+from sparrow.evidence.layers import gap
+from sparrow.evidence.rounding import UNIT
+from sparrow.graph import Graph
+from sparrow.lane import Call, Expr, walk
+from sparrow.ops.lane import Lane
+from sparrow.ops.nms import NonMaxSuppression
+from sparrow.ops.nonzero import NonZero
+from sparrow.ops.quantize import Quantize
+from sparrow.ops.reduce import ArgReduce
+from sparrow.ops.topk import TopK
+from sparrow.ops.unique import Unique
+from sparrow.tensor import BF16, F16, Array
+
+# End to end, as a share of an output's largest magnitude: five times the most by which ONNX Runtime
+# with and without optimisation and OpenVINO differ over the benchmark's networks.
+OUTPUT_BOUND = 1e-4
+# Networks with half types: this many roundings of the coarsest of them, one may go the other way.
+HALF_ROUNDINGS = 16
+# Where a network rounds or picks, a difference in the last bit may move an element by a whole step.
+TIPPED_SHARE = 1e-3
+# Where a float that some op computed is rounded to 8-bit codes, one code may fall on the other side
+# and move what follows by steps of 1/255 of a range: a dozen of them. Each layer is proved by its
+# own bound all the same; a network on codes throughout keeps OUTPUT_BOUND.
+CODED_BOUND = 0.05
+# The same of codes of 16 bits, which are int32 between elementwise ops: steps of 1/65535, five
+# dozen, because networks that need so many bits are deep and normalise what they carry.
+FINELY_CODED_BOUND = 1e-3
+_TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
+
+
+def _expressions(graphs: Sequence[Graph]) -> Iterator[Expr]:
+    """Every subexpression of every lane expression."""
+    for g in graphs:
+        for n in g.nodes:
+            e = n.op.expr if isinstance(n.op, Lane) else getattr(n.op, "epilogue", None)
+            if e is not None:
+                yield from walk(e)
+
+
+def may_tip(graphs: Sequence[Graph]) -> bool:
+    """Whether some op turns a tiny difference into a whole step."""
+    picks = (ArgReduce, NonMaxSuppression, NonZero, Quantize, TopK, Unique)
+    if any(isinstance(n.op, picks) for g in graphs for n in g.nodes):
+        return True
+    return any(
+        isinstance(e, Call)
+        and (e.fn in _TIPS or (e.fn == "cast" and e.dtype.kind in ("int", "uint")))
+        for e in _expressions(graphs)
+    )
+
+
+def _output_bound(graphs: Sequence[Graph]) -> float:
+    """Allowed difference of outputs, as a share of their largest magnitude."""
+    dtypes = {t.dtype for g in graphs for t in g.types.values()}
+    dtypes |= {e.dtype for e in _expressions(graphs)}
+    half = max((UNIT[d] for d in (F16, BF16) if d in dtypes), default=0.0)
+    coded = max(map(_coded_bound, graphs), default=0.0)
+    return max(OUTPUT_BOUND, HALF_ROUNDINGS * half, coded)
+
+
+def _coded_bound(g: Graph) -> float:
+    """What codes that some node makes of a float, which another node computed, may move."""
+    made = g.producers()
+
+    def inexact(x: str) -> bool:
+        return x in made and g.types[x].dtype.kind == "float"
+
+    bound = 0.0
+    for n in g.nodes:
+        dtype = g.types[n.outputs[0]].dtype
+        if not isinstance(n.op, Lane | Quantize) or dtype.kind not in ("int", "uint"):
+            continue
+        if not any(inexact(x) for x in n.inputs if x):
+            continue
+        if dtype.bits <= 8:
+            bound = max(bound, CODED_BOUND)
+        elif isinstance(n.op, Quantize) or _rounds(n.op.expr):
+            bound = max(bound, FINELY_CODED_BOUND)
+    return bound
+
+
+def _rounds(e: Expr) -> bool:
+    return any(isinstance(x, Call) and x.fn == "round" for x in walk(e))
+
+
+def output_gate(
+    graphs: Sequence[Graph], golden: Golden, outputs: Sequence[Mapping[str, Array]]
+) -> Gate:
+    """End to end: the shipped library's outputs against the golden ones."""
+    worst, beyond, total = 0.0, 0, 0
+    bound = _output_bound(graphs)
+    where = ""
+    for call, got in zip(golden.calls, outputs, strict=True):
+        for name, want in call.outputs.items():
+            y = got[name]
+            off = gap(y, want)
+            finite = np.abs(want.astype(np.float64))
+            scale = float(finite[np.isfinite(finite)].max(initial=0.0))
+            limit = bound * scale if want.dtype.kind == "f" else 0.0
+            beyond += int(np.count_nonzero(off > limit))
+            total += off.size
+            share = float(off.max(initial=0.0)) / scale if scale else float(off.max(initial=0.0))
+            if share > worst:
+                worst, where = share, name
+    tips = may_tip(graphs)
+    allowed = max(1, int(TIPPED_SHARE * total)) if tips else 0
+    expected = f"within {bound:g} of the largest magnitude"
+    expected += f"; {allowed} of {total} elements may tip" if tips else ""
+    found = f"at most {worst:.2g} away" + (f" (output {where!r})" if where else "")
+    found += f", {beyond} beyond" if beyond else ""
+    return Gate("outputs equal the reference", expected, found, beyond <= allowed)
+
+
+def run_calls(
+    session: ModelSession, graphs: Sequence[Graph], golden: Golden
+) -> list[dict[str, Array]]:
+    """Outputs of every golden call in order, from the initial state, at their largest extent."""
+    session.reset()
+    results = []
+    for call in golden.calls:
+        g = graphs[call.entry]
+        info = session.library.info.entries[call.entry]
+        inputs = [to_native(call.feeds[n], g.types[n].dtype) for n in g.inputs]
+        out = [np.zeros(t.shape, t.numpy) for t in info.outputs]
+        session.run(call.entry, inputs, out)
+        named = zip(info.outputs, out, strict=True)
+        results.append({t.name: from_native(y, t.dtype) for t, y in named})
+    return results
