@@ -251,11 +251,16 @@ def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         ((13, 14), (1, 0, 1, 2), 34, 17, 1),
         ((33, 41), (2, 2, 2, 2), 32, 48, 1),
     )
-    for size, pads, ci, co, batch in shapes:
+    for rank, (size, pads, ci, co, batch) in enumerate(shapes):
         base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
         s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co)
-        p = tl.choose_winograd(s, cpu, threads=threads)
-        assert p is not None
+        best = tl.choose_winograd(s, cpu, threads=threads)
+        assert best is not None
+        # the tile predicted best, second, third
+        tile = tl.winograd_tiles(best, cpu)[rank]
+        p = tl.choose_winograd(s, cpu, threads=threads, tile=tile)
+        assert p is not None and (p.mr, p.nv) == (tile.mr, tile.nv) and p.tb == best.tb
+        assert rank or p == best
         x, w = conv_data(s)
         call = f"sp_winograd_f32({pm.c_literal(p)}, a, b, y, scratch, ep, e, i)"
         packed = pack_winograd(w, cpu.lanes)

@@ -368,3 +368,6 @@ def test_winograd_is_predicted_where_its_weights_stay_near() -> None:
     g = b.finish({f"y{i}": n.outputs[0] for i, n in enumerate(b.nodes)}, {})
     steps = plan(Module("m", (g,)), target("x86_64_v4")).entries[0].steps
     assert [s.kernel for s in steps] == ["winograd_f32", "conv2d_f32"]
+    # its next tiles are candidates as well
+    ours = [c.tile for c in candidates(steps[0]) if c.work.kernel == "winograd_f32"]
+    assert ours[0] == steps[0].lowered.tile and len(set(ours)) > 2

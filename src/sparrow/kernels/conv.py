@@ -34,6 +34,7 @@ from sparrow.kernels.tiling_f32 import (
     depthwise_tiles,
     gemm_of,
     winograd_cycles,
+    winograd_tiles,
 )
 from sparrow.kernels.winograd import pack_winograd
 from sparrow.ops.conv import Conv
@@ -230,7 +231,7 @@ def _winograd(case: Case) -> Lowered | Reject:
     s, ep, w = found
     simd = simd_of(case.target)
     ep, half = stored_half(ep)
-    p = choose_winograd(s, simd, threads=case.threads, half=half)
+    p = choose_winograd(s, simd, threads=case.threads, half=half, tile=case.tile)
     if p is None:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
     arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
@@ -248,14 +249,13 @@ def _winograd(case: Case) -> Lowered | Reject:
         np.dtype(np.float32),
         lambda: pack_winograd(w, simd.lanes),
     )
-    # its tile follows from its blocks: nothing to choose but whether it is taken
-    tasks, only = 1 if serial else p.tasks, Tile(p.mr, p.nv)
+    tasks = 1 if serial else p.tasks
     return Lowered(
         *((call,), tasks, (packed,), p.scratch_bytes * tasks),
         cycles=WINOGRAD_GAIN * winograd_cycles(p, simd),
         shape=shape_text(s, half=int(half)),
-        tiles=(only,),
-        tile=only,
+        tiles=winograd_tiles(p, simd),
+        tile=Tile(p.mr, p.nv),
     )
 
 

@@ -194,12 +194,13 @@ def gemm_of(p: Conv2d) -> Gemm | None:
 
 
 def choose_winograd(
-    s: Conv2dShape, cpu: Simd, *, threads: int = 1, half: bool = False
+    s: Conv2dShape, cpu: Simd, *, threads: int = 1, half: bool = False, tile: Tile | None = None
 ) -> Winograd | None:
     """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
 
     The function is the same, with rounding errors some two times larger; weights take four times
-    the space. Worth it where `winograd_cycles` is well below `conv2d_cycles`.
+    the space. Worth it where `winograd_cycles` is well below `conv2d_cycles`. `half`: the output is
+    bfloat16. `tile`: of the products, one of `winograd_tiles`, the first by default.
     """
     plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
     if not plain or s.kh != 3 or s.kw != 3:
@@ -212,12 +213,12 @@ def choose_winograd(
     flops = 18 * s.batch * s.oh * s.ow * s.co * s.ci
     wish = split_of(flops, threads)
 
-    def plan(columns: int) -> Winograd:
+    def plan(columns: int, tile: Tile | None = None) -> Winograd:
         rows = min(tiles, -(-wish // columns))
         blocks = round_up(max(-(-tiles // room), rows), rows)
         tb = -(-tiles // blocks)
         blocks = -(-tiles // tb)
-        t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu)
+        t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu, tile=tile)
         task_b = -(-blocks // rows)
         panels = -(-vectors // t.nv)
         task_n = -(-panels // columns) * t.nv
@@ -245,14 +246,13 @@ def choose_winograd(
             scratch_bytes=4 * 36 * (tb * up + cpu.lanes + tb * t.nv * cpu.lanes),
         )
 
-    plans = [plan(columns) for columns in range(1, min(wish, vectors) + 1)]
-
-    def cost(p: Winograd) -> float:
+    def cost(columns: int) -> float:
+        p = plan(columns)
         across = -(-vectors // p.task_n)
         moved = cpu.move_cycles * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
         return -(-p.tasks // wish) * _winograd_task_cycles(p, cpu) + moved
 
-    return min(plans, key=cost)
+    return plan(min(range(1, min(wish, vectors) + 1), key=cost), tile)
 
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
@@ -471,6 +471,12 @@ def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
     vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
     rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
     return _ranked(rows, vectors, k, 4 * step, cpu, bool(p.pair))
+
+
+def winograd_tiles(p: Winograd, cpu: Simd) -> tuple[Tile, ...]:
+    """Register tiles that the products of `sp_winograd` may take, the one predicted best first."""
+    vectors = min(-(-p.co // cpu.lanes), 4)
+    return _ranked(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes), cpu, False)
 
 
 def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
