@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparrow.device.abi import EntryInfo
 from sparrow.device.runners import find_runner
 from sparrow.device.session import ModelSession, from_native, to_native
 from sparrow.errors import BadBundle, BadInput
@@ -59,21 +60,10 @@ class Bundle:
         check_model(self.session.library, self.plan)
         self._info = self.session.library.info.entries
         self._names = [tuple(t.name for t in e.inputs) for e in self._info]
-        self._results = [tuple(t.name for t in e.outputs) for e in self._info]
         self._converted = [
             any(t.dtype == BF16 for t in (*e.inputs, *e.outputs)) for e in self._info
         ]
-        # the importer's own outputs, which the caller's cut arrays already say
-        self._lengths = [
-            {
-                t.count_of
-                for t in e.outputs
-                if t.count_of >= 0
-                # a count that the model returns under a name of its own stays
-                and e.outputs[t.count_of].name.rstrip("_") == f"{t.name}.count"
-            }
-            for e in self._info
-        ]
+        self._results = [_results(e) for e in self._info]
 
     @property
     def session(self) -> ModelSession:
@@ -110,7 +100,10 @@ class Bundle:
         Raises:
             BadInput: Unknown entry or input names, missing inputs, wrong shape or dtype.
         """
-        session, index = self.session, self.entry_index(entry) if entry is not None else 0
+        index = 0 if entry is None else self.entry_index(entry)
+        session = self._session
+        if isinstance(session, BadInput):
+            raise session
         names = self._names[index]
         if type(feeds) is not dict and not isinstance(feeds, Mapping):
             if len(names) != 1:
@@ -130,10 +123,7 @@ class Bundle:
             outputs = self._run_converted(session, index, arrays)
         else:
             outputs = session.run(index, arrays)
-        found = dict(zip(self._results[index], outputs, strict=True))
-        for i in self._lengths[index]:
-            del found[self._results[index][i]]
-        return found
+        return {name: outputs[i] for name, i in self._results[index]}
 
     def _run_converted(self, session: ModelSession, index: int, arrays: list[Array]) -> list[Array]:
         """A call with bfloat16 tensors, which NumPy does not have."""
@@ -275,6 +265,20 @@ class Bundle:
             )
         )
         return f"<table>{rows}</table>"
+
+
+def _results(e: EntryInfo) -> tuple[tuple[str, int], ...]:
+    """(name, position) of the outputs that a call returns.
+
+    Counts that the importer added are left out: the arrays that are cut to them say as much. A
+    count that the model returns under a name of its own stays.
+    """
+    added = {
+        t.count_of
+        for t in e.outputs
+        if t.count_of >= 0 and e.outputs[t.count_of].name.rstrip("_") == f"{t.name}.count"
+    }
+    return tuple((t.name, i) for i, t in enumerate(e.outputs) if i not in added)
 
 
 def load_bundle(

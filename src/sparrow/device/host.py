@@ -203,7 +203,8 @@ class Session:
             slots = call.input_slots
             for i, (dtype, shape) in enumerate(call.inputs):
                 x = inputs[i]
-                if x.dtype != dtype or x.shape != shape:
+                # types of one kind are mostly one object
+                if (x.dtype is not dtype and x.dtype != dtype) or x.shape != shape:
                     raise mismatch("input", call.info.inputs[i], x)
                 flags = x.flags
                 if not flags.carray:
