@@ -24,6 +24,7 @@ from models import Feeds
 from nets.build import Array
 from network import Network, RefusedError, convert
 from sparrow.importers.model import import_model
+from sparrow.ort import first_line, refusals
 from sparrow.quant.recipe import Precision
 
 Outputs = dict[str, Array]
@@ -104,9 +105,12 @@ def load_onnxruntime(network: Network, threads: int, int8: QuantFormat | None = 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except refusals() as error:  # what its own quantizer made, of networks with odd poolings
+        raise RefusedError(first_line(error)) from error
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
 

@@ -277,11 +277,19 @@ def build(
                 if precision != "auto":
                     raise
                 say(f"not int8 throughout: {e.message}")
+                break
         q, pins = lossy[0].quantized, recipe.pins if recipe else ()
         # what 8 bits do not hold was given 16: a search, which pins the user's layers alone, would
         # take that back
         if len(lossy) > 1 or q.recipe.pins != pins:
             asked = replace(request, calib=first_samples(lossy))
+            if row.isa.multiplies_bfloat16:
+                half = compiled_float(1.0, bfloat16=True, ram=ram)
+                try:
+                    if halved(half.module.entries):
+                        return write_bundle(half, sources, place, asked, rival=plain)
+                except GateFailed as e:
+                    say(f"not bfloat16: {e.message}")
             return write_bundle(plain, sources, place, asked)
         # a mix has pins of its own
         free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))

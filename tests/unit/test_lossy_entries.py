@@ -9,9 +9,11 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import sparrow
-from small_models import recurrent
+from small_models import model, recurrent, value
+from sparrow.api import resolve_target
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
 from sparrow.request import Budget, Predict
@@ -177,6 +179,28 @@ def test_a_slower_build_is_float_under_auto(
     assert done.receipt.precision == "float32" and done.receipt.samples.source == "calibration"
     with pytest.raises(GateFailed, match="not slower"):
         sparrow.build(models, calib=samples, states=STATES, precision="int8")
+
+
+def test_a_slower_build_is_bfloat16_under_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two entry points of a wide product: codes lose the race, bfloat16 wins it where there is."""
+    rng = np.random.default_rng(1)
+    weights = {"w": rng.standard_normal((256, 256), np.float32) / 16}
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    shapes = {"many": (96, 256), "few": (48, 256)}
+    wide = {
+        n: model([product], [value("x", s)], [value("y", s)], weights) for n, s in shapes.items()
+    }
+    calib = {
+        n: [{"x": rng.standard_normal(s, np.float32)} for _ in range(10)] for n, s in shapes.items()
+    }
+    races = iter((False, True))
+    monkeypatch.setattr(
+        "sparrow.assemble.race", lambda *_: (Gate("not slower", "", "", next(races)), {})
+    )
+    done = sparrow.build(wide, calib=calib)
+    here = resolve_target("host").isa.multiplies_bfloat16
+    assert done.receipt.precision == ("bfloat16" if here else "float32")
+    assert done.receipt.samples.source == "calibration"
 
 
 def test_samples_are_named_on_the_command_line(tmp_path: Path) -> None:
