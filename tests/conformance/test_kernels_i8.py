@@ -191,6 +191,17 @@ def depthwise_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
 
 
+def rows_case(seed: int) -> Made:
+    """Depthwise rows that `compact_i8` takes in twos, of which blocks have any number."""
+    c = _Case(seed)
+    kernel = (3, (3, 5)[c.n(0, 1)])
+    channels, spatial = c.n(2, 9), (c.n(1, 9), 5 * c.n(1, 3))
+    x, _, zero = c.input((c.n(1, 2), *spatial, channels))
+    pads = tuple((k // 2, k // 2) for k in kernel)
+    op = Conv((1, 1), (1, 1), pads, channels, True, zero=zero)
+    return c.sum(op, x, c.weights((channels, 1, *kernel)), c.bias(channels), 15, channels)
+
+
 def matmul_case(seed: int) -> Made:
     c = _Case(seed)
     m, n, k = (1, c.n(1, 33))[c.n(0, 1)], c.n(1, 90), c.n(1, 70)
@@ -436,6 +447,13 @@ def test_rows_of_pairs_share_their_panels_among_threads(tmp_path: Path) -> None:
     assert _compare(cases, "wasm_simd", KERNELS, tmp_path, threads=4) >= {
         r.name for r in compact_i8.PAIRED
     }
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pairs_of_rows_serve_two_rows(threads: int, tmp_path: Path) -> None:
+    node()
+    used = _compare([rows_case(s) for s in range(12)], "wasm_simd", KERNELS, tmp_path, threads)
+    assert "depthwise_compact_i8" in used
 
 
 # the same row for vectors of other lengths, which have faster ones

@@ -42,6 +42,8 @@ PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
 # A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
 PAIR_PIXELS, PAIR_VECTORS = 5, 2
+# Rows of such a tile of a depthwise layer, where pairs of input rows serve both.
+PAIR_ROWS = 2
 # Pixels of a pointwise layer that are worth a task, for the last tile is computed in part again.
 PAIR_SHARE = 32
 HEADER, STRUCT = "compact_i8.h", "sp_compact_i8"
@@ -121,7 +123,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if pointwise and reads_inside(s):
         # all pixels are one row, or as many as stay near as halves
         image = s.oh * s.ow
-        most = max(s.ow, 64, 2 * BAND_BYTES // (2 * each + s.ldy))
+        most = max(s.ow, 64, 8 * BAND_BYTES // (2 * each + s.ldy))
         share = -(-image // case.threads)
         near = row_of(image, min(most, share) if share >= PAIR_SHARE else most)
         ow = near if pair else image
@@ -145,6 +147,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
+    if pair and all_panels:
+        # a panel of weights as halves
+        scratch_bytes += 2 * vectors * lanes * s.kh * runs * kq * per
     whole = pair and s.co // s.groups % lanes == 0
     pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
     literals = (pixels, vectors, int(pair), int(whole), int(band), int(code.flip), code.put)
@@ -167,6 +172,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
     lanes = isa.lanes
     line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
     rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))
+    even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
+    pixels, high = next(even, min(s.ow, DEPTHWISE_PIXELS[-1])), 1
+    blocks = [n for n in range(PAIR_ROWS, rows + 1) if s.oh % n == 0 or s.oh % n >= PAIR_ROWS]
+    shared = isa.pairs and s.sh == s.dh == 1 and s.kh % 2
+    if shared and blocks and s.ow % PAIR_PIXELS == 0:
+        pixels, rows, high = PAIR_PIXELS, blocks[-1], PAIR_ROWS
     p = params(replace(s, groups=1), code.pad, 1, rows)
     if isinstance(p, Reject):
         return p
@@ -176,14 +187,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
         np.dtype(np.int8),
         lambda: _behind(size, start, w.transpose(2, 3, 1, 0)),
     )
-    quads = -(-s.kh // isa.per) * s.kw
+    quads = -(-(high - 1 + s.kh) // isa.per) * s.kw
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
-    scratch_bytes += quads * 4 * round_up(s.co, lanes)
-    even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
-    pixels = next(even, min(s.ow, DEPTHWISE_PIXELS[-1]))
+    scratch_bytes += high * quads * 4 * round_up(s.co, lanes)
     whole = isa.pairs and s.co % lanes == 0
     window = (s.kh, s.kw, s.sw, s.dw)
-    literals = (pixels, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
+    literals = (pixels, high, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
     each, walks = case.y[0].type.dtype.bytes, case.threads == 1

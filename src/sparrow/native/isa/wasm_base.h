@@ -11,7 +11,7 @@
 #endif
 
 /* Engines look in every round of a loop whether they should stop. */
-#define SP_QUADS 2
+#define SP_QUADS 4
 
 #if defined(__wasm_simd128__)
 /* The instruction by name: a comparison and & become relaxed minima, which lose NaN and zeros. */

@@ -7,10 +7,12 @@
  *      of channels are a panel, and each of what is left, the last with as many lanes as channels; then
  *      where sums begin, as `init` there: what is read behind the last quad is that
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
- * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel kh, kw, sw and dw are literals; mr is at most ow.
+ * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel ro, kh, kw, sw and dw are literals; mr
+ * is at most ow.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
- * halves. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many
- * panels, all where `panels` is 0. */
+ * halves: rows, and behind them a panel of nv vectors, widened once for all its tiles. Task grid:
+ * batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels, all where
+ * `panels` is 0. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -76,6 +78,11 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
                   .ldy = g->ldy, .pair = pair};
   int j = part * g->panels * nv * SP_LANES;
+  int16_t *wide = NULL;
+  if (pair) {
+    wide = (int16_t *)(void *)(scratch + ((rows - 1) * g->sh + (g->kh - 1) * g->dh + 1) * xr);
+    t.pair = SP_PAIRED, t.bv = 4 * SP_LANES, t.quad = nv * 4 * SP_LANES;
+  }
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
@@ -84,9 +91,17 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   }
   if (nv > 1)
     for (const int end = (part < parts - 1 ? (part + 1) * g->panels : all) * nv * SP_LANES; j < end;
-         j += nv * SP_LANES)
-      sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,
+         j += nv * SP_LANES) {
+      const int8_t *panel = wg + j * k;
+      if (pair) {
+        sp_copy_pairs(wide, (const uint8_t *)panel, (int)(nv * SP_LANES * k), 0);
+        panel = (const int8_t *)wide;
+      }
+      sp_compact_i8_panel(g, t, from, g->sh * xr, panel, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
+    }
+  t.pair = pair;
+  t.bv = per * SP_LANES;
   t.nv = 1;
   for (; part == parts - 1 && j < co; j += SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(co - j, SP_LANES);
@@ -96,12 +111,12 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   }
 }
 
-/* scratch: the rows that a block reads, padded, then the taps of each channel, 4 bytes for a quad or
- * pair. */
-SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int pair, int whole, int kh,
-                                       int kw, int sw, int dw, int flip, int put, const void *x, const int8_t *w,
-                                       void *y, uint8_t *scratch, sp_ep_i32 ep,
-                                       const void *const *e, int task) {
+/* scratch: the rows that a block reads, padded, then the taps of each channel for each of ro rows of a
+ * tile, 4 bytes for a quad or pair. A block has ro rows at least; ro is 1 where rows are not successive. */
+SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, int pair, int whole,
+                                       int kh, int kw, int sw, int dw, int flip, int put,
+                                       const void *x, const int8_t *w, void *y, uint8_t *scratch,
+                                       sp_ep_i32 ep, const void *const *e, int task) {
   const int per = pair ? 2 : 4;
   const ptrdiff_t line = sp_compact_i8_line(g, 0);
   const int blocks = (g->oh + g->rb - 1) / g->rb;
@@ -110,7 +125,9 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int pair,
   /* the rows in scratch as an image without padding */
   const sp_depthwise_i8 p = {.ow = g->ow, .kh = kh, .kw = kw, .sh = g->sh, .sw = sw, .dh = g->dh,
                              .dw = dw, .xh = line, .xw = g->co, .ldy = g->ldy,
-                             .pair = pair ? SP_PAIRED : 0, .put = put, .ro = 1, .rq = (kh + per - 1) / per};
+                             .pair = pair ? SP_PAIRED : 0, .put = put, .ro = ro,
+                             .rq = (ro - 1 + kh + per - 1) / per};
+  const ptrdiff_t taps_of = 4 * (ptrdiff_t)ro * p.rq * kw; /* bytes of a channel */
   static const int8_t none[SP_LANES] = {0};
   const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const int32_t *init =
@@ -119,26 +136,27 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int pair,
   sp_compact_i8_band(g, 0, flip, (const uint8_t *)x + (ptrdiff_t)z * g->xn, oy0, oy0 + rows, scratch);
   for (int j = 0; j < g->co; j += SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
-    int8_t *to = taps + p.rq * kw * 4 * (ptrdiff_t)j;
-    for (int q = 0; q < p.rq; ++q) {
+    int8_t *to = taps + taps_of * j;
+    for (int q = 0; q < ro * p.rq; ++q) {
+      const int ky = per * (q % p.rq) - q / p.rq;
       for (int kx = 0; kx < kw; ++kx, to += 4 * SP_LANES) {
         const int8_t *tap[4];
         SP_UNROLL
         for (int i = 0; i < per; ++i)
-          tap[i] = per * q + i < kh ? w + ((ptrdiff_t)(per * q + i) * kw + kx) * g->co + j : none;
+          tap[i] = ky + i >= 0 && ky + i < kh ? w + ((ptrdiff_t)(ky + i) * kw + kx) * g->co + j : none;
         sp_storeq_i32(to, pair ? sp_zip2_i8(tap[0], tap[1], n)
                                : sp_zip4_i8(tap[0], tap[1], tap[2], tap[3], n));
       }
     }
   }
   /* rows of all channels, which stay near; tiles as above */
-  for (int oy = 0; oy < rows; ++oy) {
+  for (int oy = 0; oy < rows; oy += ro) {
     for (int j = 0; j < g->co; j += SP_LANES) {
       const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
       for (int ox = 0; ox < g->ow; ox += mr)
-        sp_depthwise_i8_tile(p, 1, mr, scratch + j, taps + p.rq * kw * 4 * (ptrdiff_t)j, init + j,
-                             NULL, y, first * g->ldy + j, 0, oy, (int)sp_imin(ox, g->ow - mr),
-                             first, j, n, ep, e);
+        sp_depthwise_i8_tile(p, ro, mr, scratch + j, taps + taps_of * j, init + j, NULL, y,
+                             first * g->ldy + j, 0, (int)sp_imin(oy, rows - ro),
+                             (int)sp_imin(ox, g->ow - mr), first, j, n, ep, e);
     }
   }
 }

@@ -106,15 +106,21 @@ SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const in
 /* So many quads in all lanes. */
 SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a, const int8_t *b,
                                 sp_i32 *acc) {
+  const uint8_t *pixel[SP_TILE_I8_MAX];
   SP_UNROLL
-  for (int s = 0; s < quads; ++s, a += 4, b += t.quad) {
+  for (int i = 0; i < t.mr; ++i) {
+    pixel[i] = a + i * t.xp;
+    SP_OPAQUE(pixel[i]);
+  }
+  SP_UNROLL
+  for (int s = 0; s < quads; ++s, b += t.quad) {
     sp_i32 wv[SP_TILE_I8_NV];
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
-      sp_i32 q = sp_set1_quad(a + i * t.xp);
+      sp_i32 q = sp_set1_quad(pixel[i] + 4 * s);
       if (t.flip) q = sp_flip_i32(q);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) {
@@ -132,14 +138,16 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     sp_tile_singles_i8(t, a, b, acc);
     return;
   }
+  const ptrdiff_t whole = 4 * SP_QUADS * (ptrdiff_t)(kq / SP_QUADS), end = 4 * (ptrdiff_t)kq;
   ptrdiff_t at = 0;
   SP_ROLLED
-  for (int k = 0; k < kq / SP_QUADS; ++k, at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
+  for (; at < whole; at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
     SP_OPAQUE(at);
+    SP_OPAQUE(b);
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
   }
   SP_ROLLED
-  for (int k = 0; k < kq % SP_QUADS; ++k, at += 4, b += t.quad) {
+  for (; at < end; at += 4, b += t.quad) {
     SP_OPAQUE(at);
     sp_tile_round_i8(t, 1, a + at, b, acc);
   }
@@ -244,11 +252,11 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
     for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_load_i32(init + v * SP_LANES);
   }
   sp_tile_order_i8(t, acc);
-  for (int ky = 0; ky < t.kh; ++ky) {
-    for (int r = 0; r < t.runs; ++r) {
-      const uint8_t *a = x + ky * t.xr + r * t.xt;
-      const int8_t *b = w + (ptrdiff_t)(ky * t.runs + r) * sp_tile_quads(t.octets, t.kq) * t.quad;
-      sp_tile_dots_i8(t, a, b, acc);
+  for (int ky = 0; ky < t.kh; ++ky, x += t.xr) {
+    const uint8_t *a = x;
+    for (int r = 0; r < t.runs; ++r, a += t.xt) {
+      sp_tile_dots_i8(t, a, w, acc);
+      w += sp_tile_quads(t.octets, t.kq) * t.quad;
     }
   }
   sp_tile_order_i8(t, acc);
