@@ -21,8 +21,9 @@ import numpy as np
 
 import sparrow
 from peak import peak
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 
 SIZES = ((64, 64, 64), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (12544, 32, 16))
 

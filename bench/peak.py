@@ -10,8 +10,9 @@ from statistics import median
 
 import numpy as np
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.targets.types import ISAS
 
 # Vector type, the operation on accumulator i, and operations per lane.

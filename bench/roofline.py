@@ -24,8 +24,9 @@ import sparrow
 from cases import all_cases
 from peak import peak
 from run import core_to_itself
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.timing.profiling import StepTime
 
 SOURCE = """

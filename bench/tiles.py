@@ -17,9 +17,9 @@ from statistics import median
 import numpy as np
 
 from run import core_to_itself
-from sparrow.api import resolve_target
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine, resolve_target
 from sparrow.kernels.params_f32 import Conv2dShape
 from sparrow.kernels.params_i8 import Conv2dI8
 from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d, tiles

@@ -18,13 +18,14 @@ import numpy as np
 
 from models import MODELS
 from run import core_to_itself
-from sparrow.api import resolve_target, sources_of
 from sparrow.compiler import Compiled, Front, compile_front, front
+from sparrow.device.here import resolve_target
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import compile_library
 from sparrow.device.session import to_native
 from sparrow.quant import Recipe
 from sparrow.quant import run as quantize
+from sparrow.sources import sources_of
 from sparrow.timing import tune as measuring
 from sparrow.timing.measure import compare
 from sparrow.timing.stepped import interleaved

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary, aligned
 
 F32 = NDArray[np.float32]

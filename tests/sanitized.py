@@ -133,7 +133,8 @@ def recorded_inputs(path: str) -> list[dict[str, Array]] | None:
 
 def broken() -> None:
     """Write one byte behind a buffer: this process must not survive it."""
-    from sparrow.device.build import Unit, find_toolchain, host_machine
+    from sparrow.device.build import Unit, find_toolchain
+    from sparrow.device.here import host_machine
 
     text = "void spill(char *p, int n);\nvoid spill(char *p, int n) { p[n] = 1; }\n"
     tools, machine = find_toolchain(), host_machine("scalar")

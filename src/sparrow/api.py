@@ -9,120 +9,41 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from sparrow.bfloat16 import halved
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
 from sparrow.compiler import (
-    Compiled,
-    Front,
     Shapes,
-    Source,
     compile_front,
     compile_sources,
     front,
 )
-from sparrow.device.build import host_machine
-from sparrow.device.cpu import host_isa
-from sparrow.errors import BadInput, BadModel, GateFailed
+from sparrow.device.here import resolve_target
+from sparrow.errors import BadInput, BadModel
 from sparrow.evidence.lossy import (
     coded,
-    first_samples,
-    quantizable,
     quantized_entries,
-    quantized_entry,
 )
 from sparrow.evidence.receipt import SearchRecord
-from sparrow.graph import Graph
-from sparrow.importers.model import Model, import_model, input_names
-from sparrow.kernels import COMPACT, KERNELS
+from sparrow.importers.model import Model, import_model
 from sparrow.kernels.case import Kernel
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
-from sparrow.precision.search import Compile, Search
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
-from sparrow.quant.recipe import precisions
-from sparrow.quant.run import requantized
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, draw, samples
-from sparrow.targets import SUFFIXES, Target, device, devices
-from sparrow.targets import target as target_row
-from sparrow.timing.tune import Tuner
+from sparrow.sources import sources_of
+from sparrow.targets import SUFFIXES, device
 from sparrow.tuning import read_tuning
 
 if TYPE_CHECKING:
     from sparrow.fitting import Fit
 
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
-# Kernel tables to try, in this order.
-CODES = {"auto": (KERNELS, COMPACT), "fast": (KERNELS,), "compact": (COMPACT,)}
 # To measure in.
 MAX_TUNE_S = 3600.0
 # Samples over which the layers of a quantization are compared.
 REPORTED = 4
-
-
-def resolve_target(name: str) -> Target:
-    """The row of a target; ``host`` is the best row this machine can run.
-
-    Raises:
-        BadInput: There is no such row, or Sparrow does not compile for it.
-    """
-    if name != "host":
-        return target_row(name)
-    here = host_machine(host_isa())
-    alike = (here.arch, here.cpu, here.isa)
-    for row in (d.target for d in devices("cpu").values()):
-        if row is not None and (row.machine.arch, row.cpu, row.isa.name) == alike:
-            return replace(row, triple=here.triple)
-    raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")
-
-
-def sources_of(
-    model: Model | Mapping[str, Model],
-    shapes: Shapes | None = None,
-    states: Mapping[str, str] | None = None,
-) -> dict[str, Source]:
-    """Entry points of what a user calls a model: one file or proto, or several by name.
-
-    With several, a shape or state speaks of every entry point that has an input of that name.
-
-    Raises:
-        BadInput: It is no model, or a shape or state names an input that no entry point has.
-    """
-    shapes, states = shapes or {}, states or {}
-    if not isinstance(model, Mapping):
-        return {"main": Source(_model(model), shapes, states=states)}
-    if not model:
-        raise BadInput("no model given")
-    found: dict[str, Source] = {}
-    known: set[str] = set()
-    for name, m in model.items():
-        if not str(name) or len(str(name)) > 256:
-            raise BadInput(f"entry point name {str(name)[:40]!r} is empty or too long")
-        inputs = input_names(_model(m))
-        known |= inputs
-        found[str(name)] = Source(
-            m,
-            {k: v for k, v in shapes.items() if k in inputs},
-            states={k: v for k, v in states.items() if k in inputs},
-        )
-    unknown = [k for k in (*shapes, *states) if k not in known]
-    if unknown:
-        raise BadInput(
-            f"shape or state given for {unknown[0]!r}, which is no input of any entry point",
-            hint=f"inputs: {', '.join(sorted(known))}",
-        )
-    return found
-
-
-def _model(model: object) -> Model:
-    if not isinstance(model, (str, Path, onnx.ModelProto)):
-        raise BadInput(
-            f"a model is a path or an onnx.ModelProto, got {type(model).__name__}",
-            hint="export a torch module with torch.onnx.export(module, args, 'model.onnx')",
-        )
-    return model
 
 
 def build(
@@ -184,8 +105,9 @@ def build(
         GateFailed: The proof or a budget does not hold; no bundle is written.
         SparrowError: One line that says where, what was expected and found, and what to do.
     """
-    from sparrow.assemble import write_bundle
+    from sparrow.attempts import Attempts, write_first_that_holds
     from sparrow.publish import check_place
+    from sparrow.timing.tune import Tuner
 
     if precision not in PRECISIONS:
         raise BadInput(
@@ -215,154 +137,16 @@ def build(
     if precision == "int8" and calib is None:
         raise BadInput("int8 needs samples", hint="give calib=, an .npz or an image folder")
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
-    table = (*kernels, *KERNELS)
     known = None if tuning is None else read_tuning(Path(tuning))
     tuner = Tuner(row, known, tune, threads, say)
-
-    ram = request.budget.ram
-
-    def compiled_float(share: float, bfloat16: bool = False, ram: int | None = None) -> Compiled:
-        return tuner.compiled(
-            lambda t: compile_front(
-                *(found, row),
-                threads=threads,
-                kernels=table,
-                tuning=t,
-                bfloat16=bfloat16,
-                ram=ram,
-            ),
-            share,
-        )
-
     try:
-        found = front(sources)
-        if precision == "bfloat16":
-            plain = compiled_float(0.0)
-            compiled = compiled_float(1.0, bfloat16=True, ram=ram)
-            if halved(compiled.module.entries):
-                return write_bundle(compiled, sources, place, request, rival=plain)
-            lacks = f"{row.isa.name} multiplies no bfloat16"
-            why = "no product gains by it" if row.isa.multiplies_bfloat16 else lacks
-            say(f"float32 instead of bfloat16: {why}")
-            return write_bundle(plain, sources, place, request)
-        if precision == "float32" or calib is None or coded(found.graphs):
-            return write_bundle(compiled_float(1.0, ram=ram), sources, place, request)
-        # what of it is float32 in the end is not known yet
-        plain = compiled_float(0.0 if precision == "int8" else 0.5)
-        if precision == "auto" and not all(map(quantizable, found.graphs)):
-            return write_bundle(plain, sources, place, request)
-        if recipe is None and not row.fpu:
-            recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
-
-        ways = _ways(found, row, threads, kernels, code, tuner, ram)
-        if precision == "auto" and request.budget != Budget():
-            if len(sources) > 1:
-                raise BadInput(
-                    "precisions are searched for one entry point, "
-                    f"and there are {len(sources)}: {', '.join(sources)}",
-                    hint="give a precision, which the budget then judges",
-                )
-            search = _search(found.graphs[0], plain, ways, recipe, request)
-            return _first_that_holds(search, sources, place, request)
-        say("calibrating")
-        lossy = quantized_entries(found.graphs, calib, recipe, say)
-        graphs = [x.quantized.graph for x in lossy]
-        for way in ways:
-            try:
-                return write_bundle(way(graphs), sources, place, request, lossy, plain)
-            except GateFailed as e:
-                if e.gate == "size" and way is not ways[-1]:
-                    say("once more in smaller code")
-                    continue
-                if precision != "auto":
-                    raise
-                say(f"not int8 throughout: {e.message}")
-                break
-        q, pins = lossy[0].quantized, recipe.pins if recipe else ()
-        # what 8 bits do not hold was given 16: a search, which pins the user's layers alone, would
-        # take that back
-        if len(lossy) > 1 or q.recipe.pins != pins:
-            asked = replace(request, calib=first_samples(lossy))
-            if row.isa.multiplies_bfloat16:
-                half = compiled_float(1.0, bfloat16=True, ram=ram)
-                try:
-                    if halved(half.module.entries):
-                        return write_bundle(half, sources, place, asked, rival=plain)
-                except GateFailed as e:
-                    say(f"not bfloat16: {e.message}")
-            return write_bundle(plain, sources, place, asked)
-        # a mix has pins of its own
-        free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
-        search = Search(plain, replace(lossy[0], quantized=free), pins, request, ways)
-        return _first_that_holds(search, sources, place, request)
+        attempts = Attempts(front(sources), row, request, tuner, kernels, request.budget.ram)
+        return write_first_that_holds(attempts, sources, place, recipe, code)
     except MemoryError:
         raise BadModel(
             "the model's tensors do not fit into the memory of this machine",
             hint="give smaller shapes, or build on a larger machine",
         ) from None
-
-
-def _ways(
-    found: Front,
-    row: Target,
-    threads: int,
-    kernels: Sequence[Kernel],
-    code: str,
-    tuner: Tuner,
-    ram: int | None,
-) -> tuple[Compile, ...]:
-    """How a quantized graph may become C, the fast way first."""
-    if code not in CODES:
-        raise BadInput(f"code {code!r}", hint=f"use one of {', '.join(CODES)}")
-
-    def way(table: Sequence[Kernel]) -> Compile:
-        def compiled(graphs: Sequence[Graph]) -> Compiled:
-            over = replace(found, graphs=tuple(graphs))
-            return tuner.compiled(
-                lambda t: compile_front(
-                    *(over, row), threads=threads, kernels=(*kernels, *table), tuning=t, ram=ram
-                )
-            )
-
-        return compiled
-
-    return tuple(way(table) for table in CODES[code])
-
-
-def _search(
-    g: Graph,
-    plain: Compiled,
-    ways: Sequence[Compile],
-    recipe: Recipe | None,
-    request: Request,
-) -> Search:
-    """Tables of a network, calibrated with no layer pinned."""
-    recipe = recipe or Recipe()
-    precisions(g, recipe)  # a pin that fits nothing is said before the work
-    assert request.calib is not None
-    request.progress("calibrating")
-    free = replace(recipe, precision="int8", widen=False, pins=())
-    lossy = quantized_entry(g, request.calib, free, request.progress)
-    return Search(plain, lossy, recipe.pins, request, ways)
-
-
-def _first_that_holds(
-    search: Search, sources: Mapping[str, Source], place: Path | None, request: Request
-) -> Bundle:
-    """The bundle of the best mix whose gates hold on what was held out and in a race."""
-    from sparrow.assemble import write_bundle
-
-    failed: GateFailed | None = None
-    for c in search.candidates():
-        asked = request if c.lossy else replace(request, calib=search.lossy.first)
-        lossy, rival = ((c.lossy,), search.plain) if c.lossy else ((), None)
-        try:
-            return write_bundle(c.compiled, sources, place, asked, lossy, rival, c.record)
-        except GateFailed as e:
-            request.progress(f"another mix of precisions: {e.message}")
-            failed = failed or e
-    assert failed is not None
-    raise failed
 
 
 def plan_precisions(
@@ -387,17 +171,17 @@ def plan_precisions(
         GateFailed: No mix of precisions keeps the budget.
         SparrowError: As for `build`.
     """
+    from sparrow.attempts import Attempts, search_of
+    from sparrow.timing.tune import Tuner
+
     say = progress or (lambda _: None)
     if calib is None:
         raise BadInput("a plan needs samples", hint="give calib=, an .npz or an image folder")
     sources, row = sources_of(model, shapes, states), resolve_target(target)
     request = Request(threads, "auto", calib, evaluate, budget or Budget(), say)
     say("reading the model")
-    found = front(sources)
-
-    plain = compile_front(found, row, threads=threads)
-    ways = _ways(found, row, threads, (), code, Tuner(row, None, 0.0, threads, say), None)
-    search = _search(found.graphs[0], plain, ways, recipe, request)
+    attempts = Attempts(front(sources), row, request, Tuner(row, None, 0.0, threads, say))
+    search = search_of(attempts, attempts.in_floats(0.0), attempts.in_codes(code), recipe)
     best = next(search.candidates())
     return best.record, search.recipe_of((x.name, x.precision) for x in best.record.layers)
 

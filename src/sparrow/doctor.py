@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sparrow import __version__
-from sparrow.device.build import Unit, find_toolchain, host_machine, usable_cores
+from sparrow.device.build import Unit, find_toolchain, usable_cores
 from sparrow.device.cache import DEFAULT_LIMIT_BYTES, cache_folder
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.errors import SparrowError
 from sparrow.targets import Machine
 from sparrow.timing.measure import cpu

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.device.host import aligned, shared_pool
 from sparrow.errors import BadInput
 from sparrow.kernels.tiling_i8 import tile_of_any

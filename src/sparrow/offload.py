@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from sparrow.api import quantize_model, sources_of
+from sparrow.api import quantize_model
 from sparrow.compiler import Shapes
 from sparrow.compression import masked_bytes
 from sparrow.errors import BadInput
@@ -24,6 +24,7 @@ from sparrow.reference import one_thread
 from sparrow.request import Progress
 from sparrow.residency import Residency, conforming, residency, rules_of
 from sparrow.samples import Feeds, Pixels, samples
+from sparrow.sources import sources_of
 from sparrow.targets import Device
 
 # Samples whose feature maps are compressed to see what is left of them.

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from conformance.onnx_cases import Case, compare, load
-from sparrow.device.build import Unit, find_toolchain, host_machine
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.qemu import emulated_library
 from sparrow.device.session import ModelSession

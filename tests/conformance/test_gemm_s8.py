@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import sparrow
 from native_harness import BUILDS, ISAS, build, call
 from sparrow import gemm
-from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isas
+from sparrow.device.here import host_machine
 from sparrow.errors import BadInput
 
 # sizes and vectors of chgemm's contract: symmetric codes, tails of 8, 4, 2 and 1

@@ -10,9 +10,9 @@ import pytest
 import native_harness as harness
 import sparrow
 from small_models import classifier
-from sparrow.api import resolve_target
 from sparrow.bundle import Bundle
 from sparrow.cli import app, run_command
+from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput
 from sparrow.targets import target
 from sparrow.timing.instructions import per_step

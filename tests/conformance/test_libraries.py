@@ -9,7 +9,8 @@ import lief
 import pytest
 
 from small_graphs import GRAPHS
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.library import compile_library
 from sparrow.emit.c import emit
 from sparrow.graph import Module

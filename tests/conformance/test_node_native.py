@@ -17,7 +17,7 @@ from conformance.no_kernel import NO_KERNEL
 from conformance.old_versions import load_old_cases
 from conformance.onnx_cases import Case, load_cases, load_suite, refusal
 from conformance.onnx_native import run_cases
-from sparrow.api import resolve_target
+from sparrow.device.here import resolve_target
 from sparrow.targets import Target
 from sparrow.targets import target as target_row
 

@@ -17,7 +17,8 @@ from emitted import blob, planned
 from random_graphs import levels
 from small_graphs import GRAPHS
 from small_models import classifier
-from sparrow.device.build import Unit, find_toolchain, host_machine
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary
 from sparrow.device.library import compile_objects
 from sparrow.device.stack import read_frames, stack_bytes

@@ -13,8 +13,8 @@ import sparrow
 from fake_adbd import AWAKE, Phone, fake_phones, free_port
 from small_models import classifier
 from sparrow.cli import main
-from sparrow.device.build import host_machine
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, DeviceError
 from sparrow.targets import target

@@ -18,8 +18,9 @@ import sparrow
 from axpy import MODEL, axpy_weights, random_inputs
 from loopback_sshd import HOST, Server, loopback_sshd
 from sparrow.cli import main
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
+from sparrow.device.here import host_machine
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, DeviceError
 from sparrow.targets import target

@@ -21,10 +21,10 @@ from fuzz.mutate import Random, mutate_bytes, mutate_json, mutate_lines, mutate_
 from fuzz.protobuf import mutate_model
 from fuzz.words import HOSTILE
 from sparrow import cli
-from sparrow.api import resolve_target
 from sparrow.arguments import recipe_of
 from sparrow.checker import check_sources
 from sparrow.compiler import Source, compile_sources
+from sparrow.device.here import resolve_target
 from sparrow.errors import BadBundle
 from sparrow.evidence.measurements import MeasurementsRecord
 from sparrow.evidence.plan_record import PlanRecord

@@ -11,8 +11,8 @@ import pytest
 
 import sparrow
 from small_models import classifier, embedding
-from sparrow.api import sources_of
 from sparrow.errors import BadInput
+from sparrow.sources import sources_of
 
 
 def test_names_and_parameters_are_fixed() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import Toolchain, Unit, find_toolchain, host_machine
+from sparrow.device.build import Toolchain, Unit, find_toolchain
 from sparrow.device.cache import FileCache
+from sparrow.device.here import host_machine
 from sparrow.errors import BadInput, CompileError
 from sparrow.targets import Machine
 
@@ -129,6 +130,7 @@ def test_two_processes_build_at_once(cache: FileCache, target: Machine) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from sparrow.device.build import *; from sparrow.device.cache import FileCache\n"
+        "from sparrow.device.here import host_machine\n"
         "tc = find_toolchain(FileCache(Path(sys.argv[1]))); t = host_machine('scalar')\n"
         "s = [Unit(f'{i}.c', f'int f{i}(void);\\nint f{i}(void) {{ return {i}; }}\\n')"
         " for i in range(6)]\n"

@@ -14,8 +14,9 @@ import pytest
 
 from axpy import axpy_library, axpy_weights, random_inputs
 from sparrow.device import abi
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa, isas_of_flags
+from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput

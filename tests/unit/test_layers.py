@@ -53,6 +53,7 @@ ORDER = [
         "timing.remembered",
         "samples",
         "request",
+        "sources",
     ),
     *(
         "evidence.lossy",
@@ -98,6 +99,7 @@ ORDER = [
         "timing.race",
         "evidence.certify",
         "assemble",
+        "attempts",
         "checker",
         "diff",
         "reduce",

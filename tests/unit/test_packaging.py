@@ -20,9 +20,10 @@ from data import missing
 from emitted import STRICT
 from small_models import classifier
 from sparrow.cli import main
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import board_command, link_program
+from sparrow.device.here import host_machine
 from sparrow.device.host import aligned
 from sparrow.errors import BadInput
 from sparrow.packaging import FIRMWARE, firmware_tree, package

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine
 
 PROBE = Path(__file__).resolve().parent.parent / "native" / "pool_probe.c"
 

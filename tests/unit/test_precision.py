@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 import sparrow
 from data import REPO
 from sparrow import cli
-from sparrow.api import plan_precisions, resolve_target
+from sparrow.api import plan_precisions
 from sparrow.device.elf import code_bytes
+from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.receipt import SearchRecord

@@ -9,9 +9,9 @@ import pytest
 
 import sparrow
 from small_models import classifier
-from sparrow.api import resolve_target
 from sparrow.cli import run_command
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput
 from sparrow.targets import KINDS, device, devices, target, targets
 from sparrow.targets.read import read_device

@@ -16,11 +16,12 @@ import pytest
 from emitted import TARGETS, compiled, run
 from small_graphs import network
 from small_models import classifier
-from sparrow.api import build, resolve_target
+from sparrow.api import build
 from sparrow.builder import Builder
 from sparrow.cli import app, run_command
 from sparrow.compiler import Compiled, Front, Source, compile_front, front
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine, resolve_target
 from sparrow.errors import BadInput
 from sparrow.graph import Module
 from sparrow.kernels.case import Tile

@@ -50,7 +50,8 @@ def bench(
 ) -> None:
     """Time a model or a bundle: against another engine, or on a device, for a moment or minutes."""
     from sparrow.api import build as build_bundle
-    from sparrow.api import load_bundle, sources_of
+    from sparrow.api import load_bundle
+    from sparrow.sources import sources_of
     from sparrow.timing.profiling import against_onnxruntime, check_sources_of
 
     if against not in ("onnxruntime", "none"):

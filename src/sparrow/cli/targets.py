@@ -17,7 +17,7 @@ def targets(
     """List the targets, or show one with every figure and its source."""
     from dataclasses import asdict
 
-    from sparrow.api import resolve_target
+    from sparrow.device.here import resolve_target
     from sparrow.targets import KINDS, device, devices
 
     words = [w for w in what or () if w not in ("list", "show")]

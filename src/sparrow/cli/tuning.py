@@ -20,7 +20,7 @@ def tuning(
     """Show measured times of register tiles, which `sparrow build --tune` takes."""
     import json
 
-    from sparrow.api import resolve_target
+    from sparrow.device.here import resolve_target
     from sparrow.timing.tune import cached_tuning, tuning_path
     from sparrow.tuning import read_tuning, to_json
 

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -65,45 +64,6 @@ int __stdcall _DllMainCRTStartup(void *dll, unsigned long reason, void *reserved
   return DllMainCRTStartup(dll, reason, reserved);
 }
 """
-
-
-# Instruction sets of an architecture's own header, and the CPU that has them.
-CPUS = {
-    "x86_64": {
-        "scalar": "x86_64",
-        "avx2": "x86_64_v3",
-        "avxvnni": "x86_64_v3+avxvnni",
-        "avx512": "x86_64_v4",
-        "avx512vnni": "x86_64_v4+avx512vnni",
-        "avx512bf16": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16",
-    },
-    "aarch64": {
-        "scalar": "generic",
-        "neon": "generic",
-        "neon_dot": "generic+dotprod",
-        "neon_i8mm": "generic+dotprod+i8mm",
-    },
-    "arm": {"scalar": "generic+v7a+neon", "neon32": "generic+v7a+neon"},
-    "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
-}
-
-
-def host_machine(isa: str) -> Machine:
-    """Return the Machine of the machine this runs on, for one instruction set it has.
-
-    Raises:
-        BadInput: ``isa`` does not belong to this kind of machine.
-    """
-    machine = platform.machine().lower()
-    arch = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm"}.get(machine, machine)
-    system = {
-        "darwin": "macos-none",
-        "win32": "windows-gnu",
-    }.get(sys.platform, "linux-musleabihf" if arch == "arm" else "linux-musl")
-    cpus = CPUS.get(arch, {"scalar": "baseline"})
-    if isa not in cpus:
-        raise BadInput(f"instruction set {isa!r} on {arch}", hint=f"use one of {', '.join(cpus)}")
-    return Machine(f"{arch}-{system}", cpus[isa], isa)
 
 
 @dataclass(frozen=True, slots=True)

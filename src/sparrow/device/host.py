@@ -23,7 +23,8 @@ from sparrow.device.abi import (
     ModelInfo,
     parse_model_info,
 )
-from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.session import (
     Tap,
     check_hooks,

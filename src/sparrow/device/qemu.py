@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.remote import RemoteLibrary, RemoteSession
 from sparrow.errors import BadInput
 from sparrow.targets import Machine

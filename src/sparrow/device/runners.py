@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparrow.device.adb import Adb
-from sparrow.device.build import host_machine
 from sparrow.device.chromium import chromium_library, find_chromium
 from sparrow.device.conditions import Conditions, conditions, read_here
 from sparrow.device.cpu import host_isa, host_isas
 from sparrow.device.firmware import board_command, firmware_library
+from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary
 from sparrow.device.node import find_node, node_library
 from sparrow.device.qemu import emulated_library, emulator_command

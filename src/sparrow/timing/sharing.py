@@ -6,7 +6,8 @@ import ctypes
 
 import numpy as np
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain, host_machine
+from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.here import host_machine
 from sparrow.device.host import shared_pool
 
 # Lines of 64 bytes that each thread reads: in L2, beyond L1.

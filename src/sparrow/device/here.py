@@ -1,0 +1,66 @@
+"""This machine as a target."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import replace
+
+from sparrow.device.cpu import host_isa
+from sparrow.errors import BadInput
+from sparrow.targets import Machine, Target, devices
+from sparrow.targets import target as target_row
+
+# Instruction sets of an architecture's own header, and the CPU that has them.
+CPUS = {
+    "x86_64": {
+        "scalar": "x86_64",
+        "avx2": "x86_64_v3",
+        "avxvnni": "x86_64_v3+avxvnni",
+        "avx512": "x86_64_v4",
+        "avx512vnni": "x86_64_v4+avx512vnni",
+        "avx512bf16": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16",
+    },
+    "aarch64": {
+        "scalar": "generic",
+        "neon": "generic",
+        "neon_dot": "generic+dotprod",
+        "neon_i8mm": "generic+dotprod+i8mm",
+    },
+    "arm": {"scalar": "generic+v7a+neon", "neon32": "generic+v7a+neon"},
+    "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
+}
+
+
+def host_machine(isa: str) -> Machine:
+    """Return the Machine of the machine this runs on, for one instruction set it has.
+
+    Raises:
+        BadInput: ``isa`` does not belong to this kind of machine.
+    """
+    machine = platform.machine().lower()
+    arch = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm"}.get(machine, machine)
+    system = {
+        "darwin": "macos-none",
+        "win32": "windows-gnu",
+    }.get(sys.platform, "linux-musleabihf" if arch == "arm" else "linux-musl")
+    cpus = CPUS.get(arch, {"scalar": "baseline"})
+    if isa not in cpus:
+        raise BadInput(f"instruction set {isa!r} on {arch}", hint=f"use one of {', '.join(cpus)}")
+    return Machine(f"{arch}-{system}", cpus[isa], isa)
+
+
+def resolve_target(name: str) -> Target:
+    """The row of a target; ``host`` is the best row this machine can run.
+
+    Raises:
+        BadInput: There is no such row, or Sparrow does not compile for it.
+    """
+    if name != "host":
+        return target_row(name)
+    here = host_machine(host_isa())
+    alike = (here.arch, here.cpu, here.isa)
+    for row in (d.target for d in devices("cpu").values()):
+        if row is not None and (row.machine.arch, row.cpu, row.isa.name) == alike:
+            return replace(row, triple=here.triple)
+    raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")

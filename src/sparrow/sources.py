@@ -1,0 +1,59 @@
+"""What a user calls a model, as the entry points that the compiler takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+
+from sparrow.compiler import Shapes, Source
+from sparrow.errors import BadInput
+from sparrow.importers.model import Model, input_names
+
+
+def sources_of(
+    model: Model | Mapping[str, Model],
+    shapes: Shapes | None = None,
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Source]:
+    """Entry points of one file or proto, or of several by name.
+
+    With several, a shape or state speaks of every entry point that has an input of that name.
+
+    Raises:
+        BadInput: It is no model, or a shape or state names an input that no entry point has.
+    """
+    shapes, states = shapes or {}, states or {}
+    if not isinstance(model, Mapping):
+        return {"main": Source(_checked(model), shapes, states=states)}
+    if not model:
+        raise BadInput("no model given")
+    found: dict[str, Source] = {}
+    known: set[str] = set()
+    for name, m in model.items():
+        if not str(name) or len(str(name)) > 256:
+            raise BadInput(f"entry point name {str(name)[:40]!r} is empty or too long")
+        inputs = input_names(_checked(m))
+        known |= inputs
+        found[str(name)] = Source(
+            m,
+            {k: v for k, v in shapes.items() if k in inputs},
+            states={k: v for k, v in states.items() if k in inputs},
+        )
+    unknown = [k for k in (*shapes, *states) if k not in known]
+    if unknown:
+        raise BadInput(
+            f"shape or state given for {unknown[0]!r}, which is no input of any entry point",
+            hint=f"inputs: {', '.join(sorted(known))}",
+        )
+    return found
+
+
+def _checked(model: object) -> Model:
+    if not isinstance(model, (str, Path, onnx.ModelProto)):
+        raise BadInput(
+            f"a model is a path or an onnx.ModelProto, got {type(model).__name__}",
+            hint="export a torch module with torch.onnx.export(module, args, 'model.onnx')",
+        )
+    return model
