@@ -12,7 +12,6 @@ import onnx
 from sparrow.bundle import Bundle, load_bundle
 from sparrow.checker import Check, check_sources
 from sparrow.compiler import (
-    Shapes,
     compile_front,
     compile_sources,
     front,
@@ -24,6 +23,7 @@ from sparrow.evidence.lossy import (
     quantized_entries,
 )
 from sparrow.evidence.receipt import SearchRecord
+from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.kernels.case import Kernel
 from sparrow.passes import FRONT, optimize

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Module
-from sparrow.importers.imported import Imported
+from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
@@ -23,8 +22,6 @@ from sparrow.rewrite import Remark
 from sparrow.targets import Target
 from sparrow.tensor import Array
 from sparrow.tuning import Tuning
-
-Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

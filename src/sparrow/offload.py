@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 
 from sparrow.api import quantize_model
-from sparrow.compiler import Shapes
 from sparrow.compression import masked_bytes
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx
 
-from sparrow.compiler import Shapes, Source
+from sparrow.compiler import Source
 from sparrow.errors import BadInput
+from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, input_names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from sparrow.blame.explain import explain
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.graph import Graph
+from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant.health import Watch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sparrow.bundle import Bundle
 
 Calib = Iterable[Any] | str | Path
-Shapes = Mapping[str, Sequence[int]]
 
 
 def float_graph(model: Model, shapes: Shapes | None = None) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import onnx
 
 from sparrow.export import to_onnx
 from sparrow.importers.file import read_file
-from sparrow.importers.imported import Imported
+from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.onnx.decode import SUPPORTED
 from sparrow.importers.onnx.read import import_onnx, load_proto
 from sparrow.importers.onnx.survey import survey_onnx
@@ -21,7 +21,6 @@ from sparrow.importers.tflite.schema import MAGIC
 from sparrow.tensor import Array
 
 Model = str | Path | onnx.ModelProto
-Shapes = Mapping[str, Sequence[int]]
 
 
 def is_tflite(model: Model) -> bool:

@@ -1,10 +1,8 @@
-"""Reads an ONNX model: limits, external data, dynamic dimensions, then node by node."""
+"""Reads an ONNX model, node by node, into a Graph."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,25 @@ from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.export import SCHEME
 from sparrow.graph import SCHEMES, Scheme, State
 from sparrow.importers.file import read_file
-from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS, SUPPORTED
 from sparrow.importers.onnx.external import load_external
 from sparrow.importers.onnx.functions import inlined, standard_body
-from sparrow.tensor import Array, TensorType
+from sparrow.importers.onnx.inputs import freeze
+from sparrow.importers.onnx.limits import (
+    MAX_DEPTH,
+    MAX_NODES,
+    check_envelope,
+    check_functions,
+    check_names,
+    unfolded_limit,
+)
+from sparrow.importers.onnx.schema import attribute_types
+from sparrow.tensor import Array
 
-MAX_NODES = 200_000
-# Nodes and values that loops and functions may unfold to, however small the model: a quarter of a
-# second of reading.
-UNFOLDED = 12_000
-UNFOLDED_PER_NODE = 16
-MAX_UNFOLDED = 5 * MAX_NODES
-# Bytes that copies of functions may add to a model.
-COPIED_BYTES = 8 << 20
-MAX_DEPTH = 16
 MIN_OPSET = 6
-MAX_OPSET = (1 << 31) - 1
-Shapes = Mapping[str, Sequence[int]]
 
 
 def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -102,7 +99,7 @@ class Reader:
             self.limit += self.b.effort
         if g.sparse_initializer:
             raise UnsupportedOp(f"graph {g.name!r}: sparse initializers are not supported")
-        _check_names(g)
+        check_names(g)
         for node in g.node:
             self.decoded += 1
             if self.room < 0:
@@ -126,7 +123,7 @@ class Reader:
         self, node: onnx.NodeProto, domain: str, version: int, where: str
     ) -> dict[str, Any]:
         """Values of a node's attributes, each of the type that the operator's schema states."""
-        expected = _attribute_types(node.op_type, version, domain)
+        expected = attribute_types(node.op_type, version, domain)
         for a in node.attribute:
             if expected.get(a.name, a.type) != a.type:
                 kinds = onnx.AttributeProto.AttributeType
@@ -213,194 +210,6 @@ class Reader:
                 self.names.setdefault(v, name)
 
 
-def _check_names(g: onnx.GraphProto) -> None:
-    """Refuse names that are not UTF-8; protobuf hands those out as bytes."""
-    texts = [(v.name, "value") for v in (*g.input, *g.output, *g.initializer)]
-    for n in g.node:
-        texts += [(n.op_type, "operator"), (n.domain, "domain"), (n.name, "node")]
-        texts += [(v, "value") for v in (*n.input, *n.output)]
-        texts += [(a.name, "attribute") for a in n.attribute]
-    _check_utf8(f"graph {g.name!r}", texts)
-
-
-def _check_utf8(where: str, texts: Sequence[tuple[str | bytes, str]]) -> None:
-    for text, what in texts:
-        if not isinstance(text, str):
-            raise BadModel(f"{where}: {what} name {text!r} is not UTF-8")
-
-
-def _check_envelope(model: onnx.ModelProto) -> None:
-    """Refuse names that are not UTF-8 around the graph: of domains, and in what functions say."""
-    texts = [(o.domain, "domain") for o in model.opset_import]
-    texts += [(model.graph.name, "graph")]
-    for v in (*model.graph.input, *model.graph.output):
-        texts += [(v.name, "value")]
-        texts += [(d.dim_param, "dimension") for d in v.type.tensor_type.shape.dim]
-    for f in model.functions:
-        texts += [(f.name, "function"), (f.domain, "domain"), (f.overload, "overload")]
-        texts += [(x, "value") for x in (*f.input, *f.output)]
-        texts += [(a, "attribute") for a in f.attribute]
-        texts += [(o.domain, "domain") for o in f.opset_import]
-    _check_utf8("model", texts)
-
-
-@lru_cache(maxsize=4096)
-def _attribute_types(op_type: str, version: int, domain: str) -> dict[str, int]:
-    """Attribute types by name as the operator's schema has them; none without a schema.
-
-    What another version has is of its type there: a decoder serves several versions.
-    """
-    found: dict[str, int] = {}
-    for v in (*_versions(op_type, domain), version):
-        try:
-            kinds: Mapping[str, Any] = onnx.defs.get_schema(op_type, v, domain).attributes
-        except onnx.defs.SchemaError:
-            continue
-        found |= {name: int(a.type.value) for name, a in kinds.items()}
-    return found
-
-
-def _versions(op_type: str, domain: str) -> Iterator[int]:
-    """In which an operator changed, newest first."""
-    v = MAX_OPSET
-    while v > 0:
-        try:
-            schema = onnx.defs.get_schema(op_type, v, domain)
-        except onnx.defs.SchemaError:
-            return
-        yield schema.since_version
-        v = schema.since_version - 1
-
-
-def unfolded_limit(stored: int) -> int:
-    """Nodes and values that a model of so many stored nodes may unfold to."""
-    return min(MAX_UNFOLDED, UNFOLDED + UNFOLDED_PER_NODE * stored)
-
-
-def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
-    return "" if domain == "ai.onnx" else domain, name, overload
-
-
-def _check_functions(model: onnx.ModelProto) -> None:
-    """Refuse local functions that call themselves or expand to too many nodes, before they do."""
-    bodies = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
-    sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
-    open_calls: list[tuple[str, str, str]] = []
-
-    def size(nodes: Sequence[onnx.NodeProto]) -> tuple[int, int]:
-        """How many nodes these become, and the bytes of the functions copied for that."""
-        total = copied = 0
-        for n in nodes:
-            key = _function_key(n.domain, n.op_type, n.overload)
-            inner = [size(a.g.node) for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
-            if key in open_calls:
-                raise BadModel(f"local function {n.op_type!r} calls itself")
-            if key in bodies and key not in sizes:
-                if len(open_calls) >= MAX_DEPTH * 4:
-                    raise BadModel(f"local functions nest deeper than {MAX_DEPTH * 4}")
-                open_calls.append(key)
-                count, more = size(bodies[key].node)
-                sizes[key] = (count, more + bodies[key].ByteSize())
-                open_calls.pop()
-            for count, more in (*inner, (1, 0), sizes.get(key, (0, 0))):
-                total, copied = total + count, copied + more
-        return total, copied
-
-    found, copied = size(model.graph.node)
-    stored = len(model.graph.node) + sum(len(f.node) for f in model.functions)
-    limit = unfolded_limit(stored)
-    if found > limit:
-        raise BadModel(f"local functions expand to {found} nodes; at most {limit} are read")
-    most = COPIED_BYTES + sum(f.ByteSize() for f in model.functions)
-    if copied > most:
-        raise BadModel(f"local functions expand to {copied} bytes; at most {most} are read")
-
-
-def freeze(
-    model: onnx.ModelProto, shapes: Shapes
-) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
-    """Static types of the model inputs; symbolic dims bound by ``shapes`` stay bound elsewhere."""
-    try:
-        given = {k: tuple(operator.index(d) for d in v) for k, v in shapes.items()}
-    except TypeError:
-        raise BadInput(
-            f"shapes are {dict(shapes)!r}, expected integers for every input",
-            hint="shapes={'input': (1, 3, 240, 320)}",
-        ) from None
-    initialized = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in initialized]
-    unknown = set(given) - {i.name for i in inputs}
-    if unknown:
-        raise BadInput(
-            f"shape given for {sorted(unknown)[0]!r}, which is no input of the model",
-            hint=f"inputs: {', '.join(repr(i.name) for i in inputs)}",
-        )
-    symbols: dict[str, tuple[int, str]] = {}
-    frozen: list[str] = []
-    for i in inputs:
-        if i.name not in given or not i.type.tensor_type.HasField("shape"):
-            continue
-        dims = i.type.tensor_type.shape.dim
-        if len(dims) != len(given[i.name]):
-            raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
-        for d, n in zip(dims, given[i.name], strict=True):
-            if d.dim_param and symbols.setdefault(d.dim_param, (n, i.name))[0] != n:
-                other = symbols[d.dim_param]
-                raise BadInput(
-                    f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
-                )
-    result: list[tuple[str, TensorType]] = []
-    for i in inputs:
-        if i.type.WhichOneof("value") != "tensor_type":
-            raise UnsupportedOp(
-                f"input {i.name!r}: only tensors are supported, not sequences or optionals"
-            )
-        tt = i.type.tensor_type
-        dtype = elem_type(tt.elem_type, f"input {i.name!r}")
-        if not tt.HasField("shape"):
-            if i.name not in given:
-                raise BadInput(f"input {i.name!r} has no shape", hint=f"give --shape {i.name}=...")
-            result.append((i.name, TensorType(given[i.name], dtype)))
-            continue
-        shape: list[int] = []
-        bad = [d.dim_value for d in tt.shape.dim if not 0 <= d.dim_value < 1 << 40]
-        if bad:
-            raise BadModel(
-                f"input {i.name!r} has an axis of extent {bad[0]}",
-                hint="export the model with a named dynamic dimension there",
-            )
-        for axis, d in enumerate(tt.shape.dim):
-            if d.HasField("dim_value"):
-                n = int(d.dim_value)
-                if i.name in given and given[i.name][axis] != n:
-                    raise BadInput(
-                        f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}"
-                    )
-            elif i.name in given:
-                n = given[i.name][axis]
-                frozen.append(f"{i.name}[{axis}] ({d.dim_param or '?'}) = {n} from shape {i.name}")
-            elif d.dim_param in symbols:
-                n, source = symbols[d.dim_param]
-                frozen.append(f"{i.name}[{axis}] ({d.dim_param}) = {n} from shape {source}")
-            else:
-                dims_text = "x".join(
-                    str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?"
-                    for q in tt.shape.dim
-                )
-                raise BadInput(
-                    f"input {i.name!r} is {dims_text}: axis {axis} is dynamic",
-                    hint=f"give --shape {i.name}="
-                    + "x".join(
-                        str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim
-                    ),
-                )
-            if n < 0:
-                raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
-            shape.append(n)
-        result.append((i.name, TensorType(tuple(shape), dtype)))
-    return result, tuple(frozen)
-
-
 def import_onnx(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes | None = None,
@@ -435,6 +244,10 @@ def _scheme(model: onnx.ModelProto) -> Scheme:
     return found
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
 def decode(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes,
@@ -445,9 +258,9 @@ def decode(
 ) -> Imported:
     """`import_onnx` with a Reader of one's own: one that maps an output to ``""`` leaves it out."""
     model, folder = load_proto(source)
-    _check_envelope(model)
+    check_envelope(model)
     if model.functions:
-        _check_functions(model)
+        check_functions(model)
         model = inlined(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version and version < MIN_OPSET:
@@ -472,14 +285,14 @@ def decode(
         for n in names:
             if n not in declared:
                 raise BadInput(
-                    f"{what} {n!r} is no input of the model", hint=f"inputs: {sorted(declared)}"
+                    f"{what} {n!r} is no input of the model", hint=f"inputs: {_listed(declared)}"
                 )
     outputs = {o.name for o in model.graph.output}
     for n, out in bound.items():
         if out not in outputs:
             raise BadInput(
                 f"state {n!r}: {out!r} is no output of the model",
-                hint=f"outputs: {sorted(outputs)}",
+                hint=f"outputs: {_listed(outputs)}",
             )
     for n, t in types:
         if n in bound:

@@ -10,10 +10,10 @@ from onnx import numpy_helper
 
 from sparrow.errors import UnsupportedOp
 from sparrow.export import PROTO
-from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.onnx.call import ELEM
 from sparrow.importers.onnx.decode import DECODERS
-from sparrow.importers.onnx.read import Reader, Shapes, decode
+from sparrow.importers.onnx.read import Reader, decode
 from sparrow.tensor import Array, TensorType, dtype_of
 
 # Constants up to this many elements may say what a shape is; larger ones are only weights.

@@ -12,14 +12,12 @@ from sparrow.builder import MAX_ELEMENTS, Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.graph import State
 from sparrow.importers.file import read_file
-from sparrow.importers.imported import Imported, Verdict
+from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.tflite.call import Call
 from sparrow.importers.tflite.decode import DECODERS
 from sparrow.importers.tflite.schema import Model, Operator, Tensor, constant, read_model
 from sparrow.tensor import I8, Affine, Array, TensorType
-
-Shapes = Mapping[str, Sequence[int]]
 
 
 def load_model(path: str | Path) -> Model:

@@ -1,0 +1,110 @@
+"""Static types of a model's inputs."""
+
+from __future__ import annotations
+
+import operator
+
+import onnx
+
+from sparrow.errors import BadInput, BadModel, UnsupportedOp
+from sparrow.importers.imported import Shapes
+from sparrow.importers.onnx.call import elem_type
+from sparrow.tensor import TensorType
+
+
+def freeze(
+    model: onnx.ModelProto, shapes: Shapes
+) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
+    """Static types of the model inputs; symbolic dims bound by ``shapes`` stay bound elsewhere.
+
+    Args:
+        model: The model.
+        shapes: Extents of inputs that have dynamic dimensions.
+
+    Returns:
+        Name and type of every input, and a line for each dimension that was dynamic.
+
+    Raises:
+        BadInput: A shape is of no input, does not fit it, or is missing.
+        BadModel: An input's own shape is out of range.
+        UnsupportedOp: An input is no tensor.
+    """
+    try:
+        given = {k: tuple(operator.index(d) for d in v) for k, v in shapes.items()}
+    except TypeError:
+        raise BadInput(
+            f"shapes are {dict(shapes)!r}, expected integers for every input",
+            hint="shapes={'input': (1, 3, 240, 320)}",
+        ) from None
+    initialized = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initialized]
+    unknown = set(given) - {i.name for i in inputs}
+    if unknown:
+        raise BadInput(
+            f"shape given for {sorted(unknown)[0]!r}, which is no input of the model",
+            hint=f"inputs: {', '.join(repr(i.name) for i in inputs)}",
+        )
+    symbols: dict[str, tuple[int, str]] = {}
+    frozen: list[str] = []
+    for i in inputs:
+        if i.name not in given or not i.type.tensor_type.HasField("shape"):
+            continue
+        dims = i.type.tensor_type.shape.dim
+        if len(dims) != len(given[i.name]):
+            raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
+        for d, n in zip(dims, given[i.name], strict=True):
+            if d.dim_param and symbols.setdefault(d.dim_param, (n, i.name))[0] != n:
+                other = symbols[d.dim_param]
+                raise BadInput(
+                    f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
+                )
+    result: list[tuple[str, TensorType]] = []
+    for i in inputs:
+        if i.type.WhichOneof("value") != "tensor_type":
+            raise UnsupportedOp(
+                f"input {i.name!r}: only tensors are supported, not sequences or optionals"
+            )
+        tt = i.type.tensor_type
+        dtype = elem_type(tt.elem_type, f"input {i.name!r}")
+        if not tt.HasField("shape"):
+            if i.name not in given:
+                raise BadInput(f"input {i.name!r} has no shape", hint=f"give --shape {i.name}=...")
+            result.append((i.name, TensorType(given[i.name], dtype)))
+            continue
+        shape: list[int] = []
+        bad = [d.dim_value for d in tt.shape.dim if not 0 <= d.dim_value < 1 << 40]
+        if bad:
+            raise BadModel(
+                f"input {i.name!r} has an axis of extent {bad[0]}",
+                hint="export the model with a named dynamic dimension there",
+            )
+        for axis, d in enumerate(tt.shape.dim):
+            if d.HasField("dim_value"):
+                n = int(d.dim_value)
+                if i.name in given and given[i.name][axis] != n:
+                    raise BadInput(
+                        f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}"
+                    )
+            elif i.name in given:
+                n = given[i.name][axis]
+                frozen.append(f"{i.name}[{axis}] ({d.dim_param or '?'}) = {n} from shape {i.name}")
+            elif d.dim_param in symbols:
+                n, source = symbols[d.dim_param]
+                frozen.append(f"{i.name}[{axis}] ({d.dim_param}) = {n} from shape {source}")
+            else:
+                dims_text = "x".join(
+                    str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?"
+                    for q in tt.shape.dim
+                )
+                raise BadInput(
+                    f"input {i.name!r} is {dims_text}: axis {axis} is dynamic",
+                    hint=f"give --shape {i.name}="
+                    + "x".join(
+                        str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim
+                    ),
+                )
+            if n < 0:
+                raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
+            shape.append(n)
+        result.append((i.name, TensorType(tuple(shape), dtype)))
+    return result, tuple(frozen)
