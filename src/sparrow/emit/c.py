@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sparrow.emit.lane_c import float_literal
+from sparrow.emit.dtype_c import float_literal
 from sparrow.emit.steps import Bodies, Body, StepFunction, address
 from sparrow.graph import Graph
 from sparrow.plan import Entry, Plan

@@ -5,16 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from sparrow.emit.lane_c import (
-    scalar,
-    scalar_load,
-    scalar_store,
-    storage,
-    vector,
-    vector_load,
-    vector_repeat,
-    vector_store,
-)
+from sparrow.emit.dtype_c import scalar_load, scalar_store, storage
+from sparrow.emit.scalar_c import scalar
+from sparrow.emit.vector_c import vector, vector_load, vector_repeat, vector_store
 from sparrow.kernels.case import Loop, Stream
 from sparrow.kernels.loop import Schedule, is_copy, schedule, split_axis
 from sparrow.tensor import U16, DType

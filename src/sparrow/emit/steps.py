@@ -11,15 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparrow import lane
-from sparrow.emit.lane_c import (
-    float_literal,
-    literal,
-    storage,
-    stored_vector,
-    vector_load,
-    vector_repeat,
-)
+from sparrow.emit.dtype_c import float_literal, literal, storage
 from sparrow.emit.loop_c import element_type, loop_function
+from sparrow.emit.vector_c import stored_vector, vector_load, vector_repeat
 from sparrow.kernels.case import (
     Argument,
     Epilogue,
