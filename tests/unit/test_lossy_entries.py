@@ -13,7 +13,7 @@ from onnx import helper
 
 import sparrow
 from small_models import model, recurrent, value
-from sparrow.api import resolve_target
+from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
 from sparrow.request import Budget, Predict
