@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -74,14 +75,19 @@ def plan(
     if as_json:
         show(record.model_dump(mode="json"))
         return
-    print(f"{'layer':44} {'op':8} {'gets':8} {'us':>22} {'kB':>18} {'dB':>8}")
+    # a layer may lack one that others have
+    choices = list(dict.fromkeys(p for x in record.layers for p in x.ns))
+
+    def thousands(of: Mapping[str, float]) -> str:
+        return " / ".join(f"{of[p] / 1e3:.1f}" if p in of else "-" for p in choices)
+
+    print(f"{'layer':44} {'op':8} {'gets':8} {'us':>30} {'kB':>26} {'dB':>8}")
     for x in record.layers:
-        cost = " / ".join(f"{v / 1e3:.1f}" for v in x.ns.values())
-        held = " / ".join(f"{v / 1e3:.1f}" for v in x.bytes.values())
         mark = " pinned" if x.pinned else ""
         print(
-            f"{printable(x.name)[-44:]:44} {x.op:8} {x.precision:8} {cost:>22} {held:>18} "
+            f"{printable(x.name)[-44:]:44} {x.op:8} {x.precision:8} {thousands(x.ns):>30} "
+            f"{thousands(x.bytes):>26} "
             f"{x.db.get('int8', 999.0):8.1f}{mark}"
         )
-    print(f"us and kB at {' / '.join(record.layers[0].ns)}; dB of the outputs with this int8 alone")
+    print(f"us and kB at {' / '.join(choices)}; dB of the outputs with this int8 alone")
     show_search(record)
