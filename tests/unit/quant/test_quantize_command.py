@@ -73,7 +73,7 @@ def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[
     [
         (("--pin", "nothing*=float32"), "pin 'nothing*' fits no layer"),
         (("--pin", "float32"), "--pin 'float32'; write --pin"),
-        (("--pin", "Conv=int3"), "pin 'Conv' is 'int3'; use one of float32, bfloat16, int8, int16x8"),
+        (("--pin", "Conv=int3"), "pin 'Conv' is 'int3'; use one of float32, bfloat16, int8,"),
         (("--ranges", "guess"), "ranges is 'guess'; use one of minmax"),
         (("--smooth", "2"), "smooth is 2.0"),
         (("--mean", "a"), "--mean 'a'"),
