@@ -14,6 +14,7 @@ import argparse
 import csv
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import sparrow
@@ -55,19 +56,46 @@ def measure(data: Path, model: str, core: str) -> dict[str, object]:
     )
 
 
-def main() -> None:
-    """Measure, print, write."""
-    here = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(
+    description: str | None, models: Sequence[str], cores: Sequence[str], out: str
+) -> argparse.Namespace:
+    """The words of the command line: ``data``, ``models``, ``cores`` and ``out``."""
+    results = Path(__file__).resolve().parent / "results"
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=os.environ.get("SPARROW_DATA"))
-    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--cores", nargs="*", choices=CORES, default=list(CORES))
-    parser.add_argument("--out", type=Path, default=here / "results" / "mcu.csv")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=models)
+    parser.add_argument("--cores", nargs="*", choices=CORES, default=cores)
+    parser.add_argument("--out", type=Path, default=results / out)
     given = parser.parse_args()
     if given.data is None:
         sys.exit("give --data, or set SPARROW_DATA")
+    return given
+
+
+def print_head(fields: Sequence[str]) -> None:
+    """Begin a Markdown table."""
+    print(f"| {' | '.join(fields)} |\n|{'---|' * len(fields)}")
+
+
+def print_row(row: Mapping[str, object]) -> None:
+    """A line of a Markdown table, as soon as it is known."""
+    cells = (f"{v:,}" if isinstance(v, int) else str(v) for v in row.values())
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a table as CSV."""
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = arguments(__doc__, list(MODELS), CORES, "mcu.csv")
     rows: list[dict[str, object]] = []
-    print(f"| {' | '.join(FIELDS)} |\n|{'---|' * len(FIELDS)}")
+    print_head(FIELDS)
     for model in given.models:
         for core in given.cores:
             try:
@@ -75,18 +103,14 @@ def main() -> None:
             except SparrowError as e:
                 print(f"| {model} | {core} | {e.message} |", flush=True)
                 continue
-            cells = (f"{v:,}" if isinstance(v, int) else str(v) for v in rows[-1].values())
-            print(f"| {' | '.join(cells)} |", flush=True)
+            print_row(rows[-1])
     done = {(r["model"], r["core"]) for r in rows}
     if given.out.exists():
         with given.out.open(newline="") as f:
             rows += [r for r in csv.DictReader(f) if (r["model"], r["core"]) not in done]
     order = [(m, c) for m in MODELS for c in CORES]
     rows.sort(key=lambda r: order.index((str(r["model"]), str(r["core"]))))
-    with given.out.open("w", newline="") as f:
-        writer = csv.DictWriter(f, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.out, FIELDS, rows)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,8 @@ of the least that was found. Instructions are exact, and no cycles.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import os
-import sys
-from pathlib import Path
-
 import sparrow
-from mcu import CORES, MODELS
+from mcu import MODELS, arguments, print_head, print_row, write_rows
 
 SHARES = (1.0, 0.85, 0.7, 0.6, 0.0)
 FIELDS = (
@@ -28,17 +22,9 @@ FIELDS = (
 
 def main() -> None:
     """Measure, print, write."""
-    here = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SPARROW_DATA"))
-    parser.add_argument("--models", nargs="*", choices=MODELS, default=["mcunet", "vww"])
-    parser.add_argument("--cores", nargs="*", choices=CORES, default=["cortex_m7"])
-    parser.add_argument("--out", type=Path, default=here / "results" / "strips.csv")
-    given = parser.parse_args()
-    if given.data is None:
-        sys.exit("give --data, or set SPARROW_DATA")
+    given = arguments(__doc__, ["mcunet", "vww"], ["cortex_m7"], "strips.csv")
     rows: list[dict[str, object]] = []
-    print(f"| {' | '.join(FIELDS)} |\n|{'---|' * len(FIELDS)}")
+    print_head(FIELDS)
     for model in given.models:
         for core in given.cores:
             path = given.data / MODELS[model]
@@ -53,12 +39,8 @@ def main() -> None:
                 kept = f.ram_bytes <= limit
                 values = (model, core, limit, kept, f.ram_bytes, f.arena_bytes, *sizes)
                 rows.append(dict(zip(FIELDS, values, strict=True)))
-                cells = (f"{v:,}" if isinstance(v, int) else str(v) for v in rows[-1].values())
-                print(f"| {' | '.join(cells)} |", flush=True)
-    with given.out.open("w", newline="") as out:
-        writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+                print_row(rows[-1])
+    write_rows(given.out, FIELDS, rows)
 
 
 if __name__ == "__main__":

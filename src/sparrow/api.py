@@ -134,8 +134,9 @@ def build(
     say = progress or (lambda _: None)
     say("reading the model")
     sources = sources_of(model, shapes, states)
-    if precision == "int8" and calib is None:
-        raise BadInput("int8 needs samples", hint="give calib=, an .npz or an image folder")
+    if calib is None and (precision == "int8" or recipe is not None):
+        what = "int8" if precision == "int8" else "a recipe or a pin"
+        raise BadInput(f"{what} needs samples", hint="give calib=, an .npz or an image folder")
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
     known = None if tuning is None else read_tuning(Path(tuning))
     tuner = Tuner(row, known, tune, threads, say)

@@ -118,13 +118,13 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         raise BadInput(f"{option} {text!r}", hint=f"write {option} 127 or 124,116,104") from None
 
 
-def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Recipe:
-    """A recipe from what was given of it; None leaves a default. Pins read ``glob=precision``.
+def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Recipe | None:
+    """A recipe from what was given of it, None if nothing was. Pins read ``glob=precision``.
 
     Args:
         pins: Before those of the file.
         path: A file to start from.
-        fields: Over those of the file.
+        fields: Over those of the file; None leaves those, or a default.
 
     Raises:
         BadInput: A pin does not read so, a value is none of its kind, or the file is no recipe.
@@ -137,6 +137,8 @@ def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Re
     if path is not None:
         base = read_recipe(path)
     given: dict[str, Any] = {k: v for k, v in fields.items() if v is not None}
+    if path is None and not pins and not given:
+        return None
     read: list[Any] = []
     for text in pins or ():
         pattern, _, precision = text.rpartition("=")

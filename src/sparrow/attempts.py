@@ -98,7 +98,7 @@ def write_first_that_holds(
     recipe: Recipe | None,
     code: str,
 ) -> Bundle:
-    """The bundle of the first attempt whose gates hold.
+    """Write the first attempt whose gates hold.
 
     Args:
         attempts: What they share.
@@ -113,6 +113,7 @@ def write_first_that_holds(
     """
     a, request = attempts, attempts.request
     graphs, calib, precision = a.front.graphs, request.calib, request.precision
+    ways = a.in_codes(code)
     if precision == "bfloat16":
         return _write_bfloat16(a, sources, place)
     if precision == "float32" or calib is None or coded(graphs):
@@ -123,7 +124,6 @@ def write_first_that_holds(
         return write_bundle(plain, sources, place, request)
     if recipe is None and not a.row.fpu:
         recipe = Recipe(scheme="tflite")  # nothing between input and output is a float
-    ways = a.in_codes(code)
     if precision == "auto" and request.budget != Budget():
         if len(sources) > 1:
             raise BadInput(

@@ -13,7 +13,7 @@ import native_harness as harness
 import sparrow
 from axpy import MODEL, axpy_library, axpy_weights, random_inputs
 from data import data
-from emitted import STRICT, blob, linked
+from emitted import STRICT, assert_equals_reference, blob, linked
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.device.build import NATIVE, Unit, find_toolchain
@@ -23,9 +23,7 @@ from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Module
 from sparrow.plan import plan
-from sparrow.reference import evaluate
 from sparrow.targets import Machine, target
-from sparrow.tensor import Array
 
 TARGETS = ("aarch64", "armv7", "riscv64")
 # The network once more on each vector vocabulary that these do not use.
@@ -98,18 +96,7 @@ def test_emitted_code_computes_what_the_reference_does(
     g = GRAPHS[graph]()
     p = plan(Module("m", (g,)), target(name), threads=2)
     library = emulated_library(linked(p, tmp_path), target(name).machine)
-    rng = np.random.default_rng(5)
-    feeds: dict[str, Array] = {}
-    for n in g.inputs:
-        t = g.types[n]
-        whole = t.dtype.kind != "float"
-        x = rng.integers(-50, 50, t.shape) if whole else rng.standard_normal(t.shape)
-        feeds[n] = np.asarray(x).astype(t.dtype.numpy)
-    found = [library.open(blob(p), threads).run(0, list(feeds.values())) for threads in (1, 2)]
-    want = evaluate(g, feeds)
-    for n, y, reverse in zip(g.outputs, *found, strict=True):
-        assert y.tobytes() == reverse.tobytes()
-        np.testing.assert_allclose(y, want[n], rtol=2e-5, atol=2e-5, err_msg=n)
+    assert_equals_reference(library, p, g)
 
 
 def test_a_bundle_is_proved_and_runs(name: str, tmp_path: Path) -> None:

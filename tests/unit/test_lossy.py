@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import sparrow
 from data import REPO
 from native_harness import emulator
+from sparrow.arguments import recipe_of
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
 from sparrow.request import Budget
@@ -88,6 +89,18 @@ def test_the_same_samples_give_the_same_bytes(
 def test_int8_needs_samples() -> None:
     with pytest.raises(BadInput, match="int8 needs samples"):
         sparrow.build(MODEL, precision="int8")
+    with pytest.raises(BadInput, match="a recipe or a pin needs samples"):
+        sparrow.build(MODEL, recipe=sparrow.Recipe())
+
+
+def test_a_code_that_does_not_exist_is_refused_where_nothing_is_quantized() -> None:
+    with pytest.raises(BadInput, match="use one of auto, fast, compact"):
+        sparrow.build(MODEL, code="small")
+
+
+def test_a_command_line_that_says_nothing_of_a_recipe_leaves_it_to_the_target() -> None:
+    assert recipe_of(None, None, rounding=None) is None
+    assert recipe_of(["head*=float32"], None) == sparrow.Recipe(pins=(("head*", "float32"),))
 
 
 def test_a_drop_that_is_too_large_writes_nothing(
