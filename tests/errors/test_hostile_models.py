@@ -132,3 +132,8 @@ def test_zero_points_are_integers_and_scales_are_not() -> None:
         nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])]
         with pytest.raises(SparrowError, match=message):
             import_onnx(model(nodes, initializer=stored))
+
+
+def test_an_operator_has_a_bounded_number_of_inputs() -> None:
+    with pytest.raises(BadModel, match="2000 inputs; at most 1024"):
+        import_onnx(model([helper.make_node("Sum", ["x"] * 2000, ["y"])]))

@@ -103,6 +103,10 @@ def _tflite(data: bytes, folder: Path) -> None:
     import_tflite(folder / "m.tflite")
 
 
+def _tflite_compile(data: bytes, folder: Path) -> None:
+    compile_sources({"main": Source(folder / "m.tflite")}, resolve_target("x86_64_v3"))
+
+
 def _graph(data: bytes, folder: Path) -> None:
     parse_graph(data.decode("utf-8", "replace"))
 
@@ -355,6 +359,8 @@ TARGETS: tuple[Target, ...] = (
            heavy=True),
     Target("tflite", "tflite/*.tflite", mutate_words, "m.tflite", _tflite, hostile_tflite.files,
            share=40),
+    Target("tflite.compile", "tflite/*.tflite", mutate_words, "m.tflite", _tflite_compile,
+           hostile_tflite.files, exhaustive=False, heavy=True),
     Target("graph", "graphs/*.txt", _graph_text, "", _graph, hostile.graphs, share=30),
     Target("receipt", "bundle/receipt.json", _json_or_bytes, "bundle/receipt.json", _receipt,
            hostile.records, share=16),

@@ -9,6 +9,8 @@ from pathlib import Path
 from sparrow.errors import BadInput, BadModel
 
 MAX_BYTES = 2 << 30
+# Inputs of one operator: sums and concatenations have as many as they like.
+MAX_OPERANDS = 1024
 
 
 def _opener(name: str, flags: int) -> int:
@@ -49,4 +51,14 @@ def read_small(path: Path, what: str, most: int) -> bytes:
     return data
 
 
-__all__ = ["MAX_BYTES", "read_file", "read_small"]
+def check_operands(where: str, count: int) -> None:
+    """Check how many inputs an operator has.
+
+    Raises:
+        BadModel: There are more than MAX_OPERANDS.
+    """
+    if count > MAX_OPERANDS:
+        raise BadModel(f"{where}: {count} inputs; at most {MAX_OPERANDS} are read")
+
+
+__all__ = ["MAX_BYTES", "MAX_OPERANDS", "check_operands", "read_file", "read_small"]

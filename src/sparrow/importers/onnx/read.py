@@ -14,7 +14,7 @@ from sparrow.builder import Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.export import SCHEME
 from sparrow.graph import SCHEMES, Scheme, State
-from sparrow.importers.file import read_file
+from sparrow.importers.file import check_operands, read_file
 from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
@@ -149,6 +149,7 @@ class Reader:
     def node(self, node: onnx.NodeProto, env: dict[str, str]) -> None:
         """Decode one node; its outputs join ``env``."""
         where = node.name or (node.output[0] if node.output else node.op_type)
+        check_operands(f"{where} ({node.op_type})", len(node.input))
         for x in node.input:
             if x and x not in env:
                 raise BadModel(f"{where} ({node.op_type}): input {x!r} is not defined before it")

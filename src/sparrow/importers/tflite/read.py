@@ -11,7 +11,7 @@ import numpy as np
 from sparrow.builder import MAX_ELEMENTS, Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.graph import State
-from sparrow.importers.file import read_file
+from sparrow.importers.file import check_operands, read_file
 from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.tflite.call import Call
@@ -166,6 +166,7 @@ class Reader:
                 raise BadModel(f"{where} ({op.name}): state {kept} is stored as {self.b.types[y]}")
             self.stored[k] = y
 
+        check_operands(f"{where} ({op.name})", len(op.inputs))
         return Call(
             self.b,
             op.name,
