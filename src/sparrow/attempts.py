@@ -147,10 +147,7 @@ def write_first_that_holds(
                 raise
             request.progress(f"not int8 throughout: {e.message}")
             break
-    q, pins = lossy[0].quantized, recipe.pins if recipe else ()
-    # what 8 bits do not hold was given 16: a search, which pins the user's layers alone, would
-    # take that back
-    if len(lossy) > 1 or q.recipe.pins != pins:
+    if len(lossy) > 1:
         asked = replace(request, calib=first_samples(lossy))
         if a.row.isa.multiplies_bfloat16:
             half = a.in_floats(1.0, bfloat16=True, ram=a.ram)
@@ -160,7 +157,8 @@ def write_first_that_holds(
             except GateFailed as e:
                 request.progress(f"not bfloat16: {e.message}")
         return write_bundle(plain, sources, place, asked)
-    # a mix has pins of its own
+    # a mix has pins of its own; values that want 16 bits keep them
+    q, pins = lossy[0].quantized, recipe.pins if recipe else ()
     free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
     search = Search(plain, replace(lossy[0], quantized=free), pins, request, ways)
     return _write_mix(search, sources, place)
@@ -196,7 +194,7 @@ def search_of(
     precisions(g, recipe)  # a pin that fits nothing is said before the work
     assert request.calib is not None
     request.progress("calibrating")
-    free = replace(recipe, precision="int8", widen=False, pins=())
+    free = replace(recipe, precision="int8", pins=())
     lossy = quantized_entry(g, request.calib, free, request.progress)
     return Search(plain, lossy, recipe.pins, request, ways)
 

@@ -192,6 +192,57 @@ def native_error(bundle: sparrow.Bundle, model: onnx.ModelProto, feeds: list[Fee
     return decibels(signal, sum(float(np.square(x - y).sum()) for x, y in pairs))
 
 
+def made_of(kind: str) -> onnx.ModelProto:
+    """A network around one layer: a transposed convolution, LSTM or GRU."""
+    rng = np.random.default_rng(0)
+
+    def constant(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+
+    if kind == "ConvTranspose":
+        shapes, outputs = [1, 3, 8, 8], [1, 6, 16, 16]
+        inner = helper.make_node(kind, ["x", "w", "b"], ["h"], strides=[2, 2], group=3)
+        constants = [constant("w", 3, 2, 2, 2), constant("b", 6), constant("m", 16, 16)]
+        nodes = [inner, helper.make_node("MatMul", ["h", "m"], ["y"])]
+    else:
+        gates = {"LSTM": 4, "GRU": 3}[kind]
+        shapes, outputs = [10, 1, 6], [10, 1, 1, 5]
+        inner = helper.make_node(kind, ["x", "w", "r", "b"], ["h"], hidden_size=8)
+        constants = [
+            constant("w", 1, gates * 8, 6),
+            constant("r", 1, gates * 8, 8),
+            constant("b", 1, 2 * gates * 8),
+            constant("m", 8, 5),
+        ]
+        nodes = [inner, helper.make_node("MatMul", ["h", "m"], ["y"])]
+    g = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shapes)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)],
+        constants,
+    )
+    return helper.make_model(g, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("kind", ["ConvTranspose", "LSTM", "GRU"])
+def test_weights_of_every_kind_of_layer_are_compared(kind: str) -> None:
+    model = made_of(kind)
+    rng = np.random.default_rng(1)
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    feeds: list[Feeds] = [{"x": rng.standard_normal(shape, np.float32)} for _ in range(8)]
+    q = import_model(sparrow.quantize(model, feeds)).graph
+    sound = explain(q, float_graph(model), feeds, cure=False)
+    (layer,) = (x for x in sound.layers if x.op == kind)
+    assert layer.cause in ("rounding", "weight rounding", "accumulated bias")
+    # of another model, its weights are foreign
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    w = numpy_helper.to_array(other.graph.initializer[0])
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(w[..., ::-1].copy(), "w"))
+    found = explain(q, float_graph(other), feeds, cure=False)
+    assert (found.culprit.op, found.culprit.cause) == (kind, "foreign weights")
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "out"

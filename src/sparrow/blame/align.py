@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
@@ -156,7 +157,7 @@ def cuts(f: Graph, q: Graph) -> list[Cut]:
                 continue
             # the clamp behind a product is part of its layer
             clamped = [isinstance(u.op, Lane) for u in users.get(y, ())] == [True]
-            product = isinstance(n.op, (Conv, MatMul)) and not clamped
+            product = isinstance(n.op, Conv | ConvTranspose | MatMul) and not clamped
             if y in f.outputs or product:
                 found[y] = Cut(y, y, y, None, None)
     order = {x: i for i, x in enumerate((*f.inputs, *(y for n in f.nodes for y in n.outputs)))}

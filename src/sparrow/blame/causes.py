@@ -55,7 +55,7 @@ class Constants:
     Attributes:
         real: Weights of the float graph.
         coded: What the codes of the quantized graph mean.
-        step: Scale of the codes: one, or one per output channel.
+        step: Scale of the codes: one, one per output channel, or one per weight.
         bias: Largest |bias of the quantized graph - bias of the float graph|.
     """
 
@@ -67,12 +67,12 @@ class Constants:
     @property
     def foreign(self) -> float:
         """Share of the weights that are farther from the float ones than rounding puts them."""
-        steps = np.broadcast_to(
-            self.step.reshape(-1, *(1,) * (self.real.ndim - 1))
-            if self.step.size in (1, len(self.real))
-            else self.step.max(),
-            self.real.shape,
-        )
+        step = self.step
+        if step.size in (1, len(self.real)):
+            step = step.reshape(-1, *(1,) * (self.real.ndim - 1))
+        elif step.shape != self.real.shape:
+            step = step.max()
+        steps = np.broadcast_to(step, self.real.shape)
         return float((np.abs(self.coded - self.real) > ROUNDED * steps).mean())
 
     @property

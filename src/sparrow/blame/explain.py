@@ -21,8 +21,11 @@ from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Graph, Node
+from sparrow.graph import Graph, Node, Op
 from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gru import GRU
+from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.quant.calibrate import peaks
 from sparrow.quant.engine import Engine, fastest, literally
@@ -80,7 +83,7 @@ def explain(
     at = cuts(real, coded.graph)
     few = samples[:COMPARED]
     layers = {c.name: _layer(real, coded, at, c) for c in at}
-    recoded = with_constants(real, _replaced(real, coded, at, layers))
+    recoded = with_constants(real, _replaced(coded, at, layers))
     progress("comparing layer by layer")
     errors = measure(real, recoded, coded.graph, at, channel_axes(real), few, engine)
     judge = Judge(real, at, few, engine)
@@ -153,8 +156,18 @@ def _cause(c: Cut, x: _Layer, errors: Mapping[str, Error]) -> Cause:
     return cause(errors[c.name], c, x.made, x.constants, operands)
 
 
+# Operands of constants: weights, of recurrent layers recurrent ones and the biases too.
+CONSTANTS: Mapping[type[Op], tuple[int, ...]] = {
+    Conv: (1, 2),
+    ConvTranspose: (1, 2),
+    MatMul: (1, 2),
+    LSTM: (1, 2, 3),
+    GRU: (1, 2, 3, 6),
+}
+
+
 def _product(nodes: Sequence[Node]) -> Node | None:
-    found = [n for n in nodes if isinstance(n.op, (Conv, MatMul))]
+    found = [n for n in nodes if type(n.op) in CONSTANTS]
     return found[-1] if len(found) == 1 else None
 
 
@@ -179,40 +192,64 @@ def _operand(g: Graph, n: Node, i: int) -> Array | None:
     return g.consts.get(name)
 
 
-def _outputs_first(n: Node, w: Array) -> Array:
+def _turned(n: Node) -> bool:
+    return isinstance(n.op, MatMul) and n.op.trans_b
+
+
+def _rows(n: Node, w: Array) -> Array:
+    """Weights, output channels along the first axis."""
+    if isinstance(n.op, LSTM | GRU):
+        return w.reshape(-1, w.shape[-1])
+    if isinstance(n.op, ConvTranspose):
+        return np.moveaxis(w, 1, 0)
     if isinstance(n.op, MatMul):
-        return w if n.op.trans_b else np.moveaxis(w, -1, 0)
+        return w if _turned(n) else np.moveaxis(w, -1, 0)
     return w
 
 
 def _constants(f: Graph, n: Node, coded: Quantization, m: Node) -> Constants | None:
-    w, v = _operand(f, n, 1), _operand(coded.graph, m, 1)
-    if w is None or v is None:
-        return None
-    w, v = _outputs_first(n, w), _outputs_first(m, v)
-    if w.shape != v.shape:
-        return None
-    a, b = _operand(f, n, 2), _operand(coded.graph, m, 2)
-    zero = np.zeros(len(w), np.float32)
-    a, b = (zero if x is None or x.size != len(w) else x for x in (a, b))
-    bias = float(np.abs(a.reshape(-1) - b.reshape(-1)).max(initial=0))
-    step = coded.steps.get(m.inputs[1], np.zeros(1, np.float32))
-    return Constants(w, v, step, bias)
+    recurrent = isinstance(n.op, LSTM | GRU)
+    pairs = []
+    for i in (1, 2) if recurrent else (1,):
+        w, v = _operand(f, n, i), _operand(coded.graph, m, i)
+        if w is None or v is None:
+            return None
+        w, v = _rows(n, w), _rows(m, v)
+        if w.shape != v.shape:
+            return None
+        step = coded.steps.get(m.inputs[i], np.zeros(1, np.float32))
+        pairs.append((w, v, step))
+    at = 3 if recurrent else 2
+    # a bias that only one of them has is compared with none
+    a, b = (
+        np.zeros(1, np.float32) if x is None else x.reshape(-1)
+        for x in (_operand(f, n, at), _operand(coded.graph, m, at))
+    )
+    comparable = a.size == b.size or 1 in (a.size, b.size)
+    bias = float(np.abs(a - b).max(initial=0)) if comparable else 0.0
+    if not recurrent:
+        return Constants(*pairs[0], bias)
+    # the two products of a recurrent layer have scales of their own in every row
+    steps = [np.broadcast_to(s.reshape(-1, 1), w.shape) for w, _, s in pairs]
+    real, codes = (np.concatenate([p[k] for p in pairs], 1) for k in (0, 1))
+    return Constants(real, codes, np.concatenate(steps, 1), bias)
 
 
 def _replaced(
-    f: Graph, coded: Quantization, at: Sequence[Cut], layers: Mapping[str, _Layer]
+    coded: Quantization, at: Sequence[Cut], layers: Mapping[str, _Layer]
 ) -> dict[tuple[str, int], Array]:
     """The constants of the quantized products, for the products of the float graph."""
     found: dict[tuple[str, int], Array] = {}
     for c in at:
-        n, k = layers[c.name].product, layers[c.name].constants
+        n = layers[c.name].product
         m = _product(_quantized_segment(coded.graph, at, c))
-        if n is None or k is None or m is None:
+        if n is None or layers[c.name].constants is None or m is None:
             continue
-        turned = isinstance(n.op, MatMul) and not n.op.trans_b
-        found[n.outputs[0], 1] = np.moveaxis(k.coded, 0, -1) if turned else k.coded
-        bias = _operand(coded.graph, m, 2)
-        if bias is not None and bias.size == len(k.coded):
-            found[n.outputs[0], 2] = bias.reshape(-1)
+        for i in CONSTANTS[type(n.op)]:
+            x = _operand(coded.graph, m, i)
+            if x is None:
+                continue
+            if i == 1 and _turned(n) != _turned(m):
+                x = np.swapaxes(x, -1, -2)
+            found[n.outputs[0], i] = x
     return found

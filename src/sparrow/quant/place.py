@@ -27,7 +27,7 @@ Dequantize.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparrow import lane
@@ -231,13 +231,19 @@ class _Groups:
             self.parent[self.find(x)] = first
 
 
-def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> Placement:
+def place(
+    g: Graph,
+    wanted: Mapping[str, Precision],
+    complete: bool = False,
+    wide: Iterable[str] = (),
+) -> Placement:
     """Decide which ops of a float graph compute on codes.
 
     Args:
         g: A graph after `sparrow.passes.FRONT`: float, channels first.
         wanted: Precision of every node, by its first result.
         complete: See `Recipe.complete`.
+        wide: See `Recipe.wide`.
     """
     made, users = g.producers(), g.users()
     outputs = g.live_out()
@@ -309,13 +315,14 @@ def place(g: Graph, wanted: Mapping[str, Precision], complete: bool = False) -> 
     codes: dict[str, DType] = {}
     for y in integer:
         n = made[y]
-        wide = I16 if wanted[y] == "int16x8" else I8
+        asks = I16 if wanted[y] == "int16x8" else I8
         results = tuple(v for v in n.outputs if complete and v and g.types[v].dtype == F32)
         stored = results or ((y,) if y in cells or y in after else ())
         for x in (*operands(n), *stored):
             if x not in inner:
                 root = groups.find(x)
-                codes[root] = max(wide, codes.get(root, I8), key=lambda t: t.bits)
+                codes[root] = max(asks, codes.get(root, I8), key=lambda t: t.bits)
+    codes |= {root: I16 for root in map(groups.find, wide) if root in codes}
     for y in integer & (heads.keys() | cells.keys()):
         own = hidden_results(made[y]) if y in cells else ()
         roots = (groups.find(x) for x in (*operands(made[y]), *own))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -53,9 +54,11 @@ class Recipe:
             product, of a network which normalises its residual stream, instead of int8: what a
             transformer carries has outliers, and one scale of 8 bits for them and all else costs
             more than the second byte.
-        widen: Look for values that 8 bits do not hold (`sparrow.quant.widen`), and pin what makes
-            and reads them to ``residual``. Not under ``tflite``, powers of two, or a complete
-            quantization.
+        widen: Look for values that want more than 8 bits (`sparrow.quant.widen`), which ``wide``
+            then names. Not under ``tflite``, powers of two, or a complete quantization.
+        fidelity: Power of the outputs over that of their error, in dB, up to which ``widen`` spends
+            time on values that make much of the error.
+        wide: Values whose codes have 16 bits, whatever the precision of what makes and reads them.
         scales: ``power_of_two`` for devices that rescale by shifts alone.
         complete: Every float value becomes codes, for devices that compute with nothing else: the
             inputs and results of all ops, logits included. Pins to float32 still hold.
@@ -75,6 +78,8 @@ class Recipe:
     precision: Precision = "int8"
     residual: Precision = "int16x8"
     widen: bool = True
+    fidelity: float = 30.0
+    wide: tuple[str, ...] = ()
     scales: Scales = "float"
     complete: bool = False
     pins: tuple[tuple[str, Precision], ...] = ()
@@ -96,6 +101,8 @@ class Recipe:
             raise BadInput(f"group is {self.group!r}, expected a number of inputs, at least 2")
         if self.weights == "per_group":
             self._check_groups()
+        if not math.isfinite(self.fidelity):
+            raise BadInput(f"fidelity is {self.fidelity}, expected decibels")
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise BadInput(f"smooth is {self.smooth}, expected a share between 0 and 1")
 
@@ -151,10 +158,13 @@ def from_json(data: bytes, where: str) -> Recipe:
         if strange:
             raise BadInput(f"{where}: a recipe has no {strange[0]!r}")
         found["pins"] = tuple((str(p), v) for p, v in found.get("pins", ()))
+        found["wide"] = tuple(map(str, found.get("wide", ())))
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:
         raise BadInput(f"{where} is no recipe: {type(e).__name__}: {e}") from None
     if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
         raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
+    if type(found.get("fidelity", 0.0)) not in (int, float):
+        raise BadInput(f"{where}: fidelity is {found['fidelity']!r}, expected decibels")
     smooth = found.get("smooth")
     if smooth is not None and type(smooth) not in (int, float):
         raise BadInput(f"{where}: smooth is {smooth!r}, expected a share between 0 and 1")
@@ -163,6 +173,12 @@ def from_json(data: bytes, where: str) -> Recipe:
 
 def _names(n: Node) -> tuple[str, ...]:
     return (n.origin, *n.outputs, type(n.op).__name__)
+
+
+def pinned(g: Graph, recipe: Recipe) -> set[str]:
+    """Values that nodes which some pin fits make or read."""
+    nodes = (n for n in g.nodes if precision_of(recipe, *_names(n)) is not None)
+    return {x for n in nodes for x in (*n.inputs, *n.outputs)}
 
 
 def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
@@ -174,6 +190,10 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
     for pattern, _ in recipe.pins:
         if not any(fnmatchcase(name, pattern) for n in g.nodes for name in _names(n)):
             raise BadInput(f"pin {pattern!r} fits no layer", hint=_near(g, pattern))
+
+    for x in recipe.wide:
+        if x not in g.types or x in g.consts:
+            raise BadInput(f"{x!r} is no value of {g.name} that could take 16 bits")
 
     stream = _stream(g) if recipe.precision == "int8" else set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sparrow.errors import BadInput
@@ -22,9 +22,9 @@ from sparrow.quant.layers import (
 )
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
-from sparrow.quant.recipe import Recipe, precisions
+from sparrow.quant.recipe import Recipe, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
-from sparrow.quant.widen import COMPARED, pinned, too_wide
+from sparrow.quant.widen import COMPARED, too_wide
 from sparrow.tensor import Array
 
 Samples = Iterable[Mapping[str, Array]]
@@ -130,7 +130,7 @@ def run(
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     wanted = precisions(g, recipe)
-    p = place(g, wanted, recipe.complete)
+    p = place(g, wanted, recipe.complete, recipe.wide)
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         raise BadInput(
             f"{g.name}: no convolution, product or recurrent layer of constant weights to quantize",
@@ -158,15 +158,27 @@ def run(
         progress=progress,
     )
     if _may_widen(recipe):
-        progress("looking for values that 8 bits do not hold")
-        wide = too_wide(g, p, activation_codes(p, c, recipe), kept)
-        pins = tuple((name, recipe.residual) for name in pinned(g, p, wide))
+        progress("looking for values that want 16 bits")
+
+        asked = recipe
+
+        def with_wide(values: Collection[str]) -> Graph:
+            return requantized(g, c, replace(asked, wide=(*asked.wide, *values))).graph
+
+        codes = activation_codes(p, c, recipe)
+        enough = 10 ** (-recipe.fidelity / 10)
+        wide = too_wide(g, p, codes, with_wide, kept, enough, pinned(g, recipe))
+        found = (*recipe.wide, *(x for w in wide for x in w.all))
         # what is found is part of the recipe that gives the same codes again
-        recipe = replace(recipe, widen=False, pins=(*recipe.pins, *pins))
+        recipe = replace(recipe, widen=False, wide=tuple(dict.fromkeys(found)))
         notes = tuple(
-            f"8 bits do not hold {place_of(g, x)}: rounding it alone makes an error of {share:.0%} "
-            f"of an output's power; {recipe.residual} instead"
-            for x, share in wide.items()
+            f"{place_of(g, w.value)} takes 16 bits: rounding it to 8 alone makes "
+            + (
+                f"an error of {w.power:.0%} of the outputs' power"
+                if w.part is None
+                else f"{w.part:.0%} of the outputs' error"
+            )
+            for w in wide
         )
         c = replace(c, health=replace(c.health, of_codes=notes))
     progress("quantizing weights")
@@ -185,9 +197,9 @@ def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:
     Args:
         g: `Quantized.source`: what equalization and smoothing of the recipe made of the graph.
         c: `Quantized.statistics`.
-        recipe: Differs in pins and precision alone.
+        recipe: Differs in pins, precision and wide values alone.
     """
-    p = place(g, precisions(g, recipe), recipe.complete)
+    p = place(g, precisions(g, recipe), recipe.complete, recipe.wide)
     graph, layers = apply(g, p, c, recipe)
     graph = replace(graph, scheme=recipe.scheme)
     return Quantized(graph, g, c, c.only(g, p), tuple(layers), recipe)

@@ -1,88 +1,176 @@
-"""16 bits for values that 8 do not hold, found by trying.
+"""16 bits for values that want them, found by trying.
 
 One scale serves all elements of a value, and where a few are a hundred times the others, as in a
-spectrum or a state that passes through every layer, 8 bits leave nothing of the small ones. A value
-is rounded alone in the float network (as in Lin, Talathi, Annapureddy 2016, arXiv:1511.06393); if
-that alone spoils an output, what makes and reads it takes 16 bits. Halving what is rounded finds
-them; nearly all networks are done after one look at all values together.
+spectrum or a state that passes through every layer, 8 bits leave nothing of the small ones. Each
+value is rounded alone in the float network (as in Lin, Talathi, Annapureddy 2016,
+arXiv:1511.06393), and what that does to the outputs is compared with their power and with the error
+of the whole quantized network. Two kinds take 16 bits:
+
+    spoilt     the value alone makes an error of a hundredth of the outputs' power; what its maker
+               and its readers read and make besides takes 16 bits with it
+    dominant   it makes a twentieth of the whole error, and costs little: what makes the most error
+               for its cost comes first, until a tenth of the network's multiplications and elements
+               have two bytes; none may become larger than the largest value was
+
+The second kind is looked for until the outputs are as near to the float ones as the recipe asks.
+Powers of errors add, so that halving what is rounded finds them, and a network that is near enough,
+or whose error is spread evenly or lies in its weights, is done after a few looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sparrow.graph import Graph
-from sparrow.quant.engine import Engine, literally
+from sparrow.quant.engine import Engine, Run, literally
 from sparrow.quant.layers import Codes, shaped
 from sparrow.quant.place import Placement
 from sparrow.quant.qdq import insert
-from sparrow.quant.recipe import literal
 from sparrow.tensor import Array
 
 # Power of the error of an output over its own, from which on it counts as spoilt: 20 dB.
 SPOILT = 0.01
+# Share of the whole error from which on a value dominates: a quarter of a decibel.
+DOMINANT = 0.05
+# Share of a network's multiplications, and of its elements, that may have two bytes for it: added,
+# because depthwise layers are as slow as they are large. Measured, a twentieth of the time.
+WORK = 0.1
 # Samples that are looked at.
 COMPARED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """A value that takes 16 bits.
+
+    Attributes:
+        value: The one that stands for its group.
+        all: Those that take 16 bits with it, itself included.
+        power: Error that its rounding alone makes, as a share of the outputs' power.
+        part: The same as a share of the network's error, of a value that dominates it; None of one
+            that spoils.
+    """
+
+    value: str
+    all: tuple[str, ...]
+    power: float
+    part: float | None
 
 
 def too_wide(
     g: Graph,
     p: Placement,
     codes: Codes,
+    quantized: Callable[[Collection[str]], Graph],
     samples: Sequence[Mapping[str, Array]],
+    enough: float,
+    fixed: Collection[str] = (),
     engine: Engine = literally,
-) -> dict[str, float]:
-    """Values that 8 bits do not hold: name of the one that stands for its group -> share of the
-    power of an output that its rounding alone spoils.
+) -> list[Wide]:
+    """The values that want 16 bits.
 
     Args:
         g: Float graph.
         p: Where codes are.
         codes: Types and scales of all values that are.
+        quantized: The QDQ graph of these codes, but for some values that have 16 bits.
         samples: Feeds; the first few are used.
+        enough: Error of the quantized network, as a share of the outputs' power, that is no cause
+            to spend anything.
+        fixed: Values whose precision was asked for.
         engine: What runs the graphs.
     """
     few = samples[:COMPARED]
     outputs = [y for y in g.outputs if g.types[y].dtype.kind == "float"]
-    if not outputs or not few:
-        return {}
+    members = {root: [x for x in p.group if p.group[x] == root] for root in p.sources}
+    roots = [
+        root
+        for root, xs in members.items()
+        if codes[root][0].bits == 8 and set(fixed).isdisjoint(xs)
+    ]
+    if not outputs or not few or not roots:
+        return []
+    error = _error_of(g, outputs, few, engine)
+
+    def alone(some: Sequence[str]) -> float:
+        rounded = shaped(g, {x: codes[x] for root in some for x in members[root]})
+        return error(engine(insert(g, rounded, {}, p.coded), outputs))
+
+    def found_in(some: Sequence[str], least: float) -> dict[str, float]:
+        power = alone(some)
+        if power <= least or len(some) == 1:
+            return {some[0]: power} if power > least else {}
+        half = len(some) // 2
+        return found_in(some[:half], least) | found_in(some[half:], least)
+
+    spoilt = found_in(roots, SPOILT)
+    taken = [
+        Wide(root, tuple(x for x in _beside(g, p, root) if x in roots), power, None)
+        for root, power in spoilt.items()
+    ]
+    already = {x for w in taken for x in w.all}
+    whole = error(engine(quantized(already), outputs))
+    rest = [root for root in roots if root not in already]
+    found = found_in(rest, DOMINANT * whole) if rest and whole > enough else {}
+    cost = _costs(g, p)
+    largest = max(g.types[x].size for x in p.group)
+
+    def fits(root: str) -> bool:
+        return 2 * max(g.types[x].size for x in members[root]) <= largest
+
+    left, error_left = WORK, whole
+    for root in sorted(found, key=lambda r: found[r] / max(cost[r], 1e-12), reverse=True):
+        if error_left > enough and cost[root] <= left and fits(root):
+            taken.append(Wide(root, (root,), found[root], found[root] / whole))
+            left -= cost[root]
+            error_left -= found[root]
+    return taken
+
+
+def _beside(g: Graph, p: Placement, root: str) -> tuple[str, ...]:
+    """The groups that a layer of 16 bits which makes or reads a group holds."""
+    found = {root: None}
+    for n in g.nodes:
+        y = n.outputs[0]
+        groups = [p.group[x] for x in (*n.inputs, *n.outputs) if x in p.group]
+        moves = bool(n.inputs) and y in p.group and p.group[y] == p.group.get(n.inputs[0])
+        if y in p.coded and not moves and root in groups:
+            found |= dict.fromkeys(groups)
+    return tuple(found)
+
+
+def _error_of(
+    g: Graph, outputs: Sequence[str], few: Sequence[Mapping[str, Array]], engine: Engine
+) -> Callable[[Run], float]:
+    """How far the outputs of a run are from those of the float graph: shares of power, summed."""
     run = engine(g, outputs)
     real = [{y: run(feeds)[y] for y in outputs} for feeds in few]
 
-    def spoilt(values: Iterable[str]) -> float:
-        rounded = shaped(g, {x: codes[x] for x in values})
-        other = engine(insert(g, rounded, {}, p.coded), outputs)
+    def error(other: Run) -> float:
         signal, noise = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
         for feeds, want in zip(few, real, strict=True):
             found = other(feeds)
             for y in outputs:
                 signal[y] += float(np.square(want[y], dtype=np.float64).sum())
                 noise[y] += float(np.square(found[y].astype(np.float64) - want[y]).sum())
-        return max(noise[y] / max(signal[y], 1e-300) for y in outputs)
+        return sum(noise[y] / max(signal[y], 1e-300) for y in outputs)
 
-    members = {root: [x for x in p.group if p.group[x] == root] for root in p.sources}
-
-    def found_in(roots: Sequence[str]) -> dict[str, float]:
-        # powers of errors add: where all together spoil nothing, none does
-        share = spoilt(x for root in roots for x in members[root]) if roots else 0.0
-        if share <= SPOILT or len(roots) == 1:
-            return {roots[0]: share} if share > SPOILT else {}
-        half = len(roots) // 2
-        return found_in(roots[:half]) | found_in(roots[half:])
-
-    return found_in([x for x in p.sources if codes[x][0].bits == 8])
+    return error
 
 
-def pinned(g: Graph, p: Placement, roots: Iterable[str]) -> tuple[str, ...]:
-    """Patterns for pins that fit what makes or reads the groups of some values."""
-    wanted = frozenset(roots)
-    found = []
-    for n in g.nodes:
-        y = n.outputs[0]
-        groups = {p.group[x] for x in (*n.inputs, *n.outputs) if x in p.group}
-        moves = bool(n.inputs) and y in p.group and p.group[y] == p.group.get(n.inputs[0])
-        if y in p.coded and not moves and not wanted.isdisjoint(groups):
-            found.append(literal(y))
-    return tuple(found)
+def _costs(g: Graph, p: Placement) -> dict[str, float]:
+    """Of each group, its share of the products' multiplications and of the elements of codes."""
+    work, elements = dict.fromkeys(p.sources, 0.0), dict.fromkeys(p.sources, 0.0)
+    total = 0.0
+    for n in p.sums:
+        flops = float(n.op.flops(g.in_types(n), g.out_types(n)))
+        total += flops
+        for root in {p.group[x] for x in n.inputs[:2] if x in p.group}:
+            work[root] += flops
+    for x, root in p.group.items():
+        elements[root] += g.types[x].size
+    every = sum(elements.values())
+    return {r: work[r] / max(total, 1.0) + elements[r] / max(every, 1.0) for r in p.sources}

@@ -15,6 +15,7 @@ from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
+from sparrow.importers.model import import_model
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
@@ -29,6 +30,7 @@ from sparrow.portable import to_portable_onnx
 from sparrow.quant import Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
+from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
 from sparrow.tensor import F32, I8, I16, I32, Affine, TensorType
@@ -217,10 +219,10 @@ def uneven_net(bright: float) -> Graph:
 
 def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
     even, uneven = uneven_net(1.0), uneven_net(500.0)
-    assert run(even, calls(even, 8)).recipe.pins == ()
+    assert run(even, calls(even, 8)).recipe.wide == ()
     q = run(uneven, calls(uneven, 8))
-    assert {precision for _, precision in q.recipe.pins} == {"int16x8"}
-    assert any("8 bits do not hold" in note for note in q.calibration.health.notes)
+    assert q.recipe.wide
+    assert any("takes 16 bits" in note for note in q.calibration.health.notes)
     feeds = calls(uneven, 9)[-1]
     y, z = evaluate(uneven, feeds)["y"], evaluate(q.graph, feeds)["y"]
     assert np.square(z - y).sum() < 1e-3 * np.square(y).sum()
@@ -228,7 +230,37 @@ def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
     again = quantize(uneven, calls(uneven, 8), q.recipe)
     proto, other = (to_portable_onnx(g).SerializeToString() for g in (q.graph, again))
     assert proto == other
-    assert run(uneven, calls(uneven, 8), Recipe(residual="int8")).recipe.pins == ()
+    assert run(uneven, calls(uneven, 8), Recipe(residual="int8")).recipe.wide == ()
+    # a pin of the user's counts
+    pinned = Recipe(pins=(("Conv", "int8"),))
+    assert run(uneven, calls(uneven, 8), pinned).recipe.wide == ()
+
+
+def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images / 16).astype(np.float32)
+    feeds = [{"image": x[None, None]} for x in images[:64]]
+    g = optimize(import_model(REPO / "examples" / "digits" / "digits.onnx").graph, FRONT)
+    near = run(g, feeds[:32], Recipe())
+    assert near.recipe.wide == ()  # 30 dB are asked for, and there are more
+    nearer = run(g, feeds[:32], Recipe(fidelity=80.0))
+    assert nearer.recipe.wide
+    assert sum(x.precision == "int16x8" for x in nearer.layers) <= len(nearer.recipe.wide) + 1
+
+    def error(q: Quantized) -> float:
+        pairs = [(evaluate(g, x), evaluate(q.graph, x)) for x in feeds[32:]]
+        return float(sum(np.square(a[y] - b[y]).sum() for a, b in pairs for y in g.outputs))
+
+    assert error(nearer) < 0.8 * error(near)
+
+
+def test_a_wide_value_that_is_none_is_refused() -> None:
+    g = concat_net()
+    with pytest.raises(BadInput, match="'nothing' is no value"):
+        run(g, calls(g, 2), Recipe(wide=("nothing",)))
+    with pytest.raises(BadInput, match="fidelity"):
+        Recipe(fidelity=float("nan"))
 
 
 def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:
