@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import sparrow
 from data import missing
-from sparrow.device.build import link_flags
+from sparrow.device.flags import link_flags
 from sparrow.device.node import find_node
 from sparrow.device.qemu import emulator_command
 from sparrow.errors import BadInput

@@ -16,7 +16,8 @@ from native_harness import ISAS
 from small_graphs import GRAPHS, network
 from sparrow.builder import Builder
 from sparrow.device.abi import STATUSES, CCall
-from sparrow.device.build import FLAGS, find_toolchain
+from sparrow.device.build import find_toolchain
+from sparrow.device.flags import FLAGS
 from sparrow.device.host import HostLibrary, aligned
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, State
