@@ -23,7 +23,7 @@ from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
-from sparrow.plan import Entry, Step
+from sparrow.plan import Step
 from sparrow.precision.choice import Cost, Edge, Layer, Problem
 from sparrow.quant.recipe import Precision
 from sparrow.samples import Feeds
@@ -71,7 +71,7 @@ def owners(g: Graph, layers: frozenset[str]) -> dict[str, str]:
     return found
 
 
-def converts(e: Entry, s: Step) -> int:
+def converts(s: Step) -> int:
     """Elements that a step turns from floats into codes, bfloat16, or back, and does no more."""
     if s.kernel != "loop" or len(s.inputs) != 1 or s.inputs[0] is None:
         return 0
@@ -208,7 +208,7 @@ def measure_costs(
             dict.fromkeys((*names, OUTSIDE), 0.0),
         )
         for s, t, n in zip(e.steps, times[p], sizes, strict=True):
-            moved = converts(e, s)
+            moved = converts(s)
             if moved:
                 rates.append(t / moved)
                 continue
