@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -67,10 +68,10 @@ def device(name: str) -> Device:
         for f in _files(kind):
             if _name(f) == wanted:
                 return read_device(wanted, kind, f.read_text(encoding="utf-8"))
-    known = ", ".join(["host", *(_name(f) for kind in KINDS[:2] for f in _files(kind))])
-    raise BadInput(
-        f"target {name!r} is unknown", hint=f"some are {known}; `sparrow targets` lists all"
-    )
+    names = ["host", *(_name(f) for kind in KINDS for f in _files(kind))]
+    like = ", ".join(get_close_matches(wanted, names))
+    nearest = f"nearest: {like}; " if like else ""
+    raise BadInput(f"target {name!r} is unknown", hint=f"{nearest}`sparrow targets` lists all")
 
 
 @cache
