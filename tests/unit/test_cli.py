@@ -202,11 +202,16 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Commands" in capsys.readouterr().out
 
 
-def test_an_interrupt_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_is_clean(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stopped() -> None:
         raise KeyboardInterrupt
 
     assert cli.run_command(stopped) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr("sparrow.doctor.examine", stopped)
+    assert command("doctor") == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -43,6 +43,8 @@ app = typer.Typer(
     help="A trained network in, one small, fast, proved artifact out.",
 )
 
+# What shells call a command that Ctrl-C ended.
+INTERRUPTED = 130
 # In the order of `sparrow --help`.
 COMMANDS = (
     build.build,
@@ -87,7 +89,7 @@ def _saved_traceback() -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``sparrow`` command; exits with 0, 1, 2 or 3."""
+    """Entry point of the ``sparrow`` command; exits with 0, 1, 2, 3 or 130."""
     for stream in (sys.stdout, sys.stderr):
         # names of a model that a terminal or file of another encoding cannot hold
         if isinstance(stream, io.TextIOWrapper):
@@ -102,6 +104,8 @@ def run_command(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code; errors are one line on stderr."""
     try:
         code = command()
+        if code == INTERRUPTED:  # typer keeps the exception to itself
+            raise KeyboardInterrupt
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SparrowError as e:
@@ -111,7 +115,7 @@ def run_command(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         progress.clear()
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # the reader of our output left; Python would complain once more when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
