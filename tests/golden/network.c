@@ -67,7 +67,7 @@ SP_OUTLINE void sp_run_task(void *arg, int task) {
   job->fn(job->frame, task);
 }
 
-SP_INLINE void sp_split(const sp_frame *f, void (*fn)(const sp_frame *, int), int tasks) {
+SP_OUTLINE void sp_split(const sp_frame *f, void (*fn)(const sp_frame *, int), int tasks) {
   if (f->call->parallel_for != NULL) {
     sp_job job;
     job.fn = fn;
