@@ -33,7 +33,7 @@ COSTLY: tuple[tuple[Op, tuple[TensorType, ...]], ...] = (
     (Conv((1,), (1,), ((0, 0),)), (floats(1, 1, 1 << 22), floats(1, 1, 1 << 22))),
     (Reduce("sum", (0,)), (floats(1 << 23),)),
     (TopK(0, 1, True), (floats(1 << 22),)),
-    (Resize((Axis(0, 1, 1 / (1 << 21)),), "cubic", antialias=True), (floats(1 << 21),)),
+    (Resize((Axis(0, 1, 1 / (1 << 20)),), "cubic", antialias=True), (floats(1 << 20),)),
     (LSTM(sequence=False), (floats(1 << 12, 1, 1), floats(4, 1), floats(4, 1))),
     (NonMaxSuppression(1), (floats(1, 1 << 12, 4), floats(1, 1, 1 << 12))),
     (Pad(((0, 900),), "wrap"), (floats(1),)),

@@ -78,7 +78,7 @@ class Recipe:
     precision: Precision = "int8"
     residual: Precision = "int16x8"
     widen: bool = True
-    fidelity: float = 30.0
+    fidelity: float = 20.0
     wide: tuple[str, ...] = ()
     scales: Scales = "float"
     complete: bool = False
