@@ -26,6 +26,8 @@ from sparrow.tensor import I8, I16, I32, Array, TensorType
 
 # Elements of a window that are summed as one.
 MAX_WINDOW = 1 << 16
+# Ones that stand for weights, and pixels whose windows are counted.
+MAX_ONES = 1 << 22
 
 
 _NO_POOL = Reject("no integer form of this pooling")
@@ -51,7 +53,10 @@ def means(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     conv = Conv(op.strides, op.dilations, op.pads, 1, op.channels_last)
     counts = np.asarray(float(prod(op.kernel)))
     if any(v for p in op.pads for v in p) and not op.count_pads:
-        ones = np.ones((1, *(x.type.shape[1:-1] if op.channels_last else x.type.shape[2:]), 1))
+        spatial = x.type.shape[1:-1] if op.channels_last else x.type.shape[2:]
+        if prod(spatial) > MAX_ONES:
+            return Reject(f"an image of {prod(spatial)} pixels")
+        ones = np.ones((1, *spatial, 1))
         last = replace(conv, channels_last=True)
         (counts,) = last.eval(ones, np.ones((1, 1, *op.kernel)))
         if counts.min() < 1:
@@ -91,6 +96,8 @@ def _window_mean(
     if wide and x.zero:
         return Reject("16-bit codes with a zero point")
     c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
+    if c * count > MAX_ONES:
+        return Reject(f"windows of {c * count} elements")
     e = Edit(m, n.origin)
     weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
     own = replace(conv, group=c, zero=x.zero)
