@@ -195,7 +195,7 @@ def search_of(
     assert request.calib is not None
     request.progress("calibrating")
     free = replace(recipe, precision="int8", pins=())
-    lossy = quantized_entry(g, request.calib, free, request.progress)
+    lossy = quantized_entry(g, request.calib, free, request.progress, later=recipe.pins)
     return Search(plain, lossy, recipe.pins, request, ways)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
+import small_models
 import sparrow
 from data import REPO
 from sparrow import cli
@@ -20,6 +22,7 @@ from sparrow.device.elf import code_bytes
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
+from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
     WIDTH,
@@ -35,7 +38,7 @@ from sparrow.precision.choice import (
     nearest,
     solve,
 )
-from sparrow.quant.recipe import from_json, to_json
+from sparrow.quant.recipe import Pins, from_json, to_json
 from sparrow.request import Budget
 
 MODEL = REPO / "examples" / "digits" / "digits.onnx"
@@ -294,6 +297,42 @@ def test_a_drop_out_of_reach(samples: list[NDArray[np.float32]]) -> None:
     budget = Budget(drop=0.5, size=70_000)
     with pytest.raises(GateFailed, match=r"goal drop: .* loses at most 50\.00% within the other"):
         plan_precisions(MODEL, calib=samples, evaluate=worse, budget=budget)
+
+
+def test_a_search_widens_no_value_of_a_pinned_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found(Exception):
+        pass
+
+    def stop(plain: object, lossy: Lossy, *_: object) -> None:
+        raise Found(lossy.quantized.recipe.wide)
+
+    monkeypatch.setattr("sparrow.attempts.Search", stop)
+    rng = np.random.default_rng(5)
+    sizes = np.ones(8, np.float32)
+    sizes[0] = 500.0  # one channel beside which 8 bits leave nothing of the others
+    m = small_models.model(
+        [
+            helper.make_node("MatMul", ["x", "first"], ["wide"], "a"),
+            helper.make_node("MatMul", ["wide", "second"], ["y"], "b"),
+        ],
+        [small_models.value("x", (16, 8))],
+        [small_models.value("y", (16, 4))],
+        {
+            "first": np.diag(sizes),
+            "second": rng.standard_normal((8, 4)).astype(np.float32) / sizes[:, None] ** 2,
+        },
+    )
+    calls = [rng.standard_normal((16, 8), np.float32) for _ in range(10)]
+
+    def widened(pins: Pins) -> tuple[str, ...]:
+        recipe = sparrow.Recipe(pins=pins)
+        with pytest.raises(Found) as e:
+            plan_precisions(m, calib=calls, budget=Budget(drop=0.5), recipe=recipe)
+        (found,) = e.value.args
+        return tuple(found)
+
+    assert "wide" in widened(())
+    assert widened((("a", "int8"),)) == ()
 
 
 def test_pins_that_fit_nothing(samples: list[NDArray[np.float32]]) -> None:

@@ -18,7 +18,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
 from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.place import place
-from sparrow.quant.recipe import precisions
+from sparrow.quant.recipe import Pins, precisions
 from sparrow.reference import one_thread
 from sparrow.samples import Feeds, by_entry, samples
 
@@ -68,6 +68,7 @@ def quantized_entry(
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None,
     progress: Callable[[str], None],
+    later: Pins = (),
 ) -> Lossy:
     """Quantize an entry point that float passes have seen, on the samples that are not held out.
 
@@ -76,6 +77,7 @@ def quantized_entry(
         calib: See `sparrow.samples.samples`; read once.
         recipe: How; the defaults when None.
         progress: Told what happens.
+        later: See `sparrow.quant.run.run`.
 
     Raises:
         BadInput: The samples or the recipe are no good, or nothing can be quantized.
@@ -94,7 +96,7 @@ def quantized_entry(
             yield f
 
     with one_thread():
-        done = run(g, calibrating(), recipe, progress=progress)
+        done = run(g, calibrating(), recipe, later=later, progress=progress)
     seen = set(done.calibration.digests)
     # a sample that also calibrates judges nothing
     judges = tuple(f for f in held if digest(f) not in seen)

@@ -8,7 +8,7 @@ Runtime computes it node by node.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
-from sparrow.ops.quantize import Quantize
+from sparrow.ops.quantize import Quantize, spread
 from sparrow.ort import first_line, open_session, refusals
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.integer import integer
@@ -36,6 +36,10 @@ NAME = "each layer of the QDQ twin within a step"
 STEPS = {8: 1, 16: 16}
 # Of a layer's codes, over all calls: those whose sum falls on a rounding tie, and at least one.
 SHARE = 1e-3
+# Sums that lie anywhere within a step fall so near to a tie that often. Of sums that do not, as
+# where half a bin is added to half another one, every second may be a tie: what lies so near is
+# not counted. Sums in float32 of the size of the codes are off by some 1e-4 of a step.
+TIE = SHARE / 2
 # Under ``tflite`` a sum is rounded twice, first to multiples of 2^-S: each 2^S-th is a tie then,
 # and half of those fall the other way. A product of bytes has S >= 7, that is, up to 0.4 %, of
 # which small layers may have a few more.
@@ -49,8 +53,8 @@ FIXED_POINT = (AttentionCodes, LookupLinear, *RECURRENT)
 _AGAIN = "'"
 
 
-def _cut(g: Graph, codes: Sequence[str]) -> Graph:
-    """``g`` whose codes are inputs, and whose outputs are what it makes of them."""
+def _cut(g: Graph, codes: Sequence[str], values: Collection[str]) -> Graph:
+    """``g`` whose codes are inputs, and whose outputs are what it makes of them, and ``values``."""
     nodes = [
         replace(n, outputs=tuple(y + _AGAIN if y in codes else y for y in n.outputs))
         for n in g.nodes
@@ -62,7 +66,7 @@ def _cut(g: Graph, codes: Sequence[str]) -> Graph:
     pieces = replace(
         g,
         inputs=(*g.inputs, *codes),
-        outputs=tuple(x + _AGAIN for x in codes),
+        outputs=(*(x + _AGAIN for x in codes), *values),
         states=(),
         lengths=(),
     )
@@ -140,8 +144,7 @@ def twin_gates(
             if isinstance(again, str):
                 return (Gate(NAME, "compared", f"not compared: {again}", True),)
             for x, y in done.codes.items():
-                off = np.abs(again[x + _AGAIN].astype(np.int64) - y)
-                counts[entry, x].add(off, 8 * y.itemsize)
+                counts[entry, x].add(again[x].steps_from(y), 8 * y.itemsize)
                 if g.scheme == "tflite":
                     counts[entry, x].share = TWICE_ROUNDED_SHARE
                     counts[entry, x].least = TWICE_ROUNDED_LEAST
@@ -185,10 +188,52 @@ class _Count:
         return self.most <= self.limit and self.apart <= max(self.least, self.share * self.elements)
 
 
-def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, Array] | str:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rounded:
+    """What a piece of the twin makes of the codes before it.
+
+    Attributes:
+        op: Rounds ``value``.
+        value: The float it makes.
+        codes: What ONNX Runtime rounds it to.
+    """
+
+    op: Quantize
+    value: Array
+    codes: Array
+
+    def steps_from(self, y: Array) -> Array:
+        """How far codes are from these, none where ``value`` lies on the tie between them."""
+        off = np.abs(self.codes.astype(np.int64) - y)
+        apart = np.nonzero(off)
+        if not apart[0].size:
+            return off
+        quant = self.op.quant
+        scale, zero = (
+            np.broadcast_to(spread(a, quant.block, y.shape), y.shape)[apart].astype(np.float64)
+            for a in (quant.scale, quant.zero_point)
+        )
+        v = np.clip(self.value[apart] / scale + zero, *self.op.dtype.limits)
+        furthest = np.maximum(np.abs(v - self.codes[apart]), np.abs(v - y[apart]))
+        off[apart] *= furthest > 0.5 + TIE
+        return off
+
+
+def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, _Rounded] | str:
     """What each piece of a QDQ graph makes of the codes before it."""
     steps, states = single_steps(g, done.traces)
-    return _run(_cut(steps, list(done.codes)), {**feeds, **states, **done.codes})
+    given = {**feeds, **states}
+    made = {n.outputs[0]: n for n in steps.nodes if n.outputs[0] in done.codes}
+    values = dict.fromkeys(n.inputs[0] for n in made.values() if n.inputs[0] not in given)
+    found = _run(_cut(steps, list(made), values), {**given, **done.codes})
+    if isinstance(found, str):
+        return found
+    found |= given
+    rounded = {}
+    for x, n in made.items():
+        assert isinstance(n.op, Quantize)
+        rounded[x] = _Rounded(n.op, found[n.inputs[0]], found[x + _AGAIN])
+    return rounded
 
 
 def _run(g: Graph, feeds: Mapping[str, Array]) -> dict[str, Array] | str:

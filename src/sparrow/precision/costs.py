@@ -20,8 +20,6 @@ from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput
 from sparrow.evidence.describe import buffers
 from sparrow.graph import Graph
-from sparrow.ops.conv import Conv
-from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
 from sparrow.plan import Step
 from sparrow.precision.choice import Cost, Edge, Layer, Problem
@@ -54,14 +52,14 @@ class Measured:
 def owners(g: Graph, layers: frozenset[str]) -> dict[str, str]:
     """The layer that each node belongs to, by the node's first result; `OUTSIDE` for none.
 
-    A product whose name is a layer is that layer; any other node belongs to the last layer before
+    A node that the source calls a layer is that layer; any other belongs to the last layer before
     it that it reads from.
     """
     order: dict[str, int] = {OUTSIDE: -1}
     owner: dict[str, str] = {}
     found: dict[str, str] = {}
     for i, n in enumerate(g.nodes):
-        if isinstance(n.op, Conv | MatMul) and n.origin in layers:
+        if n.origin in layers:
             mine = n.origin
             order[mine] = i
         else:
@@ -143,7 +141,7 @@ def edges_of(g: Graph, layers: Sequence[str], ns_per_element: float) -> tuple[Ed
     found: dict[tuple[int, int], float] = {}
     for n in g.nodes:
         read: frozenset[int] = frozenset().union(*(sources.get(x, frozenset()) for x in n.inputs))
-        mine = place.get(n.origin or n.outputs[0]) if isinstance(n.op, Conv | MatMul) else None
+        mine = place.get(n.origin or n.outputs[0])
         if mine is not None:
             size = sum(g.types[x].size for x in n.inputs[:2] if x and x not in g.consts)
             for i in read - {mine}:

@@ -25,8 +25,6 @@ from sparrow.evidence.accuracy import disagree
 from sparrow.evidence.lossy import Lossy, coded
 from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
 from sparrow.graph import Graph
-from sparrow.ops.conv import Conv
-from sparrow.ops.matmul import MatMul
 from sparrow.precision.choice import (
     Layer,
     Mix,
@@ -40,7 +38,7 @@ from sparrow.precision.choice import (
 from sparrow.precision.costs import measure_costs
 from sparrow.precision.sensitivity import sensitivities
 from sparrow.quant.engine import literally
-from sparrow.quant.recipe import Precision, Recipe, literal, precision_of
+from sparrow.quant.recipe import Pins, Precision, Recipe, literal, precision_of
 from sparrow.quant.report import decibels
 from sparrow.quant.run import Quantized, requantized
 from sparrow.request import Budget, Predict, Request
@@ -112,7 +110,7 @@ class Search:
         self,
         plain: Compiled,
         lossy: Lossy,
-        pins: tuple[tuple[str, Precision], ...],
+        pins: Pins,
         request: Request,
         ways: Sequence[Compile],
     ) -> None:
@@ -166,7 +164,7 @@ class Search:
         made = [
             n.outputs
             for n in self.lossy.quantized.source.nodes
-            if (n.origin or n.outputs[0]) == x.name and isinstance(n.op, Conv | MatMul)
+            if (n.origin or n.outputs[0]) == x.name
         ]
         return (x.name, x.op, *(y for ys in made for y in ys))
 

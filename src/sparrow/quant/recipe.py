@@ -24,6 +24,7 @@ Granularity: TypeAlias = Literal["per_tensor", "per_channel", "per_group"]
 Ranges: TypeAlias = Literal["minmax", "percentile", "entropy", "mse", "aciq", "octav"]
 Rounding: TypeAlias = Literal["nearest", "adaround", "gptq"]
 Scales: TypeAlias = Literal["float", "power_of_two"]
+Pins: TypeAlias = tuple[tuple[str, Precision], ...]
 
 SCHEMA = 1
 # A pin takes some thirty bytes.
@@ -82,7 +83,7 @@ class Recipe:
     wide: tuple[str, ...] = ()
     scales: Scales = "float"
     complete: bool = False
-    pins: tuple[tuple[str, Precision], ...] = ()
+    pins: Pins = ()
 
     def __post_init__(self) -> None:
         for name, value, known in (

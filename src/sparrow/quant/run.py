@@ -22,7 +22,7 @@ from sparrow.quant.layers import (
 )
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
-from sparrow.quant.recipe import Recipe, pinned, precisions
+from sparrow.quant.recipe import Pins, Recipe, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
 from sparrow.quant.widen import COMPARED, too_wide
 from sparrow.tensor import Array
@@ -104,6 +104,7 @@ def run(
     recipe: Recipe | None = None,
     *,
     evaluation: frozenset[str] = frozenset(),
+    later: Pins = (),
     engine: Engine = fastest,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Quantized:
@@ -115,6 +116,7 @@ def run(
             them twice.
         recipe: How; `Recipe()` when None.
         evaluation: Digests (`digest`) of samples the result will be judged on; refused here.
+        later: Pins that will be put on the result: what they fit is not widened either.
         engine: What runs the float graph.
         progress: Told what happens.
 
@@ -139,12 +141,12 @@ def run(
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
     free = place(g, precisions(g, replace(recipe, precision="int8", pins=())), recipe.complete)
-    kept: list[Mapping[str, Array]] = []
+    few: list[Mapping[str, Array]] = []
 
     def read() -> Iterator[Mapping[str, Array]]:
         for feeds in samples:
-            if len(kept) < COMPARED:
-                kept.append(feeds)
+            if len(few) < COMPARED:
+                few.append(feeds)
             yield feeds
 
     c = calibrate(
@@ -167,7 +169,8 @@ def run(
 
         codes = activation_codes(p, c, recipe)
         enough = 10 ** (-recipe.fidelity / 10)
-        wide = too_wide(g, p, codes, with_wide, kept, enough, pinned(g, recipe))
+        fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
+        wide = too_wide(g, p, codes, with_wide, few, enough, fixed)
         found = (*recipe.wide, *(x for w in wide for x in w.all))
         # what is found is part of the recipe that gives the same codes again
         recipe = replace(recipe, widen=False, wide=tuple(dict.fromkeys(found)))

@@ -234,6 +234,8 @@ def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
     # a pin of the user's counts
     pinned = Recipe(pins=(("Conv", "int8"),))
     assert run(uneven, calls(uneven, 8), pinned).recipe.wide == ()
+    # also where it will be put on later
+    assert run(uneven, calls(uneven, 8), later=pinned.pins).recipe.wide == ()
 
 
 def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
