@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparrow.errors import BadInput
-from sparrow.kernels.tiling_f32 import task_grid
+from sparrow.kernels.tasks import core_of, task_grid
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.targets import target
 from sparrow.targets.read import read_device
@@ -77,14 +77,15 @@ def test_uneven_tasks_cost_the_longest_share() -> None:
 
 def test_rows_are_split_before_columns() -> None:
     """So that the next layer finds its rows where they were written."""
+    core = core_of(CPU)
     # 7 rows do not halve evenly, 32 columns would, but then half of the input has to move
-    assert task_grid(900_000, 7, 32, 1, 2, 4 * 49 * 512, 0, MOVE_CYCLES) == (4, 32)
+    assert task_grid(900_000, 7, 32, 1, 2, core, 4 * 49 * 512) == (4, 32)
     # where there is much to compute, balance counts for more
-    assert task_grid(500_000_000, 7, 32, 1, 2, 4 * 49 * 512, 0, MOVE_CYCLES) == (7, 16)
+    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512) == (7, 16)
     # one row: nothing else is left
-    assert task_grid(50_000_000, 1, 64, 1, 2, 4096, 4 << 20, MOVE_CYCLES) == (1, 32)
+    assert task_grid(50_000_000, 1, 64, 1, 2, core, 4096, 4 << 20) == (1, 32)
     # too little work
-    assert task_grid(10_000, 64, 64, 1, 2, 4096, 4096, MOVE_CYCLES) == (64, 64)
+    assert task_grid(10_000, 64, 64, 1, 2, core, 4096, 4096) == (64, 64)
 
 
 def test_a_row_says_what_sharing_costs() -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias
 
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
+from sparrow.kernels.tasks import Core, core_of
 from sparrow.targets import Target
 
 
@@ -17,8 +18,8 @@ class Simd:
     """What the tile choice needs to know of a CPU.
 
     `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
-    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` as in `Isa`,
-    `move_cycles` as in `Target`.
+    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` is as in `Isa`;
+    `memory_rate` is bytes that a core reads per cycle from memory.
     """
 
     lanes: int
@@ -28,7 +29,8 @@ class Simd:
     ways: int
     dot2_ops: int
     both_held: bool
-    move_cycles: float
+    memory_rate: float
+    core: Core
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,8 @@ def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
     isa, t = target.isa, target
     caches = (t.l1_bytes, t.l2_bytes, t.l1_ways)
-    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, t.move_cycles)
+    rates = (t.memory_rate, core_of(t))
+    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, *rates)
 
 
 Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd

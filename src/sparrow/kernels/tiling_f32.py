@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-
-import numpy as np
+from dataclasses import asdict
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
@@ -20,13 +17,15 @@ from sparrow.kernels.params_f32 import (
     Window,
     Winograd,
 )
-
-# Bytes a core takes per cycle when it streams, measured on Zen 5.
-_DRAM = 8.0
-_L3 = 20.0
-# Operations that may be split, and how many a core does per cycle where only the order counts.
-LEAST_FLOPS = 50_000
-_FLOPS = 32.0
+from sparrow.kernels.tasks import split_of, task_grid
+from sparrow.kernels.tiles_f32 import (
+    RegisterTile,
+    choose_tile,
+    prefetch_of,
+    ranked_tiles,
+    tile_cycles,
+    weight_cycles,
+)
 
 
 def choose_gemm(
@@ -64,10 +63,10 @@ def choose_gemm(
     ldb = (k if b == "trans" else n) if ldb is None else ldb
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
-    t = _tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile)
+    t = choose_tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile)
     tiles = -(-m // t.mr), -(-vectors // t.nv)
     flops = 2 * m * n * k * (1 + pair)
-    grid = task_grid(flops, *tiles, batch, threads, 4 * m * k, 4 * n * k, cpu.move_cycles)
+    grid = task_grid(flops, *tiles, batch, threads, cpu.core, 4 * m * k, 4 * n * k)
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
@@ -86,7 +85,7 @@ def choose_gemm(
         mr=t.mr,
         nv=t.nv,
         ku=t.ku,
-        pf=_prefetch(t, k, n, cpu) if b == "packed" else 0,
+        pf=prefetch_of(t, k, n, cpu) if b == "packed" else 0,
         mc=min(mc, task_m),
         task_m=task_m,
         task_n=task_n,
@@ -125,16 +124,16 @@ def choose_conv2d(
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
-        t = _tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
+        t = choose_tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
         tiles = -(-m // t.mr), -(-vectors // t.nv)
-        grid = task_grid(flops, *tiles, s.batch, threads, *read, cpu.move_cycles)
+        grid = task_grid(flops, *tiles, s.batch, threads, cpu.core, *read)
         task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
-        t = _tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
+        t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
-        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, *read, cpu.move_cycles)
+        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, cpu.core, *read)
         task_h, task_n = grid[0], grid[1] * t.nv
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
@@ -150,7 +149,7 @@ def choose_conv2d(
         as_gemm=int(as_gemm),
         mc=mc,
         task_m=task_m,
-        pf=_prefetch(t, k, co, cpu),
+        pf=prefetch_of(t, k, co, cpu),
         pair=int(pair),
         half=int(half),
         tasks=tasks,
@@ -218,7 +217,7 @@ def choose_winograd(
         blocks = round_up(max(-(-tiles // room), rows), rows)
         tb = -(-tiles // blocks)
         blocks = -(-tiles // tb)
-        t = _tile(tb, min(vectors, 4), s.ci, 4 * up, cpu, tile=tile)
+        t = choose_tile(tb, min(vectors, 4), s.ci, 4 * up, cpu, tile=tile)
         task_b = -(-blocks // rows)
         panels = -(-vectors // t.nv)
         task_n = -(-panels // columns) * t.nv
@@ -249,7 +248,7 @@ def choose_winograd(
     def cost(columns: int) -> float:
         p = plan(columns)
         across = -(-vectors // p.task_n)
-        moved = cpu.move_cycles * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
+        moved = cpu.core.move_cycles * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
         return -(-p.tasks // wish) * _winograd_task_cycles(p, cpu) + moved
 
     return plan(min(range(1, min(wish, vectors) + 1), key=cost), tile)
@@ -257,21 +256,21 @@ def choose_winograd(
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
     """Predicted cycles on one core of a product with packed weights."""
-    tile, vectors = _Tile(p.mr, p.nv, p.ku), -(-p.n // cpu.lanes)
-    work = _cost(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
-    return p.batch * work + 0.3 * _weight_cycles(4 * p.k * p.n, cpu)
+    tile, vectors = RegisterTile(p.mr, p.nv, p.ku), -(-p.n // cpu.lanes)
+    work = tile_cycles(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
+    return p.batch * work + 0.3 * weight_cycles(4 * p.k * p.n, cpu)
 
 
 def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
     """Predicted cycles on one core."""
     ci, co = p.ci // p.groups, p.co // p.groups
     k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
-    tile = _Tile(p.mr, p.nv, p.ku)
+    tile = RegisterTile(p.mr, p.nv, p.ku)
     if p.as_gemm:
-        work = _cost(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
+        work = tile_cycles(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
     else:
-        work = p.oh * _cost(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu, bool(p.pair))
-    return p.groups * (p.batch * work + 0.3 * _weight_cycles(4 * k * co, cpu))
+        work = p.oh * tile_cycles(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu, bool(p.pair))
+    return p.groups * (p.batch * work + 0.3 * weight_cycles(4 * k * co, cpu))
 
 
 def winograd_cycles(p: Winograd, cpu: Simd) -> float:
@@ -281,20 +280,13 @@ def winograd_cycles(p: Winograd, cpu: Simd) -> float:
 
 def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
     vectors, up = min(p.task_n, -(-p.co // cpu.lanes)), round_up(p.ci, cpu.lanes)
-    work = 36 * _cost(_Tile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
+    work = 36 * tile_cycles(RegisterTile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
     turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
     weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
-    again = (p.task_b - 1) * weight_bytes / _L3 if weight_bytes > cpu.l2_bytes else 0.0
-    return p.task_b * (work + turn) + again + 0.7 * _weight_cycles(weight_bytes, cpu)
-
-
-def _weight_cycles(size: int, cpu: Simd) -> float:
-    """Cycles that as many bytes of weights take to come.
-
-    The other layers of a network have driven them out of L2; where a layer's fit there, a network
-    of such layers stays in L3.
-    """
-    return size / (_L3 if size <= cpu.l2_bytes else _DRAM)
+    again = (
+        (p.task_b - 1) * weight_bytes / cpu.core.cache_rate if weight_bytes > cpu.l2_bytes else 0.0
+    )
+    return p.task_b * (work + turn) + again + 0.7 * weight_cycles(weight_bytes, cpu)
 
 
 def choose_depthwise(
@@ -316,7 +308,7 @@ def choose_depthwise(
     mr = (tile or depthwise_tiles(s, cpu)[0]).mr
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(
-        flops, s.oh, vectors, s.batch, threads, 4 * s.ih * s.iw * c, 0, cpu.move_cycles
+        flops, s.oh, vectors, s.batch, threads, cpu.core, 4 * s.ih * s.iw * c
     )
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
@@ -360,7 +352,7 @@ def choose_pool2d(
     threads: int = 1,
 ) -> Pool2d:
     """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads, 0, 0, 0.0)[0]
+    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads)[0]
     return Pool2d(
         **asdict(s),
         c=c,
@@ -389,7 +381,7 @@ def choose_mean2d(
     xw = c if xw is None else xw
     xh = iw * xw if xh is None else xh
     vectors = -(-c // cpu.lanes)
-    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads, 0, 0, 0.0)[1]
+    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads)[1]
     return Mean2d(
         batch=batch,
         ih=ih,
@@ -415,144 +407,20 @@ def _is_gemm(s: Conv2dShape) -> bool:
     return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    mr: int
-    nv: int
-    ku: int
-
-
-def _prefetch(t: _Tile, k: int, n: int, cpu: Simd) -> int:
-    """What is prefetched of k x n weights.
-
-    16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
-    weights as a whole do not stay there anyway.
-    """
-    if t.mr == 1:
-        return 16
-    fits = 4 * k * t.nv * cpu.lanes <= cpu.l2_bytes // 8
-    return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
-
-
-def _tile(
-    rows: int,
-    vectors: int,
-    k: int,
-    row_bytes: int,
-    cpu: Simd,
-    pair: bool = False,
-    tile: Tile | None = None,
-) -> _Tile:
-    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None."""
-    tiles = _tiles(rows, vectors, cpu)
-    if tile is not None:
-        return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
-    return min(tiles, key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu, pair))
-
-
-def _ranked(
-    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool
-) -> tuple[Tile, ...]:
-    """All register tiles, by predicted time."""
-    tiles = sorted(
-        _tiles(rows, vectors, cpu), key=lambda t: _cost(t, rows, vectors, k, row_bytes, cpu, pair)
-    )
-    return tuple(Tile(t.mr, t.nv) for t in tiles)
-
-
 def gemm_tiles(p: Gemm, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a product may take, the one predicted best first."""
     row_bytes = 4 if p.a_trans else 4 * p.lda
-    return _ranked(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair))
+    return ranked_tiles(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair))
 
 
 def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a convolution may take, the one predicted best first."""
     vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
     rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
-    return _ranked(rows, vectors, k, 4 * step, cpu, bool(p.pair))
+    return ranked_tiles(rows, vectors, k, 4 * step, cpu, bool(p.pair))
 
 
 def winograd_tiles(p: Winograd, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that the products of `sp_winograd` may take, the one predicted best first."""
     vectors = min(-(-p.co // cpu.lanes), 4)
-    return _ranked(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes), cpu, False)
-
-
-def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[_Tile]:
-    for nv in range(1, min(vectors, 8) + 1):
-        for mr in range(1, min(rows, cpu.registers) + 1):
-            operands = nv + (mr if cpu.both_held else 1)
-            if mr * nv + operands >= cpu.registers:  # one to spare: an exact fill spills in places
-                break
-            ku = 1  # partial sums are for tiles that cannot be larger
-            while (
-                mr == rows
-                and ku < 8
-                and ku * mr * nv < 10
-                and 2 * ku * mr * nv + operands < cpu.registers
-            ):
-                ku *= 2
-            yield _Tile(mr, nv, ku)
-
-
-def _cost(
-    t: _Tile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False
-) -> float:
-    """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
-    sets = 4096 // int(np.gcd(row_bytes, 4096))
-    resident = sets * (cpu.ways - 1) - t.nv
-    dot = cpu.dot2_ops if pair else 1
-
-    def tile(mr: int, nv: int) -> float:
-        if mr == 0 or nv == 0:
-            return 0.0
-        # rows that share too few cache sets are fetched from L2 once per line and k
-        evicted = 0.25 * mr if mr > resident else 0.0
-        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, (6 if pair else 4.7) / t.ku)
-        return k * (step + evicted) + 1.5 * mr * nv + 20
-
-    full_m, tail_m = divmod(rows, t.mr)
-    full_n, tail_n = divmod(vectors, t.nv)
-    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
-        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
-    )
-
-
-def task_grid(
-    flops: int,
-    rows: int,
-    columns: int,
-    copies: int,
-    threads: int,
-    a: int,
-    b: int,
-    move_cycles: float,
-) -> tuple[int, int]:
-    """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
-
-    Work below `LEAST_FLOPS` is not split. Every column of tasks reads all of the inputs (`a`
-    bytes), of which other cores have written their share; every row all of the weights (`b` bytes),
-    which nobody writes. So rows are split as long as that balances nearly as well, and successive
-    layers leave each core what it has written itself. A byte that another core has written takes
-    `move_cycles` longer to read.
-    """
-    wish = split_of(flops * copies, threads)
-    wish = -(-wish // copies)
-    work = flops / _FLOPS / (rows * columns)
-    best = (rows, columns)
-    best_cost = work * rows * columns
-    for tn in range(1, min(columns, wish) + 1):
-        tm = min(rows, -(-wish // tn))
-        task = (-(-rows // tm), -(-columns // tn))
-        across, down = -(-columns // task[1]), -(-rows // task[0])
-        moved = move_cycles * a * (1 - 1 / across) + b * (1 - 1 / down) / _L3
-        cost = -(-across * down // wish) * task[0] * task[1] * work + moved
-        if cost < best_cost:
-            best, best_cost = task, cost
-    return best
-
-
-def split_of(flops: int, threads: int) -> int:
-    """Among how many threads so many operations may be split."""
-    return max(1, min(threads, flops // (LEAST_FLOPS // 2))) if flops >= LEAST_FLOPS else 1
+    return ranked_tiles(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes), cpu, False)

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from sparrow.kernels.case import Tile
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
-from sparrow.kernels.tiling_f32 import task_grid
+from sparrow.kernels.tasks import core_of, task_grid
 from sparrow.targets import Isa, Target
 
 # Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
 EPILOGUE = 3.0
-_DRAM = 8.0
 SINGLE = 3  # SP_SINGLE
 
 
@@ -159,7 +158,7 @@ def choose_conv2d(
     blocks = -(-ow // t.mr) if oh == 1 else 1
     cells = oh * blocks, -(-vectors // t.nv)
     read = s.ih * s.iw * ci, per * quads * co
-    rows, columns = task_grid(flops, *cells, copies, threads, *read, target.move_cycles)
+    rows, columns = task_grid(flops, *cells, copies, threads, core_of(target), *read)
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
@@ -206,7 +205,7 @@ def choose_conv2d(
     )
     work = copies * oh * _cost(t, ow, vectors, quads, isa)
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
-    cycles = work + packing + 0.3 * per * quads * co * s.groups / _DRAM
+    cycles = work + packing + 0.3 * per * quads * co * s.groups / target.memory_rate
     return p, cycles, tuple(ranked)
 
 
@@ -265,7 +264,7 @@ def choose_depthwise(
     mr = tile.mr if tile else ranked[0]
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
     task_h, task_c = task_grid(
-        flops, -(-s.oh // ro), vectors, s.batch, threads, s.ih * s.iw * c, 0, target.move_cycles
+        flops, -(-s.oh // ro), vectors, s.batch, threads, core_of(target), s.ih * s.iw * c
     )
     task_h *= ro
     pixel_bytes = min(c, task_c * target.isa.lanes)

@@ -208,6 +208,7 @@ def _target(t: _Table, row: Device) -> Target:
         if key not in row.figures:
             raise BadInput(f"target {row.name!r}: figures.{key} is missing, which a CPU must have")
         used[key] = row.figures[key]
+    used["cache_gbs"] = row.figures.get("cache_gbs", used["bandwidth_gbs"])
     shared = {key: row.figures.get(key, SHARED[key]) for key in SHARING}
     least = {
         "flops_per_cycle": flops,
@@ -228,6 +229,7 @@ def _target(t: _Table, row: Device) -> Target:
         l1_ways=int(used["l1_ways"].value),
         l2_bytes=int(used["l2_bytes"].value),
         bandwidth_gbs=used["bandwidth_gbs"].value,
+        cache_gbs=used["cache_gbs"].value,
         fpu=t.take("fpu", bool, True),
         source=", ".join(sorted({f.source for f in used.values()})),
         fork_ns=shared["fork_ns"].value,

@@ -151,6 +151,7 @@ class Target:
         l1_ways: Its associativity.
         l2_bytes: Second-level cache of a core (or its share).
         bandwidth_gbs: Memory bandwidth in GB/s.
+        cache_gbs: What a core reads from the level behind its second one; memory where none is.
         fpu: Whether it computes floats itself; elsewhere the compiler's library does.
         source: Where the figures come from: some of `SOURCES`.
         fork_ns: A warm fork and join of its threads.
@@ -168,6 +169,7 @@ class Target:
     l1_ways: int
     l2_bytes: int
     bandwidth_gbs: float
+    cache_gbs: float
     fpu: bool
     source: str
     fork_ns: float
@@ -183,6 +185,16 @@ class Target:
     def move_cycles(self) -> float:
         """`move_ns_per_byte` in cycles of a core."""
         return self.move_ns_per_byte * self.ghz
+
+    @property
+    def memory_rate(self) -> float:
+        """Bytes that come from memory in a cycle of a core."""
+        return self.bandwidth_gbs / self.ghz
+
+    @property
+    def cache_rate(self) -> float:
+        """`cache_gbs` in bytes per cycle of a core."""
+        return self.cache_gbs / self.ghz
 
     @property
     def machine(self) -> Machine:
@@ -224,6 +236,7 @@ FIGURES = (
     "sram_bytes",
     "flash_bytes",
     "bandwidth_gbs",
+    "cache_gbs",
     "l1_bytes",
     "l1_ways",
     "l2_bytes",

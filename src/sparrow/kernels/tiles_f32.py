@@ -1,0 +1,108 @@
+"""Register tiles of the float32 products, and the cycles that they are predicted to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparrow.kernels.case import Tile
+from sparrow.kernels.params_f32 import Simd
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterTile:
+    """`mr` rows x `nv` vectors, in `ku` sets of partial sums."""
+
+    mr: int
+    nv: int
+    ku: int
+
+
+def choose_tile(
+    rows: int,
+    vectors: int,
+    k: int,
+    row_bytes: int,
+    cpu: Simd,
+    pair: bool = False,
+    tile: Tile | None = None,
+) -> RegisterTile:
+    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None."""
+    tiles = _tiles(rows, vectors, cpu)
+    if tile is not None:
+        return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
+    return min(tiles, key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair))
+
+
+def ranked_tiles(
+    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool
+) -> tuple[Tile, ...]:
+    """All register tiles, by predicted time."""
+    tiles = sorted(
+        _tiles(rows, vectors, cpu),
+        key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair),
+    )
+    return tuple(Tile(t.mr, t.nv) for t in tiles)
+
+
+def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[RegisterTile]:
+    for nv in range(1, min(vectors, 8) + 1):
+        for mr in range(1, min(rows, cpu.registers) + 1):
+            operands = nv + (mr if cpu.both_held else 1)
+            if mr * nv + operands >= cpu.registers:  # one to spare: an exact fill spills in places
+                break
+            ku = 1  # partial sums are for tiles that cannot be larger
+            while (
+                mr == rows
+                and ku < 8
+                and ku * mr * nv < 10
+                and 2 * ku * mr * nv + operands < cpu.registers
+            ):
+                ku *= 2
+            yield RegisterTile(mr, nv, ku)
+
+
+def tile_cycles(
+    t: RegisterTile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False
+) -> float:
+    """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
+    sets = 4096 // int(np.gcd(row_bytes, 4096))
+    resident = sets * (cpu.ways - 1) - t.nv
+    dot = cpu.dot2_ops if pair else 1
+
+    def tile(mr: int, nv: int) -> float:
+        if mr == 0 or nv == 0:
+            return 0.0
+        # rows that share too few cache sets are fetched from L2 once per line and k
+        evicted = 0.25 * mr if mr > resident else 0.0
+        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, (6 if pair else 4.7) / t.ku)
+        return k * (step + evicted) + 1.5 * mr * nv + 20
+
+    full_m, tail_m = divmod(rows, t.mr)
+    full_n, tail_n = divmod(vectors, t.nv)
+    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    )
+
+
+def weight_cycles(size: int, cpu: Simd) -> float:
+    """Cycles that as many bytes of weights take to come.
+
+    The other layers of a network have driven them out of L2; where a layer's fit there, a network
+    of such layers stays in the level behind it.
+    """
+    return size / (cpu.core.cache_rate if size <= cpu.l2_bytes else cpu.memory_rate)
+
+
+def prefetch_of(t: RegisterTile, k: int, n: int, cpu: Simd) -> int:
+    """What is prefetched of k x n weights.
+
+    16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
+    weights as a whole do not stay there anyway.
+    """
+    if t.mr == 1:
+        return 16
+    fits = 4 * k * t.nv * cpu.lanes <= cpu.l2_bytes // 8
+    return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
