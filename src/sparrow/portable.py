@@ -6,7 +6,8 @@ load in runtimes of years ago too.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto, defs, helper, shape_inference
@@ -26,6 +27,11 @@ CHANGED = {
     ("GridSample", 20),
 }
 
+# From this opset on ONNX Runtime (1.32) forgets the zero point of codes that it carries over
+# movement of its own accord, and refuses its own node ("output_dtype INT8 does not match").
+CARRIED = 21
+MOVEMENT = {"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+
 
 def to_portable_onnx(g: Graph) -> onnx.ModelProto:
     """``g`` as standard ONNX of the lowest opset, IR version to match."""
@@ -34,7 +40,7 @@ def to_portable_onnx(g: Graph) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", opset))
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
-    return model
+    return _with_rows(_with_moved_codes(model)) if opset >= CARRIED else model
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:
@@ -149,3 +155,71 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     for n in gone:
         g.node.remove(n)
     return model
+
+
+def _with_moved_codes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with the codes of what moves codes behind the movement, too, unless they are there.
+
+    Codes become themselves again: the answers stay.
+    """
+    g = model.graph
+    readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for n in g.node:
+        for x in n.input:
+            readers[x].append(n)
+    constant = {t.name for t in g.initializer}
+    taken = constant | {v.name for v in g.input} | {y for n in g.node for y in n.output}
+    affine: dict[str, list[str]] = {}
+    nodes: list[onnx.NodeProto] = []
+    for n in g.node:
+        nodes.append(n)
+        if n.op_type == "DequantizeLinear" and n.input[0] not in constant and not n.attribute:
+            affine[n.output[0]] = list(n.input[1:])
+        numbers = affine.get(n.input[0]) if n.op_type in MOVEMENT and len(n.output) == 1 else None
+        if numbers is None:
+            continue
+        y = n.output[0]
+        if readers[y] and all(r.op_type == "QuantizeLinear" for r in readers[y]):
+            continue
+        moved, codes = (_fresh(f"{y}.{end}", taken) for end in ("moved", "codes"))
+        n.output[0] = moved
+        nodes.append(helper.make_node("QuantizeLinear", [moved, *numbers], [codes], codes))
+        nodes.append(helper.make_node("DequantizeLinear", [codes, *numbers], [y], y))
+        affine[y] = numbers
+    del g.node[:]
+    g.node.extend(nodes)
+    return model
+
+
+def _with_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` whose products of matrices add biases of two axes.
+
+    With one, ONNX Runtime makes a Gemm of product and sum, and moves its input to two axes.
+    """
+    g = model.graph
+    uses = Counter(x for n in g.node for x in n.input)
+    made = {y: n for n in g.node for y in n.output}
+    stored = {t.name: t for t in g.initializer}
+    for n in g.node:
+        if n.op_type != "Add" or not any(_is(made, x, "MatMul") for x in n.input):
+            continue
+        for x in n.input:
+            codes = made[x].input[0] if _is(made, x, "DequantizeLinear") else x
+            t = stored.get(codes)
+            if t is None or len(t.dims) != 1 or uses[x] != 1 or uses[codes] != 1:
+                continue
+            t.dims.insert(0, 1)
+            for a in made[x].attribute if codes != x else ():
+                a.i += a.name == "axis"
+    return model
+
+
+def _is(made: Mapping[str, onnx.NodeProto], x: str, op: str) -> bool:
+    return x in made and made[x].op_type == op
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name

@@ -98,3 +98,65 @@ def test_a_fully_connected_layer_is_one_gemm(trans_b: int) -> None:
     feeds = draw(g, (0,))
     (y,) = ort.InferenceSession(m.SerializeToString()).run(None, feeds)
     np.testing.assert_allclose(y, evaluate(g, feeds)[g.outputs[0]], rtol=1e-5, atol=1e-5)
+
+
+def codes_of_16_bits_beside(nodes: list[onnx.NodeProto], shape: tuple[int, ...]) -> onnx.ModelProto:
+    """``nodes`` from the dequantized ``a`` of 8 bits to ``y``, in a file that needs opset 21."""
+    rng = np.random.default_rng(0)
+    constants: dict[str, np.ndarray] = {
+        "s": np.float32(0.02),  # type: ignore[dict-item]
+        "z": np.int8(-3),  # type: ignore[dict-item]
+        "z16": np.int16(0),  # type: ignore[dict-item]
+        "flat": np.array([1, -1]),
+        "ws": np.full(5, 0.01, np.float32),
+        "w": rng.integers(-127, 128, (4, 5)).astype(np.int8),
+        "b": rng.integers(-999, 999, 5).astype(np.int32),
+    }
+    make = helper.make_node
+    first = [
+        make("QuantizeLinear", ["x", "s", "z16"], ["x16"]),
+        make("DequantizeLinear", ["x16", "s", "z16"], ["f"]),
+        make("QuantizeLinear", ["f", "s", "z"], ["q"]),
+        make("DequantizeLinear", ["q", "s", "z"], ["a"]),
+    ]
+    names = {name for n in nodes for name in n.input} | {name for n in first for name in n.input}
+    used = {k: np.asarray(v) for k, v in constants.items() if k in names}
+    proto = model([*first, *nodes], [value("x", shape)], [value("y", ())], used)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    proto.opset_import[0].version = 21
+    proto.ir_version = 10
+    return proto
+
+
+MAKE = helper.make_node
+MOVED = {
+    "reshape": [MAKE("Reshape", ["a", "flat"], ["m"]), MAKE("Sigmoid", ["m"], ["y"])],
+    "to an output": [MAKE("Transpose", ["a"], ["y"], perm=[2, 0, 1])],
+    "twice": [
+        MAKE("Transpose", ["a"], ["t"], perm=[1, 0, 2]),
+        MAKE("Reshape", ["t", "flat"], ["m"]),
+        MAKE("Sigmoid", ["m"], ["u"]),
+        MAKE("Neg", ["t"], ["v"]),
+        MAKE("Reshape", ["v", "flat"], ["r"]),
+        MAKE("Add", ["u", "r"], ["y"]),
+    ],
+    "product and bias": [
+        MAKE("DequantizeLinear", ["w", "ws"], ["W"], axis=1),
+        MAKE("DequantizeLinear", ["b", "ws"], ["B"], axis=0),
+        MAKE("MatMul", ["a", "W"], ["m"]),
+        MAKE("Add", ["m", "B"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("nodes", MOVED.values(), ids=MOVED)
+def test_codes_of_16_bits_load_where_onnxruntime_carries_codes_over_movement(
+    nodes: list[onnx.NodeProto],
+) -> None:
+    g = import_onnx(codes_of_16_bits_beside(nodes, (2, 3, 4))).graph
+    m = to_portable_onnx(g)
+    onnx.checker.check_model(m, full_check=True)
+    assert m.opset_import[0].version == 21
+    feeds = draw(g, (0,))
+    (y,) = ort.InferenceSession(m.SerializeToString()).run(None, feeds)
+    np.testing.assert_allclose(y, evaluate(g, feeds)[g.outputs[0]], rtol=1e-5, atol=1e-5)

@@ -18,8 +18,9 @@ from sparrow.evidence.plan_record import PlanRecord
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph
+from sparrow.ops.quantize import Quantize
 from sparrow.passes.integer import integer
-from sparrow.tensor import Array
+from sparrow.tensor import I8, Affine, Array
 
 
 def built(m: onnx.ModelProto, out: Path) -> sparrow.Bundle:
@@ -112,3 +113,37 @@ def test_sums_that_lie_on_ties_may_round_either_way(
     # half of the means are ties, of which float32 rounds some otherwise
     monkeypatch.setattr(twin, "TIE", -1.0)
     assert not gate_of(folder).ok
+
+
+def resized(size: int, coordinates: str) -> onnx.ModelProto:
+    """A convolution, bilinear resizing, a convolution."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((8, 3, 3, 3), np.float32) / 5,
+        "v": rng.standard_normal((4, 8, 1, 1), np.float32) / 3,
+        "sizes": np.array([1, 8, size, size]),
+    }
+    mode = {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Resize", ["a", "", "", "sizes"], ["b"], **mode),
+        helper.make_node("Conv", ["b", "v"], ["y"]),
+    ]
+    inputs, outputs = [value("x", (1, 3, 24, 24))], [value("y", (1, 4, size, size))]
+    return model(nodes, inputs, outputs, constants)
+
+
+@pytest.mark.parametrize(
+    ("size", "coordinates"), [(48, "half_pixel"), (48, "align_corners"), (72, "half_pixel")]
+)
+def test_halves_of_resized_codes_are_ties(tmp_path: Path, size: int, coordinates: str) -> None:
+    assert gate_of(built(resized(size, coordinates), tmp_path / "out").folder).ok
+
+
+def test_errors_of_resized_weights_are_of_ties_alone() -> None:
+    quant = Affine(np.full((1,), 0.5, np.float32), np.zeros((1,), np.int32), (-1,))
+    x = np.array([0.25, 0.2499, 0.3, -0.75, 0.0], np.float32)
+    found = twin._Rounded(Quantize(quant, I8), x, np.array([0, 0, 1, -2, 0], np.int8))
+    other = np.array([1, 1, 0, -1, 1], np.int8)
+    assert found.steps_from(other, 0.0).tolist() == [0, 0, 1, 0, 1]
+    assert found.steps_from(other, 0.11).tolist() == [0, 0, 0, 0, 1]

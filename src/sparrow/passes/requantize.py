@@ -20,11 +20,15 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.graph import Scheme
+from sparrow.ops.sums import CODES
 from sparrow.rewrite import Reject
 from sparrow.tensor import F32, I32, I64, Array, DType
 
 # An int32 blend keeps at least this many bits of its largest multiplier; below, int64 is used.
 BLEND_BITS = 14
+# What rounded multipliers may add up to in an int32 blend, in steps of 8 bits: a mean of 64 bytes
+# stays, a value of 16 bits does not. A 500th of the codes at most then go to their neighbours.
+BLEND_ERROR = 2.0**-9
 MAX_SHIFT = 30
 
 
@@ -118,7 +122,7 @@ def blended(
         constants: Takes the multipliers that are no literals.
 
     The shift s is the largest, up to 30, for which no partial sum leaves int32; m is rint(ratio
-    2^s).
+    2^s). Where that rounds too much (`BLEND_BITS`, `BLEND_ERROR`), sums are int64.
     """
     reach = sum(bound * float(np.abs(ratio).max()) for _, bound, ratio in values)
     # half of 2^s, and half a unit of each multiplier, belong to the sum
@@ -127,6 +131,8 @@ def blended(
     while shift > 0 and reach * 2.0**shift + slack * 2.0 ** max(shift, 0) >= 2.0**31:
         shift -= 1
     wide = max(float(np.abs(r).max()) for _, _, r in values) * 2.0**shift < 1 << BLEND_BITS
+    if grid.dtype in CODES:
+        wide = wide or max(bound for _, bound, _ in values) / 2 > BLEND_ERROR * 2.0**shift
     dtype = I64 if wide else I32
     if wide:
         _, exponent = math.frexp(reach + slack)

@@ -164,6 +164,38 @@ def test_normalization(axes: tuple[int, ...], affine_part: bool, center: bool) -
     check(g, feeds)
 
 
+def apart(g: Graph, feeds: Mapping[str, Array]) -> float:
+    """Share of the codes of ``y`` in which the integer form differs from the float one."""
+    whole = integer(g)
+    assert not any(isinstance(n.op, (Dequantize, Quantize)) for n in whole.nodes)
+    got, want = (evaluate(h, feeds)["y"] for h in (whole, g))
+    return float(np.mean(got != want))
+
+
+def test_a_normalization_rounds_once() -> None:
+    rng = np.random.default_rng(5)
+    gain, bias = (rng.uniform(0.2, 2, 64).astype(np.float32) for _ in range(2))
+
+    def op(b: Builder, x: str) -> str:
+        return b.add(Normalize((2,), 1e-5, True), x, b.const(gain), b.const(bias))
+
+    g, feeds = between_codes(codes(6, (40, 64, 64), I8), (I8, I8), ((-2, 5), (-6, 6)), op)
+    assert apart(g, feeds) < 2e-4
+
+
+def test_a_value_of_16_bits_is_added_to_bytes_exactly() -> None:
+    b = Builder("g")
+    feeds: dict[str, Array] = {}
+    reals = []
+    for name, dtype, reach in (("a", I8, 6.0), ("b", I16, 1.3)):
+        feeds[name] = codes(8, (1, 8, 128, 128), dtype)
+        x = b.input(name, TensorType(feeds[name].shape, dtype))
+        reals.append(b.add(Dequantize(affine(-reach, reach, dtype, 4)), x))
+    total = b.lane(lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32)), *reals)
+    y = b.add(Quantize(affine(-6.1, 6.1, I8, 4), I8), total)
+    assert apart(b.finish({"y": y}, {}), feeds) < 1e-4
+
+
 @pytest.mark.parametrize("fn", ["gelu", "gelu_tanh", "sigmoid", "tanh", "silu", "hardswish", "erf"])
 def test_functions_of_one_value_are_tables(fn: str) -> None:
     e = lane.call(fn, lane.Arg(0, F32))

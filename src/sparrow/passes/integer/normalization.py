@@ -27,7 +27,7 @@ from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I32, I64, Array
 
 # Bits below a step of the result, and what the scaled value is clipped to.
-FRACTION = 8
+FRACTION = 12
 LIMIT = float(1 << 29)
 # n c - S and the sum of squares stay in int32.
 MAX_COUNT = 1 << 14

@@ -30,6 +30,9 @@ from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I8, I16, I32, Affine
 
+# Gates have units of 2^-11.
+LEAST_STEP = 2.0**-12
+
 
 def recurrent(m: Match, n: Node, scheme: Scheme) -> Rewrite | Reject | None:
     """Match an LSTM or GRU layer that reads codes."""
@@ -100,6 +103,8 @@ def _hidden_codes(m: Match, n: Node) -> tuple[list[Node | None], float, int] | R
             continue
         if not q.op.quant.per_tensor or q.op.dtype != I8:
             return Reject(f"its result becomes {q.op.dtype}, or has more than one scale")
+        if q.op.quant.scale.min() < LEAST_STEP:
+            return Reject("steps of its result are finer than its gates are exact")
         grids.add((float(q.op.quant.scale.reshape(())), int(q.op.quant.zero_point.reshape(()))))
         targets.append(q)
     if len(grids) != 1:
