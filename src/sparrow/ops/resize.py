@@ -254,13 +254,11 @@ class Resize(Op):
     def code_error(self, shape: tuple[int, ...]) -> float:
         """What weights in fixed point may move a sum of 8-bit codes of this shape, in steps."""
         # weights of an output sum to what they should: codes count from the middle of their range
-        return sum(
-            127.5
-            * np.abs(fixed_weights(t.weight, self.bits) / (1 << self.bits) - t.weight)
-            .sum(1)
-            .max(initial=0.0)
-            for t in self.taps(shape)
-        )
+        error = 0.0
+        for t in self.taps(shape):
+            off = fixed_weights(t.weight, self.bits) / (1 << self.bits) - t.weight
+            error += 127.5 * float(np.abs(off).sum(1).max(initial=0.0))
+        return error
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         if self.mode == "nearest":
