@@ -85,3 +85,33 @@ def test_a_large_model_is_checked_within_a_second() -> None:
     start = time.process_time()
     assert sparrow.check(big).ok
     assert time.process_time() - start < 1
+
+
+def test_groups_of_channels_and_axes_apart_have_kernels() -> None:
+    make = helper.make_node
+    rng = np.random.default_rng(0)
+    nodes = [
+        make("Conv", ["x", "w"], ["a"], "conv1", pads=[1, 1, 1, 1]),
+        make("GroupNormalization", ["a", "g", "b"], ["c"], "groups", num_groups=4),
+        make("Relu", ["c"], ["d"], "relu"),
+        make("Conv", ["d", "v"], ["e"], "conv2", pads=[1, 1, 1, 1]),
+        # statistics over the batch and the rows
+        make("ReduceMean", ["e", "axes"], ["mean"], "mean"),
+        make("Sub", ["e", "mean"], ["f"], "centred"),
+        make("Mul", ["f", "f"], ["h"], "square"),
+        make("ReduceMean", ["h", "axes"], ["variance"], "variance"),
+        make("Add", ["variance", "epsilon"], ["i"], "shifted"),
+        make("Sqrt", ["i"], ["root"], "root"),
+        make("Div", ["f", "root"], ["y"], "normalized"),
+    ]
+    constants = {
+        "w": rng.standard_normal((8, 3, 3, 3), np.float32),
+        "v": rng.standard_normal((8, 8, 3, 3), np.float32),
+        "g": rng.standard_normal(8, np.float32),
+        "b": rng.standard_normal(8, np.float32),
+        "axes": np.array([0, 2]),
+        "epsilon": np.array(1e-5, np.float32),
+    }
+    m = model(nodes, [value("x", (2, 3, 6, 5))], [value("y", (2, 8, 6, 5))], constants)
+    m.opset_import[0].version = 21
+    assert {n.verdict for n in sparrow.check(m).nodes} == {"ok", "decomposed"}

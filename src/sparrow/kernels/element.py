@@ -26,17 +26,6 @@ def rows_per_task(case: Case, rows: int, work: int) -> int:
     return -(-rows // tasks)
 
 
-def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Extents [outer, n, inner] of ``shape`` around ``axes``; None when those lie apart."""
-    kept = [a for a in axes if shape[a] != 1]
-    if not kept:
-        return prod(shape), 1, 1
-    first, last = kept[0], kept[-1]
-    if any(shape[i] != 1 and i not in axes for i in range(first, last)):
-        return None
-    return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
-
-
 def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     """Extents [outer, n, inner] of ``shape`` around one axis, also where that has extent 1."""
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])

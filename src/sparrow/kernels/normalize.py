@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import prod
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject, Tensor
-from sparrow.kernels.element import HALVES, around, dense, rows_per_task, suffix
+from sparrow.kernels.element import HALVES, dense, rows_per_task, suffix
 from sparrow.ops.normalize import LocalResponse, Normalize
+from sparrow.ops.reduce import around
 from sparrow.tensor import F32
 
 

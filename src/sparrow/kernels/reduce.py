@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject
-from sparrow.kernels.element import around, dense, rows_per_task, suffix
-from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce
+from sparrow.kernels.element import dense, rows_per_task, suffix
+from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce, around
 from sparrow.tensor import F32
 
 KINDS = ("sum", "mean", "max", "min", "prod")

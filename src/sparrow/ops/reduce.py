@@ -30,6 +30,17 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, .
     return tuple(1 if i in axes else d for i, d in enumerate(shape))
 
 
+def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Extents [outer, n, inner] of ``shape`` around ``axes``; None when those lie apart."""
+    kept = [a for a in axes if shape[a] != 1]
+    if not kept:
+        return prod(shape), 1, 1
+    first, last = kept[0], kept[-1]
+    if any(shape[i] != 1 and i not in axes for i in range(first, last)):
+        return None
+    return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
+
+
 def permuted_axes(axes: tuple[int, ...], perm: tuple[int, ...]) -> tuple[int, ...]:
     """Where ``axes`` of x lie in transpose(x, perm)."""
     return tuple(sorted(perm.index(a) for a in axes))

@@ -23,7 +23,7 @@ from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.ops.normalize import Normalize
-from sparrow.ops.reduce import Reduce
+from sparrow.ops.reduce import Reduce, around
 from sparrow.passes.polynomial import factors
 from sparrow.passes.unfold import Unfolded
 from sparrow.rewrite import Match, Reject, Rewrite
@@ -43,7 +43,11 @@ def _mean(m: Match, value: str | None) -> _Moment | None:
     if p is None:
         return None
     assert isinstance(p.op, Reduce)
-    return _Moment(p.inputs[0], p.op.axes) if p.op.kind == "mean" and p.op.axes else None
+    (x,) = p.inputs
+    # kernels normalize over axes that lie together
+    if p.op.kind != "mean" or not p.op.axes or around(m.type(x).shape, p.op.axes) is None:
+        return None
+    return _Moment(x, p.op.axes)
 
 
 def _difference(m: Match, u: Unfolded, e: lane.Expr) -> tuple[str, str] | None:
