@@ -279,3 +279,85 @@ def test_requantization_of_16_bits(tmp_path: Path, dtype: DType, to: DType, seed
     out = T("y", (500,), to, scale=[d.scale(near[to])], zero=[zeros[1]])
     data = one("QUANTIZE", {"x": x}, out=out, quant={"x": (d.scale(near[dtype]), zeros[0])})
     check(tmp_path, data, {"x": x})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [
+        *(("ABS", t) for t in (I8, I16)),
+        *(("HARD_SWISH", t) for t in (I8, U8)),
+        *(("LEAKY_RELU", t) for t in (I8, U8, I16)),
+        *((f, I8) for f in ("EXP", "ELU")),
+        *((f, t) for f in ("RELU", "RELU6") for t in (I8, U8, I16)),
+        *(("RELU_N1_TO_1", t) for t in (I8, U8)),
+        *(("GELU", t) for t in (I8, U8)),
+    ],
+    ids=str,
+)
+def test_functions(tmp_path: Path, op: str, dtype: DType, seed: int) -> None:
+    d, low = Draw(seed, dtype), dtype.limits[0]
+    every = np.arange(low, dtype.limits[1] + 1).astype(dtype.numpy)
+    zeros = [0, 0] if dtype == I16 else [d.zero(), d.zero()]
+    near = 2e-4 if dtype == I16 else 0.04
+    out = T("y", every.shape, dtype, scale=[d.scale(near)], zero=[zeros[1]])
+    options = {"alpha": 0.1 + 0.2 * (seed % 2)} if op == "LEAKY_RELU" else {}
+    quant = {"x": (d.scale(near), zeros[0])}
+    check(tmp_path, one(op, {"x": every}, options, out=out, quant=quant), {"x": every})
+
+
+@pytest.mark.parametrize("dtype", [I8, U8], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("op", "unit"), [("LOGISTIC", 256), ("TANH", 128)])
+def test_sigmoid_and_tanh(tmp_path: Path, op: str, unit: int, seed: int, dtype: DType) -> None:
+    d, (low, high) = Draw(2 * seed, dtype), dtype.limits
+    every = np.arange(low, high + 1).astype(dtype.numpy)
+    zero = low + 128 * (op == "TANH")
+    out = T("y", every.shape, dtype, scale=[1 / unit], zero=[zero])
+    data = one(op, {"x": every}, out=out, quant={"x": (d.scale(0.04), d.zero())})
+    check(tmp_path, data, {"x": every})
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("op", ["LOGISTIC", "TANH"])
+def test_sigmoid_and_tanh_of_16_bits(tmp_path: Path, op: str, seed: int) -> None:
+    every = np.arange(-(1 << 15), 1 << 15).astype(np.int16)
+    scale = 2.0 ** -(16 - 3 * (seed // 2)) if seed % 2 else Draw(2 * seed, I16).scale(3e-4)
+    out = T("y", every.shape, I16, scale=[2.0**-15], zero=[0])
+    check(tmp_path, one(op, {"x": every}, out=out, quant={"x": (scale, 0)}), {"x": every})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("op", ["EXP", "GELU"])
+def test_lines_of_functions_are_within_a_step(tmp_path: Path, op: str, seed: int) -> None:
+    """LiteRT fills these tables in float32: its exponential may make an end another code."""
+    d, every = Draw(2 * seed, I16), np.arange(-(1 << 15), 1 << 15).astype(np.int16)
+    out = T("y", every.shape, I16, scale=[d.scale(1e-4)], zero=[0])
+    data = one(op, {"x": every}, out=out, quant={"x": (d.scale(1e-4), 0)})
+    (tmp_path / "m.tflite").write_bytes(data)
+    g = integer(import_tflite(tmp_path / "m.tflite").graph)
+    assert not any(isinstance(n.op, Quantize | Dequantize) for n in g.nodes)
+    off = np.abs(evaluate(g, {"x": every})["y"].astype(np.int64) - litert(data, {"x": every})[0])
+    assert off.max() <= 1 and np.count_nonzero(off) <= 0.01 * off.size
+
+
+@pytest.mark.parametrize("op", ["LOGISTIC", "TANH"])
+def test_functions_of_16_bits_in_steps_of_another_kernel_stay_float(
+    tmp_path: Path, op: str
+) -> None:
+    x = np.arange(-(1 << 15), 1 << 15, 64).astype(np.int16)
+    out = T("y", x.shape, I16, scale=[2.0**-15], zero=[0])
+    (tmp_path / "m.tflite").write_bytes(one(op, {"x": x}, out=out, quant={"x": (2.0**-12, 0)}))
+    g = integer(import_tflite(tmp_path / "m.tflite").graph)
+    assert any(isinstance(n.op, Quantize) for n in g.nodes)
+
+
+@pytest.mark.parametrize("extent", [2, 5, 33, 300, 4000])
+@pytest.mark.parametrize("scale", [1e-5, 2.0**-11, 3.1e-3])
+def test_softmax_of_16_bits(tmp_path: Path, extent: int, scale: float) -> None:
+    rng = np.random.default_rng(extent)
+    spread = rng.uniform(0.1, 3, (40, 1)) / scale
+    x = np.clip(rng.standard_normal((40, extent)) * spread, -32768, 32767).astype(np.int16)
+    out = T("y", x.shape, I16, scale=[2.0**-15], zero=[0])
+    data = one("SOFTMAX", {"x": x}, {"beta": 1.0}, out=out, quant={"x": (scale, 0)})
+    check(tmp_path, data, {"x": x})

@@ -57,17 +57,25 @@ def is_depthwise(op: Conv | MatMul) -> bool:
     return isinstance(op, Conv) and op.group > 1
 
 
-def _times(
-    value: lane.Expr, ratio: Array, constants: Constants, *, away: bool
-) -> lane.Expr | Reject:
-    """An int32 value times a ratio, in int32.
-
-    The high product is written as vectors compute it, see `vectors.high_product`.
-    """
+def multiplier(ratio: Array, bits: int = 31) -> tuple[Array, Array]:
+    """(q, e) with q 2^(e - 31) for a ratio; with q 2^(e - 15) of 16 bits, its sign included."""
     mantissa, exponent = np.frexp(np.asarray(ratio))
     q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
     full = q == 1 << 31
     q, exponent = np.where(full, 1 << 30, q), exponent + full
+    if bits == 16:
+        q = np.minimum((q + (1 << 15)) >> 16, (1 << 15) - 1)
+    return q, exponent
+
+
+def times(
+    value: lane.Expr, ratio: Array, constants: Constants, *, away: bool
+) -> lane.Expr | Reject:
+    """An int32 value times a ratio, in int32: 2^15 times it must stay there, if the ratio is large.
+
+    The high product is written as vectors compute it, see `vectors.high_product`.
+    """
+    q, exponent = multiplier(ratio)
     # a channel with so small a scale gives the zero point
     q, exponent = np.where(exponent < -31, 0, q), np.where(exponent < -31, 0, exponent)
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
@@ -100,7 +108,7 @@ def requantized(
     # the operand of the first step, and the sum of the second
     if max(whole.max(), (whole * mantissa + np.ldexp(0.5, right)).max()) >= 1 << 31:
         return Reject("LiteRT would wrap")
-    steps = _times(value, ratio, constants, away=away)
+    steps = times(value, ratio, constants, away=away)
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
 
 
@@ -114,12 +122,7 @@ def requantized_wide(
 
         floor((v q + 2^(s-1)) / 2^s) = floor((a q + floor(b q / 2^16) + 2^(s-17)) / 2^(s-16))
     """
-    mantissa, exponent = np.frexp(ratio)
-    q = np.floor(np.ldexp(mantissa, 31) + 0.5).astype(np.int64)
-    full = q == 1 << 31
-    q, exponent = np.where(full, 1 << 30, q), exponent + full
-    if bits == 16:
-        q = np.minimum((q + (1 << 15)) >> 16, (1 << 15) - 1)
+    q, exponent = multiplier(ratio, bits)
     shift = (15 if bits == 16 else 31) - exponent
     if not (ratio > 0).all() or shift.min() < 1 or shift.max() > 62:
         return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
@@ -139,6 +142,11 @@ def requantized_wide(
     below = lane.call("sub", lane.call("mul", low, factor), lane.Imm(1 << 15, I64))
     total = lane.call("add", lane.call("mul", high, factor), lane.call("rshr", below, part))
     return clamped(lane.call("rshr", total, constants.take(shift - 16, I64)), grid)
+
+
+def scale_ratio(x: float, y: float) -> Array:
+    """What a step of x is in steps of y: in float32."""
+    return np.asarray(float(np.float32(x) / np.float32(y)))
 
 
 def added(
@@ -161,7 +169,7 @@ def added(
     terms = []
     for value, scale in (a, b):
         shifted = lane.call("mul", value, lane.Imm(1 << shift, I32))
-        term = _times(shifted, np.asarray(scale / twice), constants, away=True)
+        term = times(shifted, np.asarray(scale / twice), constants, away=True)
         if isinstance(term, Reject):
             return term
         terms.append(term)
@@ -169,7 +177,7 @@ def added(
     if ratio >= 1:
         return Reject("scales that LiteRT refuses to add")
     total = lane.call("sub" if minus else "add", *terms)
-    steps = _times(total, np.asarray(ratio), constants, away=True)
+    steps = times(total, np.asarray(ratio), constants, away=True)
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
 
 

@@ -145,8 +145,11 @@ def rescaled(e: Edit, x: Codes, t: Target, scheme: Scheme, y: str = "") -> str |
     constants, ratio = Constants(1), np.asarray(x.scale / t.scale)
     if scheme == "tflite":
         reach, wide = np.asarray(x.reach), I16 in (x.type.dtype, t.grid.dtype)
-        # vectors of bytes round halves up, and what is left of them away from zero
-        expr = litert.requantized(x.real(0), reach, ratio, t.grid, constants, away=wide)
+        if t.clipped:
+            ratio = litert.scale_ratio(x.scale, t.scale)
+        # vectors of bytes round halves up, and what is left of them away from zero; clips do always
+        away = wide or t.clipped
+        expr = litert.requantized(x.real(0), reach, ratio, t.grid, constants, away=away)
     else:
         expr = blended([(x.real(0), x.reach, ratio)], t.grid, constants)
     if isinstance(expr, Reject):

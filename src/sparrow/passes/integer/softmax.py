@@ -23,6 +23,7 @@ from sparrow.ops.reduce import Reduce
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.softmax_codes import MAX_SUM, SoftmaxCodes
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
+from sparrow.passes.integer.litert_softmax import softmax_of_lines
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I16, I32
 
@@ -67,10 +68,12 @@ def _wide(m: Match, n: Node, t: Target, x: Codes, scheme: Scheme) -> Rewrite | R
     op = n.op
     assert isinstance(op, Softmax)
     extent = x.type.shape[op.axis]
-    if scheme == "tflite" or t.grid.dtype != I16 or not 0 < extent < MOST:
-        return Reject(
-            f"16 bits to {t.grid.dtype}, tables of LiteRT, or {extent} elements that leave int32"
-        )
+    if t.grid.dtype != I16 or not 0 < extent < MOST:
+        return Reject(f"16 bits to {t.grid.dtype}, or {extent} elements that leave int32")
+    if scheme == "tflite":
+        if x.type.dtype != I16:
+            return Reject("LiteRT gives 16 bits in another way from 8")
+        return softmax_of_lines(m, n, t, x)
     e = Edit(m, n.origin)
     axis = (op.axis % x.type.rank,)
     code = e.add(Lane(x.real(0)), x.name)

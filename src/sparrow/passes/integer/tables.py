@@ -17,6 +17,7 @@ from sparrow.graph import Node, Scheme
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import FRACTION, REACH, STEP, LookupLinear
+from sparrow.passes.integer import litert_functions
 from sparrow.passes.integer.codes import Edit, Target, codes_of
 from sparrow.passes.requantize import Grid
 from sparrow.rewrite import Match, Reject, Rewrite
@@ -32,14 +33,27 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
     assert isinstance(op, Lane)
     if x is None:
         return Reject("its input is no codes of one scale")
-    if scheme == "tflite" and x.type.dtype == I16:
-        return Reject("LiteRT has tables of its own for 16 bits")
     if any(v is not None and v.size != 1 for v in map(m.const, n.inputs)):
         return Reject("it has an operand that varies")
     if m.type(value).shape != m.type(n.outputs[0]).shape:
         return Reject("it broadcasts")
     low, high = x.type.dtype.limits
     wide = x.type.dtype == I16
+    e = Edit(m, n.origin)
+    if scheme == "tflite":
+        own = litert_functions.own(op.expr, x, t)
+        if own is None and wide:
+            return litert_functions.of_16_bits(m, n, t, x)
+        if isinstance(own, Reject):
+            return own
+        if own is not None:
+            every = np.arange(low, high + 1).astype(x.type.dtype.numpy)
+            if wide:
+                e.add(Lane(own), x.name, y=t.node.outputs[0])
+            else:
+                codes = lane.evaluate(own, (every,))
+                e.add(Lookup(), x.name, e.const(codes, t.grid.dtype), y=t.node.outputs[0])
+            return e.done(t.node)
     reals = (np.arange(low, high + 1 + wide) - x.zero) * x.scale
     args: list[Array] = []
     for name in n.inputs:
@@ -49,7 +63,6 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
         result = np.broadcast_to(lane.evaluate(_double(op.expr), args), reals.shape)
     if np.isnan(result).any():
         return Reject("it is undefined for some code")
-    e = Edit(m, n.origin)
     exact = np.clip(result / t.scale, -(2.0**31), 2.0**31)
     if wide:
         between = _between(exact, t.grid)
@@ -58,7 +71,8 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
         made, entries = between
         e.add(made, x.name, e.const(entries, I32), y=t.node.outputs[0])
         return e.done(t.node)
-    steps = np.rint(exact) + t.grid.zero
+    away = np.copysign(np.floor(np.abs(exact) + 0.5), exact)
+    steps = (away if scheme == "tflite" else np.rint(exact)) + t.grid.zero
     codes = np.clip(steps, t.grid.low, t.grid.high).astype(t.grid.dtype.numpy)
     e.add(Lookup(), x.name, e.const(codes, t.grid.dtype), y=t.node.outputs[0])
     return e.done(t.node)
