@@ -21,6 +21,7 @@ from sparrow.graph import Graph, retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lane import Lane
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.quantize import Quantize, spread
@@ -28,6 +29,7 @@ from sparrow.ops.resize import Resize
 from sparrow.ort import first_line, open_session, refusals
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.integer import integer
+from sparrow.passes.integer.litert_functions import rounds_twice
 from sparrow.portable import to_portable_onnx
 from sparrow.reference import evaluate, one_thread
 from sparrow.tensor import Array, TensorType
@@ -52,6 +54,8 @@ FIXED_POINT_SHARE = 0.05
 # The gates' errors are of a unit of their own: of layers that use little of [-1, 1], whose steps
 # are finer, more codes meet one. Measured with steps of 2^-10: 10 %.
 GATE_SHARE = 0.02 * 2.0**-7
+# LiteRT rounds hard-swish, leaky relu and abs twice with few bits in between, or none.
+COARSE_SHARE = 1.0
 RECURRENT = (GRUCodes, LSTMCodes)
 FIXED_POINT = (AttentionCodes, LookupLinear, *RECURRENT)
 _AGAIN = "'"
@@ -160,6 +164,8 @@ def twin_gates(
                 if g.scheme == "tflite":
                     counts[entry, x].share = TWICE_ROUNDED_SHARE
                     counts[entry, x].least = TWICE_ROUNDED_LEAST
+                    if again[x].coarse:
+                        counts[entry, x].share = COARSE_SHARE
                 if x in done.fixed_point:
                     counts[entry, x].share = FIXED_POINT_SHARE
                 if x in done.traces:
@@ -177,7 +183,9 @@ def twin_gates(
     share = min(c.share for c in counts.values())
     expected = f"{len(counts)} layers, at most {share:.1%} of a layer's codes a step apart"
     if any(c.share > share for c in counts.values()):
-        expected += f" ({FIXED_POINT_SHARE:.0%} of attention, recurrent layers and tables)"
+        expected += f" ({FIXED_POINT_SHARE:.0%} of attention, recurrent layers and tables"
+        coarse = any(c.share == COARSE_SHARE for c in counts.values())
+        expected += ", all of LiteRT's own functions)" if coarse else ")"
     return (Gate(NAME, expected, found, not wrong),)
 
 
@@ -211,11 +219,13 @@ class _Rounded:
         op: Rounds ``value``.
         value: The float it makes.
         codes: What ONNX Runtime rounds it to.
+        coarse: Whether ``tflite`` makes the codes in another way than rounding the value.
     """
 
     op: Quantize
     value: Array
     codes: Array
+    coarse: bool = False
 
     def steps_from(self, y: Array, error: float) -> Array:
         """How far codes are from these, none where ``value`` lies on the tie between them.
@@ -249,10 +259,12 @@ def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, _R
     if isinstance(found, str):
         return found
     found |= given
-    rounded = {}
+    rounded, before = {}, g.producers()
     for x, n in made.items():
         assert isinstance(n.op, Quantize)
-        rounded[x] = _Rounded(n.op, found[n.inputs[0]], found[x + _AGAIN])
+        source = before.get(n.inputs[0])
+        coarse = source is not None and isinstance(source.op, Lane) and rounds_twice(source.op.expr)
+        rounded[x] = _Rounded(n.op, found[n.inputs[0]], found[x + _AGAIN], coarse)
     return rounded
 
 

@@ -44,14 +44,21 @@ LOW, HIGH = I16.limits
 FINER = 7
 
 
+ABS, HARDSWISH = (lane.call(f, lane.Arg(0, F32)) for f in ("abs", "hardswish"))
+
+
+def rounds_twice(e: Expr) -> bool:
+    """Whether a function is one of which LiteRT rounds codes twice, with few bits in between."""
+    return e in (ABS, HARDSWISH) or _slope(e) is not None
+
+
 def own(e: Expr, x: Codes, t: Target) -> Expr | Reject | None:
     """The codes of a function of operand 0, codes themselves; None where LiteRT has no own way."""
-    arg = lane.Arg(0, F32)
-    if e == lane.call("abs", arg):
+    if e == ABS:
         value = lane.call("abs", x.real(0))
         steps = litert.times(value, litert.scale_ratio(x.scale, t.scale), Constants(1), away=True)
         return steps if isinstance(steps, Reject) else clamped(steps, t.grid)
-    if e == lane.call("hardswish", arg):
+    if e == HARDSWISH:
         return _hardswish(x, t)
     slope = _slope(e)
     if slope is None:
