@@ -341,6 +341,26 @@ def test_lines_of_functions_are_within_a_step(tmp_path: Path, op: str, seed: int
     assert off.max() <= 1 and np.count_nonzero(off) <= 0.01 * off.size
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("axes", [(1, 2), (2, 3), (1,), (3,)], ids=str)
+def test_means(tmp_path: Path, axes: tuple[int, ...], kept: bool, dtype: DType, seed: int) -> None:
+    d = Draw(seed, dtype)
+    x = d.codes(2, 5 + seed, 7, (16, 21)[seed % 2])
+    near = 2e-4 if dtype == I16 else 0.05
+    source = d.scale(near), 0 if dtype == I16 else d.zero()
+    # sums that fall on ties where both scales are alike
+    to = source if seed < 2 else (d.scale(near / 2), 0 if dtype == I16 else d.zero())
+    extents = {i: 1 if i in axes else v for i, v in enumerate(x.shape)}
+    shape = tuple(v for i, v in extents.items() if kept or i not in axes)
+    out = T("y", shape, dtype, scale=[to[0]], zero=[to[1]])
+    over = constant("a", np.array(axes, np.int32))
+    options = {"keep_dims": kept}
+    data = one("MEAN", {"x": x}, options, out=out, consts=[over], quant={"x": source})
+    check(tmp_path, data, {"x": x})
+
+
 @pytest.mark.parametrize("op", ["LOGISTIC", "TANH"])
 def test_functions_of_16_bits_in_steps_of_another_kernel_stay_float(
     tmp_path: Path, op: str

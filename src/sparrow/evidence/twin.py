@@ -17,7 +17,7 @@ import onnx
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.recurrence import Trace, single_steps
-from sparrow.graph import Graph, retyped
+from sparrow.graph import Graph, Op, retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.gru_codes import GRUCodes
@@ -25,6 +25,7 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.quantize import Quantize, spread
+from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Resize
 from sparrow.ort import first_line, open_session, refusals
 from sparrow.passes import FRONT, optimize
@@ -54,7 +55,7 @@ FIXED_POINT_SHARE = 0.05
 # The gates' errors are of a unit of their own: of layers that use little of [-1, 1], whose steps
 # are finer, more codes meet one. Measured with steps of 2^-10: 10 %.
 GATE_SHARE = 0.02 * 2.0**-7
-# LiteRT rounds hard-swish, leaky relu and abs twice with few bits in between, or none.
+# LiteRT rounds means, hard-swish, leaky relu and abs twice with few bits in between, or none.
 COARSE_SHARE = 1.0
 RECURRENT = (GRUCodes, LSTMCodes)
 FIXED_POINT = (AttentionCodes, LookupLinear, *RECURRENT)
@@ -185,7 +186,7 @@ def twin_gates(
     if any(c.share > share for c in counts.values()):
         expected += f" ({FIXED_POINT_SHARE:.0%} of attention, recurrent layers and tables"
         coarse = any(c.share == COARSE_SHARE for c in counts.values())
-        expected += ", all of LiteRT's own functions)" if coarse else ")"
+        expected += ", all of LiteRT's means and own functions)" if coarse else ")"
     return (Gate(NAME, expected, found, not wrong),)
 
 
@@ -263,9 +264,16 @@ def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, _R
     for x, n in made.items():
         assert isinstance(n.op, Quantize)
         source = before.get(n.inputs[0])
-        coarse = source is not None and isinstance(source.op, Lane) and rounds_twice(source.op.expr)
+        coarse = source is not None and _coarse(source.op)
         rounded[x] = _Rounded(n.op, found[n.inputs[0]], found[x + _AGAIN], coarse)
     return rounded
+
+
+def _coarse(op: Op) -> bool:
+    """Whether LiteRT's integers of an operator keep few bits between two roundings."""
+    if isinstance(op, Reduce):
+        return op.kind == "mean"
+    return isinstance(op, Lane) and rounds_twice(op.expr)
 
 
 def _run(g: Graph, feeds: Mapping[str, Array]) -> dict[str, Array] | str:

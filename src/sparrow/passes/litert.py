@@ -24,6 +24,8 @@ Verified against ai-edge-litert 2.3 layer by layer, see docs/limits.md for what 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sparrow import lane
@@ -75,23 +77,32 @@ def times(
 
     The high product is written as vectors compute it, see `vectors.high_product`.
     """
-    q, exponent = multiplier(ratio)
+    if not (ratio > 0).all():
+        return Reject(f"a ratio of {float(np.min(ratio)):g} between scales")
+    return _product(value, *multiplier(ratio), constants, away=away)
+
+
+def _product(
+    value: lane.Expr, q: Array, exponent: Array, constants: Constants, *, away: bool | Array
+) -> lane.Expr | Reject:
+    """`times` q 2^(e - 31); ``away`` may differ between elements."""
     # a channel with so small a scale gives the zero point
     q, exponent = np.where(exponent < -31, 0, q), np.where(exponent < -31, 0, exponent)
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
-    if not (ratio > 0).all() or left.max() > 15:
-        return Reject(f"a ratio of {float(np.max(ratio)):g} between scales is out of range")
+    if left.max() > 15:
+        return Reject(f"a ratio of 2^{left.max()} between scales is out of range")
     if left.any():
         value = lane.call("mul", value, constants.take(1 << left, I32))
     product = lane.call("mul", lane.cast(value, I64), lane.cast(constants.take(q, I32), I64))
     high: lane.Expr = lane.cast(lane.call("rshr", product, lane.Imm(31, I64)), I32)
     if not right.any():
         return high
-    if away:
+    less = (right > 0) * np.asarray(away, np.int64)
+    if less.any():
         # one less makes the half of a negative value fall down; without a second step none has
-        less = constants.take((right > 0).astype(np.int64), I32)
         below = lane.call("lt", high, lane.Imm(0, I32))
-        high = lane.call("where", below, lane.call("sub", high, less), high)
+        down = lane.call("sub", high, constants.take(less, I32))
+        high = lane.call("where", below, down, high)
     return lane.call("rshr", high, constants.take(right, I32))
 
 
@@ -179,6 +190,63 @@ def added(
     total = lane.call("sub" if minus else "add", *terms)
     steps = times(total, np.asarray(ratio), constants, away=True)
     return steps if isinstance(steps, Reject) else clamped(steps, grid)
+
+
+def mean(
+    total: lane.Expr,
+    reach: int,
+    count: int,
+    scales: tuple[float, float],
+    grid: Grid,
+    constants: Constants,
+) -> lane.Expr | Reject:
+    """MEAN: codes of a sum of ``count`` codes minus zero points, of at most ``reach``.
+
+    The division is part of the multiplier, which is cut off, and not rounded.
+    """
+    q, exponent = multiplier(np.asarray(scales[0] / scales[1]))
+    shift = min(count.bit_length() - 1, 31 + int(exponent))
+    if shift < 0 or reach << max(int(exponent) - shift, 0) >= 1 << 31:
+        return Reject("LiteRT would wrap")
+    steps = _product(total, (q << shift) // count, exponent - shift, constants, away=True)
+    return steps if isinstance(steps, Reject) else clamped(steps, grid)
+
+
+def mean_of_image(
+    total: lane.Expr,
+    channels: int,
+    count: int,
+    codes: tuple[float, int],
+    y: float,
+    grid: Grid,
+    constants: Constants,
+) -> lane.Expr | Reject:
+    """MEAN over the height and width of 8-bit codes that keeps both: a kernel of its own.
+
+    The zero point, in steps of ``y``, is rounded by itself; whole vectors of 16 channels round
+    halves up, the rest away from zero.
+
+    Args:
+        total: Sum of codes as they are, channels last.
+        channels: Their number.
+        count: Codes of a sum.
+        codes: Scale and zero point.
+        y: Scale of the result.
+        grid: Of the result.
+        constants: Take what differs between channels.
+    """
+    scale, zero = codes
+    shift = float(np.float32(zero) * np.float32(scale) / np.float32(y))
+    below = int(np.copysign(np.floor(abs(shift) + 0.5), shift))
+    ratio = scale_ratio(scale, y) / count
+    q, exponent = multiplier(ratio)
+    away = (np.arange(channels) >= channels // 16 * 16).astype(np.int64)
+    if 255 * count << max(int(exponent), 0) >= 1 << 31:
+        return Reject("LiteRT would wrap")
+    steps = _product(total, q, exponent, constants, away=away)
+    if isinstance(steps, Reject):
+        return steps
+    return clamped(steps, replace(grid, zero=grid.zero - below))
 
 
 def averaged(

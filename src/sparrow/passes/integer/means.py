@@ -16,6 +16,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
+from sparrow.ops.reshape import Reshape
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.integer.movement import move
@@ -43,6 +44,8 @@ def means(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
             return move(m, n, t, scheme)
         if op.kind != "mean":
             return _NO_POOL
+        if scheme == "tflite":
+            return _mean_of_litert(m, n, t, x, op)
         return _window_mean(m, n, t, x, *_whole(op, x.type))
     assert isinstance(op, Pool)
     if op.kind == "max" and not op.indices:
@@ -89,23 +92,14 @@ def _window_mean(
     of_codes: bool = False,
 ) -> Rewrite | Reject:
     """The mean of windows: a depthwise sum with ones, then one integer multiplier per pixel."""
-    count = prod(kernel)
-    if conv is None or count > MAX_WINDOW or count * x.reach >= 1 << 31:
-        return Reject("no window of few enough elements")
-    wide = x.type.dtype == I16
-    if wide and x.zero:
-        return Reject("16-bit codes with a zero point")
-    c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
-    if c * count > MAX_ONES:
-        return Reject(f"windows of {c * count} elements")
+    if conv is None:
+        return Reject("no window")
     e = Edit(m, n.origin)
-    weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
-    own = replace(conv, group=c, zero=x.zero)
-    totals = [e.add(own, d, weight) for d in (digits(e, x) if wide else (x.name,))]
-    value: lane.Expr = lane.Arg(0, I32)
-    if wide:
-        high = lane.call("mul", lane.Arg(1, I32), lane.Imm(256, I32))
-        value = lane.call("add", value, high)
+    found = _window_sum(e, x, conv, kernel, x.zero)
+    if isinstance(found, Reject):
+        return found
+    value, totals = found
+    count = prod(kernel)
     constants = Constants(len(totals))
     expr: lane.Expr | Reject
     if of_codes and (x.scale, x.zero) == (t.scale, t.grid.zero):
@@ -113,6 +107,62 @@ def _window_mean(
     else:
         terms = [(value, x.reach * count, x.scale / t.scale / counts)]
         expr = blended(terms, t.grid, constants)
+    if isinstance(expr, Reject):
+        return expr
+    e.add(Lane(expr), *totals, *map(e.const, constants.arrays), y=t.node.outputs[0])
+    return e.done(t.node)
+
+
+def _window_sum(
+    e: Edit, x: Codes, conv: Conv, kernel: tuple[int, ...], zero: int
+) -> tuple[lane.Expr, list[str]] | Reject:
+    """Sums over windows of codes minus ``zero``: an expression of values."""
+    count = prod(kernel)
+    if count > MAX_WINDOW or count * max(x.reach, 255) >= 1 << 31:
+        return Reject("no window of few enough elements")
+    wide = x.type.dtype == I16
+    if wide and x.zero:
+        return Reject("16-bit codes with a zero point")
+    c = x.type.shape[-1] if conv.channels_last else x.type.shape[1]
+    if c * count > MAX_ONES:
+        return Reject(f"windows of {c * count} elements")
+    weight = e.const(np.ones((c, 1, *kernel), np.int8), I8)
+    own = replace(conv, group=c, zero=zero)
+    totals = [e.add(own, d, weight) for d in (digits(e, x) if wide else (x.name,))]
+    value: lane.Expr = lane.Arg(0, I32)
+    if wide:
+        high = lane.call("mul", lane.Arg(1, I32), lane.Imm(256, I32))
+        value = lane.call("add", value, high)
+    return value, totals
+
+
+def _mean_of_litert(m: Match, n: Node, t: Target, x: Codes, op: Reduce) -> Rewrite | Reject:
+    """MEAN by LiteRT's integers, which are others where it keeps the axes of an image."""
+    count = prod(x.type.shape[a] for a in op.axes)
+    if not 0 < count * max(x.reach, 255) < 1 << 31:
+        return Reject("no window of few enough elements")
+    user = m.only_user(t.node.outputs[0])
+    # axes that are dropped are so by the same operator
+    dropped = user is not None and isinstance(user.op, Reshape) and user.origin == n.origin
+    image = x.type.rank == 4 and op.axes == (1, 2) and x.type.dtype != I16 and not dropped
+    e = Edit(m, n.origin)
+    conv, kernel, _ = _whole(op, x.type)
+    found = Reject("") if conv is None else _window_sum(e, x, conv, kernel, 0 if image else x.zero)
+    if isinstance(found, Reject):
+        if image:
+            return Reject("a window of LiteRT's that is too large")
+        code = e.add(Lane(x.real(0)), x.name)
+        found = lane.Arg(0, I32), [e.add(Reduce("sum", op.axes), code)]
+    value, totals = found
+    constants = Constants(len(totals))
+    if image:
+        codes = x.scale, x.zero
+        expr = litert.mean_of_image(
+            *(value, x.type.shape[-1], count, codes, t.scale, t.grid, constants)
+        )
+    else:
+        reach, scales = x.reach * count, (x.scale, t.scale)
+        expr = litert.mean(value, reach, count, scales, t.grid, constants)
     if isinstance(expr, Reject):
         return expr
     e.add(Lane(expr), *totals, *map(e.const, constants.arrays), y=t.node.outputs[0])
