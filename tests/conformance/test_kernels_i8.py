@@ -195,7 +195,8 @@ def rows_case(seed: int) -> Made:
     """Depthwise rows that `compact_i8` takes in twos, of which blocks have any number."""
     c = _Case(seed)
     kernel = (3, (3, 5)[c.n(0, 1)])
-    channels, spatial = c.n(2, 9), (c.n(1, 9), 5 * c.n(1, 3))
+    channels = (c.n(2, 9), 8 * c.n(1, 3))[c.n(0, 1)]
+    spatial = (c.n(1, 9), (5 * c.n(1, 3), c.n(2, 13))[c.n(0, 1)])
     x, _, zero = c.input((c.n(1, 2), *spatial, channels))
     pads = tuple((k // 2, k // 2) for k in kernel)
     op = Conv((1, 1), (1, 1), pads, channels, True, zero=zero)
@@ -452,7 +453,7 @@ def test_rows_of_pairs_share_their_panels_among_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_pairs_of_rows_serve_two_rows(threads: int, tmp_path: Path) -> None:
     node()
-    used = _compare([rows_case(s) for s in range(12)], "wasm_simd", KERNELS, tmp_path, threads)
+    used = _compare([rows_case(s) for s in range(24)], "wasm_simd", KERNELS, tmp_path, threads)
     assert "depthwise_compact_i8" in used
 
 

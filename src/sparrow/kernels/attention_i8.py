@@ -20,11 +20,10 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.kernels.packing_f32 import round_up
+from sparrow.kernels.tiling_i8 import PAIRED
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
 from sparrow.tensor import I8, I16, U8, DType
 
-# `SP_PAIRED` of tile_i8.h
-PAIRED = 2
 _PUTS: dict[DType, int] = {I8: 0, U8: 1, I16: 2}
 
 

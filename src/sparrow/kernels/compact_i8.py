@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,12 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape
 from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum
+from sparrow.kernels.tiling_i8 import PAIRED as WIDENED
 from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import ISAS, Isa
 from sparrow.tensor import Array
 
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
@@ -42,8 +44,9 @@ PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
 # A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
 PAIR_PIXELS, PAIR_VECTORS = 5, 2
-# Rows of such a tile of a depthwise layer, where pairs of input rows serve both.
-PAIR_ROWS = 2
+# Pixels and rows of such tiles of a depthwise layer, by vectors: two are interleaved at once, and
+# pairs of input rows serve two rows.
+PAIR_TILES = {2: ((4, 1), (2, 2)), 1: ((7, 1), (5, 1), (4, 1), (5, 2))}
 # Pixels of a pointwise layer that are worth a task, for the last tile is computed in part again.
 PAIR_SHARE = 32
 HEADER, STRUCT = "compact_i8.h", "sp_compact_i8"
@@ -147,12 +150,16 @@ def _conv2d(case: Case) -> Lowered | Reject:
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
     line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
-    if pair and all_panels:
+    # weights that serve several tiles are widened before
+    wide = pair and all_panels > 0 and rows * s.ow > 2 * PAIR_PIXELS
+    if wide:
         # a panel of weights as halves
         scratch_bytes += 2 * vectors * lanes * s.kh * runs * kq * per
     whole = pair and s.co // s.groups % lanes == 0
     pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
-    literals = (pixels, vectors, int(pair), int(whole), int(band), int(code.flip), code.put)
+    one_run = pair and s.kh * runs == 1
+    shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), int(one_run))
+    literals = (*shape, int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
     tasks = s.batch * s.groups * parts * blocks
     packed = packed_conv(found, lanes, per, runs, vectors)
@@ -164,6 +171,47 @@ def _conv2d(case: Case) -> Lowered | Reject:
     )
 
 
+class _Tile(NamedTuple):
+    """Literals of a depthwise tile."""
+
+    pixels: int
+    rows: int
+    vectors: int
+
+
+def _in_blocks(s: Conv2dShape, rows: int, least: int) -> bool:
+    """Whether every block of so many output rows has ``least``."""
+    return rows >= least and (s.oh % rows == 0 or s.oh % rows >= least)
+
+
+def _instructions(s: Conv2dShape, t: _Tile) -> int:
+    """Instructions of all tiles of a vector of channels, where sums are over pairs."""
+    columns = (t.pixels - 1) * s.sw + (s.kw - 1) * s.dw + 1
+    series, cells = t.rows * t.vectors, t.rows * t.pixels * t.vectors
+    # addresses, loads, interleaving and widening; a dot product, its sum, and weights, of which
+    # one row's stay in registers
+    read = (6, 8)[t.vectors - 1] * columns
+    sums = s.kw * (2 * cells + (1 if series == 1 else cells))
+    tile = 30 + -(-(t.rows - 1 + s.kh) // 2) * (read + sums) + (12, 10)[t.vectors - 1] * cells
+    return -(-s.oh // t.rows) * -(-s.ow // t.pixels) * tile // t.vectors
+
+
+def _depthwise_tile(s: Conv2dShape, rows: int, isa: Isa) -> _Tile:
+    """The tile of a layer, of which a block has at most so many rows."""
+    if not isa.pairs:
+        even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
+        return _Tile(next(even, min(s.ow, DEPTHWISE_PIXELS[-1])), 1, 1)
+    successive = s.sh == s.dh == 1 and s.kh % 2
+    blocks = any(_in_blocks(s, n, 2) for n in range(2, rows + 1))
+    vectors = PAIR_VECTORS if s.co % (PAIR_VECTORS * isa.lanes) == 0 else 1
+    tiles = [
+        _Tile(min(pixels, s.ow), high, vectors)
+        for pixels, high in PAIR_TILES[vectors]
+        if high == 1 or (successive and blocks)
+    ]
+    return min(tiles, key=lambda t: _instructions(s, t))
+
+
 def _depthwise(case: Case) -> Lowered | Reject:
     found = depthwise_sum(case)
     if isinstance(found, Reject):
@@ -172,12 +220,9 @@ def _depthwise(case: Case) -> Lowered | Reject:
     lanes = isa.lanes
     line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
     rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))
-    even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
-    pixels, high = next(even, min(s.ow, DEPTHWISE_PIXELS[-1])), 1
-    blocks = [n for n in range(PAIR_ROWS, rows + 1) if s.oh % n == 0 or s.oh % n >= PAIR_ROWS]
-    shared = isa.pairs and s.sh == s.dh == 1 and s.kh % 2
-    if shared and blocks and s.ow % PAIR_PIXELS == 0:
-        pixels, rows, high = PAIR_PIXELS, blocks[-1], PAIR_ROWS
+    t = _depthwise_tile(s, rows, isa)
+    if t.rows > 1:
+        rows = next(n for n in range(rows, 0, -1) if _in_blocks(s, n, t.rows))
     p = params(replace(s, groups=1), code.pad, 1, rows)
     if isinstance(p, Reject):
         return p
@@ -187,12 +232,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
         np.dtype(np.int8),
         lambda: _behind(size, start, w.transpose(2, 3, 1, 0)),
     )
-    quads = -(-(high - 1 + s.kh) // isa.per) * s.kw
+    quads = -(-(t.rows - 1 + s.kh) // isa.per) * s.kw
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
-    scratch_bytes += high * quads * 4 * round_up(s.co, lanes)
+    scratch_bytes += t.rows * quads * 4 * round_up(s.co, lanes)
     whole = isa.pairs and s.co % lanes == 0
     window = (s.kh, s.kw, s.sw, s.dw)
-    literals = (pixels, high, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
+    literals = (*t, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
     each, walks = case.y[0].type.dtype.bytes, case.threads == 1

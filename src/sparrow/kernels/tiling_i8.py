@@ -13,7 +13,7 @@ from sparrow.targets import Isa, Target
 
 # Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
 EPILOGUE = 3.0
-SINGLE = 3  # SP_SINGLE
+SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
 
 
 @dataclass(frozen=True, slots=True)

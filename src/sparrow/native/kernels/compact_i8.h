@@ -7,12 +7,12 @@
  *      of channels are a panel, and each of what is left, the last with as many lanes as channels; then
  *      where sums begin, as `init` there: what is read behind the last quad is that
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
- * mr, nv, pair, whole, band, flip, put, and of a depthwise kernel ro, kh, kw, sw and dw are literals; mr
- * is at most ow.
+ * mr, nv, pair, whole, band, one_run, flip, put, and of a depthwise kernel ro, kh, kw, sw and dw are
+ * literals; mr is at most ow. Where `one_run` a kernel is one run: no sums are moved for others.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
- * halves: rows, and behind them a panel of nv vectors, widened once for all its tiles. Task grid:
- * batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels, all where
- * `panels` is 0. */
+ * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, widened once for all its
+ * tiles. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels,
+ * all where `panels` is 0. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -35,7 +35,7 @@ SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, con
   const sp_conv2d_i8 p = {.ih = g->ih, .iw = g->iw, .ci = g->ci, .ow = g->ow, .kh = g->kh,
                           .kw = g->kw, .sh = g->sh, .sw = g->sw, .dh = g->dh, .dw = g->dw,
                           .pt = g->pt, .pl = g->pl, .groups = g->groups, .xh = g->xh, .xw = g->xw,
-                          .pair = pair, .flip = flip, .pad = g->pad,
+                          .pair = pair ? 1 : 0, .flip = flip, .pad = g->pad,
                           .line = sp_compact_i8_line(g, pair)};
   sp_conv2d_i8_band(p, x, oy0, oy1, 0, g->ow, scratch);
 }
@@ -56,16 +56,18 @@ SP_INLINE void sp_compact_i8_panel(const sp_compact_i8 *g, const sp_tile_i8 t, c
 }
 
 SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int pair, int whole,
-                                    int band, int flip, int put, const void *x, const int8_t *w, void *y,
-                                    uint8_t *scratch, sp_ep_i32 ep, const void *const *e, int task) {
+                                    int band, int one_run, int flip, int put, const void *x,
+                                    const int8_t *w, void *y, uint8_t *scratch, sp_ep_i32 ep,
+                                    const void *const *e, int task) {
   const int ci = g->ci / g->groups, co = g->co / g->groups, per = pair ? 2 : 4;
   const int blocks = (g->oh + g->rb - 1) / g->rb;
   const int all = co / (nv * SP_LANES), parts = g->panels ? (all + g->panels - 1) / g->panels : 1;
   const int oy0 = task % blocks * g->rb, part = task / blocks % parts;
   const int group = task / blocks / parts % g->groups, z = task / blocks / parts / g->groups;
   const int rows = (int)sp_imin(g->rb, g->oh - oy0);
-  const int kq = (g->kw / g->runs * ci + per - 1) / per;
-  const ptrdiff_t k = (ptrdiff_t)g->kh * g->runs * kq * per;
+  const int kh = one_run ? 1 : g->kh, runs = one_run ? 1 : g->runs;
+  const int kq = (g->kw / runs * ci + per - 1) / per;
+  const ptrdiff_t k = (ptrdiff_t)kh * runs * kq * per;
   const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const ptrdiff_t xr = band ? sp_compact_i8_line(g, pair) : g->xh;
   const ptrdiff_t xp = band ? (pair ? 2 * ci : ci) : g->xw;
@@ -73,15 +75,15 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   const int8_t *wg = w + (ptrdiff_t)group * co * k;
   const int32_t *init = (const int32_t *)(const void *)(w + g->co * k) +
                         (ptrdiff_t)group * ((co + SP_LANES - 1) / SP_LANES) * SP_LANES;
-  sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = g->kh, .runs = g->runs, .kq = kq,
+  sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = kh, .runs = runs, .kq = kq,
                   .xr = g->dh * xr, .xt = g->dw * xp, .xp = g->sw * xp, .bv = per * SP_LANES,
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
                   .ldy = g->ldy, .pair = pair};
   int j = part * g->panels * nv * SP_LANES;
   int16_t *wide = NULL;
-  if (pair) {
-    wide = (int16_t *)(void *)(scratch + ((rows - 1) * g->sh + (g->kh - 1) * g->dh + 1) * xr);
-    t.pair = SP_PAIRED, t.bv = 4 * SP_LANES, t.quad = nv * 4 * SP_LANES;
+  if (pair == SP_PAIRED) {
+    wide = (int16_t *)(void *)(scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr);
+    t.bv = 4 * SP_LANES, t.quad = nv * 4 * SP_LANES;
   }
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
@@ -93,14 +95,14 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
     for (const int end = (part < parts - 1 ? (part + 1) * g->panels : all) * nv * SP_LANES; j < end;
          j += nv * SP_LANES) {
       const int8_t *panel = wg + j * k;
-      if (pair) {
+      if (pair == SP_PAIRED) {
         sp_copy_pairs(wide, (const uint8_t *)panel, (int)(nv * SP_LANES * k), 0);
         panel = (const int8_t *)wide;
       }
       sp_compact_i8_panel(g, t, from, g->sh * xr, panel, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
     }
-  t.pair = pair;
+  t.pair = pair ? 1 : 0;
   t.bv = per * SP_LANES;
   t.nv = 1;
   for (; part == parts - 1 && j < co; j += SP_LANES) {
@@ -111,10 +113,78 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   }
 }
 
+#ifndef SP_ZIPS /* where a header interleaves two vectors of either row in fewer steps than one by one */
+SP_INLINE void sp_zips_i8(const uint8_t *p, const uint8_t *q, sp_i32 *v) {
+  v[0] = sp_zip2_i8(p, q, SP_LANES);
+  v[1] = sp_zip2_i8(p + SP_LANES, q + SP_LANES, SP_LANES);
+}
+#endif
+
+/* What rows 2 q and 2 q + 1 from x add to the sums of such a tile, by its weights of them. */
+SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int q, const uint8_t *x,
+                                    const int8_t *w, int n, sp_i32 *acc) {
+  const int ro = p.ro;
+  const uint8_t *upper = x + 2 * q * p.dh * p.xh;
+  const uint8_t *lower = 2 * q + 1 < ro - 1 + p.kh ? upper + p.dh * p.xh : upper;
+  SP_UNROLL
+  for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
+    sp_i32 pair[2];
+    if (nv == 2)
+      sp_zips_i8(upper + j * p.xw, lower + j * p.xw, pair);
+    else
+      pair[0] = sp_zip2_i8(upper + j * p.xw, lower + j * p.xw, n);
+    SP_UNROLL
+    for (int kx = 0; kx < p.kw; ++kx) {
+      const int d = j - kx * p.dw; /* i * sw */
+      if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
+      SP_UNROLL
+      for (int i = 0; i < ro * nv; ++i) {
+        sp_i32 *const sum = acc + (i / nv * mr + d / p.sw) * nv + i % nv;
+        const sp_i32 tap = sp_loadq_i32(w + ((q * p.kw + kx) * ro * nv + i) * 4 * SP_LANES);
+        *sum = sp_dot2_i32(*sum, pair[i % nv], tap);
+        SP_IN_ORDER(*sum);
+      }
+    }
+  }
+}
+
+/* ro rows x mr pixels x nv vectors of a depthwise sum over pairs of rows of bytes; x is where the first
+ * pixel begins to read, and `row` the first pixel of y. Of what is behind the last row weights are 0.
+ *   w  halves [rq][kw][ro][nv][SP_LANES][2] */
+SP_INLINE void sp_depthwise_pairs_i8(const sp_depthwise_i8 p, int mr, int nv, const uint8_t *x,
+                                     const int8_t *w, const int32_t *init, void *y, ptrdiff_t row,
+                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+  const int ro = p.ro;
+  sp_i32 acc[SP_DEPTHWISE_I8_MAX];
+  SP_UNROLL
+  for (int i = 0; i < ro * mr * nv; ++i) acc[i] = sp_load_i32(init + i % nv * SP_LANES);
+  if (p.rq <= 2) { /* an engine keeps sums in other registers in a loop */
+    SP_UNROLL
+    for (int q = 0; q < p.rq; ++q) {
+      SP_OPAQUE(w);
+      sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
+    }
+  } else {
+    SP_ROLLED
+    for (int q = 0; q < p.rq; ++q) sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
+  }
+  /* as in sp_tile_run_i8, all epilogues before the first store */
+  SP_UNROLL
+  for (int i = 0; i < ro * mr * nv; ++i) {
+    const ptrdiff_t pixel = row + i / nv / mr * p.ow + i / nv % mr;
+    acc[i] = ep(acc[i], e, pixel, col + i % nv * SP_LANES, n);
+  }
+  const ptrdiff_t at = row * p.ldy + col;
+  SP_UNROLL
+  for (int i = 0; i < ro * mr; ++i)
+    sp_put_sums(p.put, y, at + (i / mr * p.ow + i % mr) * p.ldy, acc + i * nv, nv, n);
+}
+
 /* scratch: the rows that a block reads, padded, then the taps of each channel for each of ro rows of a
- * tile, 4 bytes for a quad or pair. A block has ro rows at least; ro is 1 where rows are not successive. */
-SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, int pair, int whole,
-                                       int kh, int kw, int sw, int dw, int flip, int put,
+ * tile, 4 bytes for a quad or pair. A block has ro rows at least; ro is 1 where rows are not successive,
+ * ro and nv are where quads are not pairs. */
+SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, int nv, int pair,
+                                       int whole, int kh, int kw, int sw, int dw, int flip, int put,
                                        const void *x, const int8_t *w, void *y, uint8_t *scratch,
                                        sp_ep_i32 ep, const void *const *e, int task) {
   const int per = pair ? 2 : 4;
@@ -124,8 +194,7 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
   const int rows = (int)sp_imin(g->rb, g->oh - oy0);
   /* the rows in scratch as an image without padding */
   const sp_depthwise_i8 p = {.ow = g->ow, .kh = kh, .kw = kw, .sh = g->sh, .sw = sw, .dh = g->dh,
-                             .dw = dw, .xh = line, .xw = g->co, .ldy = g->ldy,
-                             .pair = pair ? SP_PAIRED : 0, .put = put, .ro = ro,
+                             .dw = dw, .xh = line, .xw = g->co, .ldy = g->ldy, .put = put, .ro = ro,
                              .rq = (ro - 1 + kh + per - 1) / per};
   const ptrdiff_t taps_of = 4 * (ptrdiff_t)ro * p.rq * kw; /* bytes of a channel */
   static const int8_t none[SP_LANES] = {0};
@@ -134,16 +203,18 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
       (const int32_t *)(const void *)(w + ((ptrdiff_t)kh * kw * g->co + 3) / 4 * 4);
   int8_t *taps = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * line;
   sp_compact_i8_band(g, 0, flip, (const uint8_t *)x + (ptrdiff_t)z * g->xn, oy0, oy0 + rows, scratch);
-  for (int j = 0; j < g->co; j += SP_LANES) {
+  for (int j = 0; j < g->co; j += nv * SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
     int8_t *to = taps + taps_of * j;
-    for (int q = 0; q < ro * p.rq; ++q) {
-      const int ky = per * (q % p.rq) - q / p.rq;
-      for (int kx = 0; kx < kw; ++kx, to += 4 * SP_LANES) {
+    for (int q = 0; q < p.rq * kw; ++q) {
+      for (int k = 0; k < ro * nv; ++k, to += 4 * SP_LANES) {
+        const int ky = per * (q / kw) - k / nv;
         const int8_t *tap[4];
         SP_UNROLL
         for (int i = 0; i < per; ++i)
-          tap[i] = ky + i >= 0 && ky + i < kh ? w + ((ptrdiff_t)(ky + i) * kw + kx) * g->co + j : none;
+          tap[i] = ky + i >= 0 && ky + i < kh
+                       ? w + ((ptrdiff_t)(ky + i) * kw + q % kw) * g->co + j + k % nv * SP_LANES
+                       : none;
         sp_storeq_i32(to, pair ? sp_zip2_i8(tap[0], tap[1], n)
                                : sp_zip4_i8(tap[0], tap[1], tap[2], tap[3], n));
       }
@@ -151,12 +222,19 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
   }
   /* rows of all channels, which stay near; tiles as above */
   for (int oy = 0; oy < rows; oy += ro) {
-    for (int j = 0; j < g->co; j += SP_LANES) {
+    const int top = (int)sp_imin(oy, rows - ro);
+    for (int j = 0; j < g->co; j += nv * SP_LANES) {
       const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
-      for (int ox = 0; ox < g->ow; ox += mr)
-        sp_depthwise_i8_tile(p, ro, mr, scratch + j, taps + taps_of * j, init + j, NULL, y,
-                             first * g->ldy + j, 0, (int)sp_imin(oy, rows - ro),
-                             (int)sp_imin(ox, g->ow - mr), first, j, n, ep, e);
+      const int8_t *tap = taps + taps_of * j;
+      for (int i = 0; i < g->ow; i += mr) {
+        const int ox = (int)sp_imin(i, g->ow - mr);
+        if (pair)
+          sp_depthwise_pairs_i8(p, mr, nv, scratch + top * g->sh * line + (ptrdiff_t)ox * sw * g->co + j,
+                                tap, init + j, y, first + (ptrdiff_t)top * g->ow + ox, j, n, ep, e);
+        else
+          sp_depthwise_i8_tile(p, 1, mr, scratch + j, tap, init + j, NULL, y, first * g->ldy + j, 0,
+                               top, ox, first, j, n, ep, e);
+      }
     }
   }
 }

@@ -4,13 +4,12 @@
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); 1 for 4
- *         where `pair` is SP_SINGLE, two halves where it is SP_PAIRED
+ *         where `pair` is SP_SINGLE
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
  * Four rows of a column are zipped into quads of one channel; a quad serves ro output rows, with
- * weights shifted down by a row each, and all kx that reach its column. Where SP_PAIRED it is two rows,
- * widened. */
+ * weights shifted down by a row each, and all kx that reach its column. */
 #ifndef SP_DEPTHWISE_I8_H
 #define SP_DEPTHWISE_I8_H
 #include "../base.h"
@@ -36,9 +35,8 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
                                     void *y, ptrdiff_t at, int edge, int oy, int ox, ptrdiff_t row,
                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   const int left = ox * p.sw - p.pl;
-  const int per = sp_bytes_at_once(p.pair), lane = p.pair == SP_PAIRED ? 4 : per;
-  const uint32_t half = ((uint32_t)((p.pad & 255) ^ 128) - 128u) & 0xffffu;
-  const uint32_t quad = p.pair ? 0x10001u * half : 0x01010101u * (uint32_t)(p.pad & 255);
+  const int per = sp_bytes_at_once(p.pair);
+  const uint32_t quad = 0x01010101u * (uint32_t)(p.pad & 255);
   const sp_i32 outside =
       sp_set1_i32(p.pair == SP_SINGLE ? ((p.pad & 255) ^ 128) - 128 : (int32_t)quad);
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
@@ -47,7 +45,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   for (int i = 0; i < rows * mr; ++i) acc[i] = start;
   for (int q = 0; q < p.rq; ++q) {
     const uint8_t *from[4];
-    const int8_t *wq = w + (ptrdiff_t)q * p.kw * lane * SP_LANES;
+    const int8_t *wq = w + (ptrdiff_t)q * p.kw * per * SP_LANES;
     SP_UNROLL
     for (int i = 0; i < per; ++i) {
       const int iy = oy * p.sh - p.pt + (per * q + i) * p.dh;
@@ -63,9 +61,6 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
         if (p.pair == SP_SINGLE) {
           v = p.flip ? sp_sub_i32(sp_loadn_u8(from[0] + j * p.xw, n), sp_set1_i32(128))
                      : sp_loadn_i8((const int8_t *)from[0] + j * p.xw, n);
-        } else if (p.pair) {
-          v = sp_zip2_i8(from[0] + j * p.xw, from[1] + j * p.xw, n);
-          if (p.flip) v = sp_xor_i32(v, sp_set1_i32((int32_t)0xff80ff80u));
         } else {
           v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
                          from[3] + j * p.xw, n);
@@ -78,13 +73,11 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
         if (d >= 0 && d % p.sw == 0 && d / p.sw < mr) {
           SP_UNROLL
           for (int o = 0; o < rows; ++o) {
-            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * lane * SP_LANES;
+            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
             const int cell = o * mr + d / p.sw;
-            if (p.pair == SP_SINGLE)
-              acc[cell] = sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)));
-            else
-              acc[cell] = p.pair ? sp_dot2_i32(acc[cell], v, sp_loadq_i32(wk))
-                                 : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
+            acc[cell] = p.pair == SP_SINGLE
+                            ? sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)))
+                            : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
           }
         }
       }

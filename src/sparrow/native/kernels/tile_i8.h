@@ -52,6 +52,13 @@ SP_INLINE void sp_copy_i8(uint8_t *to, const uint8_t *from, int n, int flip) {
 SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) {
   const sp_i32 other = sp_set1_i32((int32_t)0xff80ff80u);
   int i = 0;
+  for (; i + 8 * SP_LANES <= n; i += 8 * SP_LANES) {
+    SP_UNROLL
+    for (int k = 0; k < 8 * SP_LANES; k += 2 * SP_LANES) {
+      const sp_i32 v = sp_loadp_i32(from + i + k);
+      sp_storeq_i32(to + i + k, flip ? sp_xor_i32(v, other) : v);
+    }
+  }
   for (; i + 2 * SP_LANES <= n; i += 2 * SP_LANES) {
     const sp_i32 v = sp_loadp_i32(from + i);
     sp_storeq_i32(to + i, flip ? sp_xor_i32(v, other) : v);
