@@ -30,6 +30,7 @@ from sparrow.importers.onnx.limits import (
     check_names,
     unfolded_limit,
 )
+from sparrow.importers.onnx.order import in_order
 from sparrow.importers.onnx.schema import attribute_types
 from sparrow.tensor import Array
 
@@ -100,7 +101,7 @@ class Reader:
         if g.sparse_initializer:
             raise UnsupportedOp(f"graph {g.name!r}: sparse initializers are not supported")
         check_names(g)
-        for node in g.node:
+        for node in in_order(g.node, env):
             self.decoded += 1
             if self.room < 0:
                 raise BadModel(

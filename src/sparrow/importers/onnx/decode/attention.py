@@ -213,18 +213,25 @@ def _attention(n: Call) -> Sequence[str]:
 
 
 def _padding_bias(n: Call, i: int, h: _Heads) -> str:
-    """Input ``i`` of an ONNX Runtime attention: 1 keeps a key, 0 hides it; [B, T] or [B, S, T]."""
+    """Input ``i`` of an ONNX Runtime attention: 1 keeps a key, 0 hides it; [B, T] or [B, S, T].
+
+    Or [B]: how many keys are kept.
+    """
     if not n.has(i):
         return ""
     batch, _, rows, keys = h.scores_shape()
     shape = n.type(i).shape
+    low = float(n.attr("mask_filter_value", -10000.0))
+    if shape == (batch,):
+        places = n.b.const(n.b.places(keys).reshape(1, 1, 1, keys))
+        count = n.b.cast(n.b.reshape(n.x(i), (batch, 1, 1, 1)), I64)
+        return _bias_of(n, n.b.call("lt", places, count), h.dtype, low)
     if shape not in ((batch, keys), (batch, rows, keys)):
         raise n.unsupported(
             f"mask of shape {shape}",
             f"give a 0/1 mask of shape {(batch, keys)} or {(batch, rows, keys)}",
         )
     x = n.b.reshape(n.x(i), (batch, 1, rows if len(shape) == 3 else 1, keys))
-    low = float(n.attr("mask_filter_value", -10000.0))
     return _bias_of(n, n.b.cast(x, BOOL), h.dtype, low)
 
 

@@ -27,6 +27,10 @@ _OPTIONAL = _refuse("optional values have no static type", "export the model wit
 _STRING = _refuse("strings do not exist on the device", "do this step outside the model")
 _IMAGE = _refuse("image files are decoded outside the model", "feed decoded pixels")
 _TRAINING = _refuse("training operators are not compiled", "export the model for inference")
+_BLOCKED = _refuse(
+    "ONNX Runtime laid it out for the vectors of one processor",
+    "give the model it was made of, or save it at ORT_ENABLE_EXTENDED",
+)
 
 DECODERS: Mapping[str, Decoder] = {
     "RandomNormal": _RANDOM,
@@ -55,4 +59,12 @@ DECODERS: Mapping[str, Decoder] = {
     "ai.onnx.preview.training.Adagrad": _TRAINING,
     "ai.onnx.preview.training.Adam": _TRAINING,
     "ai.onnx.preview.training.Momentum": _TRAINING,
+    "com.microsoft.nchwc.AveragePool": _BLOCKED,
+    "com.microsoft.nchwc.Conv": _BLOCKED,
+    "com.microsoft.nchwc.GlobalAveragePool": _BLOCKED,
+    "com.microsoft.nchwc.GlobalMaxPool": _BLOCKED,
+    "com.microsoft.nchwc.MaxPool": _BLOCKED,
+    "com.microsoft.nchwc.ReorderInput": _BLOCKED,
+    "com.microsoft.nchwc.ReorderOutput": _BLOCKED,
+    "com.microsoft.nchwc.Upsample": _BLOCKED,
 }
