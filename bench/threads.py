@@ -2,7 +2,8 @@
 
     python bench/threads.py [--threads 2] [--precision float32,int8] [--realtime] [names ...]
 
-Printed are the medians and how many times as fast several threads are, with a bootstrap interval.
+Printed are the medians, how many times as fast several threads are, with a bootstrap interval, and
+what a fork and a byte of another core cost just then: a virtual machine's cores may be moved.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from network import Network
 from run import core_to_itself
 from sparrow.importers.model import import_model
 from sparrow.timing.measure import compare
+from sparrow.timing.sharing import sharing_figures
 
 
 def main() -> None:
@@ -36,12 +38,14 @@ def main() -> None:
             calls = {str(n): partial(run, network.inputs[0]) for n, run in built.items()}
             with core_to_itself(args.threads) if args.realtime else nullcontext():
                 done = compare(calls, args.rounds, args.block_ms)
+                cost = sharing_figures(args.threads)
             alone, shared = (done.median_ns[k] / 1e3 for k in calls)
             r = done.ratio(*calls)
             print(
                 f"{case.name:42s} {precision:9s} {flops / 1e9:7.3f} GFLOP "
                 f"{alone:10.1f} us {shared:10.1f} us "
-                f"{r.median:5.2f}x [{r.low:.2f}, {r.high:.2f}]",
+                f"{r.median:5.2f}x [{r.low:.2f}, {r.high:.2f}]  "
+                f"fork {cost.get('fork_ns', 0):.0f} ns, {cost.get('move_ns_per_byte', 0):.3f} ns/byte",
                 flush=True,
             )
 

@@ -15,7 +15,7 @@ from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.targets import target
 from sparrow.targets.read import read_device
 
-CPU = replace(target("x86_64_v4"), ghz=4.0)
+CPU = replace(target("x86_64_v4"), ghz=4.0, move_ns_per_byte=0.5)
 MOVE_CYCLES = 2.0
 
 
@@ -90,11 +90,12 @@ def test_rows_are_split_before_columns() -> None:
 
 def test_a_row_says_what_sharing_costs() -> None:
     """Rows that do not say take stated figures; one's own are typed like every other."""
-    assert (CPU.fork_ns, CPU.move_ns_per_byte) == (700.0, 0.5)
+    row = target("x86_64_v4")
+    assert (row.fork_ns, row.move_ns_per_byte) == (700.0, 0.1)
     assert (CPU.fork_cycles, CPU.move_cycles) == (2800.0, MOVE_CYCLES)
     text = (resources.files("sparrow") / "targets" / "cpu" / "x86_64_v4.toml").read_text()
     own = read_device("own", "cpu", f'{text}fork_ns = [90, "measured"]\n').target
-    assert own is not None and own.fork_ns == 90.0 and own.move_ns_per_byte == 0.5
+    assert own is not None and own.fork_ns == 90.0 and own.move_ns_per_byte == 0.1
     with pytest.raises(BadInput, match="fork_ns is 0"):
         read_device("own", "cpu", f'{text}fork_ns = [0, "measured"]\n')
 

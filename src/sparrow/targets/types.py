@@ -226,9 +226,9 @@ class Figure:
 
 # What threads cost that share work; `sparrow build --tune` measures these.
 SHARING = ("fork_ns", "move_ns_per_byte")
-# For rows that do not say: a pool that spins, and lines that one core gets from another's cache one
-# by one, both measured on Zen 5.
-SHARED = {"fork_ns": Figure(700, "estimated"), "move_ns_per_byte": Figure(0.5, "estimated")}
+# For rows that do not say: a pool that spins, and rows that one core gets from another's cache, both
+# between what `--tune` measures where caches are shared and where they are far apart.
+SHARED = {"fork_ns": Figure(700, "estimated"), "move_ns_per_byte": Figure(0.1, "estimated")}
 # Figures of a device, and their units.
 FIGURES = (
     "process_nm",

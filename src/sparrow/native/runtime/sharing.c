@@ -3,8 +3,7 @@
 #include "pool.h"
 
 /* A part of its own for every thread; tasks read the part that lies `turn` further on. The first
- * word of a line says which line of the part is the next to be read: each is waited for, as the tiles
- * of a product wait for the rows that they walk along side by side. */
+ * word of a line says which line of the part is the next to be read: each is waited for. */
 enum { LINE = 8 };
 typedef struct parts {
   uint64_t *words;
