@@ -45,7 +45,7 @@ def main() -> None:
                 f"{case.name:42s} {precision:9s} {flops / 1e9:7.3f} GFLOP "
                 f"{alone:10.1f} us {shared:10.1f} us "
                 f"{r.median:5.2f}x [{r.low:.2f}, {r.high:.2f}]  "
-                f"fork {cost.get('fork_ns', 0):.0f} ns, {cost.get('move_ns_per_byte', 0):.3f} ns/byte",
+                f"{', '.join(f'{key} {value:g}' for key, value in cost.items())}",
                 flush=True,
             )
 
