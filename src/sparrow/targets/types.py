@@ -226,8 +226,8 @@ class Figure:
 
 # What threads cost that share work; `sparrow build --tune` measures these.
 SHARING = ("fork_ns", "move_ns_per_byte")
-# For rows that do not say: a pool that spins, and rows that one core gets from another's cache, both
-# between what `--tune` measures where caches are shared and where they are far apart.
+# For rows that do not say: a pool that spins, and rows from another core's cache, both between what
+# `--tune` measures where caches are shared and where they are far apart.
 SHARED = {"fork_ns": Figure(700, "estimated"), "move_ns_per_byte": Figure(0.1, "estimated")}
 # Figures of a device, and their units.
 FIGURES = (
