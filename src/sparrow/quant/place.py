@@ -236,6 +236,7 @@ def place(
     wanted: Mapping[str, Precision],
     complete: bool = False,
     wide: Iterable[str] = (),
+    narrow: Iterable[str] = (),
 ) -> Placement:
     """Decide which ops of a float graph compute on codes.
 
@@ -244,6 +245,7 @@ def place(
         wanted: Precision of every node, by its first result.
         complete: See `Recipe.complete`.
         wide: See `Recipe.wide`.
+        narrow: Values that are not wide all the same, nor what shares a scale with them.
     """
     made, users = g.producers(), g.users()
     outputs = g.live_out()
@@ -322,7 +324,8 @@ def place(
             if x not in inner:
                 root = groups.find(x)
                 codes[root] = max(asks, codes.get(root, I8), key=lambda t: t.bits)
-    codes |= {root: I16 for root in map(groups.find, wide) if root in codes}
+    kept = set(map(groups.find, narrow))
+    codes |= {root: I16 for root in map(groups.find, wide) if root in codes and root not in kept}
     for y in integer & (heads.keys() | cells.keys()):
         own = hidden_results(made[y]) if y in cells else ()
         roots = (groups.find(x) for x in (*operands(made[y]), *own))

@@ -59,7 +59,8 @@ class Recipe:
             then names. Not under ``tflite``, powers of two, or a complete quantization.
         fidelity: Power of the outputs over that of their error, in dB, up to which ``widen`` spends
             time on values that make much of the error.
-        wide: Values whose codes have 16 bits, whatever the precision of what makes and reads them.
+        wide: Values whose codes have 16 bits, whatever the precision of what makes and reads them,
+            but for layers that are pinned to int8.
         scales: ``power_of_two`` for devices that rescale by shifts alone.
         complete: Every float value becomes codes, for devices that compute with nothing else: the
             inputs and results of all ops, logits included. Pins to float32 still hold.
@@ -176,9 +177,9 @@ def _names(n: Node) -> tuple[str, ...]:
     return (n.origin, *n.outputs, type(n.op).__name__)
 
 
-def pinned(g: Graph, recipe: Recipe) -> set[str]:
-    """Values that nodes which some pin fits make or read."""
-    nodes = (n for n in g.nodes if precision_of(recipe, *_names(n)) is not None)
+def pinned(g: Graph, recipe: Recipe, to: Sequence[Precision] = get_args(Precision)) -> set[str]:
+    """Values that nodes which are pinned, to one of some precisions, make or read."""
+    nodes = (n for n in g.nodes if precision_of(recipe, *_names(n)) in to)
     return {x for n in nodes for x in (*n.inputs, *n.outputs)}
 
 

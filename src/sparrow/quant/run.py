@@ -132,7 +132,7 @@ def run(
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     wanted = precisions(g, recipe)
-    p = place(g, wanted, recipe.complete, recipe.wide)
+    p = _placed(g, recipe)
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         raise BadInput(
             f"{g.name}: no convolution, product or recurrent layer of constant weights to quantize",
@@ -188,6 +188,11 @@ def run(
     return requantized(g, c, recipe)
 
 
+def _placed(g: Graph, recipe: Recipe) -> Placement:
+    narrow = pinned(g, recipe, ("int8",))
+    return place(g, precisions(g, recipe), recipe.complete, recipe.wide, narrow)
+
+
 def _may_widen(recipe: Recipe) -> bool:
     """Whether values may take more than the 8 bits that were asked for."""
     plain = recipe.scheme != "tflite" and recipe.scales == "float" and not recipe.complete
@@ -202,7 +207,7 @@ def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:
         c: `Quantized.statistics`.
         recipe: Differs in pins, precision and wide values alone.
     """
-    p = place(g, precisions(g, recipe), recipe.complete, recipe.wide)
+    p = _placed(g, recipe)
     graph, layers = apply(g, p, c, recipe)
     graph = replace(graph, scheme=recipe.scheme)
     return Quantized(graph, g, c, c.only(g, p), tuple(layers), recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,10 @@ def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
     assert run(uneven, calls(uneven, 8), pinned).recipe.wide == ()
     # also where it will be put on later
     assert run(uneven, calls(uneven, 8), later=pinned.pins).recipe.wide == ()
+    # and over what a recipe has from elsewhere
+    both = run(uneven, calls(uneven, 8), replace(q.recipe, pins=pinned.pins))
+    assert [x.precision for x in both.layers] == ["int8", "int8"]
+    assert [x.precision for x in q.layers] != ["int8", "int8"]
 
 
 def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
