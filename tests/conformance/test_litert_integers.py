@@ -142,6 +142,22 @@ def test_pooling(tmp_path: Path, op: str, padding: int, dtype: DType) -> None:
     check(tmp_path, one(op, {"x": x}, options, out=out, quant={"x": (scale, zero)}), {"x": x})
 
 
+@pytest.mark.parametrize("dtype", [I8, I16], ids=str)
+@pytest.mark.parametrize("size", [(33, 65), (11, 13), (18, 34), (27, 51), (3, 5), (1, 1)], ids=str)
+@pytest.mark.parametrize("how", [(True, False), (False, True), (False, False)], ids=str)
+def test_bilinear_resizing(
+    tmp_path: Path, how: tuple[bool, bool], size: tuple[int, int], dtype: DType
+) -> None:
+    x = Draw(0, dtype).codes(1, 9, 17, 5)
+    zero = 7 if dtype == I8 else 0
+    out = T("y", (1, *size, 5), dtype, scale=[0.05], zero=[zero])
+    options = {"align_corners": how[0], "half_pixel": how[1]}
+    to = constant("s", np.array(size, np.int32))
+    quant = {"x": (0.05, zero)}
+    data = one("RESIZE_BILINEAR", {"x": x}, options, out=out, consts=[to], quant=quant)
+    check(tmp_path, data, {"x": x})
+
+
 # 15 has a ratio of less than a half with ties, which the others have not
 @pytest.mark.parametrize("seed", [*SEEDS, 15])
 @pytest.mark.parametrize("to", [I8, U8], ids=str)

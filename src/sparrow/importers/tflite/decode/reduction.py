@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparrow.importers.tflite.call import Call, Decoder
+from sparrow.importers.tflite.decode.bilinear import bilinear
 from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce, ReduceKind
 from sparrow.ops.resize import Axis, Coordinates, NearestMode, Resize
 from sparrow.ops.topk import TopK
+from sparrow.tensor import I8, I16
 
 
 def _reduce(kind: ReduceKind) -> Decoder:
@@ -72,6 +74,10 @@ def _coordinates(n: Call) -> Coordinates:
 
 
 def _bilinear(n: Call) -> Sequence[str]:
+    if n.tensor().quantized and n.alike(0) and n.type().dtype in (I8, I16):
+        how = bool(n.option("align_corners")), bool(n.option("half_pixel"))
+        y = bilinear(n.b, n.x(), _sizes(n), *how)
+        return [n.typed(y, n.tensor().affine(n.b.shape(y)))]
     op = Resize(_axes(n), "linear", _coordinates(n))
     return [n.write(n.b.add(op, n.float()))]
 
