@@ -44,6 +44,7 @@ PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
 # A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
 PAIR_PIXELS, PAIR_VECTORS = 5, 2
+ROUND = 4  # SP_QUADS of such headers
 # Pixels and rows of such tiles of a depthwise layer, by vectors: two are interleaved at once, and
 # pairs of input rows serve two rows.
 PAIR_TILES = {2: ((4, 1), (2, 2)), 1: ((7, 1), (5, 1), (4, 1), (5, 2))}
@@ -157,8 +158,8 @@ def _conv2d(case: Case) -> Lowered | Reject:
         scratch_bytes += 2 * vectors * lanes * s.kh * runs * kq * per
     whole = pair and s.co // s.groups % lanes == 0
     pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
-    one_run = pair and s.kh * runs == 1
-    shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), int(one_run))
+    one_run = 0 if not pair or s.kh * runs > 1 else 1 if kq % ROUND else 2
+    shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), one_run)
     literals = (*shape, int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
     tasks = s.batch * s.groups * parts * blocks

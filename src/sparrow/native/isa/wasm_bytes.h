@@ -49,17 +49,12 @@ SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   return (sp_i32)__builtin_convertvector(
       __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), sp_s16x8);
 }
-/* Of two vectors at once. */
+/* Of two vectors: an engine widens as it loads. */
 #define SP_ZIPS
 SP_INLINE void sp_zips_i8(const uint8_t *p, const uint8_t *q, sp_i32 *v) {
-  const sp_s8x16 a = (sp_s8x16)(sp_u64x2){*(const sp_u64_at *)p, 0};
-  const sp_s8x16 b = (sp_s8x16)(sp_u64x2){*(const sp_u64_at *)q, 0};
-  const sp_s8x16 both = __builtin_wasm_shuffle_i8x16(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
-                                                     22, 7, 23);
-  v[0] = (sp_i32)__builtin_convertvector(__builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7),
-                                         sp_s16x8);
-  v[1] = (sp_i32)__builtin_convertvector(
-      __builtin_shufflevector(both, both, 8, 9, 10, 11, 12, 13, 14, 15), sp_s16x8);
+  const sp_s16x8 a = (sp_s16x8)sp_loadp_i32(p), b = (sp_s16x8)sp_loadp_i32(q);
+  v[0] = (sp_i32)__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  v[1] = (sp_i32)__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
 #endif

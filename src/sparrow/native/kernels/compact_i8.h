@@ -8,7 +8,8 @@
  *      where sums begin, as `init` there: what is read behind the last quad is that
  *      depthwise: int8 [kh][kw][c], zeros up to whole words, then `init`
  * mr, nv, pair, whole, band, one_run, flip, put, and of a depthwise kernel ro, kh, kw, sw and dw are
- * literals; mr is at most ow. Where `one_run` a kernel is one run: no sums are moved for others.
+ * literals; mr is at most ow. Where `one_run` a kernel is one run, where it is 2 in rounds of SP_QUADS
+ * quads: an engine moves no sums from loop to loop.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
  * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, widened once for all its
  * tiles. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels,
@@ -78,7 +79,7 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = kh, .runs = runs, .kq = kq,
                   .xr = g->dh * xr, .xt = g->dw * xp, .xp = g->sw * xp, .bv = per * SP_LANES,
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
-                  .ldy = g->ldy, .pair = pair};
+                  .ldy = g->ldy, .pair = pair, .rounds = one_run == 2};
   int j = part * g->panels * nv * SP_LANES;
   int16_t *wide = NULL;
   if (pair == SP_PAIRED) {

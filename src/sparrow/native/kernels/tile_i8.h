@@ -20,6 +20,7 @@
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
+ *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS */
 typedef struct sp_tile_i8 {
@@ -28,7 +29,7 @@ typedef struct sp_tile_i8 {
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
-  int pair, tame, octets;
+  int pair, rounds, tame, octets;
 } sp_tile_i8;
 
 /* Bytes of a lane that are multiplied at once. */
@@ -154,7 +155,7 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
   }
   SP_ROLLED
-  for (; at < end; at += 4, b += t.quad) {
+  for (; !t.rounds && at < end; at += 4, b += t.quad) {
     SP_OPAQUE(at);
     sp_tile_round_i8(t, 1, a + at, b, acc);
   }
