@@ -195,6 +195,17 @@ SP_INLINE sp_f32 sp_scale_f32(sp_f32 v, sp_i32 n) {
   return _mm512_scalef_ps(v, _mm512_cvtepi32_ps(n));
 }
 
+/* 2^(i/16) for the last four bits i of each lane; v 2^floor(t), rounded once */
+#define SP_SIXTEENTHS
+SP_INLINE sp_f32 sp_exp2_sixteenths_f32(sp_i32 i) {
+  const __m512 table = _mm512_setr_ps(
+      1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f,
+      1.35425556f, 1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f,
+      1.8340081f, 1.91520655f);
+  return _mm512_permutexvar_ps(i, table);
+}
+SP_INLINE sp_f32 sp_scale_floor_f32(sp_f32 v, sp_f32 t) { return _mm512_scalef_ps(v, t); }
+
 /* x / s in codes without its division, which takes 10 cycles; see emit/quotient.py */
 #define SP_QUOTIENTS
 SP_INLINE sp_i32 sp_quotient_f32_i32(sp_f32 x, float s, float r, float lo, float hi) {
