@@ -99,6 +99,37 @@ def test_convolution(tmp_path: Path, op: str, seed: int, dtype: DType) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_transposed_convolution(tmp_path: Path, seed: int, padding: int, dtype: DType) -> None:
+    d = Draw(seed, dtype)
+    # what is left of whole vectors of int8 channels is rounded otherwise there
+    x, narrow, m = d.codes(1, 5, 6, 4), dtype.bits == 8, 16 if dtype == I8 else 3
+    zeros = [d.zero(), d.zero()] if narrow else [0, 0]
+    scales = [d.scale(0.01) for _ in range(1 if dtype == U8 else m)]
+    codes = d.codes(m, 3, 3, 4) if dtype == U8 else d.rng.integers(-127, 128, (m, 3, 3, 4))
+    w = constant(
+        "w",
+        codes.astype(np.uint8 if dtype == U8 else np.int8),
+        scale=scales,
+        zero=[120 if dtype == U8 else 0] * len(scales),
+    )
+    shape = (1, 11, 13, m) if padding == 1 else (1, 10, 12, m)
+    out = T("y", shape, dtype, scale=[d.scale(0.5 if narrow else 2e-3)], zero=[zeros[1]])
+    options = {"padding": padding, "stride_w": 2, "stride_h": 2, "activation": d.activation()}
+    data = one(
+        "TRANSPOSE_CONV",
+        {"x": x},
+        options,
+        out=out,
+        consts=[constant("s", np.array(shape, np.int32)), w],
+        order=["s", "w", "x"],
+        quant={"x": (d.scale(0.05 if narrow else 2e-4), zeros[0])},
+    )
+    check(tmp_path, data, {"x": x})
+
+
 @pytest.mark.parametrize("dtype", [I8, U8], ids=str)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_fully_connected(tmp_path: Path, seed: int, dtype: DType) -> None:

@@ -59,6 +59,28 @@ def _repeated(per_channel: Array, op: ConvTranspose) -> Array:
     return np.broadcast_to(rows, (op.group, prod(op.strides), rows.shape[2])).reshape(-1).copy()
 
 
+def channels_first(m: Match, n: Node) -> Rewrite | None:
+    """Match a ConvTranspose over codes whose channels are last; `phases` wants them first."""
+    op, d = n.op, m.producer(n.inputs[0], Dequantize) if n.inputs else None
+    if not isinstance(op, ConvTranspose) or not op.channels_last or d is None:
+        return None
+    if codes_of(m, n.inputs[0]) is None or op.epilogue is not None:
+        return None
+    assert isinstance(d.op, Dequantize)
+    rank = m.type(n.inputs[0]).rank
+    first, last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
+    e = Edit(m, n.origin)
+    codes = e.add(Transpose(first), d.inputs[0])
+    x = e.add(replace(d.op, quant=d.op.quant.permuted(first)), codes)
+    y = e.add(replace(op, channels_last=False), x, *n.inputs[1:])
+    clip = m.only_user(n.outputs[0])
+    if clip is None or not _clips(clip):
+        e.add(Transpose(last), y, y=n.outputs[0])
+        return e.done(n)
+    e.add(Transpose(last), e.add(clip.op, y), y=clip.outputs[0])
+    return e.done(n, clip)
+
+
 def phases(m: Match, n: Node) -> Rewrite | Reject | None:
     """Match a ConvTranspose over codes with constant weights."""
     op = n.op

@@ -37,7 +37,7 @@ from sparrow.passes.integer.recurrent import recurrent
 from sparrow.passes.integer.resizing import resizing
 from sparrow.passes.integer.softmax import softmax
 from sparrow.passes.integer.sums import coded_bias, float_result, sums, turned_weights
-from sparrow.passes.transposed import phases, quantize_first
+from sparrow.passes.transposed import channels_first, phases, quantize_first
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 
 Handler = Callable[[Match, Node, Target, Scheme], Rewrite | Reject]
@@ -95,6 +95,7 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
             ("turned_weights", turned_weights),
             ("coded_bias", coded_bias),
             ("reshaped_codes", reshaped_codes),
+            ("channels_first", channels_first),
             ("phases", phases),
             ("quantize_first", quantize_first),
         ),
