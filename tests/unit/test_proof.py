@@ -12,12 +12,16 @@ from onnx import TensorProto, helper
 
 import sparrow
 from small_models import INT64, classifier, embedding, model, value
+from sparrow import lane
+from sparrow.builder import Builder
 from sparrow.bundle import Bundle
 from sparrow.device.cache import file_sha256
 from sparrow.errors import BadBundle
 from sparrow.evidence.golden import make_golden
 from sparrow.evidence.layers import gap, tapped
+from sparrow.evidence.outputs import CODED_BOUND, OUTPUT_BOUND, _output_bound
 from sparrow.evidence.plan_record import ValueRecord
+from sparrow.tensor import F32, I8, TensorType
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +252,15 @@ def test_a_network_that_picks_may_tip_a_few_elements() -> None:
     b = sparrow.build(model(nodes, [value("x", (60, 60))], [value("y", (60, 1), INT64)]))
     gate = next(g for g in b.receipt.gates if g.name == "outputs equal the reference")
     assert gate.ok and "may tip" in gate.expected
+
+
+@pytest.mark.parametrize(("product", "bound"), [(True, CODED_BOUND), (False, OUTPUT_BOUND)])
+def test_codes_of_a_sum_with_a_product_may_tip(product: bool, bound: float) -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((2, 3), F32))
+    v: lane.Expr = lane.Arg(0, F32)
+    if product:
+        v = lane.call("add", lane.call("mul", v, lane.Imm(0.3, F32)), lane.Imm(0.1, F32))
+    steps = lane.call("round", lane.call("div", v, lane.Imm(0.02, F32)))
+    y = b.lane(lane.cast(steps, I8), x)
+    assert _output_bound([b.finish({"y": y}, {})]) == bound

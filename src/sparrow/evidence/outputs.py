@@ -29,13 +29,19 @@ OUTPUT_BOUND = 1e-4
 HALF_ROUNDINGS = 16
 # Where a network rounds or picks, a difference in the last bit may move an element by a whole step.
 TIPPED_SHARE = 1e-3
-# Where a float that some op computed is rounded to 8-bit codes, one code may fall on the other side
-# and move what follows by steps of 1/255 of a range: a dozen of them. Each layer is proved by its
-# own bound all the same; a network on codes throughout keeps OUTPUT_BOUND.
+# Where a float that some op computed is rounded to 8-bit codes (or, in one expression, a sum with a
+# product), one code may fall on the other side and move what follows by steps of 1/255 of a
+# range: a dozen of them. Each layer is proved by its own bound all the same; a network on codes
+# throughout keeps OUTPUT_BOUND.
 CODED_BOUND = 0.05
 # The same of codes of 16 bits, which are int32 between elementwise ops: steps of 1/65535, five
 # dozen, because networks that need so many bits are deep and normalise what they carry.
 FINELY_CODED_BOUND = 1e-3
+# Operations that IEEE 754 rounds correctly, and choices.
+_EXACT = (
+    *("abs", "add", "cast", "ceil", "div", "eq", "floor", "ge", "gt", "le", "lt", "max", "min"),
+    *("mul", "ne", "neg", "relu", "round", "sqrt", "sub", "trunc", "where"),
+)
 _TIPS = ("floor", "ceil", "round", "trunc", "sign", "eq", "lt", "le", "gt", "ge", "mod", "fmod")
 
 
@@ -79,15 +85,30 @@ def _coded_bound(g: Graph) -> float:
     bound = 0.0
     for n in g.nodes:
         dtype = g.types[n.outputs[0]].dtype
-        if not isinstance(n.op, Lane | Quantize) or dtype.kind not in ("int", "uint"):
+        e = n.op.expr if isinstance(n.op, Lane) else getattr(n.op, "epilogue", None)
+        if dtype.kind not in ("int", "uint") or (e is None and not isinstance(n.op, Quantize)):
             continue
-        if not any(inexact(x) for x in n.inputs if x):
+        within = e is not None and _rounds(e) and not _exact(e)
+        given = isinstance(n.op, Lane | Quantize) and any(inexact(x) for x in n.inputs if x)
+        if not within and not given:
             continue
         if dtype.bits <= 8:
             bound = max(bound, CODED_BOUND)
-        elif isinstance(n.op, Quantize) or _rounds(n.op.expr):
+        elif e is None or _rounds(e):
             bound = max(bound, FINELY_CODED_BOUND)
     return bound
+
+
+def _exact(e: Expr) -> bool:
+    """Whether every machine computes the same: no function of its own, no product in a sum."""
+    floats = [c for c in walk(e) if isinstance(c, Call) and c.args[-1].dtype.kind == "float"]
+    fused = any(
+        isinstance(a, Call) and a.fn == "mul"
+        for c in floats
+        if c.fn in ("add", "sub")
+        for a in c.args
+    )
+    return not fused and all(c.fn in _EXACT for c in floats)
 
 
 def _rounds(e: Expr) -> bool:

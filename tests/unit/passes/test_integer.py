@@ -183,6 +183,38 @@ def test_a_normalization_rounds_once() -> None:
     assert apart(g, feeds) < 2e-4
 
 
+@pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)
+def test_constants_per_channel_are_lines(dtype: DType) -> None:
+    rng = np.random.default_rng(3)
+    gain, bias = (rng.uniform(-2, 2, (1, 16, 1, 1)).astype(np.float32) for _ in range(2))
+    product = lane.call("mul", lane.Arg(0, F32), lane.Arg(1, F32))
+    e = lane.call("relu", lane.call("add", product, lane.Arg(2, F32)))
+
+    def op(b: Builder, x: str) -> str:
+        return b.lane(e, x, b.const(gain), b.const(bias))
+
+    x = codes(9, (1, 16, 40, 40), dtype)
+    g, feeds = between_codes(x, (dtype, I8), ((-3, 3), (-4, 4)), op)
+    assert apart(g, feeds) < 1e-3
+    check(g, feeds)
+
+
+def test_a_constant_tensor_is_added_and_what_is_no_line_stays_float() -> None:
+    rng = np.random.default_rng(3)
+    places = rng.uniform(-1, 1, (1, 9, 32)).astype(np.float32)
+    x = codes(9, (2, 9, 32), I8)
+    total = lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32))
+    g, feeds = between_codes(
+        x, (I8, I8), ((-3, 3), (-4, 4)), lambda b, v: b.lane(total, v, b.const(places))
+    )
+    check(g, feeds)
+    bent = lane.call("mul", lane.call("tanh", lane.Arg(0, F32)), lane.Arg(1, F32))
+    g, _ = between_codes(
+        x, (I8, I8), ((-3, 3), (-4, 4)), lambda b, v: b.lane(bent, v, b.const(places))
+    )
+    assert any(isinstance(n.op, Quantize) for n in integer(g).nodes)
+
+
 def test_a_value_of_16_bits_is_added_to_bytes_exactly() -> None:
     b = Builder("g")
     feeds: dict[str, Array] = {}

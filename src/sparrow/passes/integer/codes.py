@@ -66,21 +66,25 @@ def codes_of(m: Match, value: str) -> Codes | None:
     return Codes(d.inputs[0], t, scale, zero) if low <= zero <= high else None
 
 
+def unclipped(e: lane.Expr) -> tuple[lane.Expr, float, float]:
+    """(e', low, high) of an expression that is e' clipped to [low, high]."""
+    if not isinstance(e, lane.Call) or e.fn not in ("relu", "max", "min"):
+        return e, -np.inf, np.inf
+    picked = [a for a in e.args if not isinstance(a, lane.Imm)]
+    if len(picked) != 1:
+        return e, -np.inf, np.inf
+    # bounds of an inner clip apply first
+    inner, low, high = unclipped(picked[0])
+    bound = next((float(a.value) for a in e.args if isinstance(a, lane.Imm)), 0.0)
+    if e.fn == "min":
+        return inner, min(low, bound), min(high, bound)
+    return inner, max(low, bound), max(high, bound)
+
+
 def clip_of(e: lane.Expr) -> tuple[float, float] | None:
     """Bounds of an expression that only clips operand 0."""
-    if isinstance(e, lane.Arg):
-        return -np.inf, np.inf
-    if not isinstance(e, lane.Call) or e.fn not in ("relu", "max", "min"):
-        return None
-    picked = [a for a in e.args if not isinstance(a, lane.Imm)]
-    inner = clip_of(picked[0]) if len(picked) == 1 else None
-    if inner is None:
-        return None
-    bound = next((float(a.value) for a in e.args if isinstance(a, lane.Imm)), 0.0)
-    low, high = inner
-    if e.fn == "min":
-        return min(low, bound), min(high, bound)
-    return max(low, bound), max(high, bound)
+    inner, low, high = unclipped(e)
+    return (low, high) if isinstance(inner, lane.Arg) else None
 
 
 def target_at(m: Match, n: Node) -> Target | Reject:

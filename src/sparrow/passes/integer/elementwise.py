@@ -13,6 +13,7 @@ from sparrow.graph import Node, Scheme
 from sparrow.ops.lane import Lane
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Edit, Target, codes_of
+from sparrow.passes.integer.lines import line
 from sparrow.passes.integer.tables import table
 from sparrow.passes.requantize import Constants, blended, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
@@ -23,16 +24,18 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
     op = n.op
     assert isinstance(op, Lane)
     live = [x for x in dict.fromkeys(n.inputs) if m.const(x) is None]
+    if scheme != "tflite" and (found := line(m, n, t)) is not None:
+        return found
     if len(live) == 1:
         return table(m, n, t, live[0], scheme)
     args = tuple(lane.Arg(i, F32) for i in range(2))
     kinds: dict[lane.Expr, str] = {lane.call(f, *args): f for f in ("add", "sub", "mul")}
     kinds |= {lane.call(f, args[1], args[0]): f for f in ("add", "mul")}
     fn = kinds.get(op.expr)
-    found = [codes_of(m, x) for x in n.inputs]
-    if fn is None or len(found) != 2:
+    operands = [codes_of(m, x) for x in n.inputs]
+    if fn is None or len(operands) != 2:
         return Reject("it is no sum, difference or product of two values")
-    a, b = found
+    a, b = operands
     if a is None or b is None:
         return Reject("an operand is no codes of one scale")
     types = (a.type.dtype, b.type.dtype, t.grid.dtype)
