@@ -293,6 +293,21 @@ def test_arithmetic_of_16_bits(tmp_path: Path, op: str, seed: int) -> None:
     check(tmp_path, data, feeds)
 
 
+@pytest.mark.parametrize("activation", [0, 1, 3])
+@pytest.mark.parametrize("shifts", [True, False])
+@pytest.mark.parametrize("places", [(0, 0), (1, 0), (0, 3)], ids=str)
+@pytest.mark.parametrize("op", ["ADD", "SUB"])
+def test_arithmetic_of_16_bits_in_powers_of_two(
+    tmp_path: Path, op: str, places: tuple[int, int], shifts: bool, activation: int
+) -> None:
+    d = Draw(activation, I16)
+    feeds = {"a": d.codes(3, 50, 9), "b": d.codes(3, 50, 9)}
+    quant = {k: (2.0 ** -(12 + p), 0) for k, p in zip(feeds, places, strict=True)}
+    out = T("y", (3, 50, 9), I16, scale=[2.0**-12], zero=[0])
+    options = {"activation": activation, "shifts": shifts}
+    check(tmp_path, one(op, feeds, options, out=out, quant=quant), feeds)
+
+
 @pytest.mark.parametrize("dtype", [I8, I16], ids=str)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_products_of_two_activations(tmp_path: Path, seed: int, dtype: DType) -> None:

@@ -33,7 +33,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.passes.requantize import Constants, Grid, clamped
 from sparrow.rewrite import Reject
-from sparrow.tensor import F32, I16, I32, I64, Array
+from sparrow.tensor import F32, I32, I64, Array
 
 # ADD and SUB keep this many bits below the units of their operands, of 8 bits and of 16.
 SUM_SHIFT = {8: 20, 16: 15}
@@ -170,11 +170,11 @@ def added(
 ) -> lane.Expr | Reject:
     """The codes of a + b or a - b for (codes minus zero point in int32, scale) each.
 
+    Those of 16 bits that LiteRT shifts are codes from the start, see `importers.tflite`.
+
     Both are brought to twice the larger scale with `SUM_SHIFT` more bits, then the sum to ``y``.
     """
     shift = SUM_SHIFT[grid.dtype.bits]
-    if grid.dtype == I16 and all(np.frexp(s)[0] == 0.5 for s in (a[1], b[1], y)):
-        return Reject("LiteRT may shift 16-bit codes whose scales are powers of two")
     twice = 2 * max(a[1], b[1])
     constants = Constants(2)
     terms = []

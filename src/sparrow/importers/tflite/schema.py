@@ -104,7 +104,7 @@ _STRIDES: dict[str, Any] = {"padding": (0, "b"), "stride_w": (1, "i"), "stride_h
 _POOL = _layout(5, **_STRIDES, filter_w=(3, "i"), filter_h=(4, "i"), activation=(5, "b"))
 _REDUCER = _layout(27, keep_dims=(0, "?"))
 OPTIONS: Mapping[str, Layout] = {
-    "ADD": _layout(11, activation=(0, "b")),
+    "ADD": _layout(11, activation=(0, "b"), shifts=(1, "?", True)),
     "ARG_MAX": _layout(40, output_type=(0, "b")),
     "ARG_MIN": _layout(57, output_type=(0, "b")),
     "AVERAGE_POOL_2D": _POOL,
@@ -155,7 +155,7 @@ OPTIONS: Mapping[str, Layout] = {
         shrink_axis_mask=(4, "i"),
         offset=(5, "?"),
     ),
-    "SUB": _layout(28, activation=(0, "b")),
+    "SUB": _layout(28, activation=(0, "b"), shifts=(1, "?", True)),
     "SUM": _REDUCER,
     "SVDF": _layout(6, rank=(0, "i"), activation=(1, "b")),
     "TRANSPOSE_CONV": _layout(49, **_STRIDES, activation=(3, "b")),

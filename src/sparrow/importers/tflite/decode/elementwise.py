@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparrow import lane
 from sparrow.importers.tflite.call import Call, Decoder
+from sparrow.importers.tflite.decode.shifted import shifted
 from sparrow.lane import Expr, imm_like
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.softmax import Softmax
@@ -39,6 +40,16 @@ def _binary(make: Callable[[Expr, Expr], Expr]) -> Decoder:
 
 def _fn2(name: str) -> Decoder:
     return _binary(lambda a, b: lane.call(name, a, b))
+
+
+def _sum(name: str) -> Decoder:
+    numbers = _fn2(name)
+
+    def decode(n: Call) -> Sequence[str]:
+        y = shifted(n, name)
+        return numbers(n) if y is None else [y]
+
+    return decode
 
 
 def _select(cond: Expr, a: Expr, b: Expr) -> Expr:
@@ -210,7 +221,8 @@ DECODERS: Mapping[str, Decoder] = {
             "TANH": "tanh",
         }.items()
     },
-    **{k: _fn2(v) for k, v in {"ADD": "add", "DIV": "div", "MUL": "mul", "SUB": "sub"}.items()},
+    **{k: _fn2(v) for k, v in {"DIV": "div", "MUL": "mul"}.items()},
+    **{k: _sum(v) for k, v in {"ADD": "add", "SUB": "sub"}.items()},
     **{
         k: _cmp(v)
         for k, v in {
