@@ -443,3 +443,22 @@ def test_softmax_of_16_bits(tmp_path: Path, extent: int, scale: float) -> None:
     out = T("y", x.shape, I16, scale=[2.0**-15], zero=[0])
     data = one("SOFTMAX", {"x": x}, {"beta": 1.0}, out=out, quant={"x": (scale, 0)})
     check(tmp_path, data, {"x": x})
+
+
+@pytest.mark.parametrize("to", [1e-45, 3e38])
+@pytest.mark.parametrize("scale", [1e-45, 1.0, 3e38])
+@pytest.mark.parametrize("dtype", [I8, I16], ids=str)
+@pytest.mark.parametrize("op", ["ABS", "HARD_SWISH", "LEAKY_RELU", "GELU", "MEAN"])
+def test_scales_at_the_ends_of_float32_are_no_accident(
+    tmp_path: Path, op: str, dtype: DType, scale: float, to: float
+) -> None:
+    """What is out of range stays float, without a warning, which pytest makes an error."""
+    x, zero = np.arange(100, dtype=dtype.numpy).reshape(1, 5, 10, 2), 3 * (dtype == I8)
+    mean = op == "MEAN"
+    out = T("y", (1, 1, 1, 2) if mean else x.shape, dtype, scale=[to], zero=[zero])
+    options = {"alpha": 0.1} if op == "LEAKY_RELU" else {"keep_dims": True} if mean else {}
+    consts = [constant("a", np.array([1, 2], np.int32))] if mean else []
+    data = one(op, {"x": x}, options, out=out, consts=consts, quant={"x": (scale, zero)})
+    (tmp_path / "m.tflite").write_bytes(data)
+    g = integer(import_tflite(tmp_path / "m.tflite").graph)
+    assert g.types["y"].shape == out.shape

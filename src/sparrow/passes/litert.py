@@ -77,7 +77,7 @@ def times(
 
     The high product is written as vectors compute it, see `vectors.high_product`.
     """
-    if not (ratio > 0).all():
+    if not ratio_is_usable(ratio):
         return Reject(f"a ratio of {float(np.min(ratio)):g} between scales")
     return _product(value, *multiplier(ratio), constants, away=away)
 
@@ -156,8 +156,14 @@ def requantized_wide(
 
 
 def scale_ratio(x: float, y: float) -> Array:
-    """What a step of x is in steps of y: in float32."""
-    return np.asarray(float(np.float32(x) / np.float32(y)))
+    """What a step of x is in steps of y: in float32, where it may be infinite or 0."""
+    with np.errstate(all="ignore"):
+        return np.asarray(float(np.float32(x) / np.float32(y)))
+
+
+def ratio_is_usable(ratio: Array) -> bool:
+    """Whether `multiplier` takes ratios: positive and finite."""
+    return bool((np.isfinite(ratio) & (ratio > 0)).all())
 
 
 def added(
@@ -204,7 +210,10 @@ def mean(
 
     The division is part of the multiplier, which is cut off, and not rounded.
     """
-    q, exponent = multiplier(np.asarray(scales[0] / scales[1]))
+    ratio = np.asarray(scales[0] / scales[1])
+    if not ratio_is_usable(ratio):
+        return Reject(f"a ratio of {float(ratio):g} between scales")
+    q, exponent = multiplier(ratio)
     shift = min(count.bit_length() - 1, 31 + int(exponent))
     if shift < 0 or reach << max(int(exponent) - shift, 0) >= 1 << 31:
         return Reject("LiteRT would wrap")
@@ -236,9 +245,14 @@ def mean_of_image(
         constants: Take what differs between channels.
     """
     scale, zero = codes
-    shift = float(np.float32(zero) * np.float32(scale) / np.float32(y))
-    below = int(np.copysign(np.floor(abs(shift) + 0.5), shift))
     ratio = scale_ratio(scale, y) / count
+    if not ratio_is_usable(ratio) or ratio * count >= 1 << 15:
+        return Reject(f"a ratio of {float(ratio):g} between scales")
+    with np.errstate(over="ignore"):
+        shift = float(np.float32(zero) * np.float32(scale) / np.float32(y))
+    if not np.isfinite(shift):
+        return Reject(f"a zero point in steps of {y:g} leaves float32")
+    below = int(np.copysign(np.floor(abs(shift) + 0.5), shift))
     q, exponent = multiplier(ratio)
     away = (np.arange(channels) >= channels // 16 * 16).astype(np.int64)
     if 255 * count << max(int(exponent), 0) >= 1 << 31:

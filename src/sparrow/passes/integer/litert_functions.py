@@ -42,8 +42,6 @@ SHIFTED = {"sigmoid": (2.0**-12,), "tanh": (2.0**-12, 2.0**-11)}
 LOW, HIGH = I16.limits
 # Bits below the codes of a hardswish.
 FINER = 7
-
-
 ABS, HARDSWISH = (lane.call(f, lane.Arg(0, F32)) for f in ("abs", "hardswish"))
 
 
@@ -63,7 +61,8 @@ def own(e: Expr, x: Codes, t: Target) -> Expr | Reject | None:
     slope = _slope(e)
     if slope is None:
         return None
-    scales = x.scale, float(np.float32(x.scale) * slope)
+    with np.errstate(all="ignore"):
+        scales = x.scale, float(np.float32(x.scale) * slope)
     ratios = (litert.scale_ratio(s, t.scale) for s in scales)
     up, down = (litert.times(x.real(0), r, Constants(1), away=True) for r in ratios)
     if isinstance(up, Reject) or isinstance(down, Reject):
@@ -111,8 +110,11 @@ def _doubled(value: Expr, places: int) -> Expr:
 
 def _hardswish(x: Codes, t: Target) -> Expr | Reject:
     """By products of 16 bits, x relu6(x + 3) / 6."""
-    fine = np.float32(x.scale) * np.float32(2.0**-FINER)
-    ratios = fine / np.array([3 * 2.0**-15, t.scale], np.float32)
+    with np.errstate(all="ignore"):
+        fine = np.float32(x.scale) * np.float32(2.0**-FINER)
+        ratios = fine / np.array([3 * 2.0**-15, t.scale], np.float32)
+    if not litert.ratio_is_usable(ratios):
+        return Reject(f"a hardswish of steps of {x.scale:g} in steps of {t.scale:g}")
     (relu, unit), (places, down) = (v.tolist() for v in litert.multiplier(ratios, 16))
     if x.type.dtype == I16 or places not in range(-30, 16) or down not in range(-30, 1):
         return Reject("a hardswish that LiteRT refuses, or of scales out of range")
@@ -181,6 +183,10 @@ def of_16_bits(m: Match, n: Node, t: Target, x: Codes) -> Rewrite | Reject:
     if not any(expr == lane.call(f, lane.Arg(0, F32)) for f in ("exp", "gelu", "gelu_tanh")):
         return _squashed(m, n, t, x)
     scales = np.float32(x.scale), np.float32(t.scale)
+    with np.errstate(all="ignore"):
+        ends = lane.evaluate(expr, (scales[0] * np.array(I16.limits, np.float32),))
+    if not np.isfinite(ends).all() or not all(2.0**-40 < v < 2.0**40 for v in scales):
+        return Reject("LiteRT's lines may leave float32")
     table = lines(lambda v: lane.evaluate(expr, (v,)), scales[0], 0, scales[1])
     e = Edit(m, n.origin)
     made = LookupLinear(0, LOW, HIGH, I16)
@@ -199,7 +205,7 @@ def _squashed(m: Match, n: Node, t: Target, x: Codes) -> Rewrite | Reject:
     factor, shift = x.scale * 3 * 4096, 0
     while factor <= HIGH / 2 and shift <= 30:
         factor, shift = 2 * factor, shift + 1
-    if x.scale in SHIFTED[fn] or factor > HIGH:
+    if x.scale in SHIFTED[fn] or not 0 < factor <= HIGH:
         return Reject(f"LiteRT has another kernel for steps of {x.scale:g}")
     bits = 9 if fn == "sigmoid" else 8
     v = lane.call("mul", lane.cast(lane.Arg(0, I16), I32), lane.Imm(int(factor), I32))
