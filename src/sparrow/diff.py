@@ -161,7 +161,12 @@ def diff(
     if {x: (t.shape, t.dtype) for x, t in types.items()} != {
         x: (g.types[x].shape, g.types[x].dtype) for x in g.inputs
     }:
-        raise BadInput(f"the models take {list(f.inputs)} and {list(g.inputs)}, of other types")
+        takes = (", ".join(f"{x!r}: {h.types[x]}" for x in h.inputs) for h in (f, g))
+        raise BadInput(
+            f"the first model takes {next(takes)}, the second {next(takes)}: names and types must "
+            "be the same",
+            hint="rename the inputs of one, or export both with the same names",
+        )
     if calib is None:
         given = [draw(f, (0, k)) for k in range(DRAWN)]
     else:

@@ -14,6 +14,7 @@ from data import REPO
 from small_models import classifier
 from sparrow.cli import main
 from sparrow.diff import diff
+from sparrow.errors import BadInput
 from sparrow.reduce import differs_from_onnxruntime, reduce
 
 DIGITS = REPO / "examples" / "digits" / "digits.onnx"
@@ -46,6 +47,13 @@ def test_the_first_altered_layer_is_named(k: int) -> None:
     model, name = altered(k)
     first = diff(str(DIGITS), model).first
     assert first is not None and first.origin == name
+
+
+def test_inputs_of_other_names_or_shapes_are_shown() -> None:
+    with pytest.raises(BadInput, match=r"'x': float32\[1x3x12x12\], the second 'qx': .*rename"):
+        diff(classifier(), classifier("q"))
+    with pytest.raises(BadInput, match=r"1x3x12x12\], the second 'x': float32\[1x3x16x16\]"):
+        diff(classifier(), classifier(shape=(1, 3, 16, 16)))
 
 
 def test_a_model_and_its_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
