@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from sparrow.precision.choice import (
     nearest,
     solve,
 )
+from sparrow.precision.unheard import unheard
 from sparrow.quant.recipe import Pins, from_json, to_json
 from sparrow.request import Budget
 
@@ -366,3 +368,13 @@ def test_the_command(
 def test_files_that_are_no_recipe(text: str) -> None:
     with pytest.raises(BadInput, match=r"r\.json"):
         from_json(text.encode(), "r.json")
+
+
+def test_what_a_solver_prints_past_python_is_not_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    c = ctypes.CDLL(None)
+    c.puts(b"before")
+    c.fflush(None)
+    with unheard():
+        c.puts(b"debugging")
+    print("after")
+    assert capfd.readouterr().out == "before\nafter\n"

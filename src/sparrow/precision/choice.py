@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from sparrow.precision.unheard import unheard
 from sparrow.quant.recipe import Precision
 
 Quantity: TypeAlias = Literal["noise", "latency", "size", "ram"]
@@ -216,13 +217,14 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
     upper = np.ones(len(objective))
     if extra:
         upper[-1] = np.inf
-    found = milp(
-        objective,
-        integrality=np.r_[np.ones(n), np.zeros(len(objective) - n)],
-        bounds=Bounds(0, upper),
-        constraints=LinearConstraint(matrix.tocsr(), low, high),
-        options={"mip_rel_gap": 1e-6},
-    )
+    with unheard():
+        found = milp(
+            objective,
+            integrality=np.r_[np.ones(n), np.zeros(len(objective) - n)],
+            bounds=Bounds(0, upper),
+            constraints=LinearConstraint(matrix.tocsr(), low, high),
+            options={"mip_rel_gap": 1e-6},
+        )
     if found.x is None:
         return None
     taken = {i: q for (i, q), v in zip(choices, found.x[:n], strict=True) if v > 0.5}
