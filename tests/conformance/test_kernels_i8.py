@@ -165,6 +165,18 @@ def conv_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(group * co), depth, group * co)
 
 
+def two_rows_case(seed: int) -> Made:
+    """Kernels that step by fewer rows than they have, over up to one vector of channels."""
+    c = _Case(seed)
+    stride, ci, co = c.n(1, 3), c.n(1, 9), (c.n(1, 15), 16)[c.n(0, 1)]
+    kernel = (stride + c.n(1, 3), c.n(1, 6))
+    spatial = (c.n(8, 25), c.n(9, 50))
+    pads = tuple((c.n(0, 2), c.n(0, 2)) for _ in range(2))
+    x, _, zero = c.input((c.n(1, 2), *spatial, ci))
+    op = Conv((stride, c.n(1, 2)), (1, c.n(1, 2)), pads, 1, True, zero=zero)
+    return c.sum(op, x, c.weights((co, ci, *kernel)), c.bias(co), ci * kernel[0] * kernel[1], co)
+
+
 def winograd_case(seed: int) -> Made:
     """Images of less than a tile and of odd sizes, blocks of one row of tiles and of all."""
     c = _Case(seed)
@@ -455,6 +467,16 @@ def test_pairs_of_rows_serve_two_rows(threads: int, tmp_path: Path) -> None:
     node()
     used = _compare([rows_case(s) for s in range(24)], "wasm_simd", KERNELS, tmp_path, threads)
     assert "depthwise_compact_i8" in used
+
+
+@pytest.mark.parametrize(("isa", "threads"), [("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 3)])
+def test_two_rows_share_broadcasts(isa: str, threads: int, tmp_path: Path) -> None:
+    cases = [two_rows_case(s) for s in range(24)]
+    assert _compare(cases, isa, conv_i8.ROWS, tmp_path, threads) >= {"conv2d_i8"}
+    if isa == "avx512vnni":
+        module = Module("m", tuple(g for g, _ in cases))
+        planned = plan(module, target(BYTES_TARGETS[isa]), threads=threads)
+        assert emit(planned).files["model.c"].decode().count(".ro = 2") > len(cases) // 2
 
 
 # the same row for vectors of other lengths, which have faster ones

@@ -43,6 +43,7 @@ class Conv2dI8:
     line: int
     mr: int
     nv: int
+    ro: int
     rb: int
     wb: int
     task_h: int

@@ -13,6 +13,9 @@ from sparrow.targets import Isa, Target
 
 # Instructions of an epilogue (scale, round, clamp, narrow, store) in units of a dot product's slot.
 EPILOGUE = 3.0
+# Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
+# cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
+BROADCAST = 1.3
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
 
 
@@ -63,14 +66,28 @@ def tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[Tile]:
             yield Tile(mr, nv)
 
 
+def _step(mr: int, nv: int, isa: Isa) -> float:
+    """Cycles of one quad where pixels are broadcast."""
+    return max(mr * nv * isa.dot_ops / 2, (BROADCAST * mr + nv) / 2 + 0.25, 4.5)
+
+
+def _cost_of_two(mr: int, pixels: int, s: Conv2dShape, quads: int, isa: Isa) -> float:
+    """Half the cycles of two output rows that share broadcasts, with ``quads`` of a kernel row."""
+
+    def tile(n: int) -> float:
+        steps = s.sh * _step(n, 1, isa) + (s.kh - s.sh) / 2 * _step(n, 2, isa)
+        return quads * steps + EPILOGUE * n + 12 if n else 0.0
+
+    return pixels // mr * tile(mr) + tile(pixels % mr)
+
+
 def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
     """Cycles of one output row of `pixels` pixels with `quads` quads of k."""
-    dot = isa.dot_ops / 2
 
     def tile(mr: int, nv: int) -> float:
         if mr == 0 or nv == 0:
             return 0.0
-        step = max(mr * nv * dot, (mr + nv) / 2 + 0.25, 4.5)
+        step = _step(mr, nv, isa)
         if isa.lanes == 1:
             # in order, one at a time: a load and what widens it, and the loop's own three
             widen = {1: 1, 2: 3}.get(isa.dot_ops, 5)
@@ -147,7 +164,14 @@ def choose_conv2d(
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
     kq = -(-k // per)
     quads = s.kh * runs * kq
-    ranked = sorted(tiles(ow, vectors, isa), key=lambda t: _cost(t, ow, vectors, quads, isa))
+    costs = {t: _cost(t, ow, vectors, quads, isa) for t in tiles(ow, vectors, isa)}
+    ro = 1
+    if vectors == 1 and s.dh == 1 and s.sh < s.kh and oh > 1 and shares_rows(target):
+        held = (t.mr for t in tiles(ow, 2, isa) if t.nv == 2)
+        two = {Tile(mr, 1): _cost_of_two(mr, ow, s, runs * kq, isa) for mr in held}
+        if min(two.values()) < min(costs.values()):
+            ro, costs = 2, two
+    ranked = sorted(costs, key=lambda t: costs[t])
     t = tile or ranked[0]
     if oh == 1 and target.machine.bare and s.ow % t.mr == 0:
         # row by row, as the code that strips of rows share has it
@@ -195,6 +219,7 @@ def choose_conv2d(
         line=line,
         mr=t.mr,
         nv=t.nv,
+        ro=ro,
         rb=rb,
         wb=wb,
         task_h=task_h,
@@ -203,10 +228,16 @@ def choose_conv2d(
         tasks=copies * -(-oh // task_h) * -(-ow // task_w) * -(-vectors // task_n),
         scratch_bytes=lines * line,
     )
-    work = copies * oh * _cost(t, ow, vectors, quads, isa)
+    work = copies * oh * costs[t]
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
     cycles = work + packing + 0.3 * per * quads * co * s.groups / target.memory_rate
     return p, cycles, tuple(ranked)
+
+
+def shares_rows(target: Target) -> bool:
+    """Whether tiles of two output rows are worth their code: broadcasts are loads of their own."""
+    isa = target.isa
+    return not target.machine.bare and isa.lanes > 1 and isa.group == 1 and not isa.singles
 
 
 def row_of(pixels: int, most: int) -> int:

@@ -15,11 +15,12 @@
 #define SP_CONV2D_I8_H
 #include "tile_i8.h"
 
-/* Tiles: mr pixels of one output row x nv vectors. Blocks of rb output rows x wb pixels are finished
- * for all channels of the task before the next. Task grid: batch x ceil(oh / task_h) rows x
- * ceil(ow / task_w) pixels x groups x ceil(vectors / task_n). flip: bytes of x are of the other
- * kind than sp_dot4_i32 takes. pad: byte of the padding, as it takes it. xr, xp, xt: bytes from a row
- * of x, a pixel and a run to the next, in scratch where band, which has `line` bytes a row. */
+/* Tiles: mr pixels of one output row x nv vectors; where ro is 2, of two rows x one vector, which then
+ * has all channels. Blocks of rb output rows x wb pixels are finished for all channels of the task
+ * before the next. Task grid: batch x ceil(oh / task_h) rows x ceil(ow / task_w) pixels x groups x
+ * ceil(vectors / task_n). flip: bytes of x are of the other kind than sp_dot4_i32 takes. pad: byte of
+ * the padding, as it takes it. xr, xp, xt: bytes from a row of x, a pixel and a run to the next, in
+ * scratch where band, which has `line` bytes a row. */
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
@@ -27,7 +28,7 @@ typedef struct sp_conv2d_i8 {
   int band, pair, flip, pad, put;
   int tame, runs, kq;
   ptrdiff_t xr, xp, xt, line;
-  int mr, nv, rb, wb, task_h, task_w, task_n;
+  int mr, nv, ro, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
 
 SP_INLINE void sp_fill_i8(uint8_t *to, int n, int value) {
@@ -83,6 +84,18 @@ SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0
   }
 }
 
+/* A tile at a pixel of the image whose first element is `at`, and first row `row`. */
+SP_INLINE void sp_conv2d_i8_tile(const sp_conv2d_i8 p, const sp_tile_i8 t, int rows,
+                                 const uint8_t *x, const int8_t *w, const int32_t *init, void *y,
+                                 ptrdiff_t at, ptrdiff_t pixel, ptrdiff_t row, ptrdiff_t col, int n,
+                                 sp_ep_i32 ep, const void *const *e) {
+  if (rows == 2)
+    sp_tile_two_rows_i8(t, p.sh, p.ow, x, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep,
+                        e);
+  else
+    sp_tile_run_i8(t, x, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep, e);
+}
+
 /* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
  * read. */
 SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
@@ -98,16 +111,17 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .octets = SP_OCTETS};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
-  for (int oy = oy0; oy < oy1; ++oy) {
+  for (int oy = oy0, rows; oy < oy1; oy += rows) {
     const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+    rows = p.ro == 2 && oy + 1 < oy1 ? 2 : 1;
     int ox = ox0;
     for (; ox + p.mr <= ox1; ox += p.mr)
-      sp_tile_run_i8(t, xr + ox * t.xp, w, init, y, at + ((ptrdiff_t)oy * p.ow + ox) * p.ldy,
-                     row + (ptrdiff_t)oy * p.ow + ox, col, n, ep, e);
+      sp_conv2d_i8_tile(p, t, rows, xr + ox * t.xp, w, init, y, at, (ptrdiff_t)oy * p.ow + ox, row,
+                        col, n, ep, e);
     /* wb is a multiple of mr: only the last block has a tail */
     if (tail.mr > 0 && ox < ox1)
-      sp_tile_run_i8(tail, xr + ox * t.xp, w, init, y, at + ((ptrdiff_t)oy * p.ow + ox) * p.ldy,
-                     row + (ptrdiff_t)oy * p.ow + ox, col, n, ep, e);
+      sp_conv2d_i8_tile(p, tail, rows, xr + ox * t.xp, w, init, y, at, (ptrdiff_t)oy * p.ow + ox,
+                        row, col, n, ep, e);
   }
 }
 

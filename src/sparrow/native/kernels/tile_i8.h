@@ -249,25 +249,30 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
 SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) { (void)t, (void)acc; }
 #endif
 
-/* Sum over all runs, epilogue, store; the last vector has n valid lanes. */
-SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
-                              const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
-                              ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
-  sp_i32 acc[SP_TILE_I8_MAX];
+/* acc begins at init, for each pixel. */
+SP_INLINE void sp_tile_begin_i8(const sp_tile_i8 t, const int32_t *init, sp_i32 *acc) {
   SP_UNROLL
   for (int i = 0; i < sp_tile_rows(t.octets, t.mr); ++i) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_load_i32(init + v * SP_LANES);
   }
-  sp_tile_order_i8(t, acc);
-  for (int ky = 0; ky < t.kh; ++ky, x += t.xr) {
+}
+
+/* The sums of `kh` kernel rows, added to acc. */
+SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, const int8_t *w,
+                               sp_i32 *acc) {
+  for (int ky = 0; ky < kh; ++ky, x += t.xr) {
     const uint8_t *a = x;
     for (int r = 0; r < t.runs; ++r, a += t.xt) {
       sp_tile_dots_i8(t, a, w, acc);
       w += sp_tile_quads(t.octets, t.kq) * t.quad;
     }
   }
-  sp_tile_order_i8(t, acc);
+}
+
+/* Epilogue, store; the last vector has n valid lanes. */
+SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
+                              ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
@@ -279,5 +284,45 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i)
     sp_put_sums(t.put, y, at + i * t.ldy, acc + i * t.nv, t.nv, n);
+}
+
+/* Sum over all runs, epilogue, store. */
+SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
+                              const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
+                              ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+  sp_i32 acc[SP_TILE_I8_MAX];
+  sp_tile_begin_i8(t, init, acc);
+  sp_tile_order_i8(t, acc);
+  sp_tile_sums_i8(t, t.kh, x, w, acc);
+  sp_tile_order_i8(t, acc);
+  sp_tile_end_i8(t, acc, y, at, row, col, n, ep, e);
+}
+
+/* The same of one vector for two rows of `ow` pixels, of which the second begins to read `step` kernel
+ * rows below the first, step < kh: what both read is broadcast once. Not for octets. */
+SP_INLINE void sp_tile_two_rows_i8(const sp_tile_i8 t, int step, int ow, const uint8_t *x,
+                                   const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
+                                   ptrdiff_t row, ptrdiff_t col, int n, sp_ep_i32 ep,
+                                   const void *const *e) {
+  const ptrdiff_t down = t.runs * t.kq * t.quad;
+  sp_i32 acc[SP_TILE_I8_MAX], both[SP_TILE_I8_MAX];
+  sp_tile_i8 two = t;
+  two.nv = 2;
+  two.bv = -step * down; /* the kernel row that the second row has reached */
+  sp_tile_begin_i8(t, init, acc);
+  sp_tile_sums_i8(t, step, x, w, acc);
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    both[2 * i] = acc[i];
+    both[2 * i + 1] = sp_load_i32(init);
+  }
+  sp_tile_sums_i8(two, t.kh - step, x + step * t.xr, w + step * down, both);
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) acc[i] = both[2 * i];
+  sp_tile_end_i8(t, acc, y, at, row, col, n, ep, e);
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) acc[i] = both[2 * i + 1];
+  sp_tile_sums_i8(t, step, x + t.kh * t.xr, w + (t.kh - step) * down, acc);
+  sp_tile_end_i8(t, acc, y, at + ow * t.ldy, row + ow, col, n, ep, e);
 }
 #endif
