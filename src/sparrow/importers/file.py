@@ -1,4 +1,4 @@
-"""Reads a model file into memory: a regular file of bounded size and nothing else."""
+"""What importers hold a model to: a regular file of bounded size, operators of bounded inputs."""
 
 from __future__ import annotations
 
