@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from sparrow.errors import BadInput
+from sparrow.kernels.params_f32 import simd_of
 from sparrow.kernels.tasks import core_of, task_grid
+from sparrow.kernels.tiling_f32 import choose_gemm
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.targets import target
 from sparrow.targets.read import read_device
@@ -86,6 +88,16 @@ def test_rows_are_split_before_columns() -> None:
     assert task_grid(50_000_000, 1, 64, 1, 2, core, 4096, 4 << 20) == (1, 32)
     # too little work
     assert task_grid(10_000, 64, 64, 1, 2, core, 4096, 4096) == (64, 64)
+
+
+def test_one_row_leaves_a_tile_for_each_core() -> None:
+    """A row of 8 vectors would fit one tile, which no second core could share."""
+    simd = simd_of(target("x86_64_v4"))
+    assert choose_gemm(1, 128, 640, simd).tasks == 1
+    p = choose_gemm(1, 128, 640, simd, threads=2)
+    assert (p.tasks, p.nv, p.task_n) == (2, 4, 4)
+    assert choose_gemm(1, 128, 640, simd, threads=16).tasks == 4  # of six, two would wait
+    assert choose_gemm(1, 16, 64, simd, threads=2).tasks == 1
 
 
 def test_a_row_says_what_sharing_costs() -> None:

@@ -28,11 +28,17 @@ def choose_tile(
     cpu: Simd,
     pair: bool = False,
     tile: Tile | None = None,
+    parts: int = 1,
 ) -> RegisterTile:
-    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None."""
-    tiles = _tiles(rows, vectors, cpu)
+    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None.
+
+    One row of `parts` or more vectors leaves as many tiles.
+    """
+    tiles = list(_tiles(rows, vectors, cpu))
     if tile is not None:
         return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
+    if rows == 1:
+        tiles = [t for t in tiles if t.nv <= max(1, vectors // parts)]
     return min(tiles, key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair))
 
 

@@ -63,9 +63,10 @@ def choose_gemm(
     ldb = (k if b == "trans" else n) if ldb is None else ldb
     ldc = n if ldc is None else ldc
     vectors = -(-n // cpu.lanes)
-    t = choose_tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile)
-    tiles = -(-m // t.mr), -(-vectors // t.nv)
     flops = 2 * m * n * k * (1 + pair)
+    parts = -(-split_of(flops * batch, threads) // batch)
+    t = choose_tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile, parts)
+    tiles = -(-m // t.mr), -(-vectors // t.nv)
     grid = task_grid(flops, *tiles, batch, threads, cpu.core, 4 * m * k, 4 * n * k)
     task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
