@@ -126,16 +126,16 @@ def blended(
     """
     reach = sum(bound * float(np.abs(ratio).max()) for _, bound, ratio in values)
     # half of 2^s, and half a unit of each multiplier, belong to the sum
-    slack = 0.5 + sum(bound for _, bound, _ in values) / 2
+    rounded = sum(bound for _, bound, _ in values) / 2
     shift = MAX_SHIFT
-    while shift > 0 and reach * 2.0**shift + slack * 2.0 ** max(shift, 0) >= 2.0**31:
+    while shift > 0 and (reach + 0.5) * 2.0**shift + rounded >= 2.0**31:
         shift -= 1
     wide = max(float(np.abs(r).max()) for _, _, r in values) * 2.0**shift < 1 << BLEND_BITS
     if grid.dtype in CODES:
-        wide = wide or max(bound for _, bound, _ in values) / 2 > BLEND_ERROR * 2.0**shift
+        wide = wide or max(bound for _, bound, _ in values) / 2 >= BLEND_ERROR * 2.0**shift
     dtype = I64 if wide else I32
     if wide:
-        _, exponent = math.frexp(reach + slack)
+        _, exponent = math.frexp(reach + 0.5 + rounded)
         shift = min(62 - exponent, 46)
     if shift <= 0:
         return Reject("scales that differ too much for an integer sum")

@@ -22,9 +22,12 @@ def in_order(nodes: Sequence[onnx.NodeProto], known: Container[str]) -> Sequence
     Nodes on a cycle come last, for the reader to name.
     """
     maker = {y: i for i, n in enumerate(nodes) for y in n.output if y and y not in known}
-    before = [{maker[x] for x in _reads(n) if x in maker} for n in nodes]
-    if all(j < i for i, needed in enumerate(before) for j in needed):
+    # subgraphs of the last node are not looked at: where they nest, every level would be
+    last = max(maker.values(), default=-1)
+    reads = (_reads(n) if i < last else n.input for i, n in enumerate(nodes))
+    if all(maker.get(x, -1) < i for i, names in enumerate(reads) for x in names):
         return nodes
+    before = [{maker[x] for x in _reads(n) if x in maker} for n in nodes]
     after: list[list[int]] = [[] for _ in nodes]
     for i, needed in enumerate(before):
         for j in needed:

@@ -154,8 +154,9 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     SP_OPAQUE(b);
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
   }
+  if (t.rounds) return;
   SP_ROLLED
-  for (; !t.rounds && at < end; at += 4, b += t.quad) {
+  for (; at < end; at += 4, b += t.quad) {
     SP_OPAQUE(at);
     sp_tile_round_i8(t, 1, a + at, b, acc);
   }
