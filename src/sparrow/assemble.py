@@ -49,7 +49,7 @@ from sparrow.rendering.report import render
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
-from sparrow.timing.race import TIMED, measure_build, race
+from sparrow.timing.race import RIVAL, TIMED, measure_build, race
 from sparrow.tuning import TUNING
 from sparrow.tuning import to_json as tuning_to_json
 
@@ -215,6 +215,8 @@ def _fill(
                 hint += (
                     f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
                 )
+            if g.name == RIVAL and len(graphs) == 1:
+                hint += "; with samples `--precision auto --drop 1%` looks for a faster mix"
             raise GateFailed(
                 f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name
             )

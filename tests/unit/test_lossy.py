@@ -69,6 +69,15 @@ def test_held_out_samples_judge(bundle: sparrow.Bundle, samples: list[NDArray[np
     assert "12 held-out samples" in bundle.receipt.drop_meaning
 
 
+def test_a_slower_build_is_refused_with_what_may_be_faster(
+    samples: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Gate("not slower than float32", "", "0.5x", False)
+    monkeypatch.setattr("sparrow.assemble.race", lambda *_: (lost, {}))
+    with pytest.raises(GateFailed, match="found 0.5x.*--precision auto --drop 1%"):
+        sparrow.build(MODEL, calib=samples, precision="int8")
+
+
 def test_the_twin_is_in_qdq_form(bundle: sparrow.Bundle) -> None:
     twin = onnx.load(bundle.folder / "model.onnx")
     kinds = {n.op_type for n in twin.graph.node}

@@ -131,10 +131,13 @@ def remarks(times: Times, before: Conditions, after: Conditions) -> tuple[str, .
     if len(times) < _FEWEST:
         return tuple(found)
     low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
+    quarter = len(times) // 4
+    first, last = np.median(times[:quarter]), np.median(times[-quarter:])
+    if not middle or not first:  # calls that the clock does not notice
+        return tuple(found)
     if high - low > NOISY * middle:
         found.append(f"noisy: half of the calls lie {(high - low) / middle:.0%} apart")
-    quarter = len(times) // 4
-    slower = float(np.median(times[-quarter:]) / np.median(times[:quarter])) - 1
+    slower = float(last / first) - 1
     if slower > SLOWED:
         found.append(f"throttled? the last calls are {slower:.0%} slower than the first")
     return tuple(found)
