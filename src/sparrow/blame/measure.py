@@ -28,6 +28,7 @@ from sparrow.graph import Graph, retyped
 from sparrow.ops.quantize import spread
 from sparrow.ops.softmax import Softmax
 from sparrow.quant.engine import Engine, literally
+from sparrow.quant.judged import judged
 from sparrow.tensor import Array
 
 # Elements of each value and sample that percentiles are taken of.
@@ -165,7 +166,7 @@ def measure(
 
 
 class Judge:
-    """How far the outputs of a quantized graph are from those of the float one.
+    """How far the outputs of a quantized graph (`judged`) are from those of the float one.
 
     Of an output that a softmax makes, what goes into it is judged: a softmax that is sure of itself
     hides what happens before it.
@@ -186,11 +187,10 @@ class Judge:
     ) -> None:
         made, after = f.producers(), {c.name: c.after for c in at}
         pairs = []
-        for y in f.outputs:
-            if f.types[y].dtype.kind == "float":
-                n = made.get(y)
-                x = n.inputs[0] if n is not None and isinstance(n.op, Softmax) else ""
-                pairs.append((x, after[x]) if x in after else (y, after.get(y, y)))
+        for y in judged(f):
+            n = made[y]
+            x = n.inputs[0] if isinstance(n.op, Softmax) else ""
+            pairs.append((x, after[x]) if x in after else (y, after.get(y, y)))
         self.names = tuple(x for x, _ in pairs)
         self.values = tuple(v for _, v in pairs)
         self.samples, self.engine = samples, engine

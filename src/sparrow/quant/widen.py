@@ -3,8 +3,8 @@
 One scale serves all elements of a value, and where a few are a hundred times the others, as in a
 spectrum or a state that passes through every layer, 8 bits leave nothing of the small ones. Each
 value is rounded alone in the float network (as in Lin, Talathi, Annapureddy 2016,
-arXiv:1511.06393), and what that does to the outputs is compared with their power and with the error
-of the whole quantized network. Two kinds take 16 bits:
+arXiv:1511.06393), and what that does to the outputs (`sparrow.quant.judged`) is compared with their
+power and with the error of the whole quantized network. Two kinds take 16 bits:
 
     spoilt     the value alone makes an error of a hundredth of the outputs' power; what its maker
                and its readers read and make besides takes 16 bits with it
@@ -26,6 +26,7 @@ import numpy as np
 
 from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, Run, literally
+from sparrow.quant.judged import judged
 from sparrow.quant.layers import Codes, shaped
 from sparrow.quant.place import Placement
 from sparrow.quant.qdq import insert
@@ -84,7 +85,7 @@ def too_wide(
         engine: What runs the graphs.
     """
     few = samples[:COMPARED]
-    outputs = [y for y in g.outputs if g.types[y].dtype.kind == "float"]
+    outputs = judged(g)
     members = {root: [x for x in p.group if p.group[x] == root] for root in p.sources}
     roots = [
         root
