@@ -177,7 +177,9 @@ def source() -> str:
         "  out[SP_LANES + 1] = (int32_t)sizeof SP_ISA_NAME;\n}\n"
         "void gather(int32_t *out, const int32_t *table, const int32_t *at);\n"
         "void gather(int32_t *out, const int32_t *table, const int32_t *at) {\n"
-        "  sp_store_i32(out, sp_gather_i32(table, sp_load_i32(at)));\n}\n"
+        "  sp_i32 next;\n"
+        "  sp_store_i32(out, sp_gather_pair_i32(table, sp_load_i32(at), &next));\n"
+        "  sp_store_i32(out + SP_LANES, next);\n}\n"
         "void transpose(float *m);\n"
         "void transpose(float *m) {\n"
         "  sp_f32 v[SP_LANES];\n"
@@ -422,9 +424,9 @@ def test_gather(library: harness.Library) -> None:
     rng = np.random.default_rng(4)
     table = rng.integers(-(1 << 31), 1 << 31, 1000).astype(np.int32)
     lanes = harness.call(library, "lanes")
-    at, out = rng.integers(0, 1000, lanes).astype(np.int32), np.zeros(lanes, np.int32)
+    at, out = rng.integers(0, 999, lanes).astype(np.int32), np.zeros(2 * lanes, np.int32)
     harness.call(library, "gather", out, table, at)
-    np.testing.assert_array_equal(out, table[at])
+    np.testing.assert_array_equal(out, table[[*at, *(at + 1)]])
 
 
 def test_lane_order(library: harness.Library) -> None:

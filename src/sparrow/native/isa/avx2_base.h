@@ -5,6 +5,7 @@
 
 #include "../base.h"
 #include "bytes.h"
+#include "x86_pairs.h"
 
 #include <immintrin.h>
 
@@ -137,8 +138,13 @@ SP_INLINE sp_f32 sp_set1_f32(float x) { return _mm256_set1_ps(x); }
 SP_INLINE sp_i32 sp_set1_i32(int32_t x) { return _mm256_set1_epi32(x); }
 SP_INLINE sp_f32 sp_zero_f32(void) { return _mm256_setzero_ps(); }
 SP_INLINE sp_i32 sp_iota_i32(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
-  return _mm256_i32gather_epi32(t, i, 4);
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  const __m256 lo = _mm256_castsi256_ps(sp_pairs_at(t, _mm256_castsi256_si128(i)));
+  const __m256 hi = _mm256_castsi256_ps(sp_pairs_at(t, _mm256_extracti128_si256(i, 1)));
+  const __m256i a = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0x88));
+  const __m256i b = _mm256_castps_si256(_mm256_shuffle_ps(lo, hi, 0xdd));
+  *next = _mm256_permute4x64_epi64(b, 0xd8);
+  return _mm256_permute4x64_epi64(a, 0xd8);
 }
 SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return _mm256_castps_si256(v); }
 SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return _mm256_castsi256_ps(v); }

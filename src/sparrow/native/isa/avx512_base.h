@@ -5,6 +5,7 @@
 #define SP_AVX512_BASE_H
 
 #include "../base.h"
+#include "x86_pairs.h"
 
 #include <immintrin.h>
 
@@ -125,8 +126,18 @@ SP_INLINE sp_f32 sp_zero_f32(void) { return _mm512_setzero_ps(); }
 SP_INLINE sp_i32 sp_iota_i32(void) {
   return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
-  return _mm512_i32gather_epi32(i, t, 4);
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  const __m512i even =
+      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  const __m512i lo = _mm512_inserti64x4(
+      _mm512_castsi256_si512(sp_pairs_at(t, _mm512_castsi512_si128(i))),
+      sp_pairs_at(t, _mm512_extracti32x4_epi32(i, 1)), 1);
+  const __m512i hi = _mm512_inserti64x4(
+      _mm512_castsi256_si512(sp_pairs_at(t, _mm512_extracti32x4_epi32(i, 2))),
+      sp_pairs_at(t, _mm512_extracti32x4_epi32(i, 3)), 1);
+  *next = _mm512_permutex2var_epi32(lo, odd, hi);
+  return _mm512_permutex2var_epi32(lo, even, hi);
 }
 SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return _mm512_castps_si512(v); }
 SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return _mm512_castsi512_ps(v); }

@@ -43,7 +43,8 @@ SP_INLINE sp_f32 sp_set1_f32(float x) { return (sp_f32)(x); }
 SP_INLINE sp_i32 sp_set1_i32(int32_t x) { return (sp_i32)(x); }
 SP_INLINE sp_f32 sp_zero_f32(void) { return (sp_f32)(0.0f); }
 SP_INLINE sp_i32 sp_iota_i32(void) { return (sp_i32){0, 1, 2, 3}; }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  *next = (sp_i32){t[i[0] + 1], t[i[1] + 1], t[i[2] + 1], t[i[3] + 1]};
   return (sp_i32){t[i[0]], t[i[1]], t[i[2]], t[i[3]]};
 }
 

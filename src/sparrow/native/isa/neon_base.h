@@ -133,11 +133,12 @@ SP_INLINE sp_f32 sp_zero_f32(void) { return vdupq_n_f32(0.0f); }
 SP_INLINE sp_i32 sp_iota_i32(void) {
   return vcombine_s32(vcreate_s32(0x0000000100000000u), vcreate_s32(0x0000000300000002u));
 }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
-  sp_i32 v = vdupq_n_s32(t[vgetq_lane_s32(i, 0)]);
-  v = vsetq_lane_s32(t[vgetq_lane_s32(i, 1)], v, 1);
-  v = vsetq_lane_s32(t[vgetq_lane_s32(i, 2)], v, 2);
-  return vsetq_lane_s32(t[vgetq_lane_s32(i, 3)], v, 3);
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  const int32x2_t a = vld1_s32(t + vgetq_lane_s32(i, 0)), b = vld1_s32(t + vgetq_lane_s32(i, 1));
+  const int32x2_t c = vld1_s32(t + vgetq_lane_s32(i, 2)), d = vld1_s32(t + vgetq_lane_s32(i, 3));
+  const int32x4x2_t v = vuzpq_s32(vcombine_s32(a, b), vcombine_s32(c, d));
+  *next = v.val[1];
+  return v.val[0];
 }
 SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return vreinterpretq_s32_f32(v); }
 SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return vreinterpretq_f32_s32(v); }

@@ -24,7 +24,7 @@
  * - Two halves of one lane are multiplied and summed by sp_dot2_i32; what they are is widened from
  *   bytes. sp_loadp_i32 widens 2 * SP_LANES int8 at p to the pairs of all lanes; sp_zip2_i8 puts
  *   bytes l of p and q, widened, into lane l. sp_addp_i32 and sp_subp_i32 are of halves, and wrap.
- * - sp_gather_i32(t, i) is t[i] of every lane.
+ * - sp_gather_pair_i32(t, i, &next) is t[i] of every lane, next t[i + 1]; i is not negative.
  * - sp_sum_f32 adds in an order that depends on SP_LANES only. sp_hmax/hmin_f32 propagate NaN. */
 #ifndef SP_ISA_H
 #define SP_ISA_H

@@ -91,7 +91,10 @@ SP_INLINE sp_f32 sp_set1_f32(float x) { return x; }
 SP_INLINE sp_i32 sp_set1_i32(int32_t x) { return x; }
 SP_INLINE sp_f32 sp_zero_f32(void) { return 0.0f; }
 SP_INLINE sp_i32 sp_iota_i32(void) { return 0; }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) { return t[i]; }
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  *next = t[i + 1];
+  return t[i];
+}
 
 /* compare and masks */
 SP_INLINE sp_mask sp_lt_f32(sp_f32 a, sp_f32 b) { return a < b; }

@@ -49,8 +49,9 @@ SP_INLINE sp_i32 sp_lookup_linear_codes(const sp_lookup_linear p, sp_i32 x, cons
   const sp_i32 least = sp_set1_i32(-32768), most = sp_set1_i32(32767), step = sp_set1_i32(128);
   const sp_i32 at = sp_sub_i32(sp_min_i32(sp_max_i32(x, least), most), least);
   const sp_i32 i = sp_shr_i32(at, 7), o = sp_and_i32(at, sp_set1_i32(127));
-  const sp_i32 a = sp_mul_i32(sp_gather_i32(table, i), sp_sub_i32(step, o));
-  const sp_i32 b = sp_mul_i32(sp_gather_i32(table + 1, i), o);
+  sp_i32 next;
+  const sp_i32 a = sp_mul_i32(sp_gather_pair_i32(table, i, &next), sp_sub_i32(step, o));
+  const sp_i32 b = sp_mul_i32(next, o);
   const sp_i32 v = sp_shr_i32(sp_add_i32(sp_add_i32(a, b), sp_set1_i32(1 << 13)), 14);
   return sp_min_i32(sp_max_i32(sp_add_i32(v, sp_set1_i32(p.zero)), sp_set1_i32(p.low)),
                     sp_set1_i32(p.high));
