@@ -117,6 +117,11 @@ def _normalize(c: _Case) -> Graph:
     )
     if scale == (shape[1], shape[2], 1):
         axes = (1, 2, 3)
+    if dtype == F32 and c.flag():
+        # groups of channels of an image with its channels last
+        scale = c.one(((shape[2], 1), shape[2:], ()))
+        op = Normalize((1, 3), 1e-3, c.flag())
+        return c.done(op, c.input(shape), c.maybe(scale, dtype), c.maybe(scale, dtype))
     op = Normalize(axes, 1e-3, c.flag(), F64 if dtype == F64 else F32, c.flag())
     return c.done(op, c.input(shape, dtype), c.maybe(scale, dtype), c.maybe(scale, dtype))
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from math import prod
 
-from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject, Tensor
+from sparrow.kernels.case import (
+    Case,
+    In,
+    Invoke,
+    Kernel,
+    Lowered,
+    Out,
+    Reject,
+    Scratch,
+    Tensor,
+)
 from sparrow.kernels.element import HALVES, dense, rows_per_task, suffix
 from sparrow.ops.normalize import LocalResponse, Normalize
-from sparrow.ops.reduce import around
+from sparrow.ops.reduce import around, around_groups
 from sparrow.tensor import F32
 
 
@@ -54,7 +64,7 @@ def _normalize(case: Case) -> Lowered | Reject:
         return Lowered(())
     view = around(x.shape, op.axes)
     if view is None:
-        return Reject("normalized axes do not lie together")
+        return _groups(case, op, x)
     outer, n, inner = view
     given = [case.x[i] if i < len(case.x) else None for i in (1, 2)]
     found = [_factors(x.shape, view, t) for t in given if t is not None]
@@ -85,6 +95,41 @@ def _normalize(case: Case) -> Lowered | Reject:
     )
     width = 1 if dtype != F32 else min(case.target.isa.lanes, n if inner == 1 else inner)
     return Lowered((call,), -(-outer // rows), cycles=4 * x.type.size / width + 40 * outer)
+
+
+def _groups(case: Case, op: Normalize, x: Tensor) -> Lowered | Reject:
+    """Statistics over positions and over the channels of a group, of channels-last images."""
+    view = around_groups(x.shape, op.axes)
+    if view is None or x.type.dtype != F32 or op.stats:
+        return Reject("normalized axes do not lie together")
+    outer, n, groups, inner = view
+    channels = groups * inner
+    steps: dict[str, int] = {}
+    factors: list[In] = []
+    for i, name in ((1, "scale"), (2, "bias")):
+        t = case.x[i] if i < len(case.x) else None
+        if t is not None and t.type.size not in (1, groups, channels):
+            return Reject("scale or bias varies along positions")
+        if t is not None and t.type.size == groups != channels and t.shape[-1:] != (1,):
+            return Reject("scale or bias varies along channels of a group")
+        steps[f"{name}_run"] = channels // t.type.size if t is not None else 0
+        factors.append(In(i) if t is not None else In(0))
+    # a task takes whole groups, of a vector or more
+    least = -(-case.target.isa.lanes // inner)
+    each = min(groups, max(least, rows_per_task(case, groups, 3 * n * channels)))
+    blocks = -(-groups // each)
+    params = {
+        "n": n, "groups": groups, "inner": inner, "task_groups": each, "center": int(op.center),
+        **steps, "epsilon": op.epsilon,
+    }  # fmt: skip
+    per_task = 4 * 2 * each * inner
+    scale, bias = factors
+    arguments = (In(0), scale, bias, Out(0), Scratch("float", per_task))
+    call = Invoke("normalize.h", "sp_norm_groups_f32", "sp_norm_groups", params, arguments)
+    width = min(case.target.isa.lanes, each * inner)
+    cycles = 4 * x.type.size / width + 40 * outer * groups
+    tasks = outer * blocks
+    return Lowered((call,), tasks, cycles=cycles, scratch_bytes=tasks * per_task)
 
 
 def _lrn(case: Case) -> Lowered | Reject:

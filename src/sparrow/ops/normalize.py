@@ -11,7 +11,7 @@ import numpy as np
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.lane import broadcast_shape
-from sparrow.ops.reduce import around, permuted_axes, reduced_shape
+from sparrow.ops.reduce import around, around_groups, permuted_axes, reduced_shape
 from sparrow.tensor import BF16, F32, Array, DType, TensorType, round_bfloat16
 
 if TYPE_CHECKING:
@@ -93,9 +93,13 @@ class Normalize(Op):
         if any(t is not None and t.rank not in (0, rank) for t in x[1:]):
             return None
         axes = permuted_axes(self.axes, perm)
-        # kernels walk axes that lie together: groups of channels stay before the rest
-        shape = tuple(x[0].shape[i] for i in perm) if x[0] is not None else ()
-        return None if around(shape, axes) is None else replace(self, axes=axes)
+        assert x[0] is not None
+        shape = tuple(x[0].shape[i] for i in perm)
+        # kernels walk axes that lie together, or around groups of channels
+        grouped = x[0].dtype == F32 == self.stash and not self.stats
+        if around(shape, axes) is None and not (grouped and around_groups(shape, axes)):
+            return None
+        return replace(self, axes=axes)
 
     def transposable(self, x: Types) -> tuple[int, ...]:
         return tuple(i for i, t in enumerate(x) if t is not None and t.rank > 0)

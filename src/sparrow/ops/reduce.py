@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +40,24 @@ def around(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int
     if any(shape[i] != 1 and i not in axes for i in range(first, last)):
         return None
     return prod(shape[:first]), prod(shape[first : last + 1]), prod(shape[last + 1 :])
+
+
+def around_groups(
+    shape: tuple[int, ...], axes: tuple[int, ...]
+) -> tuple[int, int, int, int] | None:
+    """Extents [outer, n, groups, inner] with ``axes`` making n and inner; None for other ways.
+
+    So lie the axes of groups of channels of a channels-last image.
+    """
+    long = [a for a, d in enumerate(shape) if d != 1]
+    kinds = [a in axes for a in long]
+    turns = [i for i in range(1, len(long)) if kinds[i] != kinds[i - 1]]
+    if not kinds or not kinds[-1] or len(turns) not in (2, 3) or kinds[0] != (len(turns) == 2):
+        return None
+    cuts = [0, *(long[i] for i in turns), len(shape)]
+    cuts = cuts if len(turns) == 3 else [0, *cuts]
+    outer, n, groups, inner = (prod(shape[a:b]) for a, b in pairwise(cuts))
+    return outer, n, groups, inner
 
 
 def permuted_axes(axes: tuple[int, ...], perm: tuple[int, ...]) -> tuple[int, ...]:

@@ -23,7 +23,12 @@ from sparrow.passes.layout import assign_layout
 from sparrow.passes.legalize import legalize
 from sparrow.passes.literals import hoist_constants, literals
 from sparrow.passes.lower_quant import lower_quant, lower_weights
-from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
+from sparrow.passes.normalization import (
+    grouped_channels,
+    normalization,
+    scale_norm,
+    shifted_normalization,
+)
 from sparrow.passes.pads import fold_pad, merge_pads
 from sparrow.passes.products import (
     absorb_transpose,
@@ -138,6 +143,11 @@ BACK: tuple[Pass, ...] = (
         _rules(split_codes, look_up_wide, move_wide, read_wide),
     ),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
+    Pass(
+        "groups",
+        "their channels move as one with the layout",
+        (*_rules(grouped_channels), *TIDY),
+    ),
     Pass("layout", "after folding, which speaks of one channel axis", (), _layout),
     Pass(
         "views",

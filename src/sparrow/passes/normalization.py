@@ -12,18 +12,22 @@
     before   y = Normalize(x) * g + b         g, b constant, of the shape of the normalized axes
     after    y = Normalize(x, g, b)
 
+    before   y = Normalize(Reshape(x))               [N, C, ..] -> [N, G, rest], G groups
+    after    y = Reshape(Normalize(Reshape'(x)))     [N, C, ..] -> [N, G, C / G, ..]
+
 Sums of squares are taken in another order than the spelled form takes them: within rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.reduce import Reduce, around
+from sparrow.ops.reshape import Reshape
 from sparrow.passes.polynomial import factors
 from sparrow.passes.unfold import Unfolded
 from sparrow.rewrite import Match, Reject, Rewrite
@@ -217,3 +221,36 @@ def scale_norm(m: Match, n: Node) -> Rewrite | Reject | None:
 
 def _two_args(e: lane.Call) -> bool:
     return {a.index for a in e.args if isinstance(a, lane.Arg)} == {0, 1}
+
+
+def grouped_channels(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a Normalize over what a Reshape joined: channels of a group and their positions."""
+    r = m.producer(n.inputs[0], Reshape)
+    if r is None or not isinstance(n.op, Normalize) or n.op.axes != (2,) or n.op.stats:
+        return None
+    source, shape = m.type(r.inputs[0]).shape, m.type(n.inputs[0]).shape
+    if len(shape) != 3 or len(source) < 3 or source[0] != shape[0] or 0 in shape:
+        return None
+    groups = shape[1]
+    if source[1] % groups:
+        return Reject("groups are not of whole channels")
+    split = (source[0], groups, source[1] // groups, *source[2:])
+    x, y = m.fresh(), m.fresh()
+    new = [Node(Reshape(split), r.inputs, (x,), r.origin)]
+    operands = [x]
+    for c in n.inputs[1:]:
+        own = m.type(c).shape if c else ()
+        if own and own[-1] != 1:
+            return Reject("scale or bias varies along positions")
+        if own:
+            spread = m.fresh()
+            full = (*(1,) * (3 - len(own)), *own, *(1,) * (len(split) - 3))
+            new.append(Node(Reshape(full), (c,), (spread,), n.origin))
+            c = spread
+        operands.append(c)
+    op = replace(n.op, axes=tuple(range(2, len(split))))
+    new += [
+        Node(op, tuple(operands), (y,), n.origin),
+        Node(Reshape(shape), (y,), n.outputs, n.origin),
+    ]
+    return Rewrite(tuple(new), (n,))

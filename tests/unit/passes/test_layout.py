@@ -32,6 +32,7 @@ from sparrow.passes.layout import (
     sink_transpose,
     swap_reshape,
 )
+from sparrow.passes.normalization import grouped_channels
 from sparrow.passes.report import compare, traffic
 from unit.passes.check import Net, assert_same, kinds, refused
 
@@ -104,6 +105,26 @@ def test_a_channel_shuffle_stays_one_copy() -> None:
     y = conv(n, _shuffle(n, conv(n, n.x(1, 3, 8, 8), 6)), 6)
     after = checked(n.done(y))
     assert transposes(after) == 3
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_group_normalization_stays_channels_last(groups: int) -> None:
+    n = Net()
+    y = conv(n, n.x(2, 3, 6, 10), 16)
+    grouped = n.add(Reshape((2, groups, 16 // groups * 60)), y)
+    factors = [n.w(groups, 1), n.w(groups, 1)]
+    y = n.add(Normalize((2,), 1e-5), grouped, *factors)
+    y = n.add(Reshape((2, 16, 6, 10)), n.call("sigmoid", y))
+    g = n.done(conv(n, y, 8))
+    after = optimize(g)
+    assert_same(g, after)
+    assert transposes(after) == 2
+
+
+def test_groups_of_broken_channels_are_refused() -> None:
+    n = Net()
+    y = n.add(Normalize((2,), 1e-5), n.add(Reshape((1, 4, 30)), n.x(1, 6, 4, 5)))
+    refused(n.done(y), grouped_channels, "whole channels")
 
 
 def test_shuffle_units_with_split_and_concat() -> None:

@@ -1,6 +1,7 @@
 /* Normalization by mean and variance: x and y are [outer][n][inner], dense, statistics over n.
  *   inner = 1   lanes along n
  *   inner > 1   lanes along inner, scale and bias per inner
+ * sp_norm_groups_f32 is of groups of channels.
  * y may be x. The variance is the mean of squared differences from the mean, in a second pass. */
 #ifndef SP_NORMALIZE_H
 #define SP_NORMALIZE_H
@@ -119,6 +120,92 @@ SP_INLINE void sp_norm_f32(const sp_norm p, const float *x, const float *scale, 
       }
     }
   }
+}
+
+/* Of [outer][n][groups][inner], statistics over n and inner: groups of channels of a channels-last
+ * image. Channel c is scaled by scale[c / scale_run] and shifted by bias[c / bias_run]; a run of 0
+ * does neither. A task takes task_groups groups of one outer index; work is two floats a channel of
+ * them. y may be x. */
+typedef struct sp_norm_groups {
+  int n, groups, inner, task_groups, center, scale_run, bias_run;
+  float epsilon;
+} sp_norm_groups;
+
+/* sum over rows of x - mean (square = 0) or of its square, for up to SP_LANES channels */
+SP_INLINE sp_f32 sp_norm_column_f32(const float *x, ptrdiff_t ld, int rows, sp_f32 mean, int square,
+                                    int lanes) {
+  sp_f32 a[4];
+  int i = 0;
+  for (int k = 0; k < 4; ++k) a[k] = sp_zero_f32();
+  for (; i + 4 <= rows; i += 4)
+    for (int k = 0; k < 4; ++k) {
+      const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + (i + k) * ld, lanes), mean);
+      a[k] = square ? sp_fma_f32(d, d, a[k]) : sp_add_f32(a[k], d);
+    }
+  for (; i < rows; ++i) {
+    const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + i * ld, lanes), mean);
+    a[0] = square ? sp_fma_f32(d, d, a[0]) : sp_add_f32(a[0], d);
+  }
+  return sp_add_f32(sp_add_f32(a[0], a[1]), sp_add_f32(a[2], a[3]));
+}
+
+/* to[c] = the mean of x - mean[c] or of its square over the group of channel c */
+SP_INLINE void sp_norm_moment_f32(const sp_norm_groups p, const float *x, int width,
+                                  const float *mean, int square, float *to) {
+  const ptrdiff_t ld = (ptrdiff_t)p.groups * p.inner;
+  int j = 0;
+  for (; j + SP_LANES <= width; j += SP_LANES)
+    sp_store_f32(to + j, sp_norm_column_f32(x + j, ld, p.n, square ? sp_load_f32(mean + j)
+                                                                   : sp_zero_f32(),
+                                            square, SP_LANES));
+  if (j < width) {
+    const sp_f32 m = square ? sp_loadn_f32(mean + j, width - j) : sp_zero_f32();
+    sp_storen_f32(to + j, sp_norm_column_f32(x + j, ld, p.n, m, square, width - j), width - j);
+  }
+  for (int g = 0; g < width; g += p.inner) {
+    float sum = 0.0f;
+    for (int c = 0; c < p.inner; ++c) sum += to[g + c];
+    sum /= (float)p.n * (float)p.inner;
+    for (int c = 0; c < p.inner; ++c) to[g + c] = sum;
+  }
+}
+
+SP_INLINE void sp_norm_apply_f32(const sp_norm_groups p, const float *x, float *y, const float *mean,
+                                 const float *factor, const float *bias, int at, int lanes) {
+  const ptrdiff_t ld = (ptrdiff_t)p.groups * p.inner;
+  const sp_f32 m = sp_loadn_f32(mean, lanes), f = sp_loadn_f32(factor, lanes);
+  float shift[SP_LANES] = {0};
+  if (p.bias_run)
+    for (int l = 0; l < lanes; ++l) shift[l] = bias[(at + l) / p.bias_run];
+  const sp_f32 b = sp_load_f32(shift);
+  for (int i = 0; i < p.n; ++i) {
+    const sp_f32 v = sp_mul_f32(sp_sub_f32(sp_loadn_f32(x + i * ld, lanes), m), f);
+    sp_storen_f32(y + i * ld, p.bias_run ? sp_add_f32(v, b) : v, lanes);
+  }
+}
+
+SP_INLINE void sp_norm_groups_f32(const sp_norm_groups p, const float *x, const float *scale,
+                                  const float *bias, float *y, float *work, int task) {
+  const int blocks = (p.groups + p.task_groups - 1) / p.task_groups;
+  const int lo = task % blocks * p.task_groups, hi = (int)sp_imin(p.groups, lo + p.task_groups);
+  const int first = lo * p.inner, width = (hi - lo) * p.inner;
+  const ptrdiff_t at = (ptrdiff_t)(task / blocks) * p.n * p.groups * p.inner + first;
+  float *mean = work, *factor = work + width;
+  int j = 0;
+  if (p.center) {
+    sp_norm_moment_f32(p, x + at, width, mean, 0, mean);
+  } else {
+    for (int c = 0; c < width; ++c) mean[c] = 0.0f;
+  }
+  sp_norm_moment_f32(p, x + at, width, mean, 1, factor);
+  for (int c = 0; c < width; ++c) {
+    const float r = sp_norm_inverse_f32(factor[c], p.epsilon);
+    factor[c] = p.scale_run ? r * scale[(first + c) / p.scale_run] : r;
+  }
+  for (; j + SP_LANES <= width; j += SP_LANES)
+    sp_norm_apply_f32(p, x + at + j, y + at + j, mean + j, factor + j, bias, first + j, SP_LANES);
+  if (j < width)
+    sp_norm_apply_f32(p, x + at + j, y + at + j, mean + j, factor + j, bias, first + j, width - j);
 }
 
 /* Other float types, one element at a time. The normalized value is rounded to T before it is
