@@ -172,6 +172,13 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
             else:
                 packed = strided(b if form == "plain" else b.T, max(n, k) + 1)
             yield gemm_case(f"gemm {m}x{n}x{k} {form}", p, strided(a, k + 2), packed, want)
+    m, n, k = 9, 150, 20
+    a, b = rnd(m, k), rnd(k, n)
+    best = tl.choose_gemm(m, n, k, cpu)
+    packed = pf.pack_gemm_b(b, cpu.lanes)
+    for task_n, tasks in short_tasks(best.nv, -(-n // cpu.lanes)):
+        p = replace(best, task_n=task_n, tasks=tasks)
+        yield gemm_case(f"gemm tasks of {task_n}", p, a, packed, a.astype(float) @ b)
     m, n, k, batch = 13, 21, 18, 3
     a, b = rnd(batch, k, m), rnd(batch, n, k)
     want = np.einsum("zkm,znk->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
@@ -183,6 +190,12 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     yield gemm_case("gemm batch, plain", p, a, b, want)
     p = replace(p, mc=p.mr, scratch_bytes=4 * k * (n + 40))
     yield gemm_case("gemm batch, plain packed", p, a, b, want)
+
+
+def short_tasks(nv: int, vectors: int) -> list[tuple[int, int]]:
+    """Vectors of a task, not all of them whole panels of nv, and how many tasks there are."""
+    sizes = {1, max(1, nv - 1), nv + 1, -(-vectors // 2)}
+    return [(task_n, -(-vectors // task_n)) for task_n in sorted(sizes)]
 
 
 def gemm_case(name: str, p: pm.Gemm, a: F32, b: F32, want: NDArray[np.float64]) -> Case:
@@ -234,6 +247,14 @@ def conv_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         yield Case(f"conv {name}", call, p.tasks, data, packed, want, s.ldy)
         if (product := tl.gemm_of(p)) is not None:
             yield gemm_case(f"conv {name} as gemm", product, data, packed, want)
+    base = window((7, 7), (3, 3), pads=(1, 1, 1, 1), c=6, xw=6, ldy=150)
+    s = pm.Conv2dShape(**base_fields(base), ci=6, co=150)
+    x, w = conv_data(s)
+    best = tl.choose_conv2d(s, cpu)
+    for task_n, tasks in short_tasks(best.nv, -(-s.co // cpu.lanes)):
+        call = f"sp_conv2d_f32({pm.c_literal(replace(best, task_n=task_n))}, a, b, y, ep, e, i)"
+        packed = pf.pack_conv(w, 1, cpu.lanes)
+        yield Case(f"conv tasks of {task_n}", call, tasks, x, packed, conv_reference(s), s.ldy)
 
 
 def conv_data(s: pm.Conv2dShape) -> tuple[F32, F32]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from sparrow.errors import BadInput
-from sparrow.kernels.params_f32 import simd_of
+from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import core_of, task_grid
 from sparrow.kernels.tiling_f32 import choose_gemm
+from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.targets import target
 from sparrow.targets.read import read_device
@@ -88,6 +89,41 @@ def test_rows_are_split_before_columns() -> None:
     assert task_grid(50_000_000, 1, 64, 1, 2, core, 4096, 4 << 20) == (1, 32)
     # too little work
     assert task_grid(10_000, 64, 64, 1, 2, core, 4096, 4096) == (64, 64)
+
+
+def test_columns_are_halved_between_panels() -> None:
+    """7 rows of 32 columns in panels of 3: halves of 16, each with a narrow panel at its end."""
+    core = core_of(CPU)
+    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512, panel=3) == (7, 16)
+    # whole panels balance as well
+    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512, panel=4) == (7, 16)
+    assert task_grid(500_000_000, 1, 30, 1, 2, core, 4096, panel=5) == (1, 15)
+    # a narrow panel takes more than its share, and here the whole one that it would spare
+    assert task_grid(500_000_000, 1, 7, 1, 2, core, 4096, panel=2) == (1, 4)
+    assert task_grid(10_000, 7, 32, 1, 2, core, 4096, panel=3) == (7, 32)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize(("pixels", "ci", "co"), [(3136, 24, 144), (3136, 16, 72), (19200, 16, 32)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_pixels_of_pointwise_int8_layers_are_shared_equally(
+    pixels: int, ci: int, co: int, flip: bool, threads: int
+) -> None:
+    """However they are divided into blocks that stay in the cache."""
+    side = 56 if pixels == 3136 else 120
+    s = Conv2dShape(
+        batch=1, ih=side, iw=pixels // side, oh=side, ow=pixels // side, kh=1, kw=1, sh=1, sw=1,
+        dh=1, dw=1, pt=0, pl=0, xn=pixels * ci, xh=pixels // side * ci, xw=ci, ldy=co, ci=ci, co=co,
+    )  # fmt: skip
+    p, _, _ = choose_conv2d(s, Bytes(flip, 0, 0), target("x86_64_v4_bf16"), threads=threads)
+    assert p.tasks == threads
+    tasks = [
+        (min(y + p.task_h, p.oh) - y) * (min(x + p.task_w, p.ow) - x)
+        for y in range(0, p.oh, p.task_h)
+        for x in range(0, p.ow, p.task_w)
+    ]
+    assert sum(tasks) == pixels and len(tasks) == threads
+    assert max(tasks) <= 1.05 * pixels / threads
 
 
 def test_one_row_leaves_a_tile_for_each_core() -> None:

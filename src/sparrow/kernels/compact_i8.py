@@ -129,7 +129,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
         image = s.oh * s.ow
         most = max(s.ow, 64, 8 * BAND_BYTES // (2 * each + s.ldy))
         share = -(-image // case.threads)
-        near = row_of(image, min(most, share) if share >= PAIR_SHARE else most)
+        near = row_of(image, min(most, share) if share >= PAIR_SHARE else most, case.threads)
         ow = near if pair else image
         s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
     rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))

@@ -8,7 +8,6 @@ from sparrow.kernels.case import Case, Reject
 from sparrow.tensor import BF16, BOOL, F16, F32, F64, DType
 
 TASK_ELEMENTS = 1 << 12
-MAX_TASKS = 16
 HALVES = (F16, BF16)
 _SUFFIX = {F16: "f16", BF16: "bf16", F32: "f32", F64: "f64", BOOL: "u8"}
 
@@ -19,11 +18,11 @@ def suffix(dtype: DType) -> str:
 
 
 def rows_per_task(case: Case, rows: int, work: int) -> int:
-    """Rows each task takes when ``rows`` rows are ``work`` elements of work together."""
-    if case.threads == 1 or rows <= 1:
-        return max(rows, 1)
-    tasks = max(1, min(rows, MAX_TASKS, work // TASK_ELEMENTS))
-    return -(-rows // tasks)
+    """Rows each task takes when ``rows`` rows are ``work`` elements of work together.
+
+    A task for each thread: halves of rows then meet those of the layers around.
+    """
+    return -(-rows // max(1, min(rows, case.threads, work // TASK_ELEMENTS))) if rows else 1
 
 
 def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ from sparrow.kernels.case import (
     Stream,
     Tensor,
 )
+from sparrow.kernels.element import rows_per_task
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.concat import Concat
 from sparrow.ops.lane import Lane
@@ -207,11 +208,11 @@ def split_axis(c: Loop) -> int:
 
 
 def tasks_for(c: Loop, threads: int) -> int:
-    """Parts along the split axis: enough for 16 threads when there is enough work."""
-    if not c.dims or threads == 1:
+    """Parts along the split axis: one for each thread when there is enough work."""
+    if not c.dims:
         return 1
     work = math.prod(c.dims) * (1 + lane.cost(c.expr) / 4)
-    return max(1, min(c.dims[split_axis(c)], 16, int(work // TASK_ELEMENTS)))
+    return max(1, min(c.dims[split_axis(c)], threads, int(work // TASK_ELEMENTS)))
 
 
 def _finish(c: Loop, case: Case) -> Lowered:
@@ -310,9 +311,12 @@ def _concat(case: Case) -> Lowered | Reject:
     moved.sort(key=lambda part: -part[1].type.size)
     outer = [a for a, d in enumerate(y.shape) if d > 1 and y.strides[a] > y.strides[axis]]
     along, pieces = outer[0] if outer else axis, 1
-    if outer and len(moved) > 1 and not case.target.machine.bare:
-        most = min(y.shape[along], MAX_PIECES)
-        pieces = max(1, min(most, -(-2 * y.type.bytes // case.target.l2_bytes)))
+    if outer and not case.target.machine.bare:
+        share = rows_per_task(case, y.shape[along], sum(x.type.size for _, x, _ in moved))
+        pieces = -(-y.shape[along] // share)
+        if len(moved) > 1:
+            most = min(y.shape[along], MAX_PIECES)
+            pieces = max(pieces, min(most, -(-2 * y.type.bytes // case.target.l2_bytes)))
     loops: list[Loop] = []
     for piece in range(pieces):
         first, end = (p * y.shape[along] // pieces for p in (piece, piece + 1))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Reject
+from sparrow.kernels.element import rows_per_task
 from sparrow.ops.softmax import Softmax
 from sparrow.tensor import F32, F64
-
-TASK_ELEMENTS = 1 << 14
 
 
 def _softmax(case: Case) -> Lowered | Reject:
@@ -22,8 +21,7 @@ def _softmax(case: Case) -> Lowered | Reject:
         return Lowered(())
     outer, n = math.prod(x.shape[: op.axis]), x.shape[op.axis]
     inner = math.prod(x.shape[op.axis + 1 :])
-    tasks = min(outer, 16, max(1, x.type.size // TASK_ELEMENTS)) if case.threads > 1 else 1
-    rows = -(-outer // tasks)
+    rows = rows_per_task(case, outer, 4 * x.type.size)
     params = {"outer": outer, "n": n, "inner": inner, "log": int(op.log), "task_rows": rows}
     kind = "f32" if x.type.dtype == F32 else "f64"
     call = Invoke(f"softmax_{kind}.h", f"sp_softmax_{kind}", "sp_softmax", params, (In(0), Out(0)))

@@ -8,6 +8,9 @@ from sparrow.targets import Target
 
 # Operations that may be split.
 LEAST_FLOPS = 50_000
+# Columns that a panel narrower than the others takes the time of, beyond its own: fewer operations
+# for each row that is read.
+_TURN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,11 @@ def task_grid(
     core: Core | None = None,
     a: int = 0,
     b: int = 0,
+    panel: int = 1,
 ) -> tuple[int, int]:
     """Rows and columns of tiles per task, for about `threads` equal tasks over all copies.
+
+    `panel` columns are computed at once; a task may end in fewer, which take some time more.
 
     Work below `LEAST_FLOPS` is not split. Every column of tasks reads all of the inputs (`a`
     bytes), of which other cores have written their share; every row all of the weights (`b` bytes),
@@ -49,17 +55,25 @@ def task_grid(
     """
     wish = split_of(flops * copies, threads)
     wish = -(-wish // copies)
-    cell = flops / (rows * columns) / (core.flops_per_cycle if core else 1.0)
-    best, best_cost = (rows, columns), cell * rows * columns
+    panels = -(-columns // panel)
+    cell = flops / (rows * panels * panel) / (core.flops_per_cycle if core else 1.0)
+
+    def work(task: tuple[int, int]) -> float:
+        tail = task[1] % panel
+        return task[0] * (task[1] - tail + min(panel, tail + _TURN if tail else 0)) * cell
+
+    best, best_cost = (rows, panels * panel), work((rows, panels * panel))
     for tn in range(1, min(columns, wish) + 1):
         tm = min(rows, -(-wish // tn))
-        task = (-(-rows // tm), -(-columns // tn))
-        across, down = -(-columns // task[1]), -(-rows // task[0])
-        cost = -(-across * down // wish) * task[0] * task[1] * cell
-        if core is not None:
-            cost += core.move_cycles * a * (1 - 1 / across) + b * (1 - 1 / down) / core.cache_rate
-        if cost < best_cost:
-            best, best_cost = task, cost
+        for task_n in (-(-panels // tn) * panel, -(-columns // tn)):
+            task = (-(-rows // tm), task_n)
+            across, down = -(-columns // task[1]), -(-rows // task[0])
+            cost = -(-across * down // wish) * work(task)
+            if core is not None:
+                again = b * (1 - 1 / down) / core.cache_rate
+                cost += core.move_cycles * a * (1 - 1 / across) + again
+            if cost < best_cost:
+                best, best_cost = task, cost
     return best
 
 

@@ -66,9 +66,9 @@ def choose_gemm(
     flops = 2 * m * n * k * (1 + pair)
     parts = -(-split_of(flops * batch, threads) // batch)
     t = choose_tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile, parts)
-    tiles = -(-m // t.mr), -(-vectors // t.nv)
-    grid = task_grid(flops, *tiles, batch, threads, cpu.core, 4 * m * k, 4 * n * k)
-    task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+    cells = -(-m // t.mr), vectors
+    grid = task_grid(flops, *cells, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv)
+    task_m, task_n = grid[0] * t.mr, grid[1]
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
     cols = -(-vectors // task_n)
@@ -126,16 +126,16 @@ def choose_conv2d(
     if as_gemm:
         m = s.oh * s.ow
         t = choose_tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
-        tiles = -(-m // t.mr), -(-vectors // t.nv)
-        grid = task_grid(flops, *tiles, s.batch, threads, cpu.core, *read)
-        task_m, task_n = grid[0] * t.mr, grid[1] * t.nv
+        cells = -(-m // t.mr), vectors
+        grid = task_grid(flops, *cells, s.batch, threads, cpu.core, *read, t.nv)
+        task_m, task_n = grid[0] * t.mr, grid[1]
         mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
-        grid = task_grid(flops, s.oh, -(-vectors // t.nv), copies, threads, cpu.core, *read)
-        task_h, task_n = grid[0], grid[1] * t.nv
+        grid = task_grid(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv)
+        task_h, task_n = grid
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
         tasks = copies * -(-s.oh // task_h) * -(-vectors // task_n)

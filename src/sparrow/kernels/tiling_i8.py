@@ -156,7 +156,7 @@ def choose_conv2d(
             oh, ow, xh = 1, oh * ow, 0
         elif turned:
             # any rows will do: the longest whose copies stay in L2 beside the weights
-            ow = row_of(oh * ow, max(ow, target.l2_bytes // (8 * ci)))
+            ow = row_of(oh * ow, max(ow, target.l2_bytes // (8 * ci)), threads)
             oh = s.oh * s.ow // ow
             ih, iw, xh = oh, ow, ow * xw
     width = (ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
@@ -194,12 +194,15 @@ def choose_conv2d(
     if target.machine.bare and per * quads * co <= target.l1_bytes // 2:
         # all weights stay near: a tile at a time, which soon runs over what it read
         near, rb = 1, rb if band else 1
-    wb = min(-(-task_w // t.mr), max(1, near)) * t.mr
+    across = min(-(-task_w // t.mr), -(-ow // t.mr))
+    wide = min(across, max(1, near))
     task_n = columns * t.nv
-    task_w = min(task_w, -(-ow // t.mr) * t.mr)
     if task_w < ow:
-        task_w = -(-task_w // wb) * wb if task_w > wb else task_w // t.mr * t.mr
-        wb = min(wb, task_w)
+        # equal blocks: one of what is left over would make the tasks unequal
+        turns = -(-across // wide)
+        wide = -(-across // turns)
+        task_w = turns * wide * t.mr
+    wb = wide * t.mr
     lines = (rb - 1) * s.sh + (s.kh - 1) * s.dh + 1
     fields = asdict(s) | {"ih": ih, "iw": iw, "oh": oh, "ow": ow, "xh": xh}
     del fields["xc"]
@@ -240,9 +243,14 @@ def shares_rows(target: Target) -> bool:
     return not target.machine.bare and isa.lanes > 1 and isa.group == 1 and not isa.singles
 
 
-def row_of(pixels: int, most: int) -> int:
-    """The largest divisor of a number of pixels up to ``most``."""
-    return max(d for d in range(1, min(pixels, most) + 1) if pixels % d == 0)
+def row_of(pixels: int, most: int, threads: int) -> int:
+    """The largest divisor of a number of pixels up to ``most`` that leaves threads equal rows.
+
+    One row is as good, since its tiles are split; where there is no such divisor, any will do.
+    """
+    found = [d for d in range(1, min(pixels, most) + 1) if pixels % d == 0]
+    equal = [d for d in found if d == pixels or pixels // d % threads == 0]
+    return max(equal or found)
 
 
 def reads_inside(s: Conv2dShape) -> bool:
@@ -294,10 +302,10 @@ def choose_depthwise(
         ranked = [next((n for n in even if n >= 3), even[-1] if even else ranked[0])]
     mr = tile.mr if tile else ranked[0]
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
+    # an odd row of a task is done alone
     task_h, task_c = task_grid(
-        flops, -(-s.oh // ro), vectors, s.batch, threads, core_of(target), s.ih * s.iw * c
+        flops, s.oh, vectors, s.batch, threads, core_of(target), s.ih * s.iw * c
     )
-    task_h *= ro
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     # where RAM is short a row at a time, so that it may run over what it was made from

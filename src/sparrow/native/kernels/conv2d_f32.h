@@ -15,7 +15,7 @@
 
 /* Tiles: mr pixels of one output row x nv vectors; blocks of rb output rows are finished for all
  * channels of the task before the next block. Task grid: batch x ceil(oh / task_h) rows x groups x
- * ceil(vectors of a group / task_n), task_n a multiple of nv. as_gemm: the taps of a pixel are one
+ * ceil(vectors of a group / task_n). as_gemm: the taps of a pixel are one
  * run of k and pixels lie at equal distances (1x1 stride 1, or one output pixel); then mc, task_m,
  * ku, pf are those of sp_gemm with m = oh * ow, and the row fields rb, task_h are not used. */
 typedef struct sp_conv2d {
@@ -143,9 +143,12 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, vo
     const int z = task / (tn * p.groups * th);
     const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
     const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
-    const int full = co / SP_LANES / p.nv * p.nv;
-    const int rest = co - full * SP_LANES;
-    const int tail = (rest + SP_LANES - 1) / SP_LANES;
+    /* as in sp_gemm_block_f32 */
+    const sp_panels last = sp_panels_of(co - (tn - 1) * p.task_n * SP_LANES, p.nv);
+    const sp_panels inner = sp_panels_of(p.task_n * SP_LANES, p.nv);
+    const int ends = tn == 1 || j1 == vectors;
+    const int alike = inner.tail == last.tail && inner.n == last.n;
+    const int je = j0 + (ends ? last.full : inner.full);
     const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * ci * SP_LANES;
     const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
     const float *xg = (const float *)x + z * p.xn + g * ci * p.xc;
@@ -153,14 +156,18 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, vo
     void *yg = sp_out_at(p.half, y, row * p.ldy + g * co);
     for (int oy = oy0; oy < oy1; oy += p.rb) {
       const int oe = (int)sp_imin(oy + p.rb, oy1);
-      for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+      for (int j = j0; j < je; j += p.nv)
         sp_conv2d_panel_f32(p, p.nv, SP_LANES, xg, wg + j * bv,
                             sp_out_at(p.half, yg, j * SP_LANES), oy, oe, row,
                             g * co + j * SP_LANES, ep, e);
-      if (tail > 0 && j1 > full)
-        sp_conv2d_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, xg, wg + full * bv,
-                            sp_out_at(p.half, yg, full * SP_LANES), oy, oe, row,
-                            g * co + full * SP_LANES, ep, e);
+      if (last.tail > 0 && (ends || alike))
+        sp_conv2d_panel_f32(p, last.tail, last.n, xg, wg + je * bv,
+                            sp_out_at(p.half, yg, je * SP_LANES), oy, oe, row,
+                            g * co + je * SP_LANES, ep, e);
+      else if (inner.tail > 0 && !ends)
+        sp_conv2d_panel_f32(p, inner.tail, inner.n, xg, wg + je * bv,
+                            sp_out_at(p.half, yg, je * SP_LANES), oy, oe, row,
+                            g * co + je * SP_LANES, ep, e);
     }
   }
 }

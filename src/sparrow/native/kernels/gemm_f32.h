@@ -17,7 +17,7 @@
 
 /* Tiles: mr rows x nv vectors; blocks of mc rows (a multiple of mr) are finished for all columns of
  * the task before the next block. Task grid: batch x ceil(m / task_m) x ceil(vectors / task_n), with
- * vectors = ceil(n / SP_LANES); task_m is a multiple of mr, task_n of nv. */
+ * vectors = ceil(n / SP_LANES); task_m is a multiple of mr. */
 typedef struct sp_gemm {
   int m, n, k;
   ptrdiff_t lda, ldb, ldc;
@@ -59,22 +59,44 @@ SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a,
     sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);
 }
 
-/* Rows [i0, i1) x vectors [j0, j1) of one matrix; b starts at vector j0. */
+/* How a task's columns are divided: `full` vectors in panels of nv, then a panel of `tail` vectors,
+ * the last of which has n columns. */
+typedef struct sp_panels {
+  int full, tail, n;
+} sp_panels;
+
+SP_INLINE sp_panels sp_panels_of(int columns, int nv) {
+  const int full = columns / SP_LANES / nv * nv;
+  const int rest = columns - full * SP_LANES;
+  const int tail = (rest + SP_LANES - 1) / SP_LANES;
+  const sp_panels found = {full, tail, rest - (tail - 1) * SP_LANES};
+  return found;
+}
+
+/* Rows [i0, i1) x vectors [j0, j1) of one matrix; b starts at vector j0. Literals must stay such,
+ * so the last task of a row and those before it have a tail of their own, unless both are alike. */
 SP_INLINE void sp_gemm_block_f32(const sp_gemm p, const float *a, const float *b, void *c, int i0,
                                  int i1, int j0, int j1, ptrdiff_t row, sp_ep_f32 ep,
                                  const void *const *e) {
-  const int full = p.n / SP_LANES / p.nv * p.nv;
-  const int rest = p.n - full * SP_LANES;
-  const int tail = (rest + SP_LANES - 1) / SP_LANES;
+  const int vectors = (p.n + SP_LANES - 1) / SP_LANES;
+  const int tn = (vectors + p.task_n - 1) / p.task_n;
+  const sp_panels last = sp_panels_of(p.n - (tn - 1) * p.task_n * SP_LANES, p.nv);
+  const sp_panels inner = sp_panels_of(p.task_n * SP_LANES, p.nv);
+  const int ends = tn == 1 || j1 == vectors;
+  const int alike = inner.tail == last.tail && inner.n == last.n;
+  const int je = j0 + (ends ? last.full : inner.full);
   const ptrdiff_t bv = p.b_packed ? (ptrdiff_t)p.k * SP_LANES : SP_LANES;
   for (int i = i0; i < i1; i += p.mc) {
     const int ie = (int)sp_imin(i + p.mc, i1);
-    for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+    for (int j = j0; j < je; j += p.nv)
       sp_gemm_panel_f32(p, p.nv, SP_LANES, a, b + (j - j0) * bv,
                         sp_out_at(p.half, c, j * SP_LANES), i, ie, row, j * SP_LANES, ep, e);
-    if (tail > 0 && j1 > full)
-      sp_gemm_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, a, b + (full - j0) * bv,
-                        sp_out_at(p.half, c, full * SP_LANES), i, ie, row, full * SP_LANES, ep, e);
+    if (last.tail > 0 && (ends || alike))
+      sp_gemm_panel_f32(p, last.tail, last.n, a, b + (je - j0) * bv,
+                        sp_out_at(p.half, c, je * SP_LANES), i, ie, row, je * SP_LANES, ep, e);
+    else if (inner.tail > 0 && !ends)
+      sp_gemm_panel_f32(p, inner.tail, inner.n, a, b + (je - j0) * bv,
+                        sp_out_at(p.half, c, je * SP_LANES), i, ie, row, je * SP_LANES, ep, e);
   }
 }
 

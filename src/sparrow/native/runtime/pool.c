@@ -2,8 +2,8 @@
  *
  * A region is one parallel_for. The caller writes fn, arg, n and `pending` = n, then opens each
  * share by storing how many of its indices are left. A participant takes an index by decrementing
- * `left` of a share with compare-and-swap, its own share first, and subtracts what it has run from
- * `pending` once, when it finds nothing more. The region ends when `pending` is 0.
+ * `left` of a share with compare-and-swap, its own share first, and subtracts what it has run of a
+ * share from `pending` when that is empty. The region ends when `pending` is 0.
  *
  * Why a worker that arrives late is harmless: it reads fn, arg and n only while it holds an index
  * that is not yet subtracted from `pending`, so the region they belong to cannot end, and the next
@@ -231,15 +231,15 @@ static uint32_t drain(sparrow_pool *pool, int number) {
   return done;
 }
 
+/* Runs shares, one's own first. Each is reported before the next is looked at, whose line comes
+ * from another core: nobody waits for that. */
 static void work(sparrow_pool *pool, int number) {
-  uint32_t done = 0;
   for (int i = 0, at = number; i < pool->threads; ++i, ++at) {
     if (at >= pool->threads) at = 0;
-    done += drain(pool, at);
-  }
-  /* The last to report wakes the caller, which sleeps only in the rare case that a task ran on
-   * much longer than its own work; the high bit of pending says so. */
-  if (done != 0) {
+    uint32_t done = drain(pool, at);
+    if (done == 0) continue;
+    /* The last to report wakes the caller, which sleeps only in the rare case that a task ran on
+     * much longer than its own work; the high bit of pending says so. */
     uint32_t rest = __atomic_sub_fetch(&pool->pending, done, __ATOMIC_SEQ_CST);
     if (rest == 0x80000000u) {
       __atomic_store_n(&pool->pending, 0, __ATOMIC_SEQ_CST);
