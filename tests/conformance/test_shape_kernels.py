@@ -104,6 +104,26 @@ def _along(c: _Case) -> Graph:
     return c.done(Cumulate(c.one(("sum", "prod")), axis, c.flag(), c.flag()), x)
 
 
+def _arg(c: _Case) -> Graph:
+    """Rows and columns of more than a vector, with equal elements, zeros of both signs and NaN."""
+    shape = (c.n(1, 40), c.n(1, 40)) if c.flag() else (c.n(1, 3), c.n(1, 9), c.n(1, 40))
+    values = c.rng.integers(-2, 3, shape).astype(np.float32) * c.one((1.0, -1.0))
+    if c.flag():
+        values[c.rng.random(shape) < 0.05] = np.nan
+    return c.done(ArgReduce(c.one(("max", "min")), 1, c.flag()), c.feed(values, F32))
+
+
+def _enlarged(c: _Case) -> Graph:
+    """Two neighbouring axes, with or without channels behind them."""
+    last = c.flag()
+    shape = (c.n(1, 2), *c.ns(2, 2, 9), c.n(2, 20)) if last else (*c.ns(2, 1, 3), *c.ns(2, 2, 9))
+    sizes = {a: c.n(2, 40) for a in ((1, 2) if last else (2, 3))}
+    coordinates: Coordinates = c.one(("half_pixel", "align_corners", "asymmetric"))
+    mode: Mode = c.one(("linear", "cubic"))
+    axes = tuple(Axis(a, size, size / shape[a]) for a, size in sizes.items())
+    return c.done(Resize(axes, mode, coordinates), c.input(shape))
+
+
 def _normalize(c: _Case) -> Graph:
     shape, dtype = (*c.ns(3, 1, 5), c.n(1, 40)), c.one(FLOATS)
     axes, scale = c.one(
@@ -252,8 +272,8 @@ def _deform(c: _Case) -> Graph:
 
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
-    _reduce, _along, _normalize, _response, _pool, _resize, _pad, _conv_transpose, _grid, _regions,
-    _unpool, _deform,
+    _reduce, _along, _arg, _normalize, _response, _pool, _resize, _enlarged, _pad, _conv_transpose,
+    _grid, _regions, _unpool, _deform,
 )  # fmt: skip
 
 

@@ -80,8 +80,10 @@ def _general(case: Case) -> Lowered | Reject:
     return Lowered((call,), -(-y.type.size // size), cycles=4.0 * x.type.size + 8.0 * y.type.size)
 
 
-def _along(case: Case, axis: int, struct: str, flags: dict[str, int]) -> Lowered | Reject:
-    """A walk along one axis; functions are named after their structs."""
+def _along(
+    case: Case, axis: int, struct: str, flags: dict[str, int], vectors: str = ""
+) -> Lowered | Reject:
+    """A walk along one axis by a function named after its struct, or ``vectors`` for float32."""
     x = case.x[0]
     assert x is not None
     if refused := dense(case):
@@ -91,9 +93,11 @@ def _along(case: Case, axis: int, struct: str, flags: dict[str, int]) -> Lowered
     outer, n, inner = _exact(x.shape, axis)
     rows = rows_per_task(case, outer, 4 * x.type.size)
     params = {**flags, "outer": outer, "n": n, "inner": inner, "task_rows": rows}
-    function = f"{struct}_{suffix(x.type.dtype)}"
+    wide = bool(vectors) and x.type.dtype == F32
+    function = vectors if wide else f"{struct}_{suffix(x.type.dtype)}"
     call = Invoke("reduce.h", function, struct, params, (In(0), Out(0)))
-    return Lowered((call,), -(-outer // rows), cycles=4.0 * x.type.size)
+    lanes = case.target.isa.lanes if wide else 1
+    return Lowered((call,), -(-outer // rows), cycles=(4.0 + 4.0 * wide) * x.type.size / lanes)
 
 
 def _exact(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
@@ -106,7 +110,7 @@ def _arg(case: Case) -> Lowered | Reject:
     op = case.op
     assert isinstance(op, ArgReduce)
     flags = {"min": int(op.kind == "min"), "last": int(op.last)}
-    return _along(case, op.axis, "sp_arg", flags)
+    return _along(case, op.axis, "sp_arg", flags, "sp_arg_lanes_f32")
 
 
 def _scan(case: Case) -> Lowered | Reject:

@@ -15,12 +15,14 @@ from sparrow.kernels.case import (
     In,
     Invoke,
     Kernel,
+    Literal,
     Loop,
     Lowered,
     Out,
     Packed,
     Param,
     Reject,
+    Scratch,
     Tensor,
 )
 from sparrow.kernels.element import HALVES, rows_per_task, suffix
@@ -31,6 +33,8 @@ from sparrow.tensor import F32, Array
 
 GROUPS = 5
 MAX_OFFSET = (1 << 31) - 1
+# Rows of x that a row of y weighs, of those that are kept (SP_MAX_ROWS).
+MAX_ROWS = 4
 # Entries of a table of offsets, which the code carries as a constant.
 MAX_TABLE = 1 << 24
 
@@ -166,6 +170,9 @@ def _resize(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     groups, inner = found
+    rows = _rows(case, groups, inner, tuple(taken.values()))
+    if rows is not None:
+        return rows
     params = _params(case, groups, inner, op.extrapolation)
     weight: Array
     function = f"sp_resize_{suffix(dtype)}"
@@ -196,6 +203,51 @@ def _resize(case: Case) -> Lowered | Reject:
     taps = y.type.size * prod(g.offset.shape[1] for g in groups)
     cycles = 2.0 * taps / min(inner, case.target.isa.lanes) + 6 * y.type.size / inner
     return Lowered((call,), _tasks(params), packed, cycles=cycles)
+
+
+def _rows(case: Case, groups: Sequence[_Map], inner: int, taken: Sequence[_Map]) -> Lowered | None:
+    """The two last axes one after the other, where rows between them can be kept."""
+    x, y, target = case.x[0], case.y[0], case.target
+    assert x is not None
+    down, along = groups[3], groups[4]
+    if x.type.dtype != F32 or len(taken) != 2 or taken[0] is not down or taken[1] is not along:
+        return None
+    k, run = down.offset.shape[1], along.offset.shape[0] * inner
+    kept = 4 * k * run
+    distances = np.diff(np.unique(down.offset))
+    if (
+        not 1 < k <= MAX_ROWS
+        or along.stride != inner
+        or min(down.offset.min(), along.offset.min()) < 0
+        or len(distances) == 0
+        or kept > target.l2_bytes // 2
+        or target.machine.bare
+    ):
+        return None
+    # rows that meet must lie in slots of their own
+    xs = int(np.gcd.reduce(distances))
+    slots = down.offset // xs % k
+    for rows, at in zip(down.offset, slots, strict=True):
+        if len(set(rows.tolist())) != len(set(at.tolist())):
+            return None
+    params = _params(case, groups, inner, 0.0)
+    lines = prod(g.offset.shape[0] for g in groups[:4])
+    each = rows_per_task(case, lines, y.type.size)
+    params["task_rows"] = each
+    weight = np.concatenate([g.weight.ravel() for g in groups]).astype(np.float32)
+    call = Invoke(
+        "resize.h",
+        "sp_resize_rows_f32",
+        "sp_taps",
+        params,
+        (Literal(xs), In(0), Packed(0), Packed(1), Out(0), Scratch("float", kept)),
+    )
+    stretched = x.type.size * run / max(along.offset.max() + inner, 1) * along.offset.shape[1]
+    cycles = stretched * (2 if inner == 1 else 2 / min(inner, target.isa.lanes))
+    tasks = -(-lines // each)
+    cycles += (k + 1) * y.type.size / target.isa.lanes
+    packed = (_offsets(groups), weight)
+    return Lowered((call,), tasks, packed, cycles=cycles, scratch_bytes=tasks * kept)
 
 
 def _bits(value: float | int | bool, x: Tensor) -> Array:

@@ -129,25 +129,89 @@ typedef struct sp_arg {
 } sp_arg;
 
 #define SP_DEFINE_ARG(name, T, A, W)                                                              \
+  SP_INLINE int sp_arg_of_##name(const sp_arg p, const T *q) {                                    \
+    A best = sp_get_##name(q);                                                                    \
+    int at = 0;                                                                                   \
+    for (int k = 1; k < p.n; ++k) {                                                               \
+      const A v = sp_get_##name(q + (ptrdiff_t)k * p.inner);                                      \
+      const int nan = v != v, had = best != best;                                                 \
+      const int same = v == best || (nan && had);                                                 \
+      const int wins = !had && (nan || (p.min ? v < best : v > best));                            \
+      if (wins || (p.last && same)) best = v, at = k;                                             \
+    }                                                                                             \
+    return at;                                                                                    \
+  }                                                                                               \
   SP_INLINE void sp_arg_##name(const sp_arg p, const T *x, int64_t *y, int task) {                \
     const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);              \
     for (int i = lo; i < hi; ++i)                                                                 \
-      for (int j = 0; j < p.inner; ++j) {                                                         \
-        const T *q = x + (ptrdiff_t)i * p.n * p.inner + j;                                        \
-        A best = sp_get_##name(q);                                                                \
-        int at = 0;                                                                               \
-        for (int k = 1; k < p.n; ++k) {                                                           \
-          const A v = sp_get_##name(q + (ptrdiff_t)k * p.inner);                                  \
-          const int nan = v != v, had = best != best;                                             \
-          const int same = v == best || (nan && had);                                             \
-          const int wins = !had && (nan || (p.min ? v < best : v > best));                        \
-          if (wins || (p.last && same)) best = v, at = k;                                         \
-        }                                                                                         \
-        y[(ptrdiff_t)i * p.inner + j] = at;                                                       \
-      }                                                                                           \
+      for (int j = 0; j < p.inner; ++j)                                                           \
+        y[(ptrdiff_t)i * p.inner + j] =                                                           \
+            sp_arg_of_##name(p, x + (ptrdiff_t)i * p.n * p.inner + j);                            \
   }
 SP_FLOAT_TYPES(SP_DEFINE_ARG)
 SP_INT_TYPES(SP_DEFINE_ARG)
+
+/* The same of SP_LANES rows, or inner indices, at a time. */
+typedef struct sp_arg_lanes {
+  sp_f32 best;
+  sp_i32 at;
+} sp_arg_lanes;
+
+SP_INLINE sp_arg_lanes sp_arg_next_f32(const sp_arg p, sp_arg_lanes a, sp_f32 v, int k) {
+  const sp_f32 x = p.min ? sp_neg_f32(v) : v;
+  const sp_mask nan = sp_isnan_f32(x);
+  const sp_mask wins =
+      p.last ? sp_mask_or(nan, sp_ge_f32(x, a.best))
+             : sp_mask_and(sp_mask_or(nan, sp_gt_f32(x, a.best)),
+                           sp_mask_not(sp_isnan_f32(a.best)));
+  if (k == 0) return (sp_arg_lanes){x, sp_set1_i32(0)};
+  a.best = sp_select_f32(wins, x, a.best);
+  a.at = sp_select_i32(wins, sp_set1_i32(k), a.at);
+  return a;
+}
+
+SP_INLINE void sp_arg_store(int64_t *y, sp_i32 at, int n) {
+  int32_t found[SP_LANES];
+  sp_store_i32(found, at);
+  for (int l = 0; l < n; ++l) y[l] = found[l];
+}
+
+SP_INLINE void sp_arg_columns_f32(const sp_arg p, const float *x, int64_t *y, int n) {
+  sp_arg_lanes a = {sp_zero_f32(), sp_set1_i32(0)};
+  for (int k = 0; k < p.n; ++k)
+    a = sp_arg_next_f32(p, a, sp_loadn_f32(x + (ptrdiff_t)k * p.inner, n), k);
+  sp_arg_store(y, a.at, n);
+}
+
+SP_INLINE void sp_arg_lanes_f32(const sp_arg p, const float *x, int64_t *y, int task) {
+  const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
+  int i = lo;
+  if (p.inner > 1) {
+    for (; i < hi; ++i) {
+      const float *q = x + (ptrdiff_t)i * p.n * p.inner;
+      int64_t *to = y + (ptrdiff_t)i * p.inner;
+      int j = 0;
+      for (; j + SP_LANES <= p.inner; j += SP_LANES) sp_arg_columns_f32(p, q + j, to + j, SP_LANES);
+      if (j < p.inner) sp_arg_columns_f32(p, q + j, to + j, p.inner - j);
+    }
+    return;
+  }
+  for (; i + SP_LANES <= hi; i += SP_LANES) {
+    sp_arg_lanes a = {sp_zero_f32(), sp_set1_i32(0)};
+    for (int k = 0; k < p.n; k += SP_LANES) {
+      const int n = (int)sp_imin(SP_LANES, p.n - k);
+      sp_f32 v[SP_LANES];
+      SP_UNROLL
+      for (int l = 0; l < SP_LANES; ++l) v[l] = sp_loadn_f32(x + (ptrdiff_t)(i + l) * p.n + k, n);
+      sp_transpose_f32(v);
+      SP_UNROLL
+      for (int l = 0; l < SP_LANES; ++l)
+        if (l < n) a = sp_arg_next_f32(p, a, v[l], k + l);
+    }
+    sp_arg_store(y + i, a.at, SP_LANES);
+  }
+  for (; i < hi; ++i) y[i] = sp_arg_of_f32(p, x + (ptrdiff_t)i * p.n);
+}
 
 typedef struct sp_scan {
   int prod, exclusive, reverse, outer, n, inner, task_rows;

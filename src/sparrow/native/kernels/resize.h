@@ -15,6 +15,9 @@ typedef struct sp_taps {
   float outside;
 } sp_taps;
 
+/* Rows that sp_resize_rows_f32 weighs at most. */
+#define SP_MAX_ROWS 4
+
 /* offsets and weights of one output along one axis */
 #define SP_TAPS_LOOP(p, offset)                                                                   \
   const int lo = task * (p).task_rows, hi = (int)sp_imin((ptrdiff_t)(p).d[0] * (p).d[1],          \
@@ -66,6 +69,72 @@ SP_INLINE void sp_resize_f32(const sp_taps p, const float *x, const int32_t *off
                          sp_loadn_f32(SP_TAPS_FROM(x, offset) + j, p.inner - j), sum);
         sp_storen_f32(y + to + j, sum, p.inner - j);
       }
+    }
+  }
+}
+
+/* The last two axes are resized one after the other: rows of x are stretched along axis 4 when they
+ * are first wanted, and kept for the k[3] rows of y that weigh them. xs is the distance of rows of x;
+ * rows that meet in one row of y differ modulo k[3]. Nothing lies outside. Tasks are task_rows of all
+ * rows [.., d[3]]. */
+SP_INLINE void sp_stretch_f32(const sp_taps p, const float *x, const int32_t *offset,
+                              const float *weight, float *y) {
+  const int k = p.k[4];
+  for (int o = 0; o < p.d[4]; ++o) {
+    const int32_t *from = offset + p.at[4] + o * k;
+    const float *w = weight + p.at[4] + o * k;
+    float *to = y + (ptrdiff_t)o * p.inner;
+    if (p.inner == 1) {
+      float sum = w[0] * x[from[0]];
+      for (int e = 1; e < k; ++e) sum += w[e] * x[from[e]];
+      *to = sum;
+    } else {
+      for (int j = 0; j < p.inner; j += SP_LANES) {
+        const int n = (int)sp_imin(SP_LANES, p.inner - j);
+        sp_f32 sum = sp_mul_f32(sp_set1_f32(w[0]), sp_loadn_f32(x + from[0] + j, n));
+        for (int e = 1; e < k; ++e)
+          sum = sp_fma_f32(sp_set1_f32(w[e]), sp_loadn_f32(x + from[e] + j, n), sum);
+        sp_storen_f32(to + j, sum, n);
+      }
+    }
+  }
+}
+
+SP_INLINE void sp_resize_rows_f32(const sp_taps p, ptrdiff_t xs, const float *x,
+                                  const int32_t *offset, const float *weight, float *y,
+                                  float *kept, int task) {
+  const int run = p.d[4] * p.inner, k = p.k[3], rows = p.d[0] * p.d[1] * p.d[2] * p.d[3];
+  const int lo = task * p.task_rows, hi = (int)sp_imin(rows, (ptrdiff_t)lo + p.task_rows);
+  ptrdiff_t held[SP_MAX_ROWS];
+  for (int a = 0; a < k; ++a) held[a] = -1;
+  for (int row = lo; row < hi; ++row) {
+    const int o3 = row % p.d[3], o2 = row / p.d[3] % p.d[2], o1 = row / p.d[3] / p.d[2] % p.d[1];
+    const int o0 = row / p.d[3] / p.d[2] / p.d[1], at = p.at[3] + o3 * k;
+    const ptrdiff_t plane = (ptrdiff_t)offset[p.at[0] + o0] + offset[p.at[1] + o1] +
+                            offset[p.at[2] + o2];
+    float *to = y + o0 * p.ys[0] + o1 * p.ys[1] + o2 * p.ys[2] + o3 * p.ys[3];
+    const float *from[SP_MAX_ROWS];
+    int j = 0;
+    for (int a = 0; a < k; ++a) {
+      const ptrdiff_t source = plane + offset[at + a];
+      const int slot = (int)(offset[at + a] / xs % k);
+      if (held[slot] != source) {
+        sp_stretch_f32(p, x + source, offset, weight, kept + (ptrdiff_t)slot * run);
+        held[slot] = source;
+      }
+      from[a] = kept + (ptrdiff_t)slot * run;
+    }
+    for (; j + SP_LANES <= run; j += SP_LANES) {
+      sp_f32 sum = sp_mul_f32(sp_set1_f32(weight[at]), sp_load_f32(from[0] + j));
+      for (int a = 1; a < k; ++a)
+        sum = sp_fma_f32(sp_set1_f32(weight[at + a]), sp_load_f32(from[a] + j), sum);
+      sp_store_f32(to + j, sum);
+    }
+    if (j < run) {
+      sp_f32 sum = sp_mul_f32(sp_set1_f32(weight[at]), sp_loadn_f32(from[0] + j, run - j));
+      for (int a = 1; a < k; ++a)
+        sum = sp_fma_f32(sp_set1_f32(weight[at + a]), sp_loadn_f32(from[a] + j, run - j), sum);
+      sp_storen_f32(to + j, sum, run - j);
     }
   }
 }

@@ -7,6 +7,7 @@
 
 #include "../base.h"
 #include "math.h"
+#include "transpose.h"
 
 typedef struct sp_softmax {
   int outer, n, inner, log, task_rows;
@@ -64,17 +65,16 @@ SP_INLINE void sp_softmax_lanes_f32(const sp_softmax p, const float *x, float *y
   }
 }
 
-/* SP_LANES dense rows of n <= SP_SOFTMAX_SHORT values, turned so that each is a lane. */
-#define SP_SOFTMAX_SHORT 8
+/* SP_LANES dense rows of n <= SP_SOFTMAX_SHORT values, turned so that each is a lane: two vectors
+ * of a row cost more in sums across lanes than in turning. */
+#define SP_SOFTMAX_SHORT (SP_LANES > 4 ? 2 * SP_LANES : 8)
 SP_INLINE void sp_softmax_short_f32(const sp_softmax p, const float *x, float *y) {
   float turned[SP_SOFTMAX_SHORT * SP_LANES];
   sp_softmax q = p;
   q.inner = SP_LANES;
-  for (int i = 0; i < p.n; ++i)
-    for (int k = 0; k < SP_LANES; ++k) turned[i * SP_LANES + k] = x[k * p.n + i];
+  sp_transpose_32(turned, SP_LANES, x, p.n, p.n, SP_LANES);
   sp_softmax_lanes_f32(q, turned, turned, SP_LANES);
-  for (int i = 0; i < p.n; ++i)
-    for (int k = 0; k < SP_LANES; ++k) y[k * p.n + i] = turned[i * SP_LANES + k];
+  sp_transpose_32(y, p.n, turned, SP_LANES, SP_LANES, p.n);
 }
 
 /* Rows [task * task_rows, ...) of the outer axis. */
