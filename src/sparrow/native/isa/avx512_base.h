@@ -206,16 +206,17 @@ SP_INLINE sp_f32 sp_scale_f32(sp_f32 v, sp_i32 n) {
   return _mm512_scalef_ps(v, _mm512_cvtepi32_ps(n));
 }
 
-/* 2^(i/16) for the last four bits i of each lane; v 2^floor(t), rounded once */
+/* 2^(i/16), i the last 13 bits of each lane with their sign, which the result is normal for: the
+ * bits of 16 roots, less what their i adds */
 #define SP_SIXTEENTHS
 SP_INLINE sp_f32 sp_exp2_sixteenths_f32(sp_i32 i) {
-  const __m512 table = _mm512_setr_ps(
-      1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f,
-      1.35425556f, 1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f,
-      1.8340081f, 1.91520655f);
-  return _mm512_permutexvar_ps(i, table);
+  const __m512i table = _mm512_setr_epi32(
+      0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532,
+      0x3f75fed7, 0x3f75583f, 0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
+      0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d);
+  const __m512i root = _mm512_permutexvar_epi32(i, table);
+  return _mm512_castsi512_ps(_mm512_add_epi32(root, _mm512_slli_epi32(i, 19)));
 }
-SP_INLINE sp_f32 sp_scale_floor_f32(sp_f32 v, sp_f32 t) { return _mm512_scalef_ps(v, t); }
 
 /* x / s in codes without its division, which takes 10 cycles; see emit/quotient.py */
 #define SP_QUOTIENTS

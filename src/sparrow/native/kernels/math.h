@@ -80,20 +80,22 @@ SP_INLINE sp_f32 sp_exp_scaled_f32(sp_f32 x, int k) {
   return sp_scale_f32(sp_addk_f32(m, 1.0f), sp_add_i32(n, sp_set1_i32(k)));
 }
 
-/* The same in fewer operations where there is a table of 2^(i/16), and up to 0.3 ULP more. */
-SP_INLINE sp_f32 sp_exp_sixteenths_f32(sp_f32 x, int k) {
+/* 2^-30 e^-x, of x above 66 what it is at 66; where there is a table of 2^(i/16) in fewer operations,
+ * and up to 0.3 ULP more. */
+SP_INLINE sp_f32 sp_exp_minus_f32(sp_f32 x) {
 #ifdef SP_SIXTEENTHS
-  /* e^x = 2^n 2^(i/16) e^r, |r| <= ln(2)/32. Beside 1.5 2^19 the last bit is a sixteenth: the last
-   * four are i, and t = n + i/16 is what is left. (e^r - 1 - r) / r^2; 2^-29 of e^r */
-  const sp_f32 beside = sp_set1_f32(786432.0f), c = sp_clamp_f32(x, -104.0f, 104.0f);
-  const sp_f32 s = sp_fma_f32(c, sp_set1_f32(1.44269504f), beside);
-  const sp_f32 t = sp_sub_f32(s, beside);
-  const sp_f32 r = sp_reduce_ln2_f32(c, t);
+  /* e^-x = 2^n 2^(i/16) e^r, |r| <= ln(2)/32. Beside 1.5 2^19 the last bit is a sixteenth: the last
+   * bits of s are 16 (n - 30) + i, whose power of two is never subnormal or infinite: an addition
+   * to the bits of the root makes it. (e^r - 1 - r) / r^2; 2^-29 of e^r */
+  const sp_f32 beside = sp_set1_f32(786432.0f - 30.0f), c = sp_clamp_f32(x, -104.0f, 66.0f);
+  const sp_f32 s = sp_fma_f32(c, sp_set1_f32(-1.44269504f), beside);
+  /* minus r, whose sign the products below take */
+  const sp_f32 r = sp_reduce_ln2_f32(c, sp_sub_f32(beside, s));
   const sp_f32 root = sp_exp2_sixteenths_f32(sp_bits_f32(s));
-  const sp_f32 p = sp_fmak_f32(r, sp_fmak_f32(r, sp_set1_f32(0.166670385f), 0.500016191f), 1.0f);
-  return sp_scale_floor_f32(sp_fma_f32(sp_mul_f32(root, r), p, root), sp_addk_f32(t, (float)k));
+  const sp_f32 p = sp_fmak_f32(r, sp_fmak_f32(r, sp_set1_f32(0.166670385f), -0.500016191f), 1.0f);
+  return sp_fnma_f32(sp_mul_f32(root, r), p, root);
 #else
-  return sp_exp_scaled_f32(x, k);
+  return sp_exp_scaled_f32(sp_neg_f32(x), -30);
 #endif
 }
 
@@ -187,7 +189,7 @@ SP_INLINE sp_f32 sp_log1p_f32(sp_f32 x) {
 /* c / (c + c e^-x), where c = 2^-30 keeps c e^-x a float for as long as the result is one. 2.5 ULP */
 SP_INLINE sp_f32 sp_sigmoid_f32(sp_f32 x) {
   const sp_f32 c = sp_set1_f32(9.31322575e-10f);
-  return sp_div_f32(c, sp_add_f32(c, sp_exp_sixteenths_f32(sp_neg_f32(x), -30)));
+  return sp_div_f32(c, sp_add_f32(c, sp_exp_minus_f32(x)));
 }
 
 /* tanh(x/2) = t = x P / 2 Q with polynomials of z = x^2, then tanh(x) = 2t / (1 + t^2), which near
