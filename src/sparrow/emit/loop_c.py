@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from sparrow.emit.dtype_c import scalar_load, scalar_store, storage
+from sparrow.emit.dtype_c import scalar_load, scalar_store, storage, suffix
 from sparrow.emit.scalar_c import scalar
 from sparrow.emit.vector_c import vector, vector_load, vector_repeat, vector_store
 from sparrow.kernels.case import Loop, Stream
 from sparrow.kernels.loop import Schedule, is_copy, schedule, split_axis
-from sparrow.tensor import U16, DType
+from sparrow.tensor import I8, U8, U16, DType
 from sparrow.vectors import vector_type
 
 # A vector store of a neighbour's task must not share a cache line.
 GRAIN = 64
-# Elements of a plane before they are interleaved, which compilers do with shuffles.
+# Elements of a plane before they are interleaved, which compilers do with shuffles but for three
+# planes of bytes.
 RUN = 64
+# Parameters of a function over a vector.
+PLACE = ("ptrdiff_t j", "int n")
 _WORD = re.compile(r"\w+")
 _INDEX = re.compile(r"\*\((\w+) \+ ([^()]+)\)")
 
@@ -51,6 +54,7 @@ class _Nest:
         self.split = split_axis(c) if c.dims else 0
         self.before: list[str] = []
         self.names = [f"x{i}" for i in range(len(c.x))]
+        self.several = ""  # the function over SP_STORE_VECTORS vectors, where `lane` gives bytes
 
     def parts(self) -> tuple[list[str], list[str], list[str]]:
         types = [element_type(self.c, s, self.lanes) for s in (*self.c.x, self.c.y)]
@@ -129,10 +133,8 @@ class _Nest:
         args = "".join(f", p{i}" for i in range(len(self.c.x)))
         if lo == "0" and self.dims[axis] < self.lanes:
             return [f"@_lane(q{args}, 0, {hi});"]
-        lines = [
-            f"ptrdiff_t j = {lo};",
-            f"for (; j + SP_LANES <= {hi}; j += SP_LANES) @_lane(q{args}, j, SP_LANES);",
-        ]
+        whole = self.whole(f"(q{args}, j", hi)
+        lines = [f"ptrdiff_t j = {lo};", *whole]
         if lo != "0" or self.dims[axis] % self.lanes:
             lines.append(f"if (j < {hi}) @_lane(q{args}, j, (int)({hi} - j));")
         return lines
@@ -160,17 +162,35 @@ class _Nest:
         statements, result = vector(c.expr, loads)
         body += statements
         dtype = c.y.type.dtype
-        if y_step == 1:
+        if y_step == 1 and self.lanes > 1 and dtype in (I8, U8):
+            code = f"@_code({''.join(f'p{i}, ' for i in range(len(c.x)))}j"
+            body.append(f"return {result};")
+            self.before.append(_inlined("sp_i32", "code", [*parameters[1:], *PLACE], body))
+            body = [vector_store(dtype, "q + j", f"{code}, n)", "n")]
+            stores = [
+                "sp_i32 v[SP_STORE_VECTORS];",
+                "SP_UNROLL",
+                "for (int k = 0; k < SP_STORE_VECTORS; ++k)",
+                f"  v[k] = {code} + k * SP_LANES, SP_LANES);",
+                f"sp_stores_{suffix(dtype)}(q + j, v, SP_STORE_VECTORS);",
+            ]
+            self.several = _inlined("void", "lanes", [*parameters, PLACE[0]], stores)
+        elif y_step == 1:
             body.append(vector_store(dtype, "q + j", result, "n"))
         else:
             body.append(f"{storage(dtype)} h[SP_LANES];")
             body.append(vector_store(dtype, "h", result, "n"))
             body.append(f"for (int k = 0; k < n; ++k) q[(j + k) * {y_step}] = h[k];")
-        self.before.append(
-            f"SP_INLINE void @_lane({', '.join(parameters)}, ptrdiff_t j, int n) {{\n"
-            + "".join(f"  {line}\n" for line in body)
-            + "}"
-        )
+        self.before.append(_inlined("void", "lane", [*parameters, *PLACE], body))
+
+    def whole(self, call: str, hi: str) -> list[str]:
+        """Loops over whole vectors from ``j`` on, of bytes over as many as are stored at once."""
+        single = f"for (; j + SP_LANES <= {hi}; j += SP_LANES) @_lane{call}, SP_LANES);"
+        if not self.several:
+            return [single]
+        self.before.append(self.several)
+        step = "SP_STORE_VECTORS * SP_LANES"
+        return [f"for (; j + {step} <= {hi}; j += {step}) @_lanes{call});", single]
 
     def blocks(self) -> list[str]:
         """SP_LANES rows of the last axis at a time, as one dense run."""
@@ -237,19 +257,23 @@ class _Nest:
             _at(f"p{i}", _sum([_times("i", x[axis]), _times("c", x[other])]))
             for i, x in enumerate(self.xs)
         ]
-        call = f"@_lane({', '.join(['h[c]', *places])}, j, "
+        call = f"({', '.join(['h[c]', *places])}, j"
+        whole = [f"    {line}" for line in self.whole(call, "rows")]
         turn = "".join(f" q[(i + k) * {n} + {c}] = h[{c}][k];" for c in range(n))
+        together = f"for (int k = 0; k < {RUN}; ++k) {{{turn} }}"
+        if n == 3 and self.c.y.type.dtype.bytes == 1:
+            together = "sp_interleave_3(q + 3 * i, h[0], h[1], h[2]);"
         return [
             f"{storage(self.c.y.type.dtype)} h[{n}][{RUN}];",
             f"for (ptrdiff_t i = {lo}; i < {hi}; i += {RUN}) {{",
             f"  const int rows = (int)sp_imin({RUN}, {hi} - i);",
             f"  for (int c = 0; c < {n}; ++c) {{",
             "    int j = 0;",
-            f"    for (; j + SP_LANES <= rows; j += SP_LANES) {call}SP_LANES);",
-            f"    if (j < rows) {call}rows - j);",
+            *whole,
+            f"    if (j < rows) @_lane{call}, rows - j);",
             "  }",
             f"  if (rows == {RUN})",
-            f"    for (int k = 0; k < {RUN}; ++k) {{{turn} }}",
+            f"    {together}",
             "  else",
             f"    for (int k = 0; k < rows; ++k) {{{turn} }}",
             "}",
@@ -266,6 +290,11 @@ class _Nest:
             cols, p, q = "hi - lo", f"p0 + lo * {x[b]}", "q + lo"
         bits = 8 * self.c.y.type.dtype.bytes
         return [f"sp_transpose_{bits}({q}, {y[a]}, {p}, {x[b]}, {rows}, {cols});"]
+
+
+def _inlined(result: str, name: str, parameters: Sequence[str], body: Iterable[str]) -> str:
+    lines = "".join(f"  {line}\n" for line in body)
+    return f"SP_INLINE {result} @_{name}({', '.join(parameters)}) {{\n{lines}}}"
 
 
 def _moved(c: Loop, s: Stream) -> DType:

@@ -109,6 +109,23 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())), n);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+/* Four vectors, packed before they are stored: for loops. Behind the sums of tiles that gains nothing. */
+#define SP_STORE_VECTORS 4
+#define SP_TILE_STORES 1
+SP_INLINE __m512i sp_in_turn(__m512i v) { /* packs go by quarters of a vector */
+  return _mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
+}
+SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
+  const __m512i low = _mm512_packs_epi32(v[0], v[1]), high = _mm512_packs_epi32(v[2], v[3]);
+  (void)count;
+  _mm512_storeu_si512(p, sp_in_turn(_mm512_packs_epi16(low, high)));
+}
+SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
+  const __m512i low = _mm512_packs_epi32(v[0], v[1]), high = _mm512_packs_epi32(v[2], v[3]);
+  (void)count;
+  _mm512_storeu_si512(p, sp_in_turn(_mm512_packus_epi16(low, high)));
+}
 SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
   return _mm512_cvtepi16_epi32(sp_get_halves((const uint16_t *)p, n));
 }
@@ -351,6 +368,27 @@ SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   return _mm512_cvtepi8_epi16(
       _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b)));
 }
+
+#ifdef __AVX512VBMI__
+/* 64 bytes of each of three planes in turn: vector k begins with a byte of plane k, of which it has the
+ * third part and one more. */
+#define SP_THREE_PLANES
+SP_CONST uint8_t sp_thirds[66] = {
+    0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10,
+    11, 11, 11, 12, 12, 12, 13, 13, 13, 14, 14, 14, 15, 15, 15, 16, 16, 16, 17, 17, 17, 18, 18, 18, 19, 19, 19, 20, 20, 20, 21, 21, 21};
+SP_INLINE void sp_interleave_3(void *p, const void *a, const void *b, const void *c) {
+  const __m512i plane[3] = {_mm512_loadu_si512(a), _mm512_loadu_si512(b), _mm512_loadu_si512(c)};
+  const uint64_t every = 0x9249249249249249u; /* third bit, from the first on */
+  SP_UNROLL
+  for (int k = 0; k < 3; ++k) {
+    const __m512i at = _mm512_add_epi8(_mm512_loadu_si512(sp_thirds + k), _mm512_set1_epi8((char)(21 * k)));
+    __m512i v = _mm512_permutexvar_epi8(at, plane[k]);
+    v = _mm512_mask_permutexvar_epi8(v, every << 1, at, plane[(k + 1) % 3]);
+    v = _mm512_mask_permutexvar_epi8(v, every << 2, at, plane[(k + 2) % 3]);
+    _mm512_storeu_si512((uint8_t *)p + 64 * k, v);
+  }
+}
+#endif
 
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. */
 #ifdef __AVX512VBMI__

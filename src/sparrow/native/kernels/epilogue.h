@@ -8,6 +8,7 @@
 #define SP_EPILOGUE_H
 
 #include "../base.h"
+#include "store.h"
 
 typedef sp_f32(SP_VECTOR_CALL *sp_ep_f32)(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
 
@@ -80,17 +81,11 @@ SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
     sp_storen_i32((int32_t *)y + i, v, n);
 }
 
-#ifndef SP_STORE_VECTORS /* whole vectors of bytes that a header stores at once; here one by one */
-#define SP_STORE_VECTORS 1
-#define sp_stores_i8(p, v, count) ((void)0)
-#define sp_stores_u8(p, v, count) ((void)0)
-#endif
-
 /* The same of nv vectors that lie one after the other, of the last only n lanes. */
 SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int nv, int n) {
   SP_UNROLL
-  for (int k = 0; k < nv; k += SP_STORE_VECTORS) {
-    const int count = (int)sp_imin(nv - k, SP_STORE_VECTORS);
+  for (int k = 0; k < nv; k += SP_TILE_STORES) {
+    const int count = (int)sp_imin(nv - k, SP_TILE_STORES);
     const int whole = k + count == nv && n < SP_LANES ? count - 1 : count;
     const int together = put < SP_PUT_32 && whole > 1 ? whole : 0;
     if (together && put == SP_PUT_I8)
@@ -98,7 +93,7 @@ SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int n
     else if (together)
       sp_stores_u8((uint8_t *)y + i + k * SP_LANES, v + k, together);
     SP_UNROLL
-    for (int j = 0; j < SP_STORE_VECTORS; ++j)
+    for (int j = 0; j < SP_TILE_STORES; ++j)
       if (j >= together && j < count)
         sp_put_sum(put, y, i + (k + j) * SP_LANES, v[k + j], k + j == nv - 1 ? n : SP_LANES);
   }
