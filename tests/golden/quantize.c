@@ -9,7 +9,7 @@ typedef struct sp_frame {
 SP_LINK void model_e0_s0(const sp_frame *f, int task);
 
 #if SP_IN(1)
-SP_INLINE void model_f0_lane(int8_t *q, const float *p0, const float *p1, ptrdiff_t j, int n) {
+SP_INLINE sp_i32 model_f0_code(const float *p0, const float *p1, ptrdiff_t j, int n) {
   const sp_f32 v0 = sp_loadn_f32(p0 + j, n);
   const sp_f32 v1 = sp_loadn_f32(p1 + j, n);
   const sp_f32 t0 = sp_mul_f32(v0, v1);
@@ -17,7 +17,10 @@ SP_INLINE void model_f0_lane(int8_t *q, const float *p0, const float *p1, ptrdif
   const sp_f32 t2 = sp_maxq_f32(sp_set1_f32((-0x1.fc00000000000p+6f)), t1);
   const sp_f32 t3 = sp_minq_f32(sp_set1_f32(0x1.fc00000000000p+6f), t2);
   const sp_i32 t4 = sp_to_i8_f32(t3);
-  sp_storen_i8(q + j, t4, n);
+  return t4;
+}
+SP_INLINE void model_f0_lane(int8_t *q, const float *p0, const float *p1, ptrdiff_t j, int n) {
+  sp_storen_i8(q + j, model_f0_code(p0, p1, j, n), n);
 }
 static void model_f0(const float *x0, const float *x1, int8_t *y) {
   const float *p0 = x0;
