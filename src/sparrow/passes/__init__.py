@@ -41,7 +41,7 @@ from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY, lane_before_transpose
-from sparrow.passes.transposed import unit_stride
+from sparrow.passes.transposed import few_channels, unit_stride
 from sparrow.passes.wide_codes import look_up_wide, move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
@@ -143,6 +143,7 @@ BACK: tuple[Pass, ...] = (
         _rules(split_codes, look_up_wide, move_wide, read_wide),
     ),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
+    Pass("few_channels", "integers have their phases; layout places them", _rules(few_channels)),
     Pass(
         "groups",
         "their channels move as one with the layout",

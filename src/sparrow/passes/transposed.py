@@ -7,6 +7,9 @@
     before   y = ConvTranspose(x, w, b)                         stride 1, floats
     after    y = Conv(x, w', b)
 
+    before   y = ConvTranspose(x, w, b)                         stride s, floats, few channels
+    after    as over codes: phases and channels fill vectors together
+
 Output o = s q + r meets tap r + s j at input q - j: all outputs of one phase r are a convolution
 with every s-th tap, backwards. Kernels of convolutions over codes then serve both.
 
@@ -34,6 +37,9 @@ from sparrow.ops.transpose import Transpose
 from sparrow.passes.integer.codes import Edit, clip_of, codes_of
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F16, F32, F64, Affine, Array
+
+# Channels that are few: of a vector of 16 they would leave half empty.
+FEW = 8
 
 
 def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
@@ -91,7 +97,7 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
     if d is None or w is None:
         return Reject("the weights are no constant codes")
     assert isinstance(d.op, Dequantize)
-    quant, x, y = d.op.quant, m.type(n.inputs[0]), m.type(n.outputs[0])
+    quant = d.op.quant
     both = any(d > 1 < s for d, s in zip(op.dilations, op.strides, strict=True))
     if op.channels_last or op.epilogue is not None or both:
         return Reject("channels are last, or taps are dilated beside a stride")
@@ -106,18 +112,25 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
         if isinstance(bias, Reject):
             return bias
         inputs.append(bias)
+    clip = m.only_user(n.outputs[0])
+    return _convolved(m, n, op, e, inputs, clip if clip is not None and _clips(clip) else None)
+
+
+def _convolved(
+    m: Match, n: Node, op: ConvTranspose, e: Edit, inputs: list[str], after: Node | None
+) -> Rewrite:
+    """The convolution of all phases, its only reader ``after`` it, and the phases interleaved."""
+    x, y = m.type(n.inputs[0]), m.type(n.outputs[0])
     rank = len(op.strides)
-    taps = e.consts[weights].shape[2:]
+    kernel = m.type(n.inputs[1]).shape[2:]
+    taps = [-(-k // s) for k, s in zip(kernel, op.strides, strict=True)]
     rows = zip(y.shape[2:], op.pads, op.strides, strict=True)
     extents = tuple((a + o - 1) // s + 1 for o, (a, _), s in rows)
     reach = [(t - 1) * d for t, d in zip(taps, op.dilations, strict=True)]
     pads = tuple((r, max(q - i, 0)) for r, q, i in zip(reach, extents, x.shape[2:], strict=True))
     p = e.add(Conv((1,) * rank, op.dilations, pads, op.group), *inputs)
-    clip = m.only_user(n.outputs[0])
-    if clip is not None and not _clips(clip):
-        clip = None
-    if clip is not None:
-        p = e.add(clip.op, p)
+    if after is not None:
+        p = e.add(after.op, p)
     # the convolution may reach further than the result wants
     made = tuple(max(q, i) for q, i in zip(extents, x.shape[2:], strict=True))
     channels = y.shape[1] // op.group
@@ -129,9 +142,32 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
     full = tuple(q * s for q, s in zip(made, op.strides, strict=True))
     spread = e.add(Reshape((x.shape[0], y.shape[1], *full)), turned)
     starts = (0, 0, *(a for a, _ in op.pads))
-    result = clip if clip is not None else n
+    result = after if after is not None else n
     e.add(Slice(starts, y.shape, (1,) * y.rank), spread, y=result.outputs[0])
-    return e.done(n, clip) if clip is not None else e.done(n)
+    return e.done(n, after) if after is not None else e.done(n)
+
+
+def few_channels(m: Match, n: Node) -> Rewrite | Reject | None:
+    """Match a float ConvTranspose whose results are a few channels of a vector each."""
+    op = n.op
+    if not isinstance(op, ConvTranspose) or all(s == 1 for s in op.strides):
+        return None
+    w = m.const(n.inputs[1])
+    if m.type(n.inputs[0]).dtype != F32 or w is None or op.group > 1 or w.shape[1] > FEW:
+        return None
+    both = any(d > 1 < s for d, s in zip(op.dilations, op.strides, strict=True))
+    if op.channels_last or op.epilogue is not None or both:
+        return Reject("channels are last, or taps are dilated beside a stride")
+    e = Edit(m, n.origin)
+    inputs = [n.inputs[0], e.const(_phases(w, np.zeros(w.shape[1], w.dtype), op), F32)]
+    if len(n.inputs) > 2 and n.inputs[2]:
+        bias = m.const(n.inputs[2])
+        if bias is None:
+            return Reject("the bias is not constant")
+        inputs.append(e.const(_repeated(bias, op), F32))
+    user = m.only_user(n.outputs[0])
+    unary = user is not None and isinstance(user.op, Lane) and len(user.inputs) == 1
+    return _convolved(m, n, op, e, inputs, user if unary else None)
 
 
 def unit_stride(m: Match, n: Node) -> Rewrite | Reject | None:

@@ -308,3 +308,34 @@ def test_transposed_convolution_of_stride_1_is_a_convolution(group: int) -> None
     assert any(isinstance(n.op, Conv) for n in plain.nodes)
     assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
     np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "strides", "dilations", "pads"),
+    [
+        (1, (4, 4), (2, 2), (1, 1), ((1, 1), (1, 1))),
+        (3, (3, 3), (2, 2), (1, 1), ((1, 0), (1, 0))),
+        (8, (5, 3), (1, 2), (2, 1), ((0, 0), (2, -1))),
+        (2, (2, 2), (4, 3), (1, 1), ((0, 0), (0, -1))),
+        (2, (7,), (3,), (1,), ((2, 1),)),
+    ],
+)
+def test_few_channels_are_phases_of_a_convolution(
+    channels: int,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+) -> None:
+    rng = np.random.default_rng(1)
+    shape = (2, 6, 9, 8)[: 2 + len(kernel)]
+    b = Builder("g")
+    x = b.input("x", TensorType(shape, F32))
+    w = b.const(rng.standard_normal((6, channels, *kernel)).astype(np.float32))
+    bias = b.const(rng.standard_normal(channels).astype(np.float32))
+    y = b.add(ConvTranspose(strides, dilations, pads), x, w, bias)
+    g = b.finish({"y": b.call("tanh", y)}, {})
+    feeds = {"x": rng.standard_normal(shape).astype(np.float32)}
+    plain = optimize(g)
+    assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
+    np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
