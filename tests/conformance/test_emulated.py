@@ -17,9 +17,12 @@ from emitted import STRICT, assert_equals_reference, blob, linked
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.elf import code_bytes
+from sparrow.device.library import compile_library
 from sparrow.device.qemu import emulated_cpu, emulated_library
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
+from sparrow.emit.c import emit
 from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Module
 from sparrow.plan import plan
@@ -139,14 +142,17 @@ def test_risc_v_vectors_give_the_same_bits_at_every_length(tmp_path: Path) -> No
     machine = target("riscv64_v").machine
     harness.emulator(machine)
     p = plan(Module("m", (GRAPHS["network"](),)), target("riscv64_v"))
-    path = linked(p, tmp_path)
+    artifact = emit(p)
+    # whole, for any length; and for several of which each processor runs what fits it
+    paths = linked(p, tmp_path), compile_library(artifact.files, machine, artifact.parts)
     x = np.random.default_rng(6).standard_normal((1, 3, 21, 18), np.float32)
     found = set()
-    for bits in (128, 256, 1024):
+    for path, bits in itertools.product(paths, (128, 256, 512, 1024)):
         runner = find_runner(machine, f"qemu:rv64,v=true,vext_spec=v1.0,vlen={bits}")
         outputs = runner.load(path).open(blob(p)).run(0, [x])
         found.add(b"".join(y.tobytes() for y in outputs))
     assert len(found) == 1
+    assert code_bytes(paths[1]) > 2 * code_bytes(paths[0])
 
 
 def test_a_program_that_dies_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sparrow.device import build as toolchain
@@ -26,13 +27,25 @@ def library_sources(source: str, parts: int, hooks: bool = False) -> list[toolch
 def compile_objects(
     files: Mapping[str, bytes], target: Machine, parts: int, hooks: bool = False
 ) -> tuple[Path, ...]:
-    """Compile emitted sources, or find the objects in the cache; see `compile_library`."""
+    """Compile emitted sources, or find the objects in the cache; see `compile_library`.
+
+    Where vectors have several lengths, everything but the driver is compiled for each.
+    """
     header = files["sparrow.h"].decode()
     text = files["model.c"].decode().replace('#include "sparrow.h"\n', header + "\n", 1)
-    sources = library_sources(text, parts, hooks)
+    compile_units = toolchain.find_toolchain().compile_objects
+    rest = []
     if "weights.c" in files:
-        sources.append(toolchain.Unit("weights.c", files["weights.c"].decode()))
-    return toolchain.find_toolchain().compile_objects(sources, target)
+        rest.append(toolchain.Unit("weights.c", files["weights.c"].decode()))
+    if not target.lengths:
+        return compile_units([*library_sources(text, parts, hooks), *rest], target)
+    driver = library_sources(f"#define SPARROW_LENGTHS 1\n{text}", parts, hooks)[:1]
+    objects = compile_units([*driver, *rest], target)
+    for bits in target.lengths:
+        steps = library_sources(f"#define SPARROW_LENGTH {bits}\n{text}", parts)[1:]
+        longer = replace(target, cpu=f"{target.cpu}+zvl{bits}b")
+        objects = (*objects, *compile_units(steps, longer))
+    return objects
 
 
 def compile_library(

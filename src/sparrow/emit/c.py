@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sparrow.emit.dtype_c import float_literal
+from sparrow.emit.lengths import declare_steps, step_of
 from sparrow.emit.steps import Bodies, Body, StepFunction, address
 from sparrow.graph import Graph
 from sparrow.plan import Entry, Plan
@@ -256,7 +257,7 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
     ]
     headers = sorted({f"kernels/{b.header}" for b in bodies if b.header})
     parts = _parts(steps, {h.removeprefix("kernels/"): len(amalgamate([h])) for h in headers})
-    work: list[str] = [f"SP_LINK void {s.name}(const sp_frame *f, int task);" for s in steps]
+    work = declare_steps([s.name for s in steps], plan.target.isa)
     for k, part in enumerate(parts, start=1):
         work.append(f"\n#if SP_IN({k})")
         done: set[str] = set()
@@ -277,7 +278,7 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         _DRIVER,
     ]
     for e, entry in enumerate(plan.entries):
-        text.append(_runner(e, entry, names[e]))
+        text.append(_runner(e, entry, [step_of(name, plan.target.isa) for name in names[e]]))
     text += _exports(plan, prefix, embed)
     text.append("#endif\n")
     source = "\n".join(text)

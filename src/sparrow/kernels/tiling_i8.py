@@ -291,7 +291,9 @@ def choose_depthwise(
         work = rq * (columns * 7 + ro * mr * s.kw * target.isa.dot_ops + 2 * spill)
         return work / 3 + 3 * ro * mr + 10
 
-    most = max(1, min(s.ow, 32 // ro, 12))
+    # of few registers, weights and a pixel take half of one each, and there is no room for more
+    few = isa.singles and isa.registers < 16
+    most = max(1, min(s.ow, 32 // ro, isa.registers - 4 - (s.kw + 1) // 2 if few else 12))
     ranked = sorted(
         range(1, most + 1),
         key=lambda mr: s.ow // mr * cost(mr) + (cost(s.ow % mr) if s.ow % mr else 0),

@@ -24,6 +24,7 @@ class Isa:
         halves: Products of bytes become halves, two of which are added where they fit.
         octets: Tiles of sums over bytes take products of two octets of two pixels (SP_OCTETS).
         singles: Convolutions of bytes take one product of a lane at a time, a multiply-add.
+        lengths: Of vectors, in bits, that a library holds code for; it runs what fits its processor.
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
     """
@@ -41,6 +42,7 @@ class Isa:
     octets: bool = False
     pairs: bool = False
     singles: bool = False
+    lengths: tuple[int, ...] = ()
 
     @property
     def multiplies_bfloat16(self) -> bool:
@@ -77,7 +79,8 @@ ISAS = (
     Isa("neon", 4, 32, 16, 4, group=2, halves=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4),
     Isa("neon_i8mm", 4, 32, 16, 1, group=4, octets=True),
-    Isa("rvv", 4, 32, 8, 16, singles=True),
+    # 16 lanes are four registers of 128 bits; what is broadcast comes from scalar registers
+    Isa("rvv", 16, 9, 8, 4, singles=True, lengths=(128, 256, 512)),
     # engines of 16 registers; without vectors an operation is four
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
     Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
@@ -109,6 +112,11 @@ class Machine:
     triple: str
     cpu: str
     isa: str
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Vector lengths in bits that a library holds code for; empty: there is but one."""
+        return next(i.lengths for i in ISAS if i.name == self.isa)
 
     @property
     def arch(self) -> str:

@@ -37,8 +37,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   const int left = ox * p.sw - p.pl;
   const int per = sp_bytes_at_once(p.pair);
   const uint32_t quad = 0x01010101u * (uint32_t)(p.pad & 255);
-  const sp_i32 outside =
-      sp_set1_i32(p.pair == SP_SINGLE ? ((p.pad & 255) ^ 128) - 128 : (int32_t)quad);
+  const sp_i32 outside = sp_set1_i32((int32_t)quad);
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   const sp_i32 start = sp_load_i32(init);
   SP_UNROLL
@@ -57,10 +56,10 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       sp_i32 v = outside;
+      sp_single one = sp_set1_single(((p.pad & 255) ^ 128) - 128);
       if (!edge || (left + j >= 0 && left + j < p.iw)) {
         if (p.pair == SP_SINGLE) {
-          v = p.flip ? sp_sub_i32(sp_loadn_u8(from[0] + j * p.xw, n), sp_set1_i32(128))
-                     : sp_loadn_i8((const int8_t *)from[0] + j * p.xw, n);
+          one = sp_loadn_single(from[0] + j * p.xw, n, p.flip);
         } else {
           v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
                          from[3] + j * p.xw, n);
@@ -76,7 +75,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
             const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
             const int cell = o * mr + d / p.sw;
             acc[cell] = p.pair == SP_SINGLE
-                            ? sp_add_i32(acc[cell], sp_mul_i32(v, sp_load_i8(wk)))
+                            ? sp_add_product(acc[cell], one, sp_loadn_single(wk, SP_LANES, 0))
                             : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
           }
         }

@@ -90,21 +90,31 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
   if (whole < 4 * t.kq) sp_tile_step_i8(t, a + whole, b + whole, 4 * t.kq - whole, acc);
 }
 #else
+#ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
+typedef sp_i32 sp_single;
+SP_INLINE sp_single sp_set1_single(int code) { return sp_set1_i32(code); }
+SP_INLINE sp_single sp_loadn_single(const void *p, int n, int flip) {
+  return flip ? sp_sub_i32(sp_loadn_u8((const uint8_t *)p, n), sp_set1_i32(128))
+              : sp_loadn_i8((const int8_t *)p, n);
+}
+SP_INLINE sp_i32 sp_add_product(sp_i32 acc, sp_single a, sp_single b) {
+  return sp_add_i32(acc, sp_mul_i32(a, b));
+}
+#endif
 /* One byte of each pixel at a time. */
 SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b,
                                   sp_i32 *acc) {
   SP_ROLLED
   for (int k = 0; k < t.kq; ++k, ++a, b += t.quad) {
-    sp_i32 wv[SP_TILE_I8_NV];
+    sp_single wv[SP_TILE_I8_NV];
     SP_UNROLL
-    for (int v = 0; v < t.nv; ++v) wv[v] = sp_load_i8(b + v * t.bv);
+    for (int v = 0; v < t.nv; ++v) wv[v] = sp_loadn_single(b + v * t.bv, SP_LANES, 0);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
-      const int byte = a[i * t.xp] ^ (t.flip ? 128 : 0);
-      const sp_i32 q = sp_set1_i32((byte ^ 128) - 128);
+      const sp_single q = sp_set1_single((int8_t)a[i * t.xp] ^ (t.flip ? -128 : 0));
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v)
-        acc[i * t.nv + v] = sp_add_i32(acc[i * t.nv + v], sp_mul_i32(q, wv[v]));
+        acc[i * t.nv + v] = sp_add_product(acc[i * t.nv + v], wv[v], q);
     }
   }
 }
@@ -217,7 +227,7 @@ SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) {
 }
 #elif defined(SP_GROUP) /* a load brings this many quads of a pixel, which products take one by one */
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
-  int k = 0;
+  int k = t.pair ? t.kq : 0;
   SP_ROLLED
   for (; k + SP_GROUP <= t.kq; k += SP_GROUP, a += 4 * SP_GROUP) {
     sp_group q[SP_TILE_I8_MAX];
@@ -237,7 +247,7 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
       }
     }
   }
-  sp_tile_quads_i8(t, t.kq - k, a, b, acc);
+  sp_tile_quads_i8(t, t.pair ? t.kq : t.kq - k, a, b, acc);
 }
 #else
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
