@@ -24,7 +24,7 @@ class Isa:
         halves: Products of bytes become halves, two of which are added where they fit.
         octets: Tiles of sums over bytes take products of two octets of two pixels (SP_OCTETS).
         singles: Convolutions of bytes take one product of a lane at a time, a multiply-add.
-        lengths: Of vectors, in bits, that a library holds code for; it runs what fits its processor.
+        lengths: Of vectors, in bits, that a library holds code for; what fits the processor runs.
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
     """
