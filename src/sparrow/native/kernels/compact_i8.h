@@ -42,13 +42,22 @@ SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, con
 }
 
 /* A panel of so many rows, of which x is where the first begins to read and `first` its first pixel. The
- * last tile ends with the row, and computes again what both have. */
-SP_INLINE void sp_compact_i8_panel(const sp_compact_i8 *g, const sp_tile_i8 t, const uint8_t *x,
-                                   ptrdiff_t down, const int8_t *w, const int32_t *init, void *y,
-                                   ptrdiff_t first, int rows, ptrdiff_t col, int n, sp_ep_i32 ep,
-                                   const void *const *e) {
-  for (int r = 0; r < rows; ++r, x += down, first += g->ow) {
-    for (int i = 0; i < g->ow; i += t.mr) {
+ * last tile ends with the row, and computes again what both have. Where weights are SP_PAIRED, the first
+ * tile takes them from bytes and leaves them as halves at `wide` for the others: memory then has a tile's
+ * time to deliver the bytes. */
+SP_INLINE void sp_compact_i8_panel(const sp_compact_i8 *g, sp_tile_i8 t, const uint8_t *x,
+                                   ptrdiff_t down, const int8_t *w, int8_t *wide, const int32_t *init,
+                                   void *y, ptrdiff_t first, int rows, ptrdiff_t col, int n,
+                                   sp_ep_i32 ep, const void *const *e) {
+  int done = 0;
+  if (t.pair == SP_PAIRED) {
+    sp_tile_i8 widening = t;
+    widening.pair = 1, widening.widens = 1, widening.narrow = w, widening.wide = wide;
+    sp_tile_run_i8(widening, x, w, init, y, first * t.ldy + col, first, col, n, ep, e);
+    w = wide, done = t.mr, t.bv *= 2, t.quad *= 2;
+  }
+  for (int r = 0; r < rows; ++r, x += down, first += g->ow, done = 0) {
+    for (int i = done; i < g->ow; i += t.mr) {
       ptrdiff_t ox = sp_imin(i, g->ow - t.mr);
       const ptrdiff_t row = first + ox;
       sp_tile_run_i8(t, x + ox * t.xp, w, init, y, row * t.ldy + col, row, col, n, ep, e);
@@ -81,11 +90,7 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
                   .ldy = g->ldy, .pair = pair, .rounds = one_run == 2};
   int j = part * g->panels * nv * SP_LANES;
-  int16_t *wide = NULL;
-  if (pair == SP_PAIRED) {
-    wide = (int16_t *)(void *)(scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr);
-    t.bv = 4 * SP_LANES, t.quad = nv * 4 * SP_LANES;
-  }
+  int8_t *wide = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr;
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
@@ -94,22 +99,16 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   }
   if (nv > 1)
     for (const int end = (part < parts - 1 ? (part + 1) * g->panels : all) * nv * SP_LANES; j < end;
-         j += nv * SP_LANES) {
-      const int8_t *panel = wg + j * k;
-      if (pair == SP_PAIRED) {
-        sp_copy_pairs(wide, (const uint8_t *)panel, (int)(nv * SP_LANES * k), 0);
-        panel = (const int8_t *)wide;
-      }
-      sp_compact_i8_panel(g, t, from, g->sh * xr, panel, init + j, y, first, rows,
+         j += nv * SP_LANES)
+      sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, wide, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
-    }
   t.pair = pair ? 1 : 0;
   t.bv = per * SP_LANES;
   t.nv = 1;
   for (; part == parts - 1 && j < co; j += SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(co - j, SP_LANES);
     t.quad = per * n;
-    sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, init + j, y, first, rows,
+    sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, NULL, init + j, y, first, rows,
                         (ptrdiff_t)group * co + j, n, ep, e);
   }
 }

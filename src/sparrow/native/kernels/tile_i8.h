@@ -22,7 +22,8 @@
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
- *   octets        w holds octets of two channels in a vector, for SP_OCTETS */
+ *   octets        w holds octets of two channels in a vector, for SP_OCTETS
+ *   widens        weights, bytes from `narrow`, are also stored as halves from `wide`, where pair is 1 */
 typedef struct sp_tile_i8 {
   int mr, nv;
   int kh, runs, kq;
@@ -30,6 +31,9 @@ typedef struct sp_tile_i8 {
   int flip, put;
   ptrdiff_t ldy;
   int pair, rounds, tame, octets;
+  int widens;
+  const int8_t *narrow;
+  int8_t *wide;
 } sp_tile_i8;
 
 /* Bytes of a lane that are multiplied at once. */
@@ -136,6 +140,9 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
+    SP_UNROLL
+    for (int v = 0; t.widens && v < t.nv; ++v)
+      sp_storeq_i32(t.wide + 2 * (b - t.narrow + v * t.bv), wv[v]);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
       sp_i32 q = sp_set1_quad(pixel[i] + 4 * s);
