@@ -17,6 +17,23 @@ SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   return sp_add_i32(acc, __builtin_wasm_dot_s_i32x4_i16x8((sp_s16x8)a, (sp_s16x8)b));
 }
 
+/* A constant that stays in a register: engines make others anew, in three instructions, wherever the
+ * compiler names them. */
+SP_INLINE sp_f32 sp_kept_f32(float x) {
+  sp_f32 v = sp_set1_f32(x);
+  SP_OPAQUE(v);
+  return v;
+}
+/* As kernels/lane.h has it. */
+#define SP_QUOTIENTS
+SP_INLINE sp_i32 sp_quotient_f32_i32(sp_f32 x, float s, float r, float lo, float hi) {
+  const sp_f32 magic = sp_kept_f32(12582912.0f);
+  (void)r;
+  sp_f32 q = sp_minq_f32(sp_kept_f32(hi), sp_maxq_f32(sp_kept_f32(lo), x / sp_kept_f32(s)));
+  q = (sp_f32)((sp_i32)q & (sp_i32)(q == q));
+  return sp_sub_i32(sp_bits_f32(q + magic), sp_bits_f32(magic));
+}
+
 SP_INLINE uint64_t sp_cut_i8(sp_i32 v) {
   const sp_s16x8 h = __builtin_wasm_narrow_s_i16x8_i32x4(v, v);
   return (uint32_t)((sp_i32)__builtin_wasm_narrow_s_i8x16_i16x8(h, h)).x;
