@@ -120,29 +120,52 @@ SP_INLINE void sp_zips_i8(const uint8_t *p, const uint8_t *q, sp_i32 *v) {
 }
 #endif
 
+/* Turns that a tile takes its taps in, so that 15 registers hold those of a turn and the sums: one by one,
+ * or those that share columns, which of a stride of two is every other; 1 where taps come from memory each
+ * time. */
+SP_INLINE int sp_depthwise_turns_i8(const sp_depthwise_i8 p, int mr, int nv) {
+  const int taps = p.ro * nv, sums = taps * mr;
+  if (taps == 1 || p.dw > 1) return 1;
+  if (p.sw == 1) return sums + mr * nv + 3 <= 15 ? p.kw : 1;
+  return sums + (p.kw + p.sw - 1) / p.sw * taps + nv + 1 <= 15 ? p.sw : 1;
+}
+
 /* What rows 2 q and 2 q + 1 from x add to the sums of such a tile, by its weights of them. */
 SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int q, const uint8_t *x,
                                     const int8_t *w, int n, sp_i32 *acc) {
-  const int ro = p.ro;
+  const int taps = p.ro * nv, turns = sp_depthwise_turns_i8(p, mr, nv);
   const uint8_t *upper = x + 2 * q * p.dh * p.xh;
-  const uint8_t *lower = 2 * q + 1 < ro - 1 + p.kh ? upper + p.dh * p.xh : upper;
+  const uint8_t *lower = 2 * q + 1 < p.ro - 1 + p.kh ? upper + p.dh * p.xh : upper;
+  const int8_t *const tap = w + q * p.kw * taps * 4 * SP_LANES;
+  sp_i32 pair[2 * SP_DEPTHWISE_I8_MAX], held[16];
   SP_UNROLL
-  for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
-    sp_i32 pair[2];
-    if (nv == 2)
-      sp_zips_i8(upper + j * p.xw, lower + j * p.xw, pair);
-    else
-      pair[0] = sp_zip2_i8(upper + j * p.xw, lower + j * p.xw, n);
+  for (int turn = 0; turn < turns; ++turn) {
     SP_UNROLL
-    for (int kx = 0; kx < p.kw; ++kx) {
-      const int d = j - kx * p.dw; /* i * sw */
-      if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
+    for (int i = 0; turns > 1 && turn + i / taps * turns < p.kw; ++i)
+      held[i] = sp_loadq_i32(tap + ((turn + i / taps * turns) * taps + i % taps) * 4 * SP_LANES);
+    SP_UNROLL
+    for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
+      sp_i32 *const column = pair + j % mr * 2;
+      int met = 0; /* whether a turn before this had the column: of a stride of one all but the last */
       SP_UNROLL
-      for (int i = 0; i < ro * nv; ++i) {
-        sp_i32 *const sum = acc + (i / nv * mr + d / p.sw) * nv + i % nv;
-        const sp_i32 tap = sp_loadq_i32(w + ((q * p.kw + kx) * ro * nv + i) * 4 * SP_LANES);
-        *sum = sp_dot2_i32(*sum, pair[i % nv], tap);
-        SP_IN_ORDER(*sum);
+      for (int kx = turn; kx < p.kw; kx += turns) {
+        const int d = j - kx * p.dw; /* i * sw */
+        if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
+        if (!met && !(p.sw == 1 && turn > 0 && d < mr - 1)) {
+          if (nv == 2)
+            sp_zips_i8(upper + j * p.xw, lower + j * p.xw, column);
+          else
+            column[0] = sp_zip2_i8(upper + j * p.xw, lower + j * p.xw, n);
+        }
+        met = 1;
+        SP_UNROLL
+        for (int i = 0; i < taps; ++i) {
+          sp_i32 *const sum = acc + (i / nv * mr + d / p.sw) * nv + i % nv;
+          const sp_i32 by = turns > 1 ? held[kx / turns * taps + i]
+                                      : sp_loadq_i32(tap + (kx * taps + i) * 4 * SP_LANES);
+          *sum = sp_dot2_i32(*sum, column[i % nv], by);
+          SP_IN_ORDER(*sum);
+        }
       }
     }
   }
