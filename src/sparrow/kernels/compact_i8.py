@@ -185,14 +185,23 @@ def _in_blocks(s: Conv2dShape, rows: int, least: int) -> bool:
     return rows >= least and (s.oh % rows == 0 or s.oh % rows >= least)
 
 
+def _held(s: Conv2dShape, t: _Tile) -> bool:
+    """Whether taps stay in registers for all pixels of a tile, as `sp_depthwise_turns_i8` has it."""
+    taps = t.rows * t.vectors
+    if taps == 1:
+        return True
+    sums = taps * t.pixels
+    more = t.pixels * t.vectors + 3 if s.sw == 1 else -(-s.kw // s.sw) * taps + t.vectors + 1
+    return s.dw == 1 and sums + more <= 15
+
+
 def _instructions(s: Conv2dShape, t: _Tile) -> int:
     """Instructions of all tiles of a vector of channels, where sums are over pairs."""
     columns = (t.pixels - 1) * s.sw + (s.kw - 1) * s.dw + 1
     series, cells = t.rows * t.vectors, t.rows * t.pixels * t.vectors
-    # addresses, loads, interleaving and widening; a dot product, its sum, and weights, of which
-    # one row's stay in registers
+    # addresses, loads, interleaving and widening; a dot product, its sum, and weights
     read = (6, 8)[t.vectors - 1] * columns
-    sums = s.kw * (2 * cells + (1 if series == 1 else cells))
+    sums = s.kw * (2 * cells + (series if _held(s, t) else cells))
     tile = 30 + -(-(t.rows - 1 + s.kh) // 2) * (read + sums) + (12, 10)[t.vectors - 1] * cells
     return -(-s.oh // t.rows) * -(-s.ow // t.pixels) * tile // t.vectors
 
