@@ -11,8 +11,8 @@
  * literals; mr is at most ow. Where `one_run` a kernel is one run, where it is 2 in rounds of SP_QUADS
  * quads: an engine moves no sums from loop to loop.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
- * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, widened once for all its
- * tiles. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels,
+ * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, which its first tile widens
+ * for the others. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels,
  * all where `panels` is 0. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
@@ -90,7 +90,9 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                   .quad = (ptrdiff_t)nv * per * SP_LANES, .flip = !band && flip, .put = put,
                   .ldy = g->ldy, .pair = pair, .rounds = one_run == 2};
   int j = part * g->panels * nv * SP_LANES;
-  int8_t *wide = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr;
+  int8_t *wide = NULL;
+  if (pair == SP_PAIRED)
+    wide = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr;
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
@@ -120,7 +122,7 @@ SP_INLINE void sp_zips_i8(const uint8_t *p, const uint8_t *q, sp_i32 *v) {
 }
 #endif
 
-/* Turns that a tile takes its taps in, so that 15 registers hold those of a turn and the sums: one by one,
+/* Turns that a tile takes its taps in, so that 15 registers hold the sums and those of a turn: one by one,
  * or those that share columns, which of a stride of two is every other; 1 where taps come from memory each
  * time. */
 SP_INLINE int sp_depthwise_turns_i8(const sp_depthwise_i8 p, int mr, int nv) {
@@ -146,18 +148,19 @@ SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
       sp_i32 *const column = pair + j % mr * 2;
-      int met = 0; /* whether a turn before this had the column: of a stride of one all but the last */
+      int there = 0; /* whether this turn has read the column */
       SP_UNROLL
       for (int kx = turn; kx < p.kw; kx += turns) {
         const int d = j - kx * p.dw; /* i * sw */
         if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
-        if (!met && !(p.sw == 1 && turn > 0 && d < mr - 1)) {
+        /* of a stride of one a turn shares all columns but its last with the one before */
+        if (!there && !(p.sw == 1 && turn > 0 && d < mr - 1)) {
           if (nv == 2)
             sp_zips_i8(upper + j * p.xw, lower + j * p.xw, column);
           else
             column[0] = sp_zip2_i8(upper + j * p.xw, lower + j * p.xw, n);
         }
-        met = 1;
+        there = 1;
         SP_UNROLL
         for (int i = 0; i < taps; ++i) {
           sp_i32 *const sum = acc + (i / nv * mr + d / p.sw) * nv + i % nv;
