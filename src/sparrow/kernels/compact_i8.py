@@ -185,6 +185,11 @@ def _in_blocks(s: Conv2dShape, rows: int, least: int) -> bool:
     return rows >= least and (s.oh % rows == 0 or s.oh % rows >= least)
 
 
+def _taps(s: Conv2dShape) -> int:
+    """Pairs of taps of a channel for an output row, as `sp_depthwise_taps_i8` has it."""
+    return s.kh // 2 * s.kw + s.kh % 2 * -(-s.kw // 2)
+
+
 def _held(s: Conv2dShape, t: _Tile) -> bool:
     """Whether taps stay in registers for all pixels of a tile, as `sp_depthwise_turns_i8` has it."""
     taps = t.rows * t.vectors
@@ -200,9 +205,9 @@ def _instructions(s: Conv2dShape, t: _Tile) -> int:
     columns = (t.pixels - 1) * s.sw + (s.kw - 1) * s.dw + 1
     series, cells = t.rows * t.vectors, t.rows * t.pixels * t.vectors
     # addresses, loads, interleaving and widening; a dot product, its sum, and weights
-    read = (6, 8)[t.vectors - 1] * columns
-    sums = s.kw * (2 * cells + (series if _held(s, t) else cells))
-    tile = 30 + -(-(t.rows - 1 + s.kh) // 2) * (read + sums) + (12, 10)[t.vectors - 1] * cells
+    read = s.kh // 2 * columns + s.kh % 2 * t.rows * (t.pixels + s.kw // 2)
+    sums = 2 * cells + (series if _held(s, t) else cells)
+    tile = 30 + (6, 8)[t.vectors - 1] * read + _taps(s) * sums + (12, 10)[t.vectors - 1] * cells
     return -(-s.oh // t.rows) * -(-s.ow // t.pixels) * tile // t.vectors
 
 
@@ -242,7 +247,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
         np.dtype(np.int8),
         lambda: _behind(size, start, w.transpose(2, 3, 1, 0)),
     )
-    quads = -(-(t.rows - 1 + s.kh) // isa.per) * s.kw
+    quads = _taps(s) if isa.pairs else -(-(t.rows - 1 + s.kh) // isa.per) * s.kw
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
     scratch_bytes += t.rows * quads * 4 * round_up(s.co, lanes)
     whole = isa.pairs and s.co % lanes == 0

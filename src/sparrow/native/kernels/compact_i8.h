@@ -122,6 +122,16 @@ SP_INLINE void sp_zips_i8(const uint8_t *p, const uint8_t *q, sp_i32 *v) {
 }
 #endif
 
+/* Pairs of taps of a channel for an output row. Rows that all `ro` output rows read are taken in twos;
+ * where kh is odd, each output row has another, whose columns are. */
+SP_INLINE int sp_depthwise_taps_i8(int kh, int kw) {
+  return kh / 2 * kw + kh % 2 * ((kw + 1) / 2);
+}
+/* A last column without another is the second of a pair where that is the first of the next pixel's. */
+SP_INLINE int sp_depthwise_second_i8(int kx, int kw, int sw, int dw) {
+  return kx > 0 && kx == kw - 1 && sw == 1 && dw == 1;
+}
+
 /* Turns that a tile takes its taps in, so that 15 registers hold the sums and those of a turn: one by one,
  * or those that share columns, which of a stride of two is every other; 1 where taps come from memory each
  * time. */
@@ -132,12 +142,21 @@ SP_INLINE int sp_depthwise_turns_i8(const sp_depthwise_i8 p, int mr, int nv) {
   return sums + (p.kw + p.sw - 1) / p.sw * taps + nv + 1 <= 15 ? p.sw : 1;
 }
 
-/* What rows 2 q and 2 q + 1 from x add to the sums of such a tile, by its weights of them. */
+/* Of both, nv vectors. */
+SP_INLINE void sp_depthwise_zip_i8(int nv, const uint8_t *p, const uint8_t *q, int n, sp_i32 *v) {
+  if (nv == 2)
+    sp_zips_i8(p, q, v);
+  else
+    v[0] = sp_zip2_i8(p, q, n);
+}
+
+/* What the q-th two of the rows that all output rows read add to the sums of such a tile, by its weights
+ * of them. */
 SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int q, const uint8_t *x,
                                     const int8_t *w, int n, sp_i32 *acc) {
   const int taps = p.ro * nv, turns = sp_depthwise_turns_i8(p, mr, nv);
-  const uint8_t *upper = x + 2 * q * p.dh * p.xh;
-  const uint8_t *lower = 2 * q + 1 < p.ro - 1 + p.kh ? upper + p.dh * p.xh : upper;
+  const uint8_t *upper = x + (p.ro - 1 + 2 * q) * p.dh * p.xh;
+  const uint8_t *lower = upper + p.dh * p.xh;
   const int8_t *const tap = w + q * p.kw * taps * 4 * SP_LANES;
   sp_i32 pair[2 * SP_DEPTHWISE_I8_MAX], held[16];
   SP_UNROLL
@@ -154,12 +173,8 @@ SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int
         const int d = j - kx * p.dw; /* i * sw */
         if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
         /* of a stride of one a turn shares all columns but its last with the one before */
-        if (!there && !(p.sw == 1 && turn > 0 && d < mr - 1)) {
-          if (nv == 2)
-            sp_zips_i8(upper + j * p.xw, lower + j * p.xw, column);
-          else
-            column[0] = sp_zip2_i8(upper + j * p.xw, lower + j * p.xw, n);
-        }
+        if (!there && !(p.sw == 1 && turn > 0 && d < mr - 1))
+          sp_depthwise_zip_i8(nv, upper + j * p.xw, lower + j * p.xw, n, column);
         there = 1;
         SP_UNROLL
         for (int i = 0; i < taps; ++i) {
@@ -174,26 +189,57 @@ SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int
   }
 }
 
-/* ro rows x mr pixels x nv vectors of a depthwise sum over pairs of rows of bytes; x is where the first
- * pixel begins to read, and `row` the first pixel of y. Of what is behind the last row weights are 0.
- *   w  halves [rq][kw][ro][nv][SP_LANES][2] */
+/* What the row adds that output row o has for itself. Behind the last column weights are 0. */
+SP_INLINE void sp_depthwise_own_i8(const sp_depthwise_i8 p, int mr, int nv, int o, const uint8_t *x,
+                                   const int8_t *w, int n, sp_i32 *acc) {
+  const int twos = (p.kw + 1) / 2, held = p.ro * mr * nv + twos * nv + nv + 1 <= 15;
+  const uint8_t *row = x + (p.ro == 1 ? p.kh - 1 : o * p.kh) * p.dh * p.xh;
+  sp_i32 tap[16];
+  SP_UNROLL
+  for (int i = 0; held && i < twos * nv; ++i)
+    tap[i] = sp_loadq_i32(w + ((i / nv * p.ro + o) * nv + i % nv) * 4 * SP_LANES);
+  SP_UNROLL
+  for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
+    sp_i32 pair[2];
+    int there = 0;
+    SP_UNROLL
+    for (int m = 0; m < twos; ++m) {
+      const int d = j - (2 * m - sp_depthwise_second_i8(2 * m, p.kw, p.sw, p.dw)) * p.dw;
+      if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
+      if (!there) sp_depthwise_zip_i8(nv, row + j * p.xw, row + (j + p.dw) * p.xw, n, pair);
+      there = 1;
+      SP_UNROLL
+      for (int v = 0; v < nv; ++v) {
+        sp_i32 *const sum = acc + (o * mr + d / p.sw) * nv + v;
+        const sp_i32 by =
+            held ? tap[m * nv + v] : sp_loadq_i32(w + ((m * p.ro + o) * nv + v) * 4 * SP_LANES);
+        *sum = sp_dot2_i32(*sum, pair[v], by);
+        SP_IN_ORDER(*sum);
+      }
+    }
+  }
+}
+
+/* ro rows x mr pixels x nv vectors of a depthwise sum over pairs of bytes; x is where the first pixel
+ * begins to read, and `row` the first pixel of y.
+ *   w  halves [sp_depthwise_taps_i8][ro][nv][SP_LANES][2] */
 SP_INLINE void sp_depthwise_pairs_i8(const sp_depthwise_i8 p, int mr, int nv, const uint8_t *x,
                                      const int8_t *w, const int32_t *init, void *y, ptrdiff_t row,
                                      ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
-  const int ro = p.ro;
+  const int ro = p.ro, twos = p.kh / 2;
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   SP_UNROLL
   for (int i = 0; i < ro * mr * nv; ++i) acc[i] = sp_load_i32(init + i % nv * SP_LANES);
-  if (p.rq <= 2) { /* an engine keeps sums in other registers in a loop */
-    SP_UNROLL
-    for (int q = 0; q < p.rq; ++q) {
-      SP_OPAQUE(w);
-      sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
-    }
+  if (twos == 1) { /* an engine keeps sums in other registers in a loop */
+    SP_OPAQUE(w);
+    sp_depthwise_pair_i8(p, mr, nv, 0, x, w, n, acc);
   } else {
     SP_ROLLED
-    for (int q = 0; q < p.rq; ++q) sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
+    for (int q = 0; q < twos; ++q) sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
   }
+  SP_UNROLL
+  for (int o = 0; p.kh % 2 && o < ro; ++o)
+    sp_depthwise_own_i8(p, mr, nv, o, x, w + twos * p.kw * ro * nv * 4 * SP_LANES, n, acc);
   /* as in sp_tile_run_i8, all epilogues before the first store */
   SP_UNROLL
   for (int i = 0; i < ro * mr * nv; ++i) {
@@ -222,7 +268,8 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
   const sp_depthwise_i8 p = {.ow = g->ow, .kh = kh, .kw = kw, .sh = g->sh, .sw = sw, .dh = g->dh,
                              .dw = dw, .xh = line, .xw = g->co, .ldy = g->ldy, .put = put, .ro = ro,
                              .rq = (ro - 1 + kh + per - 1) / per};
-  const ptrdiff_t taps_of = 4 * (ptrdiff_t)ro * p.rq * kw; /* bytes of a channel */
+  const ptrdiff_t taps_of = /* bytes of a channel */
+      4 * (ptrdiff_t)ro * (pair ? sp_depthwise_taps_i8(kh, kw) : p.rq * kw);
   static const int8_t none[SP_LANES] = {0};
   const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const int32_t *init =
@@ -232,17 +279,26 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
   for (int j = 0; j < g->co; j += nv * SP_LANES) {
     const int n = whole ? SP_LANES : (int)sp_imin(g->co - j, SP_LANES);
     int8_t *to = taps + taps_of * j;
-    for (int q = 0; q < p.rq * kw; ++q) {
+    for (int q = 0; q < (pair ? kh / 2 : p.rq) * kw; ++q) {
       for (int k = 0; k < ro * nv; ++k, to += 4 * SP_LANES) {
-        const int ky = per * (q / kw) - k / nv;
+        const int ky = per * (q / kw) + ro - 1 - k / nv;
         const int8_t *tap[4];
         SP_UNROLL
         for (int i = 0; i < per; ++i)
-          tap[i] = ky + i >= 0 && ky + i < kh
+          tap[i] = ky + i < kh
                        ? w + ((ptrdiff_t)(ky + i) * kw + q % kw) * g->co + j + k % nv * SP_LANES
                        : none;
         sp_storeq_i32(to, pair ? sp_zip2_i8(tap[0], tap[1], n)
                                : sp_zip4_i8(tap[0], tap[1], tap[2], tap[3], n));
+      }
+    }
+    for (int kx = 0; pair && kh % 2 && kx < kw; kx += 2) {
+      for (int k = 0; k < ro * nv; ++k, to += 4 * SP_LANES) {
+        const int ky = ro == 1 ? kh - 1 : k / nv * (kh - 1);
+        const int8_t *const tap = w + ((ptrdiff_t)ky * kw + kx) * g->co + j + k % nv * SP_LANES;
+        const int8_t *const second = kx + 1 < kw ? tap + g->co : none;
+        const int turned = sp_depthwise_second_i8(kx, kw, sw, dw);
+        sp_storeq_i32(to, sp_zip2_i8(turned ? second : tap, turned ? tap : second, n));
       }
     }
   }
