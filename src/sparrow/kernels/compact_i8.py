@@ -191,7 +191,7 @@ def _taps(s: Conv2dShape) -> int:
 
 
 def _held(s: Conv2dShape, t: _Tile) -> bool:
-    """Whether taps stay in registers for all pixels of a tile, as `sp_depthwise_turns_i8` has it."""
+    """Whether taps stay in registers for a tile's pixels, as `sp_depthwise_turns_i8` has it."""
     taps = t.rows * t.vectors
     if taps == 1:
         return True
