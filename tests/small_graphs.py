@@ -45,10 +45,16 @@ def arithmetic() -> Graph:
     x = b.input("x", TensorType((7, 19), F32))
     n = b.input("n", TensorType((19,), I64))
     h = b.cast(b.call("tanh", x), F16)
-    q = b.cast(b.call("round", b.call("mul", x, b.scalar(9.0, F32))), I8)
+
+    def codes(v: str) -> str:
+        return b.cast(b.call("round", b.call("mul", v, b.scalar(9.0, F32))), I8)
+
+    q = codes(x)
+    image = b.input("image", TensorType((3, 9, 17), F32))
     outputs = {
         "half": h,
         "q": q,
+        "pixels": b.transpose(codes(image), (1, 2, 0)),
         "less": b.call("lt", b.cast(q, F32), x),
         "mod": b.call("mod", n, b.const(np.array(7))),
         "sum": b.call("add", b.cast(h, F32), b.cast(n, F32)),

@@ -46,7 +46,7 @@ SP_INLINE uint64_t sp_cut_u8(sp_i32 v) {
 /* Two whole vectors at once, or four. */
 #define SP_STORE_VECTORS 4
 #define SP_TILE_STORES 2
-SP_INLINE sp_s16x8 sp_narrow_i32(const sp_i32 *v) {
+SP_INLINE sp_s16x8 sp_halves_of_two(const sp_i32 *v) {
   return __builtin_wasm_narrow_s_i16x8_i32x4(v[0], v[1]);
 }
 SP_INLINE void sp_put_bytes_of(void *p, sp_s8x16 v, int count) {
@@ -56,11 +56,11 @@ SP_INLINE void sp_put_bytes_of(void *p, sp_s8x16 v, int count) {
     *(sp_u64_at *)p = ((sp_u64x2)v).x;
 }
 SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
-  const sp_s16x8 low = sp_narrow_i32(v), high = count > 2 ? sp_narrow_i32(v + 2) : low;
+  const sp_s16x8 low = sp_halves_of_two(v), high = count > 2 ? sp_halves_of_two(v + 2) : low;
   sp_put_bytes_of(p, __builtin_wasm_narrow_s_i8x16_i16x8(low, high), count);
 }
 SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
-  const sp_s16x8 low = sp_narrow_i32(v), high = count > 2 ? sp_narrow_i32(v + 2) : low;
+  const sp_s16x8 low = sp_halves_of_two(v), high = count > 2 ? sp_halves_of_two(v + 2) : low;
   sp_put_bytes_of(p, (sp_s8x16)__builtin_wasm_narrow_u_i8x16_i16x8(low, high), count);
 }
 

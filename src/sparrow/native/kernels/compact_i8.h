@@ -11,9 +11,9 @@
  * literals; mr is at most ow. Where `one_run` a kernel is one run, where it is 2 in rounds of SP_QUADS
  * quads: an engine moves no sums from loop to loop.
  * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
- * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, which its first tile widens
- * for the others. Task grid: batch x groups x parts x ceil(oh / rb) rows; where nv > 1 a part has so many panels,
- * all where `panels` is 0. */
+ * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, widened once for all its
+ * tiles, where a kernel is one run by the first of them. Task grid: batch x groups x parts x ceil(oh / rb)
+ * rows; where nv > 1 a part has so many panels, all where `panels` is 0. */
 #ifndef SP_COMPACT_I8_H
 #define SP_COMPACT_I8_H
 #include "conv2d_i8.h"
@@ -42,19 +42,17 @@ SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, con
 }
 
 /* A panel of so many rows, of which x is where the first begins to read and `first` its first pixel. The
- * last tile ends with the row, and computes again what both have. Where weights are SP_PAIRED, the first
- * tile takes them from bytes and leaves them as halves at `wide` for the others: memory then has a tile's
- * time to deliver the bytes. */
+ * last tile ends with the row, and computes again what both have. Where t widens weights, that is only the
+ * first tile, which leaves them at `wide` for the others: memory then has a tile's time to deliver them. */
 SP_INLINE void sp_compact_i8_panel(const sp_compact_i8 *g, sp_tile_i8 t, const uint8_t *x,
                                    ptrdiff_t down, const int8_t *w, int8_t *wide, const int32_t *init,
                                    void *y, ptrdiff_t first, int rows, ptrdiff_t col, int n,
                                    sp_ep_i32 ep, const void *const *e) {
   int done = 0;
-  if (t.pair == SP_PAIRED) {
-    sp_tile_i8 widening = t;
-    widening.pair = 1, widening.widens = 1, widening.narrow = w, widening.wide = wide;
-    sp_tile_run_i8(widening, x, w, init, y, first * t.ldy + col, first, col, n, ep, e);
-    w = wide, done = t.mr, t.bv *= 2, t.quad *= 2;
+  if (t.widens) {
+    t.narrow = w, t.wide = wide;
+    sp_tile_run_i8(t, x, w, init, y, first * t.ldy + col, first, col, n, ep, e);
+    w = wide, done = t.mr, t.pair = SP_PAIRED, t.widens = 0, t.bv *= 2, t.quad *= 2;
   }
   for (int r = 0; r < rows; ++r, x += down, first += g->ow, done = 0) {
     for (int i = done; i < g->ow; i += t.mr) {
@@ -93,6 +91,10 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   int8_t *wide = NULL;
   if (pair == SP_PAIRED)
     wide = (int8_t *)scratch + ((rows - 1) * g->sh + (kh - 1) * g->dh + 1) * xr;
+  if (pair == SP_PAIRED && one_run)
+    t.pair = t.widens = 1;
+  else if (pair == SP_PAIRED)
+    t.bv *= 2, t.quad *= 2;
   if (band) {
     sp_compact_i8_band(g, pair, flip, from, oy0, oy0 + rows, scratch);
     from = scratch;
@@ -101,10 +103,16 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
   }
   if (nv > 1)
     for (const int end = (part < parts - 1 ? (part + 1) * g->panels : all) * nv * SP_LANES; j < end;
-         j += nv * SP_LANES)
-      sp_compact_i8_panel(g, t, from, g->sh * xr, wg + j * k, wide, init + j, y, first, rows,
+         j += nv * SP_LANES) {
+      const int8_t *panel = wg + j * k;
+      if (pair == SP_PAIRED && !one_run) { /* in a loop for each kernel row that takes longer */
+        sp_copy_pairs((int16_t *)(void *)wide, (const uint8_t *)panel, (int)(nv * SP_LANES * k), 0);
+        panel = wide;
+      }
+      sp_compact_i8_panel(g, t, from, g->sh * xr, panel, wide, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
-  t.pair = pair ? 1 : 0;
+    }
+  t.pair = pair ? 1 : 0, t.widens = 0;
   t.bv = per * SP_LANES;
   t.nv = 1;
   for (; part == parts - 1 && j < co; j += SP_LANES) {
