@@ -120,6 +120,8 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, code = found.shape, found.code
+    if code.part:
+        return Reject("output channels lie in parts")
     isa, each = case.target.isa, s.ci // s.groups
     lanes, per, pair = isa.lanes, isa.per, isa.pairs
     band = pair or not reads_inside(s)

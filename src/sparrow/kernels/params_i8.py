@@ -29,6 +29,8 @@ class Conv2dI8:
     xh: int
     xw: int
     ldy: int
+    ldp: int
+    part: int
     band: int
     pair: int
     flip: int

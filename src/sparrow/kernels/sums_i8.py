@@ -119,15 +119,18 @@ def _conv_shape(
 def _product_shape(
     case: Case, op: MatMul, a: Tensor, b: Array
 ) -> tuple[Conv2dShape, Array] | Reject:
-    if op.trans_a or b.ndim != 2:
+    parts = parts_of(case)
+    if op.trans_a or (b.ndim != 2 and parts == 1):
         return Reject("a is transposed, or b is no matrix")
-    lda, ldy = row_stride(a), row_stride(case.y[0])
+    y = case.y[0] if parts == 1 else _part(case.y[0])
+    lda, ldy = row_stride(a), row_stride(y)
     if lda is None or ldy is None:
         return Reject("rows are not equally spaced")
-    if 0 in case.y[0].shape or 0 in a.shape:
+    if 0 in y.shape or 0 in a.shape:
         return Reject("empty operands")
-    w = np.ascontiguousarray(b if op.trans_b else b.T)
+    w = np.ascontiguousarray(b if op.trans_b else np.swapaxes(b, -1, -2))
     rows = math.prod(a.shape[:-1])
+    w = w.reshape(-1, w.shape[-1])
     n, k = w.shape
     s = Conv2dShape(
         ih=1, iw=rows, oh=1, ow=rows, kh=1, kw=1, xn=0, xh=0, xw=lda, ldy=ldy, ci=k, co=n
@@ -135,18 +138,58 @@ def _product_shape(
     return s, w.reshape(n, k, 1, 1)
 
 
+def parts_of(case: Case) -> int:
+    """Matrices that a product of one matrix with several constant ones has; 1 of anything else.
+
+    They are a product with all of their columns, which lie in so many parts.
+    """
+    a, b = case.x[0], case.x[1]
+    assert a is not None and b is not None
+    one = isinstance(case.op, MatMul) and b.type.rank > 2 and math.prod(a.shape[:-2]) == 1
+    return b.shape[-3] if one and math.prod(b.shape[:-3]) == 1 else 1
+
+
+def _part(y: Tensor) -> Tensor:
+    """The first of the products."""
+    return Tensor(replace(y.type, shape=y.shape[-2:]), y.strides[-2:])
+
+
+def _in_one(case: Case) -> Case | None:
+    """A product in parts as one whose columns are adjacent; None where operands do not allow it."""
+    y, parts = case.y[0], parts_of(case)
+    columns = parts * y.shape[-1]
+    x = list(case.x)
+    for i, t in enumerate(case.x[3:], 3):
+        if t is None or t.type.size == 1:
+            continue
+        shape = (1,) * (3 - t.type.rank) + t.shape
+        if shape[-3:] != (parts, 1, y.shape[-1]) or t.type.size != columns or not t.contiguous:
+            return None
+        x[i] = replace(t, type=replace(t.type, shape=(columns,)), strides=(1,))
+    whole = Tensor(replace(y.type, shape=(y.shape[-2], columns)), (columns, 1))
+    return replace(case, x=tuple(x), y=(whole,))
+
+
 def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reject:
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Conv | MatMul) and x is not None
     if y.type.dtype not in SUM_RESULTS:
         return Reject(f"results of {y.type.dtype}")
-    ep = epilogue_of(case, op.epilogue, None, 3)
+    parts, seen = parts_of(case), case
+    if parts > 1:
+        in_one = _in_one(case)
+        if in_one is None or y.shape[-1] < case.target.isa.lanes:
+            return Reject("operands do not lie as the columns of the parts do, or these are short")
+        seen = in_one
+    ep = epilogue_of(seen, op.epilogue, None, 3)
     if isinstance(ep, Reject):
         return ep
     unsigned = case.target.isa.dot_unsigned
     flip = (x.type.dtype == U8) != unsigned
     zero = op.zero + (0 if not flip else 128 if unsigned else -128)
     code = Bytes(flip, zero & 255, put_of(y.type.dtype))
+    if parts > 1:
+        code = replace(code, part=y.shape[-1], ldp=y.strides[-3])
     return Sum(s, w, bias, code, zero, replace(ep, reach=_reach(x.type.dtype, op.zero, w, bias)))
 
 

@@ -21,17 +21,21 @@ SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """How a kernel reads the bytes of its input.
+    """How a kernel reads the bytes of its input, and writes its output.
 
     Attributes:
         flip: They are of the other kind than the dot product takes.
         pad: Byte of the padding as the dot product takes it.
         put: What is stored: 0 int8, 1 uint8, 2 any 32 bits.
+        part: Channels that are adjacent, where not all are; 0 otherwise.
+        ldp: Elements from such a part to the next.
     """
 
     flip: bool
     pad: int
     put: int
+    part: int = 0
+    ldp: int = 0
 
 
 def _operands(mr: int, nv: int, isa: Isa) -> int:
@@ -186,7 +190,7 @@ def choose_conv2d(
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
-    written = s.ldy * (1 if code.put < 2 else 4)
+    written = (co if code.part else s.ldy) * (1 if code.put < 2 else 4)
     row = (line if band else s.iw * ci) * s.sh + ow * written
     rb = max(1, min(task_h, target.l2_bytes // 4 // max(1, row)))
     pixel = 4 * kq + written
@@ -213,6 +217,8 @@ def choose_conv2d(
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
+        part=code.part,
+        ldp=code.ldp,
         tame=0,
         runs=runs,
         kq=kq,

@@ -3,7 +3,8 @@
 Every value starts dense in a buffer of its own. Then
 
 - a reshape, slice, transpose, expansion or bit cast becomes a *view* of its operand,
-- operands of a concatenation are *moved* into its result, and are written where it would copy them,
+- operands of a concatenation are *moved* into its result, and are written where it would copy them;
+  a buffer that has its form already *becomes* the result, of which other operands replace parts,
 - the operand of a transpose is moved into its result, and is written transposed,
 
 each when the strides can say it and the kernels around cost less with the new strides than with the
@@ -271,17 +272,25 @@ class Views:
         y = n.outputs[0]
         axis, t = n.op.axis, self.g.types[y]
         inner = math.prod(t.shape[axis + 1 :])
+        adopted = self._adopt(i, n)
         at = 0
         for k, x in enumerate(n.inputs):
             out = self.alias[y]
             pitch = self.g.types[x].shape[axis] * inner
             start = out.offset + at * out.strides[axis] * t.dtype.bytes
-            at += self.g.types[x].shape[axis]
-            if self.g.types[x].size == 0:
+            first, at = at, at + self.g.types[x].shape[axis]
+            if self.g.types[x].size == 0 or x in adopted:
                 self._placed.add((y, k))
-            elif n.inputs.count(x) == 1 and self.whole(x) and self.dense(y):
-                saved = 2 * self.g.types[x].size / self.choosing.target.isa.lanes
+            elif (
+                n.inputs.count(x) == 1
+                and self.whole(x)
+                and self.dense(y)
+                and self._free(adopted, n, x, first)
+            ):
                 one_row = all(d == 1 for d in t.shape[:axis])
+                runs = 0 if one_row else self.g.types[x].size // pitch
+                # as `kernels.loop` prices the copy
+                saved = 1.5 * runs + 2 * self.g.types[x].size / self.choosing.target.isa.lanes
                 to = pitch if one_row else t.shape[axis] * inner
 
                 def moved(v: str, start: int = start, rows: tuple[int, int] = (pitch, to)) -> Moved:
@@ -296,6 +305,85 @@ class Views:
                     self._placed.add((y, k))
         if all((y, k) in self._placed for k in range(len(n.inputs))):
             self.still.add(i)
+
+    def _adopt(self, i: int, n: Node) -> tuple[str, ...]:
+        """Values of a buffer that becomes the result of a concatenation, node ``i``; often none.
+
+        It is one whose slices are operands that lie in it where the result has them: what is left
+        of it after others have written their parts over it.
+        """
+        assert isinstance(n.op, Concat)
+        y, at = n.outputs[0], 0
+        own, t = self.alias[y].buffer, self.g.types[y]
+        firsts: list[int] = []
+        for x in n.inputs:
+            firsts.append(at)
+            at += self.g.types[x].shape[n.op.axis]
+        for x in n.inputs:
+            b = self.alias[x].buffer
+            inside = [
+                (self._interval(v, y, n.op.axis), first)
+                for v, first in zip(n.inputs, firsts, strict=True)
+                if self.alias[v].buffer is b
+            ]
+            if (
+                b is own
+                or b.bytes != t.bytes
+                or not (self.movable(b) and self.whole(y))
+                or self.whole(x)
+                or any(span is None or span[0] != first for span, first in inside)
+                or any(self._at[u.outputs[0]] > i for v in b.values for u in self._readers(v))
+            ):
+                continue
+            for v in b.values:
+                self.alias[v] = replace(self.alias[v], buffer=own)
+            own.values += b.values
+            return tuple(b.values)
+        return ()
+
+    def _free(self, adopted: Sequence[str], n: Node, x: str, first: int) -> bool:
+        """Whether nobody needs what `adopted` values have in the part of ``x`` when it is written.
+
+        That is where only the node that writes it reads them, element for element.
+        """
+        assert isinstance(n.op, Concat)
+        y, axis = n.outputs[0], n.op.axis
+        end = first + self.g.types[x].shape[axis]
+        for v in adopted:
+            span = self._interval(v, y, axis)
+            for u in self._readers(v):
+                if u is n or (span is not None and (span[1] <= first or end <= span[0])):
+                    continue
+                alone = u.outputs == (x,) and self.alias[x].buffer.values == [x]
+                choice = self.choose(u)
+                if span != (first, end) or not alone or isinstance(choice, str):
+                    return False
+                same = self.g.types[v].shape == self.g.types[x].shape
+                if not same or not set(_indices(u, v)) <= set(choice.kernel.inplace):
+                    return False
+        return True
+
+    def _interval(self, v: str, y: str, axis: int) -> tuple[int, int] | None:
+        """Along ``axis``, where the slice ``v`` of a buffer of the form of ``y`` lies in it.
+
+        None where it is no such slice, or not of this axis alone.
+        """
+        t, a, shape = self.g.types[v], self.alias[v], self.g.types[y].shape
+        strides = row_major(shape)
+        if t.dtype.bytes != self.g.types[y].dtype.bytes or t.rank != len(shape):
+            return None
+        others = all(
+            d == e for k, (d, e) in enumerate(zip(t.shape, shape, strict=True)) if k != axis
+        )
+        alike = all(d == 1 or p == q for d, p, q in zip(t.shape, a.strides, strides, strict=True))
+        first, rest = divmod(a.offset, strides[axis] * t.dtype.bytes)
+        if not (others and alike) or rest or first + t.shape[axis] > shape[axis]:
+            return None
+        return first, first + t.shape[axis]
+
+    def _readers(self, v: str) -> Iterable[Node]:
+        """Nodes that read a value and do something."""
+        return [u for u in self._users.get(v, ()) if self._at[u.outputs[0]] not in self.still]
 
     def _push(self, i: int, n: Node) -> None:
         """Let the operand of a transpose be written transposed."""
@@ -339,7 +427,11 @@ class Views:
 
     def _around(self, v: str) -> Iterable[Node]:
         """Nodes that read or write a value and do something."""
-        near = [*self._users.get(v, ())]
-        if v in self._producers:
-            near.append(self._producers[v])
-        return [u for u in near if self._at[u.outputs[0]] not in self.still]
+        writer = self._producers.get(v)
+        written = writer is not None and self._at[writer.outputs[0]] not in self.still
+        return [*self._readers(v), *((writer,) if writer is not None and written else ())]
+
+
+def _indices(n: Node, v: str) -> list[int]:
+    """Which operands of a node a value is."""
+    return [k for k, x in enumerate(n.inputs) if x == v]

@@ -30,6 +30,7 @@ from sparrow.passes.normalization import (
     shifted_normalization,
 )
 from sparrow.passes.pads import fold_pad, merge_pads
+from sparrow.passes.parts import part_heads
 from sparrow.passes.products import (
     absorb_transpose,
     slice_before_reshape,
@@ -163,6 +164,7 @@ BACK: tuple[Pass, ...] = (
         (*_rules(fuse_lanes), *SCALARS),
     ),
     Pass("fuse_rest", "a fused chain may now end at a sum", _rules(fuse_epilogue, simplify)),
+    Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads),
     Pass("clean", "what passes left behind", (), _merge),
 )
 # The quantizer stands between the two: it sees what float passes recognized, in the order of axes

@@ -50,6 +50,10 @@ SP_INLINE void sp_storen_i32(int32_t *p, sp_i32 v, int n) {
   else
     _mm512_mask_storeu_epi32(p, sp_first(n), v);
 }
+#define SP_STORES_FROM
+SP_INLINE void sp_store_from_i32(int32_t *p, sp_i32 v, int from, int n) {
+  _mm512_mask_storeu_epi32(p, (sp_mask)(sp_first(n) & ~sp_first(from)), v);
+}
 SP_INLINE __m256i sp_get_halves(const uint16_t *p, int n) {
   return n >= SP_LANES ? _mm256_loadu_si256((const __m256i *)(const void *)p)
                        : _mm256_maskz_loadu_epi16(sp_first(n), p);

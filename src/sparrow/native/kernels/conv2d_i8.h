@@ -7,7 +7,8 @@
  *         1 for 4 where `pair` is SP_SINGLE, and octets for quads where SP_OCTETS;
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
- *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
+ *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w.
+ *         Its channels are adjacent, or where `part`, in parts of so many, ldp elements apart
  * Where `band`, rows are first copied into scratch with their padding: bytes between quads and in the
  * pads are then there, and are what sp_dot4_i32 takes. Otherwise x is read where it lies: channels are
  * whole quads and there are no pads. compact_i8.h copies rows as halves, where `pair` is 1. */
@@ -24,8 +25,8 @@
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
-  ptrdiff_t xn, xh, xw, ldy;
-  int band, pair, flip, pad, put;
+  ptrdiff_t xn, xh, xw, ldy, ldp;
+  int part, band, pair, flip, pad, put;
   int tame, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
@@ -108,7 +109,7 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .xr = p.dh * p.xr, .xt = p.xt, .xp = p.sw * p.xp,
                         .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
-                        .octets = SP_OCTETS};
+                        .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0, rows; oy < oy1; oy += rows) {
@@ -163,10 +164,10 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
       const int xe = (int)sp_imin(ox + p.wb, ox1);
       for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
         sp_conv2d_i8_panel(p, p.nv, SP_LANES, xb, wg + j * bv, ig + j * SP_LANES, y,
-                           at + j * SP_LANES, oy, oe, ox, xe, row, g * co + j * SP_LANES, ep, e);
+                           at + (p.part ? 0 : j * SP_LANES), oy, oe, ox, xe, row, g * co + j * SP_LANES, ep, e);
       if (last > 0 && j1 > full)
         sp_conv2d_i8_panel(p, last, rest - (last - 1) * SP_LANES, xb, wg + full * bv,
-                           ig + full * SP_LANES, y, at + full * SP_LANES, oy, oe, ox, xe, row,
+                           ig + full * SP_LANES, y, at + (p.part ? 0 : full * SP_LANES), oy, oe, ox, xe, row,
                            g * co + full * SP_LANES, ep, e);
     }
   }

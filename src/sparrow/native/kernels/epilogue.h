@@ -81,6 +81,19 @@ SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
     sp_storen_i32((int32_t *)y + i, v, n);
 }
 
+/* Lanes [from, n) alone, each where it would lie behind lane 0 at element i. */
+SP_INLINE void sp_put_lanes(int put, void *y, ptrdiff_t i, sp_i32 v, int from, int n) {
+#ifdef SP_STORES_FROM
+  if (put == SP_PUT_32) {
+    sp_store_from_i32((int32_t *)y + i, v, from, n);
+    return;
+  }
+#endif
+  int32_t lanes[SP_LANES];
+  sp_store_i32(lanes, v);
+  for (int k = from; k < n; ++k) sp_put_sum(put, y, i + k, sp_set1_i32(lanes[k]), 1);
+}
+
 /* The same of nv vectors that lie one after the other, of the last only n lanes. */
 SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int nv, int n) {
   SP_UNROLL

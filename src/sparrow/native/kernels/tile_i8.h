@@ -19,6 +19,7 @@
  *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
+ *   part, ldp     where not 0, channels lie in parts of `part` each, ldp elements from one to the next
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
@@ -30,7 +31,8 @@ typedef struct sp_tile_i8 {
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
-  int pair, rounds, tame, octets;
+  int pair, rounds, tame, octets, part;
+  ptrdiff_t ldp;
   int widens;
   const int8_t *narrow;
   int8_t *wide;
@@ -288,6 +290,28 @@ SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, con
   }
 }
 
+/* A tile's results from channel `col` on, one of whose vectors reaches into the next part. */
+SP_INLINE void sp_put_across_i8(const sp_tile_i8 t, void *y, ptrdiff_t at, ptrdiff_t col,
+                                const sp_i32 *acc, int n) {
+  SP_UNROLL
+  for (int v = 0; v < t.nv; ++v) {
+    const ptrdiff_t c = col + v * SP_LANES, here = at + c / t.part * t.ldp + c % t.part;
+    const int lanes = v == t.nv - 1 ? n : SP_LANES;
+    const int room = (int)sp_imin(t.part - c % t.part, lanes);
+    if (room == lanes) {
+      SP_UNROLL
+      for (int i = 0; i < t.mr; ++i)
+        sp_put_sum(t.put, y, here + i * t.ldy, acc[i * t.nv + v], lanes);
+    } else {
+      SP_UNROLL
+      for (int i = 0; i < t.mr; ++i) {
+        sp_put_lanes(t.put, y, here + i * t.ldy, acc[i * t.nv + v], 0, room);
+        sp_put_lanes(t.put, y, here + t.ldp - t.part + i * t.ldy, acc[i * t.nv + v], room, lanes);
+      }
+    }
+  }
+}
+
 /* Epilogue, store; the last vector has n valid lanes. */
 SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
@@ -299,6 +323,12 @@ SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_
       acc[i * t.nv + v] =
           ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
   }
+  const ptrdiff_t first = t.part ? col % t.part : 0;
+  if (t.part && first + (t.nv - 1) * SP_LANES + n > t.part) {
+    sp_put_across_i8(t, y, at, col, acc, n);
+    return;
+  }
+  if (t.part) at += col / t.part * t.ldp + first;
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i)
     sp_put_sums(t.put, y, at + i * t.ldy, acc + i * t.nv, t.nv, n);
