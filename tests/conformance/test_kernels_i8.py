@@ -225,6 +225,23 @@ def matmul_case(seed: int) -> Made:
     return c.sum(MatMul(False, trans_b, zero=zero), x, w, c.bias(n), k, n)
 
 
+def parts_case(seed: int) -> Made:
+    """One matrix times several constant ones, whose products lie apart."""
+    c = _Case(seed)
+    parts, m, n, k = c.n(2, 4), c.n(1, 33), c.n(16, 90), c.n(1, 70)
+    trans_b = c.flag()
+    x, _, zero = c.input((1, 1, m, k) if c.flag() else (m, k))
+    w = c.weights((parts, n, k) if trans_b else (parts, k, n))
+    expr, extras = c.requantized(k, parts * n)
+    shaped = [
+        c.b.const(v.reshape(parts, 1, n) if v.size > 1 else v)
+        for v in (c.b.consts[name] for name in extras)
+    ]
+    op = MatMul(False, trans_b, zero=zero, epilogue=expr)
+    y = c.b.add(op, x, w, c.bias(n), *shaped)
+    return c.finish(c.b.add(Concat(len(c.b.type(y).shape) - 1), y, y) if c.flag() else y)
+
+
 def product_case(seed: int) -> Made:
     """Two operands known at run time, turned by views as heads are."""
     c = _Case(seed)
@@ -479,6 +496,17 @@ def test_two_rows_share_broadcasts(isa: str, threads: int, tmp_path: Path) -> No
         module = Module("m", tuple(g for g, _ in cases))
         planned = plan(module, target(BYTES_TARGETS[isa]), threads=threads)
         assert emit(planned).files["model.c"].decode().count(".ro = 2") > len(cases) // 2
+
+
+@pytest.mark.parametrize(
+    ("isa", "threads"),
+    [("scalar", 1), ("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 3), ("neon_dot", 1)],
+)
+def test_products_in_parts_are_one_product(isa: str, threads: int, tmp_path: Path) -> None:
+    if isa in FOREIGN:
+        emulator(target(EMULATED[isa]).machine)
+    cases = [parts_case(seed) for seed in range(24)]
+    assert "matmul_i8" not in _compare(cases, isa, KERNELS, tmp_path, threads)
 
 
 # the same row for vectors of other lengths, which have faster ones

@@ -297,6 +297,29 @@ def test_concatenated_convolutions_write_where_they_belong() -> None:
     assert "copy_concat" not in kernels(planned(graph_of(dense_block)))
 
 
+def decoded(*, late: bool) -> Graph:
+    """Two parts of a value replaced by functions of them; ``late``: one is read again behind."""
+    b = Sketch("g")
+    y = b.tanh(b.x(6, 40, 25))
+    first, second, rest = (b.slice(y, start, size, 2) for start, size in ((0, 2), (2, 2), (4, 21)))
+    wide = b.lane(SUM, first, first)
+    z = b.concat(2, wide, b.tanh(second), rest)
+    return b.graph([b.tanh(z), b.lane(SUM, first, wide) if late else b.tanh(wide)])
+
+
+def test_a_value_becomes_the_concatenation_that_replaces_parts_of_it() -> None:
+    g = decoded(late=False)
+    p = planned(g)
+    assert "copy_concat" not in kernels(p)
+    assert audit(p) == []
+
+
+def test_a_part_that_is_read_again_is_not_overwritten() -> None:
+    p = planned(decoded(late=True))
+    assert "copy_concat" in kernels(p)
+    assert audit(p) == []
+
+
 def test_channel_halves_are_views() -> None:
     assert "copy_slice" not in kernels(planned(graph_of(split_channels)))
 

@@ -68,6 +68,8 @@ def conv2d_sum(case: Case) -> Sum | Reject:
     if isinstance(found, Reject):
         return found
     s, taps = found
+    if bias is not None:
+        bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
     return _sum(case, s, taps, bias)
