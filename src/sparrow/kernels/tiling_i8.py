@@ -17,6 +17,7 @@ EPILOGUE = 3.0
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
+STORED = (1, 1, 4, 2)  # bytes of what SP_PUT_I8 and so on store
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Bytes:
     Attributes:
         flip: They are of the other kind than the dot product takes.
         pad: Byte of the padding as the dot product takes it.
-        put: What is stored: 0 int8, 1 uint8, 2 any 32 bits.
+        put: What is stored: 0 int8, 1 uint8, 2 any 32 bits, 3 int16.
         part: Channels that are adjacent, where not all are; 0 otherwise.
         ldp: Elements from such a part to the next.
     """
@@ -190,7 +191,8 @@ def choose_conv2d(
     task_h, task_w = (1, rows * t.mr) if oh == 1 else (rows, ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
-    written = (co if code.part else s.ldy) * (1 if code.put < 2 else 4)
+    size = STORED[code.put]
+    written = (co if code.part else s.ldy) * size
     row = (line if band else s.iw * ci) * s.sh + ow * written
     rb = max(1, min(task_h, target.l2_bytes // 4 // max(1, row)))
     pixel = 4 * kq + written
@@ -207,6 +209,8 @@ def choose_conv2d(
         wide = -(-across // turns)
         task_w = turns * wide * t.mr
     wb = wide * t.mr
+    # what L2 does not hold is asked for while the sums before it are made
+    fetched = oh * ow * written > target.l2_bytes // 2 and not target.machine.bare
     lines = (rb - 1) * s.sh + (s.kh - 1) * s.dh + 1
     fields = asdict(s) | {"ih": ih, "iw": iw, "oh": oh, "ow": ow, "xh": xh}
     del fields["xc"]
@@ -219,6 +223,7 @@ def choose_conv2d(
         put=code.put,
         part=code.part,
         ldp=code.ldp,
+        fetch=size if fetched else 0,
         tame=0,
         runs=runs,
         kq=kq,

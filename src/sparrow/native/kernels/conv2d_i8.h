@@ -26,7 +26,7 @@ typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
-  int part, band, pair, flip, pad, put;
+  int part, fetch, band, pair, flip, pad, put;
   int tame, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
@@ -109,7 +109,8 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .xr = p.dh * p.xr, .xt = p.xt, .xp = p.sw * p.xp,
                         .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
-                        .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp};
+                        .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp,
+                        .fetch = p.fetch};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
   for (int oy = oy0, rows; oy < oy1; oy += rows) {

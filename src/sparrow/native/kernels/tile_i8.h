@@ -20,6 +20,7 @@
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
  *   part, ldp     where not 0, channels lie in parts of `part` each, ldp elements from one to the next
+ *   fetch         bytes of an element of y whose lines are asked for before the sums; 0 for none
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
@@ -33,7 +34,7 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair, rounds, tame, octets, part;
   ptrdiff_t ldp;
-  int widens;
+  int fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;
@@ -290,12 +291,27 @@ SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, con
   }
 }
 
+/* From the first channel of a pixel to channel `col` of it, where channels lie in parts. */
+SP_INLINE ptrdiff_t sp_in_part_i8(const sp_tile_i8 t, ptrdiff_t col) {
+  return t.part ? col / t.part * t.ldp + col % t.part : 0;
+}
+
+/* The lines that a tile's results from channel `col` on begin in. */
+SP_INLINE void sp_tile_fetch_i8(const sp_tile_i8 t, const void *y, ptrdiff_t at, ptrdiff_t col) {
+  const char *to = (const char *)y + (at + sp_in_part_i8(t, col)) * t.fetch;
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    SP_UNROLL
+    for (int b = 0; b < t.nv * SP_LANES * t.fetch; b += 64) sp_prefetch(to + i * t.ldy * t.fetch + b);
+  }
+}
+
 /* A tile's results from channel `col` on, one of whose vectors reaches into the next part. */
 SP_INLINE void sp_put_across_i8(const sp_tile_i8 t, void *y, ptrdiff_t at, ptrdiff_t col,
                                 const sp_i32 *acc, int n) {
   SP_UNROLL
   for (int v = 0; v < t.nv; ++v) {
-    const ptrdiff_t c = col + v * SP_LANES, here = at + c / t.part * t.ldp + c % t.part;
+    const ptrdiff_t c = col + v * SP_LANES, here = at + sp_in_part_i8(t, c);
     const int lanes = v == t.nv - 1 ? n : SP_LANES;
     const int room = (int)sp_imin(t.part - c % t.part, lanes);
     if (room == lanes) {
@@ -323,12 +339,11 @@ SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_
       acc[i * t.nv + v] =
           ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
   }
-  const ptrdiff_t first = t.part ? col % t.part : 0;
-  if (t.part && first + (t.nv - 1) * SP_LANES + n > t.part) {
+  if (t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part) {
     sp_put_across_i8(t, y, at, col, acc, n);
     return;
   }
-  if (t.part) at += col / t.part * t.ldp + first;
+  at += sp_in_part_i8(t, col);
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i)
     sp_put_sums(t.put, y, at + i * t.ldy, acc + i * t.nv, t.nv, n);
@@ -339,6 +354,7 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
                               const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   sp_i32 acc[SP_TILE_I8_MAX];
+  if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
   sp_tile_begin_i8(t, init, acc);
   sp_tile_order_i8(t, acc);
   sp_tile_sums_i8(t, t.kh, x, w, acc);
