@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Pack, Reject, Tensor, row_stride
 from sparrow.kernels.conv import window_of
 from sparrow.kernels.conv_any import put_of
@@ -172,18 +173,43 @@ def _in_one(case: Case) -> Case | None:
     return replace(case, x=tuple(x), y=(whole,))
 
 
+def _own_bias(
+    case: Case, expr: lane.Expr | None, bias: Array | None
+) -> tuple[lane.Expr | None, Array | None]:
+    """An epilogue without the constants it first adds to the sums, which join their bias."""
+    for i, t in enumerate(case.x[3:], 1):
+        if t is None or t.const is None or t.type.dtype != I32 or expr is None:
+            continue
+        added = lane.call("add", lane.Arg(0, I32), lane.Arg(i, I32))
+        rest = _replaced(expr, added, lane.Arg(-1, I32))
+        if not {lane.Arg(0, I32), lane.Arg(i, I32)} & set(lane.walk(rest)):
+            values = np.broadcast_to(np.ravel(t.const), case.y[0].shape[-1:])
+            bias = values if bias is None else bias + values
+            expr = _replaced(rest, lane.Arg(-1, I32), lane.Arg(0, I32))
+    return expr, bias
+
+
+def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:
+    if e == old:
+        return new
+    if isinstance(e, lane.Call):
+        return replace(e, args=tuple(_replaced(a, old, new) for a in e.args))
+    return e
+
+
 def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reject:
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Conv | MatMul) and x is not None
     if y.type.dtype not in SUM_RESULTS:
         return Reject(f"results of {y.type.dtype}")
-    parts, seen = parts_of(case), case
+    parts, seen, expr = parts_of(case), case, op.epilogue
     if parts > 1:
         in_one = _in_one(case)
         if in_one is None or y.shape[-1] < case.target.isa.lanes:
             return Reject("operands do not lie as the columns of the parts do, or these are short")
         seen = in_one
-    ep = epilogue_of(seen, op.epilogue, None, 3)
+        expr, bias = _own_bias(seen, expr, bias)
+    ep = epilogue_of(seen, expr, None, 3)
     if isinstance(ep, Reject):
         return ep
     unsigned = case.target.isa.dot_unsigned
