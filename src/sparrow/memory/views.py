@@ -288,9 +288,10 @@ class Views:
                 and self._free(adopted, n, x, first)
             ):
                 one_row = all(d == 1 for d in t.shape[:axis])
-                runs = 0 if one_row else self.g.types[x].size // pitch
-                # as `kernels.loop` prices the copy
-                saved = 1.5 * runs + 2 * self.g.types[x].size / self.choosing.target.isa.lanes
+                saved = 2 * self.g.types[x].size / self.choosing.target.isa.lanes
+                if adopted and not one_row:
+                    # rows that were read where they are written: the copy alone would skip
+                    saved += 1.5 * (self.g.types[x].size // pitch)
                 to = pitch if one_row else t.shape[axis] * inner
 
                 def moved(v: str, start: int = start, rows: tuple[int, int] = (pitch, to)) -> Moved:

@@ -68,13 +68,24 @@ SP_INLINE void sp_softmax_lanes_f32(const sp_softmax p, const float *x, float *y
 /* SP_LANES dense rows of n <= SP_SOFTMAX_SHORT values, turned so that each is a lane: two vectors
  * of a row cost more in sums across lanes than in turning. */
 #define SP_SOFTMAX_SHORT (SP_LANES > 4 ? 2 * SP_LANES : 8)
+#define SP_SOFTMAX_FEW 4 /* values that compilers turn in fewer shuffles than a whole transpose has */
 SP_INLINE void sp_softmax_short_f32(const sp_softmax p, const float *x, float *y) {
   float turned[SP_SOFTMAX_SHORT * SP_LANES];
   sp_softmax q = p;
   q.inner = SP_LANES;
-  sp_transpose_32(turned, SP_LANES, x, p.n, p.n, SP_LANES);
+  if (p.n <= SP_SOFTMAX_FEW) {
+    for (int i = 0; i < p.n; ++i)
+      for (int k = 0; k < SP_LANES; ++k) turned[i * SP_LANES + k] = x[k * p.n + i];
+  } else {
+    sp_transpose_32(turned, SP_LANES, x, p.n, p.n, SP_LANES);
+  }
   sp_softmax_lanes_f32(q, turned, turned, SP_LANES);
-  sp_transpose_32(y, p.n, turned, SP_LANES, SP_LANES, p.n);
+  if (p.n <= SP_SOFTMAX_FEW) {
+    for (int i = 0; i < p.n; ++i)
+      for (int k = 0; k < SP_LANES; ++k) y[k * p.n + i] = turned[i * SP_LANES + k];
+  } else {
+    sp_transpose_32(y, p.n, turned, SP_LANES, SP_LANES, p.n);
+  }
 }
 
 /* Rows [task * task_rows, ...) of the outer axis. */
