@@ -34,8 +34,8 @@ from sparrow.ops.matmul import MatMul
 from sparrow.targets import target
 from sparrow.timing.instructions import per_step
 
-# Multiply-accumulates of the widest product over bytes; on RISC-V into 32 bits, of 128 of them.
-TARGETS = {"aarch64": 8, "aarch64_dotprod": 16, "aarch64_i8mm": 32, "armv7": 8, "riscv64_v": 4}
+# Multiply-accumulates of the widest product over bytes; on RISC-V of all lanes of a vector.
+TARGETS = {"aarch64": 8, "aarch64_dotprod": 16, "aarch64_i8mm": 32, "armv7": 8, "riscv64_v": 16}
 MODELS = {
     "slim-320": "face__version-slim-320_simplified__onnx",
     "RFB-320": "face__version-RFB-320_simplified__onnx",

@@ -114,3 +114,18 @@ def test_frames_of_other_processors_are_read(name: str) -> None:
 def test_the_receipt_says_the_bound() -> None:
     memory = sparrow.build(classifier(), "x86_64").receipt.memory
     assert memory.stack_bytes is not None and 128 < memory.stack_bytes < 16 << 10
+
+
+@pytest.mark.parametrize(("kept", "proved"), [("0.0f", True), ("x", False)])
+def test_vectors_on_the_stack_have_no_bound(kept: str, proved: bool) -> None:
+    registers = ", ".join(f'"v{i}"' for i in range(32))
+    text = (
+        "typedef float v __attribute__((ext_vector_type(16)));\n"
+        "void model_run(v *p);\n"
+        "void model_run(v *p) {\n"
+        f'  const v x = *p; __asm__ volatile("" ::: {registers}); *p = (v)({kept});\n'
+        "}\n"
+    )
+    machine = target("riscv64_v").machine
+    found = stack_bytes(find_toolchain().compile_objects([Unit("keeps.c", text)], machine))
+    assert (found is not None) == proved

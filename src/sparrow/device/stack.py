@@ -24,6 +24,9 @@ _RED_ZONE = {_X86_64: 128}
 _JUMP = 0xE9
 _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
 
+# sub sp, sp, register: a frame of vectors, as long as the processor has them.
+_RISCV, _SCALED, _SCALED_MASK = 243, 0x40010133, 0xFE0FFFFF
+
 # What every program has; Arm's own names of the same functions.
 MEMORY = frozenset(
     f"{prefix}{name}{suffix}"
@@ -106,8 +109,17 @@ def _uleb128(data: bytes) -> int:
     return value
 
 
+def _scaled(code: bytes) -> bool:
+    """Whether a RISC-V function has a frame whose size depends on the length of vectors."""
+    words = (code[i : i + 4] for i in range(0, len(code) - 3, 2))
+    return any(int.from_bytes(w, "little") & _SCALED_MASK == _SCALED for w in words)
+
+
 def read_frames(objects: Sequence[Path]) -> Frames | None:
-    """Functions of objects that are linked together; None if not ELF, or without noted frames."""
+    """Functions of objects that are linked together.
+
+    None if not ELF, without noted frames, or where the length of vectors decides about one.
+    """
     sizes: dict[Place, int] = {}
     names: dict[str, Place] = {}
     pending: list[tuple[Place, Place | str, bool]] = []
@@ -120,6 +132,8 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         machine = found.machine
         code = found.code
         for section, size in found.frames():
+            if machine == _RISCV and _scaled(found.sections[section].data):
+                return None
             loss = max(
                 (n for p, n in _ALIGNS.items() if p in found.sections[section].data), default=0
             )
@@ -163,8 +177,9 @@ def stack_bytes(objects: Sequence[Path], name: str = "model_run") -> int | None:
     """Bytes of stack that a call of an emitted function takes at most, its return address included.
 
     What the program's own memcpy, memset and ``parallel_for`` take comes on top. None if the
-    compiler does not note frames (`Toolchain` asks zig for it), the objects are not ELF, or they
-    call its library, as CPUs without an FPU do to compute floats: its frames are not noted.
+    compiler does not note frames (`Toolchain` asks zig for it), the objects are not ELF, they keep
+    vectors of a length that the processor decides, or they call the compiler's library, as CPUs
+    without an FPU do to compute floats: its frames are not noted.
     """
     frames = read_frames(objects)
     if frames is None or frames.outside - MEMORY:

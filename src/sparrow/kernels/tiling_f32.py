@@ -338,7 +338,7 @@ def depthwise_tiles(s: Window, cpu: Simd) -> tuple[Tile, ...]:
 
     most = 6 if cpu.both_held else 16
     if cpu.lanes > 1 and cpu.registers < 16:  # there is no room for more: what spills costs most
-        most = max(1, cpu.registers - 2 - s.kw)
+        most = max(1, cpu.registers - 3 - s.kw)
     widths = range(1, min(s.ow, most) + 1)
     ranked = sorted(widths, key=lambda mr: s.ow // mr * cost(mr) + cost(s.ow % mr))
     return tuple(Tile(mr, 1) for mr in ranked)

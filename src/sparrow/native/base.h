@@ -20,6 +20,8 @@
  * SP_UNROLL   the next loop is fully unrolled; its trip count must be a literal after inlining
  *             (clang reports a loop that is not). gcc peels up to 64 iterations: 64 is the limit.
  * SP_ROLLED   the next loop is not unrolled.
+ * SP_SUMMING  the next loop walks over what is summed: rolled, where the header of an instruction set
+ *             does not redefine it.
  * SP_OPAQUE   the compiler forgets what it knows of an integer: a loop that counts with it has this one
  *             counter, and no pointer for each address. For engines, which have fewer registers than it
  *             thinks.
@@ -69,6 +71,8 @@
 #define SP_RESTRICT
 #define SP_ALIGN(n)
 #endif
+
+#define SP_SUMMING SP_ROLLED
 
 #if defined(__wasm_simd128__)
 #define SP_OPAQUE(i) __asm__("" : "+r"(i))

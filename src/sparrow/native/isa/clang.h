@@ -14,6 +14,9 @@
 /* In vector registers: else even inlined functions take vectors apart into words. */
 #undef SP_VECTOR_CALL
 #define SP_VECTOR_CALL __attribute__((riscv_vls_cc(__riscv_v_min_vlen)))
+/* A product is an instruction, and loads its scalar by another: the loop's own are many beside. */
+#undef SP_SUMMING
+#define SP_SUMMING _Pragma("clang loop unroll_count(4)")
 #define SP_LANES 16
 #else
 #define SP_LANES 4

@@ -82,7 +82,7 @@ SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, con
                                ptrdiff_t at, const float *b, int k) {
   int c = 0;
   /* rolled: taps that read the same pixels would share loads, and spill them */
-  SP_ROLLED
+  SP_SUMMING
   for (; c + t.ku <= k; c += t.ku) {
     SP_UNROLL
     for (int u = 0; u < t.ku; ++u)

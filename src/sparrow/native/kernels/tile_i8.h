@@ -111,7 +111,7 @@ SP_INLINE sp_i32 sp_add_product(sp_i32 acc, sp_single a, sp_single b) {
 /* One byte of each pixel at a time. */
 SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b,
                                   sp_i32 *acc) {
-  SP_ROLLED
+  SP_SUMMING
   for (int k = 0; k < t.kq; ++k, ++a, b += t.quad) {
     sp_single wv[SP_TILE_I8_NV];
     SP_UNROLL
