@@ -5,8 +5,8 @@
 
 One library of each network runs on processors whose vectors have 128, 256 and 512 bits; it holds
 code for each. Instructions are exact and the same every time; they are no cycles: with 128 bits an
-instruction works on four registers, with 512 on one. Prints a Markdown table and updates the rows in
-``bench/results/lengths.csv``.
+instruction works on four registers, with 512 on one. Prints a Markdown table and updates the rows
+in ``bench/results/lengths.csv``.
 """
 
 from __future__ import annotations
