@@ -243,14 +243,13 @@ class _Planner:
         }
         steps = list(self.choices)
         at = {i: k for k, i in enumerate(steps)}
-        writer: dict[int, int] = {}
-        flows: list[Flow] = []
-        for i, n in self._running():
-            for v in n.inputs:
-                source = writer.get(id(self._buffer(v))) if v else None
-                if source is not None:
-                    flows.append(Flow(source, at[i], self.g.types[v].bytes))
-            writer |= {id(self._buffer(y)): at[i] for y in n.outputs}
+        writers = {y: i for i, n in enumerate(self.g.nodes) for y in n.outputs}
+        flows = [
+            Flow(at[source], at[i], size)
+            for i, n in self._running()
+            for v in n.inputs
+            for source, size in self._written(v, writers)
+        ]
         whole = [(alone.get(i) or self.choices[i]).lowered.cycles for i in steps]
         split: list[float | None] = []
         for i in steps:
@@ -258,6 +257,17 @@ class _Planner:
             split.append(split_cycles(c.cycles, c.tasks, threads, target) if i in alone else None)
         kept = worth_splitting(whole, split, flows, threads, target)
         self.choices |= {i: c for i, c in alone.items() if at[i] not in kept}
+
+    def _written(self, name: str, writers: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+        """Running nodes that write a value or what it is a view of, and how many of its bytes."""
+        if name not in writers:
+            return
+        node, size = writers[name], self.g.types[name].bytes
+        if node not in self.views.still:
+            yield node, size
+            return
+        for v in self.g.nodes[node].inputs:
+            yield from ((i, min(size, part)) for i, part in self._written(v, writers))
 
     def _buffer(self, name: str) -> Buffer:
         return self.views.alias[name].buffer

@@ -32,7 +32,7 @@ from sparrow.ops.transpose import Transpose
 from sparrow.tensor import F32, TensorType, row_major
 from sparrow.vectors import vectorizable
 
-TASK_ELEMENTS = 1 << 15
+TASK_ELEMENTS = 1 << 12
 MAX_BLOCK = 8
 # Planes that are interleaved: beyond four, other forms are as fast.
 MAX_PLANES = 4

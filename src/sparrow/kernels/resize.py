@@ -102,7 +102,7 @@ def _maps(x: Tensor, y: Tensor, taken: dict[int, _Map]) -> tuple[list[_Map], int
 
 def _params(case: Case, groups: Sequence[_Map], inner: int, outside: float) -> dict[str, Param]:
     sizes = [g.offset.size for g in groups]
-    rows = groups[0].offset.shape[0] * groups[1].offset.shape[0]
+    rows = prod(g.offset.shape[0] for g in groups[:-1])
     return {
         "d": tuple(g.offset.shape[0] for g in groups),
         "k": tuple(g.offset.shape[1] for g in groups),
@@ -119,7 +119,7 @@ def _params(case: Case, groups: Sequence[_Map], inner: int, outside: float) -> d
 def _tasks(params: dict[str, Param]) -> int:
     d, rows = params["d"], params["task_rows"]
     assert isinstance(d, tuple) and isinstance(rows, int)
-    return -(-int(d[0] * d[1]) // rows)
+    return -(-int(prod(d[:-1])) // rows)
 
 
 def _offsets(groups: Sequence[_Map]) -> NDArray[np.int32]:
@@ -231,9 +231,6 @@ def _rows(case: Case, groups: Sequence[_Map], inner: int, taken: Sequence[_Map])
         if len(set(rows.tolist())) != len(set(at.tolist())):
             return None
     params = _params(case, groups, inner, 0.0)
-    lines = prod(g.offset.shape[0] for g in groups[:4])
-    each = rows_per_task(case, lines, y.type.size)
-    params["task_rows"] = each
     weight = np.concatenate([g.weight.ravel() for g in groups]).astype(np.float32)
     call = Invoke(
         "resize.h",
@@ -244,7 +241,7 @@ def _rows(case: Case, groups: Sequence[_Map], inner: int, taken: Sequence[_Map])
     )
     stretched = x.type.size * run / max(along.offset.max() + inner, 1) * along.offset.shape[1]
     cycles = stretched * (2 if inner == 1 else 2 / min(inner, target.isa.lanes))
-    tasks = -(-lines // each)
+    tasks = _tasks(params)
     cycles += (k + 1) * y.type.size / target.isa.lanes
     packed = (_offsets(groups), weight)
     return Lowered((call,), tasks, packed, cycles=cycles, scratch_bytes=tasks * kept)

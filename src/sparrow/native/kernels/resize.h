@@ -1,7 +1,7 @@
 /* Outputs that are fixed weighted sums of inputs along every axis.
  * Five axes, outermost first, then a dense run of `inner` elements. Axis a has d[a] outputs with
  * k[a] taps each: `offset` holds, axis after axis, the element offset of every tap (-1: the output
- * lies outside), `weight` the factors likewise. Task grid: d[0] * d[1] rows, task_rows each. */
+ * lies outside), `weight` the factors likewise. Task grid: rows of the last axis, task_rows each. */
 #ifndef SP_RESIZE_H
 #define SP_RESIZE_H
 
@@ -18,15 +18,20 @@ typedef struct sp_taps {
 /* Rows that sp_resize_rows_f32 weighs at most. */
 #define SP_MAX_ROWS 4
 
+/* Rows of the last axis, and where one of them is along the others. */
+#define SP_TAPS_ROWS(p) ((ptrdiff_t)(p).d[0] * (p).d[1] * (p).d[2] * (p).d[3])
+#define SP_TAPS_ROW(p, row)                                                             \
+  const int o3 = (row) % (p).d[3], o2 = (row) / (p).d[3] % (p).d[2];                    \
+  const int o1 = (row) / ((p).d[3] * (p).d[2]) % (p).d[1];                              \
+  const int o0 = (row) / ((p).d[3] * (p).d[2] * (p).d[1])
+
 /* offsets and weights of one output along one axis */
 #define SP_TAPS_LOOP(p, offset)                                                                   \
-  const int lo = task * (p).task_rows, hi = (int)sp_imin((ptrdiff_t)(p).d[0] * (p).d[1],          \
-                                                         (ptrdiff_t)lo + (p).task_rows);          \
+  const int lo = task * (p).task_rows;                                                            \
+  const int hi = (int)sp_imin(SP_TAPS_ROWS(p), (ptrdiff_t)lo + (p).task_rows);                    \
   for (int row = lo; row < hi; ++row)                                                             \
-    for (int o2 = 0; o2 < (p).d[2]; ++o2)                                                         \
-      for (int o3 = 0; o3 < (p).d[3]; ++o3)                                                       \
         for (int o4 = 0; o4 < (p).d[4]; ++o4) {                                                   \
-          const int o0 = row / (p).d[1], o1 = row % (p).d[1];                                     \
+          SP_TAPS_ROW(p, row);                                                                    \
           const int t0 = (p).at[0] + o0 * (p).k[0], t1 = (p).at[1] + o1 * (p).k[1];               \
           const int t2 = (p).at[2] + o2 * (p).k[2], t3 = (p).at[3] + o3 * (p).k[3];               \
           const int t4 = (p).at[4] + o4 * (p).k[4];                                               \
@@ -103,13 +108,13 @@ SP_INLINE void sp_stretch_f32(const sp_taps p, const float *x, const int32_t *of
 SP_INLINE void sp_resize_rows_f32(const sp_taps p, ptrdiff_t xs, const float *x,
                                   const int32_t *offset, const float *weight, float *y,
                                   float *kept, int task) {
-  const int run = p.d[4] * p.inner, k = p.k[3], rows = p.d[0] * p.d[1] * p.d[2] * p.d[3];
-  const int lo = task * p.task_rows, hi = (int)sp_imin(rows, (ptrdiff_t)lo + p.task_rows);
+  const int run = p.d[4] * p.inner, k = p.k[3], lo = task * p.task_rows;
+  const int hi = (int)sp_imin(SP_TAPS_ROWS(p), (ptrdiff_t)lo + p.task_rows);
   ptrdiff_t held[SP_MAX_ROWS];
   for (int a = 0; a < k; ++a) held[a] = -1;
   for (int row = lo; row < hi; ++row) {
-    const int o3 = row % p.d[3], o2 = row / p.d[3] % p.d[2], o1 = row / p.d[3] / p.d[2] % p.d[1];
-    const int o0 = row / p.d[3] / p.d[2] / p.d[1], at = p.at[3] + o3 * k;
+    SP_TAPS_ROW(p, row);
+    const int at = p.at[3] + o3 * k;
     const ptrdiff_t plane = (ptrdiff_t)offset[p.at[0] + o0] + offset[p.at[1] + o1] +
                             offset[p.at[2] + o2];
     float *to = y + o0 * p.ys[0] + o1 * p.ys[1] + o2 * p.ys[2] + o3 * p.ys[3];
@@ -220,35 +225,34 @@ SP_DEFINE_CODE_RESIZE(u8, uint8_t)
     const uint##bits##_t fill = *(const uint##bits##_t *)outside;                                 \
     const int32_t *last = offset + p.at[4];                                                       \
     const int lo = task * p.task_rows;                                                            \
-    const int hi = (int)sp_imin((ptrdiff_t)p.d[0] * p.d[1], (ptrdiff_t)lo + p.task_rows);         \
+    const int hi = (int)sp_imin(SP_TAPS_ROWS(p), (ptrdiff_t)lo + p.task_rows);                    \
     const int dense = p.ys[4] == p.inner, run = p.d[4] * p.inner;                                 \
-    for (int row = lo; row < hi; ++row)                                                           \
-      for (int o2 = 0; o2 < p.d[2]; ++o2)                                                         \
-        for (int o3 = 0; o3 < p.d[3]; ++o3) {                                                     \
-          const int o0 = row / p.d[1], o1 = row % p.d[1], t3 = p.at[3] + o3;                      \
-          const int32_t a = offset[p.at[0] + o0], b = offset[p.at[1] + o1];                       \
-          const int32_t c = offset[p.at[2] + o2], d = offset[t3];                                 \
-          const int gone = (a | b | c | d) < 0;                                                   \
-          const uint##bits##_t *q = gone ? x : x + a + b + c + d;                                 \
-          uint##bits##_t *y = (uint##bits##_t *)into + o0 * p.ys[0] + o1 * p.ys[1] +              \
-                              o2 * p.ys[2] + o3 * p.ys[3];                                        \
-          if (dense && o3 > 0 && offset[t3 - 1] == d) {                                           \
-            const uint##bits##_t *before = y - p.ys[3];                                           \
-            for (int j = 0; j < run; ++j) y[j] = before[j];                                       \
-          } else if (p.repeat > 1 && !gone) {                                                     \
-            for (int j = 0; j < run / p.repeat; ++j)                                              \
-              for (int k = 0; k < p.repeat; ++k) y[j * p.repeat + k] = q[j];                      \
-          } else {                                                                                \
-            for (int o4 = 0; o4 < p.d[4]; ++o4) {                                                 \
-              const int32_t e = last[o4];                                                         \
-              uint##bits##_t *to = y + o4 * p.ys[4];                                              \
-              if (gone || e < 0)                                                                  \
-                for (int j = 0; j < p.inner; ++j) to[j] = fill;                                   \
-              else                                                                                \
-                for (int j = 0; j < p.inner; ++j) to[j] = q[e + j];                               \
-            }                                                                                     \
-          }                                                                                       \
+    for (int row = lo; row < hi; ++row) {                                                         \
+      SP_TAPS_ROW(p, row);                                                                        \
+      const int t3 = p.at[3] + o3;                                                                \
+      const int32_t a = offset[p.at[0] + o0], b = offset[p.at[1] + o1];                           \
+      const int32_t c = offset[p.at[2] + o2], d = offset[t3];                                     \
+      const int gone = (a | b | c | d) < 0;                                                       \
+      const uint##bits##_t *q = gone ? x : x + a + b + c + d;                                     \
+      uint##bits##_t *y = (uint##bits##_t *)into + o0 * p.ys[0] + o1 * p.ys[1] + o2 * p.ys[2] +   \
+                          o3 * p.ys[3];                                                           \
+      if (dense && row > lo && o3 > 0 && offset[t3 - 1] == d) {                                   \
+        const uint##bits##_t *before = y - p.ys[3];                                               \
+        for (int j = 0; j < run; ++j) y[j] = before[j];                                           \
+      } else if (p.repeat > 1 && !gone) {                                                         \
+        for (int j = 0; j < run / p.repeat; ++j)                                                  \
+          for (int k = 0; k < p.repeat; ++k) y[j * p.repeat + k] = q[j];                          \
+      } else {                                                                                    \
+        for (int o4 = 0; o4 < p.d[4]; ++o4) {                                                     \
+          const int32_t e = last[o4];                                                             \
+          uint##bits##_t *to = y + o4 * p.ys[4];                                                  \
+          if (gone || e < 0)                                                                      \
+            for (int j = 0; j < p.inner; ++j) to[j] = fill;                                       \
+          else                                                                                    \
+            for (int j = 0; j < p.inner; ++j) to[j] = q[e + j];                                   \
         }                                                                                         \
+      }                                                                                           \
+    }                                                                                             \
   }
 SP_DEFINE_REMAP(8)
 SP_DEFINE_REMAP(16)

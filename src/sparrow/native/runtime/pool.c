@@ -3,7 +3,8 @@
  * A region is one parallel_for. The caller writes fn, arg, n and `pending` = n, then opens each
  * share by storing how many of its indices are left. A participant takes an index by decrementing
  * `left` of a share with compare-and-swap, its own share first, and subtracts what it has run of a
- * share from `pending` when that is empty. The region ends when `pending` is 0.
+ * share from `pending` when that is empty; only then it looks at other shares, after a while. The
+ * region ends when `pending` is 0.
  *
  * Why a worker that arrives late is harmless: it reads fn, arg and n only while it holds an index
  * that is not yet subtracted from `pending`, so the region they belong to cannot end, and the next
@@ -17,6 +18,11 @@
  * 10 us later still, so it outlasts a step that is not split and the longer half of one that is;
  * an inference now and then does not keep a core busy. */
 #define SPIN_NS 300000u
+/* How long an idle thread leaves a share to its owner, who may be about to begin: what one core has
+ * written for the next step arrives slowly at another. An owner that did not come is not waited for
+ * in the next regions. */
+#define PATIENCE_NS 2000u
+#define RUSH 16
 
 #define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
 
@@ -172,6 +178,7 @@ struct sparrow_pool {
   int n;
   int threads;
   uint32_t stop;
+  int rush;    /* regions in which the caller does not wait for owners */
   void *block; /* what take_memory gave */
   parking workers_park, caller_park;
   char pad0[LINE];
@@ -196,8 +203,8 @@ static void cpu_relax(void) {
 #endif
 }
 
-/* Polls until *word differs from `seen`; 0 when the time ran out first. */
-static int spin(const uint32_t *word, uint32_t seen) {
+/* Polls until *word differs from `seen`; 0 when `ns` ran out first. */
+static int spin(const uint32_t *word, uint32_t seen, uint32_t ns) {
   uint64_t start = 0;
   for (;;) {
     for (int i = 0; i < 32; ++i) {
@@ -206,15 +213,17 @@ static int spin(const uint32_t *word, uint32_t seen) {
     }
     uint64_t now = sparrow_now_ns();
     if (start == 0) start = now;
-    if (now - start > SPIN_NS) return 0;
+    if (now - start > ns) return 0;
   }
 }
 
+/* Rounded up: of few indices the caller, who is there, has the first. */
 static uint32_t share_start(int n, int threads, int number) {
-  return (uint32_t)((uint64_t)(uint32_t)n * (uint32_t)number / (uint32_t)threads);
+  const uint64_t all = (uint64_t)(uint32_t)n * (uint32_t)number + (uint32_t)threads - 1;
+  return (uint32_t)(all / (uint32_t)threads);
 }
 
-/* Runs indices of one share until none is left; returns how many. */
+/* Runs indices of one share until none is left and reports them; returns how many. */
 static uint32_t drain(sparrow_pool *pool, int number) {
   uint32_t *left = &pool->shares[number].s.left;
   uint32_t done = 0;
@@ -228,24 +237,25 @@ static uint32_t drain(sparrow_pool *pool, int number) {
     ++done;
     seen = __atomic_load_n(left, __ATOMIC_RELAXED);
   }
+  if (done == 0) return 0;
+  /* The last to report wakes the caller, which sleeps only in the rare case that a task ran on
+   * much longer than its own work; the high bit of pending says so. */
+  uint32_t rest = __atomic_sub_fetch(&pool->pending, done, __ATOMIC_SEQ_CST);
+  if (rest == 0x80000000u) {
+    __atomic_store_n(&pool->pending, 0, __ATOMIC_SEQ_CST);
+    unpark(&pool->caller_park, &pool->pending);
+  }
   return done;
 }
 
-/* Runs shares, one's own first. Each is reported before the next is looked at, whose line comes
- * from another core: nobody waits for that. */
-static void work(sparrow_pool *pool, int number) {
-  for (int i = 0, at = number; i < pool->threads; ++i, ++at) {
+/* Runs what is left of the other shares; returns how many indices. */
+static uint32_t steal(sparrow_pool *pool, int number) {
+  uint32_t done = 0;
+  for (int i = 1, at = number + 1; i < pool->threads; ++i, ++at) {
     if (at >= pool->threads) at = 0;
-    uint32_t done = drain(pool, at);
-    if (done == 0) continue;
-    /* The last to report wakes the caller, which sleeps only in the rare case that a task ran on
-     * much longer than its own work; the high bit of pending says so. */
-    uint32_t rest = __atomic_sub_fetch(&pool->pending, done, __ATOMIC_SEQ_CST);
-    if (rest == 0x80000000u) {
-      __atomic_store_n(&pool->pending, 0, __ATOMIC_SEQ_CST);
-      unpark(&pool->caller_park, &pool->pending);
-    }
+    done += drain(pool, at);
   }
+  return done;
 }
 
 static worker_result WORKER_CALL worker_main(void *self) {
@@ -253,7 +263,7 @@ static worker_result WORKER_CALL worker_main(void *self) {
   sparrow_pool *pool = me->pool;
   uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
   for (;;) {
-    if (!spin(&pool->region, seen)) {
+    if (!spin(&pool->region, seen, SPIN_NS)) {
       /* Either the caller sees the sleeper after changing `region`, or park sees the change. */
       __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
       park(&pool->workers_park, &pool->region, seen);
@@ -261,7 +271,8 @@ static worker_result WORKER_CALL worker_main(void *self) {
     }
     seen = __atomic_load_n(&pool->region, __ATOMIC_ACQUIRE);
     if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return 0;
-    work(pool, me->number);
+    drain(pool, me->number);
+    if (!spin(&pool->region, seen, PATIENCE_NS)) steal(pool, me->number);
   }
 }
 
@@ -303,6 +314,15 @@ sparrow_pool *sparrow_pool_create(int threads) {
 
 int sparrow_pool_threads(const sparrow_pool *pool) { return pool->threads; }
 
+/* Polls until the open region has ended; 0 when nothing was reported for `ns`. */
+static int finished(const sparrow_pool *pool, uint32_t ns) {
+  for (;;) {
+    uint32_t seen = __atomic_load_n(&pool->pending, __ATOMIC_ACQUIRE);
+    if (seen == 0) return 1;
+    if (!spin(&pool->pending, seen, ns)) return 0;
+  }
+}
+
 void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
   sparrow_pool *pool = (sparrow_pool *)ctx;
   if (n <= 1 || pool->threads == 1 || __atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE)) {
@@ -320,11 +340,16 @@ void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
     start = end;
   }
   announce(pool);
-  work(pool, 0);
-  for (;;) {
+  drain(pool, 0);
+  if (pool->rush > 0) {
+    --pool->rush;
+    steal(pool, 0);
+  } else if (!finished(pool, PATIENCE_NS) && steal(pool, 0) != 0) {
+    pool->rush = RUSH;
+  }
+  while (!finished(pool, SPIN_NS)) {
     uint32_t seen = __atomic_load_n(&pool->pending, __ATOMIC_ACQUIRE);
     if (seen == 0) break;
-    if (spin(&pool->pending, seen)) continue;
     if (__atomic_compare_exchange_n(&pool->pending, &seen, seen | 0x80000000u, 0, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST)) {
       for (;;) {
