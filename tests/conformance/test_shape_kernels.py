@@ -304,3 +304,16 @@ def test_kernels_agree_with_the_interpreter(isa: str, threads: int, tmp_path: Pa
                 np.testing.assert_allclose(y, want[name], rtol, atol, err_msg=g.name)
             else:
                 np.testing.assert_array_equal(y, want[name], err_msg=g.name)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_rows_of_a_resize_are_shared(mode: Mode, tmp_path: Path) -> None:
+    """Channels last; where a task begins with a copy of a row, it does not take it from another."""
+    c = _Case("resize", 1)
+    axes = (Axis(1, 62, 62 / 30, (0.0, 1.0)), Axis(2, 64, 2.0, (0.0, 1.0)))
+    op = Resize(axes, mode, "asymmetric", "floor")
+    g = c.done(op, c.input((1, 30, 32, 64), F32))
+    p = planned(g, threads=2)
+    assert [step.lowered.tasks for step in p.entries[0].steps] == [2]
+    got = session(p, compiled(p, tmp_path, flags=("-O1",)), 2).run(0, [c.feeds[g.inputs[0]]])
+    np.testing.assert_allclose(got[0], evaluate(g, c.feeds)[g.outputs[0]], rtol=1e-5, atol=1e-5)
