@@ -165,6 +165,9 @@ class _Nest:
         if y_step == 1 and self.lanes > 1 and dtype in (I8, U8):
             code = f"@_code({''.join(f'p{i}, ' for i in range(len(c.x)))}j"
             body.append(f"return {result};")
+            if not any(steps):
+                # a constant, or what is the same for all
+                body[:0] = ["(void)j;", "(void)n;"]
             self.before.append(_inlined("sp_i32", "code", [*parameters[1:], *PLACE], body))
             body = [vector_store(dtype, "q + j", f"{code}, n)", "n")]
             stores = [
