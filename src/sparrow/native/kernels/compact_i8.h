@@ -197,24 +197,27 @@ SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int
   }
 }
 
-/* What the row adds that output row o has for itself. Behind the last column weights are 0. */
+/* What the row adds that output row o has for itself. The last column may be its own neighbour, with
+ * weights of 0. */
 SP_INLINE void sp_depthwise_own_i8(const sp_depthwise_i8 p, int mr, int nv, int o, const uint8_t *x,
                                    const int8_t *w, int n, sp_i32 *acc) {
   const int twos = (p.kw + 1) / 2, held = p.ro * mr * nv + twos * nv + nv + 1 <= 15;
+  const int columns = (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1;
   const uint8_t *row = x + (p.ro == 1 ? p.kh - 1 : o * p.kh) * p.dh * p.xh;
   sp_i32 tap[16];
   SP_UNROLL
   for (int i = 0; held && i < twos * nv; ++i)
     tap[i] = sp_loadq_i32(w + ((i / nv * p.ro + o) * nv + i % nv) * 4 * SP_LANES);
   SP_UNROLL
-  for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
+  for (int j = 0; j < columns; ++j) {
+    const int next = j + p.dw < columns ? j + p.dw : j;
     sp_i32 pair[2];
     int there = 0;
     SP_UNROLL
     for (int m = 0; m < twos; ++m) {
       const int d = j - (2 * m - sp_depthwise_second_i8(2 * m, p.kw, p.sw, p.dw)) * p.dw;
       if (d < 0 || d % p.sw != 0 || d / p.sw >= mr) continue;
-      if (!there) sp_depthwise_zip_i8(nv, row + j * p.xw, row + (j + p.dw) * p.xw, n, pair);
+      if (!there) sp_depthwise_zip_i8(nv, row + j * p.xw, row + next * p.xw, n, pair);
       there = 1;
       SP_UNROLL
       for (int v = 0; v < nv; ++v) {
