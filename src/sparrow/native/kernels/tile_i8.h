@@ -144,8 +144,8 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
     for (int v = 0; v < t.nv; ++v)
       wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
     SP_UNROLL
-    for (int v = 0; t.widens && v < t.nv; ++v)
-      sp_storeq_i32(t.wide + 2 * (b - t.narrow + v * t.bv), wv[v]);
+    for (int v = 0; v < t.nv; ++v)
+      if (t.widens) sp_storeq_i32(t.wide + 2 * (b - t.narrow + v * t.bv), wv[v]);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
       sp_i32 q = sp_set1_quad(pixel[i] + 4 * s);
