@@ -34,7 +34,8 @@
 #endif
 /* For instructions that the compiler does not find by itself; their operands are integers: clang 22
  * fails on vectors of floats. */
-#define SP_RVV_SET(n, bits, tail) "vsetvli zero, " n ", e" #bits ", " SP_RVV_##bits ", " tail ", ma\n\t"
+#define SP_RVV_SET(n, bits, tail) \
+  "vsetvli zero, " n ", e" #bits ", " SP_RVV_##bits ", " tail ", ma\n\t"
 #define SP_RVV_ALL(bits) "vsetivli zero, 16, e" #bits ", " SP_RVV_##bits ", ta, ma\n\t"
 
 typedef int16_t sp_s16 __attribute__((ext_vector_type(16)));
@@ -194,8 +195,8 @@ SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
 
 #define SP_SINGLES
 typedef sp_s16 sp_single;
-/* Products of halves are added to words in one instruction. Those of an operand that several products
- * share, or that is the same in all lanes, are taken apart once. */
+/* Products of halves are added to words in one instruction. Those of an operand that several
+ * products share, or that is the same in all lanes, are taken apart once. */
 SP_INLINE sp_s16 sp_half(sp_i32 v, int k) { return __builtin_convertvector(v >> 16 * k, sp_s16); }
 SP_INLINE sp_s16 sp_byte(sp_i32 v, int k) {
   const sp_s16 h = sp_half(v, k / 2);
@@ -222,7 +223,7 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   for (int k = 0; k < 4; ++k) acc = sp_add_product(acc, sp_byte(a, k), sp_byte(b, k));
   return acc;
 }
-/* The bytes of a quad of a pixel are in scalar registers: a product takes one of them for all lanes. */
+/* Bytes of a quad of a pixel are in scalar registers: a product takes one of them for all lanes. */
 #define SP_GROUP 1
 typedef struct sp_group {
   int bytes[4];
@@ -245,27 +246,27 @@ SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int t
 }
 
 /* reduce: lanes i and i+8, then i+4, i+2, i+1, as every header of 16 lanes */
-#define SP_RVV_DOWN8(v) __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1)
-#define SP_RVV_DOWN4(v) __builtin_shufflevector(v, v, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)
-#define SP_RVV_DOWN2(v) __builtin_shufflevector(v, v, 2, 3, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)
-#define SP_RVV_DOWN1(v) __builtin_shufflevector(v, v, 1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)
-#define SP_RVV_REDUCE(op, v)           \
-  do {                                 \
-    v = sp_##op##_f32(v, SP_RVV_DOWN8(v)); \
-    v = sp_##op##_f32(v, SP_RVV_DOWN4(v)); \
-    v = sp_##op##_f32(v, SP_RVV_DOWN2(v)); \
-    v = sp_##op##_f32(v, SP_RVV_DOWN1(v)); \
+#define SP_RVV_REDUCE(op, v)                                                                      \
+  do {                                                                                            \
+    v = op(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, -1, -1, -1, -1, -1, -1, \
+                                      -1, -1));                                                   \
+    v = op(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,   \
+                                      -1, -1));                                                   \
+    v = op(v, __builtin_shufflevector(v, v, 2, 3, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, \
+                                      -1, -1));                                                   \
+    v = op(v, __builtin_shufflevector(v, v, 1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,    \
+                                      -1, -1, -1));                                               \
   } while (0)
 SP_INLINE float sp_sum_f32(sp_f32 v) {
-  SP_RVV_REDUCE(add, v);
+  SP_RVV_REDUCE(sp_add_f32, v);
   return v[0];
 }
 SP_INLINE float sp_hmax_f32(sp_f32 v) {
-  SP_RVV_REDUCE(max, v);
+  SP_RVV_REDUCE(sp_max_f32, v);
   return v[0];
 }
 SP_INLINE float sp_hmin_f32(sp_f32 v) {
-  SP_RVV_REDUCE(min, v);
+  SP_RVV_REDUCE(sp_min_f32, v);
   return v[0];
 }
 
