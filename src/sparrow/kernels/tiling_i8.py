@@ -209,8 +209,10 @@ def choose_conv2d(
         wide = -(-across // turns)
         task_w = turns * wide * t.mr
     wb = wide * t.mr
-    # what L2 does not hold is asked for while the sums before it are made
-    fetched = oh * ow * written > target.l2_bytes // 2 and not target.machine.bare
+    # what L2 does not hold is asked for while the sums before it are made; results of 32 bits are
+    # mostly the caller's, whose memory was left a whole call ago
+    share = 8 if size == 4 else 2
+    fetched = oh * ow * written > target.l2_bytes // share and not target.machine.bare
     lines = (rb - 1) * s.sh + (s.kh - 1) * s.dh + 1
     fields = asdict(s) | {"ih": ih, "iw": iw, "oh": oh, "ow": ow, "xh": xh}
     del fields["xc"]
