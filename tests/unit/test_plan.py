@@ -320,6 +320,19 @@ def test_a_part_that_is_read_again_is_not_overwritten() -> None:
     assert audit(p) == []
 
 
+@pytest.mark.parametrize("kind", ["loop", "view", "input"])
+def test_a_part_that_is_written_first_is_not_overwritten(kind: str) -> None:
+    b = Sketch("g")
+    early = b.x(6, 40, 2)
+    if kind == "view":
+        early = b.reshape(b.tanh(b.reshape(early, (240, 2))), (6, 40, 2))
+    elif kind == "loop":
+        early = b.tanh(early)
+    y = b.tanh(b.x(6, 40, 25))
+    p = planned(b.graph([b.tanh(b.concat(2, early, b.slice(y, 2, 23, 2)))]))
+    assert audit(p) == []
+
+
 def test_channel_halves_are_views() -> None:
     assert "copy_slice" not in kernels(planned(graph_of(split_channels)))
 

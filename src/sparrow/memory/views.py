@@ -345,9 +345,13 @@ class Views:
     def _free(self, adopted: Sequence[str], n: Node, x: str, first: int) -> bool:
         """Whether nobody needs what `adopted` values have in the part of ``x`` when it is written.
 
-        That is where only the node that writes it reads them, element for element.
+        That is where they are written before it, and only the node that writes it reads them,
+        element for element.
         """
         assert isinstance(n.op, Concat)
+        before, behind = (self._written(vs) for vs in (adopted, self.alias[x].buffer.values))
+        if adopted and (not behind or max(before, default=0) > min(behind)):
+            return False
         y, axis = n.outputs[0], n.op.axis
         end = first + self.g.types[x].shape[axis]
         for v in adopted:
@@ -381,6 +385,11 @@ class Views:
         if not (others and alike) or rest or first + t.shape[axis] > shape[axis]:
             return None
         return first, first + t.shape[axis]
+
+    def _written(self, values: Sequence[str]) -> list[int]:
+        """Indices of the nodes that write values."""
+        writers = (self._producers.get(v) for v in values)
+        return [i for w in writers if w and (i := self._at[w.outputs[0]]) not in self.still]
 
     def _readers(self, v: str) -> Iterable[Node]:
         """Nodes that read a value and do something."""
