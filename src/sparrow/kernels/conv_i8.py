@@ -45,7 +45,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w, c = found.shape, found.weights, found.shape.co
-    lanes, per = case.target.isa.lanes, case.target.isa.taken
+    lanes, per = case.target.isa.lanes, case.target.isa.depthwise_taken
     p, cycles, tiles = choose_depthwise(
         s, found.code, case.target, threads=case.threads, tile=case.tile
     )

@@ -61,6 +61,10 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
 
 def tiles(pixels: int, vectors: int, isa: Isa) -> Iterator[Tile]:
     """Every tile that fits the registers."""
+    if isa.runs:
+        # the sums of one vector of channels are half of the general registers
+        yield Tile(1, 1)
+        return
     # with one lane these are the registers that hold pointers and counters too
     held = 3 if isa.lanes == 1 else 0
     for nv in range(1, min(vectors, 8) + 1):
@@ -95,10 +99,11 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
         step = _step(mr, nv, isa)
         if isa.lanes == 1:
             # in order, one at a time: a load and what widens it, and the loop's own three
-            widen = {1: 1, 2: 3}.get(isa.dot_ops, 5)
+            widen = 3 if isa.dot_ops == 2 else 5
             step = (mr * nv * isa.dot_ops + (mr + nv) * widen + 3) / 2
-            # sixteen bytes at a time
-            step /= 4 if isa.dot_ops == 1 else 1
+        elif isa.runs:
+            # four quads of four channels: five loads, four sums, the loop's own
+            step = 10 * mr * nv / 4
         elif isa.group > 1:
             # what counts is the number of instructions, two at a time: weights come two by two
             products, shuffles = float(mr * nv * isa.dot_ops), 0.0
@@ -178,6 +183,7 @@ def choose_conv2d(
             ro, costs = 2, two
     ranked = sorted(costs, key=lambda t: costs[t])
     t = tile or ranked[0]
+    work = s.batch * s.groups * oh * costs[t]
     if oh == 1 and target.machine.bare and s.ow % t.mr == 0:
         # row by row, as the code that strips of rows share has it
         oh, ow, xh = s.oh, s.ow, s.xh
@@ -244,7 +250,6 @@ def choose_conv2d(
         tasks=copies * -(-oh // task_h) * -(-ow // task_w) * -(-vectors // task_n),
         scratch_bytes=lines * line,
     )
-    work = copies * oh * costs[t]
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
     cycles = work + packing + 0.3 * per * quads * co * s.groups / target.memory_rate
     return p, cycles, tuple(ranked)
@@ -293,9 +298,10 @@ def choose_depthwise(
     """
     c, vectors = s.co, -(-s.co // target.isa.lanes)
     isa, small = target.isa, target.machine.bare
+    per = isa.depthwise_taken
     shared = s.sh == 1 and s.dh == 1 and s.oh > 1 and s.kh % 4 in (1, 2, 3)
-    ro = 2 if shared and not small and isa.taken == 4 else 1
-    rq = -(-((ro - 1) * s.sh + s.kh) // isa.taken)
+    ro = 2 if shared and not small and per == 4 else 1
+    rq = -(-((ro - 1) * s.sh + s.kh) // per)
     spare = target.isa.registers - 4
 
     def cost(mr: int) -> float:
@@ -328,7 +334,7 @@ def choose_depthwise(
     p = DepthwiseI8(
         **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,
-        pair=SINGLE if isa.singles else 0,
+        pair=SINGLE if per == 1 else 0,
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,

@@ -27,6 +27,8 @@ class Isa:
         lengths: Of vectors, in bits, that a library holds code for; what fits the processor runs.
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
+        runs: Products of sixteen bytes of one channel are added up across a vector, in a general
+            register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Isa:
     pairs: bool = False
     singles: bool = False
     lengths: tuple[int, ...] = ()
+    runs: bool = False
 
     @property
     def multiplies_bfloat16(self) -> bool:
@@ -60,6 +63,11 @@ class Isa:
         return 1 if self.singles else self.per
 
     @property
+    def depthwise_taken(self) -> int:
+        """The same of a depthwise convolution."""
+        return 1 if self.runs else self.taken
+
+    @property
     def together(self) -> int:
         """Weights of a channel that lie together in a tile of sums over bytes."""
         return 8 if self.octets else self.taken
@@ -68,8 +76,7 @@ class Isa:
 ISAS = (
     Isa("scalar", 1, 14, 4, 4),
     Isa("dsp", 1, 14, 2, 2),
-    # sums lie in every second of the general registers
-    Isa("mve", 1, 11, 4, 1),
+    Isa("mve", 4, 8, 8, 1, runs=True),
     Isa("avx2", 8, 16, 32, 5),
     Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
     Isa("avx512", 16, 32, 64, 5),

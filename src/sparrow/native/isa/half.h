@@ -50,4 +50,15 @@ SP_INLINE uint16_t sp_float_to_half(float f) {
   return (uint16_t)(s | r);
 }
 
+/* The first n of four, and zeros. */
+SP_INLINE void sp_halves_to_floats(const uint16_t *p, float *to, int n) {
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) to[i] = i < n ? sp_half_to_float(p[i]) : 0.0f;
+}
+SP_INLINE void sp_floats_to_halves(const float *from, uint16_t *p, int n) {
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i)
+    if (i < n) p[i] = sp_float_to_half(from[i]);
+}
+
 #endif

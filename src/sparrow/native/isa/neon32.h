@@ -81,18 +81,14 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
 
 /* halves, one by one: not every such CPU converts them */
 SP_INLINE sp_f32 sp_loadn_f16(const uint16_t *p, int n) {
-  float v[SP_LANES] = {0};
-  SP_UNROLL
-  for (int i = 0; i < SP_LANES; ++i)
-    if (i < n) v[i] = sp_half_to_float(p[i]);
+  float v[SP_LANES];
+  sp_halves_to_floats(p, v, n);
   return vld1q_f32(v);
 }
 SP_INLINE void sp_storen_f16(uint16_t *p, sp_f32 v, int n) {
   float x[SP_LANES];
   vst1q_f32(x, v);
-  SP_UNROLL
-  for (int i = 0; i < SP_LANES; ++i)
-    if (i < n) p[i] = sp_float_to_half(x[i]);
+  sp_floats_to_halves(x, p, n);
 }
 
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */

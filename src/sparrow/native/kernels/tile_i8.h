@@ -75,26 +75,15 @@ SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) 
 }
 
 /* The sums of a run of kq quads, or pairs, added to acc. */
-#ifdef SP_RUN_BYTES
-SP_INLINE void sp_tile_step_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, int n,
-                               sp_i32 *acc) {
-  sp_run wv[SP_TILE_I8_NV];
-  SP_UNROLL
-  for (int v = 0; v < t.nv; ++v)
-    wv[v] = n == SP_RUN_BYTES ? sp_load_run(b + v * t.bv) : sp_loadn_run(b + v * t.bv, n);
+#ifdef SP_RUNS
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
-    sp_run q = n == SP_RUN_BYTES ? sp_load_run(a + i * t.xp) : sp_loadn_run(a + i * t.xp, n);
-    if (t.flip) q = sp_flip_run(q);
     SP_UNROLL
-    for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_dot_run_i32(acc[i * t.nv + v], q, wv[v]);
+    for (int v = 0; v < t.nv; ++v)
+      acc[i * t.nv + v] =
+          sp_dot_run_i32(acc[i * t.nv + v], a + i * t.xp, b + v * t.bv, t.kq, t.flip);
   }
-}
-SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
-  const int whole = 4 * t.kq / SP_RUN_BYTES * SP_RUN_BYTES;
-  SP_ROLLED
-  for (int k = 0; k < whole; k += SP_RUN_BYTES) sp_tile_step_i8(t, a + k, b + k, SP_RUN_BYTES, acc);
-  if (whole < 4 * t.kq) sp_tile_step_i8(t, a + whole, b + whole, 4 * t.kq - whole, acc);
 }
 #else
 #ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
