@@ -131,7 +131,8 @@ SP_INLINE sp_f32 sp_set1_f32(float x) { return vdupq_n_f32(x); }
 SP_INLINE sp_i32 sp_set1_i32(int32_t x) { return vdupq_n_s32(x); }
 SP_INLINE sp_f32 sp_zero_f32(void) { return vdupq_n_f32(0.0f); }
 SP_INLINE sp_i32 sp_iota_i32(void) { return vreinterpretq_s32_u32(vidupq_n_u32(0, 1)); }
-SP_INLINE sp_i32 sp_gather_i32(const int32_t *t, sp_i32 i) {
+SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
+  *next = vldrwq_gather_shifted_offset_s32(t + 1, vreinterpretq_u32_s32(i));
   return vldrwq_gather_shifted_offset_s32(t, vreinterpretq_u32_s32(i));
 }
 

@@ -74,6 +74,18 @@ SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) 
   for (; i < n; ++i) to[i] = (int16_t)(((flip ? from[i] : from[i] ^ 128) & 255) - 128);
 }
 
+#ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
+typedef sp_i32 sp_single;
+SP_INLINE sp_single sp_set1_single(int code) { return sp_set1_i32(code); }
+SP_INLINE sp_single sp_loadn_single(const void *p, int n, int flip) {
+  return flip ? sp_sub_i32(sp_loadn_u8((const uint8_t *)p, n), sp_set1_i32(128))
+              : sp_loadn_i8((const int8_t *)p, n);
+}
+SP_INLINE sp_i32 sp_add_product(sp_i32 acc, sp_single a, sp_single b) {
+  return sp_add_i32(acc, sp_mul_i32(a, b));
+}
+#endif
+
 /* The sums of a run of kq quads, or pairs, added to acc. */
 #ifdef SP_RUNS
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
@@ -86,17 +98,6 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
   }
 }
 #else
-#ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
-typedef sp_i32 sp_single;
-SP_INLINE sp_single sp_set1_single(int code) { return sp_set1_i32(code); }
-SP_INLINE sp_single sp_loadn_single(const void *p, int n, int flip) {
-  return flip ? sp_sub_i32(sp_loadn_u8((const uint8_t *)p, n), sp_set1_i32(128))
-              : sp_loadn_i8((const int8_t *)p, n);
-}
-SP_INLINE sp_i32 sp_add_product(sp_i32 acc, sp_single a, sp_single b) {
-  return sp_add_i32(acc, sp_mul_i32(a, b));
-}
-#endif
 /* One byte of each pixel at a time. */
 SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b,
                                   sp_i32 *acc) {
