@@ -243,12 +243,12 @@ class _Planner:
         }
         steps = list(self.choices)
         at = {i: k for k, i in enumerate(steps)}
-        writers = {y: i for i, n in enumerate(self.g.nodes) for y in n.outputs}
+        written = self._written()
         flows = [
             Flow(at[source], at[i], size)
             for i, n in self._running()
             for v in n.inputs
-            for source, size in self._written(v, writers)
+            for source, size in written.get(v, {}).items()
         ]
         whole = [(alone.get(i) or self.choices[i]).lowered.cycles for i in steps]
         split: list[float | None] = []
@@ -258,16 +258,17 @@ class _Planner:
         kept = worth_splitting(whole, split, flows, threads, target)
         self.choices |= {i: c for i, c in alone.items() if at[i] not in kept}
 
-    def _written(self, name: str, writers: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-        """Running nodes that write a value or what it is a view of, and how many of its bytes."""
-        if name not in writers:
-            return
-        node, size = writers[name], self.g.types[name].bytes
-        if node not in self.views.still:
-            yield node, size
-            return
-        for v in self.g.nodes[node].inputs:
-            yield from ((i, min(size, part)) for i, part in self._written(v, writers))
+    def _written(self) -> dict[str, dict[int, int]]:
+        """Of each value, the running nodes that write it or what it is a view of: their bytes."""
+        found: dict[str, dict[int, int]] = {}
+        for i, n in enumerate(self.g.nodes):
+            for y in n.outputs:
+                size = self.g.types[y].bytes
+                found[y] = {} if i in self.views.still else {i: size}
+                for v in n.inputs if i in self.views.still else ():
+                    for source, part in found.get(v, {}).items():
+                        found[y][source] = min(size, found[y].get(source, 0) + part)
+        return found
 
     def _buffer(self, name: str) -> Buffer:
         return self.views.alias[name].buffer

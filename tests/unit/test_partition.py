@@ -5,18 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import resources
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
+import sparrow.plan
+from emitted import planned
+from sparrow.builder import Builder
 from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import core_of, task_grid
 from sparrow.kernels.tiling_f32 import choose_gemm
 from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
+from sparrow.ops.concat import Concat
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.softmax import Softmax
 from sparrow.targets import target
 from sparrow.targets.read import read_device
+from sparrow.tensor import F32, TensorType
 
 CPU = replace(target("x86_64_v4"), ghz=4.0, fork_ns=700.0, move_ns_per_byte=0.5)
 MOVE_CYCLES = 2.0
@@ -156,3 +164,24 @@ def test_dear_bytes_keep_a_chain_on_one_core() -> None:
     for cpu, split in ((near, {0}), (far, frozenset())):
         halves = [split_cycles(whole[0], 2, 2, cpu), None]
         assert worth_splitting(whole, halves, chain, 2, cpu) == split
+
+
+def test_bytes_flow_through_concatenations_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps write parts of a buffer that a third reads through a reshape."""
+    seen: list[tuple[int, list[Flow]]] = []
+
+    def worth(whole: list[float], split: list[float | None], flows: list[Flow], *rest: Any) -> Any:
+        seen.append((len(whole), list(flows)))
+        return worth_splitting(whole, split, flows, *rest)
+
+    monkeypatch.setattr(sparrow.plan, "worth_splitting", worth)
+    b = Builder("g")
+    x = b.input("x", TensorType((1, 4096, 8), F32))
+    parts = [b.call("exp", x), b.add(MatMul(), x, b.const(np.eye(8, dtype=np.float32)))]
+    joined = b.reshape(b.add(Concat(0), *parts), (2, 8, 4096))
+    g = b.finish({"y": b.add(Softmax(2), joined)}, {})
+    planned(g, isa="avx2", threads=2)
+    ((steps, flows),) = seen
+    assert steps == 3
+    size = 4096 * 8 * 4
+    assert sorted((f.source, f.target, f.bytes) for f in flows) == [(0, 2, size), (1, 2, size)]
