@@ -158,13 +158,15 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
   }
   const ptrdiff_t whole = 4 * SP_QUADS * (ptrdiff_t)(kq / SP_QUADS), end = 4 * (ptrdiff_t)kq;
   ptrdiff_t at = 0;
+  /* of quads one by one a count is kept, which Cortex-M takes down to 0 in a register less */
   SP_ROLLED
-  for (; at < whole; at += 4 * SP_QUADS, b += SP_QUADS * t.quad) {
+  for (int k = 0; SP_QUADS > 1 ? at < whole : k < kq; ++k, at += 4 * SP_QUADS) {
     SP_OPAQUE(at);
     SP_OPAQUE(b);
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
+    b += SP_QUADS * t.quad;
   }
-  if (t.rounds) return;
+  if (t.rounds || SP_QUADS == 1) return;
   SP_ROLLED
   for (; at < end; at += 4, b += t.quad) {
     SP_OPAQUE(at);
