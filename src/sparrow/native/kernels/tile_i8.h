@@ -118,6 +118,9 @@ SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const in
 #ifndef SP_QUADS /* quads that a round of the loop takes */
 #define SP_QUADS 1
 #endif
+#ifndef SP_COUNTS_QUADS /* whether it counts them, one a round, beside their place */
+#define SP_COUNTS_QUADS 0
+#endif
 /* So many quads in all lanes. */
 SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a, const int8_t *b,
                                 sp_i32 *acc) {
@@ -158,15 +161,14 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
   }
   const ptrdiff_t whole = 4 * SP_QUADS * (ptrdiff_t)(kq / SP_QUADS), end = 4 * (ptrdiff_t)kq;
   ptrdiff_t at = 0;
-  /* of quads one by one a count is kept, which Cortex-M takes down to 0 in a register less */
   SP_ROLLED
-  for (int k = 0; SP_QUADS > 1 ? at < whole : k < kq; ++k, at += 4 * SP_QUADS) {
+  for (int k = 0; SP_COUNTS_QUADS ? k < kq : at < whole; ++k, at += 4 * SP_QUADS) {
     SP_OPAQUE(at);
     SP_OPAQUE(b);
     sp_tile_round_i8(t, SP_QUADS, a + at, b, acc);
     b += SP_QUADS * t.quad;
   }
-  if (t.rounds || SP_QUADS == 1) return;
+  if (t.rounds || SP_COUNTS_QUADS) return;
   SP_ROLLED
   for (; at < end; at += 4, b += t.quad) {
     SP_OPAQUE(at);
