@@ -14,6 +14,7 @@ from data import data, missing
 from emitted import STRICT, blob, write
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
+from sparrow.compiler import Source, compile_sources
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import ALLOCATED, NO_BITS, WRITABLE, Elf
 from sparrow.device.firmware import board_of, firmware_library, flash_bytes, link_alone
@@ -272,3 +273,14 @@ def test_a_keyword_spotter_is_exact_and_small(core: str) -> None:
     for x, want in zip(refs["in0"][:4], refs["out0"][:4], strict=True):
         (y,) = bundle.run(x).values()
         np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_no_layer_falls_back_to_code_for_any_type(core: str) -> None:
+    """It multiplies element by element: three times the instructions of a pointwise layer."""
+    path = data("models/mlperf_tiny/kws_dscnn_int8.tflite")
+    found = compile_sources({"main": Source(path)}, target(core))
+    (entry,) = found.plan.entries
+    kernels = {s.kernel for s in entry.steps}
+    assert "conv2d_i8" in kernels
+    assert not {k for k in kernels if k.endswith("_any")}
