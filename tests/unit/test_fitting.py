@@ -49,10 +49,10 @@ def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_p
     assert found.io_bytes == sum(t.bytes for t in (*entry.inputs, *entry.outputs))
     assert isinstance(bundle.session, RemoteSession)
     inputs = [np.asarray(samples[0])]
-    # paint shows what was written: the lowest 8 bytes of the deepest frame, its alignment, may
+    # paint shows what was written: the lowest word of the deepest frame, a multiple of 8 bytes, may
     # be padding or a local that these inputs do not reach (test_stack traces the pointer)
     painted = bundle.session.stack_bytes(0, inputs)
-    assert found.stack_bytes is not None and 0 <= found.stack_bytes - painted <= 8
+    assert found.stack_bytes is not None and 0 <= found.stack_bytes - painted < 8
     assert [x.op for x in found.layers] == [s.op for s in bundle.plan.entries[0].steps]
     assert max(x.live_bytes for x in found.layers) == found.layers[found.peaks[0]].live_bytes
     assert sum(x.code_bytes for x in found.layers) <= found.code_bytes

@@ -92,7 +92,7 @@ SP_INLINE void sp_softmax_short_f32(const sp_softmax p, const float *x, float *y
 SP_INLINE void sp_softmax_f32(const sp_softmax p, const float *x, float *y, int task) {
   const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
   int i = lo;
-  if (p.inner == 1 && p.n <= SP_SOFTMAX_SHORT)
+  if (SP_LANES > 1 && p.inner == 1 && p.n <= SP_SOFTMAX_SHORT)
     for (; i + SP_LANES <= hi; i += SP_LANES)
       sp_softmax_short_f32(p, x + (ptrdiff_t)i * p.n, y + (ptrdiff_t)i * p.n);
   for (; i < hi; ++i) {
