@@ -133,6 +133,12 @@ def _normalize(c: _Case) -> Graph:
             ((1, 2, 3), (1, shape[1], 1, 1)),
             ((2, 3), (shape[1], shape[2], 1)),
             ((1, 2), (1, 1, 1, shape[3])),
+            # a group's channels behind positions, as transposes leave GroupNorm of a matrix
+            ((3,), (shape[1], 1, shape[3])),
+            ((3,), (shape[1], 1, 1)),
+            ((3,), (*shape[:2], 1, shape[3])),
+            ((2,), (shape[1], 1, shape[3])),
+            ((2,), (shape[0], 1, 1, 1)),
         )
     )
     if scale == (shape[1], shape[2], 1):

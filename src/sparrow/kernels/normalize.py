@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from math import prod
+from operator import mul
 
 from sparrow.kernels.case import (
     Case,
@@ -21,35 +24,47 @@ from sparrow.ops.reduce import around, around_groups
 from sparrow.tensor import F32
 
 
+_ONE = {"rows": 1, "row_run": 1, "row_step": 0, "run": 1, "col_step": 0}
+
+
+def _spans(axes: Sequence[tuple[int, bool]]) -> tuple[int, int, int] | None:
+    """Extents before, of and after the axes that vary; None when those lie apart."""
+    varying = [i for i, (_, varies) in enumerate(axes) if varies]
+    first, end = (varying[0], varying[-1] + 1) if varying else (0, 0)
+    if end - first != len(varying):
+        return None
+    before, own, after = (prod(d for d, _ in a) for a in (axes[:first], axes[first:end], axes[end:]))
+    return before, own, after
+
+
 def _factors(
     shape: tuple[int, ...], view: tuple[int, int, int], t: Tensor
 ) -> dict[str, int] | Reject:
     """Where scale or bias is found for a row and column, as fields of ``sp_norm``."""
-    _, n, inner = view
-    own = (*(1,) * (len(shape) - t.type.rank), *t.shape)
     if t.type.size == 1:
-        return {"rows": 1, "row_step": 0, "run": 1, "col_step": 0}
-    used = [i for i, d in enumerate(own) if d != 1]
-    first, last = used[0], used[-1]
-    if any(own[i] != shape[i] for i in range(first, last + 1)):
+        return _ONE
+    own = (*(1,) * (len(shape) - t.type.rank), *t.shape)
+    axes = [(d, own[i] != 1) for i, d in enumerate(shape) if d != 1]
+    ends = list(accumulate((d for d, _ in axes), mul, initial=1))
+    outer, n, inner = view
+    first, last = ends.index(outer), ends.index(outer * n)
+    rows, reduced, columns = (_spans(a) for a in (axes[:first], axes[first:last], axes[last:]))
+    if rows is None or reduced is None or columns is None:
         return Reject("scale or bias varies along axes that are apart")
-    after = prod(shape[last + 1 :])
     if inner > 1:
-        if t.type.size == inner and after == 1:
-            return {"rows": 1, "row_step": 0, "run": 1, "col_step": 1}
-        if after == n * inner:
-            return {"rows": t.type.size, "row_step": 1, "run": 1, "col_step": 0}
-        return Reject("scale or bias varies along reduced axes")
-    if after >= n:
-        # constant in a row; rows repeat them in order when what follows is the row alone
-        if after != n:
-            return Reject("scale or bias varies along outer axes only")
-        return {"rows": t.type.size, "row_step": 1, "run": 1, "col_step": 0}
-    columns = n // after
-    if t.type.size % columns:
-        return Reject("scale or bias covers rows in part")
-    rows = t.type.size // columns
-    return {"rows": rows, "row_step": columns, "run": after, "col_step": 1}
+        if reduced[1] > 1:
+            return Reject("scale or bias varies along reduced axes")
+        size, run = columns[1], 1
+        if size not in (1, inner):
+            return Reject("scale or bias covers rows in part")
+    else:
+        before, size, run = reduced
+        if size > 1 and before > 1:
+            return Reject("scale or bias covers rows in part")
+    return {
+        "rows": rows[1], "row_run": rows[2], "row_step": size,
+        "run": run if size > 1 else 1, "col_step": int(size > 1),
+    }  # fmt: skip
 
 
 def _normalize(case: Case) -> Lowered | Reject:
@@ -73,7 +88,7 @@ def _normalize(case: Case) -> Lowered | Reject:
             return f
     if len(found) == 2 and found[0] != found[1]:
         return Reject("scale and bias vary along different axes")
-    factors = found[0] if found else {"rows": 1, "row_step": 0, "run": 1, "col_step": 0}
+    factors = found[0] if found else _ONE
     assert isinstance(factors, dict)
     rows = rows_per_task(case, outer, 3 * x.type.size)
     params = {

@@ -9,12 +9,12 @@
 #include "../base.h"
 #include "element.h"
 
-/* Element j of row i is scaled by scale[i % rows * row_step + j / run * col_step]; with inner > 1
- * the inner index takes the place of j. `run` elements share a factor; it divides n. */
+/* Element j of row i is scaled by scale[i / row_run % rows * row_step + j / run * col_step]; with
+ * inner > 1 the inner index takes the place of j. `run` elements share a factor; it divides n. */
 typedef struct sp_norm {
   int outer, n, inner, task_rows;
   int center, scaled, shifted, stats;
-  int rows, row_step, run, col_step;
+  int rows, row_run, row_step, run, col_step;
   float epsilon;
 } sp_norm;
 
@@ -94,7 +94,7 @@ SP_INLINE void sp_norm_f32(const sp_norm p, const float *x, const float *scale, 
   for (int i = lo; i < hi; ++i) {
     const float *q = x + (ptrdiff_t)i * p.n * p.inner;
     float *o = y + (ptrdiff_t)i * p.n * p.inner;
-    const ptrdiff_t at = (ptrdiff_t)(i % p.rows) * p.row_step;
+    const ptrdiff_t at = (ptrdiff_t)(i / p.row_run % p.rows) * p.row_step;
     if (p.inner == 1) {
       const float m = p.center ? sp_norm_sum_f32(q, p.n, 0.0f, 0) / (float)p.n : 0.0f;
       const float r = sp_norm_inverse_f32(sp_norm_sum_f32(q, p.n, m, 1) / (float)p.n, p.epsilon);
@@ -219,7 +219,7 @@ SP_INLINE double sp_norm_sqrt_double(double v) { return sp_sqrt_f64(v); }
     for (int i = lo; i < hi; ++i)                                                                 \
       for (int j = 0; j < p.inner; ++j) {                                                         \
         const ptrdiff_t base = (ptrdiff_t)i * p.n * p.inner + j;                                  \
-        const ptrdiff_t row = (ptrdiff_t)(i % p.rows) * p.row_step;                               \
+        const ptrdiff_t row = (ptrdiff_t)(i / p.row_run % p.rows) * p.row_step;                   \
         A m = 0, square = 0, r;                                                                   \
         if (p.center) {                                                                           \
           for (int k = 0; k < p.n; ++k) m += sp_get_##name(x + base + (ptrdiff_t)k * p.inner);    \
