@@ -151,7 +151,8 @@ def _fill(
         write_page(work, compiled)
     request.progress("running the reference")
     golden = make_golden(graphs, steps, first_samples(lossy) if lossy else request.calib)
-    golden = _write_graphs(work, graphs, models, golden, lossy)
+    shown = [x.quantized.graph for x in lossy] or compiled.whole
+    golden = _write_graphs(work, graphs, shown, models, golden, quantized=bool(lossy))
     if lossy:
         for x, name in zip(lossy, models, strict=True):
             of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
@@ -236,18 +237,22 @@ def _fill(
 def _write_graphs(
     work: Path,
     graphs: Sequence[Graph],
+    shown: Sequence[Graph],
     models: Sequence[str],
     golden: Golden,
-    lossy: Sequence[Lossy],
+    *,
+    quantized: bool,
 ) -> Golden:
-    """Write ``graph.txt`` and the ONNX twins; arrays that no twin holds go to the golden file."""
+    """Write ``graph.txt``, and the ONNX twins of what is ``shown`` of each entry point.
+
+    Arrays that no twin holds go to the golden file.
+    """
     texts: list[str] = []
     held: set[str] = set()
     needed: dict[str, Array] = {}
-    shown_graphs = [x.quantized.graph for x in lossy] or graphs
-    for g, shown, name in zip(graphs, shown_graphs, models, strict=True):
+    for g, source, name in zip(graphs, shown, models, strict=True):
         # of a quantized graph the twin says in QDQ form what the integers mean
-        twin = to_portable_onnx(shown) if lossy else to_onnx(shown)
+        twin = to_portable_onnx(source) if quantized else to_onnx(source)
         (work / name).write_bytes(twin.SerializeToString(deterministic=True))
         held |= {array_key(a) for a in _stored(twin)}
         text, arrays = print_graph(g)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparrow.bfloat16 import to_bfloat16
+from sparrow.blocking import blocked
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Module
@@ -45,10 +46,12 @@ class Source:
 class Compiled:
     """Everything between the model files and the C compiler.
 
-    ``tuning`` holds the measured times that decided, of these layers alone.
+    ``whole`` are the entry points of the module before layers were put in strips, ``tuning`` the
+    measured times that decided, of these layers alone.
     """
 
     imported: tuple[Imported, ...]
+    whole: tuple[Graph, ...]
     module: Module
     plan: Plan
     artifact: Artifact
@@ -117,9 +120,9 @@ def compile_front(
     """Graphs after `FRONT`, quantized or not, to C; arguments as of `compile_sources`.
 
     With ``bfloat16`` the float32 products that gain are taken over bfloat16; without, those of them
-    whose data and weights the graph itself rounds to bfloat16. Where arena and state
-    take more than ``ram`` bytes, layers are computed in strips of rows, as many as that takes, or
-    as lower it the most.
+    whose data and weights the graph itself rounds to bfloat16. Layers whose results do
+    not fit in L2 are computed in strips of rows where that is predicted to be faster; with ``ram``,
+    where arena and state take more bytes, as many as that takes, or as lower it the most.
     """
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
@@ -134,11 +137,22 @@ def compile_front(
         return plan(m, target, threads=threads, kernels=kernels, tuning=tuning)
 
     planned = planned_for(module)
-    if ram is not None:
+    if ram is None:
+        module = blocked(planned, threads, planned_for, remarks)
+        planned = planned if module is planned.module else planned_for(module)
+    else:
         planned = within(planned, ram, planned_for, remarks)
     steps = (s for e in planned.entries for s in e.steps)
     used = tuning.of({o.work for s in steps for o in s.options}, threads) if tuning else None
-    return Compiled(found.imported, planned.module, planned, emit(planned), tuple(remarks), used)
+    return Compiled(
+        found.imported,
+        graphs,
+        planned.module,
+        planned,
+        emit(planned),
+        tuple(remarks),
+        used,
+    )
 
 
 def compile_sources(

@@ -24,7 +24,7 @@ MARGINS = (1.0, 0.95, 0.9, 0.8)
 HALVINGS = 8
 
 
-class _Search:
+class Search:
     """Stages of one entry point."""
 
     def __init__(self, p: Plan, entry: int) -> None:
@@ -60,15 +60,20 @@ class _Search:
         return self._needs[stage]
 
     def _estimate(self, stage: Stage) -> int:
+        g = self.g
+        waiting = sum(
+            g.types[v].bytes
+            for v, k in self.made_at.items()
+            if k < stage.first and self.last_use.get(v, -1) >= stage.first
+        )
+        return waiting + g.types[g.nodes[stage.last].outputs[0]].bytes + self.held(stage)
+
+    def held(self, stage: Stage) -> int:
+        """Bytes of rows between the layers of a stage, and of scratch, at its fullest moment."""
         g, a, b = self.g, stage.first, stage.last
         rows = rows_of(g, stage)
         assert rows is not None
         y = g.nodes[b].outputs[0]
-        waiting = sum(
-            g.types[v].bytes
-            for v, k in self.made_at.items()
-            if k < a and self.last_use.get(v, -1) >= a
-        )
         spans = [
             (v, k, max(i for i in range(a, b + 1) if v in g.nodes[i].inputs))
             for v, k in self.made_at.items()
@@ -89,7 +94,7 @@ class _Search:
                     if made <= k <= used or kept:
                         held += (end - min(done, rows.low[v][now])) * self._row(v)
                 most = max(most, held)
-        return waiting + g.types[y].bytes + most
+        return most
 
     def _row(self, v: str) -> int:
         t = self.g.types[v]
@@ -159,7 +164,7 @@ def within(p: Plan, ram: int, planned: Callable[[Module], Plan], remarks: list[R
 def _entry_within(
     p: Plan, entry: int, budget: int, planned: Callable[[Module], Plan], remarks: list[Remark]
 ) -> Plan:
-    search = _Search(p, entry)
+    search = Search(p, entry)
     g = search.g
     aims = [budget * m for m in MARGINS]
     if search.stages(budget) is None:

@@ -45,6 +45,7 @@ ORDER = [
         "plan",
         "memory.audit",
         "patching",
+        "blocking",
         "emit",
         "compiler",
         "device",
