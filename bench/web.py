@@ -38,7 +38,8 @@ from sparrow.timing.measure import comparison, interval
 
 HERE = Path(__file__).parent
 NETS = ("mobilenet_v2", "rfb_320", "ds_cnn", "resnet18")
-PATHS = {False: ("relaxed", "simd"), True: ("threads",)}  # by whether there are several threads
+# By whether there are several threads.
+PATHS = {False: ("usdot", "relaxed", "simd"), True: ("usdot_threads", "threads")}
 # Largest difference from onnxruntime, as a share of an output's largest magnitude; codes differ.
 TOLERANCE = 1e-3
 
@@ -88,7 +89,6 @@ def write_folder(model: onnx.ModelProto, folder: Path, threads: int) -> None:
     folder.mkdir()
     row = replace(target("web"), builds=tuple(f"wasm32_{p}" for p in PATHS[threads > 1]))
     compiled = compile_sources({"main": Source(model)}, row)
-    (folder / "weights.bin").write_bytes(compiled.plan.weights)
     write_page(folder, compiled)
 
 

@@ -53,7 +53,7 @@ EMULATED = {
     "wasm_relaxed": "wasm32_relaxed",
 }
 # Those that differ from another one in products of bytes alone.
-BYTES_ONLY = {"dsp": "armv7"}
+BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot"}
 # The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
 NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
@@ -144,6 +144,20 @@ def node() -> str:
         raise
 
 
+@functools.cache
+def _has_usdot() -> bool:
+    loader = (NATIVE / "web" / "model.mjs").as_uri()
+    asked = f"const {{ has }} = await import('{loader}'); process.exit(has('usdot') ? 0 : 1);"
+    return subprocess.run([node(), "--input-type=module", "-e", asked], check=False).returncode == 0
+
+
+def engine(name: str) -> None:
+    """Node.js, with the relaxed dot product that an instruction set or target takes; else skip."""
+    node()
+    if "usdot" in name and not _has_usdot():
+        pytest.skip("the engine lacks usdot")
+
+
 def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     """Compile one C file and load it; fails the test on any warning, skips a CPU without ``isa``.
 
@@ -155,6 +169,8 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     """
     other = {**EMULATED, **BYTES_ONLY}.get(isa)
     machine = target(other).machine if other else None
+    if machine is not None and machine.arch == "wasm32":
+        engine(isa)
     zig_cpu, gcc_cpu, feature = {**ISAS, **NATIVE_BYTES_ONLY}.get(isa, ("", "", None))
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]

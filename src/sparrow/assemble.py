@@ -186,7 +186,7 @@ def _fill(
         proof = prove(graphs, plan, golden, shipped, hooked, blob)
         twins = [onnx.load(work / name) for name in models]
         further = (
-            *page_gates(work, graphs, golden, runner, blob),
+            *page_gates(work, graphs, golden, runner),
             *twin_gates(twins, graphs, golden),
         )
         proof = replace(proof, gates=(*proof.gates, *further))

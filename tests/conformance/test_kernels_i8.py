@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emitted import BYTES_TARGETS, TARGETS, blob, linked
-from native_harness import BYTES, EMULATED, emulator, node
+from native_harness import BYTES, BYTES_ONLY, EMULATED, emulator, engine, node
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.device.host import HostLibrary
@@ -412,7 +412,12 @@ def _compare(
     cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path, threads: int = 1
 ) -> set[str]:
     module = Module("m", tuple(g for g, _ in cases))
-    p = plan(module, target({**BYTES_TARGETS, **EMULATED}[isa]), kernels=kernels, threads=threads)
+    p = plan(
+        module,
+        target({**BYTES_TARGETS, **EMULATED, **BYTES_ONLY}[isa]),
+        kernels=kernels,
+        threads=threads,
+    )
     libraries: list[ModelLibrary] = []
     for longer, bits in LENGTHS if isa == "rvv" else (("", 0),):
         cpu = f"rv64,v=true,vext_spec=v1.0,vlen={bits}" if bits else ""
@@ -437,16 +442,16 @@ def _compare(
 FOREIGN = ("neon32", "neon", "neon_dot", "neon_i8mm", "rvv")
 
 
-@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", *FOREIGN])
+@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", "wasm_usdot", *FOREIGN])
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     if isa.startswith("wasm"):
-        node()
+        engine(isa)
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
     rounds = 4 if isa in FOREIGN else ROUNDS
     cases = [make(1000 * k + s) for k, make in enumerate(MAKERS) for s in range(rounds)]
     used = _compare(cases, isa, KERNELS, tmp_path)
-    sums = compact_i8.PAIRED if isa.startswith("wasm") else conv_i8.ROWS
+    sums = compact_i8.ENGINES if isa.startswith("wasm") else conv_i8.ROWS
     assert used >= {r.name for r in (*sums, *_OWN)}
     assert "resize" in used
 
@@ -472,12 +477,13 @@ def test_compact_rows_give_the_integers_of_the_reference(
     assert used >= (rows - {"depthwise_compact_i8"} if isa == "scalar" else rows)
 
 
-def test_rows_of_pairs_share_their_panels_among_threads(tmp_path: Path) -> None:
-    node()
+@pytest.mark.parametrize("isa", ["wasm_simd", "wasm_usdot"])
+def test_rows_for_engines_share_their_panels_among_threads(isa: str, tmp_path: Path) -> None:
+    engine(isa)
     makers = (conv_case, depthwise_case, matmul_case)
     cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(8)]
-    assert _compare(cases, "wasm_simd", KERNELS, tmp_path, threads=4) >= {
-        r.name for r in compact_i8.PAIRED
+    assert _compare(cases, isa, KERNELS, tmp_path, threads=4) >= {
+        r.name for r in compact_i8.ENGINES
     }
 
 
@@ -521,7 +527,7 @@ def test_winograd_gives_the_integers_of_the_direct_sum(
     isa: str, threads: int, tmp_path: Path
 ) -> None:
     if isa.startswith("wasm"):
-        node()
+        engine(isa)
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
     cases = [winograd_case(seed) for seed in range(8)]
@@ -584,7 +590,7 @@ def test_portable_rows_give_the_integers_of_the_reference(tmp_path: Path) -> Non
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "wasm_simd", "wasm"])
 def test_floats_become_codes(isa: str, tmp_path: Path) -> None:
     if isa.startswith("wasm"):
-        node()
+        engine(isa)
     ties = np.arange(-140.5, 140.0, 0.25)
     x = np.concatenate([ties, [np.nan, np.inf, -np.inf, 3e9, -3e9, -0.0]]).astype(np.float32)
     b = Builder("codes")

@@ -25,13 +25,13 @@ from sparrow.graph import Module
 from sparrow.plan import plan
 from sparrow.targets import Machine, target
 
-TARGETS = ("wasm32", "wasm32_simd", "wasm32_relaxed")
+TARGETS = ("wasm32", "wasm32_simd", "wasm32_relaxed", "wasm32_usdot")
 
 
 @pytest.fixture(params=TARGETS)
 def name(request: pytest.FixtureRequest) -> str:
     """A target whose modules Node.js runs."""
-    harness.node()
+    harness.engine(str(request.param))
     return str(request.param)
 
 

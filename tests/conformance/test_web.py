@@ -19,8 +19,13 @@ import sparrow
 from data import missing
 from small_models import accumulator, classifier, embedding
 from sparrow.bundle import Bundle
+from sparrow.device.build import NATIVE
 from sparrow.device.chromium import HEADERS, start_chromium
+from sparrow.device.remote import RemoteLibrary
+from sparrow.device.runners import Runner
 from sparrow.errors import BadInput
+from sparrow.folder import load_evidence
+from sparrow.rendering.page import page_gates
 
 CHECKS = Path(__file__).parent.parent / "native" / "web_checks.mjs"
 IN_NODE = """
@@ -42,6 +47,21 @@ try {
   await fetch('/done', { method: 'POST', body: JSON.stringify({ failed: String(e) }) });
 }
 </script>"""
+EVERY_PATH = """
+import {{ readFileSync }} from 'node:fs';
+import {{ has, load, paths }} from '{folder}/model.mjs';
+const x = Float32Array.from({{ length: 432 }}, (_, i) => Math.sin(i)), found = {{}};
+for (const path of paths()) {{
+  const model = await load({{ path }});
+  found[path] = Array.from((await model.run(x)).y);
+  model.close();
+}}
+let refused = '';
+await load({{ path: 'relaxed', wasm: 'model.usdot.wasm', weights: 'weights.usdot.bin' }})
+  .catch((e) => (refused = e.message));
+console.log(JSON.stringify({{ usdot: has('usdot'), found, refused }}));
+"""
+OLDER = "--no-enable-avx-vnni"  # V8's relaxed dot product is another then
 DEMO = """<script type="module">
 for (;;) {
   const { done, failed } = document.body.dataset;
@@ -62,10 +82,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return sparrow.build(classifier(), "web", tmp_path_factory.mktemp("web") / "out")
 
 
-def in_node(script: str, folder: Path) -> Any:
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same network in int8."""
+    harness.node()
+    samples = np.random.default_rng(1).standard_normal((8, 1, 3, 12, 12), np.float32)
+    model = sparrow.quantize(classifier(), list(samples))
+    return sparrow.build(model, "web", tmp_path_factory.mktemp("codes") / "out")
+
+
+def in_node(script: str, folder: Path, *flags: str) -> Any:
     path = folder / "script.mjs"
     path.write_text(script)
-    command = [harness.node(), str(path)]
+    command = [harness.node(), *flags, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0 and done.stdout, done.stderr
     return json.loads(done.stdout)
@@ -178,6 +207,40 @@ def test_every_build_runs_in_chromium(bundle: Bundle, tmp_path: Path, isolated: 
     judge(found, bundle, threads=isolated)
 
 
+@pytest.mark.parametrize("flags", [(), (OLDER,)])
+def test_integers_are_the_same_in_every_build(
+    codes: Bundle, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    answer = in_node(EVERY_PATH.format(folder=codes.folder.as_uri()), tmp_path, *flags)
+    found = answer["found"]
+    both = ["usdot_threads", "threads", "usdot"] if answer["usdot"] else ["threads"]
+    assert list(found) == [*both, "relaxed", "simd", "plain"]
+    assert all(y == found["plain"] for y in found.values())
+    assert answer["refused"] == ("" if answer["usdot"] else "the engine lacks usdot")
+    assert not (flags and answer["usdot"])
+
+
+def test_what_the_engine_cannot_run_is_named(codes: Bundle) -> None:
+    runner = NATIVE / "web" / "runner.mjs"
+    graphs, golden = load_evidence(codes.folder, codes.plan)
+
+    def older(path: Path) -> RemoteLibrary:
+        return RemoteLibrary(path, (harness.node(), OLDER, str(runner), str(path)))
+
+    gates = {g.name: g for g in page_gates(codes.folder, graphs, golden, Runner("node", older))}
+    assert all(g.ok for g in gates.values()) and len(gates) == 6
+    for path in ("usdot", "usdot_threads"):
+        assert "lacks usdot" in gates[f"model.{path}.wasm: not run"].found
+
+
+def test_a_network_of_floats_has_no_builds_for_bytes(bundle: Bundle, codes: Bundle) -> None:
+    assert not list(bundle.folder.glob("*usdot*"))
+    names = {"model.usdot.wasm", "model.usdot_threads.wasm", "weights.usdot.bin"}
+    assert names <= codes.receipt.files.keys() and codes.verify().ok
+    text = (codes.folder / "model.mjs").read_text()
+    assert "new URL('weights.usdot.bin', import.meta.url)" in text
+
+
 def test_the_demo_runs(bundle: Bundle, tmp_path: Path) -> None:
     page = (bundle.folder / "index.html").read_text() + DEMO
     found = in_chromium(bundle.folder, tmp_path, {"/": page.encode()}, "/", isolated=False)
@@ -187,7 +250,7 @@ def test_the_demo_runs(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_the_receipt_holds_every_build(bundle: Bundle) -> None:
     builds = {f"model.{p}.wasm" for p in ("threads", "relaxed", "simd", "plain")}
-    names = {*builds, "model.mjs", "model.d.ts", "index.html", "weights.bin"}
+    names = {*builds, "model.mjs", "model.d.mts", "index.html", "weights.bin"}
     assert names <= bundle.receipt.files.keys()
     proof = bundle.verify()
     assert proof.ok
@@ -206,7 +269,7 @@ def test_a_build_of_other_weights_is_no_bundle(bundle: Bundle, tmp_path: Path) -
 
 @pytest.fixture
 def declarations(bundle: Bundle) -> Iterator[str]:
-    yield (bundle.folder / "model.d.ts").read_text()
+    yield (bundle.folder / "model.d.mts").read_text()
 
 
 def test_the_types_are_typescript_and_name_the_tensors(declarations: str, tmp_path: Path) -> None:
@@ -227,7 +290,7 @@ console.log(JSON.stringify(stripTypeScriptTypes(text).trim()));
 def test_other_tensors_and_states(tmp_path: Path) -> None:
     harness.node()
     ids = sparrow.build(embedding(), "web", tmp_path / "ids")
-    assert "BigInt64Array" in (ids.folder / "model.d.ts").read_text()
+    assert "BigInt64Array" in (ids.folder / "model.d.mts").read_text()
     total = sparrow.build(accumulator(), "web", tmp_path / "total", states={"total": "total_out"})
     script = f"""
 import {{ load }} from '{total.folder.as_uri()}/model.mjs';

@@ -58,7 +58,7 @@ def verify_bundle(folder: Path, device: str = "auto") -> Proof:
     check_model(library, plan)
     weights = weights_of(folder)
     done = prove(graphs, plan, golden, library, hooked, weights)
-    builds = page_gates(folder, graphs, golden, runner, weights)
+    builds = page_gates(folder, graphs, golden, runner)
     twins = [onnx.load(folder / Path(e.model).name) for e in plan.entries]
     done = Proof((*done.gates, *builds, *twin_gates(twins, graphs, golden)), done.layers)
     memory = MemoryRecord(

@@ -40,7 +40,7 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
-    *compact_i8.PAIRED,
+    *compact_i8.ENGINES,
     *winograd_i8.ROWS,
     *conv3d.ROWS,
     *conv_any.ROWS,
@@ -66,7 +66,7 @@ KERNELS: tuple[Kernel, ...] = (
 )
 
 # Sums over codes in more code, which is faster.
-_FAST = (*conv_i8.ROWS, *compact_i8.PAIRED, *winograd_i8.ROWS)
+_FAST = (*conv_i8.ROWS, *compact_i8.ENGINES, *winograd_i8.ROWS)
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,

@@ -1,7 +1,7 @@
 """Rows of 8-bit convolutions and products in little code, in place of those of `conv_i8`.
 
 Layers whose epilogues are alike share one function, sizes are a table, and weights are not padded
-to whole vectors. Where sums are over pairs (`Isa.pairs`) there are no others.
+to whole vectors. For engines (`Isa.engine`) there are no others, and their tiles are wider.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from sparrow.tensor import Array
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
 PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
-# A tile where sums are over pairs: 10 sums and what they take just fit V8's registers on x86.
-PAIR_PIXELS, PAIR_VECTORS = 5, 2
+# A tile for engines: of pairs, 10 sums and what they take just fit V8's registers on x86.
+WIDE_PIXELS, WIDE_VECTORS = 5, 2
 ROUND = 4  # SP_QUADS of such headers
 # Pixels and rows of such tiles of a depthwise layer, by vectors: two are interleaved at once, and
 # pairs of input rows serve two rows.
@@ -123,26 +123,28 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if code.part:
         return Reject("output channels lie in parts")
     isa, each = case.target.isa, s.ci // s.groups
-    lanes, per, pair = isa.lanes, isa.per, isa.pairs
-    band = pair or not reads_inside(s)
+    lanes, per, pair, engine = isa.lanes, isa.per, isa.pairs, isa.engine
+    size = 2 if pair else 1
+    # an engine turns bytes once, when it copies them
+    band = pair or (engine and code.flip) or not reads_inside(s)
     pointwise = s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih
     if pointwise and reads_inside(s):
-        # all pixels are one row, or as many as stay near as halves
+        # all pixels are one row, or as many as stay near
         image = s.oh * s.ow
-        most = max(s.ow, 64, 8 * BAND_BYTES // (2 * each + s.ldy))
+        most = max(s.ow, 64, 8 * BAND_BYTES // (size * each + s.ldy))
         share = -(-image // case.threads)
         near = row_of(image, min(most, share) if share >= PAIR_SHARE else most, case.threads)
-        ow = near if pair else image
+        ow = near if engine else image
         s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
     rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))
     if case.threads > 1:
         rows = min(rows, -(-s.oh // case.threads))
     merged = merges(s, band)
-    vectors = PAIR_VECTORS if pair else 1
+    vectors = WIDE_VECTORS if engine else 1
     # where rows do not serve all threads, panels are shared out too
     blocks, parts, each_part = -(-s.oh // rows), 1, 0
     all_panels = s.co // s.groups // (vectors * lanes)
-    if pair and blocks < case.threads and all_panels > 1:
+    if engine and blocks < case.threads and all_panels > 1:
         each_part = -(-all_panels // (case.threads // blocks))
         parts = -(-all_panels // each_part)
     p = params(s, code.pad, 1 if merged else s.kw, rows, each_part)
@@ -151,16 +153,16 @@ def _conv2d(case: Case) -> Lowered | Reject:
     runs = p["runs"]
     kq = -(-(s.kw // runs * each) // per)
     width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
-    line = round_up(width * each * (2 if pair else 1) + 3, 64) if band else 0
+    line = round_up(width * each * size + 3, 64) if band else 0
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
     # weights that serve several tiles are widened before
-    wide = pair and all_panels > 0 and rows * s.ow > 2 * PAIR_PIXELS
+    wide = pair and all_panels > 0 and rows * s.ow > 2 * WIDE_PIXELS
     if wide:
         # a panel of weights as halves
         scratch_bytes += 2 * vectors * lanes * s.kh * runs * kq * per
-    whole = pair and s.co // s.groups % lanes == 0
-    pixels = min(s.ow, PAIR_PIXELS if pair else PIXELS)
-    one_run = 0 if not pair or s.kh * runs > 1 else 1 if kq % ROUND else 2
+    whole = engine and s.co // s.groups % lanes == 0
+    pixels = min(s.ow, WIDE_PIXELS if engine else PIXELS)
+    one_run = 0 if not engine or s.kh * runs > 1 else 1 if kq % ROUND else 2
     shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), one_run)
     literals = (*shape, int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
@@ -203,7 +205,7 @@ def _held(s: Conv2dShape, t: _Tile) -> bool:
 
 
 def _instructions(s: Conv2dShape, t: _Tile) -> int:
-    """Instructions of all tiles of a vector of channels, where sums are over pairs."""
+    """Instructions of all tiles of a vector of channels, for engines."""
     columns = (t.pixels - 1) * s.sw + (s.kw - 1) * s.dw + 1
     series, cells = t.rows * t.vectors, t.rows * t.pixels * t.vectors
     # addresses, loads, interleaving and widening; a dot product, its sum, and weights
@@ -215,12 +217,12 @@ def _instructions(s: Conv2dShape, t: _Tile) -> int:
 
 def _depthwise_tile(s: Conv2dShape, rows: int, isa: Isa) -> _Tile:
     """The tile of a layer, of which a block has at most so many rows."""
-    if not isa.pairs:
+    if not isa.engine:
         even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
         return _Tile(next(even, min(s.ow, DEPTHWISE_PIXELS[-1])), 1, 1)
     successive = s.sh == s.dh == 1 and s.kh % 2
     blocks = any(_in_blocks(s, n, 2) for n in range(2, rows + 1))
-    vectors = PAIR_VECTORS if s.co % (PAIR_VECTORS * isa.lanes) == 0 else 1
+    vectors = WIDE_VECTORS if s.co % (WIDE_VECTORS * isa.lanes) == 0 else 1
     tiles = [
         _Tile(min(pixels, s.ow), high, vectors)
         for pixels, high in PAIR_TILES[vectors]
@@ -249,12 +251,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
         np.dtype(np.int8),
         lambda: _behind(size, start, w.transpose(2, 3, 1, 0)),
     )
-    quads = _taps(s) if isa.pairs else -(-(t.rows - 1 + s.kh) // isa.per) * s.kw
+    quads = _taps(s) if isa.engine else -(-(t.rows - 1 + s.kh) // isa.per) * s.kw
     scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
     scratch_bytes += t.rows * quads * 4 * round_up(s.co, lanes)
-    whole = isa.pairs and s.co % lanes == 0
+    whole = isa.engine and s.co % lanes == 0
     window = (s.kh, s.kw, s.sw, s.dw)
-    literals = (*t, int(isa.pairs), int(whole), *window, int(code.flip), code.put)
+    literals = (*t, int(isa.engine), int(whole), *window, int(code.flip), code.put)
     cycles = 8.0 * math.prod((s.batch, s.oh, s.ow, round_up(s.co, lanes), quads)) / lanes
     tasks = s.batch * -(-s.oh // rows)
     each, walks = case.y[0].type.dtype.bytes, case.threads == 1
@@ -298,5 +300,4 @@ ROWS = (
     Kernel("conv2d_compact_i8", Conv, _conv2d),
     Kernel("gemm_compact_i8", MatMul, _conv2d),
 )
-PAIRED_ISAS = tuple(i.name for i in ISAS if i.pairs)
-PAIRED = tuple(replace(row, isas=PAIRED_ISAS) for row in ROWS)
+ENGINES = tuple(replace(row, isas=tuple(i.name for i in ISAS if i.engine)) for row in ROWS)

@@ -114,7 +114,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, tile, lead)
 
 
-_ISAS = tuple(i.name for i in ISAS if not i.pairs)
+_ISAS = tuple(i.name for i in ISAS if not i.engine)
 ROWS = (
     Kernel("depthwise_i8", Conv, _depthwise, _ISAS),
     Kernel("conv2d_i8", Conv, _conv2d, _ISAS),

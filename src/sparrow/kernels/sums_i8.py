@@ -73,7 +73,7 @@ def conv2d_sum(case: Case) -> Sum | Reject:
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
-    return _sum(case, s, taps, bias)
+    return _sum(case, s, taps, bias, case.target.isa.dot_unsigned)
 
 
 def depthwise_sum(case: Case) -> Sum | Reject:
@@ -87,7 +87,8 @@ def depthwise_sum(case: Case) -> Sum | Reject:
     if op.group != x.shape[-1] or w.shape[0] != x.shape[-1]:
         return Reject("not depthwise with one output per channel")
     found = _conv_shape(case, op, x, w)
-    return found if isinstance(found, Reject) else _sum(case, *found, bias)
+    unsigned = case.target.isa.dot_unsigned and not case.target.isa.engine
+    return found if isinstance(found, Reject) else _sum(case, *found, bias, unsigned)
 
 
 def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
@@ -197,7 +198,7 @@ def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:
     return e
 
 
-def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reject:
+def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None, unsigned: bool) -> Sum | Reject:
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Conv | MatMul) and x is not None
     if y.type.dtype not in SUM_RESULTS:
@@ -212,7 +213,6 @@ def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None) -> Sum | Reje
     ep = epilogue_of(seen, expr, None, 3)
     if isinstance(ep, Reject):
         return ep
-    unsigned = case.target.isa.dot_unsigned
     flip = (x.type.dtype == U8) != unsigned
     zero = op.zero + (0 if not flip else 128 if unsigned else -128)
     code = Bytes(flip, zero & 255, put_of(y.type.dtype))

@@ -10,9 +10,8 @@ import numpy as np
 
 from sparrow.kernels.case import Case, Kernel, Lowered, Reject
 from sparrow.kernels.compact_i8 import (
-    PAIR_PIXELS,
-    PAIR_VECTORS,
-    PAIRED_ISAS,
+    WIDE_PIXELS,
+    WIDE_VECTORS,
     lowered,
     packed_conv,
     params,
@@ -20,6 +19,7 @@ from sparrow.kernels.compact_i8 import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.sums_i8 import conv2d_sum
 from sparrow.ops.conv import Conv
+from sparrow.targets.types import ISAS
 
 # Bytes of transformed codes, and of transformed weights, that stay near.
 NEAR = 1 << 18
@@ -34,7 +34,7 @@ def _winograd(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
-    lanes, mr, nv = case.target.isa.lanes, PAIR_PIXELS, PAIR_VECTORS
+    lanes, mr, nv = case.target.isa.lanes, WIDE_PIXELS, WIDE_VECTORS
     if (s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.groups) != (3, 3, 1, 1, 1, 1, 1):
         return Reject("not a dense 3x3 convolution of stride 1")
     if s.ci % (2 * lanes) or s.co % (nv * lanes):
@@ -73,4 +73,4 @@ def _winograd(case: Case) -> Lowered | Reject:
     )
 
 
-ROWS = (Kernel("winograd_i8", Conv, _winograd, PAIRED_ISAS),)
+ROWS = (Kernel("winograd_i8", Conv, _winograd, tuple(i.name for i in ISAS if i.pairs)),)

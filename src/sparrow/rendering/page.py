@@ -1,31 +1,40 @@
-"""The folder of a web page: one module in several builds over the same weights, and its loader.
+"""The folder of a web page: one module in several builds, and its loader.
 
-A build is a row of `targets`: the same plan with another vocabulary of 4 lanes. The threaded build
-has a plan of its own, cut into tasks; where it would pack weights otherwise it is left out.
+A build is a row of `targets`: the same plan with another vocabulary of 4 lanes. Builds that are cut
+into tasks, or whose sums take other products, have a plan of their own, and where it packs weights
+otherwise a file of their own.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+
+import numpy as np
 
 from sparrow.compiler import Compiled
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.library import compile_objects
 from sparrow.device.runners import Runner
 from sparrow.emit.c import emit
+from sparrow.errors import BadBundle
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.outputs import output_gate, run_calls
 from sparrow.graph import Graph
-from sparrow.plan import plan
+from sparrow.plan import Plan, plan
 from sparrow.targets import Target, target
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import TensorType
 
+# The line of the loader that a model's own builds replace, and what is read from there again.
+_BUILDS = "const BUILDS = {};"
+_FILES = re.compile(r"new URL\('(model\.\w+\.wasm)'.*?file: '([\w.]+)'", re.DOTALL)
+# What the loader says of a module for other engines.
+_LACKS = "the engine lacks usdot"
 # Tasks that a step of the threaded build is cut into.
 THREADS = 4
 _ARRAYS = {
@@ -49,7 +58,7 @@ _ARRAYS = {
 
 
 def path_of(build: str) -> str:
-    """What the loader calls a build: ``plain``, ``simd``, ``relaxed`` or ``threads``."""
+    """What the loader calls a build: ``plain``, ``simd``, ``relaxed``, ``usdot`` and so on."""
     return build.removeprefix("wasm32").removeprefix("_") or "plain"
 
 
@@ -57,47 +66,92 @@ def write_page(folder: Path, compiled: Compiled) -> None:
     """Write the loader, its types, a page, and every build that the target names.
 
     Args:
-        folder: Holds ``weights.bin``.
+        folder: Where they go, weights and all.
         compiled: For a target with builds.
 
     Raises:
         CompileError: The compiler is missing or refuses the code.
     """
     web = resources.files("sparrow") / "native" / "web"
-    for name in ("model.mjs", "index.html"):
-        (folder / name).write_bytes((web / name).read_bytes())
-    types = declarations((web / "model.d.ts").read_text(encoding="utf-8"), compiled.module.entries)
-    (folder / "model.d.ts").write_text(types, encoding="utf-8", newline="\n")
-    for name in compiled.plan.target.builds:
-        _write_build(folder / f"model.{path_of(name)}.wasm", compiled, target(name))
+    (folder / "index.html").write_bytes((web / "index.html").read_bytes())
+    types = declarations((web / "model.d.mts").read_text(encoding="utf-8"), compiled.module.entries)
+    (folder / "model.d.mts").write_text(types, encoding="utf-8", newline="\n")
+    files = {compiled.plan.weights: "weights.bin"}
+    found: list[tuple[str, str]] = []
+    # the fastest comes first in the loader, and last to name a file
+    for row, planned in reversed([*_plans(compiled)]):
+        path = path_of(row.name)
+        _write_build(folder / f"model.{path}.wasm", planned)
+        file = files.setdefault(planned.weights, f"weights.{path}.bin")
+        (folder / file).write_bytes(planned.weights)
+        found.insert(0, (path, file))
+    loader = (web / "model.mjs").read_text(encoding="utf-8")
+    text = loader.replace(_BUILDS, _builds(found))
+    assert text != loader
+    (folder / "model.mjs").write_text(text, encoding="utf-8", newline="\n")
 
 
-def _write_build(out: Path, compiled: Compiled, row: Target) -> None:
-    planned = replace(compiled.plan, target=row)
-    threaded = "atomics" in row.cpu.split("+")
-    if threaded:
-        planned = plan(compiled.module, row, threads=THREADS)
-        if planned.weights != compiled.plan.weights:
-            return
+def _plans(compiled: Compiled) -> Iterator[tuple[Target, Plan]]:
+    """The builds that a model has: those for unsigned bytes where it has sums over bytes."""
+    for row in map(target, compiled.plan.target.builds):
+        if row.isa.dot_unsigned and plan(compiled.module, row).weights == compiled.plan.weights:
+            continue
+        if _threaded(row):
+            yield row, plan(compiled.module, row, threads=THREADS)
+        elif row.isa.dot_unsigned:
+            yield row, plan(compiled.module, row)
+        else:
+            yield row, replace(compiled.plan, target=row)
+
+
+def _threaded(row: Target) -> bool:
+    return "atomics" in row.cpu.split("+")
+
+
+def _builds(found: Sequence[tuple[str, str]]) -> str:
+    """The loader's table. Bundlers know files by such expressions, and rename them."""
+    rows = (
+        f"  {path}: {{\n"
+        f"    wasm: new URL('model.{path}.wasm', import.meta.url),\n"
+        f"    weights: new URL('{file}', import.meta.url),\n"
+        f"    file: '{file}',\n"
+        "  },"
+        for path, file in found
+    )
+    return "\n".join(("const BUILDS = {", *rows, "};"))
+
+
+def _write_build(out: Path, planned: Plan) -> None:
+    row = planned.target
     artifact = emit(planned)
     # with hooks: a page can profile, at the price of a test per step
     objects = compile_objects(artifact.files, row.machine, artifact.parts, hooks=True)
     tools = find_toolchain()
-    if threaded:
+    if _threaded(row):
         pool = Unit.from_file(NATIVE / "runtime" / "pool_wasm.c")
         objects = (*objects, *tools.compile_objects([pool], row.machine, ("-std=c99",)))
     tools.link_shared(objects, row.machine, out)
 
 
 def page_gates(
-    folder: Path, graphs: Sequence[Graph], golden: Golden, runner: Runner, weights: Array | None
+    folder: Path, graphs: Sequence[Graph], golden: Golden, runner: Runner
 ) -> tuple[Gate, ...]:
     """A gate for each build in a folder: its outputs against the golden ones."""
-    found = []
-    for path in sorted(folder.glob("model.*.wasm")):
-        outputs = run_calls(runner.load(path).open(weights), graphs, golden)
+    found: list[Gate] = []
+    loader = folder / "model.mjs"
+    if not loader.is_file():
+        return ()
+    for path, file in _FILES.findall(loader.read_text(encoding="utf-8")):
+        try:
+            library = runner.load(folder / path)
+        except BadBundle as e:
+            if _LACKS not in e.message:
+                raise
+            found.append(Gate(f"{path}: not run", "", f"here {_LACKS}", True))
+            continue
+        outputs = run_calls(library.open(np.fromfile(folder / file, np.uint8)), graphs, golden)
         gate = output_gate(graphs, golden, outputs)
-        found.append(replace(gate, name=f"{path.name}: {gate.name}"))
+        found.append(replace(gate, name=f"{path}: {gate.name}"))
     return tuple(found)
 
 

@@ -53,6 +53,14 @@ class Isa:
         return self.dot2_ops == 1
 
     @property
+    def engine(self) -> bool:
+        """Whether an engine compiles the code again.
+
+        It is short then, and sums of depthwise convolutions are over pairs.
+        """
+        return self.both_held
+
+    @property
     def per(self) -> int:
         """Products that a lane of a sum over bytes takes at once."""
         return 2 if self.pairs else 4
@@ -92,6 +100,7 @@ ISAS = (
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
     Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
     Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True),
+    Isa("wasm_usdot", 4, 16, 16, 1, dot_unsigned=True, both_held=True),
 )
 
 
@@ -171,7 +180,7 @@ class Target:
         source: Where the figures come from: some of `SOURCES`.
         fork_ns: A warm fork and join of its threads.
         move_ns_per_byte: What a byte takes longer to read that another core has written last.
-        builds: Rows of 4 lanes whose builds the artifact holds too, over the same weights.
+        builds: Rows of 4 lanes whose builds the artifact holds too.
     """
 
     name: str

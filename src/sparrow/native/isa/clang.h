@@ -173,7 +173,6 @@ SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
 
 /* quads of bytes */
-#define SP_DOT_UNSIGNED 0
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
 SP_INLINE sp_i32 sp_set1_quad(const void *p) { return sp_set1_i32(sp_quad(p)); }
 SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return v ^ (sp_i32)(-0x7f7f7f80); }

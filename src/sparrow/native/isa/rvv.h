@@ -218,6 +218,7 @@ SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   const sp_i32 low = sp_add_product(acc, sp_half(a, 0), sp_half(b, 0));
   return sp_add_product(low, sp_half(a, 1), sp_half(b, 1));
 }
+#define SP_DOT_UNSIGNED 0
 SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   SP_UNROLL
   for (int k = 0; k < 4; ++k) acc = sp_add_product(acc, sp_byte(a, k), sp_byte(b, k));

@@ -17,6 +17,7 @@ SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) {
 }
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return sp_trunc_f32_i32(sp_round_f32(v)); }
 
+#define SP_DOT_UNSIGNED 0
 SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   SP_UNROLL
   for (int i = 0; i < 4; ++i)

@@ -1,5 +1,4 @@
-/* What the vocabularies of SIMD128 do with bytes. Sums of products are taken over halves: of two bytes
- * they fit in 32 bits. Relaxed dot products would need weights split in two to be exact. */
+/* What the vocabularies of SIMD128 do with bytes. */
 #ifndef SP_WASM_BYTES_H
 #define SP_WASM_BYTES_H
 
@@ -8,11 +7,6 @@
 typedef int8_t sp_s8x16 __attribute__((ext_vector_type(16)));
 typedef uint64_t sp_u64x2 __attribute__((ext_vector_type(2)));
 
-SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
-  const sp_s16x8 a0 = ((sp_s16x8)a << 8) >> 8, a1 = (sp_s16x8)a >> 8;
-  const sp_s16x8 b0 = ((sp_s16x8)b << 8) >> 8, b1 = (sp_s16x8)b >> 8;
-  return acc + __builtin_wasm_dot_s_i32x4_i16x8(a0, b0) + __builtin_wasm_dot_s_i32x4_i16x8(a1, b1);
-}
 SP_INLINE sp_i32 sp_dot2_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   return sp_add_i32(acc, __builtin_wasm_dot_s_i32x4_i16x8((sp_s16x8)a, (sp_s16x8)b));
 }

@@ -18,6 +18,6 @@ SP_INLINE sp_i32 sp_trunc_f32_i32(sp_f32 v) {
 }
 SP_INLINE sp_i32 sp_rne_f32_i32(sp_f32 v) { return sp_trunc_f32_i32(sp_round_f32(v)); }
 
-#include "wasm_bytes.h"
+#include "wasm_halves.h"
 
 #endif

@@ -1,7 +1,7 @@
 /* Runs an emitted model in a browser or in Node: `const model = await load(); await model.run(x)`.
  *
  * Picks the fastest build that the engine runs: threads (needs a cross-origin isolated page), relaxed
- * SIMD, SIMD, or plain. Beside this file lie model.<path>.wasm and weights.bin; no other file is
+ * SIMD, SIMD, or plain. Beside this file lie model.<path>.wasm and the weights; of each kind one file is
  * fetched. Offsets below are those of the structures of sparrow.h with pointers of 4 bytes. */
 
 export class SparrowError extends Error {
@@ -11,7 +11,12 @@ export class SparrowError extends Error {
   }
 }
 
+/* The builds beside this file, the fastest first. */
+const BUILDS = {};
+
 const inNode = typeof process !== 'undefined' && process.versions?.node !== undefined;
+/* An import that bundlers do not follow: a page has no such modules. */
+const ofNode = (name) => process.getBuiltinModule(`node:${name}`);
 const ABI_VERSION = 1;
 const ALIGN = 64;
 const PAGE = 65536;
@@ -59,22 +64,42 @@ const PROBES = {
 };
 const MAGIC = [0, 97, 115, 109, 1, 0, 0, 0];
 
-/** Whether the engine has a feature: `simd`, `relaxed` or `threads` (with shared memory). */
+/* f(a, b): four products of bytes by the relaxed dot product, whose second operand may be unsigned. */
+const DOT = [
+  ...[1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
+  ...[10, 22, 1, 20, 0, 32, 0, 253, 15, 32, 1, 253, 15, 65, 0, 253, 17],
+  ...[253, 147, 2, 253, 27, 0, 11],
+];
+const asked = {}; // what dot products do
+
+function dots(bits) {
+  const { f } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bits))).exports;
+  return [-128, -1, 127].every((a) => [1, 127, 128, 255].every((b) => f(a, b) === 4 * a * b));
+}
+
+/**
+ * Whether the engine has a feature: `simd`, `relaxed`, `threads` (with shared memory), or `usdot`:
+ * relaxed dot products of signed and unsigned bytes, which the standard leaves to the engine.
+ */
 export function has(feature) {
   if (feature === 'threads' && typeof SharedArrayBuffer === 'undefined') return false;
+  if (feature === 'usdot')
+    return (asked.usdot ??= has('relaxed') && dots([...MAGIC, ...DOT]));
   return WebAssembly.validate(Uint8Array.from([...MAGIC, ...PROBES[feature]]));
 }
 
 const NEEDS = {
+  usdot_threads: ['relaxed', 'threads', 'usdot'],
+  usdot: ['relaxed', 'usdot'],
   threads: ['relaxed', 'threads'],
   relaxed: ['relaxed'],
   simd: ['simd'],
   plain: [],
 };
 
-/** The paths that this engine runs, the fastest first. */
+/** The paths that the model has and this engine runs, the fastest first. */
 export function paths() {
-  return Object.keys(NEEDS).filter((path) => NEEDS[path].every(has));
+  return Object.keys(BUILDS).filter((path) => NEEDS[path].every(has));
 }
 
 /* A WebAssembly function that calls a JavaScript one, to be put into a table. */
@@ -111,6 +136,7 @@ export class Native {
     this.hooks = (this.u32(at + 4) & 1) === 1;
     this.name = this.text(this.u32(at + 8));
     this.isa = this.text(this.u32(at + 12));
+    if (this.isa === 'wasm_usdot' && !has('usdot')) throw new SparrowError('the engine lacks usdot');
     this.bytes = { weights: this.u64(at + 32), workspace: this.u64(at + 40), state: this.u64(at + 48) };
     this.align = [56, 60, 64].map((k) => this.u32(at + k));
     this.entries = list(this.u32(at + 20), this.u32(at + 68), 32, this.readEntry);
@@ -342,7 +368,7 @@ async function startPool(module, memory, native, threads) {
     };`;
   let make;
   if (inNode) {
-    const { Worker: NodeWorker } = await import('node:worker_threads');
+    const { Worker: NodeWorker } = ofNode('worker_threads');
     const body = `${source} const { parentPort } = require('node:worker_threads');
       parentPort.once('message', (m) => start({ ...m, ready: () => parentPort.postMessage(0) }));`;
     make = () => new NodeWorker(body, { eval: true });
@@ -376,12 +402,13 @@ async function startPool(module, memory, native, threads) {
 }
 
 /* A response for a file given as bytes, a URL, or a name beside this module. */
-async function open(source, base) {
+async function open(source, base = import.meta.url) {
   if (source instanceof Response) return source;
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Response(source);
-  const url = new URL(source, base);
+  // a relative base is one of the page's
+  const url = new URL(source, new URL(base, globalThis.document?.baseURI ?? import.meta.url));
   if (inNode && url.protocol === 'file:') {
-    const { readFile } = await import('node:fs/promises');
+    const { readFile } = ofNode('fs/promises');
     try {
       return new Response(await readFile(url), { headers: { 'Content-Type': 'application/wasm' } });
     } catch (e) {
@@ -426,17 +453,19 @@ async function pour(response, native, progress) {
  * `wasm` and `weights`, the two files as bytes, a URL or a Response; `progress(done, total)`.
  */
 export async function load(options = {}) {
-  const { base = import.meta.url, wasm, weights = 'weights.bin', progress } = options;
+  const { base, progress } = options;
   const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
   const threads = options.threads ?? Math.min(4, cores);
-  const possible = paths().filter((p) => p !== 'threads' || threads > 1);
+  const possible = paths().filter((p) => threads > 1 || !NEEDS[p].includes('threads'));
   const path = options.path ?? possible[0];
   if (!possible.includes(path))
     throw new SparrowError(`path '${path}' cannot run here; possible are ${possible.join(', ')}`);
-  const blob = open(weights, base);
+  const build = BUILDS[path];
+  const wasm = options.wasm ?? (base ? `model.${path}.wasm` : build.wasm);
+  const blob = open(options.weights ?? (base ? build.file : build.weights), base);
   blob.catch(() => {}); // awaited below
-  const module = await compile(await open(wasm ?? `model.${path}.wasm`, base));
-  const shared = path === 'threads';
+  const module = await compile(await open(wasm, base));
+  const shared = NEEDS[path].includes('threads');
   const memory = shared ? sharedMemory() : undefined;
   const instance = await WebAssembly.instantiate(module, shared ? { env: { memory } } : {});
   const native = new Native(instance, memory);

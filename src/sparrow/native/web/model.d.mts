@@ -5,7 +5,13 @@ export interface Entries {
 // FIRST
 
 /** A build of the model, the fastest first. */
-export type Path = 'threads' | 'relaxed' | 'simd' | 'plain';
+export type Path =
+  | 'usdot_threads'
+  | 'threads'
+  | 'usdot'
+  | 'relaxed'
+  | 'simd'
+  | 'plain';
 
 /** An input or output: dense, row-major. Quantized ones say what a code means. */
 export interface TensorInfo {
@@ -29,11 +35,11 @@ export interface LoadOptions {
   base?: string | URL;
   /** Build to use; the fastest that runs by default. */
   path?: Path;
-  /** Threads of the path `threads`; 1 excludes it. At most 4 by default. */
+  /** Threads of paths with workers; 1 excludes these. At most 4 by default. */
   threads?: number;
   /** The module, when it is not `model.<path>.wasm` in `base`. */
   wasm?: string | URL | Response | ArrayBuffer | Uint8Array;
-  /** The weights, when they are not `weights.bin` in `base`. */
+  /** The weights, when they are not those of the build in `base`. */
   weights?: string | URL | Response | ArrayBuffer | Uint8Array;
   /** Called as weights arrive, in bytes. */
   progress?: (done: number, total: number) => void;
@@ -74,11 +80,11 @@ export class Model {
   close(): void;
 }
 
-/** The paths that this engine runs, the fastest first. */
+/** The paths that the model has and this engine runs, the fastest first. */
 export function paths(): Path[];
 
 /** Whether the engine has a feature. */
-export function has(feature: 'simd' | 'relaxed' | 'threads'): boolean;
+export function has(feature: 'simd' | 'relaxed' | 'threads' | 'usdot'): boolean;
 
 /** Load the model. */
 export function load(options?: LoadOptions): Promise<Model>;
