@@ -397,7 +397,12 @@ def pool_case(seed: int) -> Made:
     strides = tuple(c.n(1, 3) for _ in range(rank))
     dilations = tuple(c.n(1, 2) if c.n(0, 3) == 0 else 1 for _ in range(rank))
     pads = tuple((c.n(0, k), c.n(0, k)) for k in kernel)
-    x, _, _ = c.input((c.n(1, 2), *(c.n(9, 19) for _ in range(rank)), c.n(1, 70)))
+    shape = (c.n(1, 2), *(c.n(9, 19) for _ in range(rank)), c.n(1, 70))
+    if seed % 3:
+        x, _, _ = c.input(shape)
+    else:
+        c.feeds["x"] = c.codes(shape, I16)
+        x = c.b.input("x", TensorType(shape, I16))
     op = Pool("max", kernel, strides, dilations, pads, channels_last=True)
     return c.finish(c.b.add(op, x))
 

@@ -18,7 +18,7 @@ from sparrow.ops.normalize import Normalize
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.softmax import Softmax
-from sparrow.tensor import F32, I8, I32, Array, DType, TensorType
+from sparrow.tensor import F16, F32, I8, I32, Array, DType, TensorType
 
 X = lane.Arg(0, F32)
 UNARY = ("exp", "tanh", "sigmoid", "relu", "gelu", "silu", "abs", "sqrt", "sin", "hardswish")
@@ -55,6 +55,20 @@ def test_lane_bound_holds_and_is_not_vacuous(names: list[str], seed: int) -> Non
     assert (off <= bound).all()
     if names.count("exp") < 2:  # the exponential of an exponential makes any rounding large
         assert (bound <= 2e-3 * np.maximum(np.abs(exact[ok]), 1)).all()
+
+
+def test_a_product_of_halves_may_miss_by_a_subnormal_step() -> None:
+    """Native code keeps it in float32, where the reference rounds it to a half."""
+    factor = lane.Imm(0.42041015625, F16)
+    e = lane.cast(lane.call("mul", lane.Arg(0, F16), factor), F32)
+    x = np.array([7.033e-6, 0.5, 0.0], np.float16)
+    types = (TensorType(x.shape, F16),)
+    judged = tolerance_of(Lane(e)).judge(Lane(e), (x,), types, Lane(e).infer(*types))
+    off = np.abs(judged.outputs[0] - x.astype(np.float32) * np.float32(factor.value))
+    bound = np.broadcast_to(np.asarray(judged.bounds[0]), x.shape)
+    assert (off <= bound).all() and off[0] > 4e-9
+    # a normal product is as near as its own last place, nothing times something is exact
+    assert bound[1] < 3 * 2**-11 * 0.21 and bound[2] < 1e-30
 
 
 def test_a_comparison_may_tip_only_where_the_error_reaches() -> None:

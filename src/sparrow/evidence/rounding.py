@@ -109,7 +109,10 @@ def _lane_step(
             own = 2 * ULPS.get(e.fn, 0.0) * unit * size
         if e.fn in ABSOLUTE:
             own = own + ABSOLUTE[e.fn] * unit * np.abs(values[0])
-        if e.fn in ULPS and e.fn not in ("add", "sub", "mul", "div", "sqrt"):
+        if e.fn in ("mul", "div"):
+            # among subnormals, which sums and roots do not reach anew, the unit is absolute
+            own = own + np.where((y != 0) & (unit * size < SMALLEST[e.dtype]), SMALLEST[e.dtype], 0)
+        elif e.fn in ULPS and e.fn not in ("add", "sub", "sqrt"):
             own = own + SMALLEST[e.dtype]
         error = own + error if error is not None else np.asarray(own) if np.any(own) else None
     return y, error

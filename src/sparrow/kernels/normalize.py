@@ -23,7 +23,6 @@ from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.reduce import around, around_groups
 from sparrow.tensor import F32
 
-
 _ONE = {"rows": 1, "row_run": 1, "row_step": 0, "run": 1, "col_step": 0}
 
 
@@ -33,7 +32,9 @@ def _spans(axes: Sequence[tuple[int, bool]]) -> tuple[int, int, int] | None:
     first, end = (varying[0], varying[-1] + 1) if varying else (0, 0)
     if end - first != len(varying):
         return None
-    before, own, after = (prod(d for d, _ in a) for a in (axes[:first], axes[first:end], axes[end:]))
+    before, own, after = (
+        prod(d for d, _ in a) for a in (axes[:first], axes[first:end], axes[end:])
+    )
     return before, own, after
 
 

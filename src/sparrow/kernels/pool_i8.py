@@ -1,4 +1,4 @@
-"""The row of maximum pooling over 8-bit codes, channels last."""
+"""The row of maximum pooling over codes, channels last."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sparrow.kernels.tasks import task_grid
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.pool import Pool
 from sparrow.ops.sums import CODES
+from sparrow.tensor import I16
 
 # Bytes that a compiler's loop over bytes handles per lane of the vocabulary.
 _BYTES = 4
@@ -21,8 +22,9 @@ _BYTES = 4
 def _max(case: Case) -> Lowered | Reject:
     op, x = case.op, case.x[0]
     assert isinstance(op, Pool) and x is not None
-    if op.kind != "max" or op.indices or x.type.dtype not in CODES:
-        return Reject("only the maximum of 8-bit codes, without indices")
+    dtype = x.type.dtype
+    if op.kind != "max" or op.indices or dtype not in (*CODES, I16):
+        return Reject("only the maximum of codes, without indices")
     if not op.channels_last or (x.strides[-1] != 1 and x.shape[-1] > 1):
         return Reject("channels are not last and adjacent")
     window = window_of(case, op.kernel, op.strides, op.dilations, op.pads)
@@ -31,16 +33,17 @@ def _max(case: Case) -> Lowered | Reject:
     s, c = Window(**window), x.shape[-1]
     task_h = task_grid(s.oh * s.ow * c * (s.kh + s.kw), s.oh, 1, s.batch, case.threads)[0]
     tasks = s.batch * -(-s.oh // task_h)
-    line = round_up(s.iw * c, 64)
+    size = dtype.bits // 8
+    line = round_up(s.iw * c * size, 64)
     call = Invoke(
         "pool_i8.h",
-        f"sp_max_pool2d_{suffix(x.type.dtype)}",
+        f"sp_max_pool2d_{suffix(dtype)}",
         "sp_pool_i8",
         {**asdict(s), "c": c, "task_h": task_h},
-        (In(0), Out(0), Scratch(f"{'u' * (x.type.dtype.kind == 'uint')}int8_t", line)),
+        (In(0), Out(0), Scratch(f"{'u' * (dtype.kind == 'uint')}int{dtype.bits}_t", line)),
     )
     taps = s.batch * s.oh * (s.iw * s.kh + s.ow * s.kw) * c
-    cycles = 2 * taps / (_BYTES * case.target.isa.lanes)
+    cycles = 2 * taps * size / (_BYTES * case.target.isa.lanes)
     lead = lead_of(s, 1, 1, s.ow, copied=True) if tasks == 1 else None
     return Lowered((call,), tasks, (), line * tasks, cycles, lead=lead)
 

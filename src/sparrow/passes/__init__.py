@@ -14,6 +14,7 @@ from sparrow.passes.attention import (
     interleave_output,
 )
 from sparrow.passes.cse import cse
+from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
 from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
 from sparrow.passes.global_pool import global_pool
@@ -164,6 +165,11 @@ BACK: tuple[Pass, ...] = (
         (*_rules(fuse_lanes), *SCALARS),
     ),
     Pass("fuse_rest", "a fused chain may now end at a sum", _rules(fuse_epilogue, simplify)),
+    Pass(
+        "depth",
+        "an epilogue does not see through the reshapes",
+        (*_rules(flat_depth_conv, flat_depth_pool), *TIDY),
+    ),
     Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads),
     Pass("clean", "what passes left behind", (), _merge),
 )

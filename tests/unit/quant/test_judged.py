@@ -53,6 +53,12 @@ RANKED = [
     ("Gather", ["rows", "places"], ["y"]),
 ]
 
+PEAKS = [
+    ("ReduceMax", ["scores"], ["top"]),
+    ("Equal", ["scores", "top"], ["peak"]),
+    ("Where", ["peak", "scores", "half"], ["y"]),
+]
+
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
@@ -68,6 +74,7 @@ def test_outputs_are_judged() -> None:
     [
         ([("ArgMax", ["scores"], ["y"])], {"scores"}),
         (RANKED, {"best", "rows"}),
+        (PEAKS, {"scores", "top"}),
         (
             [("Greater", ["best", "half"], ["kept"]), ("NonZero", ["kept"], ["y"])],
             {"best"},
@@ -78,7 +85,7 @@ def test_what_a_choice_reads_is_judged(
     behind: list[tuple[str, list[str], list[str]]], read: set[str]
 ) -> None:
     g = detector(rng(), *behind)
-    sizes = {"scores": PLACES * CLASSES, "best": PLACES, "rows": PLACES * 4}
+    sizes = {"scores": PLACES * CLASSES, "best": PLACES, "rows": PLACES * 4, "top": 1}
     assert sorted(g.types[x].size for x in judged(g)) == sorted(sizes[x] for x in read)
 
 

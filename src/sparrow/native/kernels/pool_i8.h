@@ -1,8 +1,8 @@
-/* Maximum pooling of 8-bit codes, NHWC, any window, strides, dilations and pads.
+/* Maximum pooling of codes, NHWC, any window, strides, dilations and pads.
  *   x     element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
  *   y     pixel (n, oy, ox) at y + ((n * oh + oy) * ow + ox) * ldy; must not alias x
  *   line  scratch of iw * c elements: the maxima of the rows of a window, then taken along it
- * An empty window gives the lowest code. Loops run over bytes, for compilers to make vectors of.
+ * An empty window gives the lowest code. Loops run over codes, for compilers to make vectors of.
  * Task grid: batch x ceil(oh / task_h). */
 #ifndef SP_POOL_I8_H
 #define SP_POOL_I8_H
@@ -51,4 +51,5 @@ typedef struct sp_pool_i8 {
   }
 SP_DEFINE_MAX_POOL_I8(i8, int8_t, -128)
 SP_DEFINE_MAX_POOL_I8(u8, uint8_t, 0)
+SP_DEFINE_MAX_POOL_I8(i16, int16_t, -32768)
 #endif
