@@ -14,6 +14,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 
 import sparrow
 from data import missing
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.elf import FUNCTION, Elf
+from sparrow.device.firmware import board_command, link_program
 from sparrow.device.flags import link_flags
 from sparrow.device.node import find_node
 from sparrow.device.qemu import emulator_command
@@ -52,6 +56,8 @@ EMULATED = {
     "wasm_simd": "wasm32_simd",
     "wasm_relaxed": "wasm32_relaxed",
 }
+# The same for boards without an operating system: linked into a program instead of loaded by one.
+FIRMWARE = {"mve": "cortex_m55"}
 # Those that differ from another one in products of bytes alone.
 BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot"}
 # The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
@@ -59,7 +65,7 @@ NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX5
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
 BYTES = (*(isa for isa in ISAS if isa != "avx512bf16"), *NATIVE_BYTES_ONLY)
 # Every way to compile a file: a header, and gcc instead of zig.
-BUILDS = (*ISAS, *EMULATED, "avx2 gcc", "avx512 gcc", "scalar gcc")
+BUILDS = (*ISAS, *EMULATED, *FIRMWARE, "avx2 gcc", "avx512 gcc", "scalar gcc")
 
 FLUSHES = """
 int flushes(void);
@@ -76,26 +82,11 @@ _protect = ctypes.CDLL(None).mprotect if sys.platform != "win32" else None
 
 
 class Emulated:
-    """A library in an emulator: calls cross two pipes. Arrays end at a page without access."""
+    """Functions in an emulator: calls cross two pipes. Arrays end at a page without access."""
 
-    def __init__(self, library: Path, machine: Machine) -> None:
-        self.process = subprocess.Popen(
-            [*self._runner(library, machine), str(library)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+    def __init__(self, command: Sequence[str]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         weakref.finalize(self, self.process.kill)
-
-    def _runner(self, library: Path, machine: Machine) -> list[str]:
-        native = Path(__file__).parent / "native"
-        if machine.arch == "wasm32":
-            return [node(), str(native / "call_probe.mjs")]
-        probe = library.with_name("call_probe")
-        source = native / "call_probe.c"
-        command = [sys.executable, "-m", "ziglang", "cc", *zig_target(machine), "-static", "-O2"]
-        freestanding = ["-std=gnu99", "-ffreestanding", "-nostdlib", "-fno-builtin", *WARNINGS]
-        subprocess.run([*command, *freestanding, str(source), "-o", str(probe)], check=True)
-        return [*emulator(machine), str(probe)]
 
     def call(self, name: str, *arguments: NDArray[Any] | int) -> int:
         """Call a function, rewrite the arrays, and return its int result."""
@@ -116,6 +107,42 @@ class Emulated:
 
 def _words(*values: int) -> bytes:
     return np.array(values, np.int64).tobytes()
+
+
+def _loaded(library: Path, machine: Machine) -> list[str]:
+    """The command of a program that loads a library."""
+    native = Path(__file__).parent / "native"
+    if machine.arch == "wasm32":
+        return [node(), str(native / "call_probe.mjs"), str(library)]
+    probe = library.with_name("call_probe")
+    source = native / "call_probe.c"
+    command = [sys.executable, "-m", "ziglang", "cc", *zig_target(machine), "-static", "-O2"]
+    freestanding = ["-std=gnu99", "-ffreestanding", "-nostdlib", "-fno-builtin", *WARNINGS]
+    subprocess.run([*command, *freestanding, str(source), "-o", str(probe)], check=True)
+    return [*emulator(machine), str(probe), str(library)]
+
+
+def _linked(functions: Path, machine: Machine) -> list[str]:
+    """The command of a program that an object is linked into."""
+    try:
+        command = board_command(machine)
+    except BadInput as e:
+        missing(str(e))
+        raise
+    code = Elf(functions.read_bytes()).symbols
+    names = sorted(s.name for s in code if s.kind == FUNCTION and s.section and s.external)
+    declared = "".join(f"long {n}();\n" for n in names)
+    entries = "".join(f'  {{"{n}", {n}}},\n' for n in names)
+    table = (
+        f"{declared}const struct {{ const char *name; long (*call)(); }} functions[] = {{\n"
+        f"{entries}}};\nconst int function_count = {len(names)};\n"
+    )
+    probe = Unit.from_file(Path(__file__).parent / "native" / "call_firmware.c")
+    units = [replace(probe, include_dirs=(NATIVE,)), Unit("table.c", table)]
+    unknown = ("-Wno-strict-prototypes", "-Wno-deprecated-non-prototype")
+    flags = ("-std=gnu99", "-fno-builtin", *unknown)
+    objects = find_toolchain().compile_objects(units, machine, flags)
+    return [*command, str(link_program((*objects, functions), machine))]
 
 
 Library: TypeAlias = ctypes.CDLL | Emulated
@@ -163,11 +190,11 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
 
     Args:
         text: The file, without the ISA header, which comes first.
-        isa: A key of `ISAS`, `EMULATED`, `BYTES_ONLY` or `NATIVE_BYTES_ONLY`.
+        isa: A key of `ISAS`, `EMULATED`, `FIRMWARE`, `BYTES_ONLY` or `NATIVE_BYTES_ONLY`.
         folder: Where the library goes.
         compiler: ``zig`` or ``gcc``.
     """
-    other = {**EMULATED, **BYTES_ONLY}.get(isa)
+    other = {**EMULATED, **FIRMWARE, **BYTES_ONLY}.get(isa)
     machine = target(other).machine if other else None
     if machine is not None and machine.arch == "wasm32":
         engine(isa)
@@ -186,6 +213,8 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     if machine is not None and machine.arch == "wasm32":
         # zig hides a module's functions unless told otherwise
         linked = ("-fvisibility=default", *link_flags(machine))
+    if isa in FIRMWARE:
+        linked = ("-c",)
     if machine is not None and machine.arch == "arm":
         # it divides, and makes doubles of 64-bit integers, by calls
         linked = (*linked, "-rtlib=compiler-rt")
@@ -198,7 +227,7 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     )
     assert done.returncode == 0, done.stderr[:4000]
     if machine is not None:
-        return Emulated(library, machine)
+        return Emulated((_linked if isa in FIRMWARE else _loaded)(library, machine))
     have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if feature is not None and not have[feature]:
         pytest.skip(f"this CPU has no {feature}")

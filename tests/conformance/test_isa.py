@@ -83,6 +83,11 @@ I32: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("rshr", "sp_rshr_i32(sp_shr_i32(a, 1), sp_and_i32(b, sp_set1_i32(31)))",
      _wrap(lambda a, b: ((a >> 1) + ((1 << (b & 31)) >> 1)) >> (b & 31))),
     *(
+        (f"rshr_n{n}", f"sp_rshr_n_i32(sp_shr_i32(a, 1), {n})",
+         _wrap(lambda a, b, n=n: ((a >> 1) + (1 << n >> 1)) >> n))
+        for n in (1, 7, 30)
+    ),
+    *(
         row
         for n in (0, 1, 7, 16, 31)
         for row in (
@@ -98,6 +103,8 @@ I32: tuple[tuple[str, str, Callable[..., Any]], ...] = (
         for name, f in (("lt", np.less), ("gt", np.greater), ("eq", np.equal))
     ),
 )  # fmt: skip
+
+PLACES = (1, 5, 12, 16, 23, 31)  # behind a binary point
 
 MEMORY = {"f32": "float", "i32": "int32_t", "f16": "uint16_t", "bf16": "uint16_t",
           "i8": "int8_t", "u8": "uint8_t", "i16": "int16_t"}  # fmt: skip
@@ -117,7 +124,8 @@ def lanes_of(kind: str) -> str:
 
 
 def source() -> str:
-    text = ["int lanes(void);\nint lanes(void) { return SP_LANES; }\n"]
+    text = ['#include "kernels/rounding.h"\n']
+    text.append("int lanes(void);\nint lanes(void) { return SP_LANES; }\n")
     for name, expression, arity, _ in F32:
         text.append(harness.loop(f"f_{name}", expression, ("f32",) * arity, "f32"))
     for name in ("max", "min"):
@@ -131,8 +139,15 @@ def source() -> str:
     text.append(harness.loop("f_fma", "sp_fma_f32(a, b, c)", ("f32",) * 3, "f32"))
     text.append(harness.loop("f_fnma", "sp_fnma_f32(a, b, c)", ("f32",) * 3, "f32"))
     text.append(harness.loop("to_f32", "sp_cvt_i32_f32(a)", ("i32",), "f32"))
+    for places in PLACES:
+        whole = f"sp_mul_f32(sp_cvt_i32_f32(a), sp_set1_f32(0x1p-{places}f))"
+        text.append(harness.loop(f"to_f32_{places}", whole, ("i32",), "f32"))
+        scaled = f"sp_trunc_f32_i32(sp_mul_f32(a, sp_set1_f32(0x1p+{places}f)))"
+        text.append(harness.loop(f"to_i32_{places}", scaled, ("f32",), "i32"))
     text.append(harness.loop("rne", "sp_rne_f32_i32(a)", ("f32",), "i32"))
     text.append(harness.loop("rne_near", "sp_rne_near_f32_i32(a)", ("f32",), "i32"))
+    text.append(harness.loop("steps", "sp_steps_f32_i32(a, -119, 136)", ("f32",), "i32"))
+    text.append(harness.loop("far_steps", "sp_steps_f32_i32(a, -9000000, 7)", ("f32",), "i32"))
     text.append(harness.loop("to_i32", "sp_trunc_f32_i32(a)", ("f32",), "i32"))
     text.append(harness.loop("bits", "sp_bits_f32(a)", ("f32",), "i32"))
     text.append(harness.loop("from_bits", "sp_from_bits_f32(a)", ("i32",), "f32"))
@@ -305,8 +320,26 @@ def test_conversions(library: harness.Library) -> None:
     near = np.append(inside[np.abs(inside) <= 1 << 22], edges)
     got = apply(library, "rne_near", np.int32, near)
     np.testing.assert_array_equal(got, np.rint(near.astype(np.float64)).astype(np.int32))
+    number = f[~np.isnan(f)]
+    for name, least, most in (("steps", -119, 136), ("far_steps", -9000000, 7)):
+        want = np.clip(np.rint(number.astype(np.float64)), least, most).astype(np.int32)
+        np.testing.assert_array_equal(apply(library, name, np.int32, number), want, err_msg=name)
     got = apply(library, "to_i32", np.int32, inside)
     np.testing.assert_array_equal(got, np.trunc(inside.astype(np.float64)).astype(np.int32))
+
+
+def test_conversions_beside_powers_of_two(library: harness.Library) -> None:
+    """Some units convert numbers with a binary point by an instruction that compilers look for."""
+    i, _ = integers()
+    f, _ = floats()
+    for places in PLACES:
+        got = apply(library, f"to_f32_{places}", np.float32, i)
+        assert_same_bits(got, i.astype(np.float32) * np.float32(2.0**-places), f"{places} down")
+        with np.errstate(all="ignore"):
+            x = f[np.abs(f * np.float32(2.0**places)) < LIMIT32]
+        got = apply(library, f"to_i32_{places}", np.int32, x)
+        want = np.trunc(x.astype(np.float64) * 2.0**places).astype(np.int32)
+        np.testing.assert_array_equal(got, want, err_msg=f"{places} up")
 
 
 def memory_values(kind: str, lanes: int) -> Array:

@@ -13,15 +13,17 @@ from native_harness import (
     BYTES_ONLY,
     COMMON,
     EMULATED,
+    FIRMWARE,
     ISAS,
     NATIVE_BYTES_ONLY,
+    Emulated,
     build,
     call,
     zig_target,
 )
 from sparrow.targets import target
 
-LEVELS = [*ISAS, *EMULATED, *BYTES_ONLY, *NATIVE_BYTES_ONLY]
+LEVELS = [*ISAS, *EMULATED, *FIRMWARE, *BYTES_ONLY, *NATIVE_BYTES_ONLY]
 
 C = """
 void lanes(int32_t *out);
@@ -69,7 +71,7 @@ void lookup(uint8_t *out, const uint8_t *table, const uint8_t *x, ptrdiff_t n, p
 CODES = tuple(
     (*code, fits)
     for code in ((0, -128, 127), (-128, -128, 127), (5, -7, 100), (128, 0, 255), (3, 3, 255))
-    for fits in (0, 1, 2)
+    for fits in (0, 1, 2, 3)
 )
 EPILOGUE = """
 #include "kernels/epilogue.h"
@@ -115,7 +117,7 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
         for block in np.resize(v, (-(-v.size // width), width)).astype(np.float32):
             out = np.zeros(width, np.int32)
             if fits:
-                most = 2.0 ** (29 if fits == 1 else 22)
+                most = (2.0**29, 2.0**22, 32_766.0 - abs(z))[fits - 1]
                 block = np.clip(block, -most, most)
             call(c, f"code{i}", out, block)
             least, most = np.iinfo(kind).min, np.iinfo(kind).max
@@ -184,6 +186,72 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
         call(c, "lookup", y, b, a, n, offset)
         np.testing.assert_array_equal(y[:n], b[(a[:n].astype(int) + offset) & 255])
         assert not y[n:].any()
+
+
+PAST = """
+void past(int32_t *out, const int32_t *in, ptrdiff_t at);
+void past(int32_t *out, const int32_t *in, ptrdiff_t at) {
+  sp_store_i32(out, sp_load_i32(in + at));
+}
+"""
+
+
+@pytest.mark.parametrize("isa", ["neon", "mve"])
+def test_emulated_arrays_end_where_access_ends(isa: str, tmp_path: Path) -> None:
+    """Else the tests of partial loads would prove nothing."""
+    c = build(PAST, isa, tmp_path)
+    assert isinstance(c, Emulated)
+    out, values = np.zeros(4, np.int32), np.arange(4, dtype=np.int32)
+    call(c, "past", out, values, 0)
+    np.testing.assert_array_equal(out, values)
+    with pytest.raises(AssertionError, match="ended"):
+        call(c, "past", out, values, 1)
+
+
+RUNS = """
+void run(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t kq);
+void run(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t kq) {
+  sp_store_i32(acc, sp_dot_run_i32(sp_load_i32(acc), a, b, (int)kq, 0));
+  sp_store_i32(acc + SP_LANES, sp_dot_run_i32(sp_load_i32(acc + SP_LANES), a, b, (int)kq, 1));
+}
+#define SHORT(kq)                                                                            \\
+  void short##kq(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t next,            \\
+                 ptrdiff_t runs);                                                            \\
+  void short##kq(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t next,            \\
+                 ptrdiff_t runs) {                                                           \\
+    const sp_i32 v = sp_load_i32(acc), f = sp_load_i32(acc + SP_LANES);                      \\
+    sp_store_i32(acc, sp_dot_short_runs_i32(v, a, next, (int)runs, b, kq, 0));               \\
+    sp_store_i32(acc + SP_LANES, sp_dot_short_runs_i32(f, a, next, (int)runs, b, kq, 1));    \\
+  }
+SHORT(1) SHORT(2)
+"""
+
+
+def test_sums_across_a_vector(tmp_path: Path) -> None:
+    """Any length of a run, and short runs of any number and distance; read to their end alone."""
+    c = build(RUNS, "mve", tmp_path)
+    rng = np.random.default_rng(6)
+
+    def check(name: str, bytes_: np.ndarray, rows: np.ndarray, *numbers: int) -> None:
+        quads = rows.size // 4
+        w = rng.integers(-128, 128, (quads, 4, 4)).astype(np.int8)  # quad, lane, byte
+        acc = rng.integers(-(1 << 31), 1 << 31, 8).astype(np.int32)
+        want = []
+        for x in (rows.view(np.int8), (rows ^ 128).view(np.int8)):
+            want.append(np.einsum("qlb,qb->l", w.astype(np.int64), x.reshape(quads, 4)))
+        total = acc + np.concatenate(want)
+        call(c, name, acc, bytes_, w, *numbers)
+        np.testing.assert_array_equal(acc, total.astype(np.uint64).astype(np.uint32).view(np.int32))
+
+    for kq in (1, 2, 3, 4, 5, 8, 11, 15):
+        a = rng.integers(0, 256, 4 * kq, dtype=np.uint8)
+        check("run", a, a, kq)
+    for kq in (1, 2):
+        for runs in range(1, 11):
+            for apart in (4 * kq, 4 * kq + 5, 64):
+                a = rng.integers(0, 256, (runs - 1) * apart + 4 * kq, dtype=np.uint8)
+                rows = np.stack([a[i * apart : i * apart + 4 * kq] for i in range(runs)])
+                check(f"short{kq}", a, rows, apart, runs)
 
 
 def test_avx_vnni_row_has_its_own_encoding(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from native_harness import EMULATED, ISAS, build, call
+from native_harness import EMULATED, FIRMWARE, ISAS, build, call
 from sparrow.tensor import round_bfloat16
 
 C = """
@@ -25,7 +25,7 @@ void put(uint16_t *out, const float *v, ptrdiff_t n) {
 """
 
 
-@pytest.mark.parametrize("isa", [*ISAS, *EMULATED])
+@pytest.mark.parametrize("isa", [*ISAS, *EMULATED, *FIRMWARE])
 def test_pairs(isa: str, tmp_path: Path) -> None:
     c = build(C, isa, tmp_path)
     found = np.zeros(1, np.int32)

@@ -24,6 +24,7 @@ from sparrow.kernels import (
     COMPACT,
     KERNELS,
     attention_i8,
+    column_i8,
     compact_i8,
     conv_any,
     conv_i8,
@@ -223,6 +224,20 @@ def matmul_case(seed: int) -> Made:
     x, _, zero = c.input((*batch, m, k))
     w = c.weights((n, k) if trans_b else (k, n))
     return c.sum(MatMul(False, trans_b, zero=zero), x, w, c.bias(n), k, n)
+
+
+def column_case(seed: int) -> Made:
+    """One column, as zero points of weights take it: ones, or any weights."""
+    c = _Case(seed)
+    rows, k = c.n(1, 43), 16 * c.n(1, 9)
+    x, _, zero = c.input((1, rows, 2, k) if seed % 2 else (rows, k))
+    ones = c.b.const(np.ones(k, np.int8).reshape((1, k, 1, 1) if seed % 2 else (k, 1)), I8)
+    w = ones if c.flag() else c.weights((1, k, 1, 1) if seed % 2 else (k, 1))
+    none = ((0, 0), (0, 0))
+    conv = Conv((1, 1), (1, 1), none, 1, True, zero=zero)
+    op = conv if seed % 2 else MatMul(False, False, zero=zero)
+    bias = c.bias(1)
+    return c.finish(c.b.add(op, *[v for v in (x, w, bias) if v]))
 
 
 def parts_case(seed: int) -> Made:
@@ -459,6 +474,13 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
     sums = compact_i8.ENGINES if isa.startswith("wasm") else conv_i8.ROWS
     assert used >= {r.name for r in (*sums, *_OWN)}
     assert "resize" in used
+
+
+@pytest.mark.parametrize("isa", ["neon_dot", "neon_i8mm"])
+def test_single_columns_are_added_up_along_rows(isa: str, tmp_path: Path) -> None:
+    emulator(target(EMULATED[isa]).machine)
+    used = _compare([column_case(s) for s in range(24)], isa, KERNELS, tmp_path)
+    assert used == {r.name for r in column_i8.ROWS}
 
 
 # (instruction set, threads): tasks are cut alike on all of them

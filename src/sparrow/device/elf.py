@@ -13,7 +13,7 @@ MAGIC = b"\x7fELF"
 # Section flags and types.
 WRITABLE, ALLOCATED, EXECUTABLE = 1, 2, 4
 SYMTAB, RELA, NO_BITS, REL = 2, 4, 8, 9
-UNDEFINED, SECTION_SYMBOL = 0, 3
+UNDEFINED, FUNCTION, SECTION_SYMBOL = 0, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A symbol; ``section`` is 0 where it is undefined."""
+    """A symbol; ``section`` is 0 where it is undefined, ``external`` whether other files see it."""
 
     name: str
     kind: int
     section: int
     value: int
     size: int
+    external: bool
 
 
 class Elf:
@@ -99,7 +100,7 @@ class Elf:
                 name, info, _, section, value, size = struct.unpack_from("<IBBHQQ", table.data, at)
             else:
                 name, value, size, info, _, section = struct.unpack_from("<IIIBBH", table.data, at)
-            yield Symbol(_text(strings, name), info & 15, section, value, size)
+            yield Symbol(_text(strings, name), info & 15, section, value, size, info >> 4 != 0)
 
 
 def _text(strings: bytes, at: int) -> str:

@@ -29,8 +29,8 @@ def clamp(e: lane.Expr) -> tuple[lane.Expr, float, float]:
 
 
 # Magnitudes that `sp_rne_near_f32_i32` takes, and that conversions to int32 and additions of zero
-# points take for sure.
-NEAR, FITS = 1 << 22, 1 << 29
+# points take for sure; and what 16 bits hold, rounded or not.
+NEAR, FITS, SHORT = 1 << 22, 1 << 29, 32_767
 
 
 def rounded_steps(e: lane.Call) -> tuple[lane.Call, int, int] | None:

@@ -15,6 +15,7 @@ from sparrow import lane
 from sparrow.emit.clips import (
     FITS,
     NEAR,
+    SHORT,
     clamp,
     inside,
     near_steps,
@@ -77,6 +78,8 @@ class _Vector(Text):
             return self.literal(e)
         if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
             product, low, high = steps
+            if self.table is None:
+                return self.let(ctype, f"sp_steps_f32_i32({self.of(product)}, {low}, {high})")
             above = lane.call("max", product, lane.Imm(float(low), F32))
             clipped = lane.call("min", above, lane.Imm(float(high), F32))
             near = "_near" if max(-low, high) <= NEAR else ""
@@ -128,27 +131,31 @@ class _Vector(Text):
             product, low, high = steps
             size = self.size(product)
             fits = 2 if size <= NEAR else int(size <= FITS)
+            fits = 3 if size + abs(z) < SHORT else fits
             if self.table is None:
                 lo = "INT32_MIN" if low + z <= least else str(low + z)
                 hi = "INT32_MAX" if high + z >= most else str(high + z)
                 text = f"sp_code_f32_i32({self.of(product)}, {z}, {lo}, {hi}, {fits})"
                 return self.let("sp_i32", text)
             if fits and low + z <= least and high + z >= most:
-                near = "_near" if fits == 2 else ""
+                near = "_near" if fits >= 2 else ""
                 code = f"sp_rne{near}_f32_i32({self.of(product)})"
                 return self.let("sp_i32", f"sp_add_i32({code}, {self.literal(lane.Imm(z, I32))})")
         if self.table is not None:
             return self.of(e)
         inner, low_, high_ = clamp(x)
         # no sum leaves int32: what was shifted to the right has room
-        roomy = isinstance(inner, lane.Call) and inner.fn == "rshr" and positive(inner.args[1])
+        shift = inner.args[1] if isinstance(inner, lane.Call) and inner.fn == "rshr" else None
+        roomy = shift is not None and positive(shift)
         if inner is x or inner.dtype != I32 or (z and not roomy):
             return self.of(e)
         if low_ + z > least:
             inner = lane.call("max", inner, lane.Imm(int(low_), I32))
         if high_ + z < most:
             inner = lane.call("min", inner, lane.Imm(int(high_), I32))
-        return self.of(lane.call("add", inner, lane.Imm(z, I32)) if z else inner)
+        y = self.of(lane.call("add", inner, lane.Imm(z, I32)) if z else inner)
+        short = isinstance(shift, lane.Imm) and (1 << 31 >> int(shift.value)) + 1 + abs(z) < SHORT
+        return self.let("sp_i32", f"sp_short_i32({y})") if short else y
 
     def size(self, product: lane.Call) -> float:
         """What an int32 times a float is at most, either way."""
@@ -198,8 +205,7 @@ class _Vector(Text):
             if not isinstance(shift, lane.Imm):
                 return f"sp_rshr_i32({self.of(e.args[0])}, {self.of(shift)})"
             x, by = self.of(e.args[0]), int(shift.value)
-            half = f"sp_set1_i32({1 << (by - 1)})" if by else ""
-            return f"sp_shr_i32(sp_add_i32({x}, {half}), {by})" if by else x
+            return f"sp_rshr_n_i32({x}, {by})" if by else x
         a = [self.of(x) for x in e.args]
         zero = "sp_set1_i32(0)"
         if e.fn in ("le", "ge"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparrow.kernels import (
     attention,
     attention_i8,
+    column_i8,
     compact_i8,
     conv,
     conv3d,
@@ -40,6 +41,7 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
+    *column_i8.ROWS,
     *compact_i8.ENGINES,
     *winograd_i8.ROWS,
     *conv3d.ROWS,

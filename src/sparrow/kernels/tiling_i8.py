@@ -42,7 +42,8 @@ class Bytes:
 def _operands(mr: int, nv: int, isa: Isa) -> int:
     """Registers that the operands of a tile take."""
     if isa.octets:
-        return mr + 3
+        # an octet of two pixels each, and the next one, which the compiler loads before it has to
+        return mr + mr % 2 + 1
     if isa.halves and isa.registers == 16:
         # half of them are counted in Armv7: bytes of pixels, pairs of one and of the weights
         return (mr + 2 * nv + 2) // 2 + 2
@@ -112,9 +113,11 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             if isa.octets:
                 products, shuffles = (mr + mr % 2) * nv // 2, mr / isa.group
             step = max((products + shuffles + mr / isa.group + nv / 2 + 1) / 2, 4)
-            # sums begin, are scaled, rounded and moved; bytes are stored by four vectors at best
+            # sums begin, are scaled and rounded, those of octets moved twice; bytes are stored by
+            # four vectors at best
             whole, rest = divmod(nv, 4)
-            return quads * step + mr * (5 * nv + 7 * whole + (0, 3, 4, 7)[rest]) / 2 + 12
+            each = (6 if isa.octets else 4) * nv + 7 * whole + (0, 4, 4, 8)[rest]
+            return quads * step + mr * each / 2 + nv / 2 + 8
         elif isa.singles:
             # each counts: a product, a byte of a pixel, and weights with their address
             step = (mr * nv + mr + 3 * nv + 3) / 2

@@ -137,13 +137,24 @@ SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
 }
 
 /* compare and masks */
-SP_INLINE sp_mask sp_lt_f32(sp_f32 a, sp_f32 b) { return vcmpltq_f32(a, b); }
-SP_INLINE sp_mask sp_le_f32(sp_f32 a, sp_f32 b) { return vcmpleq_f32(a, b); }
-SP_INLINE sp_mask sp_gt_f32(sp_f32 a, sp_f32 b) { return vcmpgtq_f32(a, b); }
-SP_INLINE sp_mask sp_ge_f32(sp_f32 a, sp_f32 b) { return vcmpgeq_f32(a, b); }
+/* The unit's own less than, and less or equal, are the opposites of the other two: true for NaN. clang
+ * takes them for false, so that it must not turn a comparison round. */
+SP_INLINE sp_mask sp_gt_f32(sp_f32 a, sp_f32 b) {
+  __asm__("" : "+w"(a));
+  return vcmpgtq_f32(a, b);
+}
+SP_INLINE sp_mask sp_ge_f32(sp_f32 a, sp_f32 b) {
+  __asm__("" : "+w"(a));
+  return vcmpgeq_f32(a, b);
+}
+SP_INLINE sp_mask sp_lt_f32(sp_f32 a, sp_f32 b) { return sp_gt_f32(b, a); }
+SP_INLINE sp_mask sp_le_f32(sp_f32 a, sp_f32 b) { return sp_ge_f32(b, a); }
 SP_INLINE sp_mask sp_eq_f32(sp_f32 a, sp_f32 b) { return vcmpeqq_f32(a, b); }
 SP_INLINE sp_mask sp_ne_f32(sp_f32 a, sp_f32 b) { return vcmpneq_f32(a, b); }
-SP_INLINE sp_mask sp_isnan_f32(sp_f32 v) { return vcmpneq_f32(v, v); }
+/* By its bits: of a comparison with itself clang makes those two. */
+SP_INLINE sp_mask sp_isnan_f32(sp_f32 v) {
+  return vcmphiq_n_u32(vshlq_n_u32(vreinterpretq_u32_f32(v), 1), 0xff000000u);
+}
 SP_INLINE sp_mask sp_gt_i32(sp_i32 a, sp_i32 b) { return vcmpgtq_s32(a, b); }
 SP_INLINE sp_mask sp_lt_i32(sp_i32 a, sp_i32 b) { return vcmpltq_s32(a, b); }
 SP_INLINE sp_mask sp_eq_i32(sp_i32 a, sp_i32 b) { return vcmpeqq_s32(a, b); }
@@ -162,8 +173,8 @@ SP_INLINE sp_f32 sp_mul_f32(sp_f32 a, sp_f32 b) { return vmulq_f32(a, b); }
 SP_INLINE sp_f32 sp_div_f32(sp_f32 a, sp_f32 b) { return a / b; }
 SP_INLINE sp_f32 sp_fma_f32(sp_f32 a, sp_f32 b, sp_f32 c) { return vfmaq_f32(c, a, b); }
 SP_INLINE sp_f32 sp_fnma_f32(sp_f32 a, sp_f32 b, sp_f32 c) { return vfmsq_f32(c, a, b); }
-SP_INLINE sp_f32 sp_maxq_f32(sp_f32 a, sp_f32 b) { return vpselq_f32(a, b, vcmpgtq_f32(a, b)); }
-SP_INLINE sp_f32 sp_minq_f32(sp_f32 a, sp_f32 b) { return vpselq_f32(a, b, vcmpltq_f32(a, b)); }
+SP_INLINE sp_f32 sp_maxq_f32(sp_f32 a, sp_f32 b) { return sp_select_f32(sp_gt_f32(a, b), a, b); }
+SP_INLINE sp_f32 sp_minq_f32(sp_f32 a, sp_f32 b) { return sp_select_f32(sp_gt_f32(b, a), a, b); }
 /* The unit's own return the number where one operand is NaN. */
 SP_INLINE sp_f32 sp_max_f32(sp_f32 a, sp_f32 b) {
   return vpselq_f32(a, sp_maxq_f32(a, b), sp_isnan_f32(a));
@@ -207,6 +218,8 @@ SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) {
 }
 SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) { return vqrdmulhq_s32(a, b); }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s32(n)); }
+#define SP_ROUNDS_SHIFTS
+SP_INLINE sp_i32 sp_rshr_n_i32(sp_i32 v, int n) { return vrshlq_n_s32(v, -n); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return vmaxq_s32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return vminq_s32(a, b); }
 
@@ -230,6 +243,10 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
   if (z) r = vqaddq_n_s32(r, z);
   if (lo > INT32_MIN) r = vmaxq_s32(r, vdupq_n_s32(lo));
   return hi < INT32_MAX ? vminq_s32(r, vdupq_n_s32(hi)) : r;
+}
+
+SP_INLINE sp_i32 sp_steps_f32_i32(sp_f32 v, int32_t lo, int32_t hi) {
+  return vminq_s32(vmaxq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(lo)), vdupq_n_s32(hi));
 }
 
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */
@@ -300,35 +317,70 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
 /* Sums over runs of bytes: kq quads at a, and of each lane kq quads that lie 4 * SP_LANES bytes apart from
  * b on. Products are added up across a vector, into a general register for each lane. */
 #define SP_RUNS
+typedef struct sp_sums {
+  int32_t of[SP_LANES];
+} sp_sums;
+SP_INLINE sp_sums sp_split_sums(sp_i32 v) {
+  return (sp_sums){{vgetq_lane_s32(v, 0), vgetq_lane_s32(v, 1), vgetq_lane_s32(v, 2),
+                    vgetq_lane_s32(v, 3)}};
+}
+SP_INLINE sp_i32 sp_join_sums(sp_sums s) {
+  sp_i32 v = vdupq_n_s32(s.of[0]);
+  v = vsetq_lane_s32(s.of[1], v, 1);
+  v = vsetq_lane_s32(s.of[2], v, 2);
+  return vsetq_lane_s32(s.of[3], v, 3);
+}
+/* Four quads: of the weights by structures of four words, the quads of a lane in a register. */
+SP_INLINE sp_sums sp_add_four_quads(sp_sums s, int8x16_t q, const int8_t *b, int flip) {
+  const int32x4x4_t w = vld4q_s32((const int32_t *)(const void *)b);
+  if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
+  SP_UNROLL
+  for (int l = 0; l < SP_LANES; ++l)
+    s.of[l] = vmladavaq_s8(s.of[l], q, vreinterpretq_s8_s32(w.val[l]));
+  return s;
+}
+/* The first n < 4 of them. */
+SP_INLINE sp_sums sp_add_some_quads(sp_sums s, int n, int8x16_t q, const int8_t *b, int flip) {
+  const uint32x4_t at = vidupq_n_u32(0, 4);
+  if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
+  SP_UNROLL
+  for (int l = 0; l < SP_LANES; ++l) {
+    const int32_t *const from = (const int32_t *)(const void *)b + l;
+    const sp_i32 w = vldrwq_gather_shifted_offset_z_s32(from, at, sp_first(n));
+    s.of[l] = vmladavaq_s8(s.of[l], q, vreinterpretq_s8_s32(w));
+  }
+  return s;
+}
 SP_INLINE sp_i32 sp_dot_run_i32(sp_i32 acc, const uint8_t *a, const int8_t *b, int kq, int flip) {
-  int32_t sum[SP_LANES] = {vgetq_lane_s32(acc, 0), vgetq_lane_s32(acc, 1), vgetq_lane_s32(acc, 2),
-                           vgetq_lane_s32(acc, 3)};
+  sp_sums s = sp_split_sums(acc);
   SP_ROLLED
-  for (int i = 0; i < kq / 4; ++i, a += 16, b += 64) {
-    /* structures of four words: the quads of a lane in a register */
-    const int32x4x4_t w = vld4q_s32((const int32_t *)(const void *)b);
-    int8x16_t q = vldrbq_s8((const int8_t *)a);
-    if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
-    SP_UNROLL
-    for (int l = 0; l < SP_LANES; ++l)
-      sum[l] = vmladavaq_s8(sum[l], q, vreinterpretq_s8_s32(w.val[l]));
+  for (int i = 0; i < kq / 4; ++i, a += 16, b += 64)
+    s = sp_add_four_quads(s, vldrbq_s8((const int8_t *)a), b, flip);
+  if (kq % 4)
+    s = sp_add_some_quads(s, kq % 4, vldrbq_z_s8((const int8_t *)a, sp_first(kq % 4)), b, flip);
+  return sp_join_sums(s);
+}
+/* The same over `runs` runs of one or two quads, `next` bytes from one to the other: four quads of
+ * several make a vector. */
+SP_INLINE sp_i32 sp_dot_short_runs_i32(sp_i32 acc, const uint8_t *a, ptrdiff_t next, int runs,
+                                       const int8_t *b, int kq, int flip) {
+  const int at_once = 4 / kq, rest = runs % at_once;
+  sp_sums s = sp_split_sums(acc);
+  SP_ROLLED
+  for (int i = 0; i < runs / at_once; ++i, a += at_once * next, b += 64) {
+    sp_i32 q = vdupq_n_s32(sp_quad(a));
+    q = vsetq_lane_s32(sp_quad(kq == 1 ? a + next : a + 4), q, 1);
+    q = vsetq_lane_s32(sp_quad(kq == 1 ? a + 2 * next : a + next), q, 2);
+    q = vsetq_lane_s32(sp_quad(kq == 1 ? a + 3 * next : a + next + 4), q, 3);
+    s = sp_add_four_quads(s, vreinterpretq_s8_s32(q), b, flip);
   }
-  if (kq % 4) {
-    const mve_pred16_t some = sp_first(kq % 4);
-    int8x16_t q = vldrbq_z_s8((const int8_t *)a, some);
-    if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
-    const uint32x4_t at = vidupq_n_u32(0, 4);
-    SP_UNROLL
-    for (int l = 0; l < SP_LANES; ++l) {
-      const int32_t *const from = (const int32_t *)(const void *)b + l;
-      const sp_i32 w = vldrwq_gather_shifted_offset_z_s32(from, at, some);
-      sum[l] = vmladavaq_s8(sum[l], q, vreinterpretq_s8_s32(w));
-    }
+  if (rest) {
+    sp_i32 q = vdupq_n_s32(sp_quad(a));
+    if (rest * kq > 1) q = vsetq_lane_s32(sp_quad(kq == 1 ? a + next : a + 4), q, 1);
+    if (rest * kq > 2) q = vsetq_lane_s32(sp_quad(a + 2 * next), q, 2);
+    s = sp_add_some_quads(s, rest * kq, vreinterpretq_s8_s32(q), b, flip);
   }
-  acc = vsetq_lane_s32(sum[0], acc, 0);
-  acc = vsetq_lane_s32(sum[1], acc, 1);
-  acc = vsetq_lane_s32(sum[2], acc, 2);
-  return vsetq_lane_s32(sum[3], acc, 3);
+  return sp_join_sums(s);
 }
 
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */

@@ -17,6 +17,8 @@
 #define SP_ISA_NAME "neon32"
 #define SP_FLUSHES
 
+SP_INLINE int16x4_t sp_narrow_half(sp_i32 v) { return vqmovn_s32(v); }
+
 /* masks */
 SP_INLINE int sp_mask_any(sp_mask a) {
   const uint32x2_t either = vorr_u32(vget_low_u32(a), vget_high_u32(a));
@@ -77,6 +79,10 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
   v = vminq_f32(vmaxq_f32(v, vdupq_n_f32(least)), vdupq_n_f32(most));
   const sp_i32 bits = vreinterpretq_s32_f32(vaddq_f32(v, vdupq_n_f32(12582912.0f)));
   return vsubq_s32(bits, vdupq_n_s32(0x4b400000 - z));
+}
+SP_INLINE sp_i32 sp_steps_f32_i32(sp_f32 v, int32_t lo, int32_t hi) {
+  v = vminq_f32(vmaxq_f32(v, vdupq_n_f32((float)lo)), vdupq_n_f32((float)hi));
+  return sp_rne_f32_i32(v);
 }
 
 /* halves, one by one: not every such CPU converts them */

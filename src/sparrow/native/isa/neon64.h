@@ -16,6 +16,17 @@ SP_INLINE void sp_storen_f16(uint16_t *p, sp_f32 v, int n) {
   sp_put_bytes(p, vget_lane_u64(vreinterpret_u64_f16(vcvt_f16_f32(v)), 0), 2 * n);
 }
 
+/* Narrowing is said as clips and a truncation: the compiler leaves out the clips of what 16 bits hold, as
+ * these shifts, which do nothing, let it know, and moves an addition behind the truncation, where a vector
+ * holds twice as many. */
+#define SP_SHORTENS
+SP_INLINE sp_i32 sp_short_i32(sp_i32 v) { return vshrq_n_s32(vshlq_n_s32(v, 16), 16); }
+SP_INLINE int16x4_t sp_narrow_half(sp_i32 v) {
+  const sp_i32 least = vdupq_n_s32(-32768), most = vdupq_n_s32(32767);
+  v = vbslq_s32(vcgtq_s32(v, least), v, least);
+  return vmovn_s32(vbslq_s32(vcgtq_s32(most, v), v, most));
+}
+
 /* masks */
 SP_INLINE int sp_mask_any(sp_mask a) { return vmaxvq_u32(a) != 0; }
 
@@ -36,12 +47,18 @@ SP_INLINE sp_i32 sp_rne_near_f32_i32(sp_f32 v) { return sp_rne_f32_i32(v); }
 /* Conversions and this addition saturate, so that a store of bytes can do the clipping. */
 #define SP_SATURATES
 SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, int fits) {
-  (void)fits;
   sp_i32 r = vcvtnq_s32_f32(v);
-  if (z != 0) r = vqaddq_s32(r, vdupq_n_s32(z));
+  if (fits == 3)
+    r = sp_short_i32(vaddq_s32(r, vdupq_n_s32(z)));
+  else if (z != 0)
+    r = vqaddq_s32(r, vdupq_n_s32(z));
   if (lo > INT32_MIN) r = vmaxq_s32(r, vdupq_n_s32(lo));
   if (hi < INT32_MAX) r = vminq_s32(r, vdupq_n_s32(hi));
   return r;
+}
+
+SP_INLINE sp_i32 sp_steps_f32_i32(sp_f32 v, int32_t lo, int32_t hi) {
+  return vminq_s32(vmaxq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(lo)), vdupq_n_s32(hi));
 }
 
 /* reduce: lanes i and i+2, then i+1, as every header of 4 lanes */

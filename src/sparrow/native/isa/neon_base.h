@@ -13,6 +13,7 @@
 #endif
 
 #define SP_LANES 4
+#define SP_FORGET(p) __asm__("" : "+r"(p))
 
 typedef float32x4_t sp_f32;
 typedef int32x4_t sp_i32;
@@ -22,6 +23,7 @@ typedef uint32x4_t sp_mask; /* all bits of a lane set or clear */
  * their own: division, roots, rounding, sums of products and of lanes. */
 SP_INLINE sp_f32 sp_loadn_f16(const uint16_t *p, int n);
 SP_INLINE void sp_storen_f16(uint16_t *p, sp_f32 v, int n);
+SP_INLINE int16x4_t sp_narrow_half(sp_i32 v); /* saturates */
 
 /* memory */
 SP_INLINE sp_f32 sp_load_f32(const float *p) { return vld1q_f32(p); }
@@ -75,17 +77,22 @@ SP_INLINE void sp_storen_bf16(uint16_t *p, sp_f32 v, int n) {
   sp_put_bytes(p, vget_lane_u64(vreinterpret_u64_u16(r), 0), 2 * n);
 }
 SP_INLINE void sp_store_bf16(uint16_t *p, sp_f32 v) { sp_storen_bf16(p, v, SP_LANES); }
+/* Four bytes, not by way of a general register. */
+SP_INLINE uint8x8_t sp_load_four(const void *p) {
+  return vreinterpret_u8_u32(vdup_n_u32(*(const sp_u32_at *)p));
+}
 SP_INLINE sp_i32 sp_loadn_i8(const int8_t *p, int n) {
-  return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(sp_get_bytes(p, n < SP_LANES ? n : 4)))));
+  if (n >= SP_LANES) return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(sp_load_four(p)))));
+  return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(sp_get_bytes(p, n)))));
 }
 SP_INLINE sp_i32 sp_load_i8(const int8_t *p) { return sp_loadn_i8(p, SP_LANES); }
 SP_INLINE sp_i32 sp_loadn_u8(const uint8_t *p, int n) {
-  const uint16x8_t h = vmovl_u8(vcreate_u8(sp_get_bytes(p, n < SP_LANES ? n : 4)));
+  const uint16x8_t h = vmovl_u8(n < SP_LANES ? vcreate_u8(sp_get_bytes(p, n)) : sp_load_four(p));
   return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(h)));
 }
 SP_INLINE sp_i32 sp_load_u8(const uint8_t *p) { return sp_loadn_u8(p, SP_LANES); }
 SP_INLINE int16x8_t sp_narrow(sp_i32 a, sp_i32 b) {
-  return vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
+  return vcombine_s16(sp_narrow_half(a), sp_narrow_half(b));
 }
 SP_INLINE void sp_storen_i8(int8_t *p, sp_i32 v, int n) {
   const int8x8_t b = vqmovn_s16(sp_narrow(v, v));
@@ -102,7 +109,7 @@ SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
 }
 SP_INLINE sp_i32 sp_load_i16(const int16_t *p) { return sp_loadn_i16(p, SP_LANES); }
 SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
-  const uint64_t h = vget_lane_u64(vreinterpret_u64_s16(vqmovn_s32(v)), 0);
+  const uint64_t h = vget_lane_u64(vreinterpret_u64_s16(sp_narrow_half(v)), 0);
   sp_put_bytes(p, h, 2 * (n < SP_LANES ? n : 4));
 }
 SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
@@ -190,6 +197,8 @@ SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) {
 }
 SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) { return vqrdmulhq_s32(a, b); }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s32(n)); }
+#define SP_ROUNDS_SHIFTS
+SP_INLINE sp_i32 sp_rshr_n_i32(sp_i32 v, int n) { return sp_rshr_i32(v, vdupq_n_s32(n)); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return vmaxq_s32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return vminq_s32(a, b); }
 

@@ -18,20 +18,21 @@
 SP_INLINE sp_i32 sp_dot_octets_i32(sp_i32 acc, sp_group a, sp_i32 b) {
   return vmmlaq_s32(acc, a, vreinterpretq_s8_s32(b));
 }
-/* The low halves of both into the first, the high ones into the second. */
-SP_INLINE void sp_swap_halves_group(sp_group *a, sp_group *b) {
-  const int64x2_t x = vreinterpretq_s64_s8(*a), y = vreinterpretq_s64_s8(*b);
-  *a = vreinterpretq_s8_s64(vzip1q_s64(x, y));
-  *b = vreinterpretq_s8_s64(vzip2q_s64(x, y));
-}
+/* The low halves of both into the first, the high ones into the second; by name, since the compiler
+ * would copy the first to move a half into it. */
 SP_INLINE void sp_swap_halves_i32(sp_i32 *a, sp_i32 *b) {
-  sp_group x = vreinterpretq_s8_s32(*a), y = vreinterpretq_s8_s32(*b);
-  sp_swap_halves_group(&x, &y);
-  *a = vreinterpretq_s32_s8(x);
-  *b = vreinterpretq_s32_s8(y);
+  const int64x2_t x = vreinterpretq_s64_s32(*a), y = vreinterpretq_s64_s32(*b);
+  int64x2_t low;
+  __asm__("zip1 %0.2d, %1.2d, %2.2d" : "=w"(low) : "w"(x), "w"(y));
+  *a = vreinterpretq_s32_s64(low);
+  *b = vreinterpretq_s32_s64(vzip2q_s64(x, y));
 }
 /* The first n bytes, 4 or 8, of two pixels; the rest of each half is zero. */
 SP_INLINE sp_group sp_loadn_octets(const void *p, const void *q, int n) {
+  if (n >= 8) {
+    const uint64x2_t low = vcombine_u64(vcreate_u64(*(const sp_u64_at *)p), vdup_n_u64(0));
+    return vreinterpretq_s8_u64(vsetq_lane_u64(*(const sp_u64_at *)q, low, 1));
+  }
   return vreinterpretq_s8_u64(
       vcombine_u64(vcreate_u64(sp_get_bytes(p, n)), vcreate_u64(sp_get_bytes(q, n))));
 }

@@ -20,7 +20,9 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
  * products, of bytes k and k + 2 of a quad, are known to fit in 16 bits. */
 #define SP_GROUP 2
 typedef int8x8_t sp_group;
-SP_INLINE sp_group sp_load_group(const void *p) { return vld1_s8((const int8_t *)p); }
+SP_INLINE sp_group sp_loadn_group(const void *p, int quads) {
+  return quads < SP_GROUP ? vreinterpret_s8_u8(sp_load_four(p)) : vld1_s8((const int8_t *)p);
+}
 SP_INLINE sp_group sp_flip_group(sp_group v) { return veor_s8(v, vdup_n_s8(-128)); }
 SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame) {
   const int16x4_t h = vreinterpret_s16_s8(a);

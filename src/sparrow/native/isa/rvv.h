@@ -229,8 +229,9 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
 typedef struct sp_group {
   int bytes[4];
 } sp_group;
-SP_INLINE sp_group sp_load_group(const void *p) {
+SP_INLINE sp_group sp_loadn_group(const void *p, int quads) {
   const int8_t *const b = (const int8_t *)p;
+  (void)quads;
   return (sp_group){{b[0], b[1], b[2], b[3]}};
 }
 SP_INLINE sp_group sp_flip_group(sp_group v) {

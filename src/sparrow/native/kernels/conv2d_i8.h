@@ -109,7 +109,7 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .xr = p.dh * p.xr, .xt = p.xt, .xp = p.sw * p.xp,
                         .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
-                        .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp,
+                        .own = 1, .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp,
                         .fetch = p.fetch};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;

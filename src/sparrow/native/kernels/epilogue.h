@@ -8,6 +8,7 @@
 #define SP_EPILOGUE_H
 
 #include "../base.h"
+#include "rounding.h"
 #include "store.h"
 
 typedef sp_f32(SP_VECTOR_CALL *sp_ep_f32)(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n);
@@ -48,20 +49,6 @@ SP_INLINE sp_i32 sp_ep_none_i32(sp_i32 acc, const void *const *e, ptrdiff_t row,
   (void)n;
   return acc;
 }
-
-#ifndef SP_SATURATES /* where conversions to int32 and its additions saturate, that takes less */
-/* z + v rounded to nearest even, on its way to a store that saturates to bytes: clipped to [lo, hi]
- * where those, literals, are not the limits of int32. v is not NaN, and where `fits`, a literal, is 1
- * it is known to be at most 2^29 either way, where 2 at most 2^22. */
-SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, int fits) {
-  const float least = (float)(lo < -32768 ? -32768 : lo) - (float)z;
-  const float most = (float)(hi > 32767 ? 32767 : hi) - (float)z;
-  if (!fits || lo > INT32_MIN) v = sp_maxq_f32(sp_set1_f32(least), v);
-  if (!fits || hi < INT32_MAX) v = sp_minq_f32(sp_set1_f32(most), v);
-  const int near = fits != 1 || (lo > INT32_MIN && hi < INT32_MAX);
-  return sp_add_i32(near ? sp_rne_near_f32_i32(v) : sp_rne_f32_i32(v), sp_set1_i32(z));
-}
-#endif
 
 /* What sp_put_sum stores: bytes of either sign, all 32 bits, or halves. */
 #define SP_PUT_I8 0

@@ -6,6 +6,7 @@
 
 #include "../base.h"
 #include "math.h"
+#include "rounding.h"
 #include "store.h"
 
 SP_INLINE float sp_lane0(sp_f32 v) {

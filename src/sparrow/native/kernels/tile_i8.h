@@ -24,6 +24,7 @@
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
+ *   own           a layer has its own code: kq and bv are literals
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS
  *   widens        weights, bytes from `narrow`, are also stored as halves from `wide`, where pair is 1 */
 typedef struct sp_tile_i8 {
@@ -32,12 +33,20 @@ typedef struct sp_tile_i8 {
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
-  int pair, rounds, tame, octets, part;
+  int pair, rounds, tame, own, octets, part;
   ptrdiff_t ldp;
   int fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;
+
+#ifndef SP_FORGET /* the compiler forgets what it knows of a pointer, and so of what was loaded by it */
+#define SP_FORGET(p) (void)0
+#endif
+#ifndef SP_LOAD_QUADS /* quads of the weights of a vector that are one load, and bytes that it reaches */
+#define SP_LOAD_QUADS 1
+#define SP_LOAD_REACH 0
+#endif
 
 /* Bytes of a lane that are multiplied at once. */
 SP_INLINE int sp_bytes_at_once(int pair) { return pair == SP_SINGLE ? 1 : pair ? 2 : 4; }
@@ -175,50 +184,79 @@ SP_INLINE void sp_tile_quads_i8(const sp_tile_i8 t, int kq, const uint8_t *a, co
     sp_tile_round_i8(t, 1, a + at, b, acc);
   }
 }
+#ifdef SP_GROUP
+/* Vectors of weights that one pointer reaches. */
+SP_INLINE int sp_tile_near(const sp_tile_i8 t) {
+  return SP_LOAD_REACH && t.own ? 1 + (int)((SP_LOAD_REACH - SP_GROUP * t.quad) / t.bv) : t.nv;
+}
+SP_INLINE void sp_tile_walk(const sp_tile_i8 t, const int8_t **w, ptrdiff_t step) {
+  SP_UNROLL
+  for (int v = 0; v < t.nv; v += sp_tile_near(t)) {
+    w[v] += step;
+    SP_FORGET(w[v]);
+  }
+}
+SP_INLINE void sp_tile_begin_walk(const sp_tile_i8 t, const int8_t *b, const int8_t **w) {
+  SP_UNROLL
+  for (int v = 0; v < t.nv; v += sp_tile_near(t)) w[v] = b + v * t.bv;
+  sp_tile_walk(t, w, 0);
+}
+/* Vector v, where its next ones are. */
+SP_INLINE const int8_t *sp_tile_weights(const sp_tile_i8 t, const int8_t *const *w, int v) {
+  const int near = sp_tile_near(t);
+  return w[v - v % near] + v % near * t.bv;
+}
+#endif
 #if SP_OCTETS
-/* Of pixels i and i + 1, in the order of sp_dot_octets_i32; a last one without a neighbour is its own,
- * and there is room for its sums. */
-SP_INLINE void sp_tile_octets_i8(const sp_tile_i8 t, const sp_group *a, const int8_t *b,
-                                 sp_i32 *acc) {
+/* The next octet of every pixel, or where n is 4 half of one: pixels i and i + 1 in the order of
+ * sp_dot_octets_i32; a last one without a neighbour is its own, and there is room for its sums. */
+SP_INLINE void sp_tile_octet_i8(const sp_tile_i8 t, int n, const uint8_t **even,
+                                const uint8_t **odd, const int8_t **w, sp_i32 *acc) {
+  sp_group q[SP_TILE_I8_MAX];
+  SP_UNROLL
+  for (int i = 0; i < t.mr; i += 2) {
+    q[i] = sp_loadn_octets(*even + i * t.xp, odd[i], n);
+    if (t.flip) q[i] = sp_flip_group(q[i]);
+    odd[i] += n;
+    SP_FORGET(odd[i]);
+  }
+  *even += n;
+  SP_FORGET(*even);
   SP_UNROLL
   for (int v = 0; v < t.nv; ++v) {
-    const sp_i32 w0 = sp_loadq_i32(b + v * t.bv), w1 = sp_loadq_i32(b + v * t.bv + 4 * SP_LANES);
+    const int8_t *const from = sp_tile_weights(t, w, v);
+    const sp_i32 w0 = sp_loadq_i32(from), w1 = sp_loadq_i32(from + t.quad);
     SP_UNROLL
     for (int i = 0; i < t.mr; i += 2) {
       sp_i32 *const low = acc + i * t.nv + v, *const high = low + t.nv;
-      *low = sp_dot_octets_i32(*low, a[i], w0);
-      *high = sp_dot_octets_i32(*high, a[i], w1);
+      *low = sp_dot_octets_i32(*low, q[i], w0);
+      *high = sp_dot_octets_i32(*high, q[i], w1);
     }
   }
+  sp_tile_walk(t, w, 2 * t.quad);
 }
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
-  int k = t.octets ? 0 : t.kq;
-  if (!t.octets) sp_tile_quads_i8(t, t.kq, a, b, acc);
-  SP_ROLLED
-  for (; k + SP_GROUP <= t.kq; k += SP_GROUP, a += 4 * SP_GROUP) {
-    sp_group q[SP_TILE_I8_MAX], high[SP_TILE_I8_MAX];
-    SP_UNROLL
-    for (int i = 0; i < t.mr; i += 2) {
-      q[i] = sp_load_group(a + i * t.xp);
-      high[i] = i + 1 < t.mr ? sp_load_group(a + (i + 1) * t.xp) : q[i];
-      if (t.flip) q[i] = sp_flip_group(q[i]), high[i] = sp_flip_group(high[i]);
-      sp_swap_halves_group(&q[i], &high[i]);
-    }
-    sp_tile_octets_i8(t, q, b, acc);
-    sp_tile_octets_i8(t, high, b + 2 * t.quad, acc);
-    b += SP_GROUP * t.quad;
+  const int8_t *w[SP_TILE_I8_NV];
+  const uint8_t *odd[SP_TILE_I8_MAX];
+  const uint8_t *const end = a + t.kq / SP_GROUP * 4 * SP_GROUP;
+  if (!t.octets) {
+    sp_tile_quads_i8(t, t.kq, a, b, acc);
+    return;
+  }
+  sp_tile_begin_walk(t, b, w);
+  SP_UNROLL
+  for (int i = 0; i < t.mr; i += 2) {
+    odd[i] = a + (i + 1 < t.mr ? i + 1 : i) * t.xp;
+    SP_FORGET(odd[i]);
   }
   SP_ROLLED
-  for (; k < t.kq; k += 2, a += 8, b += 2 * t.quad) {
-    sp_group q[SP_TILE_I8_MAX];
+  while (a != end) {
     SP_UNROLL
-    for (int i = 0; i < t.mr; i += 2) {
-      const uint8_t *const other = a + (i + 1 < t.mr ? i + 1 : i) * t.xp;
-      q[i] = sp_loadn_octets(a + i * t.xp, other, k + 1 < t.kq ? 8 : 4);
-      if (t.flip) q[i] = sp_flip_group(q[i]);
-    }
-    sp_tile_octets_i8(t, q, b, acc);
+    for (int k = 0; k < SP_GROUP; k += 2) sp_tile_octet_i8(t, 8, &a, odd, w, acc);
+    if (t.kq / SP_GROUP == 1) break; /* no loop */
   }
+  if (t.kq % SP_GROUP > 1) sp_tile_octet_i8(t, 8, &a, odd, w, acc);
+  if (t.kq % 2) sp_tile_octet_i8(t, 4, &a, odd, w, acc);
 }
 /* The sums of pixels and back. */
 SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) {
@@ -230,28 +268,50 @@ SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) {
   }
 }
 #elif defined(SP_GROUP) /* a load brings this many quads of a pixel, which products take one by one */
-SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
-  int k = t.pair ? t.kq : 0;
-  SP_ROLLED
-  for (; k + SP_GROUP <= t.kq; k += SP_GROUP, a += 4 * SP_GROUP) {
-    sp_group q[SP_TILE_I8_MAX];
+/* So many quads, a group or less. */
+SP_INLINE void sp_tile_group_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
+                                const int8_t *const *w, sp_i32 *acc) {
+  sp_group q[SP_TILE_I8_MAX];
+  SP_UNROLL
+  for (int i = 0; i < t.mr; ++i) {
+    q[i] = sp_loadn_group(a + i * t.xp, quads);
+    if (t.flip) q[i] = sp_flip_group(q[i]);
+  }
+  SP_UNROLL
+  for (int j = 0; j < quads; j += SP_LOAD_QUADS) {
     SP_UNROLL
-    for (int i = 0; i < t.mr; ++i) {
-      q[i] = sp_load_group(a + i * t.xp);
-      if (t.flip) q[i] = sp_flip_group(q[i]);
-    }
-    SP_UNROLL
-    for (int j = 0; j < SP_GROUP; ++j, b += t.quad) {
+    for (int v = 0; v < t.nv; ++v) {
+      const int8_t *const from = sp_tile_weights(t, w, v);
       SP_UNROLL
-      for (int v = 0; v < t.nv; ++v) {
-        const sp_i32 wv = sp_loadq_i32(b + v * t.bv);
+      for (int s = j; s < (int)sp_imin(j + SP_LOAD_QUADS, quads); ++s) {
+        const sp_i32 wv = sp_loadq_i32(from + s * t.quad);
         SP_UNROLL
         for (int i = 0; i < t.mr; ++i)
-          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], j, wv, t.tame);
+          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], s, wv, t.tame);
       }
     }
   }
-  sp_tile_quads_i8(t, t.pair ? t.kq : t.kq - k, a, b, acc);
+}
+SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
+  const int8_t *w[SP_TILE_I8_NV];
+  const uint8_t *const end = a + t.kq / SP_GROUP * 4 * SP_GROUP;
+  if (t.pair) {
+    sp_tile_quads_i8(t, t.kq, a, b, acc);
+    return;
+  }
+  sp_tile_begin_walk(t, b, w);
+  SP_ROLLED
+  while (a != end) {
+    sp_tile_group_i8(t, SP_GROUP, a, w, acc);
+    sp_tile_walk(t, w, SP_GROUP * t.quad);
+    a += 4 * SP_GROUP;
+    if (t.own && t.kq / SP_GROUP == 1) break; /* no loop */
+    SP_FORGET(a);
+  }
+  if (!t.own)
+    sp_tile_quads_i8(t, t.kq % SP_GROUP, a, b + t.kq / SP_GROUP * SP_GROUP * t.quad, acc);
+  else if (t.kq % SP_GROUP)
+    sp_tile_group_i8(t, t.kq % SP_GROUP, a, w, acc);
 }
 #else
 SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_t *b, sp_i32 *acc) {
@@ -268,6 +328,7 @@ SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) { (void)t, (voi
 SP_INLINE void sp_tile_begin_i8(const sp_tile_i8 t, const int32_t *init, sp_i32 *acc) {
   SP_UNROLL
   for (int i = 0; i < sp_tile_rows(t.octets, t.mr); ++i) {
+    if (!t.octets) SP_FORGET(init); /* a load of two vectors is less than to copy both */
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_load_i32(init + v * SP_LANES);
   }
@@ -276,6 +337,12 @@ SP_INLINE void sp_tile_begin_i8(const sp_tile_i8 t, const int32_t *init, sp_i32 
 /* The sums of `kh` kernel rows, added to acc. */
 SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, const int8_t *w,
                                sp_i32 *acc) {
+#ifdef SP_RUNS
+  if (t.runs == 1 && t.kq < 3 && kh > 1) {
+    *acc = sp_dot_short_runs_i32(*acc, x, t.xr, kh, w, t.kq, t.flip);
+    return;
+  }
+#endif
   for (int ky = 0; ky < kh; ++ky, x += t.xr) {
     const uint8_t *a = x;
     for (int r = 0; r < t.runs; ++r, a += t.xt) {
