@@ -187,6 +187,7 @@ def source() -> str:
         "void misc(int32_t *out, const float *in) {\n"
         "  const sp_f32 v = sp_load_f32(in);\n"
         "  sp_prefetch(in);\n"
+        "  sp_prefetch_l2(in);\n"
         "  sp_store_i32(out, sp_iota_i32());\n"
         "  out[SP_LANES] = sp_mask_any(sp_gt_f32(v, sp_zero_f32()));\n"
         "  out[SP_LANES + 1] = (int32_t)sizeof SP_ISA_NAME;\n}\n"

@@ -132,6 +132,7 @@ SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
 }
 SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+SP_INLINE void sp_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 /* lanes */
 SP_INLINE sp_f32 sp_set1_f32(float x) { return _mm256_set1_ps(x); }

@@ -171,6 +171,7 @@ SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
 }
 SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
+SP_INLINE void sp_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* quads of bytes */
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }

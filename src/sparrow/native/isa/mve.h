@@ -125,6 +125,7 @@ SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
 }
 SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
 SP_INLINE void sp_prefetch(const void *p) { (void)p; }
+SP_INLINE void sp_prefetch_l2(const void *p) { (void)p; }
 
 /* lanes */
 SP_INLINE sp_f32 sp_set1_f32(float x) { return vdupq_n_f32(x); }

@@ -132,6 +132,7 @@ SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
   if (count == 3) sp_store_u8(p + 8, v[2]);
 }
 SP_INLINE void sp_prefetch(const void *p) { __builtin_prefetch(p); }
+SP_INLINE void sp_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* lanes */
 SP_INLINE sp_f32 sp_set1_f32(float x) { return vdupq_n_f32(x); }

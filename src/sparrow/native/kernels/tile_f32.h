@@ -26,7 +26,7 @@ SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
  *   ai, ak  distance of two rows and of two k in A
  *   bv, bk  distance of two vectors and of two k in B
  *   bn      valid lanes of the last vector of B; less than SP_LANES only when B is not packed
- *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b
+ *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b, to L2
  *   pair    elements of A and B are pairs of bfloat16; then bn is SP_LANES
  *   half    results are stored as bfloat16
  *   next    not a literal: where what is needed later lies */
@@ -60,7 +60,7 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
   }
   if (t.pf < 0) {
     SP_UNROLL
-    for (int v = 0; v < -t.pf; ++v) sp_prefetch(b + t.next + v * t.bv);
+    for (int v = 0; v < -t.pf; ++v) sp_prefetch_l2(b + t.next + v * t.bv);
   }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
