@@ -50,7 +50,7 @@ def peak(name: str) -> Callable[[], float]:
     isa = next(i for i in ISAS if i.name == host_isa())
     many = 16 if isa.registers == 32 else 8
     kind, operation, each = KINDS[name]
-    family = isa.name[:4]
+    family = "avx5" if isa.matrix else isa.name[:4]
     register = {"neon": "w", "avx5": "v", "avx2": "x"}.get(family, "r" if kind == "i32" else "x")
     tools, machine = find_toolchain(), host_machine(isa.name)
     text = SOURCE.format(isa=isa.name, kind=kind, many=many, operation=operation, register=register)

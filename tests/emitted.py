@@ -23,6 +23,7 @@ TARGETS = {
     "avx512": "x86_64_v4",
     "avx512vnni": "x86_64_v4_vnni",
     "avx512bf16": "x86_64_v4_bf16",
+    "amx": "x86_64_v4_amx",
 }
 # With AVX-VNNI, in an encoding that CPUs with AVX-512 have.
 BYTES_TARGETS = {**TARGETS, "avxvnni": str(Path(__file__).parent / "native/avxvnni_evex.toml")}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import sparrow
 from data import missing
 from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.cpu import host_isas
 from sparrow.device.elf import FUNCTION, Elf
 from sparrow.device.firmware import board_command, link_program
 from sparrow.device.flags import link_flags
@@ -37,13 +38,17 @@ NATIVE = Path(sparrow.__file__).parent / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{NATIVE}")
 COMMON = ("-std=c99", "-O2", "-ffreestanding", *WARNINGS)
 
-# zig's and gcc's name of the CPU, numpy's name of the feature level.
+# zig's and gcc's name of the CPU.
 ISAS = {
-    "scalar": ("x86_64", "x86-64", None),
-    "avx2": ("x86_64_v3", "x86-64-v3", "AVX2"),
-    "avx512": ("x86_64_v4", "x86-64-v4", "AVX512_SKX"),
-    "avx512vnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL"),
-    "avx512bf16": ("x86_64_v4+avx512vnni+avx512vbmi+avx512bf16", "sapphirerapids", "AVX512BF16"),
+    "scalar": ("x86_64", "x86-64"),
+    "avx2": ("x86_64_v3", "x86-64-v3"),
+    "avx512": ("x86_64_v4", "x86-64-v4"),
+    "avx512vnni": ("x86_64_v4+avx512vnni", "icelake-server"),
+    "avx512bf16": ("x86_64_v4+avx512vnni+avx512vbmi+avx512bf16", "sapphirerapids"),
+    "amx": (
+        *("x86_64_v4+avx512vnni+avx512vbmi+avx512bf16+amx_tile+amx_int8+amx_bf16",),
+        *("sapphirerapids",),
+    ),
 }
 # Instruction set headers of other machines, compiled for a target and emulated.
 EMULATED = {
@@ -61,7 +66,7 @@ FIRMWARE = {"mve": "cortex_m55"}
 # Those that differ from another one in products of bytes alone.
 BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot"}
 # The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
-NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server", "AVX512_ICL")}
+NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
 BYTES = (*(isa for isa in ISAS if isa != "avx512bf16"), *NATIVE_BYTES_ONLY)
 # Every way to compile a file: a header, and gcc instead of zig.
@@ -79,6 +84,12 @@ int flushes(void) {
 """
 
 _protect = ctypes.CDLL(None).mprotect if sys.platform != "win32" else None
+
+
+def needs_isa(isa: str) -> None:
+    """Skip the test where this machine does not run a key of `ISAS` or `NATIVE_BYTES_ONLY`."""
+    if ("avx512vnni" if isa in NATIVE_BYTES_ONLY else isa) not in host_isas():
+        pytest.skip(f"this CPU has no {isa}")
 
 
 class Emulated:
@@ -198,7 +209,7 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     machine = target(other).machine if other else None
     if machine is not None and machine.arch == "wasm32":
         engine(isa)
-    zig_cpu, gcc_cpu, feature = {**ISAS, **NATIVE_BYTES_ONLY}.get(isa, ("", "", None))
+    zig_cpu, gcc_cpu = {**ISAS, **NATIVE_BYTES_ONLY}.get(isa, ("", ""))
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]
     if compiler == "gcc":
@@ -228,9 +239,7 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     assert done.returncode == 0, done.stderr[:4000]
     if machine is not None:
         return Emulated((_linked if isa in FIRMWARE else _loaded)(library, machine))
-    have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
-    if feature is not None and not have[feature]:
-        pytest.skip(f"this CPU has no {feature}")
+    needs_isa(isa)
     return ctypes.CDLL(str(library))
 
 

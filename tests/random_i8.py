@@ -148,11 +148,16 @@ class Made(NamedTuple):
     constant: range = range(1, 3)
 
 
-def conv2d_i8(seed: int) -> Made:
+def conv2d_i8_matrix(seed: int) -> Made:
+    """The same, of up to several steps of a matrix register, and rows of several blocks."""
+    return conv2d_i8(seed, (21, 70, 150)[seed % 3], (9, 9, 80)[seed // 3 % 3])
+
+
+def conv2d_i8(seed: int, channels: int = 21, side: int = 9) -> Made:
     """A convolution: every stride, dilation, pad and group, channels off every boundary."""
     d = Draw(seed)
     group = (1, 1, 1, 2, 3)[d.n(0, 4)]
-    ci, co = d.n(1, 21), d.n(1, 50)
+    ci, co = d.n(1, channels), d.n(1, 50)
     kernel = tuple((1, 2, 3, 3, 5)[d.n(0, 4)] for _ in range(2))
     if d.n(0, 2) == 0:
         kernel, ci = (1, 1), 4 * d.n(1, 9)
@@ -161,7 +166,8 @@ def conv2d_i8(seed: int) -> Made:
     dilations = tuple(d.n(1, 2) if d.n(0, 3) == 0 else 1 for _ in range(2))
     reach = [(k - 1) * s + 1 for k, s in zip(kernel, dilations, strict=True)]
     pads = tuple((d.n(0, k - 1), d.n(0, k - 1)) for k in kernel)
-    sides = tuple(max(1, r - sum(p)) + d.n(0, 9) for r, p in zip(reach, pads, strict=True))
+    more = d.n(0, 9), d.n(0, side)
+    sides = tuple(max(1, r - sum(p)) + m for r, p, m in zip(reach, pads, more, strict=True))
     strides = (d.n(1, 3), d.n(1, 3))
     shape = (d.n(1, 2), *sides, group * ci)
     x, w, bias, zero = d.operands(shape, (group * co, ci, *kernel), group * co)
@@ -189,13 +195,18 @@ FEATURES_MOST = (MASK - 1) // (255 * 255)
 K_MOST = (2**31 - 1 - (1 << 18)) // (255 * 127)
 
 
-def gemm_i8(seed: int) -> Made:
+def gemm_i8_matrix(seed: int) -> Made:
+    """The same of more rows, and inputs of several steps of a matrix register."""
+    return gemm_i8(seed, (33, 90, 200)[seed % 3], (90, 300)[seed // 3 % 2])
+
+
+def gemm_i8(seed: int, rows: int = 33, inputs: int = 90) -> Made:
     """A product with a constant matrix; of one in fifty the sums come close to leaving int32."""
     d = Draw(seed)
     if seed % 50 == 0:
         m, n, k = d.n(1, 3), d.n(1, 5), K_MOST - d.n(0, 7)
     else:
-        m, n, k = (1, d.n(1, 33))[d.n(0, 1)], d.n(1, 90), d.n(1, 90)
+        m, n, k = (1, d.n(1, rows))[d.n(0, 1)], d.n(1, 90), d.n(1, inputs)
     trans = bool(d.n(0, 1))
     x, w, bias, zero = d.operands((m, k), (n, k) if trans else (k, n), n)
     return Made(MatMul(False, trans, zero=zero), (x, w, bias))
@@ -338,12 +349,21 @@ MAKERS: Mapping[str, Callable[[int], Made]] = {
     f.__name__: f
     for f in (
         *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8, lookup_linear),
-        *(attention_i8, lstm_i8, gru_i8),
+        *(attention_i8, lstm_i8, gru_i8, conv2d_i8_matrix, gemm_i8_matrix),
     )
 }
 _FAMILIES = (conv_i8, matmul_rows, attention_rows, lookup, recurrent_i8)
 _ROWS = {row.name: row for family in _FAMILIES for row in family.ROWS}
 _ROWS["gemm_groups_i8"] = _ROWS["gemm_i8"]
+
+
+def rows_of(isa: str) -> list[str]:
+    """The configurations for an instruction set; where it has matrix registers, theirs alone."""
+    own = [name for name, row in _ROWS.items() if row.isas and isa in row.isas]
+    matrix = [name for name in own if name.endswith("_matrix")]
+    return matrix or [name for name in MAKERS if not name.endswith("_matrix")]
+
+
 # What memory holds before it is written, and how much of it follows a result.
 _FILL, _BEYOND = 0xA5, 64
 _DTYPES = {np.dtype(t.numpy): t for t in (I8, U8, I16, I32, F32)}

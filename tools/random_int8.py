@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from native_harness import ISAS
-from random_i8 import MAKERS, check, library
+from random_i8 import check, library, rows_of
 from sparrow.device.cpu import host_isas
 
 LEVELS = tuple(ISAS)
@@ -31,7 +31,7 @@ def main() -> int:
     for isa in [args.isa] if args.isa else mine:
         with tempfile.TemporaryDirectory() as folder:
             native = library(isa, Path(folder))
-            for row in MAKERS:
+            for row in rows_of(isa):
                 start = time.perf_counter()
                 found = [
                     text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from native_harness import BYTES
-from random_i8 import MAKERS, check, library
+from random_i8 import check, library, rows_of
 
 CONFIGURATIONS = 500
 
@@ -18,6 +18,6 @@ CONFIGURATIONS = 500
 @pytest.mark.parametrize("isa", BYTES)
 def test_random_configurations(isa: str, tmp_path: Path) -> None:
     native = library(isa, tmp_path)
-    for row in MAKERS:
+    for row in rows_of(isa):
         wrong = [text for s in range(CONFIGURATIONS) if (text := check(native, isa, row, s))]
         assert not wrong, wrong[:5]

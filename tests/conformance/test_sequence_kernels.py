@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from native_harness import ISAS
+from native_harness import needs_isa
 from sparrow.builder import Builder
 from sparrow.device.build import find_toolchain
 from sparrow.device.host import HostLibrary, Session
@@ -142,9 +142,7 @@ def compiled(entries: tuple[Graph, ...], isa: str, folder: Path) -> Session:
 
 @pytest.mark.parametrize("isa", TARGETS)
 def test_kernels_give_the_answers_of_the_interpreter(isa: str, tmp_path: Path) -> None:
-    feature = ISAS[isa][2]
-    if feature is not None and not np._core._multiarray_umath.__cpu_features__[feature]:  # type: ignore[attr-defined]
-        pytest.skip(f"this CPU has no {feature}")
+    needs_isa(isa)
     sources = tuple(graphs())
     entries = tuple(optimize(g) for g in sources)
     session = compiled(entries, isa, tmp_path)

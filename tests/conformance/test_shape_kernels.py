@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from emitted import TARGETS, compiled, planned, session
-from native_harness import ISAS
+from native_harness import ISAS, needs_isa
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Op
@@ -292,10 +292,7 @@ def test_kernels_agree_with_the_interpreter(isa: str, threads: int, tmp_path: Pa
             c = _Case(f"{maker.__name__[1:]}{seed}", 100 * threads + seed)
             cases.append((c, maker(c)))
     assert isa in TARGETS
-    have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
-    feature = ISAS[isa][2]
-    if feature is not None and not have[feature]:
-        pytest.skip(f"this CPU has no {feature}")
+    needs_isa(isa)
     p = planned(*(g for _, g in cases), isa=isa, threads=threads)
     s = session(p, compiled(p, tmp_path, flags=("-O1",)), threads)
     for entry, (c, g) in enumerate(cases):

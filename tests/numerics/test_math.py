@@ -43,7 +43,7 @@ def _gelu_tanh(x: Array) -> Array:
 FLOAT_BUILDS = [
     pytest.param(b, marks=pytest.mark.slow) if b == "rvv" else b
     for b in harness.BUILDS
-    if b not in ("neon_dot", "avx512vnni", "avx512bf16")
+    if b not in ("neon_dot", "avx512vnni", "avx512bf16", "amx")
 ]
 
 # Largest error in ULP; the header states the same numbers.

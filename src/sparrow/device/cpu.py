@@ -18,7 +18,8 @@ def host_isas() -> tuple[str, ...]:
     """The instruction sets with a vocabulary header that this machine runs, the widest first.
 
     ``avx512`` means F, BW, CD, DQ and VL (x86-64-v4), ``avx512vnni`` VNNI as well,
-    ``avx512bf16`` VNNI, VBMI and BF16; ``avx2`` includes FMA and F16C (x86-64-v3), ``avxvnni``
+    ``avx512bf16`` VNNI, VBMI and BF16, ``amx`` AMX as well, which Linux has to allow;
+    ``avx2`` includes FMA and F16C (x86-64-v3), ``avxvnni``
     AVX-VNNI as well, which CPUs with AVX-512 VNNI need not have.
     Machines that cannot be asked answer ``scalar``, or ``avx2`` where only that is certain.
     """
@@ -28,9 +29,10 @@ def host_isas() -> tuple[str, ...]:
         return ("scalar",)
     if sys.platform == "linux":
         try:
-            return isas_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+            found = isas_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
         except OSError:
             return ("scalar",)
+        return found if _may_use_matrices() else tuple(isa for isa in found if isa != "amx")
     if sys.platform == "darwin":
         names = ["machdep.cpu.features", "machdep.cpu.leaf7_features", "machdep.cpu.extfeatures"]
         try:
@@ -64,13 +66,22 @@ def _arm_isas() -> tuple[str, ...]:
 _V3 = frozenset(("avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"))
 _V4 = _V3 | frozenset(("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"))
 _VNNI = _V4 | {"avx512_vnni"}
+_BF16 = _VNNI | {"avx512vbmi", "avx512_bf16"}
 _LEVELS = (
-    ("avx512bf16", _VNNI | {"avx512vbmi", "avx512_bf16"}),
+    ("amx", _BF16 | {"amx_tile", "amx_int8", "amx_bf16"}),
+    ("avx512bf16", _BF16),
     ("avx512vnni", _VNNI),
     ("avx512", _V4),
     ("avxvnni", _V3 | {"avx_vnni"}),
     ("avx2", _V3),
 )
+
+
+def _may_use_matrices() -> bool:
+    """Whether Linux gives this process matrix registers, which it keeps from then on."""
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    refused: int = ctypes.CDLL(None).syscall(158, 0x1023, 18)
+    return refused == 0
 
 
 def isas_of_flags(cpuinfo: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ CPUS = {
         "avx512": "x86_64_v4",
         "avx512vnni": "x86_64_v4+avx512vnni",
         "avx512bf16": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16",
+        "amx": "x86_64_v4+avx512vnni+avx512vbmi+avx512bf16+amx_tile+amx_int8+amx_bf16",
     },
     "aarch64": {
         "scalar": "generic",

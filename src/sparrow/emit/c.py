@@ -15,6 +15,7 @@ from sparrow.emit.dtype_c import float_literal
 from sparrow.emit.lengths import declare_steps, step_of
 from sparrow.emit.steps import Bodies, Body, StepFunction, address
 from sparrow.graph import Graph
+from sparrow.kernels.case import Invoke
 from sparrow.plan import Entry, Plan
 from sparrow.tensor import Affine, TensorType
 
@@ -407,6 +408,10 @@ def _run_function(plan: Plan, prefix: str) -> str:
         if size:
             checks.append(f"  if (call->{name} == NULL) return SPARROW_NULL;")
             checks.append(f"  if (((uintptr_t)call->{name} & 63u) != 0) return SPARROW_MISALIGNED;")
+    leave = ""
+    if _takes_matrices(plan):
+        checks.append("  if (sp_matrix_allow() != 0) return SPARROW_REFUSED;")
+        leave = "  sp_matrix_leave();\n"
     cases = "\n".join(
         f"    case {e}: sp_entry_{e}(&frame); break;" for e in range(len(plan.entries))
     )
@@ -432,9 +437,15 @@ SPARROW_API int {prefix}_run(const sparrow_call *call) {{
 {cases}
     default: return SPARROW_BAD_ENTRY;
   }}
-  return SPARROW_OK;
+{leave}  return SPARROW_OK;
 }}
 """
+
+
+def _takes_matrices(plan: Plan) -> bool:
+    """Whether a step needs registers that the system has to allow."""
+    calls = (c for e in plan.entries for s in e.steps for c in s.lowered.calls)
+    return any(isinstance(c, Invoke) and c.params.get("matrix") for c in calls)
 
 
 def _reset_function(plan: Plan, prefix: str) -> str:

@@ -167,6 +167,15 @@ def _shape_of(case: Case, dtype: DType = F32) -> tuple[Conv2dShape, Epilogue, Ar
     return Conv2dShape(**window, ci=ci, co=co, groups=op.group, xc=xc), ep, _two_d(w)
 
 
+def bf16_shape(case: Case) -> tuple[Conv2dShape, Array] | Reject:
+    """Sizes and OIHW weights of a convolution of bfloat16 with adjacent channels."""
+    found = _shape_of(case, BF16)
+    if isinstance(found, Reject):
+        return found
+    s, _, w = found
+    return Reject("input channels are not adjacent") if s.xc != 1 else (s, w)
+
+
 def _conv2d(case: Case) -> Lowered | Reject:
     found = _shape_of(case)
     if isinstance(found, Reject):
@@ -267,6 +276,6 @@ ROWS = (
         "winograd_f32",
         Conv,
         _winograd,
-        isas=("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neon_dot"),
+        isas=("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neon_dot"),
     ),
 )

@@ -73,14 +73,19 @@ def _depthwise(case: Case) -> Lowered | Reject:
     return Lowered((call,), tasks, packed, each * tasks, cycles, shape, tiles, tile, lead)
 
 
-def _conv2d(case: Case) -> Lowered | Reject:
-    found = conv2d_sum(case)
+def _conv2d_matrix(case: Case) -> Lowered | Reject:
+    """The kernel of `_conv2d` with sums in matrix registers."""
+    return _conv2d(case, matrix=True)
+
+
+def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
+    found = conv2d_sum(case, either=matrix)
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
     isa, lanes = case.target.isa, case.target.isa.lanes
     p, cycles, tiles = choose_conv2d(
-        s, found.code, case.target, threads=case.threads, tile=case.tile
+        s, found.code, case.target, threads=case.threads, tile=case.tile, matrix=matrix
     )
     merged = merges(s, bool(p.band))
     if isa.halves:
@@ -90,7 +95,7 @@ def _conv2d(case: Case) -> Lowered | Reject:
     packed = (
         Pack(
             *(shape, np.dtype(np.int8)),
-            lambda: pack_conv(w, s.groups, lanes, merged, isa.together),
+            lambda: pack_conv(w, s.groups, lanes, merged, isa.together, kq),
         ),
         found.start(lanes),
     )
@@ -115,8 +120,11 @@ def _conv2d(case: Case) -> Lowered | Reject:
 
 
 _ISAS = tuple(i.name for i in ISAS if not i.engine)
+_MATRIX = tuple(i.name for i in ISAS if i.matrix)
 ROWS = (
     Kernel("depthwise_i8", Conv, _depthwise, _ISAS),
     Kernel("conv2d_i8", Conv, _conv2d, _ISAS),
     Kernel("gemm_i8", MatMul, _conv2d, _ISAS),
+    Kernel("conv2d_i8_matrix", Conv, _conv2d_matrix, _MATRIX),
+    Kernel("gemm_i8_matrix", MatMul, _conv2d_matrix, _MATRIX),
 )

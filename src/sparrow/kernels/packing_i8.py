@@ -15,16 +15,17 @@ from sparrow.kernels.packing_f32 import round_up
 
 
 def pack_conv(
-    w: NDArray[np.int8], groups: int, lanes: int, merged: bool, per: int = 4
+    w: NDArray[np.int8], groups: int, lanes: int, merged: bool, per: int = 4, kq: int = 0
 ) -> NDArray[np.int8]:
     """OIHW [co, i, kh, kw] -> [groups, vectors, kh, runs, kq, lanes, per], zero padded.
 
     A run is one kernel row of all taps (``merged``), or one tap; k within a run is (kx, i).
+    It has ``kq`` quads, or as many as it needs.
     """
     co, ci, kh, kw = w.shape
     each = co // groups
     runs, k = (1, kw * ci) if merged else (kw, ci)
-    kq = -(-k // per)
+    kq = kq or -(-k // per)
     out = np.zeros((groups, round_up(each, lanes), kh, runs, per * kq), np.int8)
     rows = w.transpose(0, 2, 3, 1).reshape(groups, each, kh, runs, k)
     out[:, :each, ..., :k] = rows

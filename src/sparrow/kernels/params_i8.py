@@ -38,6 +38,8 @@ class Conv2dI8:
     pad: int
     put: int
     tame: int
+    matrix: int
+    kind: int
     runs: int
     kq: int
     xr: int

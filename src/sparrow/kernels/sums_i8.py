@@ -14,7 +14,7 @@ from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_i8 import start_of
 from sparrow.kernels.params_f32 import Conv2dShape
-from sparrow.kernels.tiling_i8 import Bytes
+from sparrow.kernels.tiling_i8 import SIGNED, UNSIGNED, Bytes
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
@@ -57,8 +57,11 @@ class Sum:
         )
 
 
-def conv2d_sum(case: Case) -> Sum | Reject:
-    """A convolution, or the product with a constant matrix: 1x1 over the rows of a."""
+def conv2d_sum(case: Case, either: bool = False) -> Sum | Reject:
+    """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
+
+    ``either``: the kernel multiplies signed bytes as well as unsigned ones.
+    """
     op = case.op
     assert isinstance(op, Conv | MatMul)
     given = _operands(case)
@@ -73,7 +76,8 @@ def conv2d_sum(case: Case) -> Sum | Reject:
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
-    return _sum(case, s, taps, bias, case.target.isa.dot_unsigned)
+    unsigned = x.type.dtype == U8 if either else case.target.isa.dot_unsigned
+    return _sum(case, s, taps, bias, unsigned)
 
 
 def depthwise_sum(case: Case) -> Sum | Reject:
@@ -215,7 +219,7 @@ def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None, unsigned: boo
         return ep
     flip = (x.type.dtype == U8) != unsigned
     zero = op.zero + (0 if not flip else 128 if unsigned else -128)
-    code = Bytes(flip, zero & 255, put_of(y.type.dtype))
+    code = Bytes(flip, zero & 255, put_of(y.type.dtype), kind=UNSIGNED if unsigned else SIGNED)
     if parts > 1:
         code = replace(code, part=y.shape[-1], ldp=y.strides[-3])
     return Sum(s, w, bias, code, zero, replace(ep, reach=_reach(x.type.dtype, op.zero, w, bias)))

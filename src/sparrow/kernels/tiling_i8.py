@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from sparrow.kernels.case import Tile
+from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, task_grid
@@ -16,8 +17,11 @@ EPILOGUE = 3.0
 # Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
+MATRIX_EPILOGUE = 4.0  # the same in cycles, where sums come from memory
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
 STORED = (1, 1, 4, 2)  # bytes of what SP_PUT_I8 and so on store
+PUT_32, PUT_16 = 2, 3
+UNSIGNED, SIGNED, PAIRS = 0, 1, 2  # SP_MATRIX_U8 and so on
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Bytes:
         put: What is stored: 0 int8, 1 uint8, 2 any 32 bits, 3 int16.
         part: Channels that are adjacent, where not all are; 0 otherwise.
         ldp: Elements from such a part to the next.
+        kind: What products that take any of them see: `UNSIGNED`, `SIGNED`, `PAIRS` of bfloat16.
     """
 
     flip: bool
@@ -37,6 +42,7 @@ class Bytes:
     put: int
     part: int = 0
     ldp: int = 0
+    kind: int = 0
 
 
 def _operands(mr: int, nv: int, isa: Isa) -> int:
@@ -133,6 +139,45 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
     return cycles * (1 + 0.1 * rests) if isa.lanes == 1 else cycles
 
 
+def step_of(quads: int, kind: int) -> int:
+    """Quads of a step of a run, 16 at most, which matrix registers hold.
+
+    The last step may read bytes behind the run, which meet zeros; what is no number must not be
+    met, so of bfloat16 steps are whole.
+    """
+    if kind == PAIRS:
+        return max(d for d in range(1, 17) if quads % d == 0)
+    steps = -(-quads // 16)
+    return -(-quads // steps)
+
+
+def matrix_tiles(pixels: int, vectors: int) -> Iterator[Tile]:
+    """Every tile that four matrix registers hold the sums of."""
+    for mr in range(1, min(pixels, 64) + 1):
+        blocks = -(-mr // 16)
+        for nv in range(1, min(vectors, 4 // blocks if blocks < 3 else 1) + 1):
+            yield Tile(mr, nv)
+
+
+def _matrix_cost(t: Tile, pixels: int, vectors: int, steps: int, quads: int, far: bool) -> float:
+    """Cycles of one output row with `steps` steps of `quads`; `far`: rows cross cache lines."""
+
+    def tile(mr: int, nv: int) -> float:
+        if mr == 0 or nv == 0:
+            return 0.0
+        blocks = -(-mr // 16)
+        dots = blocks * nv * max(-(-mr // blocks), quads, 8)
+        loads = 8 * (nv + blocks * (1 + far))
+        # sums begin, are stored and loaded again, behind the last product
+        return steps * max(dots, loads) + 24 * blocks * nv + MATRIX_EPILOGUE * mr * nv + 60
+
+    full_m, tail_m = divmod(pixels, t.mr)
+    full_n, tail_n = divmod(vectors, t.nv)
+    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
+        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    )
+
+
 def tile_of_any(isa: Isa) -> tuple[int, int]:
     """(mr, nv) where sizes are not known: what is best for many rows, columns and quads."""
 
@@ -150,10 +195,12 @@ def choose_conv2d(
     *,
     threads: int = 1,
     tile: Tile | None = None,
+    matrix: bool = False,
 ) -> tuple[Conv2dI8, float, tuple[Tile, ...]]:
     """Tiles and tasks of a convolution, its cycles on one core, and the tiles it may take.
 
-    ``tile``: one of these; the first, predicted best, by default.
+    ``tile``: one of these; the first, predicted best, by default. ``matrix``: sums are in matrix
+    registers, to which pairs of bfloat16 are quads of bytes.
     """
     ci, co = s.ci // s.groups, s.co // s.groups
     isa = target.isa
@@ -161,6 +208,10 @@ def choose_conv2d(
     # bytes of the other kind are turned in scratch: once there, and not for each panel and quad,
     # where it takes three quarters of a dot product
     turned = code.flip and not target.machine.bare
+    if matrix and reads_inside(s):
+        # nor may the last step read on behind the image
+        run = (s.kw if merges(s, False) else 1) * ci // 4
+        turned = turned or run % step_of(run, code.kind) > 0
     band, per = turned or not reads_inside(s), isa.taken
     oh, ow, xh, xw, ih, iw = s.oh, s.ow, s.xh, s.xw, s.ih, s.iw
     plain = s.kh == s.kw == s.sh == s.sw == 1 and xh == s.iw * xw and oh == s.ih and ow == s.iw
@@ -176,10 +227,20 @@ def choose_conv2d(
     merged = merges(s, band)
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
     kq = -(-k // per)
+    step = 0
+    if matrix:
+        step = step_of(kq, code.kind)
+        kq = round_up(kq, step)
     quads = s.kh * runs * kq
-    costs = {t: _cost(t, ow, vectors, quads, isa) for t in tiles(ow, vectors, isa)}
+    if matrix:
+        steps, far = quads // step, (ci if band else xw) % 64 > 0
+        costs = {
+            t: _matrix_cost(t, ow, vectors, steps, step, far) for t in matrix_tiles(ow, vectors)
+        }
+    else:
+        costs = {t: _cost(t, ow, vectors, quads, isa) for t in tiles(ow, vectors, isa)}
     ro = 1
-    if vectors == 1 and s.dh == 1 and s.sh < s.kh and oh > 1 and shares_rows(target):
+    if not matrix and vectors == 1 and s.dh == 1 and s.sh < s.kh and oh > 1 and shares_rows(target):
         held = (t.mr for t in tiles(ow, 2, isa) if t.nv == 2)
         two = {Tile(mr, 1): _cost_of_two(mr, ow, s, runs * kq, isa) for mr in held}
         if min(two.values()) < min(costs.values()):
@@ -190,7 +251,7 @@ def choose_conv2d(
     if oh == 1 and target.machine.bare and s.ow % t.mr == 0:
         # row by row, as the code that strips of rows share has it
         oh, ow, xh = s.oh, s.ow, s.xh
-    line = -(-(width * ci + 3) // 64) * 64 if band else 0
+    line = round_up(width * ci + max(3, 4 * kq - k), 64) if band else 0
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
     blocks = -(-ow // t.mr) if oh == 1 else 1
@@ -236,6 +297,8 @@ def choose_conv2d(
         ldp=code.ldp,
         fetch=size if fetched else 0,
         tame=0,
+        matrix=step,
+        kind=code.kind if matrix else 0,
         runs=runs,
         kq=kq,
         xr=line if band else xh,

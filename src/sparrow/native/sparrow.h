@@ -42,7 +42,8 @@ typedef enum sparrow_status {
   SPARROW_NULL = 2,       /* a pointer that this model needs is NULL */
   SPARROW_MISALIGNED = 3, /* weights, workspace or state not aligned as model_info says */
   SPARROW_BAD_INDEX = 4,  /* an index *value* in an input is out of range (Gather, OneHot, ...) */
-  SPARROW_BAD_VALUE = 5   /* another input value the graph does not define (a shape, a divisor) */
+  SPARROW_BAD_VALUE = 5,  /* another input value the graph does not define (a shape, a divisor) */
+  SPARROW_REFUSED = 6     /* the system does not let the process use registers that the code needs */
 } sparrow_status;
 
 /* Element types. A sub-byte integer takes one byte in a tensor that crosses this interface, sign or

@@ -29,6 +29,7 @@ class Isa:
             ``dot_ops`` counts its instructions then.
         runs: Products of sixteen bytes of one channel are added up across a vector, in a general
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
+        matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Isa:
     singles: bool = False
     lengths: tuple[int, ...] = ()
     runs: bool = False
+    matrix: bool = False
 
     @property
     def multiplies_bfloat16(self) -> bool:
@@ -90,6 +92,7 @@ ISAS = (
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
+    Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1, matrix=True),
     Isa("neon32", 4, 16, 8, 4, group=2, halves=True),
     Isa("neon", 4, 32, 16, 4, group=2, halves=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4),

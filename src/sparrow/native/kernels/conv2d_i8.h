@@ -15,19 +15,22 @@
 #ifndef SP_CONV2D_I8_H
 #define SP_CONV2D_I8_H
 #include "tile_i8.h"
+#include "tile_matrix.h"
 
 /* Tiles: mr pixels of one output row x nv vectors; where ro is 2, of two rows x one vector, which then
  * has all channels. Blocks of rb output rows x wb pixels are finished for all channels of the task
  * before the next. Task grid: batch x ceil(oh / task_h) rows x ceil(ow / task_w) pixels x groups x
  * ceil(vectors / task_n). flip: bytes of x are of the other kind than sp_dot4_i32 takes. pad: byte of
  * the padding, as it takes it. xr, xp, xt: bytes from a row of x, a pixel and a run to the next, in
- * scratch where band, which has `line` bytes a row. */
+ * scratch where band, which has `line` bytes a row. matrix: quads of a step where sums are matrix
+ * registers', which multiply the bytes of `kind` as they are; kq is whole steps then, of which those
+ * behind the channels meet zeros, and so does w. */
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
   int part, fetch, band, pair, flip, pad, put;
-  int tame, runs, kq;
+  int tame, matrix, kind, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
@@ -66,7 +69,8 @@ SP_INLINE void sp_conv2d_i8_band(const sp_conv2d_i8 p, const uint8_t *x, int oy0
   const int lo = (int)sp_imin(sp_imax(p.pl, from), end);
   const int hi = (int)sp_imin(sp_imax(p.pl + p.iw, lo), end);
   /* the last quad reads on into these */
-  const int more = (int)(ox1 == p.ow ? p.line - end * each : sp_imin(p.line - end * each, 4));
+  const int ahead = p.matrix ? 4 * p.matrix : 4;
+  const int more = (int)(ox1 == p.ow ? p.line - end * each : sp_imin(p.line - end * each, ahead));
   for (int r = 0; r < rows; ++r, to += p.line) {
     const int iy = oy0 * p.sh - p.pt + r;
     if (iy < 0 || iy >= p.ih || hi <= lo) {
@@ -97,6 +101,33 @@ SP_INLINE void sp_conv2d_i8_tile(const sp_conv2d_i8 p, const sp_tile_i8 t, int r
     sp_tile_run_i8(t, x, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep, e);
 }
 
+#if SP_MATRIX
+/* As sp_conv2d_i8_panel: all whole tiles before the rests, which registers change their shape for. */
+SP_INLINE void sp_conv2d_matrix_panel(const sp_conv2d_i8 p, const sp_tile_i8 t, const sp_tile_i8 tail,
+                                      int n, const uint8_t *x, const int8_t *w,
+                                      const int32_t *init, void *y, ptrdiff_t at, int oy0, int oy1,
+                                      int ox0, int ox1, ptrdiff_t row, ptrdiff_t col, sp_ep_i32 ep,
+                                      const void *const *e) {
+  const int end = ox0 + (ox1 - ox0) / p.mr * p.mr;
+  if (ox0 < end) sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+    for (int ox = ox0; ox < end; ox += p.mr) {
+      const ptrdiff_t pixel = (ptrdiff_t)oy * p.ow + ox;
+      sp_tile_run_matrix(t, xr + ox * t.xp, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep, e);
+    }
+  }
+  if (tail.mr == 0 || end == ox1) return;
+  sp_tile_matrix_shape(tail.mr, t.nv, t.matrix);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+    const ptrdiff_t pixel = (ptrdiff_t)oy * p.ow + end;
+    sp_tile_run_matrix(tail, xr + end * t.xp, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep,
+                       e);
+  }
+}
+#endif
+
 /* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
  * read. */
 SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
@@ -110,9 +141,15 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
                         .own = 1, .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp,
-                        .fetch = p.fetch};
+                        .matrix = p.matrix, .kind = p.kind, .fetch = p.fetch};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
+#if SP_MATRIX
+  if (p.matrix) {
+    sp_conv2d_matrix_panel(p, t, tail, n, x, w, init, y, at, oy0, oy1, ox0, ox1, row, col, ep, e);
+    return;
+  }
+#endif
   for (int oy = oy0, rows; oy < oy1; oy += rows) {
     const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
     rows = p.ro == 2 && oy + 1 < oy1 ? 2 : 1;
@@ -172,6 +209,9 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
                            g * co + full * SP_LANES, ep, e);
     }
   }
+#if SP_MATRIX
+  if (p.matrix) sp_matrix_release();
+#endif
 }
 
 /* Where x is read where it lies. */
@@ -180,4 +220,19 @@ SP_INLINE void sp_conv2d_i8_direct(const sp_conv2d_i8 p, const void *x, const in
                                    const void *const *e, int task) {
   sp_conv2d_i8_run(p, x, w, init, y, NULL, ep, e, task);
 }
+
+#if SP_MATRIX
+/* Of bfloat16, whose sums begin with floats. ci, xn, xh and xw count bytes, co and ldy elements. */
+SP_INLINE void sp_conv2d_bf16_run(const sp_conv2d_i8 p, const void *x, const int8_t *w,
+                                  const float *init, void *y, uint8_t *scratch, sp_ep_f32 ep,
+                                  const void *const *e, int task) {
+  sp_conv2d_i8_run(p, x, w, (const int32_t *)(const void *)init, y, scratch,
+                   (sp_ep_i32)(void (*)(void))ep, e, task);
+}
+SP_INLINE void sp_conv2d_bf16_direct(const sp_conv2d_i8 p, const void *x, const int8_t *w,
+                                     const float *init, void *y, sp_ep_f32 ep,
+                                     const void *const *e, int task) {
+  sp_conv2d_bf16_run(p, x, w, init, y, NULL, ep, e, task);
+}
+#endif
 #endif

@@ -10,6 +10,9 @@
 #ifndef SP_OCTETS        /* whether products take two octets of two pixels at once */
 #define SP_OCTETS 0
 #endif
+#ifndef SP_MATRIX /* whether there are matrix registers */
+#define SP_MATRIX 0
+#endif
 #define SP_SINGLE 3       /* and of one whose products are taken one by one, from bytes */
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
@@ -26,6 +29,7 @@
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
  *   own           a layer has its own code: kq and bv are literals
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS
+ *   matrix, kind  quads of a step in matrix registers, which divide kq, and what these multiply; else 0
  *   widens        weights, bytes from `narrow`, are also stored as halves from `wide`, where pair is 1 */
 typedef struct sp_tile_i8 {
   int mr, nv;
@@ -35,7 +39,7 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair, rounds, tame, own, octets, part;
   ptrdiff_t ldp;
-  int fetch, widens;
+  int matrix, kind, fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;

@@ -1,0 +1,114 @@
+/* Tile of the matrix kernels in matrix registers: mr pixels x nv vectors of output channels, up to four
+ * registers of sums; for instruction sets that define SP_MATRIX. */
+#ifndef SP_TILE_MATRIX_H
+#define SP_TILE_MATRIX_H
+#include "tile_i8.h"
+
+#if SP_MATRIX
+
+#define SP_MATRIX_PIXELS 64 /* of a tile, at most */
+
+/* Blocks of at most 16 pixels that a tile's are split into, and pixels of all but the last. */
+SP_INLINE int sp_matrix_blocks(int mr) { return (mr + 15) / 16; }
+SP_INLINE int sp_matrix_rows(int mr) {
+  const int blocks = sp_matrix_blocks(mr);
+  return (mr + blocks - 1) / blocks;
+}
+
+/* Shapes the registers for tiles of mr x nv whose steps take so many quads. */
+SP_INLINE void sp_tile_matrix_shape(int mr, int nv, int quads) {
+  const int blocks = sp_matrix_blocks(mr), rows = sp_matrix_rows(mr);
+  sp_matrix_shape(blocks, nv, rows, mr - (blocks - 1) * rows, quads);
+}
+
+/* The products of one step: t.matrix quads of each pixel and vector. */
+SP_INLINE void sp_tile_matrix_step(const sp_tile_i8 t, const uint8_t *a, const int8_t *b) {
+  const int blocks = sp_matrix_blocks(t.mr), rows = sp_matrix_rows(t.mr);
+  SP_UNROLL
+  for (int i = 0; i < blocks && blocks < 3; ++i)
+    sp_matrix_load(i == blocks - 1 ? 5 : 4, a + i * rows * t.xp, t.xp);
+  SP_UNROLL
+  for (int v = 0; v < t.nv; ++v) {
+    sp_matrix_load(6 + v % 2, b + v * t.bv, t.quad);
+    SP_UNROLL
+    for (int i = 0; i < blocks; ++i) {
+      const int pixels = i == blocks - 1 ? 5 : 4;
+      if (blocks >= 3) sp_matrix_load(pixels, a + i * rows * t.xp, t.xp);
+      sp_matrix_dot(t.kind, i * t.nv + v, pixels, 6 + v % 2);
+    }
+  }
+}
+
+/* The sums of a tile, [mr][nv] vectors. */
+SP_INLINE void sp_tile_matrix_sums(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
+                                   const int32_t *init, int32_t *sums) {
+  const int blocks = sp_matrix_blocks(t.mr), rows = sp_matrix_rows(t.mr);
+  const int steps = t.kq / t.matrix;
+  SP_UNROLL
+  for (int c = 0; c < blocks * t.nv; ++c)
+    sp_matrix_load(c, init + c % t.nv * SP_LANES, 0);
+  SP_ROLLED
+  for (int ky = 0; ky < t.kh; ++ky, x += t.xr) {
+    const uint8_t *run = x;
+    SP_ROLLED
+    for (int r = 0; r < t.runs; ++r, run += t.xt) {
+      const uint8_t *a = run;
+      SP_ROLLED
+      for (int s = 0; s < steps; ++s, a += 4 * t.matrix, w += t.matrix * t.quad)
+        sp_tile_matrix_step(t, a, w);
+    }
+  }
+  SP_UNROLL
+  for (int c = 0; c < blocks * t.nv; ++c)
+    sp_matrix_store(c, sums + (c / t.nv * rows * t.nv + c % t.nv) * SP_LANES,
+                    t.nv * SP_LANES * (ptrdiff_t)sizeof(int32_t));
+}
+
+/* sp_tile_end_i8 of sums whose bits acc holds. */
+SP_INLINE void sp_tile_end_bf16(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
+                                ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
+  SP_UNROLL
+  for (int k = 0; k < t.mr * t.nv; ++k) {
+    const int v = k % t.nv, lanes = v == t.nv - 1 ? n : SP_LANES;
+    const sp_f32 sum = sp_from_bits_f32(acc[k]);
+    acc[k] = sp_bits_f32(ep(sum, e, row + k / t.nv, col + v * SP_LANES, lanes));
+  }
+  SP_UNROLL
+  for (int k = 0; k < t.mr * t.nv; ++k) {
+    const int v = k % t.nv, lanes = v == t.nv - 1 ? n : SP_LANES;
+    sp_put_out(t.put == SP_PUT_I16, y, at + k / t.nv * t.ldy + v * SP_LANES,
+               sp_from_bits_f32(acc[k]), lanes);
+  }
+}
+
+/* The epilogue of pixels [i0, i1), `mr` at a time. */
+SP_INLINE void sp_tile_matrix_end(sp_tile_i8 t, int mr, int i0, int i1, const int32_t *sums, void *y,
+                                  ptrdiff_t at, ptrdiff_t row, ptrdiff_t col, int n, sp_ep_i32 ep,
+                                  const void *const *e) {
+  t.mr = mr;
+  SP_ROLLED
+  for (int i = i0; i < i1; i += mr) {
+    sp_i32 acc[SP_TILE_I8_MAX];
+    SP_UNROLL
+    for (int k = 0; k < mr * t.nv; ++k) acc[k] = sp_load_i32(sums + (i * t.nv + k) * SP_LANES);
+    if (t.kind == SP_MATRIX_BF16)
+      sp_tile_end_bf16(t, acc, y, at + i * t.ldy, row + i, col, n, (sp_ep_f32)(void (*)(void))ep, e);
+    else
+      sp_tile_end_i8(t, acc, y, at + i * t.ldy, row + i, col, n, ep, e);
+  }
+}
+
+/* Sum over all runs, epilogue, store; the registers have their shape. */
+SP_INLINE void sp_tile_run_matrix(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
+                                  const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
+                                  ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+  const int each = 8 / t.nv, whole = t.mr / each * each;
+  SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
+  if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
+  sp_tile_matrix_sums(t, x, w, init, sums);
+  sp_tile_matrix_end(t, each, 0, whole, sums, y, at, row, col, n, ep, e);
+  if (whole < t.mr)
+    sp_tile_matrix_end(t, t.mr - whole, whole, t.mr, sums, y, at, row, col, n, ep, e);
+}
+#endif
+#endif
