@@ -25,6 +25,7 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -50,6 +51,9 @@ from sparrow.timing.measure import (
     interval,
     measure,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +202,14 @@ def _peak(engine: Engine) -> float:
     return peak_rate("int8" if RIVALS[engine.precision] == "int8" else "float32")
 
 
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to the results file, with a header where the file is new."""
+def append(path: Path, rows: Sequence[DataclassInstance]) -> None:
+    """Add rows of one kind to a results file, with a header where the file is new."""
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
-            writer.writerow([field.name for field in fields(Row)])
+            writer.writerow([field.name for field in fields(rows[0])])
         writer.writerows(astuple(row) for row in rows)
 
 

@@ -7,7 +7,8 @@
 All engines run in one process, in blocks of random order; a ratio is the median over the rounds of
 their time over ours, with its bootstrap 95 % interval. Random networks are calibrated on random
 inputs: only their speed means anything. tfjs runs networks of convolutions that `layers` can spell,
-and has threads in pages alone. Pages are cross-origin isolated, as threads ask.
+and has threads in pages alone. Pages are cross-origin isolated, as threads ask. Rows go to the end
+of `bench/results/web.csv`.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,13 @@ from onnx import helper, numpy_helper
 import sparrow
 from cases import data_folder
 from models import MODELS
+from run import append, commit
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.chromium import HEADERS, start_chromium
 from sparrow.device.node import find_node
 from sparrow.rendering.page import write_page
 from sparrow.targets import target
-from sparrow.timing.measure import comparison, interval
+from sparrow.timing.measure import comparison, cpu, interval
 
 HERE = Path(__file__).parent
 NETS = ("mobilenet_v2", "rfb_320", "ds_cnn", "resnet18")
@@ -303,10 +306,36 @@ def in_chromium(config: dict[str, Any], folder: Path, packages: Path) -> Any:
     return found[0]
 
 
-def report(name: str, found: Any) -> Iterator[str]:
-    """Lines of a table: each engine, and ours against the best of the others."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the results file.
+
+    `ready_ms` is the time from loading to the first answer; `ratio` is the time of `against`, the
+    fastest of the others, over this one's, with its 95 % interval.
+    """
+
+    time: str
+    commit: str
+    cpu: str
+    where: str
+    threads: int
+    model: str
+    engine: str
+    median_ms: float
+    ready_ms: int
+    against: str
+    ratio: float
+    low: float
+    high: float
+
+
+def rows_of(name: str, found: Any, where: str, threads: int) -> Iterator[Row]:
+    """A row for each build of ours and each engine; refuses floats that are far from each other."""
     times = {k: np.array(v) for k, v in found["ms"].items()}
+    others = {k: ms for k, ms in times.items() if not k.startswith("sparrow")}
+    best = min(others, key=lambda k: float(np.median(others[k])))
     reference = [np.array(y) for y in found["outputs"]["onnxruntime-web float32"]]
+    stamp = datetime.now(UTC).isoformat(timespec="seconds")
     for engine, ms in times.items():
         apart = max(
             float(np.abs(np.array(y) - r).max() / np.abs(r).max())
@@ -314,21 +343,22 @@ def report(name: str, found: Any) -> Iterator[str]:
         )
         if apart > TOLERANCE and "int8" not in engine:
             raise SystemExit(f"{name}: {engine} is {apart:.1e} away from onnxruntime-web")
-        yield (
-            f"{name:14} {engine:26} {np.median(ms):9.3f} ms, first answer after "
-            f"{found['ready'][engine]:6.0f} ms, {apart:.0e} away"
+        ratio = others[best] / ms
+        figures = (float(np.median(ratio)), *interval(ratio))
+        yield Row(
+            *(stamp, commit(), cpu(), where, threads, name, engine),
+            *(round(float(np.median(ms)), 4), round(found["ready"][engine]), best),
+            *(round(x, 3) for x in figures),
         )
-    others = {k: ms for k, ms in times.items() if not k.startswith("sparrow")}
-    best = min(others, key=lambda k: float(np.median(others[k])))
-    for precision in ("float32", "int8"):
-        ours = min(
-            (k for k in times if k.startswith(f"sparrow {precision}")),
-            key=lambda k: float(np.median(times[k])),
-        )
-        ratio = others[best] / times[ours]
-        low, high = interval(ratio)
-        text = comparison(float(np.median(ratio)), low, high, 1, 0.0)
-        yield f"{name:14} {ours} against {best}: {text}"
+
+
+def line(row: Row) -> str:
+    """A row as text."""
+    text = f"{row.model:14} {row.engine:26} {row.median_ms:9.3f} ms, first answer after "
+    text += f"{row.ready_ms:6} ms"
+    if not row.engine.startswith("sparrow"):
+        return text
+    return f"{text}, {row.against}: {comparison(row.ratio, row.low, row.high, 1, 0.0)}"
 
 
 def main() -> None:
@@ -339,6 +369,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block-ms", type=float, default=60)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "web.csv")
     options = parser.parse_args()
     run = in_node if options.engine == "node" else in_chromium
     for name in options.names or NETS:
@@ -348,7 +379,9 @@ def main() -> None:
             found = run(config, Path(folder), options.packages.resolve())
             for path in sorted(Path(folder).glob("*/model.*.wasm")):
                 print(f"{name:14} {path.parent.name} {path.name} {path.stat().st_size:,} bytes")
-            print("\n".join(report(name, found)), flush=True)
+            rows = [*rows_of(name, found, options.engine, options.threads)]
+            print("\n".join(map(line, rows)), flush=True)
+            append(options.out, rows)
 
 
 if __name__ == "__main__":
