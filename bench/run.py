@@ -14,6 +14,8 @@ appended to `bench/results/<target>.csv`. Exit code 1 if an engine refused a net
 differ from the baseline's by more than its precision allows.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import os

@@ -64,7 +64,7 @@ EMULATED = {
 # The same for boards without an operating system: linked into a program instead of loaded by one.
 FIRMWARE = {"mve": "cortex_m55"}
 # Those that differ from another one in products of bytes alone.
-BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot"}
+BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot", "wasm_sdot": "wasm32_sdot"}
 # The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
 NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
@@ -183,17 +183,20 @@ def node() -> str:
 
 
 @functools.cache
-def _has_usdot() -> bool:
+def engine_has(feature: str, *flags: str) -> bool:
+    """Whether Node.js, run with V8's ``flags``, has a feature of the loader's."""
     loader = (NATIVE / "web" / "model.mjs").as_uri()
-    asked = f"const {{ has }} = await import('{loader}'); process.exit(has('usdot') ? 0 : 1);"
-    return subprocess.run([node(), "--input-type=module", "-e", asked], check=False).returncode == 0
+    asked = f"const {{ has }} = await import('{loader}'); process.exit(has('{feature}') ? 0 : 1);"
+    command = [node(), *flags, "--input-type=module", "-e", asked]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def engine(name: str) -> None:
     """Node.js, with the relaxed dot product that an instruction set or target takes; else skip."""
     node()
-    if "usdot" in name and not _has_usdot():
-        pytest.skip("the engine lacks usdot")
+    kind = name.split("_")[-1]
+    if kind in ("usdot", "sdot") and not engine_has(kind):
+        pytest.skip(f"the engine lacks {kind}")
 
 
 def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:

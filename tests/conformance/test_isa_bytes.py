@@ -145,7 +145,8 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
     lanes, unsigned = (int(v) for v in found)
     rng = np.random.default_rng(3)
     a, b = (rng.integers(0, 256, 256, dtype=np.uint8) for _ in range(2))
-    a[:8], b[:8] = 128, 128
+    # an engine may add two products of signed bytes in 16 bits
+    a[:8], b[:8] = 128, 129 if isa == "wasm_sdot" else 128
     acc = rng.integers(-(1 << 31), 1 << 31, lanes).astype(np.int32)
     sums = np.zeros(lanes, np.int32)
     call(c, "dot", sums, a, b, acc)

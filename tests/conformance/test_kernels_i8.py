@@ -462,7 +462,7 @@ def _compare(
 FOREIGN = ("neon32", "neon", "neon_dot", "neon_i8mm", "rvv")
 
 
-@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", "wasm_usdot", *FOREIGN])
+@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", "wasm_usdot", "wasm_sdot", *FOREIGN])
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     if isa.startswith("wasm"):
         engine(isa)

@@ -25,7 +25,7 @@ from sparrow.graph import Module
 from sparrow.plan import plan
 from sparrow.targets import Machine, target
 
-TARGETS = ("wasm32", "wasm32_simd", "wasm32_relaxed", "wasm32_usdot")
+TARGETS = ("wasm32", "wasm32_simd", "wasm32_relaxed", "wasm32_usdot", "wasm32_sdot")
 
 
 @pytest.fixture(params=TARGETS)

@@ -56,10 +56,11 @@ for (const path of paths()) {{
   found[path] = Array.from((await model.run(x)).y);
   model.close();
 }}
-let refused = '';
-await load({{ path: 'relaxed', wasm: 'model.usdot.wasm', weights: 'weights.usdot.bin' }})
-  .catch((e) => (refused = e.message));
-console.log(JSON.stringify({{ usdot: has('usdot'), found, refused }}));
+const kinds = ['usdot', 'sdot'].filter(has), refused = [];
+for (const kind of ['usdot', 'sdot'])
+  await load({{ path: 'relaxed', wasm: `model.${{kind}}.wasm`, weights: `weights.${{kind}}.bin` }})
+    .catch((e) => refused.push(e.message));
+console.log(JSON.stringify({{ kinds, found, refused }}));
 """
 OLDER = "--no-enable-avx-vnni"  # V8's relaxed dot product is another then
 DEMO = """<script type="module">
@@ -213,11 +214,19 @@ def test_integers_are_the_same_in_every_build(
 ) -> None:
     answer = in_node(EVERY_PATH.format(folder=codes.folder.as_uri()), tmp_path, *flags)
     found = answer["found"]
-    both = ["usdot_threads", "threads", "usdot"] if answer["usdot"] else ["threads"]
-    assert list(found) == [*both, "relaxed", "simd", "plain"]
+    kinds = answer["kinds"]  # one at most
+    threaded = [f"{k}_threads" for k in kinds]
+    assert list(found) == [*threaded, "threads", *kinds, "relaxed", "simd", "plain"]
     assert all(y == found["plain"] for y in found.values())
-    assert answer["refused"] == ("" if answer["usdot"] else "the engine lacks usdot")
-    assert not (flags and answer["usdot"])
+    lacking = [k for k in ("usdot", "sdot") if k not in kinds]
+    assert answer["refused"] == [f"the engine lacks {k}" for k in lacking]
+    assert not (flags and "usdot" in kinds)
+
+
+def test_both_compilers_of_an_engine_multiply_bytes_alike() -> None:
+    for kind in ("usdot", "sdot"):
+        tiers = {harness.engine_has(kind, flag) for flag in ("--liftoff-only", "--no-liftoff")}
+        assert tiers == {harness.engine_has(kind)}
 
 
 def test_what_the_engine_cannot_run_is_named(codes: Bundle) -> None:
@@ -228,14 +237,15 @@ def test_what_the_engine_cannot_run_is_named(codes: Bundle) -> None:
         return RemoteLibrary(path, (harness.node(), OLDER, str(runner), str(path)))
 
     gates = {g.name: g for g in page_gates(codes.folder, graphs, golden, Runner("node", older))}
-    assert all(g.ok for g in gates.values()) and len(gates) == 6
+    assert all(g.ok for g in gates.values()) and len(gates) == 8
     for path in ("usdot", "usdot_threads"):
-        assert "lacks usdot" in gates[f"model.{path}.wasm: not run"].found
+        assert "the engine lacks usdot" in gates[f"model.{path}.wasm: not run"].found
 
 
 def test_a_network_of_floats_has_no_builds_for_bytes(bundle: Bundle, codes: Bundle) -> None:
-    assert not list(bundle.folder.glob("*usdot*"))
-    names = {"model.usdot.wasm", "model.usdot_threads.wasm", "weights.usdot.bin"}
+    assert not list(bundle.folder.glob("*sdot*"))
+    names = {f"model.{k}{t}.wasm" for k in ("usdot", "sdot") for t in ("", "_threads")}
+    names |= {"weights.usdot.bin", "weights.sdot.bin"}
     assert names <= codes.receipt.files.keys() and codes.verify().ok
     text = (codes.folder / "model.mjs").read_text()
     assert "new URL('weights.usdot.bin', import.meta.url)" in text

@@ -123,8 +123,9 @@ def _conv2d(case: Case) -> Lowered | Reject:
     if code.part:
         return Reject("output channels lie in parts")
     isa, each = case.target.isa, s.ci // s.groups
-    lanes, per, pair, engine = isa.lanes, isa.per, isa.pairs, isa.engine
-    size = 2 if pair else 1
+    lanes, engine = isa.lanes, isa.engine
+    pair = isa.pairs and not (isa.quads and found.weights.min(initial=0) > -128)
+    size, per = (2, 2) if pair else (1, 4)  # bytes of a code in scratch, codes of a quad
     # an engine turns bytes once, when it copies them
     band = pair or (engine and code.flip) or not reads_inside(s)
     pointwise = s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih

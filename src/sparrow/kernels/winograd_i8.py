@@ -73,4 +73,6 @@ def _winograd(case: Case) -> Lowered | Reject:
     )
 
 
-ROWS = (Kernel("winograd_i8", Conv, _winograd, tuple(i.name for i in ISAS if i.pairs)),)
+ROWS = (
+    Kernel("winograd_i8", Conv, _winograd, tuple(i.name for i in ISAS if i.pairs and not i.quads)),
+)

@@ -34,7 +34,7 @@ from sparrow.tensor import TensorType
 _BUILDS = "const BUILDS = {};"
 _FILES = re.compile(r"new URL\('(model\.\w+\.wasm)'.*?file: '([\w.]+)'", re.DOTALL)
 # What the loader says of a module for other engines.
-_LACKS = "the engine lacks usdot"
+_LACKS = "the engine lacks"
 # Tasks that a step of the threaded build is cut into.
 THREADS = 4
 _ARRAYS = {
@@ -92,13 +92,14 @@ def write_page(folder: Path, compiled: Compiled) -> None:
 
 
 def _plans(compiled: Compiled) -> Iterator[tuple[Target, Plan]]:
-    """The builds that a model has: those for unsigned bytes where it has sums over bytes."""
+    """The builds that a model has: those for whole bytes where it has sums over bytes."""
     for row in map(target, compiled.plan.target.builds):
-        if row.isa.dot_unsigned and plan(compiled.module, row).weights == compiled.plan.weights:
+        whole = row.isa.quads or not row.isa.pairs
+        if whole and plan(compiled.module, row).weights == compiled.plan.weights:
             continue
         if _threaded(row):
             yield row, plan(compiled.module, row, threads=THREADS)
-        elif row.isa.dot_unsigned:
+        elif whole:
             yield row, plan(compiled.module, row)
         else:
             yield row, replace(compiled.plan, target=row)
@@ -147,7 +148,7 @@ def page_gates(
         except BadBundle as e:
             if _LACKS not in e.message:
                 raise
-            found.append(Gate(f"{path}: not run", "", f"here {_LACKS}", True))
+            found.append(Gate(f"{path}: not run", "", e.message, True))
             continue
         outputs = run_calls(library.open(np.fromfile(folder / file, np.uint8)), graphs, golden)
         gate = output_gate(graphs, golden, outputs)

@@ -30,6 +30,7 @@ class Isa:
         runs: Products of sixteen bytes of one channel are added up across a vector, in a general
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
         matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
+        quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Isa:
     lengths: tuple[int, ...] = ()
     runs: bool = False
     matrix: bool = False
+    quads: bool = False
 
     @property
     def multiplies_bfloat16(self) -> bool:
@@ -104,6 +106,7 @@ ISAS = (
     Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
     Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True),
     Isa("wasm_usdot", 4, 16, 16, 1, dot_unsigned=True, both_held=True),
+    Isa("wasm_sdot", 4, 16, 16, 1, both_held=True, pairs=True, quads=True),
 )
 
 

@@ -7,8 +7,10 @@ export interface Entries {
 /** A build of the model, the fastest first. */
 export type Path =
   | 'usdot_threads'
+  | 'sdot_threads'
   | 'threads'
   | 'usdot'
+  | 'sdot'
   | 'relaxed'
   | 'simd'
   | 'plain';
@@ -84,7 +86,7 @@ export class Model {
 export function paths(): Path[];
 
 /** Whether the engine has a feature. */
-export function has(feature: 'simd' | 'relaxed' | 'threads' | 'usdot'): boolean;
+export function has(feature: 'simd' | 'relaxed' | 'threads' | 'usdot' | 'sdot'): boolean;
 
 /** Load the model. */
 export function load(options?: LoadOptions): Promise<Model>;

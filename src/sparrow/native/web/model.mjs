@@ -64,33 +64,37 @@ const PROBES = {
 };
 const MAGIC = [0, 97, 115, 109, 1, 0, 0, 0];
 
-/* f(a, b): four products of bytes by the relaxed dot product, whose second operand may be unsigned. */
+/* f(a, b): four products of bytes by the relaxed dot product. */
 const DOT = [
   ...[1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
   ...[10, 22, 1, 20, 0, 32, 0, 253, 15, 32, 1, 253, 15, 65, 0, 253, 17],
   ...[253, 147, 2, 253, 27, 0, 11],
 ];
+/* Second operands that a build needs to be exact; of two products -128 the sum leaves 16 bits. */
+const DOTS = { usdot: [1, 127, 128, 255], sdot: [-127, -1, 1, 127] };
 const asked = {}; // what dot products do
 
-function dots(bits) {
-  const { f } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bits))).exports;
-  return [-128, -1, 127].every((a) => [1, 127, 128, 255].every((b) => f(a, b) === 4 * a * b));
+function dots(operands) {
+  const module = new WebAssembly.Module(Uint8Array.from([...MAGIC, ...DOT]));
+  const { f } = new WebAssembly.Instance(module).exports;
+  return [-128, -1, 127].every((a) => operands.every((b) => f(a, b) === 4 * a * b));
 }
 
 /**
- * Whether the engine has a feature: `simd`, `relaxed`, `threads` (with shared memory), or `usdot`:
- * relaxed dot products of signed and unsigned bytes, which the standard leaves to the engine.
+ * Whether the engine has a feature: `simd`, `relaxed`, `threads` (with shared memory), or relaxed dot
+ * products of signed with unsigned (`usdot`) or signed bytes (`sdot`), which the standard leaves open.
  */
 export function has(feature) {
   if (feature === 'threads' && typeof SharedArrayBuffer === 'undefined') return false;
-  if (feature === 'usdot')
-    return (asked.usdot ??= has('relaxed') && dots([...MAGIC, ...DOT]));
+  if (feature in DOTS) return (asked[feature] ??= has('relaxed') && dots(DOTS[feature]));
   return WebAssembly.validate(Uint8Array.from([...MAGIC, ...PROBES[feature]]));
 }
 
 const NEEDS = {
   usdot_threads: ['relaxed', 'threads', 'usdot'],
   usdot: ['relaxed', 'usdot'],
+  sdot_threads: ['relaxed', 'threads', 'sdot'],
+  sdot: ['relaxed', 'sdot'],
   threads: ['relaxed', 'threads'],
   relaxed: ['relaxed'],
   simd: ['simd'],
@@ -136,7 +140,8 @@ export class Native {
     this.hooks = (this.u32(at + 4) & 1) === 1;
     this.name = this.text(this.u32(at + 8));
     this.isa = this.text(this.u32(at + 12));
-    if (this.isa === 'wasm_usdot' && !has('usdot')) throw new SparrowError('the engine lacks usdot');
+    const kind = this.isa.replace('wasm_', '');
+    if (kind in DOTS && !has(kind)) throw new SparrowError(`the engine lacks ${kind}`);
     this.bytes = { weights: this.u64(at + 32), workspace: this.u64(at + 40), state: this.u64(at + 48) };
     this.align = [56, 60, 64].map((k) => this.u32(at + k));
     this.entries = list(this.u32(at + 20), this.u32(at + 68), 32, this.readEntry);
