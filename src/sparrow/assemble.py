@@ -191,7 +191,12 @@ def _fill(
         )
         proof = replace(proof, gates=(*proof.gates, *further))
         if not proof.ok:
-            raise GateFailed(proof.failure, hint="no bundle was written")
+            hint = "no bundle was written"
+            if not lossy and request.calib is None:
+                hint += (
+                    "; inputs were drawn from [-1, 1): give samples where the model wants others"
+                )
+            raise GateFailed(proof.failure, hint=hint)
         outputs = run_calls(shipped.open(blob), graphs, golden)
         request.progress("comparing with onnxruntime")
         accuracy, theirs = accuracy_of(sources, graphs, golden, outputs)

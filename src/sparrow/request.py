@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from sparrow.errors import BadInput
 from sparrow.tensor import Array
 
 
@@ -33,12 +34,19 @@ class Budget:
         latency: Largest median latency in nanoseconds.
         size: Largest weights plus code in bytes.
         ram: Largest workspace plus state in bytes.
+
+    Raises:
+        BadInput: The drop is more than all accuracy.
     """
 
     drop: float | None = None
     latency: float | None = None
     size: int | None = None
     ram: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.drop is not None and self.drop > 1:
+            raise BadInput(f"drop {self.drop:g}: expected at most 1", hint="write 0.01 or 1%")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

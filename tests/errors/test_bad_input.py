@@ -16,7 +16,7 @@ from onnx import helper
 
 import sparrow
 from small_models import INT64, classifier, model, strange, value
-from sparrow.errors import BadInput, BadModel, SparrowError, UnsupportedOp
+from sparrow.errors import BadInput, BadModel, GateFailed, SparrowError, UnsupportedOp
 
 
 def relu(name: str = "x") -> onnx.ModelProto:
@@ -191,3 +191,26 @@ def test_an_old_bundle_survives_a_killed_build(tmp_path: Path) -> None:
     start(code, out, tmp_path / "cache").communicate(timeout=300)
     assert sparrow.load_bundle(out).run(np.array([-1, 1], np.float32))["y"].tolist() == [0, 1]
     assert sparrow.load_bundle(out).verify().ok
+
+
+def test_a_drop_of_more_than_everything() -> None:
+    with pytest.raises(BadInput, match=r"drop 5: expected at most 1; write 0\.01 or 1%"):
+        sparrow.Budget(drop=5)
+
+
+def test_drawn_inputs_that_overflow_are_named(tmp_path: Path) -> None:
+    """exp(12 x) is no half; native code keeps it in float32, where it is a number."""
+    nodes = [
+        helper.make_node("Mul", ["x", "up"], ["a"]),
+        helper.make_node("Mul", ["x", "down"], ["b"]),
+        helper.make_node("Exp", ["a"], ["large"]),
+        helper.make_node("Exp", ["b"], ["small"]),
+        helper.make_node("Mul", ["large", "small"], ["y"]),
+    ]
+    half = onnx.TensorProto.FLOAT16
+    factors = {"up": np.float16([12]), "down": np.float16([-12])}
+    m = model(nodes, [value("x", (64,), half)], [value("y", (64,), half)], factors)
+    with pytest.raises(GateFailed, match=r"drawn from \[-1, 1\): give samples"):
+        sparrow.build(m, out=tmp_path / "out")
+    x = np.linspace(-0.9, 0.9, 64, dtype=np.float16)
+    assert sparrow.build(m, out=tmp_path / "out", calib=[{"x": x}], precision="float32").receipt.ok
