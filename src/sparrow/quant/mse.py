@@ -19,10 +19,23 @@ ROUNDS = 2
 
 def squared_error(h: Histogram, limits: Range, dtype: DType, symmetric: bool) -> float:
     """Sum of squared differences between the counted values and what their codes say."""
+    return _error(*_counted(h), limits, dtype, symmetric)
+
+
+def _counted(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     used = h.counts > 0
-    x = h.centers()[used]
+    return h.centers()[used], h.counts[used]
+
+
+def _error(
+    x: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    limits: Range,
+    dtype: DType,
+    symmetric: bool,
+) -> float:
     e = round_trip(x, limits, dtype, symmetric) - x
-    return float(np.dot(e * e, h.counts[used]))
+    return float(np.dot(e * e, counts))
 
 
 def _ends(limit: float) -> NDArray[np.float64]:
@@ -33,10 +46,11 @@ def _ends(limit: float) -> NDArray[np.float64]:
 def mse(h: Histogram, dtype: DType, symmetric: bool) -> Range:
     """Range of least squared error; never worse than min-max, which is the first candidate."""
     low, high = min(h.low, 0.0), max(h.high, 0.0)
+    x, counts = _counted(h)
     if symmetric:
         bound = max(-low, high)
         ends = [(-float(b), float(b)) for b in _ends(bound)]
-        return min(ends, key=lambda r: squared_error(h, r, dtype, True))
+        return min(ends, key=lambda r: _error(x, counts, r, dtype, True))
     best = (low, high)
     for _ in range(ROUNDS):
         for side in (0, 1):
@@ -47,5 +61,5 @@ def mse(h: Histogram, dtype: DType, symmetric: bool) -> Range:
             tried += [
                 (float(v), best[1]) if side == 0 else (best[0], float(v)) for v in _ends(limit)
             ]
-            best = min(tried, key=lambda r: squared_error(h, r, dtype, False))
+            best = min(tried, key=lambda r: _error(x, counts, r, dtype, False))
     return best

@@ -133,14 +133,13 @@ def run(
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
     wanted = precisions(g, recipe)
     p = _placed(g, recipe)
-    if not p.sums and not p.cells and "bfloat16" not in wanted.values():
-        raise BadInput(
-            f"{g.name}: no convolution, product or recurrent layer of constant weights to quantize",
-            hint="build it with float32 precision",
-        )
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
     free = place(g, precisions(g, replace(recipe, precision="int8", pins=())), recipe.complete)
+    if not p.sums and not p.cells and "bfloat16" not in wanted.values():
+        nothing = "no convolution, product or recurrent layer of constant weights to quantize"
+        why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
+        raise BadInput(f"{g.name}: {why}", hint="build it with float32 precision")
     few: list[Mapping[str, Array]] = []
 
     def read() -> Iterator[Mapping[str, Array]]:

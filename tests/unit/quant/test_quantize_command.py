@@ -78,7 +78,7 @@ def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[
         (("--smooth", "2"), "smooth is 2.0"),
         (("--mean", "a"), "--mean 'a'"),
         (("--std", "0"), "pixels with mean (0.0,) and std (0.0,)"),
-        (("--pin", "*=float32"), "to quantize; build it with float32 precision"),
+        (("--pin", "*=float32"), "keeps every layer in float32; build it with float32 precision"),
     ],
 )
 def test_misuse_is_one_line(
