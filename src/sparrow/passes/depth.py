@@ -9,11 +9,11 @@
     before   y = Conv(x)                   of codes, taps [kd, kh, kw]
     after    y = Reshape(Conv(Reshape(Concat(Slice(Pad(x)), ..))))     [N D, H, W, kd C]
 
-    before   y = MaxPool(x)                windows [kd, kh, kw]
-    after    y = MaxPool(MaxPool(x))           windows [1, kh, kw], then [kd, 1, 1]
+    before   y = Pool(x)                   maxima, or means that all count the same elements
+    after    y = Pool(Pool(x))                 windows [1, kh, kw], then [kd, 1, 1]
 
 and pools of [1, kh, kw] and [kd, 1, 1] as convolutions. The channels are last: all reshapes are
-views. The kernel of float convolutions over three axes takes what is left.
+views. The kernel of float convolutions over three axes takes what is left. Means round once more.
 """
 
 from __future__ import annotations
@@ -132,8 +132,10 @@ def flat_depth_pool(m: Match, n: Node) -> Rewrite | Reject | None:
     e = Edit(m, n.origin)
     plane = _idle(op, op.kernel, slice(0, 1))
     if not plane and not _idle(op, op.kernel, slice(1, 3)):
-        if op.kind != "max":
-            return Reject("a mean over three axes rounds once")
+        if op.kind == "average" and (op.ceil or (any(map(any, op.pads)) and not op.count_pads)):
+            return Reject("windows do not count the same elements")
+        if op.kind == "lp":
+            return Reject("a norm of norms rounds its powers")
 
         planes = e.add(_only(op, (1, 2)), n.inputs[0])
         e.add(_only(op, (0,)), planes, y=n.outputs[0])

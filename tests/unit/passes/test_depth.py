@@ -102,14 +102,35 @@ def test_a_maximum_is_one_of_maxima(
     assert all(len(k.op.kernel) == 2 for k in after.nodes if isinstance(k.op, Pool))
 
 
-def test_a_mean_over_three_axes_stays() -> None:
+@pytest.mark.parametrize(
+    ("pads", "counted", "ceil", "parts"),
+    [
+        (((0, 0),) * 3, False, False, 2),
+        (((1, 0), (0, 1), (1, 1)), True, False, 2),
+        (((1, 0), (0, 1), (1, 1)), False, False, 1),
+        (((0, 0),) * 3, False, True, 1),
+    ],
+)
+def test_a_mean_is_one_of_means_where_all_count_alike(
+    pads: tuple[tuple[int, int], ...], counted: bool, ceil: bool, parts: int
+) -> None:
     n = Net()
-    op = Pool("average", (2, 2, 2), (2, 2, 2), (1, 1, 1), ((0, 0),) * 3, channels_last=True)
-    g = n.done(n.add(op, n.x(1, 4, 4, 4, 3)))
-    assert run(g, flat_depth_pool)[0] is g
+    op = Pool("average", (2, 3, 2), (2, 2, 1), (1,) * 3, pads, ceil, counted, channels_last=True)
+    g = n.done(n.add(op, n.x(2, 5, 6, 7, 3)))
+    after = run(g, flat_depth_pool)[0]
+    assert kinds(after).count("Pool") == parts
+
+
+def test_a_mean_in_a_plane_is_that_of_an_image() -> None:
+    n = Net()
     flat = Pool("average", (1, 2, 2), (1, 2, 2), (1, 1, 1), ((0, 0),) * 3, channels_last=True)
-    n = Net()
     g = n.done(n.add(flat, n.x(1, 4, 4, 4, 3)))
     after = run(g, flat_depth_pool)[0]
-    assert_same(g, after)
     assert kinds(after).count("Reshape") == 2
+
+
+def test_norms_stay() -> None:
+    n = Net()
+    op = Pool("lp", (2, 2, 2), (2, 2, 2), (1, 1, 1), ((0, 0),) * 3, channels_last=True)
+    g = n.done(n.add(op, n.x(1, 4, 4, 4, 3)))
+    assert run(g, flat_depth_pool)[0] is g
