@@ -208,7 +208,7 @@ def test_drawn_inputs_that_overflow_are_named(tmp_path: Path) -> None:
         helper.make_node("Mul", ["large", "small"], ["y"]),
     ]
     half = onnx.TensorProto.FLOAT16
-    factors = {"up": np.float16([12]), "down": np.float16([-12])}
+    factors = {"up": np.array([12], np.float16), "down": np.array([-12], np.float16)}
     m = model(nodes, [value("x", (64,), half)], [value("y", (64,), half)], factors)
     with pytest.raises(GateFailed, match=r"drawn from \[-1, 1\): give samples"):
         sparrow.build(m, out=tmp_path / "out")
