@@ -287,7 +287,7 @@ def _epilogue_function(e: Epilogue, shared: bool) -> tuple[str, list[int]]:
         body.append(f"const {ctype} x{k} = {_extra_load(k, x, numbers)};")
         loads[k + 1] = f"x{k}"
     largest = {k + 1: x.largest for k, x in enumerate(e.extras)}
-    statements, result = stored_vector(e.expr, loads, numbers, largest, e.reach)
+    statements, result = stored_vector(e.expr, loads, numbers, largest, e.reach, e.shortens)
     if numbers:
         body.insert(0, f"const int32_t *k = (const int32_t *)e[{len(e.extras)}];")
     kind = vector_type(e.sum)

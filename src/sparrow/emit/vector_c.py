@@ -63,11 +63,13 @@ class _Vector(Text):
         table: list[int] | None,
         largest: Mapping[int, float] | None = None,
         reach: int = 1 << 31,
+        shortens: bool = False,
     ) -> None:
         super().__init__(args)
         self.table = table
         self.largest = largest or {}
         self.reach = reach
+        self.shortens = shortens
 
     def make(self, e: lane.Expr) -> str:
         if isinstance(e, lane.Arg):
@@ -131,7 +133,7 @@ class _Vector(Text):
             product, low, high = steps
             size = self.size(product)
             fits = 2 if size <= NEAR else int(size <= FITS)
-            fits = 3 if size + abs(z) < SHORT else fits
+            fits = 3 if self.shortens and size + abs(z) < SHORT else fits
             if self.table is None:
                 lo = "INT32_MIN" if low + z <= least else str(low + z)
                 hi = "INT32_MAX" if high + z >= most else str(high + z)
@@ -154,8 +156,10 @@ class _Vector(Text):
         if high_ + z < most:
             inner = lane.call("min", inner, lane.Imm(int(high_), I32))
         y = self.of(lane.call("add", inner, lane.Imm(z, I32)) if z else inner)
-        short = isinstance(shift, lane.Imm) and (1 << 31 >> int(shift.value)) + 1 + abs(z) < SHORT
-        return self.let("sp_i32", f"sp_short_i32({y})") if short else y
+        if not self.shortens or not isinstance(shift, lane.Imm):
+            return y
+        most = (1 << 31 >> int(shift.value)) + 1 + abs(z)
+        return self.let("sp_i32", f"sp_short_i32({y})") if most < SHORT else y
 
     def size(self, product: lane.Call) -> float:
         """What an int32 times a float is at most, either way."""
@@ -277,13 +281,15 @@ def stored_vector(
     table: list[int] | None = None,
     largest: Mapping[int, float] | None = None,
     reach: int = 1 << 31,
+    shortens: bool = False,
 ) -> tuple[list[str], str]:
     """`vector` of a value that is stored at once: bytes may still lie outside their range.
 
     With a ``table`` literals of 32 bits are appended to it, and read from ``k[..]``: expressions
     that differ in them alone have one text. Operands are at most ``largest`` either way where it
-    has them, and the int32 operand 0 at most ``reach``.
+    has them, and the int32 operand 0 at most ``reach``. Where it ``shortens``, what fits 16 bits
+    says so.
     """
-    t = _Vector(args, table, largest, reach)
+    t = _Vector(args, table, largest, reach, shortens)
     y = t.stored(e)
     return t.statements(y), y

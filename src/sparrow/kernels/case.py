@@ -150,13 +150,14 @@ class Epilogue:
     """Argument pair (function, operand table): ``expr`` over the sum (operand 0) and ``extras``.
 
     ``sum`` is the type of the sum, float32 or int32, and says which kind of function it is. One of
-    int32 is within ``reach`` either way.
+    int32 is within ``reach`` either way. ``shortens``: see `Isa.shortens`.
     """
 
     expr: lane.Expr | None
     extras: tuple[Extra, ...] = ()
     sum: DType = F32
     reach: int = 1 << 31
+    shortens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sparrow.kernels.case import (
     Tile,
 )
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.packing_i8 import pack_conv, pack_depthwise, tame
+from sparrow.kernels.packing_i8 import pack_apart, pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
@@ -95,7 +95,9 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
     packed = (
         Pack(
             *(shape, np.dtype(np.int8)),
-            lambda: pack_conv(w, s.groups, lanes, merged, isa.together, kq),
+            lambda: (pack_apart if isa.halves else np.asarray)(
+                pack_conv(w, s.groups, lanes, merged, isa.together, kq)
+            ),
         ),
         found.start(lanes),
     )

@@ -33,6 +33,12 @@ def pack_conv(
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6))
 
 
+def pack_apart(packed: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Quads of `pack_conv` with the first pairs of all lanes before their second ones."""
+    pairs = packed.reshape(*packed.shape[:-1], 2, 2)
+    return np.ascontiguousarray(np.swapaxes(pairs, -3, -2)).reshape(packed.shape)
+
+
 def tame(w: NDArray[np.int8], groups: int, merged: bool) -> bool:
     """Whether products of bytes at places k and k + 2 of a quad always add up within 16 bits.
 

@@ -222,7 +222,9 @@ def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None, unsigned: boo
     code = Bytes(flip, zero & 255, put_of(y.type.dtype), kind=UNSIGNED if unsigned else SIGNED)
     if parts > 1:
         code = replace(code, part=y.shape[-1], ldp=y.strides[-3])
-    return Sum(s, w, bias, code, zero, replace(ep, reach=_reach(x.type.dtype, op.zero, w, bias)))
+    reach = _reach(x.type.dtype, op.zero, w, bias)
+    ep = replace(ep, reach=reach, shortens=case.target.isa.shortens)
+    return Sum(s, w, bias, code, zero, ep)
 
 
 def _reach(dtype: DType, zero: int, w: Array, bias: Array | None) -> int:

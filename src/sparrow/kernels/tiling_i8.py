@@ -54,7 +54,8 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
         # half of them are counted in Armv7: bytes of pixels, pairs of one and of the weights
         return (mr + 2 * nv + 2) // 2 + 2
     if isa.halves:
-        return mr + 3 * nv + 4
+        # of a pixel its bytes and two pairs
+        return 3 * mr + 4
     if isa.singles:
         # of weights the bytes, and what they are widened to; activations are no vectors
         return 2 * nv
@@ -115,7 +116,7 @@ def _cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
             # what counts is the number of instructions, two at a time: weights come two by two
             products, shuffles = float(mr * nv * isa.dot_ops), 0.0
             if isa.halves:
-                products, shuffles = 3.0 * mr * nv, 2.0 * (mr + nv)
+                products, shuffles = 3.0 * mr * nv, 2.0 * (mr + (nv if isa.registers == 16 else 0))
             if isa.octets:
                 products, shuffles = (mr + mr % 2) * nv // 2, mr / isa.group
             step = max((products + shuffles + mr / isa.group + nv / 2 + 1) / 2, 4)

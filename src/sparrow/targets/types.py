@@ -31,6 +31,7 @@ class Isa:
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
         matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
         quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
+        shortens: Stores count on what is known to fit 16 bits (SP_SHORTENS).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Isa:
     runs: bool = False
     matrix: bool = False
     quads: bool = False
+    shortens: bool = False
 
     @property
     def multiplies_bfloat16(self) -> bool:
@@ -96,9 +98,9 @@ ISAS = (
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
     Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1, matrix=True),
     Isa("neon32", 4, 16, 8, 4, group=2, halves=True),
-    Isa("neon", 4, 32, 16, 4, group=2, halves=True),
-    Isa("neon_dot", 4, 32, 16, 1, group=4),
-    Isa("neon_i8mm", 4, 32, 16, 1, group=4, octets=True),
+    Isa("neon", 4, 32, 16, 4, group=2, halves=True, shortens=True),
+    Isa("neon_dot", 4, 32, 16, 1, group=4, shortens=True),
+    Isa("neon_i8mm", 4, 32, 16, 1, group=4, octets=True, shortens=True),
     # 16 lanes are four registers of 128 bits; what is broadcast comes from scalar registers
     Isa("rvv", 16, 9, 8, 4, singles=True, lengths=(128, 256, 512)),
     # engines of 16 registers; without vectors an operation is four

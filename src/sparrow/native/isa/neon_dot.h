@@ -8,9 +8,9 @@
 #define SP_ISA_NAME "neon_dot"
 
 /* The quad is an operand by its number. */
-SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame) {
+SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame, int apart) {
   const int8x16_t w = vreinterpretq_s8_s32(b);
-  (void)tame;
+  (void)tame, (void)apart;
   switch (j) {
     case 0: return vdotq_laneq_s32(acc, w, a, 0);
     case 1: return vdotq_laneq_s32(acc, w, a, 1);

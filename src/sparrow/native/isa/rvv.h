@@ -239,8 +239,9 @@ SP_INLINE sp_group sp_flip_group(sp_group v) {
   for (int k = 0; k < 4; ++k) v.bytes[k] ^= -128;
   return v;
 }
-SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame) {
-  (void)j, (void)tame;
+SP_INLINE sp_i32 sp_dot_group_i32(sp_i32 acc, sp_group a, int j, sp_i32 b, int tame,
+                                   int apart) {
+  (void)j, (void)tame, (void)apart;
   SP_UNROLL
   for (int k = 0; k < 4; ++k)
     acc = sp_add_i32(acc, __builtin_convertvector(sp_byte(b, k), sp_i32) * (sp_i32)(a.bytes[k]));

@@ -5,6 +5,7 @@
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
  *         1 for 4 where `pair` is SP_SINGLE, and octets for quads where SP_OCTETS;
+ *         (first pairs of all lanes before second ones where SP_PAIRS_APART)
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w.
@@ -140,8 +141,9 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .xr = p.dh * p.xr, .xt = p.xt, .xp = p.sw * p.xp,
                         .bv = p.kh * p.runs * run, .quad = quad, .flip = !p.band && p.flip,
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
-                        .own = 1, .octets = SP_OCTETS, .part = p.part, .ldp = p.ldp,
-                        .matrix = p.matrix, .kind = p.kind, .fetch = p.fetch};
+                        .own = 1, .apart = SP_PAIRS_APART, .octets = SP_OCTETS,
+                        .part = p.part, .ldp = p.ldp, .matrix = p.matrix, .kind = p.kind,
+                        .fetch = p.fetch};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
 #if SP_MATRIX

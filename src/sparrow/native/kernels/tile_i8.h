@@ -27,6 +27,7 @@
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
  *   tame          two products of places k and k + 2 of a quad fit in 16 bits
+ *   apart         pairs of the weights lie apart, as sp_dot_group_i32 takes them
  *   own           a layer has its own code: kq and bv are literals
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS
  *   matrix, kind  quads of a step in matrix registers, which divide kq, and what these multiply; else 0
@@ -37,13 +38,16 @@ typedef struct sp_tile_i8 {
   ptrdiff_t xr, xt, xp, bv, quad;
   int flip, put;
   ptrdiff_t ldy;
-  int pair, rounds, tame, own, octets, part;
+  int pair, rounds, tame, apart, own, octets, part;
   ptrdiff_t ldp;
   int matrix, kind, fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;
 
+#ifndef SP_PAIRS_APART /* whether weights that are packed for a layer's own code have their pairs apart */
+#define SP_PAIRS_APART 0
+#endif
 #ifndef SP_FORGET /* the compiler forgets what it knows of a pointer, and so of what was loaded by it */
 #define SP_FORGET(p) (void)0
 #endif
@@ -291,7 +295,7 @@ SP_INLINE void sp_tile_group_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
         const sp_i32 wv = sp_loadq_i32(from + s * t.quad);
         SP_UNROLL
         for (int i = 0; i < t.mr; ++i)
-          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], s, wv, t.tame);
+          acc[i * t.nv + v] = sp_dot_group_i32(acc[i * t.nv + v], q[i], s, wv, t.tame, t.apart);
       }
     }
   }
