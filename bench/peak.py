@@ -1,4 +1,7 @@
-"""What one core of this machine multiplies at best: independent operations, all in registers."""
+"""What one core of this machine multiplies at best: independent operations, all in registers.
+
+Where there are matrix registers, that is what they multiply of bfloat16 and bytes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
 from sparrow.device.here import host_machine
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import ISAS, Isa
 
 # Vector type, the operation on accumulator i, and operations per lane.
 KINDS = {
@@ -45,24 +48,55 @@ SPARROW_API void peak(const void *a, void *c, long times) {{
 """
 
 
+# The same in four matrix registers of sums, 16 x 16 each over 16 lanes of four or two values.
+MATRIX = {"bfloat16": ("SP_MATRIX_BF16", 4), "int8": ("SP_MATRIX_U8", 8)}
+MATRIX_SOURCE = """
+#include "isa/{isa}.h"
+#include "sparrow.h"
+SPARROW_API void peak(const void *a, void *c, long times);
+SPARROW_API void peak(const void *a, void *c, long times) {{
+  sp_matrix_shape(2, 2, 16, 16, 16);
+  SP_UNROLL
+  for (int r = 4; r < 8; ++r) sp_matrix_load(r, a, 0);
+  SP_ROLLED
+  for (long t = 0; t < times; ++t) {{
+    SP_UNROLL
+    for (int i = 0; i < {many}; ++i) sp_matrix_dot({kind}, i % 4, 4 + i / 2 % 2, 6 + i % 2);
+  }}
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) sp_matrix_store(i, (char *)c + 1024 * i, 64);
+  sp_matrix_release();
+}}
+"""
+
+
 def peak(name: str) -> Callable[[], float]:
     """Operations per second of a key of `KINDS`; a fresh measurement each call."""
     isa = next(i for i in ISAS if i.name == host_isa())
+    if isa.matrix and name in MATRIX:
+        kind, each = MATRIX[name]
+        text = MATRIX_SOURCE.format(isa=isa.name, kind=kind, many=16)
+        return _timed(text, isa, 16 * 16 * 16 * 16 * each, 20_000)
     many = 16 if isa.registers == 32 else 8
     kind, operation, each = KINDS[name]
     family = "avx5" if isa.matrix else isa.name[:4]
     register = {"neon": "w", "avx5": "v", "avx2": "x"}.get(family, "r" if kind == "i32" else "x")
-    tools, machine = find_toolchain(), host_machine(isa.name)
     text = SOURCE.format(isa=isa.name, kind=kind, many=many, operation=operation, register=register)
+    return _timed(text, isa, many * isa.lanes * each, 200_000)
+
+
+def _timed(text: str, isa: Isa, operations: int, times: int) -> Callable[[], float]:
+    """Operations per second of so many rounds of so many operations."""
+    tools, machine = find_toolchain(), host_machine(isa.name)
     objects = tools.compile_objects([Unit("peak.c", text, (NATIVE,))], machine, ("-std=gnu99",))
     library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
-    a, c, times = np.ones(256, np.uint8), np.zeros(256, np.uint8), 200_000
+    a, c = np.ones(1024, np.uint8), np.zeros(4096, np.uint8)
     arguments = (ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(c.ctypes.data))
 
     def run(keep: object = (a, c)) -> float:
         start = time.perf_counter()
         library.peak(*arguments, ctypes.c_long(times))
-        return times * many * isa.lanes * each / (time.perf_counter() - start)
+        return times * operations / (time.perf_counter() - start)
 
     return run
 
