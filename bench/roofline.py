@@ -22,7 +22,7 @@ import numpy as np
 
 import sparrow
 from cases import all_cases
-from peak import peak
+from peak import KINDS, best_of, peak
 from run import core_to_itself
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
@@ -72,8 +72,11 @@ def bandwidth() -> Callable[[int], float]:
 
 
 def arithmetic(kernel: str) -> str:
-    """What a kernel row multiplies: a key of `peak.KINDS`."""
-    return {"i8": "int8", "bf16": "bfloat16"}.get(kernel.rsplit("_", 1)[-1], "float32")
+    """What a kernel row multiplies: a key of `peak.KINDS` or `peak.MATRIX`."""
+    kind = {"i8": "int8", "bf16": "bfloat16"}.get(
+        kernel.removesuffix("_matrix").rsplit("_", 1)[-1], "float32"
+    )
+    return f"{kind}_matrix" if kernel.endswith("_matrix") else kind
 
 
 def waits_for(step: StepTime, compute_ns: float, memory_ns: float) -> str:
@@ -100,7 +103,8 @@ def main() -> None:
         bundle = sparrow.build(model, precision=args.precision)
     memory = bundle.receipt.memory
     with core_to_itself() if args.realtime else nullcontext():
-        peaks = {k: median(peak(k)() for _ in range(9)) for k in ("float32", "bfloat16", "int8")}
+        kinds = {k: None for kind in KINDS for k in (kind, best_of(kind))}
+        peaks = {k: median(peak(k)() for _ in range(9)) for k in kinds}
         # the weights are read once a call: what holds all of them decides
         rate = bandwidth()(memory.weights_bytes + memory.arena_bytes)
         profile = bundle.profile()

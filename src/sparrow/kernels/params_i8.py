@@ -40,6 +40,7 @@ class Conv2dI8:
     tame: int
     matrix: int
     kind: int
+    flat: int
     runs: int
     kq: int
     xr: int

@@ -228,7 +228,7 @@ def choose_conv2d(
     merged = merges(s, band)
     runs, k = (1, s.kw * ci) if merged else (s.kw, ci)
     kq = -(-k // per)
-    step = 0
+    step = flat = 0
     if matrix:
         step = step_of(kq, code.kind)
         kq = round_up(kq, step)
@@ -238,6 +238,15 @@ def choose_conv2d(
         costs = {
             t: _matrix_cost(t, ow, vectors, steps, step, far) for t in matrix_tiles(ow, vectors)
         }
+        if band and s.sh == s.sw == 1 and oh > 1:
+            # tiles that run on from row to row also compute what lies between two rows
+            pixels = (oh - 1) * width + ow
+            running = {
+                t: _matrix_cost(t, round_up(pixels, t.mr), vectors, steps, step, far) / oh
+                for t in matrix_tiles(pixels, vectors)
+            }
+            if min(running.values()) < min(costs.values()):
+                flat, costs = width, running
     else:
         costs = {t: _cost(t, ow, vectors, quads, isa) for t in tiles(ow, vectors, isa)}
     ro = 1
@@ -253,6 +262,8 @@ def choose_conv2d(
         # row by row, as the code that strips of rows share has it
         oh, ow, xh = s.oh, s.ow, s.xh
     line = round_up(width * ci + max(3, 4 * kq - k), 64) if band else 0
+    if flat:
+        line = width * ci
     copies = s.batch * s.groups
     flops = 2 * oh * ow * co * quads
     blocks = -(-ow // t.mr) if oh == 1 else 1
@@ -279,7 +290,7 @@ def choose_conv2d(
         turns = -(-across // wide)
         wide = -(-across // turns)
         task_w = turns * wide * t.mr
-    wb = wide * t.mr
+    wb = ow if flat else wide * t.mr
     # what L2 does not hold is asked for while the sums before it are made; results of 32 bits are
     # mostly the caller's, whose memory was left a whole call ago
     share = 8 if size == 4 else 2
@@ -300,6 +311,7 @@ def choose_conv2d(
         tame=0,
         matrix=step,
         kind=code.kind if matrix else 0,
+        flat=flat,
         runs=runs,
         kq=kq,
         xr=line if band else xh,
@@ -315,7 +327,8 @@ def choose_conv2d(
         task_w=task_w,
         task_n=task_n,
         tasks=copies * -(-oh // task_h) * -(-ow // task_w) * -(-vectors // task_n),
-        scratch_bytes=lines * line,
+        # a last tile reads on
+        scratch_bytes=round_up(lines * line + (t.mr * ci + 4 * kq if flat else 0), 64),
     )
     packing = copies * -(-oh // rb) * lines * line / 16 if band else 0
     cycles = work + packing + 0.3 * per * quads * co * s.groups / target.memory_rate

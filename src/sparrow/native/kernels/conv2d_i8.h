@@ -25,13 +25,14 @@
  * the padding, as it takes it. xr, xp, xt: bytes from a row of x, a pixel and a run to the next, in
  * scratch where band, which has `line` bytes a row. matrix: quads of a step where sums are matrix
  * registers', which multiply the bytes of `kind` as they are; kq is whole steps then, of which those
- * behind the channels meet zeros, and so does w. */
+ * behind the channels meet zeros, and so does w. flat: pixels of a row of scratch where tiles run on
+ * from row to row, whose steps are of one pixel. */
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
   int part, fetch, band, pair, flip, pad, put;
-  int tame, matrix, kind, runs, kq;
+  int tame, matrix, kind, flat, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
@@ -110,6 +111,15 @@ SP_INLINE void sp_conv2d_matrix_panel(const sp_conv2d_i8 p, const sp_tile_i8 t, 
                                       int ox0, int ox1, ptrdiff_t row, ptrdiff_t col, sp_ep_i32 ep,
                                       const void *const *e) {
   const int end = ox0 + (ox1 - ox0) / p.mr * p.mr;
+  if (p.flat) {
+    const int pixels = (oy1 - oy0 - 1) * p.flat + p.ow;
+    const ptrdiff_t first = (ptrdiff_t)oy0 * p.ow;
+    sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
+    for (int f = 0; f < pixels; f += p.mr)
+      sp_tile_matrix_flat(t, p.flat, p.ow, f, pixels, x + f * t.xp, w, init, y, at + first * p.ldy,
+                          row + first, col, n, ep, e);
+    return;
+  }
   if (ox0 < end) sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
   for (int oy = oy0; oy < oy1; ++oy) {
     const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;

@@ -98,6 +98,26 @@ SP_INLINE void sp_tile_matrix_end(sp_tile_i8 t, int mr, int i0, int i1, const in
   }
 }
 
+/* The same of a tile of the pixels of several rows in scratch, `flat` from one to the next, which begins
+ * with pixel f; only the first `ow` of a row are there. */
+SP_INLINE void sp_tile_matrix_flat(const sp_tile_i8 t, int flat, int ow, int f, int pixels,
+                                   const uint8_t *x, const int8_t *w, const int32_t *init, void *y,
+                                   ptrdiff_t at, ptrdiff_t row, ptrdiff_t col, int n, sp_ep_i32 ep,
+                                   const void *const *e) {
+  const int each = 8 / t.nv, stop = (int)sp_imin(t.mr, pixels - f);
+  SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
+  sp_tile_matrix_sums(t, x, w, init, sums);
+  int oy = f / flat, ox = f % flat;
+  for (int i = 0; i < stop; ++oy, ox = 0) {
+    const int end = i + (int)sp_imax(0, sp_imin(ow - ox, stop - i));
+    const int whole = i + (end - i) / each * each;
+    const ptrdiff_t pixel = (ptrdiff_t)oy * ow + ox - i;
+    sp_tile_matrix_end(t, each, i, whole, sums, y, at + pixel * t.ldy, row + pixel, col, n, ep, e);
+    sp_tile_matrix_end(t, 1, whole, end, sums, y, at + pixel * t.ldy, row + pixel, col, n, ep, e);
+    i += flat - ox;
+  }
+}
+
 /* Sum over all runs, epilogue, store; the registers have their shape. */
 SP_INLINE void sp_tile_run_matrix(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
                                   const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
