@@ -17,7 +17,8 @@ class Isa:
         flops_per_cycle: float32 operations of a core per cycle at best; an FMA lane counts two.
         dot_ops: Instructions of one `sp_dot4_i32`, what its operands share left out.
         dot_unsigned: Its first operand holds unsigned bytes (SP_DOT_UNSIGNED).
-        dot2_ops: Instructions of one `sp_dot2_f32`, two products of bfloat16 per lane.
+        dot2_ops: Instructions of one `sp_dot2_f32`, two products of bfloat16 per lane, or of a
+            multiply-add that take as long.
         both_held: Operands of all rows and columns of a tile are in registers at once: the compiler
             takes the products column by column, and knows nothing of the engine's registers.
         group: Quads of a pixel that one load brings to a tile of sums over bytes (SP_GROUP).
@@ -56,7 +57,7 @@ class Isa:
     @property
     def multiplies_bfloat16(self) -> bool:
         """Whether an instruction does, twice as many as of float32 at a time."""
-        return self.dot2_ops == 1
+        return self.dot2_ops == 1 or self.matrix
 
     @property
     def engine(self) -> bool:
@@ -96,7 +97,8 @@ ISAS = (
     Isa("avx512", 16, 32, 64, 5),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
-    Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1, matrix=True),
+    # vdpbf16ps takes four times as long as a multiply-add there
+    Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=4, matrix=True),
     Isa("neon32", 4, 16, 8, 4, group=2, halves=True),
     Isa("neon", 4, 32, 16, 4, group=2, halves=True, shortens=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4, shortens=True),
