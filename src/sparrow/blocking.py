@@ -166,7 +166,8 @@ def blocked(
 ) -> Module:
     """The module with the layers in strips that are predicted to gain by it.
 
-    Firmware and pages stay as they are: there is no such level, or nothing was measured.
+    Firmware, pages and what has no L2 stay as they are: there is no such level, or nothing was
+    measured.
 
     Args:
         p: The plan of the module as it is.
@@ -174,7 +175,8 @@ def blocked(
         planned: Plans a module.
         remarks: Told which layers were chosen.
     """
-    if p.target.machine.bare or p.target.machine.system == "wasm32":
+    t = p.target
+    if t.machine.bare or t.machine.system == "wasm32" or not t.l2_bytes:
         return p.module
     entries = []
     for i, g in enumerate(p.module.entries):

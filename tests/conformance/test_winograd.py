@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from emitted import TARGETS, compiled, run
+from native_harness import needs_isa
 from sparrow.builder import Builder
-from sparrow.device.cpu import host_isa
 from sparrow.graph import Graph, Module
 from sparrow.kernels import conv
 from sparrow.kernels.winograd import AT, BT, G, rounding_error, transformed
@@ -77,8 +77,7 @@ def _case(seed: int, outliers: bool) -> tuple[Graph, dict[str, Array], Conv]:
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
 def test_errors_stay_within_their_bound(isa: str, tmp_path: Path) -> None:
-    if isa == "avx512" and not host_isa().startswith("avx512"):
-        pytest.skip("this CPU has no AVX-512")
+    needs_isa(isa)
     made = [_case(seed, seed >= len(SHAPES)) for seed in range(2 * len(SHAPES))]
     module = Module("m", tuple(g for g, _, _ in made))
     p = plan(module, target(TARGETS[isa]), kernels=WINOGRAD)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 
 def host_isa() -> str:
     """The widest instruction set with a vocabulary header that this machine runs."""
@@ -32,7 +34,7 @@ def host_isas() -> tuple[str, ...]:
             found = isas_of_flags(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
         except OSError:
             return ("scalar",)
-        return found if _may_use_matrices() else tuple(isa for isa in found if isa != "amx")
+        return found if "amx" not in found or _may_use_matrices() else found[1:]
     if sys.platform == "darwin":
         names = ["machdep.cpu.features", "machdep.cpu.leaf7_features", "machdep.cpu.extfeatures"]
         try:
@@ -80,7 +82,7 @@ _LEVELS = (
 def _may_use_matrices() -> bool:
     """Whether Linux gives this process matrix registers, which it keeps from then on."""
     # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
-    refused: int = ctypes.CDLL(None).syscall(158, 0x1023, 18)
+    refused: int = _LIBC.syscall(158, 0x1023, 18) if _LIBC else 1
     return refused == 0
 
 

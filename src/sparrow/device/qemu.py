@@ -63,7 +63,7 @@ def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
     """
     if machine.os != "linux":
         raise BadInput(f"programs for {machine.triple} cannot be emulated here")
-    if machine.isa.startswith("avx512") or machine.isa == "avxvnni":
+    if machine.isa.startswith("avx512") or machine.isa in ("avxvnni", "amx"):
         raise BadInput(f"qemu does not emulate {machine.isa}")
     name = f"qemu-{machine.arch}"
     found = shutil.which(name) or shutil.which(f"{name}-static")
