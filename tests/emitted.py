@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from native_harness import needs_isa
 from sparrow.device.build import Toolchain, Unit, find_toolchain
 from sparrow.device.host import HostLibrary, Session, aligned
 from sparrow.device.session import ModelLibrary
@@ -48,7 +49,8 @@ def compiled(
     flags: Sequence[str] = (),
     toolchain: Toolchain | None = None,
 ) -> HostLibrary:
-    """Emit, compile and load a plan; arguments as for `linked`."""
+    """Emit, compile and load a plan, or skip a CPU that lacks it; arguments as for `linked`."""
+    needs_isa(p.target.isa.name)
     return HostLibrary(linked(p, folder, parts=parts, flags=flags, toolchain=toolchain))
 
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
+import onnxruntime as ort
 import pytest
 
 from emitted import BYTES_TARGETS, TARGETS, blob, linked
-from native_harness import BYTES, BYTES_ONLY, EMULATED, emulator, engine, node
+from native_harness import BYTES, BYTES_ONLY, EMULATED, emulator, engine, needs_isa, node
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.device.host import HostLibrary
@@ -448,6 +450,7 @@ def _compare(
         elif isa in EMULATED:
             libraries.append(emulated_library(path, p.target.machine, cpu))
         else:
+            needs_isa(isa)
             libraries.append(HostLibrary(path))
     sessions = [library.open(blob(p)) for library in libraries]
     for i, (g, feeds) in enumerate(cases):
@@ -511,6 +514,29 @@ def test_matrix_registers_give_the_integers_of_the_reference(threads: int, tmp_p
     rows = [r for r in conv_i8.ROWS if r.name.endswith("_matrix")]
     used = _compare(cases, "amx", (*rows, *PORTABLE), tmp_path, threads)
     assert used >= {r.name for r in rows}
+
+
+def test_onnxruntime_keeps_its_matrix_registers_beside_ours(tmp_path: Path) -> None:
+    # it takes registers of another shape for its own where half of it agrees: an illegal instruction
+    needs_isa("amx")
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (64, 256)).astype(np.uint8)
+    b = rng.integers(-127, 128, (256, 64)).astype(np.int8)
+    theirs = ort.InferenceSession(
+        onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 13]> g (uint8[64, 256] a, int8[256, 64] b) => '
+            "(int32[64, 64] y) { y = MatMulInteger (a, b) }"
+        ).SerializeToString()
+    )
+    want = a.astype(np.int32) @ b.astype(np.int32)
+    rows = [r for r in conv_i8.ROWS if r.name.endswith("_matrix")]
+    c = _Case(0)
+    x, _, zero = c.input((1, 1, 7, 64))
+    op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, zero=zero)
+    case = c.sum(op, x, c.weights((16, 64, 1, 1)), c.bias(16), 64, 16)
+    np.testing.assert_array_equal(theirs.run(None, {"a": a, "b": b})[0], want)
+    assert "conv2d_i8_matrix" in _compare([case], "amx", (*rows, *PORTABLE), tmp_path)
+    np.testing.assert_array_equal(theirs.run(None, {"a": a, "b": b})[0], want)
 
 
 @pytest.mark.parametrize("isa", ["wasm_simd", "wasm_usdot"])
