@@ -517,7 +517,7 @@ def test_matrix_registers_give_the_integers_of_the_reference(threads: int, tmp_p
 
 
 def test_onnxruntime_keeps_its_matrix_registers_beside_ours(tmp_path: Path) -> None:
-    # it takes registers of another shape for its own where half of it agrees: an illegal instruction
+    # it takes registers of another shape for its own where half of it agrees: illegal instruction
     needs_isa("amx")
     rng = np.random.default_rng(0)
     a = rng.integers(0, 256, (64, 256)).astype(np.uint8)
