@@ -40,6 +40,12 @@ from sparrow.tensor import F16, F32, F64, Affine, Array
 
 # Channels that are few: of a vector of 16 they would leave half empty.
 FEW = 8
+# Phases for a tap, beyond which most of them would be nothing but zeros.
+IDLE = 4
+
+
+def _idle(w: Array, op: ConvTranspose) -> bool:
+    return prod(op.strides) > IDLE * prod(w.shape[2:])
 
 
 def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
@@ -103,6 +109,8 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject("channels are last, or taps are dilated beside a stride")
     if any(s > 1 and i != 1 for i, s in enumerate(quant.scale.shape)) or quant.block[1] > 1:
         return Reject("scales of the weights do not run along the output channels")
+    if _idle(w, op):
+        return Reject("most phases meet no tap")
     e = Edit(m, n.origin)
     zero = np.broadcast_to(quant.zero_point.reshape(-1), (w.shape[1],)).astype(w.dtype)
     weights = e.const(_phases(w, zero, op), m.type(d.inputs[0]).dtype)
@@ -158,6 +166,8 @@ def few_channels(m: Match, n: Node) -> Rewrite | Reject | None:
     both = any(d > 1 < s for d, s in zip(op.dilations, op.strides, strict=True))
     if op.channels_last or op.epilogue is not None or both:
         return Reject("channels are last, or taps are dilated beside a stride")
+    if _idle(w, op):
+        return Reject("most phases meet no tap")
     e = Edit(m, n.origin)
     inputs = [n.inputs[0], e.const(_phases(w, np.zeros(w.shape[1], w.dtype), op), F32)]
     if len(n.inputs) > 2 and n.inputs[2]:

@@ -339,3 +339,12 @@ def test_few_channels_are_phases_of_a_convolution(
     plain = optimize(g)
     assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
     np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
+
+
+def test_strides_far_beyond_the_kernel_have_no_phases() -> None:
+    # one phase for each of a million elements, of which three meet a tap
+    b = Builder("g")
+    x = b.input("x", TensorType((1, 2, 2), F32))
+    w = b.const(np.ones((2, 1, 3), np.float32))
+    g = b.finish({"y": b.add(ConvTranspose((1 << 20,), (1,), ((0, 0),)), x, w)}, {})
+    assert any(isinstance(n.op, ConvTranspose) for n in optimize(g).nodes)
