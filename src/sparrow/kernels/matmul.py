@@ -30,7 +30,7 @@ from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
 from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles, gemm_tiles
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import BF16, F32
+from sparrow.tensor import BF16, F32, Array
 
 MAX_CALLS = 256
 
@@ -139,8 +139,12 @@ def _gemm(case: Case) -> Lowered | Reject:
     return Lowered(tuple(calls), len(calls), packed, p.scratch_bytes * len(calls), cycles)
 
 
-def _gemm_bf16(case: Case) -> Lowered | Reject:
-    """Rows times a constant bfloat16 matrix, sums in float32: two values of k are one element."""
+def bf16_product(case: Case) -> tuple[int, int, int, Array] | Reject:
+    """Rows times a constant bfloat16 matrix, sums in float32.
+
+    Returns:
+        Rows, the distances of those of a and of the result, and the matrix [k, n].
+    """
     op, a, b, y = case.op, case.x[0], case.x[1], case.y[0]
     assert isinstance(op, MatMul) and a is not None and b is not None
     if a.type.dtype != BF16 or op.accumulate != F32:
@@ -152,16 +156,27 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
     lda, ldc = row_stride(a), row_stride(y)
     if lda is None or ldc is None:
         return Reject("rows are not equally spaced")
-    k, n = a.shape[-1], y.shape[-1]
+    matrix = b.const.reshape(b.shape[-2:])
+    return math.prod(a.shape[:-1]), lda, ldc, matrix.T if op.trans_b else matrix
+
+
+def _gemm_bf16(case: Case) -> Lowered | Reject:
+    """Two values of k are one element."""
+    found = bf16_product(case)
+    if isinstance(found, Reject):
+        return found
+    rows, lda, ldc, flat = found
+    k, n = flat.shape
     if k % 2 or lda % 2:
         return Reject("rows are no whole pairs")
-    ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
+    assert isinstance(case.op, MatMul)
+    ep = epilogue_of(case, case.op.epilogue, 2, 3, half=True)
     if isinstance(ep, Reject):
         return ep
     ep, half = stored_half(ep)
     simd = simd_of(case.target)
     p = choose_gemm(
-        math.prod(a.shape[:-1]),
+        rows,
         n,
         k // 2,
         simd,
@@ -172,8 +187,6 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
         half=half,
         tile=case.tile,
     )
-    matrix = b.const.reshape(b.shape[-2:])
-    flat = matrix.T if op.trans_b else matrix
     packed = Pack(
         (-(-n // simd.lanes), k // 2, simd.lanes, 2),
         np.dtype(np.uint16),

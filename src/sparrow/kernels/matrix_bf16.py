@@ -5,7 +5,6 @@ The kernel is that of bytes (`conv2d_i8.h`), to which a channel is two of them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -25,10 +24,10 @@ from sparrow.kernels.case import (
     Reject,
     Scratch,
     Tile,
-    row_stride,
 )
 from sparrow.kernels.conv import bf16_shape
 from sparrow.kernels.epilogue import epilogue_of, stored_half
+from sparrow.kernels.matmul import bf16_product
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape, params_of, shape_text
@@ -36,7 +35,7 @@ from sparrow.kernels.tiling_i8 import PAIRS, PUT_16, PUT_32, Bytes, choose_conv2
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets.types import ISAS
-from sparrow.tensor import BF16, F32, Array
+from sparrow.tensor import Array
 
 
 def _conv(case: Case) -> Lowered | Reject:
@@ -49,24 +48,15 @@ def _conv(case: Case) -> Lowered | Reject:
 
 def _gemm(case: Case) -> Lowered | Reject:
     """Rows times a constant matrix: a 1x1 convolution over the rows."""
-    op, a, b, y = case.op, case.x[0], case.x[1], case.y[0]
-    assert isinstance(op, MatMul) and a is not None and b is not None
-    if a.type.dtype != BF16 or op.accumulate != F32:
-        return Reject(f"{a.type.dtype} in {op.accumulate or a.type.dtype}")
-    if b.const is None or math.prod(b.shape[:-2]) != 1:
-        return Reject("b is no constant matrix")
-    if op.trans_a or 0 in y.shape or 0 in a.shape:
-        return Reject("a is transposed, or an operand is empty")
-    lda, ldy = row_stride(a), row_stride(y)
-    if lda is None or ldy is None:
-        return Reject("rows are not equally spaced")
-    matrix = b.const.reshape(b.shape[-2:])
-    w = matrix if op.trans_b else matrix.T
-    rows, (n, k) = math.prod(a.shape[:-1]), w.shape
+    found = bf16_product(case)
+    if isinstance(found, Reject):
+        return found
+    rows, lda, ldy, matrix = found
+    k, n = matrix.shape
     s = Conv2dShape(
         ih=1, iw=rows, oh=1, ow=rows, kh=1, kw=1, xn=0, xh=0, xw=lda, ldy=ldy, ci=k, co=n
     )
-    return _lowered(case, s, w.reshape(n, k, 1, 1))
+    return _lowered(case, s, matrix.T.reshape(n, k, 1, 1))
 
 
 def _lowered(case: Case, s: Conv2dShape, w: Array) -> Lowered | Reject:
