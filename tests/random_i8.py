@@ -220,11 +220,17 @@ def gemm_groups_i8(seed: int) -> Made:
     return made._replace(operands=(Draw(seed).slice(x), *made.operands[1:]))
 
 
-def attention_i8(seed: int) -> Made:
+def attention_i8_matrix(seed: int) -> Made:
+    """The same, of up to several blocks of rows, and steps of features and of keys."""
+    return attention_i8(seed, (17, 70, 100)[seed % 3], (40, 64, 150)[seed // 3 % 3])
+
+
+def attention_i8(seed: int, rows_most: int = 17, features_most: int = 40) -> Made:
     """Attention, masked, causal, with shared heads; of one in 25 a length is at its most."""
     d = Draw(seed)
     batch, groups, repeat = d.n(1, 2), d.n(1, 3), d.n(1, 3)
-    rows, keys, features, e = d.n(1, 17), d.n(1, 70), d.n(1, 40), d.n(1, 40)
+    rows, keys = d.n(1, rows_most), d.n(1, 70 if rows_most == 17 else 300)
+    features, e = d.n(1, features_most), d.n(1, features_most)
     if seed % 50 == 0:
         batch, groups, rows = 1, 1, d.n(1, 3)
         keys = (KEYS_MOST - d.n(0, 7), d.n(500, 1100))[d.n(0, 1)]
@@ -349,7 +355,7 @@ MAKERS: Mapping[str, Callable[[int], Made]] = {
     f.__name__: f
     for f in (
         *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8, lookup_linear),
-        *(attention_i8, lstm_i8, gru_i8, conv2d_i8_matrix, gemm_i8_matrix),
+        *(attention_i8, lstm_i8, gru_i8, conv2d_i8_matrix, gemm_i8_matrix, attention_i8_matrix),
     )
 }
 _FAMILIES = (conv_i8, matmul_rows, attention_rows, lookup, recurrent_i8)

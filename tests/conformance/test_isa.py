@@ -80,6 +80,8 @@ I32: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("min", "sp_min_i32(a, b)", np.minimum),
     ("set1", "sp_set1_i32(-7)", lambda a, b: np.full_like(a, -7)),
     ("mulh31", "sp_mulh31_i32(a, b)", _wrap(lambda a, b: (a * b + (1 << 30)) >> 31)),
+    ("mulh15", "sp_mulh15_i32(sp_shru_i32(a, 17), sp_shru_i32(b, 17))",
+     _wrap(lambda a, b: ((a >> 17 & 32767) * (b >> 17 & 32767) + (1 << 14)) >> 15)),
     ("rshr", "sp_rshr_i32(sp_shr_i32(a, 1), sp_and_i32(b, sp_set1_i32(31)))",
      _wrap(lambda a, b: ((a >> 1) + ((1 << (b & 31)) >> 1)) >> (b & 31))),
     *(

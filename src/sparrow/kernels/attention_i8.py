@@ -20,14 +20,24 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.tiling_i8 import PAIRED
+from sparrow.kernels.tiling_i8 import PAIRED, UNSIGNED, step_of
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
+from sparrow.targets.types import ISAS
 from sparrow.tensor import I8, I16, U8, DType
+
+MATRIX_SUMS = 4  # matrix registers of sums
+MATRIX_ROWS = 32  # of a block of matrix registers, at most
+MATRIX_STEP = 2.0  # cycles of a step for a row of 16 sums, with what the others wait
 
 _PUTS: dict[DType, int] = {I8: 0, U8: 1, I16: 2}
 
 
-def _attention(case: Case) -> Lowered | Reject:
+def _attention_matrix(case: Case) -> Lowered | Reject:
+    """The kernel of `_attention` with sums in matrix registers."""
+    return _attention(case, matrix=True)
+
+
+def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     op = case.op
     assert isinstance(op, AttentionCodes)
     q, k, v = case.x[:3]
@@ -44,6 +54,15 @@ def _attention(case: Case) -> Lowered | Reject:
     held = 6 if isa.registers > 16 else 4
     mr, nk = balanced(at.rows, held), balanced(panels, most)
     ne = min(vectors, most)
+    kq, tq = -(-at.d // per), -(-at.keys // per)
+    step = along = 0
+    if matrix:
+        step, along = step_of(kq, UNSIGNED), step_of(tq, UNSIGNED)
+        mr = -(-at.rows // -(-at.rows // MATRIX_ROWS))
+        held = MATRIX_SUMS // -(-mr // 16)
+        kq, tq = round_up(kq, step), round_up(tq, along)
+        nk, ne = min(panels, held), min(vectors, held)
+        panels = round_up(panels, nk)
 
     def seen(t: DType, unsigned: bool) -> int:
         return int((t == U8) != unsigned)
@@ -55,7 +74,8 @@ def _attention(case: Case) -> Lowered | Reject:
     }
     low, high = op.dtype.limits
     params: dict[str, Param] = {
-        **g.sizes, "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if isa.pairs else 0, **flips,
+        **g.sizes, "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if isa.pairs else 0,
+        "matrix": step, "along": along, **flips,
         "zero_q": op.zero_q + flips["flip_q"] * (128 if isa.dot_unsigned else -128),
         "zero_v": op.zero_v - 128 * flips["flip_v"],
         "zero": op.zero, "lo": low, "hi": high, "put": _PUTS[op.dtype],
@@ -63,8 +83,8 @@ def _attention(case: Case) -> Lowered | Reject:
         "offset": op.offset, "step": float(np.float32(op.step)),
         "ratio": float(np.float32(op.ratio)), **g.strides,
     }  # fmt: skip
-    kq, tq, wide = -(-at.d // per), -(-at.keys // per), panels * lanes
-    line = round_up(at.keys, max(4, lanes)) * (2 if isa.pairs else 1)
+    wide = panels * lanes
+    line = round_up(4 * tq if matrix else at.keys, max(4, lanes)) * (2 if isa.pairs else 1)
     words = wide * kq + wide + mr * wide
     scratch = round_up(4 * words + 4 * vectors * lanes * tq + 4 * mr * kq + 2 * mr * line, 64)
     tasks = at.batch * at.groups
@@ -76,10 +96,18 @@ def _attention(case: Case) -> Lowered | Reject:
     call = Invoke("attention_i8.h", f"{name}_run", name, params, args, together)
     scores = prod(at.scores)
     planes = 1 if isa.pairs else 2
-    dots = scores / lanes * (kq + planes * at.e / per) * isa.dot_ops / 2
+    if matrix:
+        # 16 cycles for 16 rows by 16 lanes by 16 quads
+        dots = scores / lanes * (kq / step + planes * vectors / lanes) * MATRIX_STEP
+    else:
+        dots = scores / lanes * (kq + planes * at.e / per) * isa.dot_ops / 2
     cycles = dots + 20 * scores / lanes + tasks * at.keys * (2 * kq + at.e / per)
     count = tasks // together
     return Lowered((call,), count, arrays, scratch * count, cycles)
 
 
-ROWS = (Kernel("attention_i8", AttentionCodes, _attention),)
+_MATRIX = tuple(i.name for i in ISAS if i.matrix)
+ROWS = (
+    Kernel("attention_i8", AttentionCodes, _attention),
+    Kernel("attention_i8_matrix", AttentionCodes, _attention_matrix, _MATRIX),
+)

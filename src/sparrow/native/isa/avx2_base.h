@@ -229,6 +229,7 @@ SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
   const __m256i odd = _mm256_slli_epi64(_mm256_add_epi64(up, half), 1);
   return _mm256_blend_epi32(_mm256_srli_epi64(even, 31), odd, 0xaa);
 }
+SP_INLINE sp_i32 sp_mulh15_i32(sp_i32 a, sp_i32 b) { return _mm256_mulhrs_epi16(a, b); }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
   const __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(_mm256_set1_epi32(1), n), 1);
   return _mm256_srav_epi32(_mm256_add_epi32(v, half), n);

@@ -267,6 +267,7 @@ SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
   const __m512i odd = _mm512_slli_epi64(_mm512_add_epi64(up, half), 1);
   return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 31), odd);
 }
+SP_INLINE sp_i32 sp_mulh15_i32(sp_i32 a, sp_i32 b) { return _mm512_mulhrs_epi16(a, b); }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
   const __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(_mm512_set1_epi32(1), n), 1);
   return _mm512_srav_epi32(_mm512_add_epi32(v, half), n);

@@ -110,6 +110,14 @@ SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
   const sp_s64 product = __builtin_convertvector(a, sp_s64) * __builtin_convertvector(b, sp_s64);
   return __builtin_convertvector((product + (1 << 30)) >> 31, sp_i32);
 }
+SP_INLINE sp_i32 sp_mulh15_i32(sp_i32 a, sp_i32 b) {
+#if defined(__wasm_simd128__)
+  typedef int16_t sp_halves __attribute__((vector_size(16)));
+  return (sp_i32)__builtin_wasm_q15mulr_sat_s_i16x8((sp_halves)a, (sp_halves)b);
+#else
+  return (a * b + (1 << 14)) >> 15;
+#endif
+}
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
   const sp_u32 half = ((sp_u32)(1) << (sp_u32)n) >> (sp_u32)(1);
   return (sp_i32)((sp_u32)v + half) >> n;

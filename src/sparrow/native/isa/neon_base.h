@@ -197,6 +197,9 @@ SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) {
   return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(-n)));
 }
 SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) { return vqrdmulhq_s32(a, b); }
+SP_INLINE sp_i32 sp_mulh15_i32(sp_i32 a, sp_i32 b) {
+  return vreinterpretq_s32_s16(vqrdmulhq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s32(n)); }
 #define SP_ROUNDS_SHIFTS
 SP_INLINE sp_i32 sp_rshr_n_i32(sp_i32 v, int n) { return sp_rshr_i32(v, vdupq_n_s32(n)); }

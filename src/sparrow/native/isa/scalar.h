@@ -9,8 +9,8 @@
  * - sp_max/min_f32 return NaN when either operand is NaN; the sign of max(-0, +0) is unspecified.
  *   sp_maxq/minq_f32 are (a > b ? a : b) and (a < b ? a : b) exactly.
  * - Integer arithmetic wraps. Shift counts are 0 .. 31.
- * - sp_mulh31_i32(a, b) is floor((a b + 2^30) / 2^31), not both -2^31; sp_rshr_i32(v, n) shifts each lane right by its
- *   own count, halves up: v + 2^(n - 1) must fit.
+ * - sp_mulh31_i32(a, b) is floor((a b + 2^30) / 2^31), not both -2^31; sp_mulh15_i32(a, b) floor((a b + 2^14) / 2^15)
+ *   of numbers in [0, 2^15). sp_rshr_i32(v, n) shifts each lane right by its own count, halves up: v + 2^(n - 1) must fit.
  * - sp_rne/trunc_f32_i32 of NaN or a value outside int32 give some int32 that depends on the
  *   instruction set; clamp first where that matters. sp_rne_near_f32_i32 is for -2^22 .. 2^22, and for
  *   what is no product: compilers may contract it with an addition that some headers take.

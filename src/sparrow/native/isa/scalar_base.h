@@ -197,6 +197,7 @@ SP_INLINE sp_i32 sp_shru_i32(sp_i32 v, int n) { return (int32_t)((uint32_t)v >> 
 SP_INLINE sp_i32 sp_mulh31_i32(sp_i32 a, sp_i32 b) {
   return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
 }
+SP_INLINE sp_i32 sp_mulh15_i32(sp_i32 a, sp_i32 b) { return (a * b + (1 << 14)) >> 15; }
 SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
   return (int32_t)((uint32_t)v + ((uint32_t)1 << n >> 1)) >> n;
 }

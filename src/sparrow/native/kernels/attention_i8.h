@@ -10,6 +10,7 @@
 #include "../base.h"
 #include "exponential.h"
 #include "pack_i8.h"
+#include "tile_matrix.h"
 
 #define SP_UNSEEN INT32_MIN
 
@@ -18,6 +19,8 @@
  *   rows, keys, d, e        query rows of a head, keys, features of keys and of values
  *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
  *   pair                    SP_PAIRED where sums are taken by sp_dot2_i32 over halves, else 0
+ *   matrix, along           quads of features and of keys of a step in matrix registers, else 0: mr rows
+ *                           then take up to four of them, and keys are whole tiles
  *   flip_q, flip_k, flip_v  bytes of the other kind than the product takes
  *   zero_q, zero_v          zero points as the product sees the bytes;  zero, lo, hi: of y
  *   put                     0 int8, 1 uint8, 2 int16
@@ -27,7 +30,7 @@
  *   bits                    of a weight */
 typedef struct sp_attention_i8 {
   int batch, groups, repeat, rows, keys, d, e;
-  int mr, nk, ne, pair, flip_q, flip_k, flip_v;
+  int mr, nk, ne, pair, matrix, along, flip_q, flip_k, flip_v;
   int zero_q, zero_v, zero, lo, hi, put;
   int mask, causal, bits;
   ptrdiff_t offset;
@@ -36,12 +39,47 @@ typedef struct sp_attention_i8 {
 } sp_attention_i8;
 
 /* Quads of features and of keys. */
-SP_INLINE int sp_attention_kq(const sp_attention_i8 p) { return sp_pack_quads(p.pair, p.d); }
-SP_INLINE int sp_attention_tq(const sp_attention_i8 p) { return sp_pack_quads(p.pair, p.keys); }
+SP_INLINE int sp_attention_kq(const sp_attention_i8 p) {
+  return sp_up_to(sp_pack_quads(p.pair, p.d), (int)sp_imax(p.matrix, 1));
+}
+SP_INLINE int sp_attention_tq(const sp_attention_i8 p) {
+  return sp_up_to(sp_pack_quads(p.pair, p.keys), (int)sp_imax(p.along, 1));
+}
 /* Bytes of the weights of a row, of each digit where not paired. */
 SP_INLINE int sp_attention_line(const sp_attention_i8 p) {
-  return sp_up_to(p.keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
+  const int keys = p.along ? 4 * sp_attention_tq(p) : p.keys;
+  return sp_up_to(keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
 }
+/* Scores of a row. */
+SP_INLINE int sp_attention_ld(const sp_attention_i8 p) {
+  return sp_up_to(p.keys, SP_LANES * (p.matrix ? p.nk : 1));
+}
+
+#if SP_MATRIX
+/* Scores of m rows as below, tiles in matrix registers: the last may reach past `panels`. */
+SP_INLINE void sp_attention_scores_matrix(const sp_attention_i8 p, int m, int panels,
+                                          const uint8_t *q, const int8_t *keys,
+                                          const int32_t *start, int32_t *s, ptrdiff_t ld) {
+  const int quads = sp_attention_kq(p);
+  sp_tile_i8 t = sp_pack_tile(0, m, p.nk, quads, quads, 4 * quads);
+  t.matrix = p.matrix;
+  sp_tile_matrix_shape(m, p.nk, p.matrix);
+  for (int j = 0; j < panels; j += p.nk)
+    sp_tile_matrix_sums(t, q, keys + j * t.bv, start + j * SP_LANES, s + j * SP_LANES, ld);
+}
+
+/* Sums of both digits of m weights times nv vectors of values: [m][nv] vectors. */
+SP_INLINE void sp_attention_digits_matrix(const sp_attention_i8 p, int m, int nv, int quads,
+                                          const uint8_t *e, ptrdiff_t plane, const int8_t *values,
+                                          int32_t *high, int32_t *low) {
+  SP_ALIGN(64) const int32_t start[4 * SP_LANES] = {0};
+  sp_tile_i8 t = sp_pack_tile(0, m, nv, quads, sp_attention_tq(p), sp_attention_line(p));
+  t.matrix = p.along;
+  sp_tile_matrix_shape(m, nv, p.along);
+  sp_tile_matrix_sums(t, e, values, start, high, nv * SP_LANES);
+  sp_tile_matrix_sums(t, e + plane, values, start, low, nv * SP_LANES);
+}
+#endif
 
 /* Scores of m rows of bytes at q against the first `panels` vectors of keys. */
 SP_INLINE void sp_attention_scores_i8(const sp_attention_i8 p, int m, int panels, const uint8_t *q,
@@ -49,6 +87,12 @@ SP_INLINE void sp_attention_scores_i8(const sp_attention_i8 p, int m, int panels
                                       ptrdiff_t ld) {
   const int quads = sp_attention_kq(p);
   int j = 0;
+#if SP_MATRIX
+  if (p.matrix) {
+    sp_attention_scores_matrix(p, m, panels, q, keys, start, s, ld);
+    return;
+  }
+#endif
   for (; j + p.nk <= panels; j += p.nk) {
     const sp_tile_i8 t = sp_pack_tile(p.pair, m, p.nk, quads, quads, 4 * quads);
     sp_i32 acc[SP_TILE_I8_MAX];
@@ -131,11 +175,42 @@ SP_INLINE void sp_attention_put_i8(const sp_attention_i8 p, void *y, ptrdiff_t a
   }
 }
 
+/* Codes of a row whose weights sum up to `sum`, from nv vectors of totals. */
+SP_INLINE void sp_attention_end_i8(const sp_attention_i8 p, int nv, int n, int32_t sum,
+                                   const sp_i32 *total, void *y, ptrdiff_t at) {
+  const sp_i32 away = sp_set1_i32((int32_t)((uint32_t)sum * (uint32_t)-p.zero_v));
+  const sp_f32 each = sp_set1_f32(p.ratio / (float)(sum > 0 ? sum : 1));
+  SP_UNROLL
+  for (int v = 0; v < nv; ++v) {
+    sp_f32 c = sp_mul_f32(sp_cvt_i32_f32(sp_add_i32(total[v], away)), each);
+    c = sp_minq_f32(sp_maxq_f32(c, sp_set1_f32((float)(p.lo - p.zero))),
+                    sp_set1_f32((float)(p.hi - p.zero)));
+    sp_attention_put_i8(p, y, at + v * SP_LANES,
+                        sp_add_i32(sp_rne_f32_i32(c), sp_set1_i32(p.zero)),
+                        v == nv - 1 ? n : SP_LANES);
+  }
+}
+
 /* m rows of y at distance p.ys from their weights over `quads` quads of keys: vectors [j, j + nv) of
  * features, n lanes of the last. */
 SP_INLINE void sp_attention_sums_i8(const sp_attention_i8 p, int m, int nv, int n, int quads,
                                     const uint8_t *e, ptrdiff_t plane, const int8_t *values,
                                     const int32_t *sums, void *y, ptrdiff_t at) {
+#if SP_MATRIX
+  if (p.matrix) {
+    SP_ALIGN(64) int32_t high[SP_MATRIX_PIXELS * SP_LANES], low[SP_MATRIX_PIXELS * SP_LANES];
+    sp_attention_digits_matrix(p, m, nv, quads, e, plane, values, high, low);
+    for (int i = 0; i < m; ++i) {
+      sp_i32 total[4];
+      SP_UNROLL
+      for (int v = 0; v < nv; ++v)
+        total[v] = sp_add_i32(sp_shl_i32(sp_load_i32(high + (i * nv + v) * SP_LANES), 7),
+                              sp_load_i32(low + (i * nv + v) * SP_LANES));
+      sp_attention_end_i8(p, nv, n, sums[i], total, y, at + i * p.ys);
+    }
+    return;
+  }
+#endif
   const sp_tile_i8 t =
       sp_pack_tile(p.pair, m, nv, quads, sp_attention_tq(p), sp_attention_line(p));
   sp_i32 acc[SP_TILE_I8_MAX];
@@ -148,20 +223,8 @@ SP_INLINE void sp_attention_sums_i8(const sp_attention_i8 p, int m, int nv, int 
     sp_tile_dots_i8(t, e + plane, values, acc);
   }
   SP_UNROLL
-  for (int i = 0; i < m; ++i) {
-    const int32_t away = (int32_t)((uint32_t)sums[i] * (uint32_t)-p.zero_v);
-    const float each = p.ratio / (float)(sums[i] > 0 ? sums[i] : 1);
-    SP_UNROLL
-    for (int v = 0; v < nv; ++v) {
-      const sp_i32 total = sp_add_i32(acc[i * nv + v], sp_set1_i32(away));
-      sp_f32 c = sp_mul_f32(sp_cvt_i32_f32(total), sp_set1_f32(each));
-      c = sp_minq_f32(sp_maxq_f32(c, sp_set1_f32((float)(p.lo - p.zero))),
-                      sp_set1_f32((float)(p.hi - p.zero)));
-      sp_attention_put_i8(p, y, at + i * p.ys + v * SP_LANES,
-                          sp_add_i32(sp_rne_f32_i32(c), sp_set1_i32(p.zero)),
-                          v == nv - 1 ? n : SP_LANES);
-    }
-  }
+  for (int i = 0; i < m; ++i)
+    sp_attention_end_i8(p, nv, n, sums[i], acc + i * nv, y, at + i * p.ys);
 }
 
 /* Rows [row, row + m) of a head: q and the mask at the first of them, y at element `at`. */
@@ -170,21 +233,21 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
                                      const int32_t *mask, void *y, ptrdiff_t at, uint8_t *qs,
                                      int32_t *s, uint8_t *e) {
   const int quads = sp_attention_kq(p), line = sp_attention_line(p);
-  const ptrdiff_t ld = sp_up_to(p.keys, SP_LANES), plane = (ptrdiff_t)p.mr * line;
+  const ptrdiff_t ld = sp_attention_ld(p), plane = (ptrdiff_t)p.mr * line;
   const ptrdiff_t last = p.causal ? sp_imax(0, sp_imin(p.keys, row + m + p.offset)) : p.keys;
   const int all = (int)last, vectors = sp_up_to(p.e, SP_LANES) / SP_LANES;
+  const int used = sp_up_to(sp_pack_quads(p.pair, all), (int)sp_imax(p.along, 1));
   int32_t sums[SP_TILE_I8_MAX];
   for (int i = 0; i < m; ++i)
-    sp_pack_row_i8(p.pair, p.d, q + i * p.qs, p.flip_q, qs + 4 * i * quads);
+    sp_pack_row_i8(p.pair, p.d, quads, q + i * p.qs, p.flip_q, qs + 4 * i * quads);
   sp_attention_scores_i8(p, m, sp_up_to(all, SP_LANES) / SP_LANES, qs, keys, start, s, ld);
   for (int i = 0; i < m; ++i) {
     const ptrdiff_t n = p.causal ? sp_imax(0, sp_imin(p.keys, row + i + 1 + p.offset)) : p.keys;
-    sums[i] = sp_attention_weights_i8(p, (int)n, sp_up_to(all, 4), s + i * ld,
+    sums[i] = sp_attention_weights_i8(p, (int)n, used * sp_pack_per(p.pair), s + i * ld,
                                       p.mask ? mask + i * p.ms : mask, e + i * line,
                                       e + plane + i * line);
   }
   {
-    const int used = sp_pack_quads(p.pair, all);
     const ptrdiff_t bv = (ptrdiff_t)sp_attention_tq(p) * 4 * SP_LANES;
     const int whole = p.e / SP_LANES / p.ne * p.ne, rest = p.e - whole * SP_LANES;
     for (int j = 0; j < whole; j += p.ne)
@@ -200,7 +263,7 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
                                    const void *v, const int32_t *mask, void *y, int32_t *work,
                                    int task) {
   const int b = task / p.groups, g = task % p.groups;
-  const int quads = sp_attention_kq(p), keys = sp_up_to(p.keys, SP_LANES);
+  const int quads = sp_attention_kq(p), keys = sp_attention_ld(p);
   int32_t *packed = work, *start = packed + (ptrdiff_t)keys * quads, *s = start + keys;
   int8_t *values = (int8_t *)(void *)(s + (ptrdiff_t)p.mr * keys);
   uint8_t *qs = (uint8_t *)values +
@@ -209,10 +272,11 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
   const int8_t *const bytes = (const int8_t *)(const void *)packed;
   const int tail = p.rows % p.mr;
   /* what a zero point of k adds to a row falls out; keys past the last have no weight */
-  sp_pack_columns_i8(p.pair, p.keys, p.d, (const uint8_t *)k + b * p.kb + g * p.kh, p.ks, p.flip_k,
+  sp_pack_columns_i8(p.pair, p.keys, p.d, quads, (const uint8_t *)k + b * p.kb + g * p.kh, p.ks, p.flip_k,
                      packed);
-  sp_pack_start_i8(p.pair, keys / SP_LANES, p.d, packed, p.zero_q, qs, start);
-  sp_pack_rows_i8(p.pair, p.e, p.keys, (const uint8_t *)v + b * p.vb + g * p.vh, p.vs, p.flip_v,
+  sp_pack_start_i8(p.pair, sp_up_to(p.keys, SP_LANES) / SP_LANES, p.d, quads, packed, p.zero_q, qs, start);
+  sp_pack_rows_i8(p.pair, p.e, p.keys, sp_attention_tq(p),
+                  (const uint8_t *)v + b * p.vb + g * p.vh, p.vs, p.flip_v,
                   (int32_t *)(void *)values);
   for (int r = 0; r < p.repeat; ++r) {
     const int head = g * p.repeat + r;
@@ -228,5 +292,8 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
                             at + i * p.ys, qs, s, e);
     }
   }
+#if SP_MATRIX
+  if (p.matrix) sp_matrix_release();
+#endif
 }
 #endif

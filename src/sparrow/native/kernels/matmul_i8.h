@@ -33,13 +33,13 @@ typedef struct sp_matmul_i8 {
 SP_INLINE int32_t sp_matmul_row_i8(const sp_matmul_i8 p, const uint8_t *from, uint8_t *to) {
   int32_t sum = -p.k * p.zero_a;
   if (p.ak == 1) {
-    sp_pack_row_i8(p.pair, p.k, from, p.flip_a, to);
+    sp_pack_row_i8(p.pair, p.k, sp_pack_quads(p.pair, p.k), from, p.flip_a, to);
   } else {
     const int per = sp_pack_per(p.pair);
     for (int c = 0; c < p.k; c += per, to += 4) {
       uint8_t quad[4] = {0, 0, 0, 0};
       for (int i = 0; i < per && c + i < p.k; ++i) quad[i] = from[(c + i) * p.ak];
-      sp_pack_row_i8(p.pair, (int)sp_imin(per, p.k - c), quad, p.flip_a, to);
+      sp_pack_row_i8(p.pair, (int)sp_imin(per, p.k - c), 1, quad, p.flip_a, to);
     }
   }
   if (p.zero_b == 0) return 0;
@@ -118,10 +118,10 @@ SP_INLINE void sp_matmul_i8_run(const sp_matmul_i8 p, const void *a, const void 
     const int stop = (int)sp_imin(j + p.block, end);
     const int columns = (int)sp_imin(stop * SP_LANES, p.n) - j * SP_LANES;
     if (p.columns)
-      sp_pack_columns_i8(p.pair, columns, p.k, bz + j * SP_LANES * p.bs, p.bs, p.flip_b, work);
+      sp_pack_columns_i8(p.pair, columns, p.k, quads, bz + j * SP_LANES * p.bs, p.bs, p.flip_b, work);
     else
-      sp_pack_rows_i8(p.pair, columns, p.k, bz + j * SP_LANES, p.bs, p.flip_b, work);
-    sp_pack_start_i8(p.pair, stop - j, p.k, work, p.seen_a, copy, start);
+      sp_pack_rows_i8(p.pair, columns, p.k, quads, bz + j * SP_LANES, p.bs, p.flip_b, work);
+    sp_pack_start_i8(p.pair, stop - j, p.k, quads, work, p.seen_a, copy, start);
     for (int i = 0; i + p.mr <= p.m; i += p.mr)
       sp_matmul_rows_i8(p, p.mr, i, j, stop, az, copy, work, start, y, at, row, ep, e);
     if (tail > 0)

@@ -37,9 +37,9 @@ SP_INLINE int32_t sp_pack_quad(int pair, const uint8_t *from, int n, int flip) {
 }
 
 /* n columns of k dense bytes, `ld` from each other, to [n / L][quads][L] quads; zeros around them. */
-SP_INLINE void sp_pack_columns_i8(int pair, int n, int k, const uint8_t *from, ptrdiff_t ld, int flip,
-                                  int32_t *to) {
-  const int quads = sp_pack_quads(pair, k), per = sp_pack_per(pair);
+SP_INLINE void sp_pack_columns_i8(int pair, int n, int k, int quads, const uint8_t *from,
+                                  ptrdiff_t ld, int flip, int32_t *to) {
+  const int per = sp_pack_per(pair);
   for (int j = 0; j < n; j += SP_LANES, to += quads * SP_LANES)
     for (int l = 0; l < SP_LANES; ++l) {
       const uint8_t *const column = from + (j + l) * ld;
@@ -50,11 +50,11 @@ SP_INLINE void sp_pack_columns_i8(int pair, int n, int k, const uint8_t *from, p
     }
 }
 
-/* The same of k rows of n dense bytes; past the last row stands the last again, and past the last
- * column anything: neither may count. */
-SP_INLINE void sp_pack_rows_i8(int pair, int n, int k, const uint8_t *from, ptrdiff_t ld, int flip,
-                               int32_t *to) {
-  const int quads = sp_pack_quads(pair, k), per = sp_pack_per(pair);
+/* The same of k rows of n dense bytes; past the last row stands the last again, and
+ * past the last column anything: neither may count. */
+SP_INLINE void sp_pack_rows_i8(int pair, int n, int k, int quads, const uint8_t *from, ptrdiff_t ld,
+                               int flip, int32_t *to) {
+  const int per = sp_pack_per(pair);
   for (int j = 0; j < n; j += SP_LANES) {
     const int lanes = (int)sp_imin(SP_LANES, n - j);
     for (int c = 0; c < quads; ++c, to += SP_LANES) {
@@ -76,9 +76,8 @@ SP_INLINE void sp_pack_rows_i8(int pair, int n, int k, const uint8_t *from, ptrd
 
 /* Where sums over packed vectors begin: -zero times the sum of a column's k bytes. `ones` is room for
  * one row. */
-SP_INLINE void sp_pack_start_i8(int pair, int vectors, int k, const int32_t *packed, int32_t zero,
-                                uint8_t *ones, int32_t *start) {
-  const int quads = sp_pack_quads(pair, k);
+SP_INLINE void sp_pack_start_i8(int pair, int vectors, int k, int quads, const int32_t *packed,
+                                int32_t zero, uint8_t *ones, int32_t *start) {
   for (int c = 0; c < 4 * quads; ++c) ones[c] = pair ? (c & 1) == 0 && c / 2 < k : c < k;
   for (int v = 0; v < vectors; ++v, packed += quads * SP_LANES, start += SP_LANES) {
     sp_i32 sum = sp_set1_i32(0);
@@ -87,9 +86,9 @@ SP_INLINE void sp_pack_start_i8(int pair, int vectors, int k, const int32_t *pac
   }
 }
 
-/* A row of k bytes as products take it, zeros up to the last quad. */
-SP_INLINE void sp_pack_row_i8(int pair, int k, const uint8_t *from, int flip, uint8_t *to) {
-  for (int c = k; c < sp_pack_per(pair) * sp_pack_quads(pair, k); ++c) {
+/* A row of k bytes as products take it, zeros up to the last of `quads`. */
+SP_INLINE void sp_pack_row_i8(int pair, int k, int quads, const uint8_t *from, int flip, uint8_t *to) {
+  for (int c = k; c < sp_pack_per(pair) * quads; ++c) {
     if (pair)
       ((int16_t *)(void *)to)[c] = 0;
     else

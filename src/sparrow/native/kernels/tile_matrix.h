@@ -39,9 +39,9 @@ SP_INLINE void sp_tile_matrix_step(const sp_tile_i8 t, const uint8_t *a, const i
   }
 }
 
-/* The sums of a tile, [mr][nv] vectors. */
+/* The sums of a tile, mr rows of nv vectors that are `ld` sums apart. */
 SP_INLINE void sp_tile_matrix_sums(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
-                                   const int32_t *init, int32_t *sums) {
+                                   const int32_t *init, int32_t *sums, ptrdiff_t ld) {
   const int blocks = sp_matrix_blocks(t.mr), rows = sp_matrix_rows(t.mr);
   const int steps = t.kq / t.matrix;
   SP_UNROLL
@@ -60,8 +60,8 @@ SP_INLINE void sp_tile_matrix_sums(const sp_tile_i8 t, const uint8_t *x, const i
   }
   SP_UNROLL
   for (int c = 0; c < blocks * t.nv; ++c)
-    sp_matrix_store(c, sums + (c / t.nv * rows * t.nv + c % t.nv) * SP_LANES,
-                    t.nv * SP_LANES * (ptrdiff_t)sizeof(int32_t));
+    sp_matrix_store(c, sums + c / t.nv * rows * ld + c % t.nv * SP_LANES,
+                    ld * (ptrdiff_t)sizeof(int32_t));
 }
 
 /* sp_tile_end_i8 of sums whose bits acc holds. */
@@ -106,7 +106,7 @@ SP_INLINE void sp_tile_matrix_flat(const sp_tile_i8 t, int flat, int ow, int f, 
                                    const void *const *e) {
   const int each = 8 / t.nv, stop = (int)sp_imin(t.mr, pixels - f);
   SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
-  sp_tile_matrix_sums(t, x, w, init, sums);
+  sp_tile_matrix_sums(t, x, w, init, sums, t.nv * SP_LANES);
   int oy = f / flat, ox = f % flat;
   for (int i = 0; i < stop; ++oy, ox = 0) {
     const int end = i + (int)sp_imax(0, sp_imin(ow - ox, stop - i));
@@ -125,7 +125,7 @@ SP_INLINE void sp_tile_run_matrix(const sp_tile_i8 t, const uint8_t *x, const in
   const int each = 8 / t.nv, whole = t.mr / each * each;
   SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
   if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
-  sp_tile_matrix_sums(t, x, w, init, sums);
+  sp_tile_matrix_sums(t, x, w, init, sums, t.nv * SP_LANES);
   sp_tile_matrix_end(t, each, 0, whole, sums, y, at, row, col, n, ep, e);
   if (whole < t.mr)
     sp_tile_matrix_end(t, t.mr - whole, whole, t.mr, sums, y, at, row, col, n, ep, e);
