@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -31,6 +32,7 @@ from sparrow.precision.choice import (
     Edge,
     Layer,
     Mix,
+    Moment,
     Problem,
     Quantity,
     binding,
@@ -61,11 +63,15 @@ def problem(seed: int, layers: int = 5) -> Problem:
         made.append(Layer(f"l{i}", "Conv", costs))
     edges = [Edge(int(rng.integers(-1, i)), i, rng.uniform(0, 4)) for i in range(layers)]
     moments = tuple(
-        {
-            -1: rng.uniform(0, 5),
-            **{i: rng.uniform(0, 9) for i in range(layers) if rng.uniform() < 0.6},
-        }
-        for _ in range(4)
+        Moment(
+            at,
+            q,
+            {i: rng.uniform(0, 9) for i in range(layers) if i != at and rng.uniform() < 0.6},
+            rng.uniform(-2, 30),
+        )
+        for at in range(-1, layers)
+        for q in WIDTH
+        if at >= 0 or q == "float32"
     )
     return Problem(tuple(made), tuple(edges), 2.0, 3.0, moments)
 
@@ -379,3 +385,27 @@ def test_what_a_solver_prints_past_python_is_not_heard(capfd: pytest.CaptureFixt
         c.puts(b"debugging")
     print("after")
     assert capfd.readouterr().out == "before\nafter\n"
+
+
+def test_memory_counts_the_scratch_of_what_is_chosen(tmp_path: Path) -> None:
+    # Winograd's scratch in float32 is several times what codes take
+    rng = np.random.default_rng(7)
+    weights = {f"w{i}": rng.standard_normal((32, 32, 3, 3), np.float32) / 17 for i in range(3)}
+    nodes = [
+        helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], f"c{i}", pads=[1, 1, 1, 1])
+        for i in range(3)
+    ]
+    shape = (1, 32, 16, 16)
+    ends = [small_models.value("x0", shape)], [small_models.value("x3", shape)]
+    m = small_models.model(nodes, *ends, weights)
+    calls = [rng.standard_normal(shape, np.float32) for _ in range(8)]
+
+    def memory(precision: Literal["float32", "int8"]) -> int:
+        built = sparrow.build(m, out=tmp_path / precision, calib=calls, precision=precision)
+        return built.receipt.memory.arena_bytes
+
+    least = memory("int8")
+    assert memory("float32") > 2 * least
+    record, _ = plan_precisions(m, calib=calls, budget=Budget(ram=least))
+    assert {x.precision for x in record.layers} != {"float32"}
+    assert record.built["ram"] <= least

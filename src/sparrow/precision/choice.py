@@ -6,7 +6,8 @@
     time  = sum of ns[l, p] x[l, p] + ns[e] y[e]
     bytes = sum of bytes[l, p] x[l, p]
     noise = sum of noise[l, p] x[l, p]
-    ram   = per moment, sum of held[l] x[l, p] over what is alive then, scaled by the width of p
+    ram   = per moment, bytes of what is fixed + sum of elements[l] width[p] x[l, p] over what is
+            alive then; a moment of layer m as built at p counts where x[m, p] = 1
 
 Noise adds because rounding errors of different layers are as good as uncorrelated (Lin, Talathi,
 Annapureddy 2016, arXiv:1511.06393); choosing bit widths by an integer program over measured tables
@@ -69,6 +70,23 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Memory that is held at a step of a layer, where the layer has one precision.
+
+    Attributes:
+        layer: Position of the layer; -1 of a step that belongs to none.
+        precision: Where the layer has another, there is no such moment; float32 for no layer.
+        elements: What other layers made and is alive: elements by their position.
+        bytes: Scratch, what the layer makes itself, and what belongs to no layer.
+    """
+
+    layer: int
+    precision: Precision
+    elements: Mapping[int, float]
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Tables of a network.
 
@@ -77,14 +95,14 @@ class Problem:
         edges: Where precisions may meet.
         ns: Time of what belongs to no layer.
         bytes: Bytes of what belongs to no layer.
-        moments: Per moment, elements alive by the layer that made them; -1: bytes of no layer.
+        moments: Of the steps of all layers at all their precisions.
     """
 
     layers: tuple[Layer, ...]
     edges: tuple[Edge, ...]
     ns: float
     bytes: float
-    moments: tuple[Mapping[int, float], ...] = ()
+    moments: tuple[Moment, ...] = ()
 
     def pinned(self, pins: Mapping[str, Precision]) -> Problem:
         """The problem with one choice for some layers."""
@@ -126,8 +144,9 @@ def mix_of(p: Problem, precisions: Sequence[Precision]) -> Mix:
         p.bytes + sum(c.bytes for c in costs),
         max(
             (
-                sum(v if i < 0 else v * WIDTH[precisions[i]] for i, v in m.items())
+                m.bytes + sum(v * WIDTH[precisions[i]] for i, v in m.elements.items())
                 for m in p.moments
+                if at(m.layer) == m.precision
             ),
             default=0.0,
         ),
@@ -164,21 +183,21 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
                     row[column[j, q]] = row.get(column[j, q], 0.0) + sign
             rows.append((row, -np.inf, above))
 
-    def sums(what: Quantity) -> list[tuple[dict[int, float], float]]:
+    def held(m: Moment, most: float) -> tuple[dict[int, float], float]:
+        """A row that keeps a moment within ``most``, where there is one, and what is constant."""
+        row = {column[i, q]: v * WIDTH[q] for i, v in m.elements.items() for q in p.layers[i].costs}
+        if m.layer < 0:
+            return row, m.bytes
+        # where the layer has another precision, the row is as far below as it could be above
+        every = sum(v * max(WIDTH[q] for q in p.layers[i].costs) for i, v in m.elements.items())
+        spare = max(0.0, every + m.bytes - most)
+        return row | {column[m.layer, m.precision]: spare}, m.bytes - spare
+
+    def sums(what: Quantity, most: float = 0.0) -> list[tuple[dict[int, float], float]]:
         """Rows of coefficients of a quantity, with what is constant in each."""
         if what == "ram":
-            return [
-                (
-                    {
-                        column[i, q]: v * WIDTH[q]
-                        for i, v in m.items()
-                        if i >= 0
-                        for q in p.layers[i].costs
-                    },
-                    m.get(-1, 0.0),
-                )
-                for m in p.moments
-            ]
+            found = (m for m in p.moments if m.layer < 0 or (m.layer, m.precision) in column)
+            return [held(m, most) for m in found]
         field = {"latency": "ns", "size": "bytes", "noise": "noise"}[what]
         row = {
             column[i, q]: float(getattr(c, field))
@@ -190,7 +209,7 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
         return [(row, {"latency": p.ns, "size": p.bytes, "noise": 0.0}[what])]
 
     for what, most in limits.items():
-        for row, constant in sums(what):
+        for row, constant in sums(what, most):
             # scaled, so that nanoseconds and shares weigh alike in the solver's tolerances
             scale = max(map(abs, row.values()), default=1.0) or 1.0
             rows.append(

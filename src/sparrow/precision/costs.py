@@ -8,7 +8,7 @@ remembered by their code; elsewhere they are the predicted cycles of the kernels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,11 @@ from sparrow.device.elf import function_bytes
 from sparrow.device.library import code_bytes_of, compile_library, compile_objects
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput
-from sparrow.evidence.describe import buffers
+from sparrow.evidence.describe import buffers, live_bytes
 from sparrow.graph import Graph
 from sparrow.ops.sums import CODES
 from sparrow.plan import Step
-from sparrow.precision.choice import Cost, Edge, Layer, Problem
+from sparrow.precision.choice import Cost, Edge, Layer, Moment, Problem
 from sparrow.quant.recipe import Precision
 from sparrow.samples import Feeds
 from sparrow.tensor import BF16
@@ -151,23 +151,29 @@ def edges_of(g: Graph, layers: Sequence[str], ns_per_element: float) -> tuple[Ed
     return tuple(Edge(a, b, ns) for (a, b), ns in found.items())
 
 
-def _moments(b: Compiled, layers: Sequence[str]) -> tuple[dict[int, float], ...]:
-    """Elements alive at each step of the float build, by layer; scratch is bytes of no layer."""
+def _moments(p: Precision, b: Compiled, layers: Sequence[str]) -> Iterator[Moment]:
+    """What the steps of each layer hold in a build of all layers at one precision."""
     e = b.plan.entries[0]
     place = {name: i for i, name in enumerate(layers)}
-    owner = owners(e.graph, frozenset(layers))
-    of_value = {y: place.get(owner[n.outputs[0]], -1) for n in e.graph.nodes for y in n.outputs}
+    owner = {y: place.get(x, -1) for y, x in owners(e.graph, frozenset(layers)).items()}
+    maker = {y: owner[n.outputs[0]] for n in e.graph.nodes for y in n.outputs}
     held = buffers(e)
-    moments: dict[tuple[tuple[int, float], ...], None] = {}
-    for i in range(len(e.steps)):
-        row: dict[int, float] = {}
-        for v in held:
-            if v.first <= i <= v.last:
-                at = of_value.get(v.values[0], -1)
-                row[at] = row.get(at, 0.0) + (v.bytes if at < 0 else v.bytes / 4)
-        moments[tuple(sorted(row.items()))] = None
-    state = float(b.plan.state_bytes)
-    return tuple({**dict(m), -1: dict(m).get(-1, 0.0) + state} for m in moments)
+    for i, s in enumerate(e.steps):
+        layer = owner[s.node.outputs[0]]
+        if layer < 0 and p != "float32":
+            continue
+        elements: dict[int, float] = {}
+        alive = [v for v in held if v.first <= i <= v.last]
+        # results may run over what they are made of
+        fixed = float(live_bytes(held, i) - sum(v.bytes for v in alive) + b.plan.state_bytes)
+        for v in alive:
+            at = maker.get(v.values[0], -1)
+            if at in (-1, layer):
+                fixed += v.bytes
+            else:
+                width = e.graph.types[v.values[0]].dtype.bits / 8
+                elements[at] = elements.get(at, 0.0) + v.bytes / width
+        yield Moment(layer, p, elements, fixed)
 
 
 def measure_costs(
@@ -225,6 +231,6 @@ def measure_costs(
         edges_of(g, names, rate),
         ns["float32"][OUTSIDE],
         size["float32"][OUTSIDE] + max(rests.values()),
-        _moments(builds["float32"], names),
+        tuple(m for p, b in builds.items() for m in _moments(p, b, names)),
     )
     return Measured(problem, how)
