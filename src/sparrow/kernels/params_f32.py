@@ -19,7 +19,7 @@ class Simd:
 
     `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
     `dot2_ops` counts the instructions of two products of bfloat16; `both_held` is as in `Isa`;
-    `memory_rate` is bytes that a core reads per cycle from memory.
+    `l2_rate` and `memory_rate` are bytes that a core reads per cycle from L2 and from memory.
     """
 
     lanes: int
@@ -29,6 +29,7 @@ class Simd:
     ways: int
     dot2_ops: int
     both_held: bool
+    l2_rate: float
     memory_rate: float
     core: Core
 
@@ -50,6 +51,7 @@ class Gemm:
     nv: int
     ku: int
     pf: int
+    every: int
     mc: int
     task_m: int
     task_n: int
@@ -114,6 +116,7 @@ class Conv2d(Conv2dShape):
     mc: int
     task_m: int
     pf: int
+    every: int
     pair: int
     half: int
     tasks: int
@@ -190,7 +193,7 @@ class Winograd:
 
 def shape_text(s: Window | Gemm, **more: int) -> str:
     """Sizes and strides, and ``more``, as a key of measured times; zeros and defaults left out."""
-    chosen = ("mr", "nv", "ku", "pf", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
+    chosen = ("mr", "nv", "ku", "pf", "every", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
     own = {
         f.name: getattr(s, f.name)
         for f in fields(s)
@@ -203,7 +206,7 @@ def simd_of(target: Target) -> Simd:
     """The CPU of a target as the tile choice sees it."""
     isa, t = target.isa, target
     caches = (t.l1_bytes, t.l2_bytes, t.l1_ways)
-    rates = (t.memory_rate, core_of(t))
+    rates = (t.l2_rate, t.memory_rate, core_of(t))
     return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, *rates)
 
 

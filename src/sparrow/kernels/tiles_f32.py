@@ -79,15 +79,16 @@ def tile_cycles(
 ) -> float:
     """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
     sets = 4096 // int(np.gcd(row_bytes, 4096))
-    resident = sets * (cpu.ways - 1) - t.nv
     dot = cpu.dot2_ops if pair else 1
 
     def tile(mr: int, nv: int) -> float:
         if mr == 0 or nv == 0:
             return 0.0
-        # rows that share too few cache sets are fetched from L2 once per line and k
-        evicted = 0.25 * mr if mr > resident else 0.0
-        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, (6 if pair else 4.7) / t.ku)
+        # rows and vectors that share too few cache sets come from L2 more than once a line
+        evicted = 0.5 * max(0, mr + nv - cpu.ways * sets)
+        beyond_l1 = 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
+        lines = 4 * nv * cpu.lanes / cpu.l2_rate if beyond_l1 else 0.0
+        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, lines, (6 if pair else 4.7) / t.ku)
         return k * (step + evicted) + 1.5 * mr * nv + 20
 
     full_m, tail_m = divmod(rows, t.mr)
@@ -106,14 +107,17 @@ def weight_cycles(size: int, cpu: Simd) -> float:
     return size / (cpu.core.cache_rate if size <= cpu.l2_bytes else cpu.memory_rate)
 
 
-def prefetch_of(t: RegisterTile, k: int, n: int, cpu: Simd) -> int:
-    """What is prefetched of k x n weights.
+def prefetch_of(t: RegisterTile, tiles: int, k: int, n: int, cpu: Simd) -> tuple[int, int]:
+    """What is prefetched of k x n weights, and every how many k, while `tiles` tiles read a panel.
 
     16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
-    weights as a whole do not stay there anyway.
+    weights as a whole do not stay in L1. It comes as evenly as two tiles for each of its vectors
+    allow.
     """
     if t.mr == 1:
-        return 16
+        return 16, 1
     room = max(cpu.l2_bytes // 8, (cpu.l2_bytes - _REST) // 2)
     fits = 4 * k * t.nv * cpu.lanes <= room
-    return -1 if fits and 4 * k * n > cpu.l2_bytes // 4 else 0
+    if not fits or 4 * k * n <= cpu.l1_bytes:
+        return 0, 1
+    return -1, 2 if tiles >= 2 * t.nv else 1

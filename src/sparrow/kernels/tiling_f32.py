@@ -72,6 +72,7 @@ def choose_gemm(
     mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
     rows = -(-m // task_m)
     cols = -(-vectors // task_n)
+    pf, every = prefetch_of(t, -(-min(m, task_m) // t.mr), k, n, cpu) if b == "packed" else (0, 1)
     pack = b == "trans" or (b == "plain" and min(m, task_m) >= 8 * t.mr)
     return Gemm(
         m=m,
@@ -86,7 +87,8 @@ def choose_gemm(
         mr=t.mr,
         nv=t.nv,
         ku=t.ku,
-        pf=prefetch_of(t, k, n, cpu) if b == "packed" else 0,
+        pf=pf,
+        every=every,
         mc=min(mc, task_m),
         task_m=task_m,
         task_n=task_n,
@@ -139,6 +141,7 @@ def choose_conv2d(
         row_bytes = 4 * s.iw * ci
         rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
         tasks = copies * -(-s.oh // task_h) * -(-vectors // task_n)
+    pf, every = prefetch_of(t, -(-mc // t.mr) if as_gemm else rb, k, co, cpu)
     return Conv2d(
         **asdict(s),
         mr=t.mr,
@@ -150,7 +153,8 @@ def choose_conv2d(
         as_gemm=int(as_gemm),
         mc=mc,
         task_m=task_m,
-        pf=prefetch_of(t, k, co, cpu),
+        pf=pf,
+        every=every,
         pair=int(pair),
         half=int(half),
         tasks=tasks,
@@ -179,6 +183,7 @@ def gemm_of(p: Conv2d) -> Gemm | None:
         nv=p.nv,
         ku=p.ku,
         pf=p.pf,
+        every=p.every,
         mc=p.mc,
         task_m=p.task_m,
         task_n=p.task_n,

@@ -208,6 +208,8 @@ def _target(t: _Table, row: Device) -> Target:
         if key not in row.figures:
             raise BadInput(f"target {row.name!r}: figures.{key} is missing, which a CPU must have")
         used[key] = row.figures[key]
+    # by default more than loads take: two lines a cycle
+    used["l2_gbs"] = row.figures.get("l2_gbs", Figure(128 * fast.ghz.value, fast.ghz.source))
     used["cache_gbs"] = row.figures.get("cache_gbs", used["bandwidth_gbs"])
     shared = {key: row.figures.get(key, SHARED[key]) for key in SHARING}
     least = {
@@ -229,6 +231,7 @@ def _target(t: _Table, row: Device) -> Target:
         l1_ways=int(used["l1_ways"].value),
         l2_bytes=int(used["l2_bytes"].value),
         bandwidth_gbs=used["bandwidth_gbs"].value,
+        l2_gbs=used["l2_gbs"].value,
         cache_gbs=used["cache_gbs"].value,
         fpu=t.take("fpu", bool, True),
         source=", ".join(sorted({f.source for f in used.values()})),

@@ -185,6 +185,7 @@ class Target:
         l1_ways: Its associativity.
         l2_bytes: Second-level cache of a core (or its share).
         bandwidth_gbs: Memory bandwidth in GB/s.
+        l2_gbs: What a core reads from its second-level cache.
         cache_gbs: What a core reads from the level behind its second one; memory where none is.
         fpu: Whether it computes floats itself; elsewhere the compiler's library does.
         source: Where the figures come from: some of `SOURCES`.
@@ -203,6 +204,7 @@ class Target:
     l1_ways: int
     l2_bytes: int
     bandwidth_gbs: float
+    l2_gbs: float
     cache_gbs: float
     fpu: bool
     source: str
@@ -224,6 +226,11 @@ class Target:
     def memory_rate(self) -> float:
         """Bytes that come from memory in a cycle of a core."""
         return self.bandwidth_gbs / self.ghz
+
+    @property
+    def l2_rate(self) -> float:
+        """`l2_gbs` in bytes per cycle of a core."""
+        return self.l2_gbs / self.ghz
 
     @property
     def cache_rate(self) -> float:
@@ -275,6 +282,7 @@ FIGURES = (
     "l1_bytes",
     "l1_ways",
     "l2_bytes",
+    "l2_gbs",
     "power_w",
     *SHARING,
 )

@@ -63,7 +63,7 @@ SP_INLINE void sp_attention_tiles_f32(const sp_attention p, int n, int nk, const
   sp_f32 acc[SP_TILE_MAX];
   const sp_tile t = {.mr = n, .nv = nk, .ku = 1, .ai = p.qs, .ak = 1,
                      .bv = (ptrdiff_t)p.d * SP_LANES, .bk = SP_LANES, .bn = SP_LANES, .pf = 0,
-                     .next = 0};
+                     .every = 1};
   sp_tile_zero_f32(t, acc);
   sp_tile_mac_f32(t, acc, 0, n, q, 0, panel, p.d);
   SP_UNROLL
@@ -150,7 +150,7 @@ SP_INLINE void sp_attention_values_f32(const sp_attention p, int n, int ne, int 
                                        const float *v, float *y, int keys) {
   sp_f32 acc[SP_TILE_MAX];
   const sp_tile t = {.mr = n, .nv = ne, .ku = 1, .ai = ld, .ak = 1, .bv = SP_LANES, .bk = p.vs,
-                     .bn = lanes, .pf = 0, .next = 0};
+                     .bn = lanes, .pf = 0, .every = 1};
   sp_tile_zero_f32(t, acc);
   sp_tile_mac_f32(t, acc, 0, n, s, 0, v, keys);
   SP_UNROLL

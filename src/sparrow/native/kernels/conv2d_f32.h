@@ -17,14 +17,14 @@
  * channels of the task before the next block. Task grid: batch x ceil(oh / task_h) rows x groups x
  * ceil(vectors of a group / task_n). as_gemm: the taps of a pixel are one
  * run of k and pixels lie at equal distances (1x1 stride 1, or one output pixel); then mc, task_m,
- * ku, pf are those of sp_gemm with m = oh * ow, and the row fields rb, task_h are not used. */
+ * ku, pf, every are those of sp_gemm with m = oh * ow, and the row fields rb, task_h are not used. */
 typedef struct sp_conv2d {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, xc, ldy;
   int mr, nv, ku;
   int rb, task_h, task_n;
-  int as_gemm, mc, task_m, pf;
+  int as_gemm, mc, task_m, pf, every;
   int pair, half;
 } sp_conv2d;
 
@@ -94,8 +94,10 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
                                    sp_ep_f32 ep, const void *const *e) {
   const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
   sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = p.sw * p.xw, .ak = p.xc,
-               .bv = bv, .bk = SP_LANES, .bn = SP_LANES, .pf = p.pf, .pair = p.pair,
-               .half = p.half, .next = nv * bv};
+               .bv = bv, .bk = SP_LANES, .bn = SP_LANES, .pf = p.pf, .every = p.every,
+               .pair = p.pair, .half = p.half, .next = nv * bv, .left = nv};
+  const int ci = p.ci / p.groups;
+  const int run = p.xc == 1 && p.dw == 1 && p.xw == ci ? p.kw * ci : ci;
   const int tiles = p.ow / p.mr;
   /* tiles [lo, hi) read no column outside the image */
   const int reach =
@@ -118,7 +120,7 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
     if (tail.mr > 0)
       sp_conv2d_tile_f32(p, tail, x, w, yr, p.pl > tiles * p.mr * p.sw || reach < (p.ow - 1) * p.sw,
                          oy, tiles * p.mr, r, col, n, ep, e);
-    if (t.next < (2 * nv - 1) * bv) t.next += bv;
+    sp_tile_onward(&t, run);
   }
 }
 
@@ -127,8 +129,9 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, vo
   if (p.as_gemm) {
     const int m = p.oh * p.ow;
     const sp_gemm g = {.m = m, .n = p.co, .k = p.kh * p.kw * p.ci, .lda = p.xw, .ldc = p.ldy,
-                       .b_packed = 1, .mr = p.mr, .nv = p.nv, .ku = p.ku, .pf = p.pf, .mc = p.mc,
-                       .task_m = p.task_m, .task_n = p.task_n, .batch = p.batch, .sa = p.xn,
+                       .b_packed = 1, .mr = p.mr, .nv = p.nv, .ku = p.ku, .pf = p.pf,
+                       .every = p.every, .mc = p.mc, .task_m = p.task_m, .task_n = p.task_n,
+                       .batch = p.batch, .sa = p.xn,
                        .sc = m * p.ldy, .pair = p.pair, .half = p.half};
     sp_gemm_f32(g, x, w, y, ep, e, task);
   } else {

@@ -8,8 +8,8 @@
  * Where `pair`, elements of a and of b, which is then packed, are pairs of bfloat16 (tile_f32.h), and k,
  * lda and sa count pairs.
  * b_trans, and plain B that is read often, are packed first: sp_gemm_pack_f32.
- * pf: constant B is prefetched pf values of k ahead (m = 1), or, when -1, the next panel while this one
- * is used.
+ * pf, every: constant B is prefetched pf values of k ahead (m = 1), or, when -1, the next panel while this
+ * one is used, a line for every `every` values of k.
  * The sum over k runs in order in ku interleaved partial sums, whatever the tiles and tasks. */
 #ifndef SP_GEMM_F32_H
 #define SP_GEMM_F32_H
@@ -22,7 +22,7 @@ typedef struct sp_gemm {
   int m, n, k;
   ptrdiff_t lda, ldb, ldc;
   int a_trans, b_packed, b_trans;
-  int mr, nv, ku, pf;
+  int mr, nv, ku, pf, every;
   int mc, task_m, task_n;
   int batch;
   ptrdiff_t sa, sb, sc;
@@ -47,12 +47,12 @@ SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a,
   const ptrdiff_t bk = p.b_packed ? SP_LANES : p.ldb;
   const int bn = p.b_packed ? SP_LANES : n;
   sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = ai, .ak = p.a_trans ? p.lda : 1,
-               .bv = bv, .bk = bk, .bn = bn, .pf = p.pf, .pair = p.pair, .half = p.half,
-               .next = nv * bv};
+               .bv = bv, .bk = bk, .bn = bn, .pf = p.pf, .every = p.every, .pair = p.pair,
+               .half = p.half, .next = nv * bv, .left = nv};
   int i = i0;
   for (; i + p.mr <= i1; i += p.mr) {
     sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);
-    if (t.next < (2 * nv - 1) * bv) t.next += bv;
+    sp_tile_onward(&t, p.k);
   }
   t.mr = p.m % p.mr;
   if (t.mr > 0 && i < i1)

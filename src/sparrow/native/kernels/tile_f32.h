@@ -26,16 +26,33 @@ SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
  *   ai, ak  distance of two rows and of two k in A
  *   bv, bk  distance of two vectors and of two k in B
  *   bn      valid lanes of the last vector of B; less than SP_LANES only when B is not packed
- *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b, to L2
+ *   pf      B is prefetched this many k ahead; 0 = never; -v = v vectors at distance next from b, to L2,
+ *           a line of each for every `every` k: lines that come from memory take up what loads from
+ *           L2 wait in, unless they come evenly. A power of two
  *   pair    elements of A and B are pairs of bfloat16; then bn is SP_LANES
  *   half    results are stored as bfloat16
- *   next    not a literal: where what is needed later lies */
+ *   next, part, left   not literals: where what is needed later lies, the part of its vectors that is next,
+ *           and how often v vectors are left; see sp_tile_onward */
 typedef struct sp_tile {
   int mr, nv, ku;
   ptrdiff_t ai, ak, bv, bk;
-  int bn, pf, pair, half;
+  int bn, pf, every, pair, half;
   ptrdiff_t next;
+  int part, left;
 } sp_tile;
+
+/* After a tile: where the next one goes on prefetching, if k comes in runs of `run`. In the end, lines
+ * that are here. */
+SP_INLINE void sp_tile_onward(sp_tile *t, ptrdiff_t run) {
+  const ptrdiff_t length = run / t->every * SP_LANES;
+  if (t->left == 0) return;
+  t->next += length;
+  if (++t->part == t->every) {
+    t->part = 0;
+    t->next += -t->pf * t->bv - t->every * length;
+    if (--t->left == 0) t->next = 0;
+  }
+}
 
 SP_INLINE void sp_tile_zero_f32(const sp_tile t, sp_f32 *acc) {
   SP_UNROLL
@@ -58,10 +75,6 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) sp_prefetch(b + v * t.bv + t.pf * t.bk);
   }
-  if (t.pf < 0) {
-    SP_UNROLL
-    for (int v = 0; v < -t.pf; ++v) sp_prefetch_l2(b + t.next + v * t.bv);
-  }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
     if (i >= i0 && i < i1 && t.pair) {
@@ -80,14 +93,22 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
 /* acc += A[i0:i1, 0:k] * B[0:k]. Row 0 of A is a + at (at may lie outside when i0 > 0). */
 SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
                                ptrdiff_t at, const float *b, int k) {
+  const int group = t.every > t.ku ? t.every : t.ku;
+  const float *later = b + t.next;
   int c = 0;
   /* rolled: taps that read the same pixels would share loads, and spill them */
   SP_SUMMING
-  for (; c + t.ku <= k; c += t.ku) {
+  for (; c + group <= k; c += group) {
     SP_UNROLL
-    for (int u = 0; u < t.ku; ++u)
-      sp_tile_step_f32(t, acc + u * t.mr * t.nv, i0, i1, a, at + (c + u) * t.ak,
+    for (int u = 0; u < group; ++u) {
+      if (t.pf < 0 && u % t.every == 0) {
+        SP_UNROLL
+        for (int v = 0; v < -t.pf; ++v) sp_prefetch_l2(later + v * t.bv);
+        later += SP_LANES;
+      }
+      sp_tile_step_f32(t, acc + u % t.ku * t.mr * t.nv, i0, i1, a, at + (c + u) * t.ak,
                        b + (c + u) * t.bk);
+    }
   }
   SP_ROLLED
   for (; c < k; ++c) sp_tile_step_f32(t, acc, i0, i1, a, at + c * t.ak, b + c * t.bk);

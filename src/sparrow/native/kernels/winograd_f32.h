@@ -138,14 +138,16 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
   const ptrdiff_t bv = (ptrdiff_t)36 * p.ci * SP_LANES;
   const int steps = (p.tb + p.mr - 1) / p.mr;
   const int lines = (nv + steps - 1) / steps;
+  const int every = steps >= 2 * nv ? 2 : 1;
   for (int f = 0; f < 36; ++f) {
     const float *b = w + (ptrdiff_t)f * p.ci * SP_LANES;
     sp_tile t = {.mr = p.mr, .nv = nv, .ku = 1, .ai = up, .ak = 1, .bv = bv, .bk = SP_LANES,
-                 .bn = SP_LANES, .pf = -lines, .next = (ptrdiff_t)p.ci * SP_LANES};
+                 .bn = SP_LANES, .pf = -lines, .every = every, .next = (ptrdiff_t)p.ci * SP_LANES,
+                 .left = nv / lines};
     int i = 0;
     for (; i + p.mr <= p.tb; i += p.mr) {
       sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);
-      if (t.next < (nv - lines) * bv) t.next += lines * bv;
+      sp_tile_onward(&t, p.ci);
     }
     t.mr = p.tb % p.mr;
     if (t.mr > 0)

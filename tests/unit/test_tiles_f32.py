@@ -1,0 +1,41 @@
+"""The choice of register tiles follows the caches of the row."""
+
+from dataclasses import replace
+
+from sparrow.kernels.params_f32 import simd_of
+from sparrow.kernels.tiles_f32 import RegisterTile, choose_tile, prefetch_of, tile_cycles
+from sparrow.targets import target
+
+CPU = simd_of(target("x86_64_v4"))
+WIDE, TALL = RegisterTile(4, 6, 1), RegisterTile(12, 2, 1)
+
+
+def test_wide_tiles_wait_for_a_slow_second_cache() -> None:
+    slow = replace(CPU, l2_rate=26.0)
+    cycles = {(t, cpu.l2_rate): tile_cycles(t, 120, 60, 256, 1088, cpu) for t in (WIDE, TALL)
+              for cpu in (CPU, slow)}  # fmt: skip
+    assert cycles[WIDE, slow.l2_rate] > 1.1 * cycles[WIDE, CPU.l2_rate]
+    assert cycles[TALL, slow.l2_rate] == cycles[TALL, CPU.l2_rate]
+
+
+def test_panels_that_stay_in_l1_do_not_ask_the_second_cache() -> None:
+    slow = replace(CPU, l2_rate=1.0)
+    assert tile_cycles(WIDE, 120, 60, 16, 1088, slow) == tile_cycles(WIDE, 120, 60, 16, 1088, CPU)
+
+
+def test_rows_a_page_apart_take_tiles_of_fewer_rows_than_the_cache_has_ways() -> None:
+    for ways in (8, 12):
+        cpu = replace(CPU, ways=ways)
+        apart, shared = (choose_tile(128, 16, 1024, step, cpu) for step in (4096 + 64, 4096))
+        assert shared.mr + shared.nv < apart.mr + apart.nv
+        assert shared.mr + shared.nv <= ways + 2
+
+
+def test_the_next_panel_comes_evenly_where_many_tiles_read_this_one() -> None:
+    assert prefetch_of(RegisterTile(13, 2, 1), 4, 512, 512, CPU) == (-1, 2)
+    assert prefetch_of(RegisterTile(13, 2, 1), 3, 512, 512, CPU) == (-1, 1)
+
+
+def test_weights_that_stay_in_l1_or_panels_larger_than_l2_are_not_prefetched() -> None:
+    assert prefetch_of(RegisterTile(13, 2, 1), 4, 16, 64, CPU)[0] == 0
+    assert prefetch_of(RegisterTile(4, 6, 1), 4, 9 * 2048, 512, CPU)[0] == 0
