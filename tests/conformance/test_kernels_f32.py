@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -272,22 +273,22 @@ def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         ((13, 14), (1, 0, 1, 2), 34, 17, 1),
         ((33, 41), (2, 2, 2, 2), 32, 48, 1),
     )
-    for rank, (size, pads, ci, co, batch) in enumerate(shapes):
+    for raw, (rank, (size, pads, ci, co, batch)) in product((False, True), enumerate(shapes)):
         base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
         s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co)
-        best = tl.choose_winograd(s, cpu, threads=threads)
+        best = tl.choose_winograd(s, cpu, threads=threads, raw=raw)
         assert best is not None
         # the tile predicted best, second, third
         tile = tl.winograd_tiles(best, cpu)[rank]
-        p = tl.choose_winograd(s, cpu, threads=threads, tile=tile)
+        p = tl.choose_winograd(s, cpu, threads=threads, raw=raw, tile=tile)
         assert p is not None and (p.mr, p.nv) == (tile.mr, tile.nv) and p.tb == best.tb
         assert rank or p == best
         x, w = conv_data(s)
         call = f"sp_winograd_f32({pm.c_literal(p)}, a, b, y, scratch, ep, e, i)"
-        packed = pack_winograd(w, cpu.lanes)
+        packed = pf.pack_conv(w, 1, cpu.lanes) if raw else pack_winograd(w, cpu.lanes)
         want = conv_reference(s)
         yield Case(
-            f"winograd {size} {ci} {co}", call, p.tasks, strided(x, ci + 1), packed,
+            f"winograd {size} {ci} {co} {raw}", call, p.tasks, strided(x, ci + 1), packed,
             want, s.ldy, p.scratch_bytes, 1e-5 * float(np.abs(want).max()),
         )  # fmt: skip
 

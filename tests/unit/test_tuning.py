@@ -24,6 +24,7 @@ from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.here import host_machine, resolve_target
 from sparrow.errors import BadInput
 from sparrow.graph import Module
+from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Tile
 from sparrow.ops.conv import Conv
 from sparrow.plan import Plan, plan
@@ -372,3 +373,8 @@ def test_winograd_is_predicted_where_its_weights_stay_near() -> None:
     # its next tiles are candidates as well
     ours = [c.tile for c in candidates(steps[0]) if c.work.kernel == "winograd_f32"]
     assert ours[0] == steps[0].lowered.tile and len(set(ours)) > 2
+    # a page downloads the weights of the direct sum
+    page = plan(Module("m", (g,)), target("web"))
+    assert {s.kernel for s in page.entries[0].steps} == {"winograd_raw_f32"}
+    direct = tuple(k for k in KERNELS if k.name != "winograd_raw_f32")
+    assert page.weights == plan(Module("m", (g,)), target("web"), kernels=direct).weights

@@ -172,11 +172,17 @@ def _conv(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
     return _dot(op, prod(tx[1].shape[1:]), 3, x, tx, ty)
 
 
-def _winograd(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+def _winograd_raw(op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
+    return _winograd(op, x, tx, ty, raw=True)
+
+
+def _winograd(
+    op: Conv, x: Operands, tx: Types, ty: Sequence[TensorType], raw: bool = False
+) -> Judged:
     a, w = x[0], x[1]
     assert a is not None and w is not None
     # of one spatial axis or two: the row is of channels-last convolutions with 3x3 weights
-    return _dot(op, prod(w.shape[1:]), 3, x, tx, ty, rounding_error(a, w, op.pads))
+    return _dot(op, prod(w.shape[1:]), 3, x, tx, ty, rounding_error(a, w, op.pads, raw=raw))
 
 
 def _conv_transpose(op: ConvTranspose, x: Operands, tx: Types, ty: Sequence[TensorType]) -> Judged:
@@ -389,7 +395,12 @@ _BY_KERNEL = {
         (Conv,),
         _winograd,
         "running error analysis of the transforms of F(4x4, 3x3), then the epilogue",
-    )
+    ),
+    "winograd_raw_f32": Tolerance(
+        (Conv,),
+        _winograd_raw,
+        "the same, of the transform of the weights as well",
+    ),
 }
 
 

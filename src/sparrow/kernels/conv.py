@@ -209,16 +209,10 @@ def _implicit_gemm(
         call = Invoke("gemm_f32.h", "sp_gemm_f32", "sp_gemm", params_of(gemm), arguments)
     else:
         call = Invoke("conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), arguments)
-    panels = -(-(s.co // s.groups) // simd.lanes)
-    shape = (s.groups, panels, s.kh, s.kw, s.ci // s.groups, simd.lanes)
+    packed = _packed_conv(s, w, simd.lanes)
     if pair:
-        packed = Pack(
-            (*shape, 2),
-            np.dtype(np.uint16),
-            lambda: pack_pairs(pack_conv(w, s.groups, simd.lanes)),
-        )
-    else:
-        packed = Pack(shape, np.dtype(np.float32), lambda: pack_conv(w, s.groups, simd.lanes))
+        plain = packed.make
+        packed = Pack((*packed.shape, 2), np.dtype(np.uint16), lambda: pack_pairs(plain()))
     return Lowered(
         *((call,), p.tasks, (packed,)),
         cycles=conv2d_cycles(p, simd),
@@ -228,19 +222,31 @@ def _implicit_gemm(
     )
 
 
+def _packed_conv(s: Conv2dShape, w: Array, lanes: int) -> Pack:
+    shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, s.kw, s.ci // s.groups, lanes)
+    return Pack(shape, np.dtype(np.float32), lambda: pack_conv(w, s.groups, lanes))
+
+
 # Winograd is taken where it is predicted to be this much faster: its rounding errors are some two
-# times larger and its weights take four times the space.
+# times larger and, unless they are raw, its weights take four times the space.
 WINOGRAD_GAIN = 1.1
 
 
-def _winograd(case: Case) -> Lowered | Reject:
+def _winograd_raw(case: Case) -> Lowered | Reject:
+    """The kernel of `_winograd` over the weights of `_conv2d`: pages would download four times as
+    many bytes.
+    """
+    return _winograd(case, raw=True)
+
+
+def _winograd(case: Case, raw: bool = False) -> Lowered | Reject:
     found = _shape_of(case)
     if isinstance(found, Reject):
         return found
     s, ep, w = found
     simd = simd_of(case.target)
     ep, half = stored_half(ep)
-    p = choose_winograd(s, simd, threads=case.threads, half=half, tile=case.tile)
+    p = choose_winograd(s, simd, threads=case.threads, half=half, raw=raw, tile=case.tile)
     if p is None:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
     arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
@@ -253,11 +259,10 @@ def _winograd(case: Case) -> Lowered | Reject:
         arguments,
         p.tasks if serial else 1,
     )
-    packed = Pack(
-        (-(-s.co // simd.lanes), 36, s.ci, simd.lanes),
-        np.dtype(np.float32),
-        lambda: pack_winograd(w, simd.lanes),
-    )
+    packed = _packed_conv(s, w, simd.lanes)
+    if not raw:
+        shape = (-(-s.co // simd.lanes), 36, s.ci, simd.lanes)
+        packed = Pack(shape, packed.dtype, lambda: pack_winograd(w, simd.lanes))
     tasks = 1 if serial else p.tasks
     return Lowered(
         *((call,), tasks, (packed,), p.scratch_bytes * tasks),
@@ -277,5 +282,11 @@ ROWS = (
         Conv,
         _winograd,
         isas=("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neon_dot"),
+    ),
+    Kernel(
+        "winograd_raw_f32",
+        Conv,
+        _winograd_raw,
+        isas=("wasm", "wasm_simd", "wasm_relaxed", "wasm_usdot", "wasm_sdot"),
     ),
 )

@@ -182,11 +182,13 @@ class Winograd:
     xw: int
     ldy: int
     half: int
+    raw: int
     mr: int
     nv: int
     tb: int
     task_b: int
     task_n: int
+    group: int
     tasks: int
     scratch_bytes: int
 

@@ -54,11 +54,19 @@ G = np.array(
 # transforms, three in each of the two output transforms, one in the weights; one more for what is
 # of second order.
 _ROUNDINGS = 12
+# The same where every product may be rounded before it is added: four in each of the transforms and
+# one in the product; weights that are transformed in the call take eight.
+_ROUNDINGS_RAW = 18
+_ROUNDINGS_WEIGHTS = 8
 
 
 def transformed(w: F32) -> Array:
     """OIHW weights [co, ci, 3, 3] -> G w G' in double precision, [co, ci, 6, 6]."""
-    u: Array = np.einsum("ij,oajk,lk->oail", G, w.astype(np.float64), G)
+    return _transformed(w, G)
+
+
+def _transformed(w: Array, g: Array) -> Array:
+    u: Array = np.einsum("ij,oajk,lk->oail", g, w.astype(np.float64), g)
     return u
 
 
@@ -71,7 +79,11 @@ def pack_winograd(w: F32, lanes: int) -> F32:
 
 
 def rounding_error(
-    x: Array, w: Array, pads: tuple[tuple[int, int], ...], unit: float = 2.0**-24
+    x: Array,
+    w: Array,
+    pads: tuple[tuple[int, int], ...],
+    unit: float = 2.0**-24,
+    raw: bool = False,
 ) -> Array:
     """How far the sum of a 3x3 convolution of stride 1 may be from the exact one.
 
@@ -83,6 +95,7 @@ def rounding_error(
         w: Weights, OIHW.
         pads: (before, after) of the two spatial axes.
         unit: Rounding unit u.
+        raw: Weights are transformed in the call, and nothing need be fused.
 
     Returns:
         Bound for every output, NHWC.
@@ -96,10 +109,12 @@ def rounding_error(
     windows = np.lib.stride_tricks.sliding_window_view(size, (IN, IN), axis=(1, 2))
     d = windows[:, ::OUT, ::OUT]
     v = np.einsum("ij,nyxcjk,lk->ilnyxc", np.abs(BT), d, np.abs(BT), optimize=True)
-    u = np.abs(transformed(w)).transpose(2, 3, 1, 0)
-    m = v.reshape(IN, IN, -1, ci) @ u
+    u = (ci + (_ROUNDINGS_RAW if raw else _ROUNDINGS)) * np.abs(transformed(w))
+    if raw:
+        u += _ROUNDINGS_WEIGHTS * _transformed(np.abs(w), np.abs(G))
+    m = v.reshape(IN, IN, -1, ci) @ u.transpose(2, 3, 1, 0)
     y = np.einsum("ij,jlto,kl->tiko", np.abs(AT), m, np.abs(AT), optimize=True)
     y = y.reshape(n, th, tw, OUT, OUT, -1).transpose(0, 1, 3, 2, 4, 5)
     y = y.reshape(n, OUT * th, OUT * tw, -1)[:, :oh, :ow]
-    bound: Array = (ci + _ROUNDINGS) * unit * y
+    bound: Array = unit * y
     return bound

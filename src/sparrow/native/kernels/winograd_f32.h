@@ -2,10 +2,12 @@
  * products per 16 outputs instead of 144, at the price of rounding errors some two times those of the
  * direct sum. Points and error analysis: kernels/winograd.py. Included after isa/<isa>.h; all fields of sp_winograd are literals in emitted code.
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c]
- *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by winograd.pack_winograd()
+ *   w  [ceil(co / SP_LANES)][36][ci][SP_LANES], zero padded, by winograd.pack_winograd(); where `raw`,
+ *      [ceil(co / SP_LANES)][9][ci][SP_LANES] by pack_conv(), transformed in each call
  *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, bfloat16 where `half`; the epilogue
  *      sees that pixel number as its row; must not alias x or w
- *   scratch  private to the task: 36 * (tb * ceil(ci / SP_LANES) + 1 + tb * nv) * SP_LANES floats
+ *   scratch  private to the task: 36 * (tb * ceil(ci / SP_LANES) + 1 + tb * nv) * SP_LANES floats; where
+ *      `raw`, group * 36 * (ci * SP_LANES + 16) more
  * Nothing outside x is read. */
 #ifndef SP_WINOGRAD_F32_H
 #define SP_WINOGRAD_F32_H
@@ -13,13 +15,20 @@
 
 /* Blocks of tb output tiles of 4 x 4 are transformed, multiplied in register tiles of mr rows x nv
  * vectors, and transformed back nv vectors at a time. Task grid: ceil(blocks / task_b) x
- * ceil(vectors / task_n); task_n is a multiple of nv. */
+ * ceil(vectors / task_n); task_n is a multiple of nv. Where `raw`, `group` vectors, a multiple of nv,
+ * have their weights transformed at once; elsewhere it is task_n. */
 typedef struct sp_winograd {
   int batch, ih, iw, ci, oh, ow, co, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int half;
-  int mr, nv, tb, task_b, task_n;
+  int half, raw;
+  int mr, nv, tb, task_b, task_n, group;
 } sp_winograd;
+
+/* Floats from the weights of one position to those of the next. Powers of two apart, 36 stores would
+ * share a cache set. */
+SP_INLINE ptrdiff_t sp_winograd_plane(const sp_winograd p) {
+  return (ptrdiff_t)p.ci * SP_LANES + (p.raw ? 16 : 0);
+}
 
 /* The points 0, a, -a, b, -b with a = 5/8, b = 13/8, and infinity; powers and products are exact. */
 #define SP_WINOGRAD_A 0.625f
@@ -43,6 +52,23 @@ SP_INLINE void sp_winograd_in_f32(const sp_f32 *d, int ds, sp_f32 *o, int os) {
   o[3 * os] = sp_fma_f32(b, s, r);
   o[4 * os] = sp_fnma_f32(b, s, r);
   o[5 * os] = sp_fma_f32(product, d[ds], sp_fnma_f32(sum, d[3 * ds], d[5 * ds]));
+}
+
+/* o = G w. Quotients of exact numbers, each rounded once. */
+SP_INLINE void sp_winograd_weights_f32(const sp_f32 *w, int ws, sp_f32 *o, int os) {
+  const float na = 2.0f * SP_WINOGRAD_A2 * (SP_WINOGRAD_A2 - SP_WINOGRAD_B2);
+  const float nb = 2.0f * SP_WINOGRAD_B2 * (SP_WINOGRAD_B2 - SP_WINOGRAD_A2);
+  const sp_f32 a0 = sp_set1_f32(1.0f / na), b0 = sp_set1_f32(1.0f / nb);
+  const sp_f32 a1 = sp_set1_f32(SP_WINOGRAD_A / na), b1 = sp_set1_f32(SP_WINOGRAD_B / nb);
+  const sp_f32 a2 = sp_set1_f32(SP_WINOGRAD_A2 / na), b2 = sp_set1_f32(SP_WINOGRAD_B2 / nb);
+  const sp_f32 s = sp_fma_f32(a2, w[2 * ws], sp_mul_f32(a0, w[0]));
+  const sp_f32 t = sp_fma_f32(b2, w[2 * ws], sp_mul_f32(b0, w[0]));
+  o[0] = sp_mul_f32(sp_set1_f32(1.0f / (SP_WINOGRAD_A2 * SP_WINOGRAD_B2)), w[0]);
+  o[os] = sp_fma_f32(a1, w[ws], s);
+  o[2 * os] = sp_fnma_f32(a1, w[ws], s);
+  o[3 * os] = sp_fma_f32(b1, w[ws], t);
+  o[4 * os] = sp_fnma_f32(b1, w[ws], t);
+  o[5 * os] = w[2 * ws];
 }
 
 /* o = A' m. */
@@ -97,6 +123,26 @@ SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int 
   if (full < p.ci) sp_winograd_load_f32(p, x + full, y0, x0, 1, p.ci - full, v + full, vf);
 }
 
+/* A vector of output channels of raw weights to u[36] at distance uf. */
+SP_INLINE void sp_winograd_weights_in_f32(int ci, const float *w, float *u, ptrdiff_t uf) {
+  const ptrdiff_t tap = (ptrdiff_t)ci * SP_LANES;
+  SP_ROLLED
+  for (int c = 0; c < ci; ++c, w += SP_LANES, u += SP_LANES) {
+    sp_f32 g[9], t[18];
+    SP_UNROLL
+    for (int k = 0; k < 9; ++k) g[k] = sp_load_f32(w + k * tap);
+    SP_UNROLL
+    for (int k = 0; k < 3; ++k) sp_winograd_weights_f32(g + k, 3, t + k, 3);
+    SP_UNROLL
+    for (int k = 0; k < 6; ++k) {
+      sp_f32 o[6];
+      sp_winograd_weights_f32(t + 3 * k, 1, o, 1);
+      SP_UNROLL
+      for (int j = 0; j < 6; ++j) sp_store_f32(u + (6 * k + j) * uf, o[j]);
+    }
+  }
+}
+
 /* One vector of n channels of one tile: m[36] at distance mf -> output pixels (oy, ox) and on. */
 SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdiff_t mf, void *y,
                                      int z, int oy, int ox, ptrdiff_t col, int n, sp_ep_f32 ep,
@@ -134,16 +180,16 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
   const int up = (p.ci + SP_LANES - 1) / SP_LANES * SP_LANES;
   const int th = (p.oh + 3) / 4, tw = (p.ow + 3) / 4;
   const ptrdiff_t mf = (ptrdiff_t)p.tb * nv * SP_LANES;
+  const ptrdiff_t wf = sp_winograd_plane(p);
   /* while one position is multiplied, the weights of the next are fetched */
-  const ptrdiff_t bv = (ptrdiff_t)36 * p.ci * SP_LANES;
+  const ptrdiff_t bv = 36 * wf;
   const int steps = (p.tb + p.mr - 1) / p.mr;
   const int lines = (nv + steps - 1) / steps;
   const int every = steps >= 2 * nv ? 2 : 1;
   for (int f = 0; f < 36; ++f) {
-    const float *b = w + (ptrdiff_t)f * p.ci * SP_LANES;
+    const float *b = w + f * wf;
     sp_tile t = {.mr = p.mr, .nv = nv, .ku = 1, .ai = up, .ak = 1, .bv = bv, .bk = SP_LANES,
-                 .bn = SP_LANES, .pf = -lines, .every = every, .next = (ptrdiff_t)p.ci * SP_LANES,
-                 .left = nv / lines};
+                 .bn = SP_LANES, .pf = -lines, .every = every, .next = wf, .left = nv / lines};
     int i = 0;
     for (; i + p.mr <= p.tb; i += p.mr) {
       sp_winograd_product_f32(p, t, v + f * vf + i * up, b, m + f * mf + i * nv * SP_LANES);
@@ -175,32 +221,41 @@ SP_INLINE void sp_winograd_f32(const sp_winograd p, const float *x, const float 
   const int full = p.co / SP_LANES / p.nv * p.nv;
   const int rest = p.co - full * SP_LANES;
   const int tail = (rest + SP_LANES - 1) / SP_LANES;
-  const ptrdiff_t bv = (ptrdiff_t)36 * p.ci * SP_LANES;
+  const ptrdiff_t bv = 36 * sp_winograd_plane(p);
   /* one vector more than the tiles need: powers of two apart, 36 stores would share a cache set */
   const ptrdiff_t vf = (ptrdiff_t)p.tb * up + SP_LANES;
-  float *m = scratch + 36 * vf;
+  float *const m = scratch + 36 * vf, *const u = m + (ptrdiff_t)36 * p.tb * p.nv * SP_LANES;
   const int vectors = full + tail;
   const int tn = (vectors + p.task_n - 1) / p.task_n;
   const int j0 = task % tn * p.task_n;
   const int j1 = (int)sp_imin(j0 + p.task_n, vectors);
   const int begin = task / tn * p.task_b * p.tb;
   const int end = (int)sp_imin(begin + p.task_b * p.tb, tiles);
-  for (int t0 = begin; t0 < end; t0 += p.tb) {
-    const int count = (int)sp_imin(p.tb, end - t0);
-    for (int i = 0; i < count; ++i) {
-      const int z = (t0 + i) / (th * tw);
-      const int y0 = (t0 + i) / tw % th * 4 - p.pt;
-      const int x0 = (t0 + i) % tw * 4 - p.pl;
-      sp_winograd_tile_in_f32(p, x + z * p.xn, y0, x0, scratch + i * up, vf);
+  int held = -1;
+  for (int g = j0; g < j1; g += p.group) {
+    const int stop = (int)sp_imin(g + p.group, j1);
+    const float *b = p.raw ? u : w + g * bv;
+    for (int j = g; p.raw && j < stop; ++j)
+      sp_winograd_weights_in_f32(p.ci, w + (ptrdiff_t)j * 9 * p.ci * SP_LANES, u + (j - g) * bv,
+                                 sp_winograd_plane(p));
+    for (int t0 = begin; t0 < end; t0 += p.tb) {
+      const int count = (int)sp_imin(p.tb, end - t0);
+      for (int i = 0; t0 != held && i < count; ++i) {
+        const int z = (t0 + i) / (th * tw);
+        const int y0 = (t0 + i) / tw % th * 4 - p.pt;
+        const int x0 = (t0 + i) % tw * 4 - p.pl;
+        sp_winograd_tile_in_f32(p, x + z * p.xn, y0, x0, scratch + i * up, vf);
+      }
+      held = t0;
+      /* rows past count hold leftovers: they are multiplied, never stored */
+      for (int j = g; j < (int)sp_imin(stop, full); j += p.nv)
+        sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, b + (j - g) * bv, m,
+                              sp_out_at(p.half, y, j * SP_LANES), t0, count, j * SP_LANES, ep, e);
+      if (tail > 0 && stop > full)
+        sp_winograd_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, scratch, vf,
+                              b + (full - g) * bv, m, sp_out_at(p.half, y, full * SP_LANES), t0,
+                              count, full * SP_LANES, ep, e);
     }
-    /* rows past count hold leftovers: they are multiplied, never stored */
-    for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
-      sp_winograd_panel_f32(p, p.nv, SP_LANES, scratch, vf, w + j * bv, m,
-                            sp_out_at(p.half, y, j * SP_LANES), t0, count, j * SP_LANES, ep, e);
-    if (tail > 0 && j1 > full)
-      sp_winograd_panel_f32(p, tail, rest - (tail - 1) * SP_LANES, scratch, vf, w + full * bv, m,
-                            sp_out_at(p.half, y, full * SP_LANES), t0, count, full * SP_LANES, ep,
-                            e);
   }
 }
 #endif
