@@ -5,7 +5,8 @@
              y = Conv(x', w', b) with sums in float32                         w' rounded now
 
 A value whose other readers are elementwise is stored as bfloat16 only, by the node that computes
-it; those readers see the rounded value. Sums, and everything in between, stay float32.
+it; those readers see the rounded value. Sums, and everything in between, stay float32. Attention
+whose operands are bfloat16 rounds the weights that it multiplies by the values, too.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 from sparrow import lane
 from sparrow.graph import Graph, Node, Op, retyped, verify
 from sparrow.kernels.case import Case, Kernel, Tensor
+from sparrow.ops.attention import Attention
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Pad
+from sparrow.ops.reshape import Reshape
 from sparrow.rewrite import Remark, in_order, namer
 from sparrow.selection import Choice, choose, tensors
 from sparrow.targets import Target
@@ -33,6 +36,8 @@ GAIN = 1.1
 ROUNDING = 0.3
 # Cycles per element of a copy that inserts a channel: element by element.
 PADDING = 3.0
+
+ROUNDED = Lane(lane.cast(lane.Arg(0, F32), BF16))
 
 
 def halved(graphs: Sequence[Graph]) -> frozenset[str]:
@@ -78,13 +83,12 @@ def to_bfloat16(
         if remarks is not None:
             text = why or "over bfloat16, sums in float32"
             remarks.append(Remark("bfloat16", n.origin or n.outputs[0], text, not why))
-    if not chosen:
-        return source
 
     def rounds(n: Node) -> bool:
         return _stores_halves(g, n, n.outputs[0] in chosen, target, threads, kernels)
 
-    return _rewritten(g, chosen, rounds)
+    g = _rewritten(g, chosen, rounds) if chosen else source
+    return _with_attention(g, may, target, threads, kernels, remarks)
 
 
 def _with_even_channels(
@@ -141,14 +145,21 @@ def _refusal(g: Graph, n: Node, target: Target, threads: int, kernels: Sequence[
     x, y = tensors(g, n)
     if x[1] is None or x[1].const is None:
         return "its weights are not constant"
-    now = choose(Case(n.op, x, y, target, threads), kernels)
-    then = choose(Case(_over_halves(n.op), _halved(x), y, target, threads), kernels)
-    if not isinstance(then, Choice):
-        return then
-    assert isinstance(now, Choice) and x[0] is not None
-    before, after = now.lowered.cycles, then.lowered.cycles
-    if not _stored_as_read(g, n.inputs[0]):
-        after += ROUNDING * x[0].type.size
+    return _costs_more(
+        Case(n.op, x, y, target, threads),
+        Case(_over_halves(n.op), _halved(x), y, target, threads),
+        0 if _stored_as_read(g, n.inputs[0]) else g.types[n.inputs[0]].size,
+        kernels,
+    )
+
+
+def _costs_more(now: Case, then: Case, rounded: int, kernels: Sequence[Kernel]) -> str:
+    """Why a node that rounds so many elements first is not worth it; empty where it is."""
+    float32, half = choose(now, kernels), choose(then, kernels)
+    if not isinstance(half, Choice):
+        return half
+    assert isinstance(float32, Choice)
+    before, after = float32.lowered.cycles, half.lowered.cycles + ROUNDING * rounded
     if GAIN * after >= before:
         return f"float32 costs no more ({before:.0f} cycles against {after:.0f})"
     return ""
@@ -166,10 +177,10 @@ def _stored_as_read(g: Graph, x: str) -> bool:
     )
 
 
-def _halved(x: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """The operands of a product with data and weights in bfloat16."""
-    first = (replace(t, type=replace(t.type, dtype=BF16)) for t in x[:2] if t is not None)
-    return (*first, *x[2:])
+def _halved(x: tuple[Tensor | None, ...], count: int = 2) -> tuple[Tensor | None, ...]:
+    """Operands, what is multiplied, the first ``count``, in bfloat16."""
+    first = (replace(t, type=replace(t.type, dtype=BF16)) for t in x[:count] if t is not None)
+    return (*first, *x[count:])
 
 
 def _stores_halves(
@@ -230,10 +241,92 @@ def _rewritten(g: Graph, chosen: set[str], rounds: Callable[[Node], bool]) -> Gr
     for x, half in rounded.items():
         if x not in stored:
             origin = producers[x].origin if x in producers else x
-            nodes.append(Node(Lane(lane.cast(lane.Arg(0, F32), BF16)), (x,), (half,), origin))
+            nodes.append(Node(ROUNDED, (x,), (half,), origin))
     done = retyped(g, in_order(nodes), consts=consts, types=types)
     verify(done)
     return done
+
+
+def _with_attention(
+    g: Graph,
+    may: Callable[[Node], bool],
+    target: Target,
+    threads: int,
+    kernels: Sequence[Kernel],
+    remarks: list[Remark] | None,
+) -> Graph:
+    """``g``, products over bfloat16, with attention that gains over bfloat16 as well.
+
+    Operands are stored as bfloat16 by the product that computes them, results by the attention.
+    """
+    fresh = namer(g)
+    users, kept = g.users(), g.live_out()
+    ops: dict[str, Op] = {}  # of nodes that change, by their result
+    halves: dict[str, str] = {}  # value -> its name in bfloat16
+    again: dict[str, str] = {}  # rounded value -> the same, stored as bfloat16
+    taken: set[str] = set()
+    for n in g.nodes:
+        if not isinstance(n.op, Attention) or g.types[n.inputs[0]].dtype != F32 or not may(n):
+            continue
+        makers = {v: _maker(g, v, target, threads, kernels) for v in n.inputs[:3]}
+        unasked = sum(g.types[v].size for v, made in makers.items() if made is None)
+        x, y = tensors(g, n)
+        op = replace(n.op, accumulate=F32)
+        why = _costs_more(
+            Case(n.op, x, y, target, threads),
+            Case(op, _halved(x, 3), y, target, threads),
+            unasked,
+            kernels,
+        )
+        if remarks is not None:
+            text = why or "over bfloat16, sums in float32"
+            remarks.append(Remark("bfloat16", n.origin or n.outputs[0], text, not why))
+        if why:
+            continue
+        taken.add(n.outputs[0])
+        for v, made in makers.items():
+            if made is None:
+                halves.setdefault(v, fresh())
+            else:
+                ops[made.outputs[0]] = _rounds(made.op)
+        stored, reader = n.outputs[0], users.get(n.outputs[0], ())
+        while stored not in kept and len(reader) == 1 and isinstance(reader[0].op, Reshape):
+            stored = reader[0].outputs[0]
+            reader = users.get(stored, ())
+        if stored not in kept and len(reader) == 1 and reader[0].op == ROUNDED:
+            again[reader[0].outputs[0]] = stored
+            op = replace(op, dtype=BF16)
+        ops[n.outputs[0]] = op
+    if not taken:
+        return g
+    nodes: list[Node] = []
+    for n in g.nodes:
+        if n.outputs[0] in again:
+            continue
+        inputs = [again.get(x, x) for x in n.inputs]
+        if n.outputs[0] in taken:
+            inputs[:3] = (halves.get(x, x) for x in inputs[:3])
+        nodes.append(replace(n, op=ops.get(n.outputs[0], n.op), inputs=tuple(inputs)))
+    producers = g.producers()
+    for v, half in halves.items():
+        origin = producers[v].origin if v in producers else v
+        nodes.append(Node(ROUNDED, (v,), (half,), origin))
+    done = retyped(g, in_order(nodes))
+    verify(done)
+    return done
+
+
+def _maker(
+    g: Graph, x: str, target: Target, threads: int, kernels: Sequence[Kernel]
+) -> Node | None:
+    """The node that may store a value as bfloat16, from which it is reshaped; None if none may."""
+    made, users, kept = g.producers(), g.users(), g.live_out()
+    while x in made and x not in kept and len({id(u) for u in users[x]}) == 1:
+        n = made[x]
+        if not isinstance(n.op, Reshape):
+            return n if _stores_halves(g, n, False, target, threads, kernels) else None
+        x = n.inputs[0]
+    return None
 
 
 def _reads_halves(n: Node, x: str, chosen: bool) -> bool:

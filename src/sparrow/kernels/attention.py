@@ -21,13 +21,27 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.kernels.loop import broadcast_strides
+from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import simd_of
+from sparrow.kernels.tiling_i8 import PAIRS, step_of
 from sparrow.ops.attention import Attention, Extents, extents, rows_inside
-from sparrow.tensor import F32
+from sparrow.targets.types import ISAS
+from sparrow.tensor import BF16, F32, DType
 
 # query rows of a key head below which packing its keys costs more than it saves
 PACK_ROWS = 4
 MAX_ROWS = 6
+
+
+MATRIX_SUMS = 4  # matrix registers of sums
+MATRIX_ROWS = 32  # of a block of matrix registers, at most
+MATRIX_STEP = 2.0  # cycles of a step for a row of 16 sums, with what the others wait
+
+
+def matrix_rows(rows: int) -> tuple[int, int]:
+    """Rows of equal blocks in matrix registers, and vectors whose sums fit beside one another."""
+    mr = -(-rows // -(-rows // MATRIX_ROWS))
+    return mr, MATRIX_SUMS // -(-mr // 16)
 
 
 def balanced(count: int, most: int) -> int:
@@ -49,7 +63,7 @@ class Geometry:
     at: Extents
     masked: bool
     sizes: Mapping[str, Param]
-    strides: Mapping[str, Param]
+    strides: Mapping[str, int]
 
 
 def geometry(case: Case, interleaved: tuple[bool, ...]) -> Geometry | Reject:
@@ -67,7 +81,7 @@ def geometry(case: Case, interleaved: tuple[bool, ...]) -> Geometry | Reject:
     if any(t.shape[-1] > 1 and t.strides[-1] != 1 for t in (q, k, v, y)):
         return Reject("rows are not dense")
     at = extents(q.type, k.type, v.type, interleaved)
-    strides: dict[str, Param] = {}
+    strides: dict[str, int] = {}
     for name, t, swap in zip("qkvy", (q, k, v, y), interleaved, strict=True):
         b, h, s, _ = rows_inside(t.strides, swap)
         strides |= {f"{name}b": b, f"{name}h": h, f"{name}s": s}
@@ -88,46 +102,79 @@ def geometry(case: Case, interleaved: tuple[bool, ...]) -> Geometry | Reject:
 
 
 def _attention(case: Case) -> Lowered | Reject:
-    op = case.op
-    assert isinstance(op, Attention)
-    if case.y[0].type.dtype != F32:
-        return Reject(f"{case.y[0].type.dtype}")
+    return _lowered(case, F32)
+
+
+def _halves(case: Case) -> Lowered | Reject:
+    """The kernel of `_attention` over pairs of bfloat16."""
+    return _lowered(case, BF16)
+
+
+def _matrix(case: Case) -> Lowered | Reject:
+    """The kernel of `_halves` with sums in matrix registers."""
+    return _lowered(case, BF16, matrix=True)
+
+
+def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject:
+    op, q, y = case.op, case.x[0], case.y[0]
+    assert isinstance(op, Attention) and q is not None
+    if q.type.dtype != dtype:
+        return Reject(f"{q.type.dtype}")
     g = geometry(case, op.interleaved)
     if isinstance(g, Reject):
         return g
     at = g.at
     simd = simd_of(case.target)
     lanes, repeat = simd.lanes, at.heads // at.groups
-    panels = -(-at.keys // lanes)
-    wide = 4 if simd.registers > 16 else 2
-    packed = at.rows * repeat >= PACK_ROWS
-    mr = balanced(at.rows, MAX_ROWS)
+    packed, pair = at.rows * repeat >= PACK_ROWS, dtype == BF16
+    strides, d, tq = dict(g.strides), at.d, 0
+    if pair:
+        paired = {n: strides[n] for n in ("qb", "qh", "qs", "kb", "kh", "ks")}
+        if not packed or d % 2 or any(n % 2 for n in paired.values()):
+            return Reject("few rows, or features that are no pairs")
+        strides |= {name: n // 2 for name, n in paired.items()}
+        d, tq = d // 2, -(-at.keys // 2)
+    panels, vectors = -(-at.keys // lanes), at.e // lanes
+    step = along = 0
+    if matrix:
+        rows, held = matrix_rows(at.rows)
+        mr, nk, ne = rows, min(panels, held), max(1, min(vectors, held))
+        step = step_of(d, PAIRS)
+        along = -(-tq // -(-tq // 16))
+        panels, tq = round_up(panels, nk), round_up(tq, along)
+    else:
+        wide = 4 if simd.registers > 16 else 2
+        mr, nk, ne = balanced(at.rows, MAX_ROWS), balanced(panels, wide), balanced(vectors, wide)
     params: dict[str, Param] = {
-        **g.sizes,
-        "mr": mr,
-        "nk": balanced(panels, wide),
-        "ne": balanced(at.e // lanes, wide),
-        "packed": int(packed),
-        "mask": int(g.masked),
-        "causal": int(op.causal),
-        "blind_nan": int(op.blind_nan),
-        "offset": op.offset,
-        "scale": float(op.scale),
-        "softcap": float(op.softcap),
-        **g.strides,
-    }
-    work = panels * lanes * (mr + (at.d if packed else 0))
-    scratch = -(-4 * work // 64) * 64
+        **g.sizes, "d": d, "mr": mr, "nk": nk, "ne": ne, "packed": int(packed),
+        "mask": int(g.masked), "causal": int(op.causal), "blind_nan": int(op.blind_nan),
+        "pair": int(pair), "half": int(y.type.dtype == BF16), "matrix": step, "along": along,
+        "offset": op.offset, "scale": float(op.scale), "softcap": float(op.softcap), **strides,
+    }  # fmt: skip
+    work = panels * lanes * (mr + (d if packed else 0)) + tq * round_up(at.e, lanes)
+    scratch = round_up(4 * work, 64)
     tasks = at.batch * at.groups
     together = tasks if case.threads == 1 else 1
     arrays = () if g.masked else (np.zeros(1, np.float32),)
     args = (In(0), In(1), In(2), Packed(0) if arrays else In(3), Out(0), Scratch("float", scratch))
-    call = Invoke("attention_f32.h", "sp_attention_f32", "sp_attention", params, args, together)
+    call = Invoke("attention_f32.h", "sp_attention_run", "sp_attention", params, args, together)
     scores = prod(at.scores)
-    flops = scores * 2 * (at.d + at.e) / (case.target.isa.flops_per_cycle * 0.5)
-    cycles = flops + 20 * scores / lanes + (tasks * at.keys * at.d if packed else 0)
+    if matrix:
+        steps = d / step + tq / along * -(-at.e // lanes) / max(at.keys / lanes, 1)
+        sums = scores / lanes * MATRIX_STEP * steps
+    else:
+        rate = 1 if not pair else 2 / case.target.isa.dot2_ops
+        sums = scores * 2 * (at.d + at.e) / (case.target.isa.flops_per_cycle * 0.5 * rate)
+    packing = d + (at.e / lanes if pair else 0)
+    cycles = sums + 20 * scores / lanes + (tasks * at.keys * packing if packed else 0)
     count = tasks // together
     return Lowered((call,), count, arrays, scratch * count, cycles)
 
 
-ROWS = (Kernel("attention_f32", Attention, _attention),)
+_MATRIX = tuple(i.name for i in ISAS if i.matrix)
+_BF16 = tuple(i.name for i in ISAS if i.multiplies_bfloat16)
+ROWS = (
+    Kernel("attention_f32", Attention, _attention),
+    Kernel("attention_bf16", Attention, _halves, _BF16),
+    Kernel("attention_bf16_matrix", Attention, _matrix, _MATRIX),
+)

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from sparrow.kernels.attention import balanced, geometry
+from sparrow.kernels.attention import MATRIX_STEP, balanced, geometry, matrix_rows
 from sparrow.kernels.case import (
     Case,
     In,
@@ -24,10 +24,6 @@ from sparrow.kernels.tiling_i8 import PAIRED, UNSIGNED, step_of
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
 from sparrow.targets.types import ISAS
 from sparrow.tensor import I8, I16, U8, DType
-
-MATRIX_SUMS = 4  # matrix registers of sums
-MATRIX_ROWS = 32  # of a block of matrix registers, at most
-MATRIX_STEP = 2.0  # cycles of a step for a row of 16 sums, with what the others wait
 
 _PUTS: dict[DType, int] = {I8: 0, U8: 1, I16: 2}
 
@@ -58,8 +54,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     step = along = 0
     if matrix:
         step, along = step_of(kq, UNSIGNED), step_of(tq, UNSIGNED)
-        mr = -(-at.rows // -(-at.rows // MATRIX_ROWS))
-        held = MATRIX_SUMS // -(-mr // 16)
+        mr, held = matrix_rows(at.rows)
         kq, tq = round_up(kq, step), round_up(tq, along)
         nk, ne = min(panels, held), min(vectors, held)
         panels = round_up(panels, nk)

@@ -10,7 +10,7 @@ import numpy as np
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.lane import broadcast_shape
-from sparrow.tensor import F32, F64, Array, TensorType
+from sparrow.tensor import BF16, F32, F64, Array, DType, TensorType, round_bfloat16
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -85,6 +85,10 @@ class Attention(Op):
         interleaved: For q, k, v and y, whether it is stored [B, rows, heads, D], as projections
             write it.
         blind_nan: A row that may see no key is NaN, as Softmax and MatMul spelled out give.
+        accumulate: Type of scores, mask, weights and sums where q, k and v are bfloat16: float32.
+            Weights, e^(score - the row's greatest), are rounded to bfloat16 before they are
+            multiplied, not before they are added.
+        dtype: Type of y where it is not that of the sums: bfloat16.
     """
 
     scale: float
@@ -93,43 +97,57 @@ class Attention(Op):
     offset: int = 0
     interleaved: tuple[bool, bool, bool, bool] = (False, False, False, False)
     blind_nan: bool = False
+    accumulate: DType | None = None
+    dtype: DType | None = None
 
     def infer(
         self, q: TensorType, k: TensorType, v: TensorType, mask: TensorType | None = None
     ) -> tuple[TensorType, ...]:
         x = extents(q, k, v, self.interleaved)
-        if q.dtype not in (F32, F64) or k.dtype != q.dtype or v.dtype != q.dtype:
+        taken = (F32, F64) if self.accumulate is None else (BF16,)
+        if q.dtype not in taken or k.dtype != q.dtype or v.dtype != q.dtype:
             raise InvalidGraph(f"attention over {q.dtype}, {k.dtype}, {v.dtype}")
+        sums = self.accumulate or q.dtype
         full = x.scores
-        if mask is not None and (
-            mask.dtype != q.dtype or broadcast_shape(mask.shape, full) != full
-        ):
+        if mask is not None and (mask.dtype != sums or broadcast_shape(mask.shape, full) != full):
             raise InvalidGraph(f"mask {mask} does not fit scores {full}")
-        return (TensorType(rows_inside(x.result, self.interleaved[3]), q.dtype),)
+        return (TensorType(rows_inside(x.result, self.interleaved[3]), self.dtype or sums),)
 
     def visible(self, rows: int, keys: int) -> Array:
         """Which keys each row sees by causality: bool [rows, keys]."""
         return np.tri(rows, keys, self.offset, dtype=np.bool_)
 
-    def eval(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, ...]:
+    def heads(self, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+        """Operands as [B, heads, rows, ..], keys and values repeated for all query heads."""
         q, k, v = (
             x.transpose(HEADS_SECOND) if swap else x
             for x, swap in zip((q, k, v), self.interleaved[:3], strict=True)
         )
         group = q.shape[1] // k.shape[1]
-        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-        scores = (q * q.dtype.type(self.scale)) @ np.swapaxes(k, -1, -2)
+        return q, np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+
+    def scores(self, q: Array, k: Array, mask: Array | None = None) -> Array:
+        """Scores [B, H, S, T] of `heads`; -inf where a key is not seen."""
+        scores: Array = (q * q.dtype.type(self.scale)) @ np.swapaxes(k, -1, -2)
         if self.softcap:
             scores = np.tanh(scores / self.softcap) * self.softcap
         if mask is not None:
             scores = scores + mask
         if self.causal:
             scores = np.where(self.visible(*scores.shape[-2:]), scores, -np.inf)
-        top = scores.max(-1, keepdims=True, initial=-np.inf)
-        e = np.exp(scores - np.where(np.isneginf(top), 0, top))
+        return scores
+
+    def eval(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> tuple[Array, ...]:
+        q, k, v = self.heads(q, k, v)
+        e = exponentials(self.scores(q, k, mask))
         total = e.sum(-1, keepdims=True)
-        blind = np.nan if self.blind_nan else 1
-        y = (e / np.where(total == 0, blind, total)).astype(q.dtype) @ v
+        total = np.where(total == 0, np.nan if self.blind_nan else 1, total)
+        if self.accumulate is None:
+            y = (e / total).astype(q.dtype) @ v
+        else:
+            y = (round_bfloat16(e) @ v / total).astype(q.dtype)
+        if self.dtype == BF16:
+            y = round_bfloat16(y)
         if self.interleaved[3]:
             y = np.ascontiguousarray(y.transpose(HEADS_SECOND))
         return (y,)
@@ -152,7 +170,9 @@ class Attention(Op):
         b, h, s, d = rows_inside(q_type.shape, self.interleaved[0])
         g, t = rows_inside(k_type.shape, self.interleaved[1])[1:3]
         e = site.out_types[0].shape[3]
-        dtype = q_type.dtype
+        dtype = self.accumulate or q_type.dtype
+        if self.accumulate is not None:
+            q, k, v = (w.node("Cast", [x], to=dtype) for x in (q, k, v))
         if g != h:
             k, v = (repeated(w, x, (b, g, h // g, t, n)) for x, n in ((k, d), (v, e)))
         q = w.node("Mul", [q, w.scalar(self.scale, dtype)])
@@ -166,17 +186,48 @@ class Attention(Op):
         if self.causal:
             seen = w.const(self.visible(s, t))
             scores = w.node("Where", [seen, scores, w.scalar(-np.inf, dtype)])
-        p = w.node("Softmax", [scores], axis=-1)
-        if not self.blind_nan and (masked or (self.causal and self.offset < 0)):
-            # ONNX Softmax of nothing but -inf is NaN
-            top = w.node("ReduceMax", [scores, w.const(np.array([-1], np.int64))], keepdims=1)
-            blind = w.node("Equal", [top, w.scalar(-np.inf, dtype)])
-            p = w.node("Where", [blind, w.scalar(0, dtype), p])
-        y = w.node("MatMul", [p, v])
+        blind = not self.blind_nan and (masked or (self.causal and self.offset < 0))
+        if self.accumulate is None:
+            y = w.node("MatMul", [_softmax(w, scores, blind, dtype), v])
+        else:
+            y = _over_halves(w, scores, v, None if self.blind_nan else dtype)
+        if self.dtype is not None:
+            y = w.node("Cast", [y], to=self.dtype)
         if self.interleaved[3]:
             w.node("Transpose", [y], [site.outputs[0]], perm=list(HEADS_SECOND))
         else:
             w.node("Identity", [y], [site.outputs[0]])
+
+
+def exponentials(scores: Array) -> Array:
+    """Exponentials of scores less the greatest of their row; 0 in rows of nothing but -inf."""
+    top = scores.max(-1, keepdims=True, initial=-np.inf)
+    e: Array = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    return e
+
+
+def _softmax(w: Writer, scores: str, blind: bool, dtype: DType) -> str:
+    p = w.node("Softmax", [scores], axis=-1)
+    if blind:
+        # ONNX Softmax of nothing but -inf is NaN
+        top = w.node("ReduceMax", [scores, w.const(np.array([-1], np.int64))], keepdims=1)
+        none = w.node("Equal", [top, w.scalar(-np.inf, dtype)])
+        p = w.node("Where", [none, w.scalar(0, dtype), p])
+    return p
+
+
+def _over_halves(w: Writer, scores: str, v: str, zero: DType | None) -> str:
+    """Rounded exponentials times values, over the sum of all; rows of none are ``zero``."""
+    axis = w.const(np.array([-1], np.int64))
+    top = w.node("ReduceMax", [scores, axis], keepdims=1)
+    top = w.node("Max", [top, w.scalar(float(np.finfo(np.float32).min), F32)])
+    e = w.node("Exp", [w.node("Sub", [scores, top])])
+    total = w.node("ReduceSum", [e, axis], keepdims=1)
+    if zero is not None:
+        none = w.node("Equal", [total, w.scalar(0, zero)])
+        total = w.node("Where", [none, w.scalar(1, zero), total])
+    halves = w.node("Cast", [w.node("Cast", [e], to=BF16)], to=F32)
+    return w.node("Div", [w.node("MatMul", [halves, v]), total])
 
 
 def repeated(w: Writer, x: str, shape: tuple[int, int, int, int, int]) -> str:

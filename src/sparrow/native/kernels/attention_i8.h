@@ -72,12 +72,11 @@ SP_INLINE void sp_attention_scores_matrix(const sp_attention_i8 p, int m, int pa
 SP_INLINE void sp_attention_digits_matrix(const sp_attention_i8 p, int m, int nv, int quads,
                                           const uint8_t *e, ptrdiff_t plane, const int8_t *values,
                                           int32_t *high, int32_t *low) {
-  SP_ALIGN(64) const int32_t start[4 * SP_LANES] = {0};
   sp_tile_i8 t = sp_pack_tile(0, m, nv, quads, sp_attention_tq(p), sp_attention_line(p));
   t.matrix = p.along;
   sp_tile_matrix_shape(m, nv, p.along);
-  sp_tile_matrix_sums(t, e, values, start, high, nv * SP_LANES);
-  sp_tile_matrix_sums(t, e + plane, values, start, low, nv * SP_LANES);
+  sp_tile_matrix_sums(t, e, values, sp_matrix_none, high, nv * SP_LANES);
+  sp_tile_matrix_sums(t, e + plane, values, sp_matrix_none, low, nv * SP_LANES);
 }
 #endif
 

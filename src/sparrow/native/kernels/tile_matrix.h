@@ -8,6 +8,9 @@
 
 #define SP_MATRIX_PIXELS 64 /* of a tile, at most */
 
+/* Where sums of four vectors begin that begin with nothing. */
+SP_ALIGN(64) SP_CONST int32_t sp_matrix_none[4 * SP_LANES] = {0};
+
 /* Blocks of at most 16 pixels that a tile's are split into, and pixels of all but the last. */
 SP_INLINE int sp_matrix_blocks(int mr) { return (mr + 15) / 16; }
 SP_INLINE int sp_matrix_rows(int mr) {
