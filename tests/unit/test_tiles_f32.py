@@ -3,7 +3,13 @@
 from dataclasses import replace
 
 from sparrow.kernels.params_f32 import simd_of
-from sparrow.kernels.tiles_f32 import RegisterTile, choose_tile, prefetch_of, tile_cycles
+from sparrow.kernels.tiles_f32 import (
+    RegisterTile,
+    block_of,
+    choose_tile,
+    prefetch_of,
+    tile_cycles,
+)
 from sparrow.targets import target
 
 CPU = simd_of(target("x86_64_v4"))
@@ -32,10 +38,19 @@ def test_rows_a_page_apart_take_tiles_of_fewer_rows_than_the_cache_has_ways() ->
 
 
 def test_the_next_panel_comes_evenly_where_many_tiles_read_this_one() -> None:
-    assert prefetch_of(RegisterTile(13, 2, 1), 4, 512, 512, CPU) == (-1, 2)
-    assert prefetch_of(RegisterTile(13, 2, 1), 3, 512, 512, CPU) == (-1, 1)
+    assert prefetch_of(RegisterTile(13, 2, 1), 4, 0, 512, 512, CPU) == (-1, 2)
+    assert prefetch_of(RegisterTile(13, 2, 1), 3, 0, 512, 512, CPU) == (-1, 1)
 
 
 def test_weights_that_stay_in_l1_or_panels_larger_than_l2_are_not_prefetched() -> None:
-    assert prefetch_of(RegisterTile(13, 2, 1), 4, 16, 64, CPU)[0] == 0
-    assert prefetch_of(RegisterTile(4, 6, 1), 4, 9 * 2048, 512, CPU)[0] == 0
+    assert prefetch_of(RegisterTile(13, 2, 1), 4, 0, 16, 64, CPU)[0] == 0
+    assert prefetch_of(RegisterTile(4, 6, 1), 4, 0, 9 * 2048, 512, CPU)[0] == 0
+    assert prefetch_of(RegisterTile(13, 2, 1), 4, CPU.l2_bytes, 512, 512, CPU)[0] == 0
+
+
+def test_results_larger_than_l2_are_finished_a_few_rows_at_a_time() -> None:
+    wide = block_of(12544, 14, 64, 384, 6144, CPU)
+    assert wide % 14 == 0 and wide * (64 + 384) <= CPU.l1_bytes
+    assert block_of(196, 14, 64, 384, 6144, CPU) == 196
+    # their weights would leave L2 as well
+    assert block_of(12544, 14, 1024, 384, CPU.l2_bytes, CPU) * 1024 > CPU.l1_bytes

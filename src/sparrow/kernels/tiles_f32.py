@@ -10,10 +10,6 @@ import numpy as np
 from sparrow.kernels.case import Tile
 from sparrow.kernels.params_f32 import Simd
 
-# Bytes of L2 beside two panels of weights: rows that are read and written. Panels of 590 kB, of the
-# 7 x 7 layers of ResNet-18, gain 6 % where L2 has 2 MB; 1 MB has room for 131 kB, an eighth.
-_REST = 786_432
-
 
 @dataclass(frozen=True, slots=True)
 class RegisterTile:
@@ -107,8 +103,26 @@ def weight_cycles(size: int, cpu: Simd) -> float:
     return size / (cpu.core.cache_rate if size <= cpu.l2_bytes else cpu.memory_rate)
 
 
-def prefetch_of(t: RegisterTile, tiles: int, k: int, n: int, cpu: Simd) -> tuple[int, int]:
+def block_of(rows: int, unit: int, read: int, written: int, weights: int, cpu: Simd) -> int:
+    """How many of `rows`, a multiple of `unit`, are finished for all columns before the next ones.
+
+    `read` and `written` are bytes of a row, `weights` of all weights. Results that L2 does not hold
+    leave it in order, and faster, when as few rows as L1 holds are finished at a time; that takes
+    weights that L2 holds beside them. Else as many rows as stay in L2 use a panel of weights.
+    """
+    if rows * (read + written) > cpu.l2_bytes and weights <= cpu.l2_bytes // 4:
+        most = cpu.l1_bytes // (read + written)
+    else:
+        most = cpu.l2_bytes // 2 // read
+    return min(rows, max(unit, most // unit * unit))
+
+
+def prefetch_of(
+    t: RegisterTile, tiles: int, rest: int, k: int, n: int, cpu: Simd
+) -> tuple[int, int]:
     """What is prefetched of k x n weights, and every how many k, while `tiles` tiles read a panel.
+
+    `rest` is bytes of the rows that they read and write.
 
     16 lines ahead for one row; else the next panel, if it fits beside the present one in L2 and the
     weights as a whole do not stay in L1. It comes as evenly as two tiles for each of its vectors
@@ -116,8 +130,7 @@ def prefetch_of(t: RegisterTile, tiles: int, k: int, n: int, cpu: Simd) -> tuple
     """
     if t.mr == 1:
         return 16, 1
-    room = max(cpu.l2_bytes // 8, (cpu.l2_bytes - _REST) // 2)
-    fits = 4 * k * t.nv * cpu.lanes <= room
-    if not fits or 4 * k * n <= cpu.l1_bytes:
+    panel = 4 * k * t.nv * cpu.lanes
+    if 2 * panel + rest > cpu.l2_bytes or 4 * k * n <= cpu.l1_bytes:
         return 0, 1
     return -1, 2 if tiles >= 2 * t.nv else 1

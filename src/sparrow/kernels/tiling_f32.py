@@ -20,6 +20,7 @@ from sparrow.kernels.params_f32 import (
 from sparrow.kernels.tasks import split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
+    block_of,
     choose_tile,
     prefetch_of,
     ranked_tiles,
@@ -69,10 +70,11 @@ def choose_gemm(
     cells = -(-m // t.mr), vectors
     grid = task_grid(flops, *cells, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv)
     task_m, task_n = grid[0] * t.mr, grid[1]
-    mc = max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr)
+    mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * n, 4 * k * n, cpu))
     rows = -(-m // task_m)
     cols = -(-vectors // task_n)
-    pf, every = prefetch_of(t, -(-min(m, task_m) // t.mr), k, n, cpu) if b == "packed" else (0, 1)
+    rest = 4 * min(m, mc) * (k + n)
+    pf, every = prefetch_of(t, -(-min(m, mc) // t.mr), rest, k, n, cpu) if b == "packed" else (0, 1)
     pack = b == "trans" or (b == "plain" and min(m, task_m) >= 8 * t.mr)
     return Gemm(
         m=m,
@@ -89,7 +91,7 @@ def choose_gemm(
         ku=t.ku,
         pf=pf,
         every=every,
-        mc=min(mc, task_m),
+        mc=mc,
         task_m=task_m,
         task_n=task_n,
         batch=batch,
@@ -131,17 +133,19 @@ def choose_conv2d(
         cells = -(-m // t.mr), vectors
         grid = task_grid(flops, *cells, s.batch, threads, cpu.core, *read, t.nv)
         task_m, task_n = grid[0] * t.mr, grid[1]
-        mc = min(task_m, max(t.mr, cpu.l2_bytes // 2 // (4 * k) // t.mr * t.mr))
+        mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * co, 4 * k * co, cpu))
+        tiles, rest = -(-min(m, mc) // t.mr), 4 * min(m, mc) * (k + co)
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
         grid = task_grid(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv)
         task_h, task_n = grid
-        row_bytes = 4 * s.iw * ci
-        rb = min(task_h, max(1, (cpu.l2_bytes // 2 // row_bytes - s.kh) // s.sh))
+        row_bytes = 4 * s.sh * s.iw * ci, 4 * s.ow * co
+        rb = min(task_h, block_of(s.oh, 1, *row_bytes, 4 * k * co, cpu))
+        tiles, rest = rb, rb * sum(row_bytes)
         tasks = copies * -(-s.oh // task_h) * -(-vectors // task_n)
-    pf, every = prefetch_of(t, -(-mc // t.mr) if as_gemm else rb, k, co, cpu)
+    pf, every = prefetch_of(t, tiles, rest, k, co, cpu)
     return Conv2d(
         **asdict(s),
         mr=t.mr,
