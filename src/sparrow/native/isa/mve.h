@@ -124,6 +124,7 @@ SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
   sp_storen_u16((uint16_t *)p, vreinterpretq_s32_s16(sp_narrow(v)), n);
 }
 SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) { sp_storen_i16(p, v, SP_LANES); }
+#define SP_NO_PREFETCH
 SP_INLINE void sp_prefetch(const void *p) { (void)p; }
 SP_INLINE void sp_prefetch_l2(const void *p) { (void)p; }
 

@@ -84,6 +84,7 @@ SP_INLINE void sp_store_i16(int16_t *p, sp_i32 v) {
 SP_INLINE void sp_storen_i16(int16_t *p, sp_i32 v, int n) {
   if (n > 0) sp_store_i16(p, v);
 }
+#define SP_NO_PREFETCH
 SP_INLINE void sp_prefetch(const void *p) { (void)p; }
 SP_INLINE void sp_prefetch_l2(const void *p) { (void)p; }
 

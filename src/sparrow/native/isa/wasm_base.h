@@ -10,6 +10,7 @@
 #error "isa/wasm_base.h needs WebAssembly"
 #endif
 
+#define SP_NO_PREFETCH /* the compiler drops it */
 /* Engines look in every round of a loop whether they should stop. */
 #define SP_QUADS 4
 

@@ -93,7 +93,12 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
 /* acc += A[i0:i1, 0:k] * B[0:k]. Row 0 of A is a + at (at may lie outside when i0 > 0). */
 SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
                                ptrdiff_t at, const float *b, int k) {
-  const int group = t.every > t.ku ? t.every : t.ku;
+#ifdef SP_NO_PREFETCH /* nothing is spread: k after k is less code, and what engines run fastest */
+  const int every = 1;
+#else
+  const int every = t.every;
+#endif
+  const int group = every > t.ku ? every : t.ku;
   const float *later = b + t.next;
   int c = 0;
   /* rolled: taps that read the same pixels would share loads, and spill them */
@@ -101,7 +106,7 @@ SP_INLINE void sp_tile_mac_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, con
   for (; c + group <= k; c += group) {
     SP_UNROLL
     for (int u = 0; u < group; ++u) {
-      if (t.pf < 0 && u % t.every == 0) {
+      if (t.pf < 0 && u % every == 0) {
         SP_UNROLL
         for (int v = 0; v < -t.pf; ++v) sp_prefetch_l2(later + v * t.bv);
         later += SP_LANES;
