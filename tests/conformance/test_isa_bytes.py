@@ -73,12 +73,28 @@ CODES = tuple(
     for code in ((0, -128, 127), (-128, -128, 127), (5, -7, 100), (128, 0, 255), (3, 3, 255))
     for fits in (0, 1, 2, 3)
 )
+SHIFTS = tuple(
+    (n, z, fits) for n in (17, 20, 23) for z in (-128, 0, 5, 127, 255) for fits in (0, 1)
+)
 EPILOGUE = """
 #include "kernels/epilogue.h"
 #define CODES(at, z, lo, hi, fits)                                                \\
   void code##at(int32_t *out, const float *v);                                    \\
   void code##at(int32_t *out, const float *v) {                                   \\
     sp_store_i32(out, sp_code_f32_i32(sp_load_f32(v), z, lo, hi, fits));          \\
+  }
+#define SHIFTS(at, n, z, fits)                                                    \\
+  void shift##at(int32_t *out, const int32_t *v);                                 \\
+  void shift##at(int32_t *out, const int32_t *v) {                                \\
+    sp_store_i32(out, sp_code_rshr_i32(sp_load_i32(v), n, z, fits));              \\
+  }
+#define BLOCKS(from)                                                              \\
+  void block##from(int32_t *out, const int8_t *row, ptrdiff_t col, ptrdiff_t n);  \\
+  void block##from(int32_t *out, const int8_t *row, ptrdiff_t col, ptrdiff_t n) { \\
+    SP_UNROLL                                                                     \\
+    for (int v = 0; v < 16; v += SP_LANES)                                        \\
+      sp_store_i32(out + v, sp_load_block_i8(row, 16 * col + from + v, SP_LANES)); \\
+    sp_store_i32(out + 16, sp_load_block_i8(row, 16 * col + from, (int)n));       \\
   }
 #define PUTS(nv, put, name)                                                       \\
   void name##nv(int8_t *out, const int32_t *in, ptrdiff_t n);                     \\
@@ -95,6 +111,7 @@ EPILOGUE = """
   PUTS(nv, SP_PUT_U8, put_u8_) \\
   PUTS(nv, SP_PUT_32, put_i32_) \\
   PUTS(nv, SP_PUT_I16, put_i16_)
+BLOCKS(0) BLOCKS(4) BLOCKS(8) BLOCKS(12) BLOCKS(2)
 EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
 """
 
@@ -104,11 +121,32 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
     limits = {-128: "INT32_MIN", 127: "INT32_MAX", 0: "INT32_MIN", 255: "INT32_MAX"}
     texts = (f"CODES({i}, {z}, {limits.get(lo, lo)}, {limits.get(hi, hi)}, {fits})\n"
              for i, (z, lo, hi, fits) in enumerate(CODES))  # fmt: skip
-    c = build(C + EPILOGUE + "".join(texts), isa, tmp_path)
+    shifts = (f"SHIFTS({i}, {n}, {z}, {fits})\n" for i, (n, z, fits) in enumerate(SHIFTS))
+    c = build(C + EPILOGUE + "".join([*texts, *shifts]), isa, tmp_path)
     lanes = np.zeros(2, np.int32)
     call(c, "lanes", lanes)
     width = int(lanes[0])
     rng = np.random.default_rng(4)
+    for i, (n, z, fits) in enumerate(SHIFTS):
+        top = (1 << 31) - 1 - (((abs(2 * z) + 1) << (n - 1)) if fits else 1 << (n - 1))
+        near = (np.arange(-300, 300) << n) + rng.integers(-2, 2, 600)
+        sums = np.concatenate([rng.integers(-top, top, 64), near, near + (1 << (n - 1))])
+        sums = np.concatenate([np.clip(sums, -top, top), [-top, top]])
+        low, high = (0, 255) if z > 127 else (-128, 127)
+        for sum_ in np.resize(sums, (-(-sums.size // width), width)):
+            out = np.zeros(width, np.int32)
+            call(c, f"shift{i}", out, sum_.astype(np.int32))
+            want = z + ((sum_ + (1 << (n - 1))) >> n)
+            got = np.clip(out, low, high)
+            np.testing.assert_array_equal(got, np.clip(want, low, high))
+    row = rng.integers(-128, 128, 48).astype(np.int8)
+    for start in (0, 4, 8, 12, 2):
+        for col in range(2):
+            first, n = 16 * col + start, max(1, width - 1)
+            out = np.zeros(32, np.int32)
+            call(c, f"block{start}", out, row, col, n)
+            np.testing.assert_array_equal(out[:16], row[first : first + 16])
+            np.testing.assert_array_equal(out[16 : 16 + n], row[first : first + n])
     v = np.concatenate(
         [rng.uniform(-300, 300, 64), np.arange(-40, 40) + 0.5, [3e9, -3e9, 1e20, -np.inf]]
     )

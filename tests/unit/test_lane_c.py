@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from emitted import TARGETS, compiled, planned, run
 from sparrow import lane
 from sparrow.builder import Builder
+from sparrow.emit.clips import bounds
 from sparrow.emit.quotient import divides_exactly
 from sparrow.graph import Graph
 from sparrow.kernels.case import In, Loop, Out, Stream
@@ -352,3 +353,42 @@ def test_a_reciprocal_that_rounds_badly_is_not_taken() -> None:
     below_two = float(np.nextafter(np.float32(2), np.float32(0)))
     assert not divides_exactly(below_two, -128, 127)
     assert not divides_exactly(1e-30, -128, 127)
+
+
+def int32_expressions() -> st.SearchStrategy[lane.Expr]:
+    """Sums of products of a code and a scaled sum, clipped somewhere or not."""
+    scaled = lane.call("mul", lane.cast(lane.Arg(1, I32), F32), lane.Imm(0.37, F32))
+    rounded = lane.call("round", scaled)
+    code = lane.call("min", lane.call("max", rounded, lane.Imm(-119, F32)), lane.Imm(136, F32))
+    leaves: st.SearchStrategy[lane.Expr] = st.one_of(
+        st.sampled_from([lane.cast(lane.Arg(0, I8), I32), lane.Arg(1, I32), lane.cast(code, I32)]),
+        st.builds(lane.Imm, st.integers(-(1 << 23), 1 << 23), st.just(I32)),
+    )
+    return st.recursive(
+        leaves,
+        lambda e: st.builds(lane.call, st.sampled_from(["add", "sub", "mul", "min", "max"]), e, e),
+        max_leaves=6,
+    )
+
+
+@given(int32_expressions(), st.integers(0, 1 << 16))
+@settings(max_examples=200, deadline=None)
+def test_bounds_hold(e: lane.Expr, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sums = rng.integers(-(1 << 31), 1 << 31, 256).astype(np.int32)
+    sums[::2] >>= 16
+    operands: list[Array] = [rng.integers(-128, 128, 256).astype(np.int8), sums]
+    with np.errstate(over="ignore"):
+        got = lane.evaluate(e, operands)
+    low, high = bounds(e)
+    assert low <= got.min() and got.max() <= high
+
+
+def test_bounds_are_those_of_intervals() -> None:
+    code = lane.cast(lane.Arg(0, I8), I32)
+    assert bounds(lane.call("sub", code, lane.Imm(18, I32))) == (-146, 109)
+    product = lane.call("mul", code, lane.Imm(-3, I32))
+    assert bounds(product) == (-381, 384)
+    assert bounds(lane.call("max", product, lane.Imm(-7, I32))) == (-7, 384)
+    wraps = lane.call("mul", lane.Arg(1, I32), lane.Imm(2, I32))
+    assert bounds(wraps) == I32.limits

@@ -96,6 +96,30 @@ def inside(e: lane.Expr, dtype: DType) -> bool:
     return least <= low + offset and high + offset <= most
 
 
+def bounds(e: lane.Expr) -> tuple[float, float]:
+    """Least and largest value that an integer may have, by intervals; those of its type if more."""
+    least, most = e.dtype.limits
+    if isinstance(e, lane.Imm):
+        return float(e.value), float(e.value)
+    if not isinstance(e, lane.Call):
+        return least, most
+    low, high = float(least), float(most)
+    if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
+        low, high = steps[1:]
+    elif e.fn == "cast" and e.args[0].dtype in VECTOR_INTS:
+        low, high = bounds(e.args[0])
+    elif e.fn in ("add", "sub", "mul"):
+        (a, b), (c, d) = map(bounds, e.args)
+        if e.fn == "mul":
+            products = (a * c, a * d, b * c, b * d)
+            low, high = min(products), max(products)
+        else:
+            low, high = (a + c, b + d) if e.fn == "add" else (a - d, b - c)
+    elif (inner := clamp(e))[0] is not e:
+        low, high = (min(max(v, inner[1]), inner[2]) for v in bounds(inner[0]))
+    return (low, high) if least <= low and high <= most else (least, most)
+
+
 def positive(e: lane.Expr) -> bool:
     """Whether it is a literal above 0."""
     return isinstance(e, lane.Imm) and e.value > 0

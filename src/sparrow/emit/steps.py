@@ -29,7 +29,7 @@ from sparrow.kernels.case import (
 )
 from sparrow.memory.views import Place
 from sparrow.plan import Step, View
-from sparrow.tensor import F32, I32
+from sparrow.tensor import F32, I8, I32
 from sparrow.vectors import WIDE, vector_type
 
 EPILOGUE_HEAD = "acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n"
@@ -309,6 +309,8 @@ def _extra_load(k: int, x: Extra, numbers: list[int] | None) -> str:
         at.append("row" if x.row_stride == 1 else f"row * {x.row_stride}")
     if x.col_stride:
         at.append("col" if x.col_stride == 1 else f"col * {x.col_stride}")
+    if x.col_stride == 1 and x.type.dtype == I8 and x.type.shape[-1] % 16 == 0:
+        return f"sp_load_block_i8({' + '.join([p, *at[:-1]])}, col, n)"
     p = " + ".join([p, *at])
     if x.col_stride == 1:
         return vector_load(x.type.dtype, p, "n")

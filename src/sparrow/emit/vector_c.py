@@ -16,6 +16,7 @@ from sparrow.emit.clips import (
     FITS,
     NEAR,
     SHORT,
+    bounds,
     clamp,
     inside,
     near_steps,
@@ -151,6 +152,15 @@ class _Vector(Text):
         roomy = shift is not None and positive(shift)
         if inner is x or inner.dtype != I32 or (z and not roomy):
             return self.of(e)
+        spared = low_ + z <= least and high_ + z >= most and e.dtype.bits == 8
+        if self.shortens and spared and isinstance(shift, lane.Imm) and 16 < shift.value < 24:
+            assert isinstance(inner, lane.Call)
+            smallest, largest = bounds(inner.args[0])
+            n = int(shift.value)
+            more = (2 * z + 1) << (n - 1)
+            fits = int(smallest + more >= -(1 << 31) and largest + more < 1 << 31)
+            text = f"sp_code_rshr_i32({self.of(inner.args[0])}, {n}, {z}, {fits})"
+            return self.let("sp_i32", text)
         if low_ + z > least:
             inner = lane.call("max", inner, lane.Imm(int(low_), I32))
         if high_ + z < most:

@@ -31,6 +31,7 @@ class Conv2dI8:
     ldy: int
     ldp: int
     part: int
+    each: int
     fetch: int
     band: int
     pair: int

@@ -224,6 +224,8 @@ def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None, unsigned: boo
         code = replace(code, part=y.shape[-1], ldp=y.strides[-3])
     reach = _reach(x.type.dtype, op.zero, w, bias)
     ep = replace(ep, reach=reach, shortens=case.target.isa.shortens)
+    if ep.shortens and any(e.row_stride and e.col_stride for e in ep.extras):
+        code = replace(code, each=True)
     return Sum(s, w, bias, code, zero, ep)
 
 

@@ -34,6 +34,7 @@ class Bytes:
         put: What is stored: 0 int8, 1 uint8, 2 any 32 bits, 3 int16.
         part: Channels that are adjacent, where not all are; 0 otherwise.
         ldp: Elements from such a part to the next.
+        each: A pixel is stored before the epilogue of the next, which loads operands of its own.
         kind: What products that take any of them see: `UNSIGNED`, `SIGNED`, `PAIRS` of bfloat16.
     """
 
@@ -42,6 +43,7 @@ class Bytes:
     put: int
     part: int = 0
     ldp: int = 0
+    each: bool = False
     kind: int = 0
 
 
@@ -307,6 +309,7 @@ def choose_conv2d(
         put=code.put,
         part=code.part,
         ldp=code.ldp,
+        each=int(code.each),
         fetch=size if fetched else 0,
         tame=0,
         matrix=step,

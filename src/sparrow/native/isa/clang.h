@@ -7,7 +7,7 @@
 #include "bytes.h"
 
 #if !defined(__clang__)
-#error "isa/clang.h needs clang"
+#error "isa/clang.h needs clang; for gcc build for riscv64, which is scalar code"
 #endif
 
 #if defined(__riscv)

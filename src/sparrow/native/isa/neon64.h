@@ -27,6 +27,29 @@ SP_INLINE int16x4_t sp_narrow_half(sp_i32 v) {
   return vmovn_s32(vbslq_s32(vcgtq_s32(most, v), v, most));
 }
 
+/* As rounding.h has it, in the upper halves of lanes, two vectors of which are one for what follows. */
+SP_INLINE sp_i32 sp_code_rshr_i32(sp_i32 v, int n, int32_t z, int fits) {
+  const int32_t add = z * (1 << (n - 16)) + (1 << (n - 17));
+  const int16x4_t high = fits ? vshrn_n_s32(vaddq_s32(v, vdupq_n_s32(add * 65536)), 16)
+                              : vqadd_s16(vshrn_n_s32(v, 16), vdup_n_s16((int16_t)add));
+  return vmovl_s16(high >> vdup_n_s16((int16_t)(n - 16)));
+}
+
+/* Lanes of a row that are known to lie in the same 16 share one load and its widening; said as assembly,
+ * since the compiler would widen what one vector takes from half of a register in three steps. */
+#define SP_LOADS_BLOCKS
+SP_INLINE sp_i32 sp_load_block_i8(const int8_t *row, ptrdiff_t col, int n) {
+  const int k = (int)(col & 15);
+  if (!__builtin_constant_p(k) || k % SP_LANES || n < SP_LANES) return sp_loadn_i8(row + col, n);
+  const int8x16_t block = vld1q_s8(row + (col - k));
+  int16x8_t half;
+  if (k < 8)
+    __asm__("sshll %0.8h, %1.8b, #0" : "=w"(half) : "w"(block));
+  else
+    __asm__("sshll2 %0.8h, %1.16b, #0" : "=w"(half) : "w"(block));
+  return k % 8 ? vmovl_high_s16(half) : vmovl_s16(vget_low_s16(half));
+}
+
 /* masks */
 SP_INLINE int sp_mask_any(sp_mask a) { return vmaxvq_u32(a) != 0; }
 

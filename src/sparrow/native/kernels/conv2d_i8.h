@@ -31,7 +31,7 @@ typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
-  int part, fetch, band, pair, flip, pad, put;
+  int part, each, fetch, band, pair, flip, pad, put;
   int tame, matrix, kind, flat, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
@@ -153,7 +153,7 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
                         .own = 1, .apart = SP_PAIRS_APART, .octets = SP_OCTETS,
                         .part = p.part, .ldp = p.ldp, .matrix = p.matrix, .kind = p.kind,
-                        .fetch = p.fetch};
+                        .each = p.each, .fetch = p.fetch};
   sp_tile_i8 tail = t;
   tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
 #if SP_MATRIX

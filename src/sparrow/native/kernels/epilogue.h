@@ -56,6 +56,13 @@ SP_INLINE sp_i32 sp_ep_none_i32(sp_i32 acc, const void *const *e, ptrdiff_t row,
 #define SP_PUT_32 2
 #define SP_PUT_I16 3
 
+#ifndef SP_LOADS_BLOCKS
+/* Elements [col, col + n) of a row whose extent is a multiple of 16. */
+SP_INLINE sp_i32 sp_load_block_i8(const int8_t *row, ptrdiff_t col, int n) {
+  return sp_loadn_i8(row + col, n);
+}
+#endif
+
 /* Element i and the n - 1 after it of an output of kind `put`, a literal. */
 SP_INLINE void sp_put_sum(int put, void *y, ptrdiff_t i, sp_i32 v, int n) {
   if (put == SP_PUT_I8)

@@ -26,15 +26,21 @@ SP_INLINE sp_i32 sp_code_f32_i32(sp_f32 v, int32_t z, int32_t lo, int32_t hi, in
 }
 #endif
 
-#ifndef SP_SHORTENS
-/* v, which 16 bits hold: where the header of an instruction set says so, stores may count on it. */
-SP_INLINE sp_i32 sp_short_i32(sp_i32 v) { return v; }
-#endif
-
 #ifndef SP_ROUNDS_SHIFTS
 /* v shifted right by n, a literal of at least 1, halves up; v + 2^(n - 1) fits. */
 SP_INLINE sp_i32 sp_rshr_n_i32(sp_i32 v, int n) {
   return sp_shr_i32(sp_add_i32(v, sp_set1_i32(1 << (n - 1))), n);
+}
+#endif
+
+#ifndef SP_SHORTENS
+/* v, which 16 bits hold: where the header of an instruction set says so, stores may count on it. */
+SP_INLINE sp_i32 sp_short_i32(sp_i32 v) { return v; }
+/* z + v / 2^n, halves up, on its way to a store that saturates to bytes, for 16 < n < 24 and z the zero
+ * point of such; `fits` says that v + (z + 1/2) * 2^n cannot leave int32. */
+SP_INLINE sp_i32 sp_code_rshr_i32(sp_i32 v, int n, int32_t z, int fits) {
+  (void)fits;
+  return sp_add_i32(sp_rshr_n_i32(v, n), sp_set1_i32(z));
 }
 #endif
 

@@ -23,6 +23,7 @@
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
  *   part, ldp     where not 0, channels lie in parts of `part` each, ldp elements from one to the next
+ *   each          a pixel is stored before the epilogue of the next, which loads operands of its own
  *   fetch         bytes of an element of y whose lines are asked for before the sums; 0 for none
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
@@ -40,7 +41,7 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair, rounds, tame, apart, own, octets, part;
   ptrdiff_t ldp;
-  int matrix, kind, fetch, widens;
+  int matrix, kind, each, fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;
@@ -401,21 +402,24 @@ SP_INLINE void sp_put_across_i8(const sp_tile_i8 t, void *y, ptrdiff_t at, ptrdi
 SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
+  const int across = t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part;
+  const ptrdiff_t to = at + sp_in_part_i8(t, col);
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       acc[i * t.nv + v] =
           ep(acc[i * t.nv + v], e, row + i, col + v * SP_LANES, v == t.nv - 1 ? n : SP_LANES);
+    if (t.each && !across) sp_put_sums(t.put, y, to + i * t.ldy, acc + i * t.nv, t.nv, n);
   }
-  if (t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part) {
+  if (across) {
     sp_put_across_i8(t, y, at, col, acc, n);
     return;
   }
-  at += sp_in_part_i8(t, col);
+  if (t.each) return;
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i)
-    sp_put_sums(t.put, y, at + i * t.ldy, acc + i * t.nv, t.nv, n);
+    sp_put_sums(t.put, y, to + i * t.ldy, acc + i * t.nv, t.nv, n);
 }
 
 /* Sum over all runs, epilogue, store. */
