@@ -4,6 +4,7 @@
  * What a matrix register holds and its shape are volatile between functions, as the ABI says. */
 #ifndef SP_AMX_H
 #define SP_AMX_H
+#define SP_TILE_STORES 4
 #include "avx512bf16.h"
 
 #undef SP_ISA_NAME

@@ -113,22 +113,35 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_bytes(p, _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())), n);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
-/* Four vectors, packed before they are stored: for loops. Behind the sums of tiles that gains nothing. */
+/* Two to four vectors, packed before they are stored. Behind the sums of tiles that gains nothing on
+ * Zen 4; on Sapphire Rapids a narrowing store takes two operations of one of the two vector ports. */
 #define SP_STORE_VECTORS 4
+#ifndef SP_TILE_STORES
 #define SP_TILE_STORES 1
+#endif
 SP_INLINE __m512i sp_in_turn(__m512i v) { /* packs go by quarters of a vector */
   return _mm512_permutexvar_epi32(
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
 }
+SP_INLINE void sp_stores_packed(void *p, __m512i v, int count) {
+  v = sp_in_turn(v);
+  if (count == 2)
+    _mm256_storeu_si256((__m256i *)p, _mm512_castsi512_si256(v));
+  else if (count == 3)
+    _mm512_mask_storeu_epi32(p, 0xfff, v);
+  else
+    _mm512_storeu_si512(p, v);
+}
+SP_INLINE __m512i sp_packed(const sp_i32 *v, int i, int count) {
+  return _mm512_packs_epi32(v[i], v[i + 1 < count ? i + 1 : i]);
+}
 SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
-  const __m512i low = _mm512_packs_epi32(v[0], v[1]), high = _mm512_packs_epi32(v[2], v[3]);
-  (void)count;
-  _mm512_storeu_si512(p, sp_in_turn(_mm512_packs_epi16(low, high)));
+  const __m512i low = sp_packed(v, 0, count), high = count > 2 ? sp_packed(v, 2, count) : low;
+  sp_stores_packed(p, _mm512_packs_epi16(low, high), count);
 }
 SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
-  const __m512i low = _mm512_packs_epi32(v[0], v[1]), high = _mm512_packs_epi32(v[2], v[3]);
-  (void)count;
-  _mm512_storeu_si512(p, sp_in_turn(_mm512_packus_epi16(low, high)));
+  const __m512i low = sp_packed(v, 0, count), high = count > 2 ? sp_packed(v, 2, count) : low;
+  sp_stores_packed(p, _mm512_packus_epi16(low, high), count);
 }
 SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
   return _mm512_cvtepi16_epi32(sp_get_halves((const uint16_t *)p, n));
