@@ -20,10 +20,11 @@ import onnx
 import onnxruntime as ort
 
 from accuracy_tasks import Feeds, Predict, Task, fidelity, mean, paired, tasks
+from sparrow.api import qdq_file
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
-from sparrow.quant import Recipe, quantize
+from sparrow.quant import Recipe, run
 from sparrow.tensor import Array
 
 Quantizer = Callable[[Path, Sequence[Feeds]], onnx.ModelProto]
@@ -48,11 +49,12 @@ def float_model(path: Path) -> onnx.ModelProto:
 
 
 def sparrow(**fields: object) -> Quantizer:
-    def run(path: Path, calib: Sequence[Feeds]) -> onnx.ModelProto:
+    def quantized(path: Path, calib: Sequence[Feeds]) -> onnx.ModelProto:
         g = optimize(import_model(path).graph, FRONT)
-        return to_portable_onnx(quantize(g, calib, Recipe(**fields)))  # type: ignore[arg-type]
+        recipe = Recipe(**fields)  # type: ignore[arg-type]
+        return qdq_file(run(g, calib, recipe))
 
-    return run
+    return quantized
 
 
 def onnxruntime(**options: object) -> Quantizer:

@@ -27,6 +27,7 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.kernels.case import Kernel
 from sparrow.passes import FRONT, optimize
+from sparrow.passes.code_signs import unsigned
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.reference import one_thread
@@ -329,7 +330,10 @@ def quantize(
     evaluation: Iterable[Any] | str | Path | None = None,
     progress: Progress | None = None,
 ) -> onnx.ModelProto:
-    """A model in QDQ form for any ONNX runtime: int8 weights and activations, float in and out.
+    """A model in QDQ form for any ONNX runtime: int8 weights, 8-bit activations, float in and out.
+
+    Activations are uint8, the codes of int8 plus 128, which is what runtimes for x86 are fast with.
+    A recipe that rules out zero points (``symmetric``, for one) leaves them int8.
 
     Args:
         model: Path or ModelProto.
@@ -354,7 +358,14 @@ def quantize(
         evaluation=evaluation,
         progress=progress,
     )
-    return to_portable_onnx(done.graph)
+    return qdq_file(done)
+
+
+def qdq_file(done: Quantized) -> onnx.ModelProto:
+    """A quantization as a file for other runtimes, as `quantize` gives it."""
+    r = done.recipe
+    ruled = r.symmetric or r.complete or r.scales != "float" or r.scheme == "tflite"
+    return to_portable_onnx(done.graph if ruled else unsigned(done.graph))
 
 
 def emit_sources(
@@ -380,6 +391,7 @@ __all__ = [
     "fits",
     "load_bundle",
     "plan_precisions",
+    "qdq_file",
     "quantize",
     "quantize_model",
 ]

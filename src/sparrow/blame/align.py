@@ -232,6 +232,53 @@ def opened(g: Graph, values: Sequence[str], exact: Collection[tuple[str, str]] =
     )
 
 
+def codes_between(q: Graph, at: Sequence[Cut]) -> dict[str, Cut]:
+    """Values of the quantized graph that are codes and no cut, by what their readers see."""
+    made = q.producers()
+    ends = {c.before for c in at}
+    found = {}
+    for n in q.nodes:
+        source = made.get(n.inputs[0]) if isinstance(n.op, Dequantize) else None
+        if source is None or not isinstance(source.op, Quantize) or source.inputs[0] in ends:
+            continue
+        before, after = source.inputs[0], n.outputs[0]
+        found[after] = Cut(before, before, after, source.op.dtype, source.op.quant)
+    return found
+
+
+def opened_in_floats(q: Graph, at: Sequence[Cut], between: Collection[str]) -> Graph:
+    """The quantized graph cut open, as `opened` does it, and no codes between the cuts.
+
+    Args:
+        q: Quantized graph.
+        at: Cuts: what they are before and after they are codes are inputs, where something reads
+            them, and under ``before`` + `OWN` is what their segment makes.
+        between: See `codes_between`.
+    """
+    made = q.producers()
+    ends = {x for c in at for x in (c.before, c.after)} - set(q.inputs)
+    read: dict[str, str] = {}
+    nodes = []
+    for n in q.nodes:
+        if n.outputs[0] in between:
+            x = made[n.inputs[0]].inputs[0]
+            read[n.outputs[0]] = read.get(x, x)
+        elif not isinstance(n.op, Dequantize) or n.outputs[0] not in ends:
+            inputs = tuple(read.get(x, x) for x in n.inputs)
+            outputs = tuple(y + OWN if y in ends else y for y in n.outputs)
+            nodes.append(replace(n, inputs=inputs, outputs=outputs))
+    needed = {x for n in nodes for x in n.inputs}
+    nodes = [n for n in nodes if not isinstance(n.op, Quantize) or n.outputs[0] in needed]
+    return retyped(
+        q,
+        nodes,
+        inputs=(*q.inputs, *sorted(ends & needed)),
+        outputs=tuple(dict.fromkeys(c.before + OWN for c in at if c.before in ends)),
+        types={**q.types, **{x + OWN: q.types[x] for x in ends}},
+        lengths=(),
+    )
+
+
 def with_float_layer(q: Graph, f: Graph, at: Sequence[Cut], layer: Cut) -> Graph:
     """The quantized graph with one layer as the float graph computes it, its result not rounded.
 
@@ -275,10 +322,12 @@ __all__ = [
     "OWN",
     "Cut",
     "Quantization",
+    "codes_between",
     "cuts",
     "dequantized_weights",
     "exact_readers",
     "opened",
+    "opened_in_floats",
     "segment",
     "with_float_layer",
     "without_quantization",

@@ -114,7 +114,12 @@ def cause(
     """
     if e.own <= SAME * e.signal or e.signal == 0:
         return Cause("none", "as good as the float layer")
-    parts = {"weights": e.weights, "implementation": e.implementation, "codes": e.codes}
+    parts = {
+        "weights": e.weights,
+        "implementation": e.implementation,
+        "inside": e.inside,
+        "codes": e.codes,
+    }
     worst = max(parts, key=lambda k: parts[k])
     if worst == "implementation":
         share = 10 * np.log10(e.signal / e.implementation)
@@ -124,6 +129,8 @@ def cause(
         )
     if worst == "weights":
         return _weights(e, constants)
+    if worst == "inside":
+        return _inner(e)
     if cut.quant is None or cut.dtype is None:
         return Cause("rounding", "of float arithmetic")
     return _codes(e, cut, made, operands)
@@ -154,6 +161,14 @@ def _weights(e: Error, c: Constants | None) -> Cause:
     if c.step.size == 1 and _lowest(np.abs(c.real.reshape(len(c.real), -1)).max(1)) > UNEVEN:
         return Cause("uneven channels", "one scale for channels of very different weights")
     return Cause("weight rounding", "of 8-bit weights")
+
+
+def _inner(e: Error) -> Cause:
+    name = max(e.inner, key=lambda x: float(e.inner[x][0]))
+    lost, clipped = (float(x) for x in e.inner[name])
+    if clipped > 0.5 * lost:
+        return Cause("saturation", f"inside the layer: values of {name} lie beyond their codes")
+    return Cause("rounding", f"of {len(e.inner)} values inside the layer, most at {name}")
 
 
 def _codes(e: Error, cut: Cut, made: Node | None, operands: Sequence[float]) -> Cause:

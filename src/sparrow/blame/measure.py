@@ -4,14 +4,15 @@ Every layer answers for what it does with the inputs it really gets. With x the 
 quantized ones, F a layer of the float graph and F' the same layer quantized:
 
     total       F'(x') - F(x)
-    own         F'(x') - F(x')     = weights + implementation + codes
+    own         F'(x') - F(x')     = weights + implementation + inside + codes
     inherited   F(x') - F(x)
 
       weights         F(x') with the weights and bias of the quantized graph, minus F(x')
-      implementation  the value that F' quantizes, minus what F makes of the same weights
+      implementation  what F' makes without codes inside, minus what F makes of the same weights
+      inside          the value that F' quantizes, minus what F' makes without codes inside
       codes           F'(x') minus the value it quantizes: clipped, or rounded
 
-One run each of the float graph, the quantized graph, and of the two float graphs cut open.
+One run each of the float graph, the quantized graph, and of the graphs cut open.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.blame.align import EXACT, OWN, Cut, exact_readers, opened
+from sparrow.blame.align import (
+    EXACT,
+    OWN,
+    Cut,
+    codes_between,
+    exact_readers,
+    opened,
+    opened_in_floats,
+    segment,
+)
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, retyped
 from sparrow.ops.quantize import spread
@@ -46,6 +56,9 @@ class Error:
         inherited: Power of what it is handed.
         weights: Power of what its weights and bias add.
         implementation: Power of what its arithmetic adds.
+        inside: Power of what adds that values inside it are codes.
+        inner: Those values: name -> share of its own power that it loses, and that it loses by
+            clipping.
         codes: Power of what quantizing its result adds.
         clipped: Share of ``codes`` that falls on clipped elements.
         outside: Elements beyond the range of the codes.
@@ -63,6 +76,8 @@ class Error:
     inherited: float = 0.0
     weights: float = 0.0
     implementation: float = 0.0
+    inside: float = 0.0
+    inner: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     codes: float = 0.0
     clipped: float = 0.0
     outside: int = 0
@@ -91,6 +106,12 @@ def _beyond(x: Array, cut: Cut) -> Array:
     codes = np.rint(x / scale) + zero
     found: Array = (codes < low) | (codes > high)
     return found
+
+
+def _inside(q: Graph, at: Sequence[Cut], c: Cut, between: Mapping[str, Cut]) -> list[Cut]:
+    """The values of a layer that are codes and no cut."""
+    ends = frozenset(x for y in at for x in (y.before, y.after)) - {c.before}
+    return [between[n.outputs[0]] for n in segment(q, c.before, ends) if n.outputs[0] in between]
 
 
 def measure(
@@ -122,7 +143,12 @@ def measure(
     inside = [x for x in names if x not in f.inputs]
     own = [x + OWN for x in inside]
     real = engine(f, names)
-    quantized = engine(q, list(dict.fromkeys(x for c in at for x in (c.before, c.after))))
+    between = codes_between(q, at)
+    values = (*at, *between.values())
+    quantized = engine(q, list(dict.fromkeys(x for c in values for x in (c.before, c.after))))
+    inner = {c.name: _inside(q, at, c, between) for c in at}
+    floats = opened_in_floats(q, at, between)
+    uncoded = engine(floats, floats.outputs) if between else None
     exact = exact_readers(f, q, at)
     alone, same_weights = (engine(opened(g, names, exact), own) for g in (f, recoded))
     found = {x: Error() for x in names}
@@ -133,6 +159,8 @@ def measure(
         given = {**feeds, **{c.name: xq[c.after] for c in at}}
         given |= {c.name + EXACT: xq[c.before] for c in at}
         made, recast = alone(given), same_weights(given)
+        handed = {**feeds, **xq}
+        uncut = uncoded({x: handed[x] for x in floats.inputs}) if uncoded else {}
         for c in at:
             e, y = found[c.name], x[c.name]
             ideal = made.get(c.name + OWN, y)
@@ -143,7 +171,14 @@ def measure(
             e.own += power(after - ideal)
             e.inherited += power(ideal.astype(np.float64) - y)
             e.weights += power(coded.astype(np.float64) - ideal)
-            e.implementation += power(before - coded)
+            plain = uncut.get(c.before + OWN, before) if inner[c.name] else before
+            e.implementation += power(plain.astype(np.float64) - coded)
+            e.inside += power(before - plain)
+            for i in inner[c.name]:
+                off = xq[i.after].astype(np.float64) - xq[i.before]
+                clipped = power(off[_beyond(xq[i.before], i)])
+                lost = np.array([power(off), clipped]) / max(power(xq[i.before]), 1e-300)
+                e.inner[i.name] = e.inner.get(i.name, np.zeros(2)) + lost
             e.codes += power(after - before)
             if c.quant is not None:
                 beyond = _beyond(before, c)

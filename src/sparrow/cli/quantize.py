@@ -70,8 +70,7 @@ def quantize(
 
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
-    from sparrow.api import Pixels, quantize_model
-    from sparrow.portable import to_portable_onnx
+    from sparrow.api import Pixels, qdq_file, quantize_model
     from sparrow.quant import to_npz
     from sparrow.targets import device
 
@@ -125,7 +124,7 @@ def quantize(
         evaluation=evaluation,
         progress=progress,
     )
-    proto = to_portable_onnx(done.graph)
+    proto = qdq_file(done)
     data = proto.SerializeToString(deterministic=True)
     write_whole(out, data)
     if statistics is not None:

@@ -182,10 +182,12 @@ class Pool(Op):
         attrs: dict[str, object] = {
             "kernel_shape": list(self.kernel),
             "strides": list(self.strides),
-            "dilations": list(self.dilations),
             "pads": [p[0] for p in self.pads] + [p[1] for p in self.pads],
             "ceil_mode": int(self.ceil),
         }
+        # ones go unsaid: ONNX Runtime (1.32) hands them to a fused average pool that knows none
+        if any(d > 1 for d in self.dilations):
+            attrs["dilations"] = list(self.dilations)
         if self.kind == "average":
             attrs["count_include_pad"] = int(self.count_pads)
         if self.kind == "lp":

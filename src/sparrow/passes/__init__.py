@@ -13,6 +13,7 @@ from sparrow.passes.attention import (
     interleave_inputs,
     interleave_output,
 )
+from sparrow.passes.code_signs import signed
 from sparrow.passes.cse import cse
 from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
@@ -131,6 +132,7 @@ FRONT: tuple[Pass, ...] = (
     ),
 )
 BACK: tuple[Pass, ...] = (
+    Pass("signed", "integer operators are of int8, whichever the file says", (), signed),
     Pass(
         "integer",
         "functions of one value are single nodes now, and axes are the model's",

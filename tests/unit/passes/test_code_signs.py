@@ -1,0 +1,114 @@
+"""Files of `quantize` hold uint8 activations, and mean to us what int8 ones do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper, numpy_helper
+
+import small_models
+import sparrow
+from sparrow.api import quantize_model
+from sparrow.portable import to_portable_onnx
+from sparrow.tensor import Array
+
+SHAPE = (1, 3, 16, 16)
+
+
+def forked() -> onnx.ModelProto:
+    """Convolutions, pools, a Concat of two branches, a residual sum."""
+    rng = np.random.default_rng(1)
+
+    def weights(*shape: int) -> Array:
+        return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(np.prod(shape[1:])))
+
+    def conv(x: str, w: str, y: str) -> list[onnx.NodeProto]:
+        same = [1, 1, 1, 1]
+        return [
+            helper.make_node("Conv", [x, w], [y + ".c"], y, pads=same),
+            helper.make_node("Relu", [y + ".c"], [y]),
+        ]
+
+    nodes = [
+        *conv("x", "w0", "a"),
+        helper.make_node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        *conv("p", "w1", "m"),
+        helper.make_node("AveragePool", ["m"], ["b"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        *conv("b", "w2", "c"),
+        helper.make_node("Add", ["b", "c"], ["s"]),
+        helper.make_node("Concat", ["p", "s"], ["j"], axis=1),
+        *conv("j", "w3", "d"),
+        helper.make_node("Conv", ["d", "w4"], ["y"], "last"),
+    ]
+    return small_models.model(
+        nodes,
+        [small_models.value("x", SHAPE)],
+        [small_models.value("y", (1, 4, 8, 8))],
+        {
+            "w0": weights(16, 3, 3, 3),
+            "w1": weights(16, 16, 3, 3),
+            "w2": weights(16, 16, 3, 3),
+            "w3": weights(16, 32, 3, 3),
+            "w4": weights(4, 16, 1, 1),
+        },
+    )
+
+
+def samples() -> list[Array]:
+    rng = np.random.default_rng(2)
+    return [rng.standard_normal(SHAPE, np.float32) for _ in range(16)]
+
+
+def points(m: onnx.ModelProto) -> set[str]:
+    """Types of the zero points of what is quantized at run time."""
+    held = {t.name: numpy_helper.to_array(t) for t in m.graph.initializer}
+    writers = (n for n in m.graph.node if n.op_type == "QuantizeLinear")
+    return {str(held[n.input[2]].dtype) for n in writers}
+
+
+def test_activations_are_unsigned_unless_a_recipe_rules_out_zero_points() -> None:
+    plain = sparrow.quantize(forked(), samples())
+    assert points(plain) == {"uint8"}
+    weights = [t for t in plain.graph.initializer if len(t.dims) == 4]
+    assert {t.data_type for t in weights} == {onnx.TensorProto.INT8}
+    assert points(sparrow.quantize(forked(), samples(), sparrow.Recipe(symmetric=True))) == {"int8"}
+
+
+def test_onnx_runtime_multiplies_every_code_as_an_integer(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(sparrow.quantize(forked(), samples()).SerializeToString(), options)
+    kinds = Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    # the last convolution's result is float
+    assert kinds["QLinearConv"] == 4
+    assert kinds["Conv"] + kinds["FusedConv"] == 1
+    assert kinds["QLinearAdd"] == kinds["QLinearConcat"] == kinds["QLinearAveragePool"] == 1
+
+
+@pytest.mark.parametrize("kind", ["feed forward", "recurrent"])
+def test_both_signs_give_the_same_bundle(kind: str, tmp_path: Path) -> None:
+    m, given = forked(), samples()
+    if kind == "recurrent":
+        rng = np.random.default_rng(3)
+        gru = helper.make_node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=8)
+        m = small_models.model(
+            [gru],
+            [small_models.value("x", (5, 1, 8))],
+            [small_models.value("y", (1, 1, 8))],
+            {k: rng.standard_normal((1, 24, 8), np.float32) / 3 for k in ("w", "r")},
+        )
+        given = [rng.standard_normal((5, 1, 8), np.float32) for _ in range(16)]
+    done, _ = quantize_model(m, given)
+    signed, unsigned = to_portable_onnx(done.graph), sparrow.quantize(m, given)
+    assert points(signed) == {"int8"} and points(unsigned) == {"uint8"}
+    a, b = (
+        sparrow.build(q, out=tmp_path / name).receipt.files
+        for name, q in (("signed", signed), ("unsigned", unsigned))
+    )
+    assert a == b
