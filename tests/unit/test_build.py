@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -200,6 +201,34 @@ def test_gcc_builds_too(cache: FileCache, target: Machine, monkeypatch: pytest.M
     assert (
         answer_of(toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)) == 42
     )
+
+
+# Debian's cross compilers, of which a machine may have any
+@pytest.mark.parametrize(
+    ("compiler", "triple", "cpu", "says"),
+    [
+        ("riscv64-linux-gnu-gcc", "riscv64-linux-musl", "generic_rv64+m+a+f+d+c", "rv64imafdc"),
+        ("aarch64-linux-gnu-gcc", "aarch64-linux-musl", "generic", "armv8-a"),
+        ("aarch64-linux-gnu-gcc", "aarch64-linux-musl", "generic+dotprod", "armv8.2-a+dotprod"),
+        ("arm-linux-gnueabihf-gcc", "arm-linux-musleabihf", "generic+v7a+neon", "armv7-a"),
+    ],
+)
+def test_gcc_is_told_its_names(
+    cache: FileCache,
+    monkeypatch: pytest.MonkeyPatch,
+    compiler: str,
+    triple: str,
+    cpu: str,
+    says: str,
+) -> None:
+    found = shutil.which(compiler)
+    monkeypatch.setenv("SPARROW_CC", compiler if found else sys.executable)
+    toolchain = find_toolchain(cache)
+    target = Machine(triple, cpu, "scalar")
+    assert f"-march={says}" in toolchain._target_flags(target)
+    if found:
+        library = toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)
+        assert library.read_bytes().startswith(b"\x7fELF")
 
 
 @pytest.mark.parametrize(

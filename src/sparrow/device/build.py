@@ -197,7 +197,8 @@ class Toolchain:
     ) -> Path:
         if target.arch in ("arm", "thumb", "riscv32"):
             # 32-bit CPUs divide 64-bit integers, and some compute floats, by calls of the compiler
-            flags = (*flags, "-rtlib=compiler-rt", "-Wl,--gc-sections")
+            calls = "-rtlib=compiler-rt" if self.is_zig else "-lgcc"
+            flags = (*flags, calls, "-Wl,--gc-sections")
         everything = (*self._target_flags(target), *flags)
         key = self._link_key(objects, (*everything, script))
         linked = self.cache.get(key, suffix)
@@ -287,6 +288,8 @@ class Toolchain:
         cpu, *features = target.cpu.replace("_", "-").split("+")
         if target.triple.startswith("x86"):
             return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
+        if cpu.startswith("generic"):
+            return _generic_flags(cpu, features)
         return (f"-mcpu={'+'.join((cpu, *features))}",)
 
     def _source_key(self, source: Unit, flags: Sequence[str]) -> str:
@@ -295,6 +298,17 @@ class Toolchain:
         for name, content in _dependencies(source):
             digest.update(f"\0{name}\0".encode() + content)
         return digest.hexdigest()
+
+
+def _generic_flags(cpu: str, features: Sequence[str]) -> tuple[str, ...]:
+    """What gcc and clang call a CPU that is none in particular."""
+    if cpu.startswith("generic-rv"):
+        abi = ("lp64" if cpu.endswith("64") else "ilp32") + ("d" if "d" in features else "")
+        return (f"-march={cpu.removeprefix('generic-')}i{''.join(features)}", f"-mabi={abi}")
+    if "v7a" in features:
+        return ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")
+    # gcc has its intrinsics of the options of Armv8.2 under that name alone
+    return (f"-march={'+'.join(('armv8.2-a' if features else 'armv8-a', *features))}",)
 
 
 _NO_COMPILER = "install the compiler with `pip install ziglang`, or set SPARROW_CC"

@@ -67,7 +67,8 @@ def link_flags(target: Machine) -> tuple[str, ...]:
         flags = (*flags, "-Wl,-install_name,@rpath/libsparrow_model.dylib")
     if target.os == "linux":
         # memcpy and, for the thread pool, pthread_create come from the process that loads it.
-        flags = (*flags, "-Wl,-z,undefs")
+        # Programs without a libc find symbols by the older table, which some linkers leave out.
+        flags = (*flags, "-Wl,-z,undefs", "-Wl,--hash-style=both")
         if "android" in target.triple:
             flags = (*flags, "-Wl,-z,max-page-size=16384")
     return flags
