@@ -54,7 +54,8 @@ class Step:
     """One node to run: its views, its call, where its packed arrays and scratch lie.
 
     ``inputs[k]`` is None where the input is absent or only its packed form is read. Output 0 may
-    lie on the inputs that ``inplace`` names. ``options`` are the rows that could compute it.
+    lie on the inputs that ``inplace`` names. ``options`` are the rows that could compute it. Tasks
+    of a ``whole`` step run one after the other: sharing them among threads does not pay.
     """
 
     node: Node
@@ -67,6 +68,7 @@ class Step:
     rejected: tuple[tuple[str, str], ...]
     inplace: tuple[int, ...] = ()
     options: tuple[Option, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,6 +208,7 @@ class _Planner:
         pinned = frozenset({*g.outputs, *(s.output for s in self.stored)})
         self.views = Views(g, self.choosing, fixed, pinned)
         self.choices = {i: self._choose(n) for i, n in self._running()}
+        self.whole: frozenset[int] = frozenset()
         if self.choosing.threads > 1:
             self._keep_whole()
         self._lifetimes()
@@ -221,7 +224,8 @@ class _Planner:
             if a.buffer.place is not None
         }
         steps = tuple(
-            self._step(n, self.choices[i], at, scratch.get(i)) for i, n in self._running()
+            replace(self._step(n, self.choices[i], at, scratch.get(i)), whole=i in self.whole)
+            for i, n in self._running()
         )
         copies = tuple((at[s.output], self.state_places[s.name]) for s in commits)
         return Entry(g, steps, at, arena_bytes, live, copies)
@@ -256,7 +260,8 @@ class _Planner:
             c = self.choices[i].lowered
             split.append(split_cycles(c.cycles, c.tasks, threads, target) if i in alone else None)
         kept = worth_splitting(whole, split, flows, threads, target)
-        self.choices |= {i: c for i, c in alone.items() if at[i] not in kept}
+        self.whole = frozenset(i for i in alone if at[i] not in kept)
+        self.choices |= {i: alone[i] for i in self.whole}
 
     def _written(self) -> dict[str, dict[int, int]]:
         """Of each value, the running nodes that write it or what it is a view of: their bytes."""

@@ -13,6 +13,7 @@ import pytest
 import sparrow.plan
 from emitted import planned
 from sparrow.builder import Builder
+from sparrow.emit.c import emit
 from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import core_of, task_grid
@@ -185,3 +186,17 @@ def test_bytes_flow_through_concatenations_and_views(monkeypatch: pytest.MonkeyP
     assert steps == 3
     size = 4096 * 8 * 4
     assert sorted((f.source, f.target, f.bytes) for f in flows) == [(0, 2, size), (1, 2, size)]
+
+
+def test_small_copies_run_one_after_the_other() -> None:
+    """Each operand of a concatenation is a task; only where it pays do threads share them."""
+    for size, whole in ((64, True), (1 << 20, False)):
+        b = Builder("g")
+        parts = [b.input(name, TensorType((1, size), F32)) for name in ("a", "b")]
+        g = b.finish({"y": b.add(Concat(0), *parts)}, {})
+        p = planned(g, isa="avx2", threads=2)
+        (step,) = p.entries[0].steps
+        assert step.lowered.tasks == 2 and step.whole == whole
+        text = emit(p).files["model.c"].decode()
+        assert ("sp_split(f, model_e0_s0, 2)" in text) != whole
+        assert ("model_e0_s0(f, 1);" in text) == whole

@@ -323,7 +323,10 @@ def _runner(e: int, entry: Entry, names: Sequence[str]) -> str:
         lines.append(f"  SP_PROFILE({i}, 1);")
         tasks = s.lowered.tasks
         name = names[i]
-        lines.append(f"  {name}(f, 0);" if tasks == 1 else f"  sp_split(f, {name}, {tasks});")
+        if tasks > 1 and not s.whole:
+            lines.append(f"  sp_split(f, {name}, {tasks});")
+        else:
+            lines += (f"  {name}(f, {task});" for task in range(tasks))
         lines.append(f"  SP_PROFILE({i}, 0);")
         for k, v in enumerate(s.outputs):
             low, high = v.span
