@@ -20,6 +20,7 @@ Within rounding (float32 and float64 only; at most a few units in the last place
     1 / (1 + exp(-x)), x / (1 + exp(-x))     ->  sigmoid(x), silu(x)
     x * clip(x / 6 + 0.5, 0, 1)              ->  hardswish(x)       also x * clip(x + 3, 0, 6) / 6
     x * (1 + erf(x / sqrt(2))) / 2           ->  gelu(x)            in any association
+    x * (1 + erf(x / sqrt(2)))               ->  gelu(x) * 2
     x * (1 + tanh(0.79788 (x + 0.044715 x^3))) / 2  ->  gelu_tanh(x)
 
 A division by another constant stays: x * (1 / 49) is not 1 at x = 49, which a floor would show.
@@ -298,10 +299,14 @@ def _sigmoid(e: Call) -> Expr | None:
 
 
 def _activation(e: Call) -> Expr | None:
-    """Products that spell hardswish or gelu."""
+    """Products that spell hardswish, or gelu, or twice that: a half may be in weights by now."""
     if e.fn not in ("mul", "div") or e.dtype not in (F32, F64):
         return None
     k, bases = factors(e)
+    if k == 1.0 and len(bases) == 1:
+        # twice a gelu, which was all that had been seen, halved
+        ((whole, p),) = bases.items()
+        return whole if p == 1.0 and (_fn(whole, "gelu") or _fn(whole, "gelu_tanh")) else None
     if len(bases) != 2 or any(p != 1.0 for p in bases.values()):
         return None
     a, b = bases
@@ -309,8 +314,11 @@ def _activation(e: Call) -> Expr | None:
         if _is_hard(f, x, k):
             return call("hardswish", x)
         for name in ("erf", "tanh"):
+            whole = call("gelu" if name == "erf" else "gelu_tanh", x)
             if _is_gelu(f, x, k, name):
-                return call("gelu" if name == "erf" else "gelu_tanh", x)
+                return whole
+            if _is_gelu(f, x, k / 2, name):
+                return call("mul", whole, Imm(2.0, e.dtype))
     return None
 
 

@@ -110,6 +110,11 @@ ROUNDED: list[tuple[str, Expr, Expr]] = [
         c("gelu", X),
     ),
     (
+        "gelu whose half is in weights",
+        c("mul", X, c("add", c("erf", c("div", X, f(2**0.5))), f(1))),
+        c("mul", c("gelu", X), f(2)),
+    ),
+    (
         "gelu, halved inside",
         c("mul", X, c("add", f(0.5), c("mul", f(0.5), c("erf", c("mul", X, f(0.5**0.5)))))),
         c("gelu", X),
