@@ -15,6 +15,7 @@ from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes import BACK, FRONT, optimize
+from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
 from sparrow.plan import Plan, plan
 from sparrow.quant.bfloat16 import rounded_products
@@ -128,6 +129,8 @@ def compile_front(
     target = tuning.measured(target) if tuning else target
     with one_thread():
         graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
+        if target.cores > 1:
+            graphs = tuple(means_by_rows(g, remarks) for g in graphs)
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))
         if bfloat16 or only:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks, only) for g in graphs)

@@ -347,6 +347,12 @@ def pool_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         call = f"sp_mean2d_f32({pm.c_literal(m)}, a, y, ep, e, i)"
         want = x.astype(float).mean((1, 2))
         yield Case(f"mean {c}", call, m.tasks, strided(x, c + 1), rnd(1), want, c)
+        m = tl.choose_mean2d(
+            1, 6, c, cpu, batch=7, xn=6 * (c + 1), xw=c + 1, ldy=c, threads=threads
+        )
+        call = f"sp_mean2d_f32({pm.c_literal(m)}, a, y, ep, e, i)"
+        want = x[0].astype(float).mean(1)
+        yield Case(f"row means {c}", call, m.tasks, strided(x[:1], c + 1), rnd(1), want, c)
 
 
 def build(cases: list[Case], isa: str, flags: list[str], path: Path) -> ctypes.CDLL:

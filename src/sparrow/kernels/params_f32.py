@@ -160,6 +160,7 @@ class Mean2d:
     xh: int
     xw: int
     ldy: int
+    task_n: int
     task_c: int
     tasks: int
 

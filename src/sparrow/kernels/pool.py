@@ -49,26 +49,31 @@ def _pool(case: Case) -> Lowered | Reject:
 
 
 def _mean(case: Case) -> Lowered | Reject:
-    """The mean over all axes between the first and the last."""
+    """The mean over all axes between the first and the last, or over the pixels of each row."""
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Reduce) and x is not None
     rank = x.type.rank
     if op.kind != "mean" or x.type.dtype != F32 or rank not in (3, 4):
         return Reject("only the float32 mean over the pixels of an image")
-    if op.axes != tuple(range(1, rank - 1)) or 0 in x.shape:
-        return Reject("not a mean over every axis between batch and channel")
+    rows = rank == 4 and op.axes == (2,)
+    if not (rows or op.axes == tuple(range(1, rank - 1))) or 0 in x.shape:
+        return Reject("not a mean over every axis between batch and channel, or over rows")
     if (x.strides[-1] != 1 and x.shape[-1] > 1) or not y.contiguous:
         return Reject("channels are not adjacent")
     n, c = x.shape[0], x.shape[-1]
     ih, iw = (1, x.shape[1]) if rank == 3 else x.shape[1:3]
-    xh = x.strides[1] if rank == 4 else 0
+    xn, xh = x.strides[0], x.strides[1] if rank == 4 else 0
+    if rows and n > 1 and xn != ih * xh:
+        return Reject("rows lie at unequal distances")
+    if rows:
+        n, ih, xn = n * ih, 1, xh
     p = choose_mean2d(
         ih,
         iw,
         c,
         simd_of(case.target),
         batch=n,
-        xn=x.strides[0],
+        xn=xn,
         xh=xh,
         xw=x.strides[-2],
         ldy=c,

@@ -410,11 +410,17 @@ def choose_mean2d(
     ldy: int | None = None,
     threads: int = 1,
 ) -> Mean2d:
-    """Tasks of the mean over all pixels; dense NHWC by default."""
+    """Tasks of the mean over all pixels; dense NHWC by default.
+
+    Of as many images as threads or more each thread takes its own, however small they are: it has
+    written them.
+    """
     xw = c if xw is None else xw
     xh = iw * xw if xh is None else xh
     vectors = -(-c // cpu.lanes)
-    task_c = 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads)[1]
+    task_n, task_c = -(-batch // threads), round_up(vectors, 4)
+    if batch < threads:
+        task_n, task_c = 1, 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads)[1]
     return Mean2d(
         batch=batch,
         ih=ih,
@@ -424,8 +430,9 @@ def choose_mean2d(
         xh=xh,
         xw=xw,
         ldy=c if ldy is None else ldy,
+        task_n=task_n,
         task_c=task_c,
-        tasks=batch * -(-vectors // task_c),
+        tasks=-(-batch // task_n) * -(-vectors // task_c),
     )
 
 

@@ -94,11 +94,11 @@ SP_INLINE void sp_pool2d_f32(const sp_pool2d p, const float *x, float *y, sp_ep_
 }
 
 /* Mean over all pixels: y[n * ldy + c], row n.
- * Task grid: batch x ceil(ceil(c / SP_LANES) / task_c), task_c a multiple of SP_POOL_NV. */
+ * Task grid: ceil(batch / task_n) x ceil(ceil(c / SP_LANES) / task_c), task_c a multiple of SP_POOL_NV. */
 typedef struct sp_mean2d {
   int batch, ih, iw, c;
   ptrdiff_t xn, xh, xw, ldy;
-  int task_c;
+  int task_n, task_c;
 } sp_mean2d;
 
 /* nv vectors of channels; every fourth pixel goes to the same partial sum. */
@@ -141,17 +141,21 @@ SP_INLINE void sp_mean2d_f32(const sp_mean2d p, const float *x, float *y, sp_ep_
                              const void *const *e, int task) {
   const int vectors = (p.c + SP_LANES - 1) / SP_LANES;
   const int tc = (vectors + p.task_c - 1) / p.task_c;
-  const int z = task / tc;
+  const int z0 = task / tc * p.task_n;
+  const int z1 = (int)sp_imin(z0 + p.task_n, p.batch);
   const int j0 = task % tc * p.task_c;
   const int j1 = (int)sp_imin(j0 + p.task_c, vectors);
   const int full = p.c / SP_LANES / SP_POOL_NV * SP_POOL_NV;
   const int rest = p.c - full * SP_LANES;
   const int tail = (rest + SP_LANES - 1) / SP_LANES;
-  const float *xz = x + z * p.xn;
-  float *yz = y + z * p.ldy;
-  for (int j = j0; j < (int)sp_imin(j1, full); j += SP_POOL_NV)
-    sp_mean2d_vectors_f32(p, SP_POOL_NV, xz, yz, z, j * SP_LANES, SP_LANES, ep, e);
-  if (tail > 0 && j1 > full)
-    sp_mean2d_vectors_f32(p, tail, xz, yz, z, full * SP_LANES, rest - (tail - 1) * SP_LANES, ep, e);
+  for (int z = z0; z < z1; ++z) {
+    const float *xz = x + z * p.xn;
+    float *yz = y + z * p.ldy;
+    for (int j = j0; j < (int)sp_imin(j1, full); j += SP_POOL_NV)
+      sp_mean2d_vectors_f32(p, SP_POOL_NV, xz, yz, z, j * SP_LANES, SP_LANES, ep, e);
+    if (tail > 0 && j1 > full)
+      sp_mean2d_vectors_f32(p, tail, xz, yz, z, full * SP_LANES, rest - (tail - 1) * SP_LANES, ep,
+                            e);
+  }
 }
 #endif
