@@ -144,3 +144,9 @@ def test_the_command_shows_and_lists(capsys: pytest.CaptureFixture[str]) -> None
     facts = json.loads(run("targets", "show", "mlu270", "--json"))
     assert facts["peak_gops"]["int4"] == {"value": 256000, "source": "briefing", "note": ""}
     assert len(json.loads(run("targets", "--json"))["targets"]) == len(devices())
+
+
+def test_accelerators_are_quantized_for() -> None:
+    with pytest.raises(BadInput, match="no CPU") as caught:
+        target("edge_tpu")
+    assert "sparrow quantize --target edge_tpu" in (caught.value.hint or "")

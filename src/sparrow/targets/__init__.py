@@ -88,9 +88,10 @@ def target(name: str) -> Target:
     """
     found = device(name)
     if found.target is None:
+        own = f"`sparrow quantize --target {name}` writes its file; " if found.rules else ""
         raise BadInput(
             f"target {name!r} ({found.title}) is no CPU that Sparrow compiles for",
-            hint="build for the CPU beside it; `sparrow targets` marks those that compile",
+            hint=f"{own}build for the CPU beside it; `sparrow targets` marks those that compile",
         )
     return found.target
 
