@@ -17,6 +17,7 @@ EPILOGUE = 3.0
 # Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
+MATRIX_AGAIN = 1.5  # what loading a matrix register from L2 takes more than from L1
 MATRIX_EPILOGUE = 4.0  # the same in cycles, where sums come from memory
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
 STORED = (1, 1, 4, 2)  # bytes of what SP_PUT_I8 and so on store
@@ -162,15 +163,25 @@ def matrix_tiles(pixels: int, vectors: int) -> Iterator[Tile]:
             yield Tile(mr, nv)
 
 
-def _matrix_cost(t: Tile, pixels: int, vectors: int, steps: int, quads: int, far: bool) -> float:
-    """Cycles of one output row with `steps` steps of `quads`; `far`: rows cross cache lines."""
+def _matrix_cost(
+    t: Tile, pixels: int, vectors: int, steps: int, quads: int, far: bool, taps: int, l1_bytes: int
+) -> float:
+    """Cycles of one output row with `steps` steps of `quads` in all `taps` of a kernel.
+
+    ``far``: rows cross cache lines.
+    """
+    # what L1 does not keep comes from L2 again: pixels for every panel, once for all taps
+    row = pixels * steps * quads * 4 // taps
+    x_load = 8 * (1 + far + (MATRIX_AGAIN / taps if row > l1_bytes // 2 else 0))
 
     def tile(mr: int, nv: int) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         blocks = -(-mr // 16)
         dots = blocks * nv * max(-(-mr // blocks), quads, 8)
-        loads = 8 * (nv + blocks * (1 + far))
+        # and weights for every tile
+        w_load = 8 * (1 + (MATRIX_AGAIN if steps * quads * 64 * nv > l1_bytes // 2 else 0))
+        loads = w_load * nv + x_load * blocks
         # sums begin, are stored and loaded again, behind the last product
         return steps * max(dots, loads) + 24 * blocks * nv + MATRIX_EPILOGUE * mr * nv + 60
 
@@ -236,15 +247,19 @@ def choose_conv2d(
         kq = round_up(kq, step)
     quads = s.kh * runs * kq
     if matrix:
-        steps, far = quads // step, (ci if band else xw) % 64 > 0
+        steps, far, taps = quads // step, (ci if band else xw) % 64 > 0, s.kh * s.kw
         costs = {
-            t: _matrix_cost(t, ow, vectors, steps, step, far) for t in matrix_tiles(ow, vectors)
+            t: _matrix_cost(t, ow, vectors, steps, step, far, taps, target.l1_bytes)
+            for t in matrix_tiles(ow, vectors)
         }
         if band and s.sh == s.sw == 1 and oh > 1:
             # tiles that run on from row to row also compute what lies between two rows
             pixels = (oh - 1) * width + ow
             running = {
-                t: _matrix_cost(t, round_up(pixels, t.mr), vectors, steps, step, far) / oh
+                t: _matrix_cost(
+                    t, round_up(pixels, t.mr), vectors, steps, step, far, taps, target.l1_bytes
+                )
+                / oh
                 for t in matrix_tiles(pixels, vectors)
             }
             if min(running.values()) < min(costs.values()):

@@ -4,11 +4,12 @@
  * What a matrix register holds and its shape are volatile between functions, as the ABI says. */
 #ifndef SP_AMX_H
 #define SP_AMX_H
-#define SP_TILE_STORES 4
 #include "avx512bf16.h"
 
 #undef SP_ISA_NAME
 #define SP_ISA_NAME "amx"
+#undef SP_TILE_STORES
+#define SP_TILE_STORES 4
 
 #if !defined(__linux__)
 #error "isa/amx.h asks Linux for matrix registers"

@@ -116,9 +116,7 @@ SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES);
 /* Two to four vectors, packed before they are stored. Behind the sums of tiles that gains nothing on
  * Zen 4; on Sapphire Rapids a narrowing store takes two operations of one of the two vector ports. */
 #define SP_STORE_VECTORS 4
-#ifndef SP_TILE_STORES
 #define SP_TILE_STORES 1
-#endif
 SP_INLINE __m512i sp_in_turn(__m512i v) { /* packs go by quarters of a vector */
   return _mm512_permutexvar_epi32(
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
