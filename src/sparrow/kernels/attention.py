@@ -35,13 +35,17 @@ MAX_ROWS = 6
 
 MATRIX_SUMS = 4  # matrix registers of sums
 MATRIX_ROWS = 32  # of a block of matrix registers, at most
-MATRIX_STEP = 2.0  # cycles of a step for a row of 16 sums, with what the others wait
 
 
 def matrix_rows(rows: int) -> tuple[int, int]:
     """Rows of equal blocks in matrix registers, and vectors whose sums fit beside one another."""
     mr = -(-rows // -(-rows // MATRIX_ROWS))
     return mr, MATRIX_SUMS // -(-mr // 16)
+
+
+def matrix_step(mr: int) -> float:
+    """Cycles of a step for a row of 16 sums: 16 for up to 16 rows, and what loads wait."""
+    return 1 + 16 * -(-mr // 16) / mr
 
 
 def balanced(count: int, most: int) -> int:
@@ -161,7 +165,7 @@ def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject
     scores = prod(at.scores)
     if matrix:
         steps = d / step + tq / along * -(-at.e // lanes) / max(at.keys / lanes, 1)
-        sums = scores / lanes * MATRIX_STEP * steps
+        sums = scores / lanes * matrix_step(mr) * steps
     else:
         rate = 1 if not pair else 2 / case.target.isa.dot2_ops
         sums = scores * 2 * (at.d + at.e) / (case.target.isa.flops_per_cycle * 0.5 * rate)

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from sparrow.kernels.attention import MATRIX_STEP, balanced, geometry, matrix_rows
+from sparrow.kernels.attention import balanced, geometry, matrix_rows, matrix_step
 from sparrow.kernels.case import (
     Case,
     In,
@@ -92,8 +92,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     scores = prod(at.scores)
     planes = 1 if isa.pairs else 2
     if matrix:
-        # 16 cycles for 16 rows by 16 lanes by 16 quads
-        dots = scores / lanes * (kq / step + planes * vectors / lanes) * MATRIX_STEP
+        dots = scores / lanes * (kq / step + planes * vectors / lanes) * matrix_step(mr)
     else:
         dots = scores / lanes * (kq + planes * at.e / per) * isa.dot_ops / 2
     cycles = dots + 20 * scores / lanes + tasks * at.keys * (2 * kq + at.e / per)
