@@ -10,14 +10,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+import sparrow
 import strategies
 from emitted import compiled, planned, run
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.emit.c import amalgamate, c_string, emit
 from sparrow.errors import UnsupportedOp
+from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
+from sparrow.ops.lane import Lane
 from sparrow.reference import evaluate
 from sparrow.tensor import F32, TensorType
 
@@ -51,6 +54,25 @@ def test_equal_calls_share_one_body() -> None:
     assert text.count("void model_f0(") == 1
     assert text.count("  model_f0(") == 5
     assert "void model_f1(" not in text
+
+
+def test_layers_of_a_page_share_code_whatever_their_channels_are() -> None:
+    """Residual layers of 24 and of 32 channels: one body where code is short."""
+    rng = np.random.default_rng(0)
+    b = Builder("residual")
+    y = b.input("x", TensorType((1, 24, 8, 8), F32))
+    op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)))
+    add = Lane(lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32)))
+    for channels, wide in ((24, 32), (32, 32)):
+        w = rng.standard_normal((channels, channels, 1, 1)).astype(np.float32) / 5
+        y = b.add(add, b.add(op, y, b.const(w)), y)
+        w = rng.standard_normal((wide, channels, 1, 1)).astype(np.float32) / 5
+        y = b.add(op, y, b.const(w))
+    model = to_onnx(b.finish({"y": y}, {}))
+    samples = [rng.standard_normal((1, 24, 8, 8)).astype(np.float32) for _ in range(8)]
+    text = sparrow.emit_sources(sparrow.quantize(model, samples), "wasm32_relaxed")["model.c"]
+    bodies = [part.split("\n}")[0] for part in text.decode().split("SP_INLINE sp_i32 model_f")[1:]]
+    assert sum("row *" in body for body in bodies) == 1, bodies
 
 
 def test_names_of_the_model_stay_inside_literals(tmp_path: Path) -> None:

@@ -309,7 +309,8 @@ def _extra_load(k: int, x: Extra, numbers: list[int] | None) -> str:
         at.append("row" if x.row_stride == 1 else f"row * {x.row_stride}")
     if x.col_stride:
         at.append("col" if x.col_stride == 1 else f"col * {x.col_stride}")
-    if x.col_stride == 1 and x.type.dtype == I8 and x.type.shape[-1] % 16 == 0:
+    alone = numbers is None  # layers share code whatever their channels are
+    if alone and x.col_stride == 1 and x.type.dtype == I8 and x.type.shape[-1] % 16 == 0:
         return f"sp_load_block_i8({' + '.join([p, *at[:-1]])}, col, n)"
     p = " + ".join([p, *at])
     if x.col_stride == 1:
