@@ -260,7 +260,6 @@ def _with_attention(
     Operands are stored as bfloat16 by the product that computes them, results by the attention.
     """
     fresh = namer(g)
-    users, kept = g.users(), g.live_out()
     ops: dict[str, Op] = {}  # of nodes that change, by their result
     halves: dict[str, str] = {}  # value -> its name in bfloat16
     again: dict[str, str] = {}  # rounded value -> the same, stored as bfloat16
@@ -289,12 +288,9 @@ def _with_attention(
                 halves.setdefault(v, fresh())
             else:
                 ops[made.outputs[0]] = _rounds(made.op)
-        stored, reader = n.outputs[0], users.get(n.outputs[0], ())
-        while stored not in kept and len(reader) == 1 and isinstance(reader[0].op, Reshape):
-            stored = reader[0].outputs[0]
-            reader = users.get(stored, ())
-        if stored not in kept and len(reader) == 1 and reader[0].op == ROUNDED:
-            again[reader[0].outputs[0]] = stored
+        stored, rounding = _rounding_reader(g, n.outputs[0])
+        if rounding is not None:
+            again[rounding.outputs[0]] = stored
             op = replace(op, dtype=BF16)
         ops[n.outputs[0]] = op
     if not taken:
@@ -314,6 +310,17 @@ def _with_attention(
     done = retyped(g, in_order(nodes))
     verify(done)
     return done
+
+
+def _rounding_reader(g: Graph, y: str) -> tuple[str, Node | None]:
+    """What a value is reshaped to for its only reader, and that reader where it only rounds."""
+    users, kept = g.users(), g.live_out()
+    while y not in kept and len(users.get(y, ())) == 1:
+        (reader,) = users[y]
+        if not isinstance(reader.op, Reshape):
+            return y, reader if reader.op == ROUNDED else None
+        y = reader.outputs[0]
+    return y, None
 
 
 def _maker(

@@ -23,9 +23,9 @@ from sparrow.kernels.case import (
 from sparrow.kernels.loop import broadcast_strides
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import simd_of
-from sparrow.kernels.tiling_i8 import PAIRS, step_of
+from sparrow.kernels.tiling_i8 import PAIRS, UNSIGNED, step_of
 from sparrow.ops.attention import Attention, Extents, extents, rows_inside
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import ISAS, MATRIX_ISAS
 from sparrow.tensor import BF16, F32, DType
 
 # query rows of a key head below which packing its keys costs more than it saves
@@ -141,10 +141,10 @@ def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject
     panels, vectors = -(-at.keys // lanes), at.e // lanes
     step = along = 0
     if matrix:
-        rows, held = matrix_rows(at.rows)
-        mr, nk, ne = rows, min(panels, held), max(1, min(vectors, held))
-        step = step_of(d, PAIRS)
-        along = -(-tq // -(-tq // 16))
+        mr, held = matrix_rows(at.rows)
+        nk, ne = min(panels, held), max(1, min(vectors, held))
+        # what is behind the last key is packed as zeros, which bytes may be as well
+        step, along = step_of(d, PAIRS), step_of(tq, UNSIGNED)
         panels, tq = round_up(panels, nk), round_up(tq, along)
     else:
         wide = 4 if simd.registers > 16 else 2
@@ -175,10 +175,9 @@ def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject
     return Lowered((call,), count, arrays, scratch * count, cycles)
 
 
-_MATRIX = tuple(i.name for i in ISAS if i.matrix)
 _BF16 = tuple(i.name for i in ISAS if i.multiplies_bfloat16)
 ROWS = (
     Kernel("attention_f32", Attention, _attention),
     Kernel("attention_bf16", Attention, _halves, _BF16),
-    Kernel("attention_bf16_matrix", Attention, _matrix, _MATRIX),
+    Kernel("attention_bf16_matrix", Attention, _matrix, MATRIX_ISAS),
 )

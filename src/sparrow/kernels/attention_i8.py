@@ -22,7 +22,7 @@ from sparrow.kernels.case import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.tiling_i8 import PAIRED, UNSIGNED, step_of
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import MATRIX_ISAS
 from sparrow.tensor import I8, I16, U8, DType
 
 _PUTS: dict[DType, int] = {I8: 0, U8: 1, I16: 2}
@@ -100,8 +100,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     return Lowered((call,), count, arrays, scratch * count, cycles)
 
 
-_MATRIX = tuple(i.name for i in ISAS if i.matrix)
 ROWS = (
     Kernel("attention_i8", AttentionCodes, _attention),
-    Kernel("attention_i8_matrix", AttentionCodes, _attention_matrix, _MATRIX),
+    Kernel("attention_i8_matrix", AttentionCodes, _attention_matrix, MATRIX_ISAS),
 )

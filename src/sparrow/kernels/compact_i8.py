@@ -36,7 +36,7 @@ from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS, Isa
+from sparrow.targets.types import ENGINE_ISAS, Isa
 from sparrow.tensor import Array
 
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
@@ -301,4 +301,4 @@ ROWS = (
     Kernel("conv2d_compact_i8", Conv, _conv2d),
     Kernel("gemm_compact_i8", MatMul, _conv2d),
 )
-ENGINES = tuple(replace(row, isas=tuple(i.name for i in ISAS if i.engine)) for row in ROWS)
+ENGINES = tuple(replace(row, isas=ENGINE_ISAS) for row in ROWS)

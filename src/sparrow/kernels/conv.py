@@ -38,6 +38,7 @@ from sparrow.kernels.tiling_f32 import (
 )
 from sparrow.kernels.winograd import pack_winograd
 from sparrow.ops.conv import Conv
+from sparrow.targets.types import ENGINE_ISAS
 from sparrow.tensor import BF16, F32, Array, DType
 
 
@@ -287,6 +288,6 @@ ROWS = (
         "winograd_raw_f32",
         Conv,
         _winograd_raw,
-        isas=("wasm", "wasm_simd", "wasm_relaxed", "wasm_usdot", "wasm_sdot"),
+        isas=ENGINE_ISAS,
     ),
 )

@@ -29,7 +29,7 @@ from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import ISAS, MATRIX_ISAS
 
 # What strips of rows of one layer differ in.
 HANDED = ("ih", "oh", "pt", "xn", "rb", "task_h")
@@ -122,11 +122,10 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
 
 
 _ISAS = tuple(i.name for i in ISAS if not i.engine)
-_MATRIX = tuple(i.name for i in ISAS if i.matrix)
 ROWS = (
     Kernel("depthwise_i8", Conv, _depthwise, _ISAS),
     Kernel("conv2d_i8", Conv, _conv2d, _ISAS),
     Kernel("gemm_i8", MatMul, _conv2d, _ISAS),
-    Kernel("conv2d_i8_matrix", Conv, _conv2d_matrix, _MATRIX),
-    Kernel("gemm_i8_matrix", MatMul, _conv2d_matrix, _MATRIX),
+    Kernel("conv2d_i8_matrix", Conv, _conv2d_matrix, MATRIX_ISAS),
+    Kernel("gemm_i8_matrix", MatMul, _conv2d_matrix, MATRIX_ISAS),
 )

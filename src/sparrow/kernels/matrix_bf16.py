@@ -34,7 +34,7 @@ from sparrow.kernels.params_f32 import Conv2dShape, params_of, shape_text
 from sparrow.kernels.tiling_i8 import PAIRS, PUT_16, PUT_32, Bytes, choose_conv2d, merges
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS
+from sparrow.targets.types import MATRIX_ISAS
 from sparrow.tensor import Array
 
 
@@ -126,8 +126,7 @@ def _start(bias: Array | None, groups: int, co: int, lanes: int) -> NDArray[np.f
     return out
 
 
-_MATRIX = tuple(i.name for i in ISAS if i.matrix)
 ROWS = (
-    Kernel("conv2d_bf16_matrix", Conv, _conv, _MATRIX),
-    Kernel("gemm_bf16_matrix", MatMul, _gemm, _MATRIX),
+    Kernel("conv2d_bf16_matrix", Conv, _conv, MATRIX_ISAS),
+    Kernel("gemm_bf16_matrix", MatMul, _gemm, MATRIX_ISAS),
 )

@@ -112,6 +112,9 @@ ISAS = (
     Isa("wasm_usdot", 4, 16, 16, 1, dot_unsigned=True, both_held=True),
     Isa("wasm_sdot", 4, 16, 16, 1, both_held=True, pairs=True, quads=True),
 )
+# Names of those with matrix registers, and of those that an engine compiles again.
+MATRIX_ISAS = tuple(i.name for i in ISAS if i.matrix)
+ENGINE_ISAS = tuple(i.name for i in ISAS if i.engine)
 
 
 # Of libraries, by operating system; a WebAssembly module needs none, a firmware has none.

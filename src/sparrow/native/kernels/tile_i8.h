@@ -401,9 +401,9 @@ SP_INLINE void sp_put_across_i8(const sp_tile_i8 t, void *y, ptrdiff_t at, ptrdi
 /* Epilogue, store; the last vector has n valid lanes. */
 SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
-  /* all epilogues before the first store: the compiler then loads a multiplier once per tile */
   const int across = t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part;
   const ptrdiff_t to = at + sp_in_part_i8(t, col);
+  /* else all epilogues before the first store: the compiler then loads a multiplier once per tile */
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
     SP_UNROLL
