@@ -22,7 +22,8 @@ from sparrow.device.cpu import host_isa
 from sparrow.device.here import host_machine, resolve_target
 from sparrow.kernels.params_f32 import Conv2dShape
 from sparrow.kernels.params_i8 import Conv2dI8
-from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d, tiles
+from sparrow.kernels.tiles_i8 import tiles
+from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.targets.types import Target
 
 SHAPES = "112x16x96,112x32x16,56x24x144,56x144x24,56x64x128,28x32x192,28x192x32,28x256x256,"

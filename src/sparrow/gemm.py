@@ -27,7 +27,7 @@ from sparrow.device.cpu import host_isa
 from sparrow.device.here import host_machine
 from sparrow.device.host import aligned, shared_pool
 from sparrow.errors import BadInput
-from sparrow.kernels.tiling_i8 import tile_of_any
+from sparrow.kernels.tiles_i8 import tile_of_any
 from sparrow.targets.types import ISAS, Isa
 
 # Products of 127 * 127 that a sum in int32 holds.

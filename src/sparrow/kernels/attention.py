@@ -23,7 +23,7 @@ from sparrow.kernels.case import (
 from sparrow.kernels.loop import broadcast_strides
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import simd_of
-from sparrow.kernels.tiling_i8 import PAIRS, UNSIGNED, step_of
+from sparrow.kernels.tiles_matrix import PAIRS, UNSIGNED, step_of
 from sparrow.ops.attention import Attention, Extents, extents, rows_inside
 from sparrow.targets.types import ISAS, MATRIX_ISAS
 from sparrow.tensor import BF16, F32, DType

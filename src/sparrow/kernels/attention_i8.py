@@ -20,7 +20,8 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.tiling_i8 import PAIRED, UNSIGNED, step_of
+from sparrow.kernels.tiles_matrix import UNSIGNED, step_of
+from sparrow.kernels.tiling_i8 import PAIRED
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
 from sparrow.targets.types import MATRIX_ISAS
 from sparrow.tensor import I8, I16, U8, DType

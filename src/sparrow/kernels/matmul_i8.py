@@ -20,7 +20,8 @@ from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.loop import batch_axes
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.tiling_i8 import EPILOGUE, PAIRED
+from sparrow.kernels.tiles_i8 import EPILOGUE
+from sparrow.kernels.tiling_i8 import PAIRED
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
 from sparrow.targets import Isa

@@ -31,7 +31,8 @@ from sparrow.kernels.matmul import bf16_product
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape, params_of, shape_text
-from sparrow.kernels.tiling_i8 import PAIRS, PUT_16, PUT_32, Bytes, choose_conv2d, merges
+from sparrow.kernels.tiles_matrix import PAIRS
+from sparrow.kernels.tiling_i8 import PUT_16, PUT_32, Bytes, choose_conv2d, merges
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.targets.types import MATRIX_ISAS

@@ -14,7 +14,8 @@ from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_i8 import start_of
 from sparrow.kernels.params_f32 import Conv2dShape
-from sparrow.kernels.tiling_i8 import SIGNED, UNSIGNED, Bytes
+from sparrow.kernels.tiles_matrix import SIGNED, UNSIGNED
+from sparrow.kernels.tiling_i8 import Bytes
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
