@@ -149,7 +149,7 @@ def _linked(functions: Path, machine: Machine) -> list[str]:
         f"{entries}}};\nconst int function_count = {len(names)};\n"
     )
     probe = Unit.from_file(Path(__file__).parent / "native" / "call_firmware.c")
-    units = [replace(probe, include_dirs=(NATIVE,)), Unit("table.c", table)]
+    units = [replace(probe, include_dirs=(*probe.include_dirs, NATIVE)), Unit("table.c", table)]
     unknown = ("-Wno-strict-prototypes", "-Wno-deprecated-non-prototype")
     flags = ("-std=gnu99", "-fno-builtin", *unknown)
     objects = find_toolchain().compile_objects(units, machine, flags)

@@ -1,11 +1,12 @@
-/* call_probe.c for boards without an operating system, which load no library: the functions are linked
+/* call.h for boards without an operating system, which load no library: the functions are linked
  * in, and a table names them.
  *
  * They run unprivileged, where the memory protection unit grants them code, data, stack and the bytes
  * of their arrays up to the end of each; whatever else they touch is a fault. */
 #include "runtime/semihosting.h"
 
-typedef long (*function)(long, long, long, long, long, long, long, long);
+#include "call.h"
+
 typedef struct named {
   const char *name;
   function call;
@@ -13,19 +14,8 @@ typedef struct named {
 extern const named functions[];
 extern const int function_count;
 
-enum { MOST_ARGUMENTS = 8, MOST_ARRAYS = 5, BEFORE = 64, CANARY = 0x5a, GRAIN = 32 };
+enum { MOST_ARRAYS = 5, GRAIN = 32 };
 enum { READ_WRITE = 1, READ_ONLY = 3, NEVER_RUN = 1 };
-
-typedef struct buffer {
-  unsigned char *end;
-  uint32_t room, bytes;
-} buffer;
-
-static int64_t number(void) {
-  int64_t n;
-  sys_read_all(&n, sizeof n);
-  return n;
-}
 
 /* Region `at` of the protection unit: from and to are multiples of GRAIN. */
 static void grant(uint32_t at, const void *from, const void *to, uint32_t access, uint32_t run) {
@@ -35,15 +25,13 @@ static void grant(uint32_t at, const void *from, const void *to, uint32_t access
   mpu[4] = ((uint32_t)(uintptr_t)to - GRAIN) | 1;
 }
 
-static unsigned char *place(uint32_t at, buffer *b, uint32_t bytes) {
-  if (b->room < bytes + BEFORE) {
-    b->room = (bytes + BEFORE + GRAIN - 1) / GRAIN * GRAIN;
-    unsigned char *start = sys_allocate(b->room + 2 * GRAIN);
-    b->end = start + b->room;
-    grant(at, start, b->end, READ_WRITE, NEVER_RUN);
-  }
-  b->bytes = bytes;
-  return b->end - bytes;
+static void place(buffer *b, int n, uint64_t bytes) {
+  if (n >= MOST_ARRAYS) sys_die("more arrays than regions");
+  if (b->room >= bytes + BEFORE) return;
+  b->room = (bytes + BEFORE + GRAIN - 1) / GRAIN * GRAIN;
+  unsigned char *start = sys_allocate((uint32_t)b->room + 2 * GRAIN);
+  b->end = start + b->room;
+  grant((uint32_t)(3 + n), start, b->end, READ_WRITE, NEVER_RUN);
 }
 
 /* A handler is privileged, and so is what it returns to when it says so. */
@@ -85,41 +73,7 @@ static function find(const char *name) {
 }
 
 int sparrow_main(void) {
-  static buffer buffers[MOST_ARRAYS];
   protect();
-  for (;;) {
-    char name[256];
-    long a[MOST_ARGUMENTS] = {0};
-    int is_array[MOST_ARGUMENTS] = {0};
-    const uint64_t length = (uint64_t)number();
-    if (length >= sizeof name) sys_die("name too long");
-    sys_read_all(name, length);
-    name[length] = 0;
-    const function f = find(name);
-    const int count = (int)number();
-    if (count > MOST_ARGUMENTS) sys_die("too many arguments");
-    int arrays = 0;
-    buffer *of[MOST_ARGUMENTS];
-    for (int i = 0; i < count; ++i) {
-      is_array[i] = (int)number();
-      const int64_t n = number();
-      a[i] = (long)n;
-      if (!is_array[i]) continue;
-      if (arrays == MOST_ARRAYS) sys_die("more arrays than regions");
-      of[i] = &buffers[arrays];
-      unsigned char *at = place((uint32_t)(3 + arrays++), of[i], (uint32_t)n);
-      memset(at - BEFORE, CANARY, BEFORE);
-      sys_read_all(at, (uint64_t)n);
-      a[i] = (long)at;
-    }
-    const int64_t result = (int)confined(f, a);
-    sys_write_all(1, &result, sizeof result);
-    for (int i = 0; i < count; ++i) {
-      if (!is_array[i]) continue;
-      const unsigned char *at = of[i]->end - of[i]->bytes;
-      for (int k = 1; k <= BEFORE; ++k)
-        if (at[-k] != CANARY) sys_die("the function wrote before an array");
-      sys_write_all(1, at, of[i]->bytes);
-    }
-  }
+  call_serve((caller){find, place, confined});
+  return 0;
 }
