@@ -15,7 +15,9 @@ import strategies
 from emitted import compiled, planned, run
 from sparrow import lane
 from sparrow.builder import Builder
-from sparrow.emit.c import amalgamate, c_string, emit
+from sparrow.emit.amalgamate import amalgamate
+from sparrow.emit.c import emit
+from sparrow.emit.interface import c_string
 from sparrow.errors import UnsupportedOp
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
