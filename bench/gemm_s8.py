@@ -3,7 +3,8 @@
     python bench/gemm_s8.py [--rounds 30] [--threads 2]
 
 Medians of interleaved rounds in 1e9 operations per second (a multiply-add counts two), and their
-share of the peak: independent `sp_dot4_i32` on one core, all operands in registers.
+share of the peak: independent `sp_dot4_i32` on one core, all operands in registers, which products
+in matrix registers exceed.
     in C      s8 x s8, many times from C: B packed ahead, A checked for -128 and packed each time
     u8 x s8   `GemmS8`, both operands packed ahead: what the instruction multiplies, nothing else
     s8 x s8   `GemmS8`, B packed ahead

@@ -28,12 +28,18 @@ from sparrow.device.here import host_machine
 from sparrow.device.host import aligned, shared_pool
 from sparrow.errors import BadInput
 from sparrow.kernels.tiles_i8 import tile_of_any
-from sparrow.targets.types import ISAS, Isa
+from sparrow.targets.types import ISAS, MATRIX_ISAS, Isa
 
 # Products of 127 * 127 that a sum in int32 holds.
 K_MAX = (2**31 - 1) // 127**2
 # Bytes of packed rows that stay in a first-level cache beside a panel of B.
 BLOCK_BYTES = 1 << 14
+# Bytes of B that stay in a second-level cache while all rows pass, and in one of 2 MB, which
+# processors with matrix registers have.
+PANEL_BYTES, MATRIX_PANEL_BYTES = 1 << 19, 1 << 20
+# Columns from which packing rows costs less than reading them across cache lines.
+WIDE = 128
+ASYMMETRIC = 1  # what `sparrow_gemm_s8_run` says of a
 # Multiplications below which a second thread costs more than it brings.
 TASK_MACS = 1 << 17
 
@@ -75,18 +81,45 @@ class _Native:
     mr: int
     nv: int
 
+    @property
+    def matrix(self) -> bool:
+        """Whether sums are in matrix registers."""
+        return self.isa.name in MATRIX_ISAS
+
+    def quads(self, k: int) -> int:
+        """Quads that a row of k bytes is read by."""
+        return int(self.library.sparrow_gemm_s8_quads(ctypes.c_ssize_t(k)))
+
+    def row(self, k: int) -> int:
+        """Bytes of a packed row: whole quads, and no power of two, whose rows share cache sets."""
+        row = 4 * self.quads(k)
+        if self.matrix:
+            row = -(-row // 64) * 64
+        return row + 64 if row and row % 512 == 0 else row
+
+    def packs(self, a: NDArray[np.int8], n: int) -> bool:
+        """Whether rows of a are copied before they are multiplied."""
+        k = a.shape[1]
+        if not self.matrix:
+            return self.isa.dot_unsigned or k % 4 != 0
+        apart = (a.strides[0] | _address(a)) % 64 != 0
+        return 4 * self.quads(k) != k or (apart and n >= WIDE)
+
 
 @functools.cache
 def _native(isa: str) -> _Native:
     row = next(i for i in ISAS if i.name == isa)
-    mr, nv = tile_of_any(row)
+    # two registers of 16 rows and two of 16 columns make four of sums
+    mr, nv = (32, 2) if isa in MATRIX_ISAS else tile_of_any(row)
     text = (
         f'#include "isa/{isa}.h"\n#define SP_GEMM_MR {mr}\n#define SP_GEMM_NV {nv}\n'
         '#include "runtime/gemm_s8.h"\n'
     )
     machine, tools = host_machine(isa), find_toolchain()
     objects = tools.compile_objects([Unit("gemm_s8.c", text, (NATIVE,))], machine, ("-std=c99",))
-    return _Native(ctypes.CDLL(str(tools.link_shared(objects, machine))), row, mr, nv)
+    library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
+    library.sparrow_gemm_s8_quads.restype = ctypes.c_ssize_t
+    return _Native(library, row, mr, nv)
 
 
 @functools.cache
@@ -131,12 +164,6 @@ def _address(x: NDArray[Any]) -> int:
     return int(x.__array_interface__["data"][0])
 
 
-def _row(k: int) -> int:
-    """Bytes of a packed row: whole quads, and no power of two, whose rows share cache sets."""
-    row = -(-k // 4) * 4
-    return row + 64 if row and row % 512 == 0 else row
-
-
 def pack_a_s8(a: NDArray[np.int8]) -> PackedA:
     """Pack the left operand, int8 [m, k] in [-127, 127], for many products.
 
@@ -145,10 +172,11 @@ def pack_a_s8(a: NDArray[np.int8]) -> PackedA:
     """
     a = _symmetric(_matrix(a, "a"), "a")
     m, k = a.shape
-    data = aligned(m * _row(k))
-    row, rows, depth, packed = (ctypes.c_ssize_t(v) for v in (a.strides[0], m, k, _row(k)))
+    native = _native(_here())
+    data = aligned(m * native.row(k))
+    row, rows, depth, packed = (ctypes.c_ssize_t(v) for v in (a.strides[0], m, k, native.row(k)))
     to = ctypes.c_void_p(_address(data))
-    pack = _native(_here()).library.sparrow_gemm_s8_pack_a
+    pack = native.library.sparrow_gemm_s8_pack_a
     pack(ctypes.c_void_p(_address(a)), row, rows, depth, to, packed)
     return PackedA(m, k, data)
 
@@ -163,7 +191,7 @@ def pack_b_s8(b: NDArray[np.int8]) -> PackedB:
     k, n = b.shape
     native = _native(_here())
     columns = -(-n // native.isa.lanes) * native.isa.lanes
-    data, start = aligned(columns * -(-k // 4) * 4), aligned(columns * 4).view(np.int32)
+    data, start = aligned(columns * 4 * native.quads(k)), aligned(columns * 4).view(np.int32)
     row, depth, width = (ctypes.c_ssize_t(v) for v in (b.strides[0], k, n))
     native.library.sparrow_gemm_s8_pack_b(
         *(ctypes.c_void_p(_address(b)), row, depth, width),
@@ -222,21 +250,25 @@ class GemmS8:
             self._call: object = None
             return
         native = _native(_here())
-        pack = not packed and (native.isa.dot_unsigned or k % 4 != 0)
+        row = native.row(k)
+        pack = isinstance(a, np.ndarray) and native.packs(a, b.n)
         vectors = -(-b.n // native.isa.lanes)
         many = max(1, min(threads, m * b.n * k // TASK_MACS))
         # rows first: tasks of the same rows pack them again
         by_rows = m >= many * native.mr or vectors < many
         task_m = -(-m // (many * native.mr)) * native.mr if by_rows else m
         task_n = vectors if by_rows else -(-vectors // (many * native.nv)) * native.nv
+        panel = MATRIX_PANEL_BYTES if native.matrix else PANEL_BYTES
+        near = panel // (4 * native.isa.lanes * native.quads(k)) // native.nv * native.nv
+        task_n = min(task_n, max(near, native.nv))
         tasks = -(-m // task_m) * -(-vectors // task_n)
-        block = max(1, BLOCK_BYTES // (native.mr * _row(k))) * native.mr if pack else task_m
+        block = max(1, BLOCK_BYTES // (native.mr * row)) * native.mr if pack else task_m
         block = min(block, task_m)
-        scratch = aligned(tasks * block * _row(k) if pack else 0)
+        scratch = aligned(tasks * block * row if pack else 0)
         data = a.data if isinstance(a, PackedA) else a
         pool = shared_pool(many) if tasks > 1 else None
         call = _Call(
-            *(m, b.n, k, _row(k) if packed else data.strides[0], int(pack), _row(k)),
+            *(m, b.n, k, row if packed else data.strides[0], int(pack), row),
             *(task_m, task_n, block, tasks, int(not packed)),
             *(_address(v) for v in (data, b.data, b.start, c, scratch)),
             *((pool.parallel_for, pool.handle) if pool else (None, None)),
@@ -251,8 +283,15 @@ class GemmS8:
         Raises:
             BadInput: a holds -128.
         """
-        if self._run(self._call):
-            raise _asymmetric("a")
+        if refused := self._run(self._call):
+            raise (
+                _asymmetric("a")
+                if refused == ASYMMETRIC
+                else BadInput(
+                    "gemm_s8: the system does not let this process use matrix registers",
+                    hint="start it where arch_prctl(ARCH_REQ_XCOMP_PERM) is allowed",
+                )
+            )
         return self.out
 
     def _zero(self, _: object) -> int:

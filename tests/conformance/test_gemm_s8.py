@@ -62,7 +62,7 @@ def test_extreme_sums(isa: str) -> None:
 
 def test_threads_and_views_change_nothing(isa: str) -> None:
     rng = np.random.default_rng(1)
-    for m, n, k in ((300, 65, 100), (1, 4100, 128), (2, 1, 131072), (129, 48, 512)):
+    for m, n, k in ((300, 65, 100), (1, 4100, 128), (2, 1, 131072), (129, 48, 512), (33, 260, 68)):
         wide, tall = codes(rng, m, 2 * k), codes(rng, n, k)
         a, b = wide[:, k:], tall.T
         want = product(a, b)
@@ -143,6 +143,13 @@ def test_what_cannot_be_multiplied(message: str) -> None:
     with pytest.raises(BadInput) as e:
         sparrow.gemm_s8(a, b)  # type: ignore[arg-type]
     assert message in str(e.value)
+
+
+def test_matrix_registers_that_the_system_refuses() -> None:
+    product = sparrow.GemmS8(EYE, EYE)
+    product._run = lambda call: 2
+    with pytest.raises(BadInput, match="does not let this process use matrix registers"):
+        product()
 
 
 def test_no_threads() -> None:

@@ -4,12 +4,31 @@
  *   a      int8 [m][k] in rows of `row` bytes, or as sparrow_gemm_s8_pack_a leaves it
  *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b
  *   start  int32 [vectors * SP_LANES], from there too: C before any product
+ * Where there are matrix registers these hold the sums, 32 rows x two vectors at a time.
  *   c      int32 [m][n], dense
  * Values are in [-127, 127] and k <= 133144, so that no result leaves int32; sums wrap on the way. */
 #ifndef SPARROW_RUNTIME_GEMM_S8_H
 #define SPARROW_RUNTIME_GEMM_S8_H
 #include "../kernels/conv2d_i8.h"
 #include "../sparrow.h"
+
+/* Whether a is multiplied as unsigned bytes. */
+#define SP_GEMM_UNSIGNED (SP_DOT_UNSIGNED && !SP_MATRIX)
+/* Rows of a matrix register. */
+#define SP_GEMM_ROWS 16
+
+/* Quads of a step in matrix registers: equal steps, the last of which reaches beyond k. */
+SP_INLINE ptrdiff_t sp_gemm_s8_step(ptrdiff_t k) {
+  const ptrdiff_t quads = (k + 3) / 4, steps = (quads + 15) / 16;
+  return steps ? (quads + steps - 1) / steps : 0;
+}
+
+/* Quads of a row of a, as they are read: the bytes beyond k are multiplied by zeros. */
+SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k);
+SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k) {
+  const ptrdiff_t quads = (k + 3) / 4, step = sp_gemm_s8_step(k);
+  return SP_MATRIX && step ? (quads + step - 1) / step * step : quads;
+}
 
 /* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n), `tasks` in all. Where `pack`, a task copies
  * `block` rows at a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole
@@ -28,20 +47,76 @@ typedef struct sparrow_gemm_s8 {
 SP_INLINE void sp_gemm_s8_pack(const uint8_t *a, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t k,
                                uint8_t *to, ptrdiff_t packed) {
   if (row == k && packed == k) { /* one long row */
-    sp_copy_i8(to, a, (int)(rows * k), SP_DOT_UNSIGNED);
+    sp_copy_i8(to, a, (int)(rows * k), SP_GEMM_UNSIGNED);
     return;
   }
   for (ptrdiff_t i = 0; i < rows; ++i, a += row, to += packed) {
-    sp_copy_i8(to, a, (int)k, SP_DOT_UNSIGNED);
+    sp_copy_i8(to, a, (int)k, SP_GEMM_UNSIGNED);
     sp_fill_i8(to + k, (int)(packed - k), 0);
   }
 }
 
+#if SP_MATRIX
+/* C of `rows` rows from `row` on, at most 16 in each of `blocks` registers, and vectors [j, j1), nv at a
+ * time; a is row `row`. */
+SP_INLINE void sp_gemm_s8_across(const sparrow_gemm_s8 *g, int blocks, int nv, int rows,
+                                 const uint8_t *a, ptrdiff_t lda, ptrdiff_t row, ptrdiff_t j,
+                                 ptrdiff_t j1) {
+  const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = quads * 4 * SP_LANES;
+  const sp_tile_i8 t = {.mr = SP_GEMM_ROWS * blocks, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads,
+                        .matrix = (int)sp_gemm_s8_step(g->k), .kind = SP_MATRIX_I8, .xp = lda,
+                        .bv = bv, .quad = 4 * SP_LANES};
+  for (; j < j1; j += nv) {
+    const int8_t *b = g->b + j * bv;
+    const int32_t *start = g->start + j * SP_LANES;
+    int32_t *c = g->c + row * g->n + j * SP_LANES;
+    const ptrdiff_t n = g->n - (j + nv - 1) * SP_LANES;
+    if (n >= SP_LANES) {
+      sp_tile_matrix_sums(t, a, b, start, c, g->n);
+      continue;
+    }
+    SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
+    sp_tile_matrix_sums(t, a, b, start, sums, nv * SP_LANES);
+    for (int i = 0; i < rows; ++i)
+      for (int v = 0; v < nv; ++v)
+        sp_storen_i32(c + i * g->n + v * SP_LANES, sp_load_i32(sums + (i * nv + v) * SP_LANES),
+                      v == nv - 1 ? (int)n : SP_LANES);
+  }
+}
+
+/* The same of rows [first, end), a whole number of `rows`; a is row `first`. */
+SP_INLINE void sp_gemm_s8_down(const sparrow_gemm_s8 *g, int blocks, int nv, int rows,
+                               const uint8_t *a, ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end,
+                               ptrdiff_t j, ptrdiff_t j1) {
+  if (first == end || j == j1) return;
+  sp_matrix_shape(blocks, nv, SP_GEMM_ROWS, rows - (blocks - 1) * SP_GEMM_ROWS,
+                  (int)sp_gemm_s8_step(g->k));
+  for (; first < end; first += rows, a += rows * lda)
+    sp_gemm_s8_across(g, blocks, nv, rows, a, lda, first, j, j1);
+}
+
+/* Rows [first, end) of vectors [j, j1); a is row `first`. */
+SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrdiff_t lda,
+                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
+  const int rest = (int)((end - first) % (2 * SP_GEMM_ROWS));
+  const ptrdiff_t two = j1 - (j1 - j) % 2, four = j1 - (j1 - j) % 4, whole = end - rest;
+  sp_gemm_s8_down(g, 2, 2, 2 * SP_GEMM_ROWS, a, lda, first, whole, j, two);
+  sp_gemm_s8_down(g, 2, 1, 2 * SP_GEMM_ROWS, a, lda, first, whole, two, j1);
+  a += (whole - first) * lda;
+  if (rest > SP_GEMM_ROWS) {
+    sp_gemm_s8_down(g, 2, 2, rest, a, lda, whole, end, j, two);
+    sp_gemm_s8_down(g, 2, 1, rest, a, lda, whole, end, two, j1);
+  } else {
+    sp_gemm_s8_down(g, 1, 4, rest, a, lda, whole, end, j, four);
+    sp_gemm_s8_down(g, 1, 1, rest, a, lda, whole, end, four, j1);
+  }
+}
+#else
 /* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end. */
 SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, const uint8_t *a,
                                      ptrdiff_t lda, ptrdiff_t first, ptrdiff_t row, ptrdiff_t end,
                                      ptrdiff_t j) {
-  const ptrdiff_t quads = (g->k + 3) / 4, bv = quads * 4 * SP_LANES;
+  const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = quads * 4 * SP_LANES;
   const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
   const sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads, .xp = lda,
                         .bv = bv, .quad = 4 * SP_LANES, .put = SP_PUT_32, .ldy = g->n};
@@ -59,9 +134,16 @@ SP_INLINE void sp_gemm_s8_panel(const sparrow_gemm_s8 *g, int nv, const uint8_t 
   sp_gemm_s8_tiles(g, 1, nv, a, lda, first, row, end, j);
 }
 
-SPARROW_API void sparrow_gemm_s8_task(void *arg, int task);
-SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
-  const sparrow_gemm_s8 *g = (const sparrow_gemm_s8 *)arg;
+/* Rows [first, end) of vectors [j, j1); a is row `first`. */
+SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrdiff_t lda,
+                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
+  for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV)
+    sp_gemm_s8_panel(g, SP_GEMM_NV, a, lda, first, end, j);
+  for (; j < j1; ++j) sp_gemm_s8_panel(g, 1, a, lda, first, end, j);
+}
+#endif
+
+SP_INLINE void sp_gemm_s8_task(const sparrow_gemm_s8 *g, int task) {
   const ptrdiff_t vectors = (g->n + SP_LANES - 1) / SP_LANES;
   const ptrdiff_t across = (vectors + g->task_n - 1) / g->task_n;
   const ptrdiff_t j0 = task % across * g->task_n, j1 = sp_imin(j0 + g->task_n, vectors);
@@ -70,15 +152,22 @@ SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
   for (ptrdiff_t row = row0; row < row1; row += g->block) {
     const ptrdiff_t end = sp_imin(row + g->block, row1);
     const uint8_t *a = g->a + row * g->row;
-    ptrdiff_t lda = g->row, j = j0;
+    ptrdiff_t lda = g->row;
     if (g->pack) {
       sp_gemm_s8_pack(a, g->row, end - row, g->k, scratch, g->packed);
       a = scratch;
       lda = g->packed;
     }
-    for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV) sp_gemm_s8_panel(g, SP_GEMM_NV, a, lda, row, end, j);
-    for (; j < j1; ++j) sp_gemm_s8_panel(g, 1, a, lda, row, end, j);
+    sp_gemm_s8_block(g, a, lda, row, end, j0, j1);
   }
+}
+
+SPARROW_API void sparrow_gemm_s8_task(void *arg, int task);
+SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
+  sp_gemm_s8_task((const sparrow_gemm_s8 *)arg, task);
+#if SP_MATRIX
+  sp_matrix_release();
+#endif
 }
 
 /* Whether no value of int8 [m][k] in rows of `row` bytes is -128. */
@@ -95,14 +184,20 @@ SPARROW_API int sparrow_gemm_s8_symmetric(const uint8_t *a, ptrdiff_t row, ptrdi
   return !found;
 }
 
-/* C, or 1 and nothing where a holds -128. */
+/* C, or nothing and 1 where a holds -128, 2 where the system refuses matrix registers. */
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g);
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
   if (g->check && !sparrow_gemm_s8_symmetric(g->a, g->row, g->m, g->k)) return 1;
+#if SP_MATRIX
+  if (sp_matrix_allow() != 0) return 2;
+#endif
   if (g->parallel_for)
     g->parallel_for(g->parallel_ctx, sparrow_gemm_s8_task, g, (int)g->tasks);
   else
-    for (int i = 0; i < (int)g->tasks; ++i) sparrow_gemm_s8_task(g, i);
+    for (int i = 0; i < (int)g->tasks; ++i) sp_gemm_s8_task(g, i);
+#if SP_MATRIX
+  sp_matrix_leave();
+#endif
   return 0;
 }
 
@@ -121,11 +216,12 @@ SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_
 SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
                                         int8_t *to, int32_t *start) {
   const int8_t zeros[SP_LANES] = {0};
-  const sp_i32 zero = sp_set1_i32(0), seen = SP_DOT_UNSIGNED ? sp_flip_i32(zero) : zero;
+  const ptrdiff_t quads = sparrow_gemm_s8_quads(k);
+  const sp_i32 zero = sp_set1_i32(0), seen = SP_GEMM_UNSIGNED ? sp_flip_i32(zero) : zero;
   for (ptrdiff_t j = 0; j < n; j += SP_LANES, start += SP_LANES) {
     const int lanes = (int)sp_imin(n - j, SP_LANES);
     sp_i32 sum = zero;
-    for (ptrdiff_t q = 0; q < k; q += 4, to += 4 * SP_LANES) {
+    for (ptrdiff_t q = 0; q < 4 * quads; q += 4, to += 4 * SP_LANES) {
       const int8_t *p[4];
       for (int i = 0; i < 4; ++i) p[i] = q + i < k ? b + (q + i) * row + j : zeros;
       const sp_i32 v = sp_zip4_i8(p[0], p[1], p[2], p[3], lanes);
