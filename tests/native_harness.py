@@ -69,8 +69,17 @@ BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot", "wasm_sdot": "wasm32
 NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
 BYTES = (*(isa for isa in ISAS if isa != "avx512bf16"), *NATIVE_BYTES_ONLY)
+# gcc for other machines.
+CROSS_GCC = {
+    "neon_i8mm": ("aarch64-linux-gnu-gcc", "-march=armv8.2-a+dotprod+i8mm"),
+    "neon32": ("arm-linux-gnueabihf-gcc", "-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard"),
+    "rvv": ("riscv64-linux-gnu-gcc", "-march=rv64gcv"),
+}
 # Every way to compile a file: a header, and gcc instead of zig.
-BUILDS = (*ISAS, *EMULATED, *FIRMWARE, "avx2 gcc", "avx512 gcc", "scalar gcc")
+BUILDS = (
+    *(*ISAS, *EMULATED, *FIRMWARE),
+    *(f"{isa} gcc" for isa in ("avx2", "avx512", "scalar", *CROSS_GCC)),
+)
 
 FLUSHES = """
 int flushes(void);
@@ -216,10 +225,9 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]
     if compiler == "gcc":
-        gcc = shutil.which("gcc")
-        if gcc is None:
-            pytest.skip("no gcc here")
-        command = [gcc, f"-march={gcc_cpu}"]
+        command = [*CROSS_GCC.get(isa, ("gcc", f"-march={gcc_cpu}"))]
+        if shutil.which(command[0]) is None:
+            missing(f"{command[0]} is not installed")
     if isa == "scalar":
         command.append("-pedantic")
     source, library = folder / f"{isa}.c", folder / f"{isa}.so"
@@ -229,12 +237,18 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
         linked = ("-fvisibility=default", *link_flags(machine))
     if isa in FIRMWARE:
         linked = ("-c",)
+    if compiler == "gcc":
+        # the older symbol table is what the probe looks names up in
+        linked = (*linked, "-Wl,--hash-style=both")
+    runtime: tuple[str, ...] = ()
     if machine is not None and machine.arch == "arm":
         # it divides, and makes doubles of 64-bit integers, by calls
-        linked = (*linked, "-rtlib=compiler-rt")
+        runtime = ("-lgcc",) if compiler == "gcc" else ("-rtlib=compiler-rt",)
+    if runtime == ("-lgcc",):
+        text += "int raise(int);\nint raise(int signal) { return signal; }\n"
     source.write_text(f'#include "isa/{isa}.h"\n{FLUSHES}{text}')
     done = subprocess.run(
-        [*command, *COMMON, *linked, str(source), "-o", str(library)],
+        [*command, *COMMON, *linked, str(source), *runtime, "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,

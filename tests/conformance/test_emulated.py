@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import native_harness as harness
 import sparrow
 from axpy import MODEL, axpy_library, axpy_weights, random_inputs
-from data import data
+from data import data, missing
 from emitted import STRICT, assert_equals_reference, blob, linked
 from small_graphs import GRAPHS
 from small_models import accumulator, classifier
@@ -100,6 +101,30 @@ def test_emitted_code_computes_what_the_reference_does(
     p = plan(Module("m", (g,)), target(name), threads=2)
     library = emulated_library(linked(p, tmp_path), target(name).machine)
     assert_equals_reference(library, p, g)
+
+
+# Debian's cross compilers.
+GCC = {
+    "aarch64_dotprod": "aarch64-linux-gnu-gcc",
+    "aarch64_i8mm": "aarch64-linux-gnu-gcc",
+    "armv7": "arm-linux-gnueabihf-gcc",
+    "riscv64": "riscv64-linux-gnu-gcc",
+    "riscv64_v": "riscv64-linux-gnu-gcc",
+}
+
+
+@pytest.mark.parametrize("name", GCC)
+def test_gcc_computes_the_same_without_a_warning(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which(GCC[name]) is None:
+        missing(f"{GCC[name]} is not installed")
+    machine = target(name).machine
+    harness.emulator(machine)
+    g = GRAPHS["network"]()
+    p = plan(Module("m", (g,)), target(name), threads=2)
+    monkeypatch.setenv("SPARROW_CC", GCC[name])
+    assert_equals_reference(emulated_library(linked(p, tmp_path), machine), p, g)
 
 
 def test_a_bundle_is_proved_and_runs(name: str, tmp_path: Path) -> None:

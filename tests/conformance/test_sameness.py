@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import native_harness as harness
@@ -57,6 +59,33 @@ def test_a_difference_is_found_and_named(
     with pytest.raises(SystemExit) as e:
         main(["verify", str(bundle), "--targets", "x86_64"])
     assert e.value.code == 1 and "differs" in capsys.readouterr().out
+
+
+def test_integers_behind_floats_are_judged_on_what_the_target_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a fused multiply-add tips a code, the layers behind it answer for themselves alone."""
+    rng = np.random.default_rng(7)
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> m (float[64, 96] x) => (float[64, 40] y) {
+             a = MatMul(x, w)  n = LayerNormalization(a, s)  y = MatMul(n, v) }"""
+    )
+    for name, shape in (("w", (96, 48)), ("s", (48,)), ("v", (48, 40))):
+        weights = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    samples = rng.standard_normal((4, 64, 96)).astype(np.float32)
+    sparrow.build(model, "cortex_m4f", tmp_path / "out", calib=samples, precision="int8")
+    rows = sameness.compare_targets(tmp_path / "out", "x86_64,x86_64_v3")
+    assert all(r.ok and 0 < r.behind < r.layers for r in rows)
+    assert len({r.digest for r in rows}) == 1 and "follow from floats" in sameness.table(rows)
+
+    def spoiled(*arguments: Any) -> Any:
+        y = tapped(*arguments)
+        return y + 1 if y.dtype == np.uint8 and y.shape == (64, 48) else y
+
+    monkeypatch.setattr(sameness, "tapped", spoiled)
+    (_, row) = sameness.compare_targets(tmp_path / "out", "x86_64")
+    assert row.equal < row.layers and "differs" in row.reason
 
 
 def test_what_does_not_run_says_why(bundle: Path, tmp_path: Path) -> None:

@@ -208,6 +208,10 @@ def test_gcc_builds_too(cache: FileCache, target: Machine, monkeypatch: pytest.M
     ("compiler", "triple", "cpu", "says"),
     [
         ("riscv64-linux-gnu-gcc", "riscv64-linux-musl", "generic_rv64+m+a+f+d+c", "rv64imafdc"),
+        (
+            *("riscv64-linux-gnu-gcc", "riscv64-linux-musl"),
+            *("generic_rv64+m+a+f+d+c+v+zvl256b", "rv64imafdcv_zvl256b"),
+        ),
         ("aarch64-linux-gnu-gcc", "aarch64-linux-musl", "generic", "armv8-a"),
         ("aarch64-linux-gnu-gcc", "aarch64-linux-musl", "generic+dotprod", "armv8.2-a+dotprod"),
         ("arm-linux-gnueabihf-gcc", "arm-linux-musleabihf", "generic+v7a+neon", "armv7-a"),

@@ -304,7 +304,12 @@ def _generic_flags(cpu: str, features: Sequence[str]) -> tuple[str, ...]:
     """What gcc and clang call a CPU that is none in particular."""
     if cpu.startswith("generic-rv"):
         abi = ("lp64" if cpu.endswith("64") else "ilp32") + ("d" if "d" in features else "")
-        return (f"-march={cpu.removeprefix('generic-')}i{''.join(features)}", f"-mabi={abi}")
+        letters = "".join(f for f in features if len(f) == 1)
+        words = (f for f in features if len(f) > 1)
+        return (
+            f"-march={'_'.join((cpu.removeprefix('generic-') + 'i' + letters, *words))}",
+            f"-mabi={abi}",
+        )
     if "v7a" in features:
         return ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")
     # gcc has its intrinsics of the options of Armv8.2 under that name alone

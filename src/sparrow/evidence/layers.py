@@ -134,7 +134,7 @@ class Layers:
         )
 
 
-def _judge(
+def judge_step(
     n: Node, kernel: str, g: Graph, env: Mapping[str, Array], native: Sequence[Array]
 ) -> tuple[int, int, float, float, bool, float, float]:
     """Worst output and element of a step: own error, bound, ok, native and reference value."""
@@ -205,7 +205,7 @@ def judge_call(
         env.update(zip(n.outputs, out, strict=True))
 
     def row(n: Node, step: StepRecord, native: list[Array]) -> LayerCheck:
-        _, _, own, bound, ok, got, want = _judge(n, step.kernel, g, env, native)
+        _, _, own, bound, ok, got, want = judge_step(n, step.kernel, g, env, native)
         inherited = scale = 0.0
         for y, a in zip(n.outputs, native, strict=True):
             stored = call.layers[y]

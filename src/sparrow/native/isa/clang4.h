@@ -2,7 +2,7 @@
 #ifndef SP_CLANG4_H
 #define SP_CLANG4_H
 
-#include "clang.h"
+#include "vectors.h"
 
 typedef int8_t sp_s8x8 __attribute__((ext_vector_type(8)));
 typedef int16_t sp_s16x8 __attribute__((ext_vector_type(8)));

@@ -269,8 +269,9 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
 }
 /* The sums of pixels and back. */
 SP_INLINE void sp_tile_order_i8(const sp_tile_i8 t, sp_i32 *acc) {
+  if (!t.octets) return;
   SP_UNROLL
-  for (int i = 0; t.octets && i < t.mr; i += 2) {
+  for (int i = 0; i < t.mr; i += 2) {
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       sp_swap_halves_i32(&acc[i * t.nv + v], &acc[(i + 1) * t.nv + v]);
