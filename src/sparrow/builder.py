@@ -54,6 +54,7 @@ class Builder:
         self.inputs: list[str] = []
         self.states: list[State] = []
         self.lengths: dict[str, tuple[int, str]] = {}
+        self.sequences: dict[str, tuple[str, ...]] = {}
         self.scheme: Scheme = "f32"
         self.folded = 0
         self.folding = Folding()
@@ -144,13 +145,25 @@ class Builder:
         """A rank-0 constant."""
         return self.const(np.asarray(value, dtype.numpy), dtype)
 
+    def sequence(self, elements: Sequence[str]) -> str:
+        """A list of values, itself none: only what reads lists may be given its name."""
+        name = self.fresh()
+        self.sequences[name] = tuple(elements)
+        return name
+
     def type(self, name: str) -> TensorType:
-        """Type of a value."""
+        """Type of a value.
+
+        Raises:
+            BadModel: It is a sequence of values.
+        """
+        if name in self.sequences:
+            raise BadModel(f"{self.origin}: reads a sequence where a tensor is expected")
         return self.types[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a value."""
-        return self.types[name].shape
+        return self.type(name).shape
 
     def value(self, name: str) -> Array | None:
         """Array of a constant value, None for one known only at run time."""
@@ -166,6 +179,7 @@ class Builder:
         names = list(inputs)
         while names and not names[-1]:
             names.pop()
+        given = [self.type(x) if x else None for x in names]
         cut = next((x for x in names if x in self.lengths), None)
         if cut is not None:
             raise UnsupportedOp(
@@ -177,7 +191,6 @@ class Builder:
         for t in out:
             self._check(t)
         known = [self.consts.get(x) if x else None for x in names]
-        given = [self.types[x] if x else None for x in names]
         if (
             all(k is not None or not x for k, x in zip(known, names, strict=True))
             and op.foldable(given)
@@ -198,7 +211,7 @@ class Builder:
 
     def arg(self, i: int, name: str) -> lane.Arg:
         """Lane argument ``i`` with the dtype of a value."""
-        return lane.Arg(i, self.types[name].dtype)
+        return lane.Arg(i, self.type(name).dtype)
 
     def lane(self, expr: lane.Expr, *inputs: str) -> str:
         """An elementwise op."""
@@ -210,7 +223,7 @@ class Builder:
 
     def cast(self, x: str, dtype: DType) -> str:
         """Convert elementwise; the value itself when it has the dtype."""
-        if self.types[x].dtype == dtype:
+        if self.type(x).dtype == dtype:
             return x
         e = self.arg(0, x)
         one = lane.Imm(1, e.dtype) if e.dtype.kind != "float" else lane.Imm(1.0, e.dtype)

@@ -19,5 +19,4 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "n-gram counting": ("test_tfidfvectorizer_*",),
     "classical machine learning (ai.onnx.ml)": ("test_ai_onnx_ml_*",),
     "opset below 6": ("test_not_[234]d",),
-    "sequences inside": ("test_sequence_model*",),
 }

@@ -308,6 +308,12 @@ def decode(
             env[n] = reader.b.stored(array, t.dtype)
     results = reader.graph(model.graph, env)
     result = dict(zip((o.name for o in model.graph.output), results, strict=True))
+    for out, value in result.items():
+        if value in reader.b.sequences:
+            raise UnsupportedOp(
+                f"output {out!r} is a sequence",
+                hint="export the model with its elements as outputs, or joined in one tensor",
+            )
     carried = set(bound.values())
     for n, out in bound.items():
         value = result[out]

@@ -36,7 +36,8 @@ class _Surveyor(Reader):
         and of what size is up to the model. What a body reads from around its node is missing then,
         which onnx 1.23 answers by following a null pointer: nodes with bodies are not inferred.
         """
-        if any(a.HasField("g") or a.graphs for a in node.attribute):
+        lists = any(x and env[x] in self.b.sequences for x in node.input)
+        if lists or any(a.HasField("g") or a.graphs for a in node.attribute):
             return {}
         m = onnx.ModelProto(ir_version=self.model.ir_version)
         m.opset_import.extend(self.model.opset_import)
@@ -104,7 +105,8 @@ class _Surveyor(Reader):
 
     def extra_outputs(self) -> dict[str, str]:
         """What missing nodes read, so that the way to them is checked too."""
-        values = [v for v in dict.fromkeys(self.kept) if v not in self.b.consts]
+        gone = self.b.consts.keys() | self.b.sequences.keys()
+        values = [v for v in dict.fromkeys(self.kept) if v not in gone]
         return {self.b.fresh(): v for v in values}
 
 

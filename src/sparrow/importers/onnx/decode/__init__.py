@@ -28,6 +28,7 @@ from sparrow.importers.onnx.decode import (
     refused,
     resample,
     selection,
+    sequence,
     spectral,
 )
 
@@ -52,6 +53,7 @@ DECODERS: Mapping[str, Decoder] = {
     **refused.DECODERS,
     **resample.DECODERS,
     **selection.DECODERS,
+    **sequence.DECODERS,
     **spectral.DECODERS,
 }
 # What has a decoder that does more than say why not.

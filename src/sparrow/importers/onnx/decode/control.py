@@ -16,7 +16,8 @@ MAX_STEPS = 4096
 MAX_BOTH_BRANCHES = 64
 
 
-def _body(n: Call, name: str) -> onnx.GraphProto:
+def body_of(n: Call, name: str) -> onnx.GraphProto:
+    """The subgraph in an attribute."""
     g = n.attr(name)
     if not isinstance(g, onnx.GraphProto):
         raise n.bad(f"attribute {name!r} is no graph")
@@ -29,9 +30,9 @@ def _if(n: Call) -> Sequence[str]:
         raise n.bad(f"the condition is {n.type()}, expected one bool")
     known = n.b.value(n.x())
     if known is not None:
-        return n.run(_body(n, "then_branch" if known.ravel()[0] else "else_branch"), ())
+        return n.run(body_of(n, "then_branch" if known.ravel()[0] else "else_branch"), ())
     before = len(n.b.nodes)
-    then, other = n.run(_body(n, "then_branch"), ()), n.run(_body(n, "else_branch"), ())
+    then, other = n.run(body_of(n, "then_branch"), ()), n.run(body_of(n, "else_branch"), ())
     steps = len(n.b.nodes) - before
     hint = "fold the condition, or export the branch you need"
     if steps > MAX_BOTH_BRANCHES:
@@ -45,6 +46,10 @@ def _if(n: Call) -> Sequence[str]:
     condition = n.b.reshape(n.x(), ())
     results = []
     for a, b in zip(then, other, strict=True):
+        if {a, b} & n.b.sequences.keys():
+            raise n.unsupported(
+                "the condition is computed at run time and the branches give sequences", hint
+            )
         ta, tb = n.b.type(a), n.b.type(b)
         if (ta.shape, ta.dtype) != (tb.shape, tb.dtype) or {a, b} & n.b.lengths.keys():
             raise n.unsupported(
@@ -54,7 +59,7 @@ def _if(n: Call) -> Sequence[str]:
     return results
 
 
-def _stack(n: Call, values: Sequence[str], axis: int) -> str:
+def stacked(n: Call, values: Sequence[str], axis: int) -> str:
     """Values side by side on a new axis."""
     shape = n.b.shape(values[0])
     at = n.axis(axis, len(shape) + 1)
@@ -106,7 +111,7 @@ def _known_condition(n: Call, v: str, step: int) -> bool:
 
 
 def _loop(n: Call) -> Sequence[str]:
-    body = _body(n, "body")
+    body = body_of(n, "body")
     carried = list(n.xs(2))
     trips: int | None = None
     if n.has(0):
@@ -133,7 +138,7 @@ def _loop(n: Call) -> Sequence[str]:
             going = _known_condition(n, outputs[0], step)
         step += 1
     results = [
-        _stack(n, found, 0) if found else _empty(n, v, 0)
+        stacked(n, found, 0) if found else _empty(n, v, 0)
         for found, v in zip(scans, body.output[1 + count :], strict=True)
     ]
     return [*carried, *results]
@@ -174,7 +179,7 @@ def _scan_outputs(n: Call, body: onnx.GraphProto, states: Sequence[str]) -> int:
 
 
 def _scan_9(n: Call) -> Sequence[str]:
-    body = _body(n, "body")
+    body = body_of(n, "body")
     states, xs = _split_inputs(n, 0)
     given = _per(n, "scan_input_axes", len(xs))
     axes = [n.axis(a, len(n.b.shape(x))) for a, x in zip(given, xs, strict=True)]
@@ -199,13 +204,13 @@ def _scan_9(n: Call) -> Sequence[str]:
     declared = body.output[len(states) :]
     for found, axis, back, v in zip(scans, out_axes, prepend, declared, strict=True):
         ordered = found[::-1] if back else found
-        results.append(_stack(n, ordered, axis) if found else _empty(n, v, axis))
+        results.append(stacked(n, ordered, axis) if found else _empty(n, v, axis))
     return [*states, *results]
 
 
 def _scan_8(n: Call) -> Sequence[str]:
     """Opset 8: a leading batch axis everywhere, optional sequence lengths as input 0."""
-    body = _body(n, "body")
+    body = body_of(n, "body")
     states, xs = _split_inputs(n, 1)
     leading = {n.b.shape(x)[:2] for x in xs}
     if len(leading) != 1 or len(min(leading)) != 2 or 0 in min(leading):
@@ -228,9 +233,9 @@ def _scan_8(n: Call) -> Sequence[str]:
             now = outputs[: len(now)]
             for found, v in zip(scans, outputs[len(now) :], strict=True):
                 found.append(v)
-        for column, v in zip(columns, [*now, *(_stack(n, s, 0) for s in scans)], strict=True):
+        for column, v in zip(columns, [*now, *(stacked(n, s, 0) for s in scans)], strict=True):
             column.append(v)
-    return [_stack(n, c, 0) for c in columns]
+    return [stacked(n, c, 0) for c in columns]
 
 
 def _has_element(n: Call) -> Sequence[str]:

@@ -93,7 +93,7 @@ def _scatter_nd(n: Call) -> Sequence[str]:
     return _scatter(n, ScatterND(_reduction(n)))
 
 
-def _tensor_scatter(n: Call) -> Sequence[str]:
+def tensor_scatter(n: Call) -> Sequence[str]:
     """Rows of ``update`` written at ``write_indices[batch]`` + 0, 1, ..; a ScatterElements along
     the axis.
     """
@@ -127,5 +127,5 @@ DECODERS: Mapping[str, Decoder] = {
     "Scatter": _scatter_elements,
     "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
-    "TensorScatter": _tensor_scatter,
+    "TensorScatter": tensor_scatter,
 }

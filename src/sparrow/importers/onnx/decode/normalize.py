@@ -8,11 +8,14 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.importers.onnx.call import Call, Decoder, elem_type
+from sparrow.importers.onnx.decode.indexing import check_indices
+from sparrow.importers.onnx.decode.movement import slice_axis
 from sparrow.importers.onnx.decode.reduction import norm, reduce, widened
 from sparrow.lane import imm_like
+from sparrow.ops.gather import Gather
 from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.softmax import Softmax
-from sparrow.tensor import F32, F64
+from sparrow.tensor import F32, F64, I32
 
 
 def _softmax(log: bool) -> Decoder:
@@ -82,6 +85,29 @@ def _skip_norm(center: bool) -> Decoder:
         return [y, "", "", total]
 
     return decode
+
+
+def _embed_norm(n: Call) -> Sequence[str]:
+    """ORT's sum of token, place and segment embeddings, normalized: y, kept tokens, sum."""
+    b, ids = n.b, n.type(0)
+    if ids.rank != 2 or n.type(3).rank != 2 or n.type(3).shape[0] < ids.shape[1]:
+        raise n.bad(f"tokens {ids} and {n.type(3)} places")
+    for table, i in ((2, 0), (4, 1), (3, 8)):
+        if n.has(i):
+            check_indices(n, n.x(i), n.type(table).shape[0])
+    rows = b.add(Gather(0), n.x(3), n.x(8)) if n.has(8) else ""
+    total = b.call(
+        "add", b.add(Gather(0), n.x(2), n.x(0)), rows or slice_axis(n, n.x(3), 0, 0, ids.shape[1])
+    )
+    if n.has(1):
+        total = b.call("add", total, b.add(Gather(0), n.x(4), n.x(1)))
+    y = b.add(Normalize((2,), _epsilon(n, 1e-12), True), total, n.x(5), n.x(6))
+    if n.has(7):
+        kept = b.reshape(reduce(b, "sum", b.cast(n.x(7), I32), (1,)), (ids.shape[0],))
+    else:
+        b.made(ids.shape[0], "the counts")
+        kept = b.const(np.zeros(ids.shape[0], np.int32), I32)
+    return [y, kept, total]
 
 
 def _instance_norm(n: Call) -> Sequence[str]:
@@ -154,6 +180,7 @@ DECODERS: Mapping[str, Decoder] = {
     "SimplifiedLayerNormalization": _layer_norm(False),
     "com.microsoft.SkipLayerNormalization": _skip_norm(True),
     "com.microsoft.SkipSimplifiedLayerNormalization": _skip_norm(False),
+    "com.microsoft.EmbedLayerNormalization": _embed_norm,
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "MeanVarianceNormalization": _mean_variance,

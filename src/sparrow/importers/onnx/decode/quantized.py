@@ -23,6 +23,7 @@ from sparrow.importers.onnx.decode import (
     movement,
     normalize,
     pooling,
+    recurrent,
     reduction,
     run_time_scale,
 )
@@ -189,6 +190,49 @@ def _matmul_integer(n: Call) -> Sequence[str]:
         depth = b.scalar(ta.shape[-1], I32)
         y = b.call("add", y, b.call("mul", b.call("mul", za, zb), depth))
     return [y]
+
+
+def _real_product(n: Call, codes: Sequence[str], scale_a: str, scale_b: str, bias: str) -> str:
+    """float32 (a - za) @ (b - zb) * sa * sb + bias of ``codes``: a, b and their zero points."""
+    b = n.b
+    (y,) = _matmul_integer(replace(n, inputs=tuple(codes)))
+    scales = [b.reshape(s, ()) if b.type(s).size == 1 else s for s in (scale_a, scale_b)]
+    y = b.call("mul", b.cast(y, F32), b.call("mul", *scales))
+    return b.call("add", y, bias) if bias else y
+
+
+def _matmul_integer_to_float(n: Call) -> Sequence[str]:
+    """com.microsoft.MatMulIntegerToFloat: a, b, their scales, zero points, and a bias."""
+    codes = (n.x(0), n.x(1), n.opt(4), n.opt(5))
+    return [_real_product(n, codes, n.x(2), n.x(3), n.opt(6))]
+
+
+def _dynamic_quantize_matmul(n: Call) -> Sequence[str]:
+    """com.microsoft.DynamicQuantizeMatMul: real a, codes b, their scale, zero point, and a bias."""
+    codes, scale, zero = _dynamic_quantize(n)
+    return [_real_product(n, (codes, n.x(1), zero, n.opt(3)), scale, n.x(2), n.opt(4))]
+
+
+def _dynamic_quantize_lstm(n: Call) -> Sequence[str]:
+    """com.microsoft.DynamicQuantizeLSTM: weights [directions, inputs, 4 * hidden] of 8 bits.
+
+    What they multiply is rounded to 8 bits at every step there, and is not here.
+    """
+    b, weights = n.b, []
+    for i, s in ((1, 8), (2, 10)):
+        _check_bytes(n, i)
+        t, shape = n.type(i), n.type(s).shape
+        if t.rank != 3 or shape not in ((t.shape[0],), (t.shape[0], t.shape[2])):
+            raise n.bad(f"weights {t} with scales {n.type(s)}")
+        wide = (shape[0], 1, *(shape[1:] or (1,)))
+        w = n.x(i)
+        if not _is_zero(n, s + 1):
+            zero = b.reshape(b.cast(n.x(s + 1), I32), wide)
+            w = b.call("sub", b.cast(w, I32), zero)
+        w = b.call("mul", b.cast(w, F32), b.reshape(n.x(s), wide))
+        weights.append(b.transpose(w, (0, 2, 1)))
+    inputs = (n.x(0), *weights, *(n.opt(i) for i in range(3, 8)))
+    return recurrent.DECODERS["LSTM"](replace(n, inputs=inputs))
 
 
 def _ones(n: Call, shape: Sequence[int]) -> str:
@@ -400,6 +444,9 @@ DECODERS: Mapping[str, Decoder] = {
     "QLinearMatMul": _qlinear_matmul,
     "com.microsoft.QuantizeLinear": _quantize_linear,
     "com.microsoft.DequantizeLinear": _dequantize_linear,
+    "com.microsoft.DynamicQuantizeLSTM": _dynamic_quantize_lstm,
+    "com.microsoft.DynamicQuantizeMatMul": _dynamic_quantize_matmul,
+    "com.microsoft.MatMulIntegerToFloat": _matmul_integer_to_float,
     "com.microsoft.MatMulNBits": _matmul_nbits,
     "com.microsoft.QGemm": _qgemm,
     "com.microsoft.QLinearAdd": _float("Add", 0, 3, write=6),

@@ -18,15 +18,19 @@ _RANDOM = _refuse(
     "random numbers are not reproducible across devices",
     "make the random tensor a model input",
 )
-_SEQUENCE = _refuse(
-    "sequences have no static type",
-    "export the model with tensors; unroll or stack the sequence",
-)
 _TEXT = _refuse("n-grams are counted outside the model", "feed the feature vector")
 _OPTIONAL = _refuse("optional values have no static type", "export the model with plain tensors")
 _STRING = _refuse("strings do not exist on the device", "do this step outside the model")
 _IMAGE = _refuse("image files are decoded outside the model", "feed decoded pixels")
 _TRAINING = _refuse("training operators are not compiled", "export the model for inference")
+_CLASSICAL = _refuse(
+    "trees, support vectors and labels of classical machine learning are not compiled",
+    "compute it outside the model, or export it as tensor operators",
+)
+_LABELLED = _refuse(
+    "maps from labels to scores do not exist on the device",
+    "export the model with plain tensors: skl2onnx has the option zipmap=False",
+)
 _BLOCKED = _refuse(
     "ONNX Runtime laid it out for the vectors of one processor",
     "give the model it was made of, or save it at ORT_ENABLE_EXTENDED",
@@ -39,15 +43,6 @@ DECODERS: Mapping[str, Decoder] = {
     "RandomUniformLike": _RANDOM,
     "Bernoulli": _RANDOM,
     "Multinomial": _RANDOM,
-    "SequenceAt": _SEQUENCE,
-    "SequenceConstruct": _SEQUENCE,
-    "SequenceEmpty": _SEQUENCE,
-    "SequenceErase": _SEQUENCE,
-    "SequenceInsert": _SEQUENCE,
-    "SequenceLength": _SEQUENCE,
-    "SequenceMap": _SEQUENCE,
-    "SplitToSequence": _SEQUENCE,
-    "ConcatFromSequence": _SEQUENCE,
     "Optional": _OPTIONAL,
     "StringConcat": _STRING,
     "StringNormalizer": _STRING,
@@ -55,6 +50,25 @@ DECODERS: Mapping[str, Decoder] = {
     "RegexFullMatch": _STRING,
     "TfIdfVectorizer": _TEXT,
     "ImageDecoder": _IMAGE,
+    "ai.onnx.ml.ArrayFeatureExtractor": _CLASSICAL,
+    "ai.onnx.ml.Binarizer": _CLASSICAL,
+    "ai.onnx.ml.CastMap": _LABELLED,
+    "ai.onnx.ml.CategoryMapper": _CLASSICAL,
+    "ai.onnx.ml.DictVectorizer": _LABELLED,
+    "ai.onnx.ml.FeatureVectorizer": _CLASSICAL,
+    "ai.onnx.ml.Imputer": _CLASSICAL,
+    "ai.onnx.ml.LabelEncoder": _CLASSICAL,
+    "ai.onnx.ml.LinearClassifier": _CLASSICAL,
+    "ai.onnx.ml.LinearRegressor": _CLASSICAL,
+    "ai.onnx.ml.Normalizer": _CLASSICAL,
+    "ai.onnx.ml.OneHotEncoder": _CLASSICAL,
+    "ai.onnx.ml.SVMClassifier": _CLASSICAL,
+    "ai.onnx.ml.SVMRegressor": _CLASSICAL,
+    "ai.onnx.ml.Scaler": _CLASSICAL,
+    "ai.onnx.ml.TreeEnsemble": _CLASSICAL,
+    "ai.onnx.ml.TreeEnsembleClassifier": _CLASSICAL,
+    "ai.onnx.ml.TreeEnsembleRegressor": _CLASSICAL,
+    "ai.onnx.ml.ZipMap": _LABELLED,
     "ai.onnx.preview.training.Gradient": _TRAINING,
     "ai.onnx.preview.training.Adagrad": _TRAINING,
     "ai.onnx.preview.training.Adam": _TRAINING,
