@@ -28,6 +28,7 @@ from sparrow.importers.model import Model, import_model
 from sparrow.kernels.case import Kernel
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.code_signs import unsigned
+from sparrow.passes.layout import standard_layout
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.reference import one_thread
@@ -299,7 +300,8 @@ def quantize_model(
     ((name, source),) = sources_of(model, shapes, states).items()
     with one_thread():
         g = import_model(source.model, source.shapes, states=source.states, name=name).graph
-        g = optimize(g, FRONT)
+        # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
+        g = standard_layout(optimize(g, FRONT))
     types = {x: g.types[x] for x in g.inputs}
     judged = frozenset[str]()
     if evaluation is not None:

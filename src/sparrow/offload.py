@@ -17,6 +17,7 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize
+from sparrow.passes.layout import standard_layout
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe
 from sparrow.quant.engine import literally
@@ -142,7 +143,7 @@ def _graph(model: Model, shapes: Shapes | None, states: Mapping[str, str] | None
     with one_thread():
         g = import_model(source.model, source.shapes, states=source.states, name=name).graph
         coded = any(isinstance(n.op, (Quantize, Dequantize)) for n in g.nodes)
-        return g if coded else optimize(g, FRONT)
+        return standard_layout(g if coded else optimize(g, FRONT))
 
 
 def _float_mode(device: Device, wanted: str | None) -> str:

@@ -12,11 +12,16 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from data import data
 from small_models import model, value
 from sparrow.compression import BLOCK, huffman_bytes, masked_bytes, packed_bytes
 from sparrow.errors import BadInput
+from sparrow.importers.model import import_model
 from sparrow.offload import inspect, offload
+from sparrow.passes import FRONT, optimize
+from sparrow.passes.layout import standard_layout
 from sparrow.quant import Recipe
+from sparrow.reference import evaluate
 from sparrow.residency import Residency
 from sparrow.targets import device
 from sparrow.tensor import Array
@@ -260,3 +265,28 @@ def test_a_mask_of_zeros_by_hand() -> None:
     x = np.array([[3, 5, 3, 3], [3, 3, 3, 7]], np.int8)
     assert masked_bytes(x, 3) == 2 + 2
     assert masked_bytes(x, 0) == 2 + 8
+
+
+def test_channels_last_networks_become_a_file_without_transposes_between_codes() -> None:
+    """A TFLite network's convolutions read and write codes, as a device without floats asks."""
+    path = data("models/mlperf_tiny/kws_dscnn_fp32.tflite")
+    rng = np.random.default_rng(0)
+    frames = [rng.standard_normal((1, 49, 10, 1)).astype(np.float32) for _ in range(8)]
+    done = offload(path, device("edge_tpu"), frames)
+    assert {p.where for p in done.residency.ops} == {"device"}
+    assert not [n for n in done.model.graph.node if n.op_type == "Transpose"]
+    coded = inspect(data("models/mlperf_tiny/kws_dscnn_int8.tflite"), device("edge_tpu"))
+    assert {p.where for p in coded.ops} == {"device"}
+
+
+@pytest.mark.parametrize("name", ["kws_dscnn_fp32", "resnet8_cifar10_fp32", "resnet8_cifar10_int8"])
+def test_the_standard_layout_computes_the_same(name: str) -> None:
+    g = optimize(import_model(data(f"models/mlperf_tiny/{name}.tflite")).graph, FRONT)
+    turned = standard_layout(g)
+    assert all(getattr(n.op, "channels_last", False) is False for n in turned.nodes)
+    (x,) = g.inputs
+    rng = np.random.default_rng(5)
+    values = rng.integers(-128, 128, g.types[x].shape).astype(g.types[x].dtype.numpy)
+    (want,), (got,) = (evaluate(h, {x: values}).values() for h in (g, turned))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert standard_layout(turned) is turned

@@ -39,5 +39,6 @@ def targets(
     for kind in KINDS:
         print(f"\n{kind}")
         for name, d in devices(kind).items():
-            how = f"compiles, {d.target.isa.name}" if d.target else "rules only"
+            rest = "rules only" if d.rules else "figures only"
+            how = f"compiles, {d.target.isa.name}" if d.target else rest
             print(f"{name:18} {how:17} {d.title}")

@@ -161,6 +161,9 @@ class Quantize(Op):
             codes = lane.call("add", codes, c.take(self.quant.zero_point, I32))
         return lane.cast(codes, self.dtype), tuple(c.arrays)
 
+    def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
+        return self if self.quant.scale.size == 1 else None
+
     def export(self, w: Writer, site: Site) -> None:
         t = site.in_types[0]
         assert t is not None
@@ -218,6 +221,9 @@ class Dequantize(Op):
             codes = lane.call("sub", lane.cast(codes, wide), c.take(self.quant.zero_point, wide))
         y = lane.call("mul", lane.cast(codes, F32), c.take(self.quant.scale, F32))
         return lane.cast(y, self.dtype), tuple(c.arrays)
+
+    def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
+        return self if self.quant.scale.size == 1 else None
 
     def export(self, w: Writer, site: Site) -> None:
         t = site.in_types[0]

@@ -21,26 +21,37 @@ import numpy as np
 
 from sparrow.graph import Graph, Node, Op, Types
 from sparrow.ops.conv import LETTERS
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.passes.cse import cse
 from sparrow.passes.tidy import TIDY
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, Rule, apply_rules, prune
-from sparrow.tensor import Array, TensorType, moved
+from sparrow.tensor import Affine, Array, TensorType, moved
 
 MAX_ROUNDS = 4
 
 
 def channels_last(m: Match, n: Node) -> Rewrite | None:
     """Match an op that has a ``channels_last`` flag and does not use it."""
-    if getattr(n.op, "channels_last", True):
+    return _laid_out(m, n, last=True)
+
+
+def channels_first(m: Match, n: Node) -> Rewrite | None:
+    """Match an op that uses its ``channels_last`` flag."""
+    return _laid_out(m, n, last=False)
+
+
+def _laid_out(m: Match, n: Node, last: bool) -> Rewrite | None:
+    if getattr(n.op, "channels_last", last) == last:
         return None
-    op = replace(n.op, channels_last=True)  # type: ignore[type-var]
+    op = replace(n.op, channels_last=last)  # type: ignore[type-var]
     assert isinstance(op, Op)
     rank = m.type(n.inputs[0]).rank
-    forward, back = (0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))
-    letters = LETTERS.get(rank - 2, "")
+    to_last, to_first = (0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))
+    forward, back = (to_last, to_first) if last else (to_first, to_last)
+    letters = LETTERS.get(rank - 2, "") if last else ""
     new: list[Node] = []
     moved: dict[str, str] = {}
     picked = _data_inputs(m, n)
@@ -336,6 +347,7 @@ class _Carried:
 
 
 TO_LAST: tuple[tuple[str, Rule], ...] = (("channels_last", channels_last),)
+TO_FIRST: tuple[tuple[str, Rule], ...] = (("channels_first", channels_first),)
 SINK: tuple[tuple[str, Rule], ...] = (
     *TIDY,
     ("sink_reshape", sink_reshape),
@@ -365,6 +377,55 @@ def assign_layout(g: Graph, remarks: list[Remark] | None = None) -> Graph:
         text = f"{moved_elements(start)} elements transposed, then {moved_elements(best)}"
         remarks.append(Remark("layout", g.name, text, moved_elements(best) < moved_elements(start)))
     return best
+
+
+def read_codes(m: Match, n: Node) -> Rewrite | None:
+    """Match a movement of dequantized codes; move the codes."""
+    p = m.producer(n.inputs[0], Dequantize) if isinstance(n.op, (Transpose, Reshape)) else None
+    if p is None:
+        return None
+    assert isinstance(p.op, Dequantize)
+    if p.op.quant.scale.size > 1:
+        return None
+    codes = m.fresh()
+    op = replace(p.op, quant=_of_rank(p.op.quant, m.type(n.outputs[0]).rank))
+    move = Node(n.op, p.inputs, (codes,), n.origin)
+    return Rewrite((move, Node(op, (codes,), n.outputs, p.origin)), (n,))
+
+
+def write_codes(m: Match, n: Node) -> Rewrite | None:
+    """Match the quantization of a moved value; move the codes."""
+    p = m.producer(n.inputs[0]) if isinstance(n.op, Quantize) else None
+    if p is None or not isinstance(p.op, (Transpose, Reshape)) or m.only_user(n.inputs[0]) is None:
+        return None
+    assert isinstance(n.op, Quantize)
+    if n.op.quant.scale.size > 1:
+        return None
+    codes = m.fresh()
+    op = replace(n.op, quant=_of_rank(n.op.quant, m.type(p.inputs[0]).rank))
+    made = Node(op, p.inputs, (codes,), n.origin)
+    return Rewrite((made, Node(p.op, (codes,), n.outputs, p.origin)), (n, p))
+
+
+def _of_rank(quant: Affine, rank: int) -> Affine:
+    ones = (1,) * rank
+    return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
+
+
+MOVE_CODES: tuple[tuple[str, Rule], ...] = (
+    *TIDY,
+    ("read_codes", read_codes),
+    ("write_codes", write_codes),
+)
+
+
+def standard_layout(g: Graph) -> Graph:
+    """Channels-first windowed ops, the only ones that ONNX has; the same graph where all are.
+
+    What is between codes then reads and writes them: transposes are of codes.
+    """
+    start = apply_rules(g, TO_FIRST)
+    return g if start is g else apply_rules(prune(cse(apply_rules(start, SINK))), MOVE_CODES)
 
 
 def _settled(g: Graph, notes: list[Remark]) -> Graph:
