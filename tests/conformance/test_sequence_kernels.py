@@ -6,6 +6,7 @@ All cases of an instruction set are entry points of one library, built the way a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import library_sources
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, Module
+from sparrow.kernels.recurrent import tile
 from sparrow.ops.attention import Attention
 from sparrow.ops.gru import GRU
 from sparrow.ops.lstm import LSTM
@@ -70,7 +72,7 @@ def recurrent(kind: type[LSTM | GRU | RNN], hidden: int, seed: int) -> Graph:
     """A recurrent layer with random attributes and optional operands."""
     c = _Case(f"{kind.__name__}_{hidden}_{seed}", seed)
     gates = {LSTM: 4, GRU: 3, RNN: 1}[kind]
-    time, batch, width = (int(c.rng.integers(1, n)) for n in (6, 4, 6))
+    time, batch, width = (int(c.rng.integers(1, n)) for n in (6, 12, 6))
     x = c.input(time, batch, width)
     w = c.b.const(c.values(gates * hidden, width))
     # weights that are only known at run time are packed there
@@ -140,6 +142,45 @@ def compiled(entries: tuple[Graph, ...], isa: str, folder: Path) -> Session:
     return Session(HostLibrary(library), np.frombuffer(planned.weights, np.uint8))
 
 
+@pytest.mark.parametrize("gates", [1, 2, 3, 4])
+def test_sums_of_a_recurrent_tile_are_held(gates: int) -> None:
+    for hidden, registers, batch in product(
+        (1, 8, 20, 64, 200, 700), (8, 13, 16, 32), range(1, 20)
+    ):
+        for lanes, threads in product((1, 4, 16), (1, 3)):
+            rows, nv, ku = tile(hidden, gates, lanes, registers, batch, threads)
+            _, alone, parts = tile(hidden, gates, lanes, registers)
+            assert 1 <= rows <= min(8, batch) and ku * rows * nv * gates <= 32
+            assert 1 <= nv <= alone and ku == parts
+            # no task without a sequence, and none larger than an equal share
+            assert (-(-batch // rows) - 1) * rows < batch
+            assert rows <= -(-batch // threads)
+
+
+@pytest.mark.parametrize("isa", TARGETS)
+@pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
+def test_sequences_that_share_weights_keep_their_bits(
+    kind: type[LSTM | GRU | RNN], isa: str, tmp_path: Path
+) -> None:
+    needs_isa(isa)
+    gates, hidden, batch = {LSTM: 4, GRU: 3, RNN: 1}[kind], 37, 7
+    c = _Case("shared", 5)
+    r, x = c.values(gates * hidden, hidden), c.values(5, batch, gates * hidden)
+
+    def layer(sequences: int) -> Graph:
+        b = Builder(f"of_{sequences}")
+        given = b.input("x", TensorType((5, sequences, gates * hidden), F32))
+        outputs = b.add_n(kind(), given, "", b.const(r))
+        return b.finish({f"out{i}": y for i, y in enumerate(outputs)}, {})
+
+    session = compiled((layer(batch), layer(1)), isa, tmp_path)
+    together = session.run(0, [x])
+    for at in range(batch):
+        alone = session.run(1, [np.ascontiguousarray(x[:, at : at + 1])])
+        for one, all_of_them in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, all_of_them[..., at : at + 1, :])
+
+
 @pytest.mark.parametrize("isa", TARGETS)
 def test_kernels_give_the_answers_of_the_interpreter(isa: str, tmp_path: Path) -> None:
     needs_isa(isa)
@@ -152,6 +193,10 @@ def test_kernels_give_the_answers_of_the_interpreter(isa: str, tmp_path: Path) -
             # beyond both ends: clamped
             time = g.types["in0"].shape[0]
             given["lens"] = np.arange(-1, g.types["lens"].shape[0] - 1, dtype=np.int32) * time
+        for weights in (n.inputs[2] for n in g.nodes if isinstance(n.op, (LSTM, GRU, RNN))):
+            if weights in given:
+                # as constants are: larger ones make more of every rounding, step by step
+                given[weights] = given[weights] / given[weights].shape[1] ** np.float32(0.5)
         wanted = evaluate(g, given)
         # NaN everywhere: a kernel that reads what nobody wrote shows
         session._workspace[:] = 0xFF

@@ -32,7 +32,7 @@ from sparrow.tensor import F32, Array
 HEADER = "recurrent_f32.h"
 # as the header counts them
 _KINDS = tuple(ACTIVATIONS)
-MAX_SUMS = 32
+MAX_SUMS, MAX_ROWS = 32, 8
 # Numbers of a first state that nobody gives, which the code carries as zeros.
 MAX_STATE = 1 << 22
 # additions in flight that keep the multipliers busy
@@ -53,15 +53,28 @@ def pack_recurrent(r: Array, gates: int, lanes: int, nv: int) -> NDArray[np.floa
     return np.concatenate(blocks)
 
 
-def tile(hidden: int, gates: int, lanes: int, registers: int) -> tuple[int, int]:
-    """(nv, ku) of `sp_recur`: vectors of units computed together, partial sums of each."""
+def tile(
+    hidden: int, gates: int, lanes: int, registers: int, batch: int = 1, threads: int = 1
+) -> tuple[int, int, int]:
+    """(rows, nv, ku) of `sp_recur`: sequences and vectors of units together, partial sums of each.
+
+    ``ku`` follows from one sequence, so that more of them, or threads, change no bit.
+    """
     vectors = -(-hidden // lanes)
-    most = max(1, min(8, (registers - 3) // gates))
-    nv = -(-vectors // -(-vectors // most))
-    ku = 1
+
+    def units(rows: int, ku: int) -> int:
+        # besides the sums a register for each state and one for weights, or more weights
+        spare = max(3, rows + 1)
+        most = max(1, min(8, min(registers - spare, MAX_SUMS) // (rows * gates * ku)))
+        return -(-vectors // -(-vectors // most))
+
+    nv, ku = units(1, 1), 1
     while ku * nv * gates < BUSY and 2 * ku * nv * gates <= min(MAX_SUMS, registers - 2):
         ku *= 2
-    return nv, ku
+    room = min((registers - 1) // (ku * gates + 1), MAX_SUMS // (ku * gates), MAX_ROWS)
+    each = max(1, min(room, -(-batch // threads)))
+    rows = -(-batch // -(-batch // each))
+    return rows, nv if rows == 1 else min(nv, units(rows, ku)), ku
 
 
 @dataclass(slots=True)
@@ -114,11 +127,16 @@ def _lower(
         return Reject(f"states of {batch} x {r.shape[1]}")
     hidden = r.shape[1]
     simd = simd_of(case.target)
-    nv, ku = tile(hidden, gates, simd.lanes, simd.registers)
+    # sequences of unequal lengths end one by one
+    lens = case.x[4] if len(case.x) > 4 else None
+    together = batch if lens is None else 1
+    threads = case.threads
+    rows, nv, ku = tile(hidden, gates, simd.lanes, simd.registers, together, threads)
     params: dict[str, Param] = {
         "time": time,
         "batch": batch,
         "hidden": hidden,
+        "rows": rows,
         "nv": nv,
         "ku": ku,
         "reverse": int(op.reverse),
@@ -150,7 +168,8 @@ def _finish(
     x, r = case.x[0], case.x[2]
     assert x is not None and r is not None
     time, batch, _ = x.shape
-    hidden = r.shape[1]
+    hidden, rows = r.shape[1], params["rows"]
+    assert isinstance(rows, int)
     sequence = bool(params["sequence"])
     # y is not written without a sequence; any pointer does
     outputs = [Out(i) for i in range(len(case.y))]
@@ -158,19 +177,19 @@ def _finish(
         outputs.insert(0, Out(0))
     vectors = -(-hidden // case.target.isa.lanes)
     weights = r.shape[0] * vectors * case.target.isa.lanes if params["pack"] else 0
-    scratch = -(-4 * (buffers * hidden + weights) // 64) * 64
+    scratch = -(-4 * (buffers * rows * hidden + weights) // 64) * 64
     args = (
         *arguments,
         *outputs,
         Scratch("float", scratch),
     )
     # every step streams the recurrent weights and evaluates a few activations per unit
-    lanes = case.target.isa.lanes
-    per_step = r.type.size / lanes * 0.75 + 60 * -(-hidden // lanes) + 40
-    one = batch if case.threads == 1 else 1
-    invoke = Invoke(HEADER, function, "sp_recur", params, args, one)
-    tasks = batch // one
-    return Lowered((invoke,), tasks, tuple(call.packed), scratch * tasks, time * batch * per_step)
+    lanes, groups = case.target.isa.lanes, -(-batch // rows)
+    weights_each = r.type.size / lanes * max(0.75, rows / 2)
+    per_step = groups * (weights_each + 40) + batch * 60 * -(-hidden // lanes)
+    tasks = 1 if case.threads == 1 else groups
+    invoke = Invoke(HEADER, function, "sp_recur", params, args, groups // tasks)
+    return Lowered((invoke,), tasks, tuple(call.packed), scratch * tasks, time * per_step)
 
 
 def _lengths(case: Case) -> NDArray[np.int32]:
