@@ -1,6 +1,6 @@
 """Does blame find the layer that is at fault?
 
-    python bench/blame.py [--models RFB-320,DS-CNN] [--seeds 2] [--kinds bias_off]
+    python bench/blame.py [--models RFB-320,DS-CNN] [--seeds 2] [--first 0] [--kinds bias_off]
 
 A real model is quantized, one layer of it is made faulty (bench/planted.py, drawn from a seed), and
 blame is given the faulty model, the float one and samples. A row per model and kind says in how
@@ -77,12 +77,13 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--kinds", default=",".join(FAULTS))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="first seed: others are other faults")
     given = parser.parse_args()
     hits = total = 0
     for task in [t for t in tasks() if t.name in given.models.split(",")]:
         f, q, samples = quantized(task)
         for kind in given.kinds.split(","):
-            for seed in range(given.seeds):
+            for seed in range(given.first, given.first + given.seeds):
                 start = time.perf_counter()
                 done = trial(f, q, samples, kind, seed)
                 if done is None:

@@ -209,6 +209,7 @@ def _write_mix(search: Search, sources: Mapping[str, Source], place: Path | None
             return write_bundle(c.compiled, sources, place, asked, lossy, rival, c.record)
         except GateFailed as e:
             search.request.progress(f"another mix of precisions: {e.message}")
+            search.refuse(c, e)
             failed = failed or e
     assert failed is not None
     raise failed

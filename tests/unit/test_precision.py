@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -119,6 +119,14 @@ def test_a_limit_binds_where_lifting_it_helps() -> None:
     done = solve(p, "noise", limits)
     assert done is not None
     assert set(binding(p, "noise", limits, done)) == {"latency"}
+    # a better mix that keeps them all was refused for another reason, and no limit binds
+    slower = max(every, key=lambda m: m.noise)
+    assert slower.noise > 1.01 * done.noise
+    loose_ones: dict[Quantity, float] = {
+        "latency": 2 * max(m.latency for m in every),
+        "size": loose,
+    }
+    assert not binding(p, "noise", loose_ones, slower)
 
 
 def test_a_front_only_ever_gains_accuracy_by_time() -> None:
@@ -293,6 +301,30 @@ def test_goals_out_of_reach(
 ) -> None:
     with pytest.raises(GateFailed, match=message):
         plan_precisions(MODEL, calib=samples, budget=budget)
+
+
+def test_what_a_bundle_refuses_is_said_and_no_goal_is_blamed(
+    samples: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = sparrow.attempts.write_bundle, []
+
+    def refuse_the_first(*args: Any) -> sparrow.Bundle:
+        if not refused:
+            refused.append(args[-1])
+            raise GateFailed("budget drop: found 3% where nobody looked", gate="drop")
+        return real(*args)
+
+    monkeypatch.setattr("sparrow.attempts.write_bundle", refuse_the_first)
+    budget = Budget(drop=0.5, latency=1e9, size=10_000_000, ram=10_000_000)
+    s = search_of(sparrow.build(MODEL, calib=samples, budget=budget))
+    first = refused[0].predicted
+    assert first.ns < s.predicted.ns
+    assert s.binds == f"drop: {first.ns / 1e6:,.4g} ms failed it as built"
+
+
+def test_no_time_of_a_build_is_in_its_receipt(samples: list[NDArray[np.float32]]) -> None:
+    s = search_of(sparrow.build(MODEL, calib=samples, budget=Budget(drop=0.5, latency=1e9)))
+    assert s.goals["latency"] == 1e9 and set(s.built) == {"ram", "size"}
 
 
 def test_a_drop_out_of_reach(samples: list[NDArray[np.float32]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,9 @@ from sparrow.cli.options import (
     show_search,
 )
 from sparrow.errors import printable
+
+if TYPE_CHECKING:
+    from sparrow.evidence.receipt import Receipt
 
 
 def build(
@@ -95,8 +98,7 @@ def build(
         why = f"no product gains by it on {receipt.target}"
         print(f"{receipt.precision} instead of bfloat16: {why}", file=sys.stderr)
     if precision == "auto" and calib is not None and receipt.precision == "float32":
-        why = "nothing with integers held every gate; --precision int8 says which"
-        print(f"float32 instead of int8: {why}", file=sys.stderr)
+        print(f"float32 instead of int8: {_why_float(receipt)}", file=sys.stderr)
     if as_json:
         show({"receipt": receipt.model_dump(mode="json"), "measurements": measured})
         return
@@ -128,6 +130,14 @@ def build(
     if receipt.search is not None:
         show_search(receipt.search)
     print(f"report: {out / 'report.html'}")
+
+
+def _why_float(receipt: Receipt) -> str:
+    """Why a build with samples, asked for the best precision, has no integers."""
+    s = receipt.search
+    if s is not None and s.least == "noise":
+        return "the most accurate mix within the goals; with --drop the fastest is taken"
+    return "nothing with integers held every gate; --precision int8 says which"
 
 
 def _explain(bundle: Any) -> None:

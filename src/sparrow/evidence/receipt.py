@@ -178,8 +178,9 @@ class SearchRecord(Record):
     """How the precision of every layer was found.
 
     ``times`` and ``sensitivity`` say where the tables come from, ``least`` what was minimised
-    within ``goals``, ``binds`` which goal keeps the result from being better; ``predicted`` and
-    ``built`` are the chosen mix by the tables and as measured. ``mixes`` were considered.
+    within ``goals``, ``binds`` which goal keeps the result from being better; ``predicted`` is the
+    chosen mix by the tables, ``built`` what became of it but for times, which are measurements.
+    ``mixes`` were considered.
     """
 
     times: str

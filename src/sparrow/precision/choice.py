@@ -253,11 +253,15 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
 def binding(
     p: Problem, least: Quantity, limits: Mapping[Quantity, float], done: Mix
 ) -> dict[Quantity, Mix]:
-    """The limits without which the mix would be better, each with that better one."""
+    """The limits without which the mix would be better, each with that better one, which breaks it.
+
+    A better mix that keeps every limit was passed over for another reason.
+    """
     found: dict[Quantity, Mix] = {}
-    for what in limits:
+    for what, most in limits.items():
         other = solve(p, least, {k: v for k, v in limits.items() if k != what})
-        if other is not None and other.value(least) < done.value(least) * (1 - 1e-3):
+        better = other is not None and other.value(least) < done.value(least) * (1 - 1e-3)
+        if other is not None and better and other.value(what) > most:
             found[what] = other
     return found
 

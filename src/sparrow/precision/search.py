@@ -64,11 +64,13 @@ class Candidate:
     """A mix that keeps its goals as built.
 
     Attributes:
+        mix: Its precisions.
         compiled: What to build.
         lossy: The quantization; None where every layer is float32.
         record: How it was found.
     """
 
+    mix: Mix
     compiled: Compiled
     lossy: Lossy | None
     record: SearchRecord
@@ -118,6 +120,7 @@ class Search:
         self.build, *self.others = ways
         self.recipe = lossy.quantized.recipe
         self.pins = pins
+        self.refused: dict[tuple[Precision, ...], GateFailed] = {}
         whole = lossy.quantized
         builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build((whole.graph,))}
         sixteen = self._at("int16x8")
@@ -181,7 +184,12 @@ class Search:
                 raise
             self.request.progress("once more in smaller code")
             smaller = Search(self.plain, self.lossy, self.pins, self.request, self.others)
+            self.refused = smaller.refused
             yield from smaller.candidates()
+
+    def refuse(self, c: Candidate, why: GateFailed) -> None:
+        """Note that a gate of its bundle refused a candidate: the records of others say so."""
+        self.refused[c.mix.precisions] = why
 
     def _candidates(self) -> Iterator[Candidate]:
         goals, drop = goals_of(self.request.budget), self.request.budget.drop
@@ -209,7 +217,7 @@ class Search:
             yielded = True
             record = self._record(mix, least, goals, shown, drops, real)
             lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
-            yield Candidate(compiled, lossy, record)
+            yield Candidate(mix, compiled, lossy, record)
             if least == "noise":
                 return
         if not yielded:
@@ -339,29 +347,22 @@ class Search:
         real: Mapping[Quantity, float],
     ) -> SearchRecord:
         drop = self.request.budget.drop
-        binds = []
-        for what, other in binding(self.problem, least, goals, mix).items():
-            binds.append(f"{what}: without it {say(least, other.value(least))}")
-        faster = [m for m in shown if m.precisions in drops and m.latency < mix.latency]
-        if drop is not None and faster:
-            lost = drops[faster[-1].precisions]
-            binds.append(
-                f"drop: {say('latency', faster[-1].latency)} would lose {lost:.2%} "
-                f"of at most {drop:.2%}"
-            )
+        # a time as measured differs from run to run: what is recorded leaves it out
+        built = {k: v for k, v in real.items() if k != "latency"}
+        binds = self._binds(mix, least, goals, shown, drops, built)
         every = [mix, *shown, *front(self.problem, "size", goals)]
         ends: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
         unique = {m.precisions: m for m in (*every, *map(self._uniform, ends))}
-        limits: dict[str, float] = {str(k): v for k, v in goals.items()}
-        limits |= {} if drop is None else {"drop": drop}
+        asked: dict[str, float] = {str(k): v for k, v in goals.items()}
+        asked |= {} if drop is None else {"drop": drop}
         return SearchRecord(
             times=self.how,
             sensitivity=SENSITIVITY,
             least=least,
-            goals=limits,
+            goals=asked,
             binds="; ".join(binds) or "nothing: no goal stands in the way of anything better",
             predicted=_mix_record(mix, drops, True),
-            built={str(k): v for k, v in real.items()},
+            built={str(k): v for k, v in built.items()},
             layers=tuple(
                 ChoiceRecord(
                     name=x.name,
@@ -381,6 +382,38 @@ class Search:
             ),
             pins=self._prices(least, goals, mix),
         )
+
+    def _binds(
+        self,
+        mix: Mix,
+        least: Quantity,
+        goals: Mapping[Quantity, float],
+        shown: Sequence[Mix],
+        drops: Mapping[tuple[Precision, ...], float],
+        built: Mapping[Quantity, float],
+    ) -> list[str]:
+        """What keeps the result from being better, a line each."""
+        # a build differs from what was predicted of it, and its goals were moved by as much
+        off = {k: v - mix.value(k) for k, v in built.items()}
+        limits = {k: most - off.get(k, 0.0) for k, most in goals.items()}
+        found = [
+            f"{what}: without it {say(least, other.value(least))}"
+            for what, other in binding(self.problem, least, limits, mix).items()
+        ]
+        most = self.request.budget.drop
+        for m in reversed(shown):
+            lost = drops.get(m.precisions, 0.0)
+            if most is not None and lost > most and m.latency < mix.latency:
+                faster = say("latency", m.latency)
+                found.append(f"drop: {faster} would lose {lost:.2%} of at most {most:.2%}")
+                break
+        for m in reversed(shown):
+            if m.precisions in self.refused:
+                # the gate alone: what it measured differs from run to run
+                gate = self.refused[m.precisions].gate or "proof"
+                found.append(f"{gate}: {say('latency', m.latency)} failed it as built")
+                break
+        return found
 
     def _uniform(self, p: Precision) -> Mix:
         """One precision wherever it can be chosen; elsewhere the layer's first."""
