@@ -21,15 +21,18 @@ from emitted import BYTES_TARGETS
 from native_harness import NATIVE, Library, build, call
 from sparrow.graph import Op
 from sparrow.kernels import attention_i8 as attention_rows
-from sparrow.kernels import conv_i8, lookup, recurrent_i8
+from sparrow.kernels import conv_i8, lookup, pool_i8, recurrent_i8, softmax_i8
 from sparrow.kernels import matmul_i8 as matmul_rows
 from sparrow.kernels.case import Case, In, Invoke, Lowered, Out, Packed, Reject, Scratch, Tensor
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
 from sparrow.ops.conv import Conv
 from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import ENTRIES, REACH, LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pool import Pool
+from sparrow.ops.softmax_codes import MAX_SUM, SoftmaxCodes
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, I16, I32, U8, Array, TensorType
 
@@ -46,6 +49,9 @@ _FUNCTIONS = {
         for x in ("i16", "i32")
         for y in ("i8", "u8", "i16", "i32")
     },
+    **{f"sp_lookup_{bits}": ("sp_lookup", 3, "") for bits in (8, 16, 32)},
+    **{f"sp_max_pool2d_{x}": ("sp_pool_i8", 3, "") for x in ("i8", "u8", "i16")},
+    **{f"sp_softmax_i8_{kind}": ("sp_softmax_i8", 3, "") for kind in ("exact", "litert")},
     "sp_lstm_i8": ("sp_recur_i8", 10, ""),
     "sp_gru_i8": ("sp_recur_i8", 12, ""),
 }
@@ -54,10 +60,13 @@ _HEADERS = {
     "sp_depthwise_i8": "depthwise_i8.h",
     "sp_attention_i8": "attention_i8.h",
     "sp_matmul_i8": "matmul_i8.h",
+    "sp_lookup": "lookup.h",
     "sp_lookup_linear": "lookup.h",
+    "sp_pool_i8": "pool_i8.h",
+    "sp_softmax_i8": "softmax_i8.h",
     "sp_recur_i8": "recurrent_i8.h",
 }
-_FIELDS = {"int": np.int32, "float": np.float32, "ptrdiff_t": np.int64}
+_FIELDS = {"int": np.int32, "int32_t": np.int32, "float": np.float32, "ptrdiff_t": np.int64}
 
 
 def _caller(function: str) -> str:
@@ -74,7 +83,8 @@ def library(isa: str, folder: Path) -> Library:
     """The kernels for one instruction set, sizes at run time; skips a machine without it."""
     # sizes are no literals here: nothing unrolls
     quiet = '#ifdef __clang__\n#pragma clang diagnostic ignored "-Wpass-failed"\n#endif\n'
-    headers = "".join(f'#include "kernels/{header}"\n' for header in _HEADERS.values())
+    files = dict.fromkeys(_HEADERS.values())
+    headers = "".join(f'#include "kernels/{header}"\n' for header in files)
     return build(quiet + headers + "".join(map(_caller, _FUNCTIONS)), isa, folder)
 
 
@@ -293,6 +303,57 @@ def matmul_i8(seed: int) -> Made:
     return Made(MatMul(trans_a, trans_b, zero=zeros[0], zero_b=zeros[1]), tuple(given), range(0))
 
 
+def lookup_table(seed: int) -> Made:
+    """A table of 8, 16 or 32 bits, over whole tensors and slices."""
+    d = Draw(seed)
+    given, to = (I8, U8)[d.n(0, 1)], (I8, U8, I16, I32, F32)[d.n(0, 4)]
+    shape = (d.n(1, 5), (d.n(1, 70), d.n(1, 700))[d.n(0, 1)])
+    x = d.codes(shape, *given.limits).astype(given.numpy)
+    table = d.rng.standard_normal(256) if to == F32 else d.codes((256,), *to.limits)
+    operands = d.slice(x) if d.flag() else x, table.astype(to.numpy)
+    return Made(Lookup(), operands, range(1, 2))
+
+
+def max_pool_i8(seed: int) -> Made:
+    """Every window, stride, dilation and pad, windows that hold nothing; bytes and 16 bits."""
+    d = Draw(seed)
+    kernel = d.n(1, 5), d.n(1, 5)
+    dilations = tuple(d.n(1, 2) if d.n(0, 3) == 0 else 1 for _ in range(2))
+    pads = tuple((d.n(0, k), d.n(0, k)) for k in kernel)
+    reach = [(k - 1) * s + 1 for k, s in zip(kernel, dilations, strict=True)]
+    sides = tuple(max(1, r - sum(p)) + d.n(0, 9) for r, p in zip(reach, pads, strict=True))
+    dtype = (I8, U8, I16)[d.n(0, 2)]
+    shape = (d.n(1, 2), *sides, (d.n(1, 7), 16, d.n(17, 70))[d.n(0, 2)])
+    x = d.codes(shape, *dtype.limits).astype(dtype.numpy)
+    op = Pool("max", kernel, (d.n(1, 3), d.n(1, 3)), dilations, pads, channels_last=True)
+    return Made(op, (d.slice(x) if d.n(0, 2) == 0 else x,), range(0))
+
+
+# Elements of which each adds 2^15 at most.
+ROW_MOST = MAX_SUM >> 15
+
+
+def softmax_codes(seed: int) -> Made:
+    """Both forms, over any axis; of one in 50 the sum comes close to its most."""
+    d = Draw(seed)
+    axis = d.n(0, 2)
+    shape = [d.n(1, 5), d.n(1, 40), d.n(1, 9)]
+    if seed % 50 == 0:
+        shape = [1, 1, 1]
+        shape[axis] = ROW_MOST - d.n(0, 7)
+    given, to = (I8, U8)[d.n(0, 1)], (I8, U8)[d.n(0, 1)]
+    low, high = to.limits
+    x = d.codes(tuple(shape), *given.limits).astype(given.numpy)
+    spread = np.exp(-np.arange(256) * 2.0 ** d.rng.uniform(-9, 1))
+    zero = (low, high, d.n(low, high))[d.n(0, 2)]
+    if d.flag():
+        op = SoftmaxCodes(axis, zero, to, step=float(np.float32(d.rng.uniform(0.002, 0.006))))
+        return Made(op, (x, spread.astype(np.float32)), range(1, 2))
+    shift = d.n(18, 22)
+    op = SoftmaxCodes(axis, zero, to, int(d.rng.uniform(0.5, 1) * 2 ** (shift + 8)), shift)
+    return Made(op, (x, np.rint(spread * 2**15).astype(np.int32)), range(1, 2))
+
+
 def lookup_linear(seed: int) -> Made:
     """A function between entries of any size, to codes of every type."""
     d = Draw(seed)
@@ -355,12 +416,17 @@ MAKERS: Mapping[str, Callable[[int], Made]] = {
     f.__name__: f
     for f in (
         *(conv2d_i8, depthwise_i8, gemm_i8, gemm_groups_i8, matmul_i8, lookup_linear),
+        *(lookup_table, max_pool_i8, softmax_codes),
         *(attention_i8, lstm_i8, gru_i8, conv2d_i8_matrix, gemm_i8_matrix, attention_i8_matrix),
     )
 }
-_FAMILIES = (conv_i8, matmul_rows, attention_rows, lookup, recurrent_i8)
+_FAMILIES = (conv_i8, matmul_rows, attention_rows, lookup, pool_i8, softmax_i8, recurrent_i8)
 _ROWS = {row.name: row for family in _FAMILIES for row in family.ROWS}
-_ROWS["gemm_groups_i8"] = _ROWS["gemm_i8"]
+_ROWS |= {
+    "gemm_groups_i8": _ROWS["gemm_i8"],
+    "lookup_table": _ROWS["lookup"],
+    "softmax_codes": _ROWS["softmax_i8"],
+}
 
 
 def rows_of(isa: str) -> list[str]:

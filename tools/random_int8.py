@@ -40,7 +40,8 @@ def main() -> int:
                 ]
                 seconds = time.perf_counter() - start
                 wrong += len(found)
-                print(f"{isa:12} {row:14} {args.count} in {seconds:.0f} s, {len(found)} wrong")
+                text = f"{isa:12} {row:14} {args.count} in {seconds:.0f} s, {len(found)} wrong"
+                print(text, flush=True)
                 for text in found[:5]:
                     print(f"  {text}", flush=True)
     return int(wrong > 0)

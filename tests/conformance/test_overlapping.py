@@ -11,13 +11,16 @@ import pytest
 
 from code_chains import chain
 from emitted import TARGETS, compiled, session
+from sparrow.builder import Builder
 from sparrow.graph import Module
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.memory.audit import audit
+from sparrow.ops.pool import Pool
 from sparrow.plan import View, plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
+from sparrow.tensor import I16, TensorType
 
 CHAINS = 12
 
@@ -51,3 +54,22 @@ def test_results_run_over_what_they_are_made_from(
         np.testing.assert_array_equal(y, want, err_msg=str(e))
         shared += sum(_meets(s.inputs[0], s.outputs[0]) for s in p.entries[e].steps)
     assert shared >= CHAINS // 2
+
+
+def test_maxima_of_16_bits_lie_as_far_apart_as_their_bytes_ask(tmp_path: Path) -> None:
+    here = target(TARGETS["scalar"])
+    there = replace(here, triple="x86_64-freestanding-none")
+    b = Builder("maxima")
+    x = y = b.input("x", TensorType((1, 12, 9, 5), I16))
+    for _ in range(3):
+        y = b.add(Pool("max", (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), channels_last=True), y)
+    g = b.finish({"y": y}, {})
+    p = plan(Module("m", (g,)), there)
+    assert audit(p) == []
+    steps = p.entries[0].steps
+    assert any(_meets(s.inputs[0], s.outputs[0]) for s in steps)
+    run = session(p, compiled(replace(p, target=here), tmp_path))
+    values = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, g.types[x].shape)
+    feeds = {x: values.astype(np.int16)}
+    (got,) = run.run(0, [feeds[x]])
+    np.testing.assert_array_equal(got, evaluate(g, feeds)["y"])

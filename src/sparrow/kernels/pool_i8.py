@@ -45,6 +45,8 @@ def _max(case: Case) -> Lowered | Reject:
     taps = s.batch * s.oh * (s.iw * s.kh + s.ow * s.kw) * c
     cycles = 2 * taps * size / (_BYTES * case.target.isa.lanes)
     lead = lead_of(s, 1, 1, s.ow, copied=True) if tasks == 1 else None
+    if lead is not None:
+        lead *= size  # both are of one type, and were counted as bytes
     return Lowered((call,), tasks, (), line * tasks, cycles, lead=lead)
 
 

@@ -76,8 +76,13 @@ def _peak(rows: Array) -> NDArray[np.float64]:
 
 
 def equalize(g: Graph) -> Graph:
-    """``g`` with even channels: the same function up to rounding in float32."""
+    """``g`` with even channels: the same function up to rounding in float32.
+
+    ``g`` itself where no two convolutions have nothing or a Relu between them.
+    """
     pairs = _pairs(g)
+    if not pairs:
+        return g
     wide = {x: g.consts[x].astype(np.float64) for p in pairs for x in _constants(p)}
     for _ in range(ROUNDS):
         for p in pairs:

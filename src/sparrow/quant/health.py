@@ -30,17 +30,19 @@ class Health:
         of_samples: Of the samples themselves, one line each; empty when nothing is wrong.
         of_values: Of what the network made of them.
         of_codes: Of values that took more bits than was asked for.
+        of_recipe: Of what was asked for and found nothing to work on.
     """
 
     samples: int
     of_samples: tuple[str, ...]
     of_values: tuple[str, ...] = ()
     of_codes: tuple[str, ...] = ()
+    of_recipe: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All of them."""
-        return (*self.of_samples, *self.of_values, *self.of_codes)
+        return (*self.of_samples, *self.of_values, *self.of_codes, *self.of_recipe)
 
 
 def dead_channels(values: Mapping[str, Statistics]) -> tuple[str, ...]:

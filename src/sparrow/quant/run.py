@@ -126,11 +126,16 @@ def run(
     recipe = recipe or Recipe()
     if recipe.complete:
         g = spelled(g)
+    idle = []
     if recipe.equalize:
-        g = equalize(g)
+        uneven, g = g, equalize(g)
+        if g is uneven:
+            idle.append("equalize: no two convolutions have nothing or a Relu between them")
     if recipe.smooth is not None and normalised(g):
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)
+    elif recipe.smooth is not None:
+        idle.append("smooth: no product of constant weights reads a normalization")
     wanted = precisions(g, recipe)
     p = _placed(g, recipe)
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
@@ -158,6 +163,7 @@ def run(
         engine=engine,
         progress=progress,
     )
+    c = replace(c, health=replace(c.health, of_recipe=tuple(idle)))
     if _may_widen(recipe):
         progress("looking for values that want 16 bits")
 

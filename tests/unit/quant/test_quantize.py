@@ -367,6 +367,7 @@ def test_equalization_keeps_the_function_and_evens_the_channels() -> None:
     conv = next(n for n in h.nodes if h.types[n.outputs[0]].shape == (1, 8, 6, 6))
     peak = np.abs(h.consts[conv.inputs[1]]).max((1, 2, 3))
     assert peak.max() / peak.min() < 20 < spread.max() / spread.min()
+    assert not run(g, calls(g, 8), Recipe(equalize=True)).calibration.health.of_recipe
 
 
 def test_smoothing_keeps_the_function_and_saves_uneven_channels() -> None:
@@ -390,6 +391,7 @@ def test_smoothing_keeps_the_function_and_saves_uneven_channels() -> None:
     errors = []
     for alpha in (None, 0.5):
         q = run(g, feeds, Recipe(smooth=alpha))
+        assert not q.calibration.health.of_recipe
         y, same, z = (evaluate(h, feeds[0])["p"] for h in (g, q.source, q.graph))
         np.testing.assert_allclose(same, y, rtol=1e-4, atol=1e-4)
         errors.append(float(np.square(z - y).mean()))

@@ -68,6 +68,15 @@ def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[
     assert out.count("int16x8") >= 2 and "SQNR" in out and "opset 21" in out
 
 
+def test_an_algorithm_that_finds_nothing_to_do_says_so(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(files, "--smooth", "0.5", "--equalize") == 0
+    out = capsys.readouterr().out
+    assert "note: smooth: no product of constant weights reads a normalization" in out
+    assert "note: equalize: no two convolutions have nothing or a Relu between them" in out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
