@@ -348,7 +348,7 @@ class Search:
     ) -> SearchRecord:
         drop = self.request.budget.drop
         # a time as measured differs from run to run: what is recorded leaves it out
-        built = {k: v for k, v in real.items() if k != "latency"}
+        built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
         binds = self._binds(mix, least, goals, shown, drops, built)
         every = [mix, *shown, *front(self.problem, "size", goals)]
         ends: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
