@@ -20,6 +20,7 @@ import sparrow
 from data import REPO
 from sparrow import cli
 from sparrow.api import plan_precisions
+from sparrow.assemble import write_bundle
 from sparrow.device.elf import code_bytes
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
@@ -306,13 +307,13 @@ def test_goals_out_of_reach(
 def test_what_a_bundle_refuses_is_said_and_no_goal_is_blamed(
     samples: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = sparrow.attempts.write_bundle, []
+    refused: list[SearchRecord] = []
 
     def refuse_the_first(*args: Any) -> sparrow.Bundle:
         if not refused:
             refused.append(args[-1])
             raise GateFailed("budget drop: found 3% where nobody looked", gate="drop")
-        return real(*args)
+        return write_bundle(*args)
 
     monkeypatch.setattr("sparrow.attempts.write_bundle", refuse_the_first)
     budget = Budget(drop=0.5, latency=1e9, size=10_000_000, ram=10_000_000)

@@ -44,7 +44,7 @@ from sparrow.cli.options import (
 from sparrow.errors import printable
 
 if TYPE_CHECKING:
-    from sparrow.evidence.receipt import Receipt
+    from sparrow.evidence.receipt import ReceiptRecord
 
 
 def build(
@@ -132,7 +132,7 @@ def build(
     print(f"report: {out / 'report.html'}")
 
 
-def _why_float(receipt: Receipt) -> str:
+def _why_float(receipt: ReceiptRecord) -> str:
     """Why a build with samples, asked for the best precision, has no integers."""
     s = receipt.search
     if s is not None and s.least == "noise":
