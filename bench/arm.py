@@ -4,8 +4,9 @@
     python bench/arm.py --models slim-320 --targets aarch64_i8mm   # some
 
 Counts in the emulator everything a layer executes, epilogue and rearranging of its input included,
-of convolutions and products over at least 64 values each that are not depthwise. ``share`` is the
-part of the instructions that the multiply-accumulates would take if nothing but the target's
+of convolutions and products over at least 64 values each that are not depthwise. Sums of a pixel's
+codes, which zero points of uint8 weights ask for, are part of the layer that reads them. ``share``
+is the part of the instructions that the multiply-accumulates would take if nothing but the target's
 widest product were there. Prints a summary and updates the rows in ``bench/results/arm.csv``.
 """
 
@@ -86,16 +87,27 @@ def layers(name: str, c: Compiled) -> Iterator[Layer]:
         drawn = rng.random(u.shape) if u.dtype.kind == "float" else rng.integers(0, 127, u.shape)
         inputs.append(to_native(np.asarray(drawn).astype(u.dtype.numpy), u.dtype))
     counts = per_step(count_marks(library, np.frombuffer(c.plan.weights, np.uint8), 0, inputs))
+    over_codes = [
+        isinstance(s.node.op, Conv | MatMul) and s.kernel.endswith("_i8") for s in entry.steps
+    ]
+    added = {
+        x for s, k in zip(entry.steps, over_codes, strict=True) if k for x in s.node.inputs[3:]
+    }
+    sums: dict[str, int] = {}
     for i, (s, n) in enumerate(zip(entry.steps, counts, strict=True)):
-        if not isinstance(s.node.op, Conv | MatMul) or not s.kernel.endswith("_i8"):
+        if not over_codes[i]:
             continue
         w, y = g.types[s.node.inputs[1]].shape, g.types[s.node.outputs[0]].shape
         if isinstance(s.node.op, Conv):
             k, columns = math.prod(w[1:]), w[0] // s.node.op.group
         else:
             k, columns = math.prod(w) // y[-1], y[-1]
+        if columns == 1 and s.node.outputs[0] in added:
+            sums[s.node.outputs[0]] = n
+            continue
         if s.kernel.startswith("depthwise") or k < LEAST_K:
             continue
+        n += sum(sums.get(x, 0) for x in s.node.inputs)
         macs = math.prod(y) * k
         share = macs / TARGETS[t.name] / n
         rows = math.prod(y) // columns

@@ -167,7 +167,9 @@ def _fill(
         weights_bytes=len(compiled.plan.weights),
         arena_bytes=compiled.plan.arena_bytes,
         state_bytes=compiled.plan.state_bytes,
-        stack_bytes=stack_bytes(compile_objects(compiled.artifact.files, target, plan.parts)),
+        stack_bytes=stack_bytes(
+            compile_objects(compiled.artifact.files, target, plan.parts), target
+        ),
     )
     measurements: dict[str, Any] = {"schema_version": 1}
     blob = np.frombuffer(compiled.plan.weights, np.uint8) if compiled.plan.weights else None

@@ -247,7 +247,7 @@ def fit(
         arena_bytes=p.arena_bytes,
         state_bytes=p.state_bytes,
         io_bytes=io,
-        stack_bytes=stack_bytes(objects),
+        stack_bytes=stack_bytes(objects, machine),
         ram_limit=ram if ram is not None else int(device_ram.value) if device_ram else 0,
         live_bytes=max(e.live_bytes for e in p.entries),
         layers=layers,
@@ -278,7 +278,7 @@ def _code_of_steps(e: Entry, objects: Sequence[Path], library: Path, p: Plan) ->
     frames = read_frames(objects)
     if frames is None:
         return {}
-    image = Elf(link_alone(library, p.target.machine).read_bytes())
+    image = Elf(link_alone((library,), p.target.machine).read_bytes())
     sizes = {s.name: s.size for s in image.symbols if s.size}
     name_of = {place: name for name, place in frames.names.items()}
     uses: dict[int, set[str]] = {}

@@ -64,12 +64,11 @@ def test_emitted_code_computes_what_the_reference_does(core: str) -> None:
     want = evaluate(g, given)
     for n, y in zip(g.outputs, found, strict=True):
         np.testing.assert_allclose(y, want[n], rtol=2e-5, atol=2e-5, err_msg=n)
-    bound = stack_bytes(compile_objects(artifact.files, machine, artifact.parts))
-    if core in ("cortex_m0", "cortex_m3"):
-        assert bound is None  # frames of the compiler's float functions are not noted
-    else:
-        assert isinstance(session, RemoteSession)
-        assert session.stack_bytes(0, list(given.values())) == bound
+    bound = stack_bytes(compile_objects(artifact.files, machine, artifact.parts), machine)
+    assert isinstance(session, RemoteSession) and bound is not None
+    painted = session.stack_bytes(0, list(given.values()))
+    # which way the compiler's float functions go, these inputs decide
+    assert painted == bound or (core in ("cortex_m0", "cortex_m3") and 0 < bound - painted <= 16)
 
 
 def test_a_bundle_is_proved_counted_and_runs(core: str, tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_states_persist() -> None:
 def test_flash_is_what_the_linked_image_holds(tmp_path: Path) -> None:
     bundle = sparrow.build(classifier(), "cortex_m4f", tmp_path / "out")
     machine = target("cortex_m4f").machine
-    image = Elf(link_alone(tmp_path / "out" / "model.a", machine).read_bytes())
+    image = Elf(link_alone([tmp_path / "out" / "model.a"], machine).read_bytes())
     loaded = [s for s in image.sections if s.flags & ALLOCATED and s.kind != NO_BITS]
     weights = [s for s in loaded if s.name == ".weights"]
     memory = bundle.receipt.memory

@@ -101,13 +101,13 @@ def test_the_proved_bound_is_reached(isa: str, name: str) -> None:
     values = feeds(p.entries[0].graph)
     run = measured(path, blob(p), [values[n] for n in p.entries[0].graph.inputs])
     assert run == frames.deepest("model_run")
-    assert stack_bytes(found) == run + frames.red_zone
+    assert stack_bytes(found, p.target.machine) == run + frames.red_zone
 
 
 @pytest.mark.parametrize("name", ["armv7", "aarch64", "riscv64"])
 def test_frames_of_other_processors_are_read(name: str) -> None:
     p = plan(Module("m", (GRAPHS["network"](),)), target(name))
-    found = stack_bytes(objects(p))
+    found = stack_bytes(objects(p), p.target.machine)
     assert found is not None and 64 < found < 4096
 
 
@@ -127,5 +127,5 @@ def test_vectors_on_the_stack_have_no_bound(kept: str, proved: bool) -> None:
         "}\n"
     )
     machine = target("riscv64_v").machine
-    found = stack_bytes(find_toolchain().compile_objects([Unit("keeps.c", text)], machine))
+    found = stack_bytes(find_toolchain().compile_objects([Unit("keeps.c", text)], machine), machine)
     assert (found is not None) == proved

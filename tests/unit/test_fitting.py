@@ -39,7 +39,7 @@ def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_p
     found = sparrow.fits(classifier(), CORE, calib=samples, precision="int8")
     bundle = sparrow.build(classifier(), CORE, tmp_path / "out", calib=samples, precision="int8")
     sections = Elf(
-        link_alone(tmp_path / "out" / "model.a", target(CORE).machine).read_bytes()
+        link_alone([tmp_path / "out" / "model.a"], target(CORE).machine).read_bytes()
     ).sections
     loaded = [s for s in sections if s.flags & ALLOCATED and s.kind != NO_BITS]
     assert found.flash_bytes == sum(s.size for s in loaded)

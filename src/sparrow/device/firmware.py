@@ -169,23 +169,23 @@ def link_program(objects: Sequence[Path], machine: Machine, board: str = "") -> 
     return find_toolchain().link_program(objects, machine, script)
 
 
-def link_alone(path: Path, machine: Machine) -> Path:
-    """A model archive linked with nothing but what it needs of the compiler's library.
+def link_alone(objects: Sequence[Path], machine: Machine) -> Path:
+    """A model's archive or objects, linked with what they need of the compiler's library alone.
 
     Raises:
-        CompileError: Something that it needs is nowhere.
+        CompileError: Something that they need is nowhere.
     """
     far = 256 << 20
     script = _SCRIPT.format(
         code=(0, far), weights=(far, far), ram=(4 * far, far), stack=0, entry="model_run"
     )
     roots = [f"-Wl,-u,model_{name}" for name in ("run", "info", "reset")]
-    return find_toolchain().link_program((path,), machine, script, roots)
+    return find_toolchain().link_program(objects, machine, script, roots)
 
 
 def flash_bytes(path: Path, machine: Machine) -> int:
     """Bytes of flash that a model archive takes when linked, beside its weights."""
-    sections = Elf(link_alone(path, machine).read_bytes()).sections
+    sections = Elf(link_alone((path,), machine).read_bytes()).sections
     return sum(
         s.size
         for s in sections

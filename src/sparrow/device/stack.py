@@ -8,11 +8,14 @@ deepest path through this graph is the bound, and a run that takes the path reac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
+from sparrow.device.firmware import link_alone
+from sparrow.device.thumb import depths
+from sparrow.targets import Machine
 
 _X86_64, _I386 = 62, 3
 # What a call pushes; elsewhere the return address goes to a register, and from there to the frame.
@@ -35,8 +38,9 @@ MEMORY = frozenset(
     for suffix in suffixes
 )
 
-# (object, section) of a function defined there
+# (object, section) of a function defined there, (_OUTSIDE, number) of one that is not
 Place = tuple[int, int]
+_OUTSIDE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Frames:
         calls: Functions that each calls or hands on.
         tails: Functions that each jumps to when its own frame is gone.
         names: Functions that other objects see.
-        outside: Functions that are in none of the objects.
+        outside: Functions that are in none of the objects; their sizes are not known.
         red_zone: Bytes below the last frame that may be used.
     """
 
@@ -56,7 +60,7 @@ class Frames:
     calls: Mapping[Place, frozenset[Place]]
     tails: Mapping[Place, frozenset[Place]]
     names: Mapping[str, Place]
-    outside: frozenset[str]
+    outside: Mapping[str, Place]
     red_zone: int
 
     def deepest(self, name: str) -> int:
@@ -156,32 +160,47 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         return None
     calls: dict[Place, set[Place]] = {}
     tails: dict[Place, set[Place]] = {}
-    outside: set[str] = set()
+    outside: dict[str, Place] = {}
     for caller, callee, jumps in pending:
         to = names.get(callee) if isinstance(callee, str) else callee
-        if to is not None:
-            (tails if jumps else calls).setdefault(caller, set()).add(to)
-        else:
-            outside.add(str(callee))
+        if to is None:
+            to = outside.setdefault(str(callee), (_OUTSIDE, len(outside)))
+        (tails if jumps else calls).setdefault(caller, set()).add(to)
     return Frames(
         sizes,
         {k: frozenset(v) for k, v in calls.items()},
         {k: frozenset(v) for k, v in tails.items()},
         names,
-        frozenset(outside),
+        outside,
         _RED_ZONE.get(machine, 0),
     )
 
 
-def stack_bytes(objects: Sequence[Path], name: str = "model_run") -> int | None:
+def stack_bytes(objects: Sequence[Path], machine: Machine, name: str = "model_run") -> int | None:
     """Bytes of stack that a call of an emitted function takes at most, its return address included.
 
-    What the program's own memcpy, memset and ``parallel_for`` take comes on top. None if the
-    compiler does not note frames (`Toolchain` asks zig for it), the objects are not ELF, they keep
-    vectors of a length that the processor decides, or they call the compiler's library, as CPUs
-    without an FPU do to compute floats: its frames are not noted.
+    What the program's own memcpy, memset and ``parallel_for`` take comes on top. The compiler's
+    library, which computes floats for CPUs without an FPU, notes no frames: those of Thumb code are
+    read from it. None if the compiler does not note frames (`Toolchain` asks zig for it), the
+    objects are not ELF, they keep vectors of a length that the processor decides, or they call what
+    has no bound.
     """
     frames = read_frames(objects)
-    if frames is None or frames.outside - MEMORY:
+    if frames is None:
         return None
-    return frames.deepest(name) + frames.red_zone
+    sizes = {p: 0 for n, p in frames.outside.items() if n in MEMORY}
+    called = frames.outside.keys() - MEMORY
+    if called:
+        found = _library_depths(objects, machine, called)
+        if found is None:
+            return None
+        sizes |= {frames.outside[n]: depth for n, depth in found.items()}
+    return replace(frames, sizes={**frames.sizes, **sizes}).deepest(name) + frames.red_zone
+
+
+def _library_depths(
+    objects: Sequence[Path], machine: Machine, names: Collection[str]
+) -> Mapping[str, int] | None:
+    if machine.arch != "thumb":
+        return None
+    return depths(Elf(link_alone(objects, machine).read_bytes()), names, MEMORY)

@@ -43,7 +43,8 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   SP_UNROLL
   for (int i = 0; i < rows * mr; ++i) acc[i] = start;
   for (int q = 0; q < p.rq; ++q) {
-    const uint8_t *from[4] = {x, x, x, x}; /* gcc does not see that the first is always set */
+    const uint8_t *from[4];
+    from[0] = x; /* gcc does not see that it always is set */
     const int8_t *wq = w + (ptrdiff_t)q * p.kw * per * SP_LANES;
     SP_UNROLL
     for (int i = 0; i < per; ++i) {

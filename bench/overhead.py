@@ -1,0 +1,53 @@
+"""What a call of a small network takes beyond its kernels, on this machine.
+
+    python bench/overhead.py [kws hello_world ...]
+
+A call is Python's: names and types of inputs are checked, outputs are new arrays. The kernels' own
+time is the sum of a profile's medians. Both are taken in turn; printed are medians over the rounds
+and, of what is above, a bootstrap interval.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+import sparrow
+from cases import data_folder
+from mcu import MODELS
+from sparrow.timing.measure import interval
+
+SMALL = ("kws", "micro_speech", "hello_world")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of bench/mcu.py; default: {', '.join(SMALL)}")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--block-ms", type=float, default=40)
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    for name in args.names or SMALL:
+        bundle = sparrow.build(data_folder() / MODELS[name])
+        (entry,) = bundle.session.library.info.entries
+        feeds = {v.name: rng.integers(-128, 128, v.shape, np.int8) for v in entry.inputs}
+        rounds = []
+        for _ in range(args.rounds):
+            calls, start = 0, time.perf_counter()
+            while time.perf_counter() - start < args.block_ms / 1e3:
+                for _ in range(64):
+                    bundle.run(feeds)
+                calls += 64
+            call_us = (time.perf_counter() - start) / calls * 1e6
+            rounds.append((call_us, bundle.profile(runs=1000).total_ns / 1e3))
+        call, kernels = np.array(rounds[1:]).T
+        low, high = interval(call - kernels)
+        print(
+            f"{name:14} call {np.median(call):7.2f} us, kernels {np.median(kernels):7.2f} us, "
+            f"above {np.median(call - kernels):5.2f} us [{low:.2f}, {high:.2f}]",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Frames that are read from Thumb instructions, where the compiler noted none."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.elf import Elf
+from sparrow.device.firmware import link_alone
+from sparrow.device.thumb import depths
+from sparrow.targets import target
+
+# name: instructions, bytes of stack of a call
+FUNCTIONS: dict[str, tuple[str, int | None]] = {
+    "leaf": ("bx lr", 0),
+    "pushes": ("push {r4, r7, lr}; pop {r4, r7, pc}", 12),
+    "many": ("push.w {r4-r11, lr}; sub sp, #20; add sp, #20; pop.w {r4-r11, pc}", 56),
+    "large": ("sub.w sp, sp, #4096; add.w sp, sp, #4096; bx lr", 4096),
+    "odd": ("subw sp, sp, #1028; addw sp, sp, #1028; bx lr", 1028),
+    "stores": ("str r8, [sp, #-4]!; ldr r8, [sp], #4; bx lr", 4),
+    "pairs": ("strd r4, r5, [sp, #-16]!; ldrd r4, r5, [sp], #16; bx lr", 16),
+    "floats": ("vpush {d8, d9}; vpop {d8, d9}; bx lr", 16),
+    "calls": ("push {r7, lr}; bl many; bl pushes; pop {r7, pc}", 8 + 56),
+    "jumps": ("b.w calls", 64),
+    "loops": ("1: subs r0, #1; bne 1b; bx lr", 0),
+    "recurs": ("push {r7, lr}; bl recurs; pop {r7, pc}", None),
+    "indirect": ("push {r7, lr}; blx r0; pop {r7, pc}", None),
+    "through": ("bx r3", None),
+    "computed": ("sub sp, sp, r0; add sp, r0; bx lr", None),
+    "aligned": ("mov r4, sp; bfc r4, #0, #4; mov sp, r4; bx lr", None),
+    "spoiled": ("push {lr}; bl indirect; pop {pc}", None),
+    "remembers": ("push {r7, lr}; bl memset; pop {r7, pc}", 8),
+    "memset": ("push {r4-r7, lr}; pop {r4-r7, pc}", 0),
+}
+ROOTS = ("model_run", "model_info", "model_reset")
+
+
+@functools.cache
+def image() -> Elf:
+    text = ['__asm__(".syntax unified\\n.thumb\\n.text\\n'] + [
+        f".global {name}\\n.type {name},%function\\n{name}:\\n{body}\\n.size {name}, . - {name}\\n"
+        for name, body in (
+            *((name, body) for name, (body, _) in FUNCTIONS.items()),
+            *((root, "bx lr") for root in ROOTS),
+        )
+    ]
+    machine = target("cortex_m4f").machine
+    objects = find_toolchain().compile_objects([Unit("frames.c", "".join(text) + '");')], machine)
+    return Elf(link_alone(objects, machine).read_bytes())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_frame_is_what_the_instructions_take(name: str) -> None:
+    want = FUNCTIONS[name][1]
+    found = depths(image(), [name], {"memset"})
+    assert found == (None if want is None else {name: want})
+
+
+def test_what_is_not_there_has_no_bound() -> None:
+    assert depths(image(), ["leaf", "moon"], ()) is None
+    assert depths(image(), ["leaf", "calls"], ()) == {"leaf": 0, "calls": 64}
