@@ -221,6 +221,8 @@ CONVS: tuple[tuple[str, dict[str, object], int, int, dict[str, int]], ...] = (
      3, 32, {"nchw": 1}),
     ("9x9 far pads", {"size": (4, 5), "kernel": (9, 9), "pads": (8, 8, 8, 8)}, 2, 3, {}),
     ("1x11", {"size": (1, 50), "kernel": (1, 11), "pads": (0, 5, 0, 5)}, 4, 18, {"batch": 2}),
+    ("1x39", {"size": (2, 60), "kernel": (1, 39), "pads": (0, 30, 0, 9)}, 2, 18, {}),
+    ("1x80/2", {"size": (1, 99), "kernel": (1, 80), "stride": (1, 2)}, 2, 18, {}),
     ("groups", {"size": (6, 8), "kernel": (3, 3), "pads": (1, 1, 1, 1)}, 6, 27, {"groups": 3}),
     ("all pixels", {"size": (4, 5), "kernel": (4, 5)}, 6, 19, {"dense": 1}),
     ("batch", {"size": (5, 6), "kernel": (2, 2)}, 3, 17, {"batch": 3}),

@@ -206,6 +206,25 @@ def depthwise_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
 
 
+def wide_case(seed: int) -> Made:
+    """Depthwise: one window over all of an image, of equal taps or any, or long rows of taps."""
+    c = _Case(seed)
+    channels, rank, whole = c.n(1, 40), c.n(1, 2), c.flag()
+    if whole:
+        kernel = (c.n(1, 70),) if rank == 1 else (c.n(1, 9), c.n(1, 9))
+        spatial, pads = kernel, ((0, 0),) * rank
+    else:
+        kernel = (1,) * (rank - 1) + (c.n(30, 70),)
+        spatial, pads = (1,) * (rank - 1) + (c.n(40, 90),), ((0, 0),) * (rank - 1)
+        pads = (*pads, (c.n(20, 35), c.n(0, 35)))
+    strides = (1,) * (rank - 1) + (c.n(1, 2),)
+    x, _, zero = c.input((c.n(1, 2), *spatial, channels))
+    ones = c.b.const(np.ones((channels, 1, *kernel), np.int8), I8)
+    w = ones if whole and c.flag() else c.weights((channels, 1, *kernel))
+    op = Conv(strides, (1,) * rank, pads, channels, True, zero=zero)
+    return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
+
+
 def rows_case(seed: int) -> Made:
     """Depthwise rows that `compact_i8` takes in twos, of which blocks have any number."""
     c = _Case(seed)
@@ -426,7 +445,7 @@ def pool_case(seed: int) -> Made:
 
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
-    *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case),
+    *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case, wide_case),
 )
 
 
@@ -499,7 +518,7 @@ def test_compact_rows_give_the_integers_of_the_reference(
 ) -> None:
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
-    makers = (conv_case, depthwise_case, matmul_case)
+    makers = (conv_case, depthwise_case, matmul_case, wide_case)
     cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(8)]
     used = _compare(cases, isa, COMPACT, tmp_path, threads)
     rows = {r.name for r in compact_i8.ROWS}

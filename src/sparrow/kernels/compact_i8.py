@@ -30,7 +30,7 @@ from sparrow.kernels.case import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape
-from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum
+from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum, one_column
 from sparrow.kernels.tiling_i8 import PAIRED as WIDENED
 from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.kernels.walk import lead_of
@@ -237,6 +237,9 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isinstance(found, Reject):
         return found
     s, w, code, isa = found.shape, found.weights, found.code, case.target.isa
+    if isa.engine:
+        # rows of a column begin whole lines of scratch, which elsewhere may be short
+        s, w = one_column(s, w)
     lanes = isa.lanes
     line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
     rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))

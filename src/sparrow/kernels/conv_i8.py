@@ -24,7 +24,7 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_apart, pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
-from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum
+from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum, one_column
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
@@ -44,14 +44,20 @@ def _depthwise(case: Case) -> Lowered | Reject:
     found = depthwise_sum(case)
     if isinstance(found, Reject):
         return found
-    s, w, c = found.shape, found.weights, found.shape.co
+    (s, w), c = one_column(found.shape, found.weights), found.shape.co
     lanes, per = case.target.isa.lanes, case.target.isa.depthwise_taken
     p, cycles, tiles = choose_depthwise(
         s, found.code, case.target, threads=case.threads, tile=case.tile
     )
-    layout = (-(-c // lanes), p.ro, p.rq, p.kw, lanes, per)
+    # of a mean all taps are 1
+    same = p.ro == 1 and p.rq > 2 and bool((w == w[:, :, :1]).all())
+    p = replace(p, same=int(same))
+    quads = np.array([0, -1]) if same else np.arange(p.rq)
     packed = (
-        Pack(layout, np.dtype(np.int8), lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh, per)),
+        Pack(
+            *((-(-c // lanes), p.ro, quads.size, p.kw, lanes, per), np.dtype(np.int8)),
+            lambda: pack_depthwise(w, lanes, p.ro, p.rq, p.sh, per)[:, :, quads],
+        ),
         found.start(lanes),
     )
     # a row of padding for each task

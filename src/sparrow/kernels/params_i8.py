@@ -86,6 +86,7 @@ class DepthwiseI8:
     flip: int
     pad: int
     put: int
+    same: int
     ro: int
     rq: int
     mr: int

@@ -96,6 +96,22 @@ def depthwise_sum(case: Case) -> Sum | Reject:
     return found if isinstance(found, Reject) else _sum(case, *found, bias, unsigned)
 
 
+def one_column(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
+    """A single window whose taps are equally far apart, as a column of them.
+
+    Four rows of taps are multiplied at once, and columns are unrolled: a mean over a thousand
+    places of a signal would be a thousand instructions, a quarter of whose products count.
+    """
+    step = s.dw * s.xw
+    even = s.kh == 1 or s.dh * s.xh == s.kw * step
+    if not even or s.kw == 1 or (s.oh, s.ow, s.pt, s.pl) != (1, 1, 0, 0):
+        return s, w
+    taps = s.kh * s.kw
+    one = dict.fromkeys(("iw", "kw", "sh", "sw", "dh", "dw"), 1)
+    column = replace(s, **one, ih=taps, kh=taps, xh=step)
+    return column, w.reshape(*w.shape[:2], taps, 1)
+
+
 def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
     """(x, int8 weights, int32 bias)."""
     if isinstance(case.op, Conv) and not case.op.channels_last:

@@ -28,6 +28,9 @@ from sparrow.kernels.tiles_f32 import (
     weight_cycles,
 )
 
+# Columns of the input under a depthwise tile, each of which is code of its own.
+MAX_COLUMNS = 64
+
 
 def choose_gemm(
     m: int,
@@ -320,6 +323,11 @@ def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
     return p.task_b * (work + turn) + again + first
 
 
+def pixels_within(s: Window) -> int:
+    """Pixels of a depthwise tile that share few enough columns for its code to walk over."""
+    return max(1, MAX_COLUMNS // s.sw)
+
+
 def choose_depthwise(
     s: Window,
     c: int,
@@ -369,7 +377,7 @@ def depthwise_tiles(s: Window, cpu: Simd) -> tuple[Tile, ...]:
     most = 6 if cpu.both_held else 16
     if cpu.lanes > 1 and cpu.registers < 16:  # there is no room for more: what spills costs most
         most = max(1, cpu.registers - 3 - s.kw)
-    widths = range(1, min(s.ow, most) + 1)
+    widths = range(1, min(s.ow, most, pixels_within(s)) + 1)
     ranked = sorted(widths, key=lambda mr: s.ow // mr * cost(mr) + cost(s.ow % mr))
     return tuple(Tile(mr, 1) for mr in ranked)
 

@@ -11,6 +11,7 @@ from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, task_grid
 from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
 from sparrow.kernels.tiles_matrix import matrix_cost, matrix_tiles, step_of
+from sparrow.kernels.tiling_f32 import pixels_within
 from sparrow.targets import Target
 
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
@@ -298,7 +299,9 @@ def choose_depthwise(
 
     # of few registers, weights and a pixel take half of one each, and there is no room for more
     few = isa.singles and isa.registers < 16
-    most = max(1, min(s.ow, 32 // ro, isa.registers - 4 - (s.kw + 1) // 2 if few else 12))
+    most = max(
+        1, min(s.ow, 32 // ro, pixels_within(s), isa.registers - 4 - (s.kw + 1) // 2 if few else 12)
+    )
     ranked = sorted(
         range(1, most + 1),
         key=lambda mr: s.ow // mr * cost(mr) + (cost(s.ow % mr) if s.ow % mr else 0),
@@ -324,6 +327,7 @@ def choose_depthwise(
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
+        same=0,
         ro=ro,
         rq=rq,
         mr=mr,

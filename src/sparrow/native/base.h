@@ -84,5 +84,8 @@
 
 SP_INLINE ptrdiff_t sp_imin(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 SP_INLINE ptrdiff_t sp_imax(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+/* Of kw taps in a row, those that a depthwise kernel unrolls at once, an instruction for every pixel
+ * of its tile each: long rows go in pieces. */
+SP_INLINE int sp_taps_at_once(int kw) { return kw <= 32 ? kw : 16; }
 
 #endif

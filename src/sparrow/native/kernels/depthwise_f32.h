@@ -33,9 +33,28 @@ SP_INLINE sp_f32 sp_depthwise_get(int half, const void *x, ptrdiff_t i, int n) {
   return half ? sp_loadn_bf16((const uint16_t *)x + i, n) : sp_loadn_f32((const float *)x + i, n);
 }
 
-/* mr pixels from column ox of row oy, n channels. Input columns are walked once; each feeds the
- * outputs that use it. At an edge ox is a literal wherever speed matters, so that the tests fold
- * away. */
+/* taps of one row of the kernel, of which the first of pixel 0 is over column `left`. Input columns
+ * are walked once; each feeds the outputs that use it. */
+SP_INLINE void sp_depthwise_taps_f32(const sp_depthwise p, int mr, int taps, const void *x,
+                                     ptrdiff_t at, const float *w, sp_f32 *acc, int edge, int left,
+                                     int n) {
+  const ptrdiff_t wk = (ptrdiff_t)(p.c + SP_LANES - 1) / SP_LANES * SP_LANES;
+  SP_UNROLL
+  for (int j = 0; j < (mr - 1) * p.sw + (taps - 1) * p.dw + 1; ++j) {
+    if (!edge || (left + j >= 0 && left + j < p.iw)) {
+      const sp_f32 v = sp_depthwise_get(p.xhalf, x, at + (left + j) * p.xw, n);
+      SP_UNROLL
+      for (int kx = 0; kx < taps; ++kx) {
+        const int d = j - kx * p.dw; /* i * sw */
+        if (d >= 0 && d % p.sw == 0 && d / p.sw < mr)
+          acc[d / p.sw] = sp_fma_f32(v, sp_load_f32(w + kx * wk), acc[d / p.sw]);
+      }
+    }
+  }
+}
+
+/* mr pixels from column ox of row oy, n channels. At an edge ox is a literal wherever speed matters,
+ * so that the tests fold away. */
 SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const void *x, const float *w,
                                      void *y, int edge, int oy, int ox, ptrdiff_t row,
                                      ptrdiff_t col, int n, sp_ep_f32 ep, const void *const *e) {
@@ -50,18 +69,12 @@ SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const void *x
   for (int ky = ky0; ky < ky1; ++ky) {
     const ptrdiff_t at = (top + ky * p.dh) * p.xh;
     const float *wr = w + ky * p.kw * wk;
-    SP_UNROLL
-    for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
-      if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        const sp_f32 v = sp_depthwise_get(p.xhalf, x, at + (left + j) * p.xw, n);
-        SP_UNROLL
-        for (int kx = 0; kx < p.kw; ++kx) {
-          const int d = j - kx * p.dw; /* i * sw */
-          if (d >= 0 && d % p.sw == 0 && d / p.sw < mr)
-            acc[d / p.sw] = sp_fma_f32(v, sp_load_f32(wr + kx * wk), acc[d / p.sw]);
-        }
-      }
-    }
+    const int taps = sp_taps_at_once(p.kw);
+    int k = 0;
+    for (; k + taps <= p.kw; k += taps)
+      sp_depthwise_taps_f32(p, mr, taps, x, at, wr + k * wk, acc, edge, left + k * p.dw, n);
+    if (p.kw % taps)
+      sp_depthwise_taps_f32(p, mr, p.kw % taps, x, at, wr + k * wk, acc, edge, left + k * p.dw, n);
   }
   SP_UNROLL
   for (int i = 0; i < mr; ++i)

@@ -4,7 +4,7 @@
  * Included after isa/<isa>.h; all fields of sp_depthwise_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [vectors][ro][rq][kw][SP_LANES][4], zero padded, by packing_i8.pack_depthwise(); 1 for 4
- *         where `pair` is SP_SINGLE
+ *         where `pair` is SP_SINGLE, 2 for rq where `same`
  *   init  int32 [vectors * SP_LANES]: bias less what the zero point of x adds
  *   pads  scratch of iw * xw + SP_LANES bytes: a row of padding, of the kind of x
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w
@@ -25,9 +25,47 @@ typedef struct sp_depthwise_i8 {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int pair, flip, pad, put;
+  int pair, flip, pad, put, same;
   int ro, rq, mr, rb, task_h, task_c;
 } sp_depthwise_i8;
+
+/* taps of one row of quads, of which the first of pixel 0 is over column `left`, which is `ahead`
+ * columns from `from`. */
+SP_INLINE void sp_depthwise_i8_taps(const sp_depthwise_i8 p, int rows, int mr, int taps,
+                                    const uint8_t *const *from, int ahead, const int8_t *w,
+                                    sp_i32 *acc, int edge, int left, int n) {
+  const int per = sp_bytes_at_once(p.pair);
+  const uint32_t quad = 0x01010101u * (uint32_t)(p.pad & 255);
+  const sp_i32 outside = sp_set1_i32((int32_t)quad);
+  SP_UNROLL
+  for (int j = 0; j < (mr - 1) * p.sw + (taps - 1) * p.dw + 1; ++j) {
+    const ptrdiff_t at = (ahead + j) * p.xw;
+    sp_i32 v = outside;
+    sp_single one = sp_set1_single(((p.pad & 255) ^ 128) - 128);
+    if (!edge || (left + j >= 0 && left + j < p.iw)) {
+      if (p.pair == SP_SINGLE) {
+        one = sp_loadn_single(from[0] + at, n, p.flip);
+      } else {
+        v = sp_zip4_i8(from[0] + at, from[1] + at, from[2] + at, from[3] + at, n);
+        if (p.flip) v = sp_flip_i32(v);
+      }
+    }
+    SP_UNROLL
+    for (int kx = 0; kx < taps; ++kx) {
+      const int d = j - kx * p.dw; /* i * sw */
+      if (d >= 0 && d % p.sw == 0 && d / p.sw < mr) {
+        SP_UNROLL
+        for (int o = 0; o < rows; ++o) {
+          const int8_t *wk = w + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
+          const int cell = o * mr + d / p.sw;
+          acc[cell] = p.pair == SP_SINGLE
+                          ? sp_add_product(acc[cell], one, sp_loadn_single(wk, SP_LANES, 0))
+                          : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
+        }
+      }
+    }
+  }
+}
 
 /* rows x mr pixels from (oy, ox), n channels. At an edge ox is a literal wherever speed matters. */
 SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, const uint8_t *x,
@@ -36,8 +74,6 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
                                     ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
   const int left = ox * p.sw - p.pl;
   const int per = sp_bytes_at_once(p.pair);
-  const uint32_t quad = 0x01010101u * (uint32_t)(p.pad & 255);
-  const sp_i32 outside = sp_set1_i32((int32_t)quad);
   sp_i32 acc[SP_DEPTHWISE_I8_MAX];
   const sp_i32 start = sp_load_i32(init);
   SP_UNROLL
@@ -45,7 +81,7 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
   for (int q = 0; q < p.rq; ++q) {
     const uint8_t *from[4];
     from[0] = x; /* gcc does not see that it always is set */
-    const int8_t *wq = w + (ptrdiff_t)q * p.kw * per * SP_LANES;
+    const int8_t *wq = w + (ptrdiff_t)(p.same ? q + 1 == p.rq : q) * p.kw * per * SP_LANES;
     SP_UNROLL
     for (int i = 0; i < per; ++i) {
       const int iy = oy * p.sh - p.pt + (per * q + i) * p.dh;
@@ -54,34 +90,14 @@ SP_INLINE void sp_depthwise_i8_tile(const sp_depthwise_i8 p, int rows, int mr, c
       from[i] = per * q + i < (p.ro - 1) * p.sh + p.kh ? (there ? x + iy * p.xh : pads) + left * p.xw
                                                        : from[0];
     }
-    SP_UNROLL
-    for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
-      sp_i32 v = outside;
-      sp_single one = sp_set1_single(((p.pad & 255) ^ 128) - 128);
-      if (!edge || (left + j >= 0 && left + j < p.iw)) {
-        if (p.pair == SP_SINGLE) {
-          one = sp_loadn_single(from[0] + j * p.xw, n, p.flip);
-        } else {
-          v = sp_zip4_i8(from[0] + j * p.xw, from[1] + j * p.xw, from[2] + j * p.xw,
-                         from[3] + j * p.xw, n);
-          if (p.flip) v = sp_flip_i32(v);
-        }
-      }
-      SP_UNROLL
-      for (int kx = 0; kx < p.kw; ++kx) {
-        const int d = j - kx * p.dw; /* i * sw */
-        if (d >= 0 && d % p.sw == 0 && d / p.sw < mr) {
-          SP_UNROLL
-          for (int o = 0; o < rows; ++o) {
-            const int8_t *wk = wq + ((ptrdiff_t)o * p.rq * p.kw + kx) * per * SP_LANES;
-            const int cell = o * mr + d / p.sw;
-            acc[cell] = p.pair == SP_SINGLE
-                            ? sp_add_product(acc[cell], one, sp_loadn_single(wk, SP_LANES, 0))
-                            : sp_dot4_i32(acc[cell], v, sp_loadq_i32(wk));
-          }
-        }
-      }
-    }
+    const int taps = sp_taps_at_once(p.kw);
+    int k = 0;
+    for (; k + taps <= p.kw; k += taps)
+      sp_depthwise_i8_taps(p, rows, mr, taps, from, k * p.dw, wq + k * per * SP_LANES, acc, edge,
+                           left + k * p.dw, n);
+    if (p.kw % taps)
+      sp_depthwise_i8_taps(p, rows, mr, p.kw % taps, from, k * p.dw, wq + k * per * SP_LANES, acc,
+                           edge, left + k * p.dw, n);
   }
   /* as in sp_tile_run_i8, all epilogues before the first store */
   const ptrdiff_t first = (ptrdiff_t)oy * p.ow + ox;
@@ -144,7 +160,8 @@ SP_INLINE void sp_depthwise_i8_run(const sp_depthwise_i8 p, const void *x, const
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const ptrdiff_t at = row * p.ldy;
-  const ptrdiff_t wv = (ptrdiff_t)p.ro * p.rq * p.kw * sp_bytes_at_once(p.pair) * SP_LANES;
+  const int quads = p.same ? 2 : p.rq;
+  const ptrdiff_t wv = (ptrdiff_t)p.ro * quads * p.kw * sp_bytes_at_once(p.pair) * SP_LANES;
   const uint8_t *xz = (const uint8_t *)x + z * p.xn;
   const int byte = p.flip ? p.pad ^ 128 : p.pad;
   for (ptrdiff_t i = 0; i < p.iw * p.xw + SP_LANES; ++i) pads[i] = (uint8_t)byte;
