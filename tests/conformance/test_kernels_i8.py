@@ -210,14 +210,14 @@ def wide_case(seed: int) -> Made:
     """Depthwise: one window over all of an image, of equal taps or any, or long rows of taps."""
     c = _Case(seed)
     channels, rank, whole = c.n(1, 40), c.n(1, 2), c.flag()
+    flat = (1,) * (rank - 1)
+    kernel: tuple[int, ...] = (*flat, c.n(30, 70))
+    spatial: tuple[int, ...] = (*flat, c.n(40, 90))
+    pads = ((0, 0),) * len(flat) + ((c.n(20, 35), c.n(0, 35)),)
     if whole:
-        kernel = (c.n(1, 70),) if rank == 1 else (c.n(1, 9), c.n(1, 9))
-        spatial, pads = kernel, ((0, 0),) * rank
-    else:
-        kernel = (1,) * (rank - 1) + (c.n(30, 70),)
-        spatial, pads = (1,) * (rank - 1) + (c.n(40, 90),), ((0, 0),) * (rank - 1)
-        pads = (*pads, (c.n(20, 35), c.n(0, 35)))
-    strides = (1,) * (rank - 1) + (c.n(1, 2),)
+        kernel = spatial = (c.n(1, 70),) if rank == 1 else (c.n(1, 9), c.n(1, 9))
+        pads = ((0, 0),) * rank
+    strides = (*flat, c.n(1, 2))
     x, _, zero = c.input((c.n(1, 2), *spatial, channels))
     ones = c.b.const(np.ones((channels, 1, *kernel), np.int8), I8)
     w = ones if whole and c.flag() else c.weights((channels, 1, *kernel))
