@@ -77,7 +77,7 @@ def test_integers_behind_floats_are_judged_on_what_the_target_computed(
     sparrow.build(model, "cortex_m4f", tmp_path / "out", calib=samples, precision="int8")
     rows = sameness.compare_targets(tmp_path / "out", "x86_64,x86_64_v3")
     assert all(r.ok and 0 < r.behind < r.layers for r in rows)
-    assert len({r.digest for r in rows}) == 1 and "follow from floats" in sameness.table(rows)
+    assert "4 layers follow from floats" in sameness.table(rows)
 
     def spoiled(*arguments: Any) -> Any:
         y = tapped(*arguments)

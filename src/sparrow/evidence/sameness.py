@@ -9,7 +9,7 @@ what the target itself computed before them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Sameness:
         equal: Values of integers that are those of the reference.
         layers: Values of integers.
         behind: Those that follow from computed floats, judged on the target's own inputs.
-        digest: SHA-256 over all others, in the order of the graph; empty where there is none.
+        digest: SHA-256 over all of them, in the order of the graph.
         instructions: Of the inference; 0 where nothing counts them.
         code_bytes: Code and constants.
         arena_bytes: Workspace.
@@ -90,12 +90,14 @@ def table(rows: Sequence[Sameness]) -> str:
         equal = f"{r.equal} of {r.layers}"
         count = f"{r.instructions:,}" if r.instructions else "-"
         lines.append(
-            f"{r.target:20} {r.device:7} {equal:>13}  {r.digest[:16] or '-':18} {count:>14} "
+            f"{r.target:20} {r.device:7} {equal:>13}  {r.digest[:16]:18} {count:>14} "
             f"{r.code_bytes:9,} {r.arena_bytes:10,}{f'  {r.reason}' if r.reason else ''}"
         )
     behind = max((r.behind for r in rows), default=0)
     if behind:
-        lines.append(f"{behind} layers follow from floats: judged on the target's own, not hashed")
+        lines.append(
+            f"{behind} layers follow from floats: where they differ, judged on the target's own"
+        )
     return "\n".join(lines)
 
 
@@ -146,7 +148,7 @@ def compare_targets(
             hint="floats are judged by `sparrow verify` on each target; build with int8",
         )
     free = independent(g)
-    digest = _digest(integers, free, want)
+    digest = _digest(integers, want)
     behind = len(integers) - len(free.intersection(integers))
     rows = [Sameness("reference", "numpy", len(integers), len(integers), behind, digest)]
     for t in runnable(names):
@@ -173,12 +175,11 @@ def independent(g: Graph) -> set[str]:
     return found
 
 
-def _digest(names: Sequence[str], free: Container[str], values: Mapping[str, Array]) -> str:
-    whole = [values[n] for n in names if n in free]
+def _digest(names: Sequence[str], values: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
-    for y in whole:
-        digest.update(np.ascontiguousarray(y).tobytes())
-    return digest.hexdigest() if whole else ""
+    for name in names:
+        digest.update(np.ascontiguousarray(values[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _run(
@@ -225,7 +226,7 @@ def _run(
     )
     return Sameness(
         *(t.name, runner.name, len(asked) - len(differing), len(asked), len(asked - free)),
-        *(_digest(integers, free, env), sum(counts), code_bytes_of(shipped, machine)),
+        *(_digest(integers, env), sum(counts), code_bytes_of(shipped, machine)),
         p.arena_bytes,
         f"{differing[0]!r} differs" if differing else "",
     )
