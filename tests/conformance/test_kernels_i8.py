@@ -505,6 +505,16 @@ def test_single_columns_are_added_up_along_rows(isa: str, tmp_path: Path) -> Non
     assert used == {r.name for r in column_i8.ROWS}
 
 
+@pytest.mark.parametrize("trans_b", [False, True])
+def test_a_transposed_operand_meets_constant_weights(trans_b: bool, tmp_path: Path) -> None:
+    """Channels-first images by a matrix, as attention over channels leaves them."""
+    c = _Case(0)
+    x, _, zero = c.input((1, 37, 51))
+    w = c.weights((19, 37) if trans_b else (37, 19))
+    case = c.sum(MatMul(True, trans_b, zero=zero), x, w, c.bias(19), 37, 19)
+    assert "matmul_i8" in _compare([case], "avx2", KERNELS, tmp_path)
+
+
 # (instruction set, threads): tasks are cut alike on all of them
 COMPACTED = (
     *(("scalar", 1), ("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 2)),

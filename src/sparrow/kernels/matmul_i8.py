@@ -36,7 +36,7 @@ def _matmul(case: Case) -> Lowered | Reject:
     assert isinstance(op, MatMul) and a is not None and b is not None
     if a.type.dtype not in CODES or b.type.dtype not in CODES or y.type.dtype not in SUM_RESULTS:
         return Reject(f"{a.type.dtype} x {b.type.dtype} to {y.type.dtype}")
-    if b.const is not None and b.type.rank == 2 and not op.zero_b:
+    if b.const is not None and b.type.rank == 2 and not (op.zero_b or op.trans_a):
         return Reject("the second matrix is packed when the model is built")
     if 0 in y.shape or 0 in a.shape:
         return Reject("empty operands")
