@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -160,6 +161,20 @@ def test_uneven_depthwise_channels_collapse_and_apply_restores(
     assert facts["layers"][0]["cause"] == "uneven channels"
     assert "equalize channels across layers" in facts["applied"]
     assert sqnr(uneven(), onnx.load(files / "cured.onnx"), held) > 25
+
+
+@pytest.mark.parametrize("weights", ["per_tensor", "per_channel"])
+def test_uneven_inputs_of_weights_are_the_cause_where_activations_have_bits(
+    weights: Literal["per_tensor", "per_channel"], tmp_path: Path
+) -> None:
+    onnx.save(uneven(), tmp_path / "f.onnx")
+    recipe = Recipe(weights=weights, precision="int16x8")
+    q = sparrow.quantize(str(tmp_path / "f.onnx"), noise(0, 16), recipe)
+    found = blame_model(q, str(tmp_path / "f.onnx"), noise(1, 4))
+    layer = next(x for x in found.layers if x.name == "conv2")
+    assert layer.cause == "uneven channels" and "input channels" in layer.detail
+    even = next(x for x in found.layers if x.name == "conv4")
+    assert "input channels" not in even.detail
 
 
 def test_apply_builds_a_cured_bundle_from_a_collapsed_one(

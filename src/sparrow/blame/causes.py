@@ -85,6 +85,14 @@ class Constants:
         """Largest magnitude of the widest output channel over that of the median one."""
         return _ratio(np.abs(self.real.reshape(len(self.real), -1)).max(1, initial=0))
 
+    @property
+    def uneven_inputs(self) -> float:
+        """Likewise of input channels, which share a scale in every output channel."""
+        if self.real.ndim < 2:
+            return 1.0
+        inputs = np.moveaxis(self.real, 1, 0).reshape(self.real.shape[1], -1)
+        return _ratio(np.abs(inputs).max(1, initial=0))
+
 
 def _ratio(peaks: Array) -> float:
     alive = peaks[peaks > 0]
@@ -160,6 +168,12 @@ def _weights(e: Error, c: Constants | None) -> Cause:
         return Cause("accumulated bias", "rounded weights shift the mean of the channels")
     if c.step.size == 1 and _lowest(np.abs(c.real.reshape(len(c.real), -1)).max(1)) > UNEVEN:
         return Cause("uneven channels", "one scale for channels of very different weights")
+    if c.step.shape != c.real.shape and c.uneven_inputs > UNEVEN:
+        return Cause(
+            "uneven channels",
+            "one scale for weights of input channels of which the widest is "
+            f"{c.uneven_inputs:.0f} times the median one",
+        )
     return Cause("weight rounding", "of 8-bit weights")
 
 
