@@ -37,7 +37,7 @@ BLOCK_BYTES = 1 << 14
 # Bytes of B that stay in a second-level cache while all rows pass, and in one of 2 MB, which
 # processors with matrix registers have.
 PANEL_BYTES, MATRIX_PANEL_BYTES = 1 << 19, 1 << 20
-# Columns from which packing rows costs less than reading them across cache lines.
+# Columns from which packing rows is predicted to cost less than reading them across cache lines.
 WIDE = 128
 ASYMMETRIC = 1  # what `sparrow_gemm_s8_run` says of a
 # Multiplications below which a second thread costs more than it brings.

@@ -46,7 +46,7 @@ class Sameness:
     Attributes:
         target: The row.
         device: Where it ran; empty where it did not.
-        equal: Values of integers that are those of the reference.
+        equal: Values of integers that are those of the reference; see ``behind``.
         layers: Values of integers.
         behind: Those that follow from computed floats, judged on the target's own inputs.
         digest: SHA-256 over all of them, in the order of the graph.
@@ -95,9 +95,7 @@ def table(rows: Sequence[Sameness]) -> str:
         )
     behind = max((r.behind for r in rows), default=0)
     if behind:
-        lines.append(
-            f"{behind} layers follow from floats: where they differ, judged on the target's own"
-        )
+        lines.append(f"{behind} layers follow from floats: judged on the target's own inputs")
     return "\n".join(lines)
 
 

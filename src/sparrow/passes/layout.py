@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from sparrow.rewrite import Match, Reject, Remark, Rewrite, Rule, apply_rules, p
 from sparrow.tensor import Affine, Array, TensorType, moved
 
 MAX_ROUNDS = 4
+_Coding = TypeVar("_Coding", Quantize, Dequantize)
 
 
 def channels_last(m: Match, n: Node) -> Rewrite | None:
@@ -385,10 +387,10 @@ def read_codes(m: Match, n: Node) -> Rewrite | None:
     if p is None:
         return None
     assert isinstance(p.op, Dequantize)
-    if p.op.quant.scale.size > 1:
+    op = _of_rank(p.op, m.type(n.outputs[0]).rank)
+    if op is None:
         return None
     codes = m.fresh()
-    op = replace(p.op, quant=_of_rank(p.op.quant, m.type(n.outputs[0]).rank))
     move = Node(n.op, p.inputs, (codes,), n.origin)
     return Rewrite((move, Node(op, (codes,), n.outputs, p.origin)), (n,))
 
@@ -399,17 +401,22 @@ def write_codes(m: Match, n: Node) -> Rewrite | None:
     if p is None or not isinstance(p.op, (Transpose, Reshape)) or m.only_user(n.inputs[0]) is None:
         return None
     assert isinstance(n.op, Quantize)
-    if n.op.quant.scale.size > 1:
+    op = _of_rank(n.op, m.type(p.inputs[0]).rank)
+    if op is None:
         return None
     codes = m.fresh()
-    op = replace(n.op, quant=_of_rank(n.op.quant, m.type(p.inputs[0]).rank))
     made = Node(op, p.inputs, (codes,), n.origin)
     return Rewrite((made, Node(p.op, (codes,), n.outputs, p.origin)), (n, p))
 
 
-def _of_rank(quant: Affine, rank: int) -> Affine:
-    ones = (1,) * rank
-    return Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * rank)
+def _of_rank(op: _Coding, rank: int) -> _Coding | None:
+    """The op over values of another rank; None where a scale is that of a channel."""
+    q, ones = op.quant, (1,) * rank
+    if q.scale.size > 1:
+        return None
+    return replace(
+        op, quant=Affine(q.scale.reshape(ones), q.zero_point.reshape(ones), (-1,) * rank)
+    )
 
 
 MOVE_CODES: tuple[tuple[str, Rule], ...] = (

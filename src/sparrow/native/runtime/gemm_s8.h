@@ -4,8 +4,8 @@
  *   a      int8 [m][k] in rows of `row` bytes, or as sparrow_gemm_s8_pack_a leaves it
  *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b
  *   start  int32 [vectors * SP_LANES], from there too: C before any product
- * Where there are matrix registers these hold the sums, 32 rows x two vectors at a time.
  *   c      int32 [m][n], dense
+ * Where there are matrix registers these hold the sums, 32 rows x two vectors at a time.
  * Values are in [-127, 127] and k <= 133144, so that no result leaves int32; sums wrap on the way. */
 #ifndef SPARROW_RUNTIME_GEMM_S8_H
 #define SPARROW_RUNTIME_GEMM_S8_H
