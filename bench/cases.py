@@ -1,5 +1,6 @@
 """What is measured: random networks, the bundled demo, real models with stored inputs."""
 
+import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -93,3 +94,11 @@ def all_cases() -> list[Case]:
     random = [Case(row.name, row.build, partial(drawn, row)) for row in MODELS]
     real = (*real_cases(data_folder()), *float_tflite_cases(data_folder()))
     return [Case("digits", digits, digit_images), *real, *random]
+
+
+def named(names: Sequence[str], parser: argparse.ArgumentParser) -> list[Case]:
+    """The networks of these names, all without any; an unknown one ends the program."""
+    known = {case.name: case for case in all_cases()}
+    if unknown := set(names) - known.keys():
+        parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [known[name] for name in names or known]

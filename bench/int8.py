@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 
 import sparrow
-from cases import Case, all_cases, data_folder, float_tflite_cases, real_cases
+from cases import Case, data_folder, float_tflite_cases, named, real_cases
 from sparrow.importers.model import import_model
 from sparrow.ops.conv import Conv
 from sparrow.timing.measure import Feeds, Outputs, Samples, comparison, interval, measure
@@ -58,8 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
-    named = [c for c in all_cases() if c.name in args.names]
-    for case in named if args.names else convolutional():
+    for case in named(args.names, parser) if args.names else convolutional():
         model, inputs = case.model(), list(case.inputs())
         coded = sparrow.quantize(model, inputs)
         small, full = (sparrow.build(m, threads=args.threads) for m in (coded, model))

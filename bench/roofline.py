@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 import sparrow
-from cases import all_cases
+from cases import named
 from peak import KINDS, best_of, peak
 from run import core_to_itself
 from sparrow.device.build import NATIVE, Unit, find_toolchain
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=12)
     parser.add_argument("--realtime", action="store_true", help="see run.py")
     args = parser.parse_args()
-    (case,) = (c for c in all_cases() if c.name == args.name)
+    (case,) = named([args.name], parser)
     model = case.model()
     if args.precision == "int8":
         recipe = sparrow.Recipe(residual=args.residual)

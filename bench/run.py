@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cases import REPO, all_cases
+from cases import REPO, named
 from engines import CODED, ENGINES, PRECISIONS, TOLERANCE, Engine, coded_tolerance
 from network import Network, RefusedError
 from peak import peak_rate
@@ -314,10 +314,7 @@ def arguments() -> argparse.Namespace:
     if unknown := names.keys() - known.keys():
         parser.error(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     options.engines = [known[name] for name in names]
-    cases = {case.name: case for case in all_cases()}
-    if unknown := set(options.names) - cases.keys():
-        parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
-    options.cases = [cases[name] for name in options.names or cases]
+    options.cases = named(options.names, parser)
     options.threads = [int(n) for n in options.threads.split(",")]
     return options
 

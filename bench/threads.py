@@ -10,7 +10,7 @@ import argparse
 from contextlib import nullcontext
 from functools import partial
 
-from cases import all_cases
+from cases import named
 from engines import load_sparrow
 from network import Network
 from run import core_to_itself
@@ -28,9 +28,7 @@ def main() -> None:
     parser.add_argument("--realtime", action="store_true", help="see run.py")
     parser.add_argument("names", nargs="*", help="default: all")
     args = parser.parse_args()
-    for case in all_cases():
-        if args.names and case.name not in args.names:
-            continue
+    for case in named(args.names, parser):
         network = Network(case.model(), list(case.inputs()), case.tflite)
         flops = import_model(network.model).graph.flops()
         for precision in args.precision.split(","):
