@@ -83,7 +83,7 @@ def tile_cycles(
         # rows and vectors that share too few cache sets come from L2 more than once a line
         evicted = 0.5 * max(0, mr + nv - cpu.ways * sets)
         beyond_l1 = 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
-        lines = 4 * nv * cpu.lanes / cpu.l2_rate if beyond_l1 else 0.0
+        lines = 4 * (nv * cpu.lanes + mr) / cpu.l2_rate if beyond_l1 else 0.0
         step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, lines, (6 if pair else 4.7) / t.ku)
         return k * (step + evicted) + 1.5 * mr * nv + 20
 
