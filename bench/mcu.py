@@ -1,4 +1,4 @@
-"""Flash, RAM and instructions per inference of real models on Cortex-M cores, in the emulator.
+"""Flash, RAM and instructions per inference of real models on microcontrollers, in the emulator.
 
     python bench/mcu.py                                   # all models and cores
     python bench/mcu.py --models kws --cores cortex_m4f   # some
@@ -20,7 +20,7 @@ from pathlib import Path
 import sparrow
 from sparrow.errors import SparrowError
 
-CORES = ("cortex_m0", "cortex_m3", "cortex_m4f", "cortex_m7", "cortex_m33", "cortex_m55")
+CORES = ("cortex_m0", "cortex_m3", "cortex_m4f", "cortex_m7", "cortex_m33", "cortex_m55", "rv32imc")
 MODELS = {
     "kws": "models/mlperf_tiny/kws_dscnn_int8.tflite",
     "vww": "models/mlperf_tiny/vww_mobilenet025_96_int8.tflite",

@@ -7,9 +7,10 @@ import functools
 import pytest
 
 from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
 from sparrow.device.firmware import link_alone
-from sparrow.device.thumb import depths
+from sparrow.device.thumb import read
 from sparrow.targets import target
 
 # name: instructions, bytes of stack of a call
@@ -54,10 +55,10 @@ def image() -> Elf:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_frame_is_what_the_instructions_take(name: str) -> None:
     want = FUNCTIONS[name][1]
-    found = depths(image(), [name], {"memset"})
+    found = depths(image(), [name], {"memset"}, read)
     assert found == (None if want is None else {name: want})
 
 
 def test_what_is_not_there_has_no_bound() -> None:
-    assert depths(image(), ["leaf", "moon"], ()) is None
-    assert depths(image(), ["leaf", "calls"], ()) == {"leaf": 0, "calls": 64}
+    assert depths(image(), ["leaf", "moon"], (), read) is None
+    assert depths(image(), ["leaf", "calls"], (), read) == {"leaf": 0, "calls": 64}

@@ -1,4 +1,8 @@
-"""Run a model library for another CPU in qemu's user-mode emulator; count instructions."""
+"""Run a model library for another CPU in qemu's user-mode emulator; count instructions.
+
+An archive for a microcontroller is linked into a process there: its code asks nothing of a system.
+Cores that only boards have, Cortex-M, are `device.firmware`'s.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ _NAMED = (
     "cortex_a72",
     "cortex_a76",
 )
+_RV32IMC = "lowrisc-ibex"
 
 
 def emulated_cpu(machine: Machine) -> str:
@@ -41,6 +46,8 @@ def emulated_cpu(machine: Machine) -> str:
     name, *features = machine.cpu.split("+")
     if name in _NAMED:
         return name.replace("_", "-")
+    if machine.arch == "riscv32":
+        return _RV32IMC if features == ["m", "c"] else "rv32"
     if machine.arch == "riscv64":
         return "rv64,v=true,vext_spec=v1.0,vlen=128" if "v" in features else "rv64"
     if name == "generic" and "i8mm" not in features:
@@ -61,7 +68,7 @@ def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
     Raises:
         BadInput: The emulator is not installed, or has not this system or instruction set.
     """
-    if machine.os != "linux":
+    if machine.os not in ("linux", "freestanding"):
         raise BadInput(f"programs for {machine.triple} cannot be emulated here")
     if machine.isa.startswith("avx512") or machine.isa in ("avxvnni", "amx"):
         raise BadInput(f"qemu does not emulate {machine.isa}")
@@ -72,26 +79,28 @@ def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
     return [found, "-cpu", cpu or emulated_cpu(machine)]
 
 
-def runner_program(machine: Machine) -> Path:
-    """The runner built for a machine.
+def runner_program(machine: Machine, archive: Path | None = None) -> Path:
+    """The runner built for a machine, which loads a library; or that of an archive.
 
     Raises:
-        CompileError: The compiler is missing.
+        CompileError: The compiler is missing, or the archive does not link.
     """
     tools = find_toolchain()
-    unit = Unit.from_file(NATIVE / "runtime" / "runner.c")
-    return tools.link_program(tools.compile_objects([unit], machine, RUNNER_FLAGS), machine)
+    unit = Unit.from_file(NATIVE / "runtime" / ("linked.c" if archive else "runner.c"))
+    objects = tools.compile_objects([unit], machine, RUNNER_FLAGS)
+    return tools.link_program((*objects, *([archive] if archive else ())), machine)
 
 
 def emulated_library(path: Path, machine: Machine, cpu: str = "") -> RemoteLibrary:
-    """A model library in the emulator; ``cpu`` as for `emulator_command`.
+    """A model library or archive in the emulator; ``cpu`` as for `emulator_command`.
 
     Raises:
         BadInput: The emulator is not installed, or there is none for this system.
         CompileError: The compiler is missing.
         BadBundle: The file is no model library for the machine.
     """
-    command = (*emulator_command(machine, cpu), str(runner_program(machine)), str(path))
+    program = [runner_program(machine, path)] if machine.bare else [runner_program(machine), path]
+    command = (*emulator_command(machine, cpu), *map(str, program))
     return RemoteLibrary(path, command)
 
 

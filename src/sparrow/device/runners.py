@@ -101,14 +101,15 @@ def find_runner(machine: Machine, device: str = "auto", cores: str = "") -> Runn
         return Runner("host", load_library, _here)
     if device == "host":
         raise BadInput(f"the device host cannot run this: {why}", hint="use --device qemu")
+    board = machine.arch == "thumb"
     try:
-        if machine.bare:
+        if board:
             board_command(machine, name)
         else:
             emulator_command(machine)
     except BadInput as e:
         raise BadInput(f"{why}; {e.message}" if why else e.message, hint=e.hint) from None
-    if machine.bare:
+    if board:
         return Runner("qemu", lambda path: firmware_library(path, machine, name))
     return Runner("qemu", lambda path: emulated_library(path, machine, name))
 

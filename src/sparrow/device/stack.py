@@ -2,8 +2,9 @@
 
 The compiler notes the frame of every function (``-fstack-size-section``) and gives each a section
 of its own (``-ffunction-sections``), so that whatever a function calls or passes on as a callback
-is a relocation of its section. Emitted code does not recurse and has no frame of variable size: the
-deepest path through this graph is the bound, and a run that takes the path reaches it exactly.
+is a relocation of its section. Emitted code does not recurse, and no frame varies in size but for
+RISC-V's vectors, whose length the processor decides: the deepest path through this graph is the
+bound, and a run that takes the path reaches it exactly.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparrow.device import riscv, thumb
+from sparrow.device.depths import depths
 from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
 from sparrow.device.firmware import link_alone
-from sparrow.device.thumb import depths
 from sparrow.targets import Machine
 
 _X86_64, _I386 = 62, 3
@@ -27,8 +29,10 @@ _RED_ZONE = {_X86_64: 128}
 _JUMP = 0xE9
 _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
 
-# sub sp, sp, register: a frame of vectors, as long as the processor has them.
-_RISCV, _SCALED, _SCALED_MASK = 243, 0x40010133, 0xFE0FFFFF
+# auipc t1: a jump to another function; a call sets ra.
+_RISCV, _TO_T1, _TO_T1_MASK = 243, 0x00000317, 0xFFF
+# What reads the compiler's library, by architecture.
+_READERS = {"thumb": thumb.read, "riscv32": riscv.read}
 
 # What every program has; Arm's own names of the same functions.
 MEMORY = frozenset(
@@ -49,6 +53,7 @@ class Frames:
 
     Attributes:
         sizes: Bytes of stack per function, the return address included.
+        scaled: Vector registers' worth per function that has such a frame besides.
         calls: Functions that each calls or hands on.
         tails: Functions that each jumps to when its own frame is gone.
         names: Functions that other objects see.
@@ -57,19 +62,25 @@ class Frames:
     """
 
     sizes: Mapping[Place, int]
+    scaled: Mapping[Place, int]
     calls: Mapping[Place, frozenset[Place]]
     tails: Mapping[Place, frozenset[Place]]
     names: Mapping[str, Place]
     outside: Mapping[str, Place]
     red_zone: int
 
-    def deepest(self, name: str) -> int:
+    def deepest(self, name: str, vector_bytes: int = 0, free: Collection[str] = ()) -> int:
         """Bytes of stack that a call of a function takes at most, red zone excluded.
+
+        Args:
+            name: The function.
+            vector_bytes: Of a register, where the processor decides that.
+            free: Functions that count nothing.
 
         Raises:
             ValueError: It recurses, or a frame is not known.
         """
-        depth: dict[Place, int] = {}
+        depth = {self.names[n]: 0 for n in free}
         open_: set[Place] = set()
 
         def visit(at: Place) -> int:
@@ -82,7 +93,8 @@ class Frames:
                 inner = max((visit(c) for c in self.calls.get(at, ())), default=0)
                 after = max((visit(c) for c in self.tails.get(at, ())), default=0)
                 open_.remove(at)
-                depth[at] = max(self.sizes[at] + inner, after)
+                own = self.sizes[at] + self.scaled.get(at, 0) * vector_bytes
+                depth[at] = max(own + inner, after)
             return depth[at]
 
         return visit(self.names[name])
@@ -113,18 +125,13 @@ def _uleb128(data: bytes) -> int:
     return value
 
 
-def _scaled(code: bytes) -> bool:
-    """Whether a RISC-V function has a frame whose size depends on the length of vectors."""
-    words = (code[i : i + 4] for i in range(0, len(code) - 3, 2))
-    return any(int.from_bytes(w, "little") & _SCALED_MASK == _SCALED for w in words)
-
-
 def read_frames(objects: Sequence[Path]) -> Frames | None:
     """Functions of objects that are linked together.
 
-    None if not ELF, without noted frames, or where the length of vectors decides about one.
+    None if not ELF, without noted frames, or where one is not understood.
     """
     sizes: dict[Place, int] = {}
+    scaled: dict[Place, int] = {}
     names: dict[str, Place] = {}
     pending: list[tuple[Place, Place | str, bool]] = []
     machine = 0
@@ -136,12 +143,17 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         machine = found.machine
         code = found.code
         for section, size in found.frames():
-            if machine == _RISCV and _scaled(found.sections[section].data):
-                return None
-            loss = max(
-                (n for p, n in _ALIGNS.items() if p in found.sections[section].data), default=0
-            )
-            loss = loss if machine == _X86_64 else 0
+            text = found.sections[section].data
+            loss = 0
+            if machine == _RISCV:
+                frame = riscv.frame(text, found.wide)
+                if frame is None:
+                    return None
+                # what vectors are aligned by is not noted
+                size = max(size, frame.fixed)
+                scaled[o, section], loss = frame.scaled, frame.lost
+            if machine == _X86_64:
+                loss = max((n for p, n in _ALIGNS.items() if p in text), default=0)
             sizes[o, section] = size + loss + _RETURN_ADDRESS.get(machine, 0)
         for symbol in found.symbols:
             if symbol.section in code and symbol.kind != SECTION_SYMBOL and symbol.name:
@@ -150,8 +162,7 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
             if section not in code:
                 continue
             target = found.symbols[number]
-            before = found.sections[section].data[offset - 1] if offset else 0
-            jumps = machine == _X86_64 and before == _JUMP
+            jumps = _jumps(machine, found.sections[section].data, offset)
             if target.section == UNDEFINED:
                 pending.append(((o, section), target.name, jumps))
             elif target.section in code and target.section != section:
@@ -168,6 +179,7 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         (tails if jumps else calls).setdefault(caller, set()).add(to)
     return Frames(
         sizes,
+        scaled,
         {k: frozenset(v) for k, v in calls.items()},
         {k: frozenset(v) for k, v in tails.items()},
         names,
@@ -176,14 +188,29 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
     )
 
 
-def stack_bytes(objects: Sequence[Path], machine: Machine, name: str = "model_run") -> int | None:
+def _jumps(machine: int, code: bytes, offset: int) -> bool:
+    """Whether a relocated place is a jump to another function, not a call."""
+    if machine == _RISCV:
+        return int.from_bytes(code[offset : offset + 4], "little") & _TO_T1_MASK == _TO_T1
+    return machine == _X86_64 and offset > 0 and code[offset - 1] == _JUMP
+
+
+def stack_bytes(
+    objects: Sequence[Path], machine: Machine, name: str = "model_run", vector_bits: int = 0
+) -> int | None:
     """Bytes of stack that a call of an emitted function takes at most, its return address included.
 
     What the program's own memcpy, memset and ``parallel_for`` take comes on top. The compiler's
-    library, which computes floats for CPUs without an FPU, notes no frames: those of Thumb code are
-    read from it. None if the compiler does not note frames (`Toolchain` asks zig for it), the
-    objects are not ELF, they keep vectors of a length that the processor decides, or they call what
-    has no bound.
+    library, which computes floats for CPUs without an FPU, notes no frames: those of Thumb and RV32
+    code are read from it. None if the compiler does not note frames (`Toolchain` asks zig for it),
+    the objects are not ELF, or they call what has no bound.
+
+    Args:
+        objects: Of one library.
+        machine: What they are compiled for.
+        name: The function.
+        vector_bits: Length of the processor's vectors, where the code is for several
+            (`Machine.lengths`); 0 is the most that any of these takes.
     """
     frames = read_frames(objects)
     if frames is None:
@@ -195,12 +222,24 @@ def stack_bytes(objects: Sequence[Path], machine: Machine, name: str = "model_ru
         if found is None:
             return None
         sizes |= {frames.outside[n]: depth for n, depth in found.items()}
-    return replace(frames, sizes={**frames.sizes, **sizes}).deepest(name) + frames.red_zone
+    frames = replace(frames, sizes={**frames.sizes, **sizes})
+    asked = (vector_bits,) if vector_bits else machine.lengths or (0,)
+    return frames.red_zone + max(
+        frames.deepest(name, bits // 8, _of_other_lengths(frames, machine, bits)) for bits in asked
+    )
+
+
+def _of_other_lengths(frames: Frames, machine: Machine, bits: int) -> list[str]:
+    """Functions of steps that a processor with vectors of a length leaves to others."""
+    own = max((n for n in machine.lengths if n <= bits), default=0)
+    others = tuple(f"_v{n}" for n in machine.lengths if n != own)
+    return [n for n in frames.names if others and n.endswith(others)]
 
 
 def _library_depths(
     objects: Sequence[Path], machine: Machine, names: Collection[str]
 ) -> Mapping[str, int] | None:
-    if machine.arch != "thumb":
+    reader = _READERS.get(machine.arch)
+    if reader is None:
         return None
-    return depths(Elf(link_alone(objects, machine).read_bytes()), names, MEMORY)
+    return depths(Elf(link_alone(objects, machine).read_bytes()), names, MEMORY, reader)

@@ -9,62 +9,14 @@ register, have no bound.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 
-from sparrow.device.elf import FUNCTION, Elf
-
-
-@dataclass(frozen=True, slots=True)
-class _Function:
-    frame: int
-    calls: frozenset[int]
+from sparrow.device.depths import Function, signed
 
 
-def depths(image: Elf, names: Collection[str], free: Collection[str]) -> Mapping[str, int] | None:
-    """Bytes of stack that a call of each function takes at most, with all that it calls.
-
-    Args:
-        image: A linked program with its symbols.
-        names: Functions in it.
-        free: Functions that count nothing.
-
-    Returns:
-        None where one is not there, recurses, or has no bound.
-    """
-    starts: dict[int, int] = {}
-    at: dict[str, int] = {}
-    for s in image.symbols:
-        if s.kind == FUNCTION and s.section and s.name:
-            # bit 0 says that it is Thumb code
-            at[s.name] = s.value & ~1
-            starts[s.value & ~1] = max(s.size, starts.get(s.value & ~1, 0))
-    code = {
-        a: s.data[a - s.address : a - s.address + size]
-        for a, size in starts.items()
-        for s in (image.sections[i] for i in image.code)
-        if s.address <= a < s.address + len(s.data)
-    }
-    known: dict[int, int | None] = {at[n]: 0 for n in free if n in at}
-
-    def deepest(start: int) -> int | None:
-        if start not in known:
-            known[start] = None  # until it is known: a function that calls itself has no bound
-            f = _read(code.get(start, b""), start, starts.keys())
-            inner = [deepest(c) for c in f.calls] if f is not None else [None]
-            if f is not None and None not in inner:
-                known[start] = f.frame + max((x for x in inner if x is not None), default=0)
-        return known[start]
-
-    found = {n: deepest(at[n]) if n in at else None for n in names}
-    bounds = {n: d for n, d in found.items() if d is not None}
-    return bounds if len(bounds) == len(found) else None
-
-
-def _read(data: bytes, start: int, starts: Collection[int]) -> _Function | None:
+def read(data: bytes, start: int, starts: Collection[int]) -> Function | None:
+    """What the instructions of a function say of it; None where it has no bound."""
     frame, calls, at = 0, set[int](), 0
-    if not data:
-        return None
     while at + 2 <= len(data):
         (first,) = struct.unpack_from("<H", data, at)
         pc = start + at + 4
@@ -81,7 +33,7 @@ def _read(data: bytes, start: int, starts: Collection[int]) -> _Function | None:
         # a short jump to the beginning is a loop
         if to is not None and to in starts and (to != start or first >> 11 == 0b11110):
             calls.add(to)
-    return _Function(frame, frozenset(calls))
+    return Function(frame, frozenset(calls))
 
 
 def _narrow(h: int, pc: int) -> tuple[int | None, int | None]:
@@ -95,9 +47,9 @@ def _narrow(h: int, pc: int) -> tuple[int | None, int | None]:
     if h & 0xFF87 == 0x4700 and h != 0x4770:  # bx register, but for lr
         return None, None
     if h & 0xF800 == 0xE000:  # b
-        return 0, pc + _signed(h & 0x7FF, 11) * 2
+        return 0, pc + signed(h & 0x7FF, 11) * 2
     if h & 0xF000 == 0xD000 and h & 0x0E00 != 0x0E00:  # b of a condition
-        return 0, pc + _signed(h & 0xFF, 8) * 2
+        return 0, pc + signed(h & 0xFF, 8) * 2
     return 0, None
 
 
@@ -122,16 +74,10 @@ def _wide(a: int, b: int, pc: int) -> tuple[int | None, int | None]:
     if a & 0xF800 == 0xF000 and b & 0x8000:  # branches; bl is one
         if b & 0x5000 == 0:  # of a condition
             low = (a & 0x3F) << 11 | b & 0x7FF
-            bits = _signed(
-                (a >> 10 & 1) << 19 | (b >> 11 & 1) << 18 | (b >> 13 & 1) << 17 | low, 20
-            )
+            bits = signed((a >> 10 & 1) << 19 | (b >> 11 & 1) << 18 | (b >> 13 & 1) << 17 | low, 20)
             return 0, pc + bits * 2
         sign = a >> 10 & 1
         one, two = (~(b >> 13 & 1) ^ sign) & 1, (~(b >> 11 & 1) ^ sign) & 1
         low = (a & 0x3FF) << 11 | b & 0x7FF
-        return 0, pc + _signed(sign << 23 | one << 22 | two << 21 | low, 24) * 2
+        return 0, pc + signed(sign << 23 | one << 22 | two << 21 | low, 24) * 2
     return 0, None
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - (value >> (bits - 1) << bits)

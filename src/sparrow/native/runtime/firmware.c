@@ -1,7 +1,7 @@
 /* A model linked into a program for a board that qemu emulates; serve.h says what it answers.
  * Instructions are counted between visits to sys_marked, whose address the counter is told. */
 #include "semihosting.h"
-#include "serve.h"
+#include "paint.h"
 
 void sys_marked(void) __attribute__((noinline, used));
 void sys_marked(void) { __asm__ volatile("" ::: "memory"); }
@@ -14,17 +14,8 @@ static void sys_mark(int step, int begin) {
   sys_marked();
 }
 
-/* Paints all of the stack below this frame, runs, and looks how far the paint is gone. */
-static __attribute__((noinline)) uint64_t sys_stack(serve_run run, const sparrow_call *call,
-                                                    int *status) {
-  enum { PAINT = 0xA5 };
-  unsigned char *here;
-  __asm__ volatile("mov %0, sp" : "=r"(here));
-  for (volatile unsigned char *p = here; p > _stack_limit;) *--p = PAINT;
-  *status = run(call);
-  const volatile unsigned char *lowest = _stack_limit;
-  while (lowest < here && *lowest == PAINT) ++lowest;
-  return (uint64_t)(here - (const unsigned char *)lowest);
+static uint64_t sys_stack(serve_run run, const sparrow_call *call, int *status) {
+  return paint_stack(run, call, status, _stack_limit);
 }
 
 int sparrow_main(void) {

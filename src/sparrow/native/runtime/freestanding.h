@@ -1,7 +1,7 @@
 /* A Linux program without a libc: entry point, system calls, memory, and pipes in both directions.
  *
  * Included by the one file of a program that defines `int sparrow_main(int argc, char **argv)`.
- * x86-64, AArch64, Armv7 and RV64; linked with -static -nostdlib. */
+ * x86-64, AArch64, Armv7, RV64 and RV32; linked with -static -nostdlib. */
 #ifndef SPARROW_RUNTIME_FREESTANDING_H
 #define SPARROW_RUNTIME_FREESTANDING_H
 
@@ -25,7 +25,11 @@ static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
 __asm__(".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call sys_start\n");
 #elif defined(__aarch64__) || defined(__riscv)
 enum { SYS_READ = 63, SYS_WRITE = 64, SYS_MMAP = 222, SYS_MPROTECT = 226, SYS_OPENAT = 56 };
+#if UINTPTR_MAX > 0xffffffffu
 enum { SYS_CLOSE = 57, SYS_EXIT = 94, SYS_CLOCK = 113, SYS_AFFINITY = 122 };
+#else /* RV32 has the clock of 64-bit seconds alone */
+enum { SYS_CLOSE = 57, SYS_EXIT = 94, SYS_CLOCK = 403, SYS_AFFINITY = 122 };
+#endif
 #if defined(__aarch64__)
 #define SYS_R(n) __asm__("x" #n)
 #define SYS_NUMBER __asm__("x8")
@@ -47,7 +51,6 @@ static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
   return r0;
 }
 #elif defined(__arm__)
-/* 192 is mmap2, whose offset counts pages of 4096 bytes. */
 enum { SYS_READ = 3, SYS_WRITE = 4, SYS_MMAP = 192, SYS_MPROTECT = 125, SYS_OPENAT = 322 };
 enum { SYS_CLOSE = 6, SYS_EXIT = 248, SYS_CLOCK = 263, SYS_AFFINITY = 241 };
 static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
@@ -117,7 +120,7 @@ static void sys_read_all(void *data, uint64_t n) {
  * file from a page-aligned offset, or zero bytes when file is -1. NULL: there are none. */
 static void *sys_map(void *at, uint64_t n, int rights, int file, uint64_t offset) {
   const long flags = 2 | (at != NULL ? 16 : 0) | (file < 0 ? 32 : 0);
-#if defined(__arm__)
+#if UINTPTR_MAX <= 0xffffffffu /* mmap2, whose offset counts pages of 4096 bytes */
   const long place = (long)(offset >> 12);
 #else
   const long place = (long)offset;
@@ -133,9 +136,13 @@ static void *sys_allocate(uint64_t n) {
   return p;
 }
 
-/* A clock that only rises. The kernel's own struct of two longs, on 32-bit systems too. */
+/* A clock that only rises. The kernel's own struct of two longs, on Armv7 too. */
 static uint64_t __attribute__((unused)) sys_now_ns(void) {
+#if defined(__riscv)
+  int64_t time[2] = {0, 0};
+#else
   long time[2] = {0, 0};
+#endif
   sys_call(SYS_CLOCK, 1 /* CLOCK_MONOTONIC */, (long)time, 0, 0, 0, 0);
   return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
 }

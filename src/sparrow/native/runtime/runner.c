@@ -3,18 +3,7 @@
  *
  * Needs no libc, so that it runs on any Linux of its architecture and under qemu's user mode. */
 #include "loader.h"
-#include "serve.h"
-
-/* A system call that no kernel has; arguments step and begin. */
-enum { SYS_MARK = 0x5350 };
-
-static void sys_mark(int step, int begin) { sys_call(SYS_MARK, step, begin, 0, 0, 0, 0); }
-
-/* Not measured here: a process has stack enough. */
-static uint64_t sys_stack(serve_run run, const sparrow_call *call, int *status) {
-  *status = run(call);
-  return 0;
-}
+#include "process.h"
 
 static void run_on(const char *mask) {
   uint64_t cores = 0;

@@ -23,7 +23,8 @@
  *
  *   sys_now_ns()           a clock that only rises; 0 where there is none
  *   sys_mark(step, begin)  what a counter of instructions sees
- *   sys_stack(run, call, &status)  runs, and says how many bytes of stack that took */
+ *   sys_stack(run, call, &status)  runs, and says how many bytes of stack that took; what
+ *                                  runtime/paint.h does where there is a stack pointer to read */
 #ifndef SPARROW_RUNTIME_SERVE_H
 #define SPARROW_RUNTIME_SERVE_H
 
