@@ -20,10 +20,12 @@ from sparrow.ops.compress import Compress
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.deform_conv import DeformConv
 from sparrow.ops.det import Det
 from sparrow.ops.gather import Gather
 from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
+from sparrow.ops.grid_sample import GridMode, GridPadding, GridSample
 from sparrow.ops.gru import GRU
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
@@ -36,20 +38,13 @@ from sparrow.ops.quantize import Dequantize, Quantize, affine
 from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce, ReduceKind
 from sparrow.ops.resize import Axis, Coordinates, Mode, NearestMode, Resize
 from sparrow.ops.rnn import RNN
-from sparrow.ops.sample import (
-    DeformConv,
-    GridMode,
-    GridPadding,
-    GridSample,
-    RoiAlign,
-    RoiPool,
-    Unpool,
-)
+from sparrow.ops.roi import RoiAlign, RoiPool
 from sparrow.ops.scatter import REDUCTIONS, ScatterElements, ScatterND
 from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.topk import TopK
 from sparrow.ops.unique import Unique
+from sparrow.ops.unpool import Unpool
 from sparrow.tensor import (
     BF16,
     BOOL,

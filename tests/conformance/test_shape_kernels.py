@@ -20,20 +20,15 @@ from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Op
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.deform_conv import DeformConv
+from sparrow.ops.grid_sample import GridMode, GridPadding, GridSample
 from sparrow.ops.normalize import LocalResponse, Normalize
 from sparrow.ops.pad import Pad, PadMode
 from sparrow.ops.pool import Pool, PoolKind
 from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce, ReduceKind
 from sparrow.ops.resize import Axis, Coordinates, Mode, NearestMode, Resize
-from sparrow.ops.sample import (
-    DeformConv,
-    GridMode,
-    GridPadding,
-    GridSample,
-    RoiAlign,
-    RoiPool,
-    Unpool,
-)
+from sparrow.ops.roi import RoiAlign, RoiPool
+from sparrow.ops.unpool import Unpool
 from sparrow.reference import evaluate
 from sparrow.tensor import F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, Array, DType
 from sparrow.tensor import TensorType as Type

@@ -18,7 +18,7 @@ from sparrow.ops.nms import NonMaxSuppression
 from sparrow.ops.pad import Pad
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Axis, Resize
-from sparrow.ops.sample import RoiPool
+from sparrow.ops.roi import RoiPool
 from sparrow.ops.topk import TopK
 from sparrow.tensor import F32, TensorType
 

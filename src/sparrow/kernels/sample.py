@@ -18,7 +18,10 @@ from sparrow.kernels.case import (
 )
 from sparrow.kernels.element import dense, rows_per_task, suffix
 from sparrow.kernels.pool_any import three
-from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
+from sparrow.ops.deform_conv import DeformConv
+from sparrow.ops.grid_sample import GridSample
+from sparrow.ops.roi import RoiAlign, RoiPool
+from sparrow.ops.unpool import Unpool
 from sparrow.tensor import F32, F64
 
 

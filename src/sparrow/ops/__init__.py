@@ -10,10 +10,12 @@ from sparrow.ops.compress import Compress
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.deform_conv import DeformConv
 from sparrow.ops.det import Det
 from sparrow.ops.gather import Gather
 from sparrow.ops.gather_elements import GatherElements
 from sparrow.ops.gather_nd import GatherND
+from sparrow.ops.grid_sample import GridSample
 from sparrow.ops.gru import GRU
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lane import Lane
@@ -32,7 +34,7 @@ from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
 from sparrow.ops.rnn import RNN
-from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool, Unpool
+from sparrow.ops.roi import RoiAlign, RoiPool
 from sparrow.ops.scatter import ScatterElements, ScatterND
 from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
@@ -40,6 +42,7 @@ from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.topk import TopK
 from sparrow.ops.transpose import Transpose
 from sparrow.ops.unique import Unique
+from sparrow.ops.unpool import Unpool
 
 OPS: tuple[type[Op], ...] = (
     ArgReduce,

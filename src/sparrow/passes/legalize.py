@@ -18,7 +18,9 @@ from sparrow.graph import Node, Op
 from sparrow.ops.attention import Attention
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.deform_conv import DeformConv
 from sparrow.ops.det import Det
+from sparrow.ops.grid_sample import GridSample
 from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
 from sparrow.ops.lstm import LSTM
@@ -29,7 +31,7 @@ from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Resize
 from sparrow.ops.rnn import RNN
-from sparrow.ops.sample import DeformConv, GridSample, RoiAlign, RoiPool
+from sparrow.ops.roi import RoiAlign, RoiPool
 from sparrow.ops.softmax import Softmax
 from sparrow.rewrite import Match, Rewrite
 from sparrow.tensor import BF16, F16, F32, DType

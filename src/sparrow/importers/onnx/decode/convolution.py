@@ -10,7 +10,7 @@ import numpy as np
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.linear import per_axis, resolve_pads
 from sparrow.ops.conv_transpose import ConvTranspose
-from sparrow.ops.sample import DeformConv
+from sparrow.ops.deform_conv import DeformConv
 from sparrow.tensor import BOOL, I32
 
 

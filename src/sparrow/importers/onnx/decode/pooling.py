@@ -11,7 +11,8 @@ from sparrow.importers.onnx.decode.arrange import pad
 from sparrow.importers.onnx.decode.linear import per_axis, resolve_pads
 from sparrow.importers.onnx.decode.reduction import norm, reduce
 from sparrow.ops.pool import Order, Pool, PoolKind
-from sparrow.ops.sample import RoiAlign, RoiPool, Unpool
+from sparrow.ops.roi import RoiAlign, RoiPool
+from sparrow.ops.unpool import Unpool
 from sparrow.tensor import I64
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.linear import matmul
+from sparrow.ops.grid_sample import GridSample
 from sparrow.ops.resize import Axis, Coordinates, Mode, NearestMode, Resize
-from sparrow.ops.sample import GridSample
 from sparrow.tensor import BOOL, F32, F64
 
 
