@@ -21,7 +21,8 @@ from sparrow.evidence.lossy import (
 from sparrow.graph import Graph
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
-from sparrow.precision.search import Compile, Search
+from sparrow.precision.search import Search
+from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
 from sparrow.quant.recipe import precisions
 from sparrow.quant.run import requantized

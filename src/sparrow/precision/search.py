@@ -8,13 +8,12 @@ their time until one keeps it on samples that calibrate; what was held out then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
-from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled
 from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import code_bytes_of, compile_library
@@ -22,24 +21,13 @@ from sparrow.device.runners import find_runner
 from sparrow.device.session import to_native
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.accuracy import disagree
-from sparrow.evidence.lossy import Lossy, coded
-from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
-from sparrow.graph import Graph
-from sparrow.precision.choice import (
-    Layer,
-    Mix,
-    Quantity,
-    binding,
-    front,
-    mix_of,
-    nearest,
-    solve,
-)
-from sparrow.precision.costs import measure_costs
-from sparrow.precision.sensitivity import sensitivities
+from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.receipt import SearchRecord
+from sparrow.precision.account import Found, record_of, say
+from sparrow.precision.choice import Mix, Quantity, front, nearest, solve
+from sparrow.precision.tables import Compile, tables_of
 from sparrow.quant.engine import literally
-from sparrow.quant.recipe import Pins, Precision, Recipe, literal, precision_of
-from sparrow.quant.report import decibels
+from sparrow.quant.recipe import Pins, Precision, Recipe, literal
 from sparrow.quant.run import Quantized, requantized
 from sparrow.request import Budget, Predict, Request
 from sparrow.tensor import Array
@@ -48,15 +36,6 @@ from sparrow.timing.latency import latency
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4
 LATENCY_S = 0.2
-UNITS: Mapping[Quantity, tuple[float, str]] = {
-    "latency": (1e6, "ms"),
-    "size": (1e3, "kB"),
-    "ram": (1e3, "kB"),
-    "noise": (1.0, ""),
-}
-SENSITIVITY = "error of the outputs with one layer quantized, measured (arXiv:1511.06393)"
-
-Compile: TypeAlias = Callable[[Sequence[Graph]], Compiled]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,14 +65,6 @@ def goals_of(budget: Budget) -> dict[Quantity, float]:
     return {k: float(v) for k, v in given.items() if v is not None}
 
 
-def say(what: Quantity, value: float) -> str:
-    """A value with its unit."""
-    scale, unit = UNITS[what]
-    if what == "noise":
-        return f"{decibels(1.0, value):.1f} dB" if value > 0 else "no error"
-    return f"{value / scale:,.4g} {unit}"
-
-
 class Search:
     """Tables of one network, and the mixes that keep goals.
 
@@ -119,57 +90,10 @@ class Search:
         self.plain, self.lossy, self.request = plain, lossy, request
         self.build, *self.others = ways
         self.recipe = lossy.quantized.recipe
-        self.pins = pins
         self.refused: dict[tuple[Precision, ...], GateFailed] = {}
-        whole = lossy.quantized
-        builds: dict[Precision, Compiled] = {"float32": plain, "int8": self.build((whole.graph,))}
-        sixteen = self._at("int16x8")
-        # codes of 16 bits are multiplied as bytes: without those, they are floats again
-        if coded(sixteen.module.entries):
-            builds["int16x8"] = sixteen
-        if plain.plan.target.isa.multiplies_bfloat16:
-            builds["bfloat16"] = self._at("bfloat16")
-        kinds = {x.name: x.op for x in whole.layers}
-        measured = measure_costs(
-            *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
-        )
-        self.how = measured.how
-        noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
-        # of bfloat16, only layers that gain by it
-        halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
-
-        def noisy(x: Layer) -> Layer:
-            taken = {p: c for p, c in x.costs.items() if p != "bfloat16" or x.name in halves}
-            return replace(
-                x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in taken.items()}
-            )
-
-        layers = tuple(map(noisy, measured.problem.layers))
-        self.free = replace(measured.problem, layers=layers)
-        fixed: dict[str, Precision] = {}
-        for x in layers:
-            p = precision_of(Recipe(pins=pins), *self._names(x))
-            if p is not None and p not in x.costs:
-                raise BadInput(
-                    f"pin {x.name}={p}: no kernel of {plain.plan.target.name} computes it",
-                    hint=f"use {' or '.join(x.costs)}",
-                )
-            if p is not None:
-                fixed[x.name] = p
-        self.problem = self.free.pinned(fixed)
-
-    def _at(self, precision: Precision) -> Compiled:
-        """The build of every layer at one precision."""
-        whole, recipe = self.lossy.quantized, replace(self.recipe, precision=precision)
-        return self.build((requantized(whole.source, whole.statistics, recipe).graph,))
-
-    def _names(self, x: Layer) -> tuple[str, ...]:
-        made = [
-            n.outputs
-            for n in self.lossy.quantized.source.nodes
-            if (n.origin or n.outputs[0]) == x.name
-        ]
-        return (x.name, x.op, *(y for ys in made for y in ys))
+        self.off: Mapping[Quantity, float] = {}  # what the last build differed from its prediction
+        self.tables = tables_of(plain, lossy, pins, request, self.build)
+        self.problem = self.tables.problem
 
     def candidates(self) -> Iterator[Candidate]:
         """Mixes that keep the goals, the best first, more accurate ones after it.
@@ -183,7 +107,7 @@ class Search:
             if e.gate != "size" or not self.others:
                 raise
             self.request.progress("once more in smaller code")
-            smaller = Search(self.plain, self.lossy, self.pins, self.request, self.others)
+            smaller = Search(self.plain, self.lossy, self.tables.pins, self.request, self.others)
             self.refused = smaller.refused
             yield from smaller.candidates()
 
@@ -215,9 +139,10 @@ class Search:
             if not self._keeps(mix, drops):
                 continue
             yielded = True
-            record = self._record(mix, least, goals, shown, drops, real)
+            built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
+            way = Found(mix, least, goals, drop, shown, drops, built, self.refused)
             lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
-            yield Candidate(mix, compiled, lossy, record)
+            yield Candidate(mix, compiled, lossy, record_of(self.tables, way))
             if least == "noise":
                 return
         if not yielded:
@@ -261,8 +186,6 @@ class Search:
             mix = other
         return None
 
-    off: Mapping[Quantity, float] = {}
-
     def _quantized(self, mix: Mix) -> Quantized | None:
         """The quantization that is a mix; None where every layer is float32."""
         if set(mix.precisions) == {"float32"}:
@@ -275,7 +198,7 @@ class Search:
     def recipe_of(self, precisions: Iterable[tuple[str, str]]) -> Recipe:
         """A recipe that gives these precisions, by name of the layer."""
         pins = tuple((literal(name), cast(Precision, p)) for name, p in precisions if p != "int8")
-        return replace(self.recipe, precision="int8", pins=(*pins, *self.pins))
+        return replace(self.recipe, precision="int8", pins=(*pins, *self.tables.pins))
 
     def _real(self, c: Compiled, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
         """What goals are about, of a build."""
@@ -336,136 +259,3 @@ class Search:
             hint="no bundle was written",
             gate=what,
         )
-
-    def _record(
-        self,
-        mix: Mix,
-        least: Quantity,
-        goals: Mapping[Quantity, float],
-        shown: Sequence[Mix],
-        drops: Mapping[tuple[Precision, ...], float],
-        real: Mapping[Quantity, float],
-    ) -> SearchRecord:
-        drop = self.request.budget.drop
-        # a time as measured differs from run to run: what is recorded leaves it out
-        built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
-        binds = self._binds(mix, least, goals, shown, drops, built)
-        every = [mix, *shown, *front(self.problem, "size", goals)]
-        ends: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-        unique = {m.precisions: m for m in (*every, *map(self._uniform, ends))}
-        asked: dict[str, float] = {str(k): v for k, v in goals.items()}
-        asked |= {} if drop is None else {"drop": drop}
-        return SearchRecord(
-            times=self.how,
-            sensitivity=SENSITIVITY,
-            least=least,
-            goals=asked,
-            binds="; ".join(binds) or "nothing: no goal stands in the way of anything better",
-            predicted=_mix_record(mix, drops, True),
-            built={str(k): v for k, v in built.items()},
-            layers=tuple(
-                ChoiceRecord(
-                    name=x.name,
-                    op=x.op,
-                    precision=p,
-                    pinned=len(y.costs) == 1,
-                    ns={q: c.ns for q, c in x.costs.items()},
-                    bytes={q: c.bytes for q, c in x.costs.items()},
-                    db={q: min(decibels(1.0, c.noise), 999.0) for q, c in x.costs.items()},
-                )
-                for x, y, p in zip(
-                    self.free.layers, self.problem.layers, mix.precisions, strict=True
-                )
-            ),
-            mixes=tuple(
-                _mix_record(m, drops, m.precisions == mix.precisions) for m in unique.values()
-            ),
-            pins=self._prices(least, goals, mix),
-        )
-
-    def _binds(
-        self,
-        mix: Mix,
-        least: Quantity,
-        goals: Mapping[Quantity, float],
-        shown: Sequence[Mix],
-        drops: Mapping[tuple[Precision, ...], float],
-        built: Mapping[Quantity, float],
-    ) -> list[str]:
-        """What keeps the result from being better, a line each."""
-        # a build differs from what was predicted of it, and its goals were moved by as much
-        off = {k: v - mix.value(k) for k, v in built.items()}
-        limits = {k: most - off.get(k, 0.0) for k, most in goals.items()}
-        found = [
-            f"{what}: without it {say(least, other.value(least))}"
-            for what, other in binding(self.problem, least, limits, mix).items()
-        ]
-        most = self.request.budget.drop
-        for m in reversed(shown):
-            lost = drops.get(m.precisions, 0.0)
-            if most is not None and lost > most and m.latency < mix.latency:
-                faster = say("latency", m.latency)
-                found.append(f"drop: {faster} would lose {lost:.2%} of at most {most:.2%}")
-                break
-        for m in reversed(shown):
-            if m.precisions in self.refused:
-                # the gate alone: what it measured differs from run to run
-                gate = self.refused[m.precisions].gate or "proof"
-                found.append(f"{gate}: {say('latency', m.latency)} failed it as built")
-                break
-        return found
-
-    def _uniform(self, p: Precision) -> Mix:
-        """One precision wherever it can be chosen; elsewhere the layer's first."""
-        return mix_of(
-            self.problem, [p if p in x.costs else next(iter(x.costs)) for x in self.problem.layers]
-        )
-
-    def _prices(
-        self, least: Quantity, goals: Mapping[Quantity, float], mix: Mix
-    ) -> tuple[PriceRecord, ...]:
-        """What every pin changes: the mix with it against the mix with this pin alone lifted."""
-        found = []
-        for pin in self.pins:
-            rest = Recipe(pins=tuple(p for p in self.pins if p != pin))
-            mine = [
-                x.name
-                for x in self.free.layers
-                if precision_of(Recipe(pins=(pin,)), *self._names(x)) is not None
-            ]
-            fixed = {
-                x.name: p
-                for x in self.free.layers
-                if (p := precision_of(rest, *self._names(x))) is not None
-            }
-            # the mix stays what it is but for the layers of the pin
-            for x, p in zip(self.problem.layers, mix.precisions, strict=True):
-                if x.name not in mine:
-                    fixed[x.name] = p
-            other = solve(self.free.pinned(fixed), least, goals) or mix
-            found.append(
-                PriceRecord(
-                    pin=f"{pin[0]}={pin[1]}",
-                    layers=len(mine),
-                    ms=(mix.latency - other.latency) / 1e6,
-                    kb=(mix.size - other.size) / 1e3,
-                    db=decibels(max(other.noise, 1e-12), max(mix.noise, 1e-12)),
-                )
-            )
-        return tuple(found)
-
-
-def _mix_record(m: Mix, drops: Mapping[tuple[Precision, ...], float], chosen: bool) -> MixRecord:
-    counts: dict[str, int] = {p: m.precisions.count(p) for p in dict.fromkeys(m.precisions)}
-    return MixRecord(
-        ns=m.latency,
-        bytes=m.size,
-        ram=m.ram,
-        db=min(decibels(1.0, m.noise), 999.0),
-        drop=drops.get(m.precisions),
-        counts=counts,
-        chosen=chosen,
-    )
-
-
-__all__ = ["Candidate", "Compile", "Search", "goals_of"]

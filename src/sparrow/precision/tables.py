@@ -1,0 +1,104 @@
+"""What every layer of a network costs at every precision that it may have, and its pins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from sparrow.bfloat16 import halved
+from sparrow.compiler import Compiled
+from sparrow.errors import BadInput
+from sparrow.evidence.lossy import Lossy, coded
+from sparrow.graph import Graph
+from sparrow.precision.choice import Layer, Problem
+from sparrow.precision.costs import measure_costs
+from sparrow.precision.sensitivity import sensitivities
+from sparrow.quant.recipe import Pins, Precision, Recipe, precision_of
+from sparrow.quant.run import requantized
+from sparrow.request import Request
+
+Compile: TypeAlias = Callable[[Sequence[Graph]], Compiled]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Time, bytes and noise of the layers of a network.
+
+    Attributes:
+        free: Every layer with all its precisions.
+        pins: The user's.
+        how: Where the times come from, in words.
+        names: What a pin may call a layer: its name, its operator and its results.
+    """
+
+    free: Problem
+    pins: Pins
+    how: str
+    names: Mapping[str, tuple[str, ...]]
+
+    def pinned(self, pins: Pins) -> dict[str, Precision]:
+        """The layers that pins fit, and what the first of these gives each."""
+        found = {x: precision_of(Recipe(pins=pins), *self.names[x]) for x in self.names}
+        return {x: p for x, p in found.items() if p is not None}
+
+    @property
+    def problem(self) -> Problem:
+        """The layers with the precisions that the user's pins leave them."""
+        return self.free.pinned(self.pinned(self.pins))
+
+
+def tables_of(
+    plain: Compiled, lossy: Lossy, pins: Pins, request: Request, build: Compile
+) -> Tables:
+    """The tables, from whole builds at every precision that has kernels.
+
+    Args:
+        plain: The float32 build.
+        lossy: Every layer int8, and what it rests on.
+        pins: The user's pins.
+        request: What was asked for.
+        build: From graphs after `FRONT` to C.
+
+    Raises:
+        BadInput: A pin asks for a precision that the target does not compute.
+    """
+    whole = lossy.quantized
+
+    def at(precision: Precision) -> Compiled:
+        recipe = replace(whole.recipe, precision=precision)
+        return build((requantized(whole.source, whole.statistics, recipe).graph,))
+
+    builds: dict[Precision, Compiled] = {"float32": plain, "int8": build((whole.graph,))}
+    sixteen = at("int16x8")
+    # codes of 16 bits are multiplied as bytes: without those, they are floats again
+    if coded(sixteen.module.entries):
+        builds["int16x8"] = sixteen
+    if plain.plan.target.isa.multiplies_bfloat16:
+        builds["bfloat16"] = at("bfloat16")
+    kinds = {x.name: x.op for x in whole.layers}
+    measured = measure_costs(
+        *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
+    )
+    noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
+    # of bfloat16, only layers that gain by it
+    halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
+
+    def noisy(x: Layer) -> Layer:
+        taken = {p: c for p, c in x.costs.items() if p != "bfloat16" or x.name in halves}
+        return replace(x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in taken.items()})
+
+    layers = tuple(map(noisy, measured.problem.layers))
+    results: dict[str, list[str]] = {}
+    for n in whole.source.nodes:
+        results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
+    names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
+    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names)
+    asked = found.pinned(pins)
+    for x in layers:
+        if (p := asked.get(x.name)) is not None and p not in x.costs:
+            raise BadInput(
+                f"pin {x.name}={p}: no kernel of {plain.plan.target.name} computes it",
+                hint=f"use {' or '.join(x.costs)}",
+            )
+    return found
