@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.tensor import BF16, BOOL, F32, Array, DType, round_bfloat16
+from sparrow.tensor import BF16, BOOL, F16, F32, Array, DType, round_bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +282,13 @@ def convert(x: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def evaluate(e: Expr, operands: Sequence[Array]) -> Array:
-    """Value of an expression over broadcast operands, each step rounded to its dtype."""
+    """Value of an expression over broadcast operands, each step rounded to its dtype.
+
+    Half types compute in float32, as kernels do: conversions to them round, and the result.
+    """
     with np.errstate(all="ignore"):
-        return _value(e, operands, _shared(e), {})
+        y = _value(e, operands, _shared(e), {})
+        return _cast(y, e.dtype) if e.dtype in (F16, BF16) else y
 
 
 def _shared(e: Expr) -> set[int]:
@@ -308,9 +312,9 @@ def _shared(e: Expr) -> set[int]:
 def _value(e: Expr, operands: Sequence[Array], shared: set[int], known: dict[int, Array]) -> Array:
     """`evaluate`; ``known`` has the values of shared calls so far."""
     if isinstance(e, Imm):
-        return np.asarray(e.value, e.dtype.numpy)
+        return _wide(np.asarray(e.value, e.dtype.numpy))
     if isinstance(e, Arg):
-        return operands[e.index]
+        return _wide(operands[e.index])
     if id(e) in known:
         return known[id(e)]
     y = _applied(e, [_value(a, operands, shared, known) for a in e.args])
@@ -321,17 +325,19 @@ def _value(e: Expr, operands: Sequence[Array], shared: set[int], known: dict[int
 
 def _applied(e: Call, args: Sequence[Array]) -> Array:
     if e.fn == "cast":
-        return _cast(args[0], e)
+        return _wide(_cast(args[0], e.dtype))
     y = np.asarray(BY_NAME[e.fn].eval(*args))
-    if e.dtype == BF16:
-        return round_bfloat16(y.astype(np.float32))
-    return y.astype(e.dtype.numpy, copy=False)
+    return y.astype(np.float32 if e.dtype in (F16, BF16) else e.dtype.numpy, copy=False)
 
 
-def _cast(x: Array, e: Call) -> Array:
-    if e.dtype == BF16:
+def _cast(x: Array, to: DType) -> Array:
+    if to == BF16:
         return round_bfloat16(x.astype(np.float32))
-    return convert(np.asarray(x), e.dtype.numpy)
+    return convert(np.asarray(x), to.numpy)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def substitute(e: Expr, args: Sequence[Expr]) -> Expr:

@@ -119,7 +119,7 @@ def test_no_step_writes_what_is_not_its_own(model: str, tmp_path: Path) -> None:
 
 @given(st.lists(any_graphs(), min_size=12, max_size=12))
 @seed(1)
-@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, suppress_health_check=list(HealthCheck))
 def test_no_step_of_random_graphs_writes_what_is_not_its_own(graphs: list[Graph]) -> None:
     ready = [g for g in graphs if random_native.planned(g, "avx2") is not None]
     entries = [replace(g, name=f"g{i}") for i, g in enumerate(ready)]

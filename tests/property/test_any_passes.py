@@ -30,7 +30,7 @@ def apart(a: Array, b: Array, share: float) -> bool:
 
 @pytest.mark.parametrize("alone", [False, True], ids=["after the others", "alone"])
 @given(g=any_graphs(8))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_each_pass_keeps_the_answers_and_is_done(alone: bool, g: Graph) -> None:
     given_ = feeds(g)
     with np.errstate(all="ignore"):

@@ -221,7 +221,6 @@ def bounded(g: Graph) -> bool:
 
 QUICK = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

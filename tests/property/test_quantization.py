@@ -38,7 +38,7 @@ def test_rounding_errs_half_a_step_inside_the_range(
 
 
 @given(arrays, st.sampled_from([I4, I8]), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mse_is_never_worse_than_minmax(
     x: NDArray[np.float32], dtype: DType, symmetric: bool
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_histogram_does_not_depend_on_the_order(
 
 @pytest.mark.parametrize("name", RANGES)
 @given(x=arrays, dtype=st.sampled_from([I8, I16]), symmetric=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ranges_are_ranges_of_what_was_seen(
     name: str, x: NDArray[np.float32], dtype: DType, symmetric: bool
 ) -> None:
@@ -86,7 +86,7 @@ def test_ranges_are_ranges_of_what_was_seen(
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 12))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_adaround_is_not_worse_than_nearest(seed: int, m: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     w = rng.uniform(-20, 20, (1, m, k))

@@ -13,7 +13,7 @@ from sparrow.reference import evaluate
 from strategies import feeds, graphs
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(graphs(), st.integers(0, 9))
 def test_onnxruntime_agrees_with_the_reference(g: Graph, seed: int) -> None:
     given_ = feeds(g, seed)

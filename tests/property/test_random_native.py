@@ -20,7 +20,7 @@ LIBRARIES = 3
 @pytest.mark.parametrize("isa", levels())
 def test_native_code_is_right_in_every_layer(isa: str) -> None:
     @seed(1)
-    @settings(max_examples=LIBRARIES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=LIBRARIES, suppress_health_check=list(HealthCheck))
     @given(st.lists(any_graphs(), min_size=12, max_size=12))
     def run(graphs: list[Graph]) -> None:
         check(graphs, isa)

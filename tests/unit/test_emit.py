@@ -133,7 +133,6 @@ def test_operands_that_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @given(strategies.graphs(max_nodes=8), st.sampled_from(["scalar", "avx2", "avx512"]))
 @settings(
-    deadline=None,
     max_examples=40,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,14 +176,10 @@ def test_every_function(
     p = planned(g, isa=isa)
     got = run(p, compiled(p, tmp_path, flags=("-O1",)), feeds)
     want = evaluate(g, feeds)
-    exact = {name: (e, t) for name, e, t in expressions()}
+    sources = {name: t for name, _, t in expressions()}
     for name, y in zip(g.outputs, got, strict=True):
         t = g.types[name].dtype
-        e, source = exact[name]
-        if t == source and t in (F16, BF16):
-            # half types are computed wide and rounded once; NumPy rounds after every step
-            x = [feeds[f"{t}_{i}"].astype(np.float64) for i in range(2)]
-            want[name] = rounded(lane.evaluate(widened(e), x), t)
+        source = sources[name]
         y = real(y, t)
         x0, x1 = (feeds.get(f"{source}_{i}", np.zeros(1)) for i in range(2))
         slack = np.zeros(y.shape)
@@ -196,18 +191,6 @@ def test_every_function(
             small = (np.abs(x0.astype(float)) < 1 << 20) & (np.abs(x1.astype(float)) < 3)
             y, want[name], slack = y[small], want[name][small], slack[small]
         assert_close(name, y, want[name], t, slack)
-
-
-def widened(e: lane.Expr) -> lane.Expr:
-    """The same function of float64."""
-    if isinstance(e, lane.Call):
-        return lane.Call(e.fn, tuple(map(widened, e.args)), BOOL if e.dtype == BOOL else F64)
-    return replace(e, dtype=F64)
-
-
-def rounded(x: Array, t: DType) -> Array:
-    with np.errstate(over="ignore"):
-        return round_bfloat16(x.astype(np.float32)) if t == BF16 else x.astype(np.float16)
 
 
 # -- walks ---------------------------------------------------------------------------------------
@@ -316,7 +299,6 @@ def test_tasks_divide_a_long_axis() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 8, 16]))
-@settings(deadline=None)
 def test_the_schedule_is_never_slower_than_one_element_at_a_time(
     rows: int, cols: int, lanes: int
 ) -> None:
@@ -372,7 +354,7 @@ def int32_expressions() -> st.SearchStrategy[lane.Expr]:
 
 
 @given(int32_expressions(), st.integers(0, 1 << 16))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bounds_hold(e: lane.Expr, seed: int) -> None:
     rng = np.random.default_rng(seed)
     sums = rng.integers(-(1 << 31), 1 << 31, 256).astype(np.int32)

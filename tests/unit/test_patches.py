@@ -47,7 +47,7 @@ def same(before: Graph, after: Graph) -> None:
 
 
 @given(st.integers(0, 10_000), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_strips_give_the_same_codes(seed: int, data: st.DataObject) -> None:
     """Any chain of windows over rows, any run of its layers, any height of a strip."""
     g = chain(seed)

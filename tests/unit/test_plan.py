@@ -512,7 +512,7 @@ def test_in_place_chains_need_one_buffer() -> None:
 
 
 @given(strategies.graphs())
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_plans_of_random_graphs_are_sound(g: Graph) -> None:
     try:
         p = planned(g, isa="avx2")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import sparrow
 from small_models import classifier, model, value
@@ -46,6 +48,25 @@ def test_it_holds_the_facts(bundle: Bundle) -> None:
     assert r.drop == 0 and "no evaluate function" in r.drop_meaning
     assert {"sparrow", "numpy", "onnx", "onnxruntime", "compiler"} == set(r.versions)
     assert set(r.tolerances) == {s.op for s in bundle.plan.entries[0].steps} | set(r.tolerances)
+
+
+def test_a_float16_that_overflows_here_and_not_in_the_oracle_is_said() -> None:
+    eye = np.eye(4, dtype=np.float32)
+    m = model(
+        [
+            helper.make_node("MatMul", ["x", "a"], ["h"]),
+            helper.make_node("MatMul", ["h", "b"], ["y"]),
+        ],
+        [value("x", (4, 4), TensorProto.FLOAT16)],
+        [value("y", (4, 4), TensorProto.FLOAT16)],
+        {"a": (6e4 * eye).astype(np.float16), "b": (1e-4 * eye).astype(np.float16)},
+    )
+    r = sparrow.build(m, calib=[{"x": (3 * eye).astype(np.float16)}]).receipt
+    assert r.verdict.endswith(
+        "; BUT infinitely far away (output 'y' overflows in one of them) "
+        "from onnxruntime on the source model"
+    )
+    assert r.accuracy[0].distance == "no bit away"
 
 
 def test_records_read_back_as_written(bundle: Bundle, tmp_path: Path) -> None:

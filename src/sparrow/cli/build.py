@@ -107,9 +107,7 @@ def build(
     memory = receipt.memory
     print(receipt.verdict)
     for a in receipt.accuracy:
-        worst = max((d.max / d.scale if d.scale else d.max for d in a.differences), default=None)
-        text = a.note if worst is None else f"at most {worst:.1e} of the largest magnitude away"
-        print(f"against {a.what}: {printable(text)}")
+        print(f"against {a.what}: {printable(a.note or a.distance)}")
     print(
         f"{receipt.precision}, flash {memory.code_bytes + memory.weights_bytes:,} bytes "
         f"(code {memory.code_bytes:,}), "

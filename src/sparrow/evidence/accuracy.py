@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sparrow.evidence.golden import Golden
 from sparrow.evidence.layers import gap
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
-from sparrow.evidence.receipt import AgainstRecord, DifferenceRecord
+from sparrow.evidence.receipt import FAR, AgainstRecord, DifferenceRecord
 from sparrow.graph import Graph
 from sparrow.request import Request
 from sparrow.samples import Feeds
@@ -50,7 +51,7 @@ def _against(
     ours: Sequence[Mapping[str, Array]],
     theirs: Sequence[Mapping[str, Array]],
 ) -> AgainstRecord:
-    rows: dict[tuple[int, str], list[tuple[float, float, int, float]]] = {}
+    rows: dict[tuple[int, str], list[tuple[Array, Array]]] = {}
     for call, a, b in zip(golden.calls, ours, theirs, strict=True):
         for name, y in b.items():
             x = a[name]
@@ -59,23 +60,32 @@ def _against(
                 x = x.reshape(-1)[: y.size]
                 y = y.reshape(-1)
             off = gap(x, y) if x.shape == y.shape else np.full(1, np.inf)
-            size = np.abs(y.astype(np.float64))
-            scale = float(size[np.isfinite(size)].max(initial=0.0))
-            row = (float(off.max(initial=0.0)), float(off.sum()), off.size, scale)
-            rows.setdefault((call.entry, name), []).append(row)
+            size = np.abs(y.astype(np.float64)).reshape(-1)
+            size = size[np.isfinite(size)]
+            rows.setdefault((call.entry, name), []).append((off.reshape(-1), size))
     found = []
     for (entry, name), values in rows.items():
-        count = sum(n for _, _, n, _ in values)
+        off, size = (np.concatenate(x) for x in zip(*values, strict=True))
         found.append(
             DifferenceRecord(
                 entry=graphs[entry].name,
                 output=name,
-                max=max(m for m, _, _, _ in values),
-                mean=sum(s for _, s, _, _ in values) / count if count else 0.0,
-                scale=max(s for _, _, _, s in values),
+                max=min(float(off.max(initial=0.0)), FAR),
+                mean=min(float(off.sum()) / max(1, off.size), FAR),
+                scale=float(size.max(initial=0.0)),
+                rms=min(_rms(off), FAR),
+                level=_rms(size),
             )
         )
     return AgainstRecord(what=what, differences=tuple(found))
+
+
+def _rms(x: Array) -> float:
+    """The root mean square of what is not negative; its squares do not overflow."""
+    most = float(x.max(initial=0.0))
+    if not 0.0 < most < math.inf:
+        return most
+    return most * float(np.sqrt(np.square(x / most).mean()))
 
 
 def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
@@ -88,11 +98,11 @@ def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
             continue
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
-        worst = max((d.max / (d.scale or 1.0) for d in row.differences), default=0.0)
+        worst = max((d.share for d in row.differences), default=0.0)
         if rounded:
-            return f"; {rounded}: {worst:.1%} of the largest magnitude away from {ORACLE}"
+            return f"; {rounded}: {row.distance} from {ORACLE}"
         if not worst <= ORACLE_SHARE:
-            return f"; BUT {worst:.1e} of the largest magnitude away from {ORACLE}"
+            return f"; BUT {row.distance} from {ORACLE}"
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,14 +52,35 @@ class SamplesRecord(Record):
     layers: str
 
 
+# Stands for infinity, which a record does not hold.
+FAR = 1e308
+
+
 class DifferenceRecord(Record):
-    """Largest and mean difference of an output over all calls; ``scale`` its largest magnitude."""
+    """Largest and mean difference of an output over all calls; ``scale`` its largest magnitude.
+
+    ``rms`` and ``level`` are the root mean squares of the difference and of the output.
+    """
 
     entry: str
     output: str
     max: Real
     mean: Real
     scale: Real
+    rms: Real
+    level: Real
+
+    @property
+    def share(self) -> float:
+        """The largest difference as a share of the largest magnitude."""
+        return self.max / (self.scale or 1.0)
+
+    @property
+    def db(self) -> float:
+        """Power of the output over that of the difference, in dB."""
+        if not self.rms:
+            return math.inf
+        return 20.0 * math.log10(max(self.level, 1e-300) / self.rms)
 
 
 class AgainstRecord(Record):
@@ -67,6 +89,17 @@ class AgainstRecord(Record):
     what: str
     differences: Many[DifferenceRecord]
     note: str = ""
+
+    @property
+    def distance(self) -> str:
+        """How far the outputs are from theirs, in words: of the worst one."""
+        if overflown := [d.output for d in self.differences if d.max >= FAR]:
+            return f"infinitely far away (output {overflown[0]!r} overflows in one of them)"
+        worst = max((d.share for d in self.differences), default=0.0)
+        if worst == 0.0:
+            return "no bit away"
+        db = min(d.db for d in self.differences)
+        return f"{db:.1f} dB, at most {worst:.1e} of the largest magnitude away"
 
 
 class LayerRecord(Record):

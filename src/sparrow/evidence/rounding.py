@@ -53,7 +53,8 @@ def lane_error(
 
     Running error analysis: every call passes on what its arguments' errors change (found by moving
     them by their bound) and adds its own rounding. A comparison or a conversion to integer that the
-    error could tip is allowed to tip.
+    error could tip is allowed to tip. Half types are float32 but for conversions to them and the
+    result, as in `lane.evaluate`.
 
     Args:
         e: The expression.
@@ -71,7 +72,11 @@ def lane_error(
         return done[x]
 
     with np.errstate(all="ignore"):
-        return visit(e)
+        y, error = visit(e)
+        if isinstance(e, lane.Call) and e.fn != "cast" and e.dtype in (F16, BF16):
+            stored = 2 * ULPS["cast"] * UNIT[e.dtype] * np.abs(y)
+            error = stored if error is None else error + stored
+        return y, error
 
 
 def _lane_step(
@@ -102,7 +107,8 @@ def _lane_step(
             change = np.nan_to_num(change, nan=np.inf)
         error = change if error is None else error + change
     if e.dtype.kind == "float":
-        unit = UNIT[e.dtype]
+        held = F32 if e.dtype in (F16, BF16) and e.fn != "cast" else e.dtype
+        unit = UNIT[held]
         size = np.abs(y)
         own: Array | float = 0.0
         if e.fn != "cast" or _narrows(e.args[0].dtype, e.dtype):
@@ -111,9 +117,9 @@ def _lane_step(
             own = own + ABSOLUTE[e.fn] * unit * np.abs(values[0])
         if e.fn in ("mul", "div"):
             # among subnormals, which sums and roots do not reach anew, the unit is absolute
-            own = own + np.where((y != 0) & (unit * size < SMALLEST[e.dtype]), SMALLEST[e.dtype], 0)
+            own = own + np.where((y != 0) & (unit * size < SMALLEST[held]), SMALLEST[held], 0)
         elif e.fn in ULPS and e.fn not in ("add", "sub", "sqrt"):
-            own = own + SMALLEST[e.dtype]
+            own = own + SMALLEST[held]
         error = own + error if error is not None else np.asarray(own) if np.any(own) else None
     return y, error
 

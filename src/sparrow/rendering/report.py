@@ -283,7 +283,7 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
             passes[r.rule] = passes.get(r.rule, 0) + 1
     oracle = next((a for a in receipt.accuracy if a.differences and "onnxruntime" in a.what), None)
     worst = max(
-        (d.max / d.scale if d.scale else d.max for a in (oracle,) if a for d in a.differences),
+        (d.share for a in (oracle,) if a for d in a.differences),
         default=None,
     )
     return _template().render(

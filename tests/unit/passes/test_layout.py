@@ -180,7 +180,7 @@ def test_refusals() -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_swapped_reshapes_are_equal(data: st.DataObject) -> None:
     """What `swap_reshape` promises holds whenever it gives an answer."""
     dims = data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4))
