@@ -268,7 +268,10 @@ class Builder:
                 self.types[same] = TensorType(self.shape(v), e.dtype)
                 self.nodes.append(Node(Lane(e), (v,), (same,), out))
                 if out in taken:
-                    raise BadModel(f"output {out!r} has the name of an input")
+                    raise BadModel(
+                        f"output {out!r} has the name of an input",
+                        hint="leave that output out, or give it another name by an Identity node",
+                    )
                 rename[same] = out
             taken.add(out)
         for v, name in names.items():

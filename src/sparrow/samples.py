@@ -140,7 +140,10 @@ def _split(
         elif a.shape[1:] == t.shape or (t.shape[:1] == (1,) and a.shape[1:] == t.shape[1:]):
             columns[n] = list(a)
         else:
-            raise BadInput(f"{where}: {n!r} is {a.dtype}{list(a.shape)}, expected samples of {t}")
+            raise BadInput(
+                f"{where}: {n!r} is {a.dtype}{list(a.shape)}, expected samples of {t}",
+                hint=f"one of them, or N along an axis before these: {['N', *t.shape]}",
+            )
     counts = {n: len(c) for n, c in columns.items()}
     if len(set(counts.values()) - {1}) > 1:
         found = ", ".join(f"{k} of {n!r}" for n, k in counts.items())

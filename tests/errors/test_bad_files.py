@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 from collections.abc import Callable
@@ -12,9 +13,10 @@ import onnx
 import pytest
 from onnx import helper
 
+import sparrow
 from small_models import INT64, classifier, model, value
 from sparrow.cli import main
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, BadModel
 from sparrow.quant import from_npz
 from sparrow.quant.recipe import from_json
 from sparrow.samples import fit
@@ -218,3 +220,35 @@ def test_bad_calibration_statistics(data: bytes, message: str) -> None:
 def test_a_recipe_whose_alpha_is_a_truth_value() -> None:
     with pytest.raises(BadInput, match="smooth is True"):
         from_json(b'{"schema": 1, "smooth": true}', "recipe.json")
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "text of a web page"),
+        (b"PK\x03\x04" + bytes(40), "torch.onnx.export"),
+        (gzip.compress(classifier().SerializeToString()), "gunzip"),
+        (b"no model at all", "protobuf does not parse"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_model_is_named(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(BadModel, match=message):
+        sparrow.check(tmp_path / "m.onnx")
+
+
+def test_weights_that_are_no_numbers_are_named_and_not_the_sample() -> None:
+    made = classifier()
+    w = onnx.numpy_helper.to_array(made.graph.initializer[0]).copy()
+    w[0, 0, 0, 0] = np.nan
+    made.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(w, "w1"))
+    with pytest.raises(BadInput, match="conv1: its weights or bias hold NaN"):
+        sparrow.quantize(made, X)
+
+
+def test_samples_of_a_batch_are_asked_for_with_an_axis_more() -> None:
+    with pytest.raises(BadInput, match=r"\['N', 2, 3, 12, 12\]"):
+        sparrow.quantize(classifier(shape=(2, 3, 12, 12)), X)

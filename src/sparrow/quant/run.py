@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.ops.lane import Lane
@@ -145,6 +147,12 @@ def run(
         nothing = "no convolution, product or recurrent layer of constant weights to quantize"
         why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
         raise BadInput(f"{g.name}: {why}", hint="build it with float32 precision")
+    for n in (*p.sums, *p.cells):
+        if any(x in g.consts and not np.isfinite(g.consts[x]).all() for x in n.inputs):
+            raise BadInput(
+                f"{n.origin}: its weights or bias hold NaN or infinite values",
+                hint="train or export the model again, or pin the layer to float32",
+            )
     few: list[Mapping[str, Array]] = []
 
     def read() -> Iterator[Mapping[str, Array]]:

@@ -1,8 +1,8 @@
-"""Standard operators that ONNX itself defines by simpler ones."""
+"""Operators that are defined by simpler ones: by ONNX itself, or by the model that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -69,9 +69,40 @@ def standard_body(
     body.ParseFromString(text)
     if not body.node:
         return None
+    return _unfolded(bare, body, opsets, types)
+
+
+def local_body(
+    node: onnx.NodeProto,
+    functions: Iterable[onnx.FunctionProto],
+    opsets: Mapping[str, int],
+    types: Sequence[TensorType | None],
+) -> onnx.ModelProto | None:
+    """The body of a model's own function that wants other opsets than the model has.
+
+    Arguments and result as for `standard_body`; ``functions`` are those of the model.
+    """
+    for f in functions:
+        if function_key(f, f.name) == function_key(node, node.op_type):
+            return _unfolded(node, f, opsets, types)
+    return None
+
+
+def function_key(of: onnx.NodeProto | onnx.FunctionProto, name: str) -> tuple[str, str, str]:
+    """What tells functions, and calls of them, apart."""
+    return "" if of.domain == "ai.onnx" else of.domain, name, of.overload
+
+
+def _unfolded(
+    node: onnx.NodeProto,
+    body: onnx.FunctionProto,
+    opsets: Mapping[str, int],
+    types: Sequence[TensorType | None],
+) -> onnx.ModelProto:
+    """A call as a model under the opsets of the function it calls."""
     inputs = {x: t for x, t in zip(node.input, types, strict=False) if t is not None}
     graph = helper.make_graph(
-        [bare],
+        [node],
         node.op_type,
         [_typed(x, t) for x, t in inputs.items()],
         [onnx.ValueInfoProto(name=y) for y in node.output if y],
@@ -85,17 +116,55 @@ def standard_body(
     return inlined(model)
 
 
+def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose calls of local functions say every attribute that has a default.
+
+    onnx 1.23 forgets defaults when it inlines.
+    """
+    defaults = {
+        function_key(f, f.name): tuple(f.attribute_proto)
+        for f in model.functions
+        if f.attribute_proto
+    }
+    if not defaults:
+        return model
+    filled = onnx.ModelProto()
+    filled.CopyFrom(model)
+
+    def fill(nodes: Iterable[onnx.NodeProto]) -> None:
+        for n in nodes:
+            given = {a.name for a in n.attribute}
+            known = defaults.get(function_key(n, n.op_type), ())
+            n.attribute.extend(a for a in known if a.name not in given)
+            for a in n.attribute:
+                for g in (a.g, *a.graphs) if a.HasField("g") else a.graphs:
+                    fill(g.node)
+
+    fill(filled.graph.node)
+    for f in filled.functions:
+        fill(f.node)
+    return filled
+
+
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model with the bodies of its local functions in place of their calls.
+
+    Calls of functions that want other opsets than the model are left to `local_body`, and with
+    them all functions, which those may call.
 
     Raises:
         BadModel: A call does not fit its function.
     """
+    model = _with_defaults(model)
     try:
-        return inline_local_functions(model)
+        done = inline_local_functions(model)
     except onnx.checker.ValidationError as e:
         raise BadModel(f"local functions: {e}") from None
     except RuntimeError as e:
         # an assertion of the C++ library; what it asserts stands after its place in the source
         said = str(e).partition("failed: ")[2] or str(e)
         raise BadModel(f"a call does not fit its function: {said}") from None
+    if done.functions:
+        del done.functions[:]
+        done.functions.extend(model.functions)
+    return done

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from sparrow.errors import BadModel
+from sparrow.importers.onnx.functions import function_key
 
 MAX_NODES = 200_000
 # Nodes and values that loops and functions may unfold to, however small the model: a quarter of a
@@ -63,17 +64,13 @@ def unfolded_limit(stored: int) -> int:
     return min(MAX_UNFOLDED, UNFOLDED + UNFOLDED_PER_NODE * stored)
 
 
-def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
-    return "" if domain == "ai.onnx" else domain, name, overload
-
-
 def check_functions(model: onnx.ModelProto) -> None:
     """Refuse local functions that call themselves or expand to too many nodes, before they do.
 
     Raises:
         BadModel: One does.
     """
-    bodies = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
+    bodies = {function_key(f, f.name): f for f in model.functions}
     sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
     open_calls: list[tuple[str, str, str]] = []
 
@@ -81,7 +78,7 @@ def check_functions(model: onnx.ModelProto) -> None:
         """How many nodes these become, and the bytes of the functions copied for that."""
         total = copied = 0
         for n in nodes:
-            key = _function_key(n.domain, n.op_type, n.overload)
+            key = function_key(n, n.op_type)
             inner = [size(a.g.node) for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
             if key in open_calls:
                 raise BadModel(f"local function {n.op_type!r} calls itself")

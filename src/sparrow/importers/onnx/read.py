@@ -20,7 +20,7 @@ from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
 from sparrow.importers.onnx.decode import DECODERS, SUPPORTED
 from sparrow.importers.onnx.external import load_external
-from sparrow.importers.onnx.functions import inlined, standard_body
+from sparrow.importers.onnx.functions import inlined, local_body, standard_body
 from sparrow.importers.onnx.inputs import freeze
 from sparrow.importers.onnx.limits import (
     MAX_DEPTH,
@@ -35,6 +35,14 @@ from sparrow.importers.onnx.schema import attribute_types
 from sparrow.tensor import Array
 
 MIN_OPSET = 6
+# What is often found in the place of a model, by its first bytes: what it is, and what to do.
+OTHER_FILES = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    b"<": ("text of a web page", "download the file itself, not the page that shows it"),
+    b"PK\3\4": ("an archive, as PyTorch writes", "export it: torch.onnx.export"),
+    b"\x1f\x8b": ("compressed", "unpack it first: gunzip"),
+    b"\x89HDF": ("a Keras file", "convert it to TFLite, or with tf2onnx"),
+}
 
 
 def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -52,7 +60,11 @@ def load_proto(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, P
     try:
         model.ParseFromString(data)
     except DecodeError:
-        raise BadModel(f"{path}: not an ONNX model (protobuf does not parse)") from None
+        what, hint = next(
+            (found for start, found in OTHER_FILES.items() if data.startswith(start)),
+            ("protobuf does not parse", ""),
+        )
+        raise BadModel(f"{path}: not an ONNX model ({what})", hint=hint) from None
     if not model.HasField("graph") or not model.opset_import:
         raise BadModel(f"{path}: not an ONNX model (no graph or no opset)")
     return model, path.parent
@@ -65,6 +77,7 @@ class Reader:
         self.b = Builder(name)
         self.folder = folder
         self.opsets = {o.domain: int(o.version) for o in model.opset_import}
+        self.functions = model.functions
         self.verdicts: list[Verdict] = []
         self.names: dict[str, str] = {}
         self.depth = 0
@@ -136,9 +149,10 @@ class Reader:
         return {a.name: attribute(a, where) for a in node.attribute}
 
     def defined(self, call: Call, node: onnx.NodeProto, env: dict[str, str]) -> list[str]:
-        """Outputs of a node without a decoder, by the definition ONNX gives of its operator."""
+        """Outputs of a node without a decoder, by the definition the model or ONNX gives of it."""
         types = [self.b.type(env[x]) if x else None for x in node.input]
-        body = standard_body(node, self.opsets, types)
+        body = local_body(node, self.functions, self.opsets, types)
+        body = body or standard_body(node, self.opsets, types)
         if body is None:
             raise call.unsupported("no decoder for this operator", nearest(call.op_type, SUPPORTED))
         outer, self.opsets = self.opsets, {o.domain: int(o.version) for o in body.opset_import}
