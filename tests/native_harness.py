@@ -36,7 +36,7 @@ from sparrow.targets import Machine, target
 
 NATIVE = Path(sparrow.__file__).parent / "native"
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{NATIVE}")
-COMMON = ("-std=c99", "-O2", "-ffreestanding", *WARNINGS)
+COMMON = ("-std=c99", "-ffreestanding", *WARNINGS)
 
 # zig's and gcc's name of the CPU.
 ISAS = {
@@ -208,7 +208,7 @@ def engine(name: str) -> None:
         pytest.skip(f"the engine lacks {kind}")
 
 
-def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
+def build(text: str, isa: str, folder: Path, compiler: str = "zig", level: str = "-O2") -> Library:
     """Compile one C file and load it; fails the test on any warning, skips a CPU without ``isa``.
 
     Args:
@@ -216,6 +216,7 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
         isa: A key of `ISAS`, `EMULATED`, `FIRMWARE`, `BYTES_ONLY` or `NATIVE_BYTES_ONLY`.
         folder: Where the library goes.
         compiler: ``zig`` or ``gcc``.
+        level: Of optimization.
     """
     other = {**EMULATED, **FIRMWARE, **BYTES_ONLY}.get(isa)
     machine = target(other).machine if other else None
@@ -248,7 +249,7 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig") -> Library:
         text += "int raise(int);\nint raise(int signal) { return signal; }\n"
     source.write_text(f'#include "isa/{isa}.h"\n{FLUSHES}{text}')
     done = subprocess.run(
-        [*command, *COMMON, *linked, str(source), *runtime, "-o", str(library)],
+        [*command, *COMMON, level, *linked, str(source), *runtime, "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,

@@ -62,11 +62,15 @@ machine and judged layer by layer against the reference, at one and two threads,
 the passes: `tests/property/test_random_native.py` (a share) and `tools/random_graphs.py --minutes
 60` (a campaign; what fails is shrunk and written to a folder that `--replay` reads).
 
-Every row of 8-bit sums, of attention, LSTM and GRU over codes, and products of weights per group,
-over 500 random configurations on every instruction set, bit for bit, with
-codes, weights and zero points at their ends and sums at the edge of int32:
-`tests/conformance/test_random_i8.py`, and nightly over ten thousand: `PYTHONPATH=tests python
-tools/random_int8.py`.
+Every row of the kernel table that computes with codes, or moves them, over 500 random
+configurations, bit for bit: sums with requantizing and residual epilogues under every rounding
+scheme, attention, LSTM and GRU, sums, products and new scales of codes, 16x8, pools and means,
+resizing, tables, softmax, gathers and reductions; int8, uint8 and 16 bits, codes, weights and zero
+points at their ends and sums at the edge of int32. A row without a generator fails the tests. Rows
+with code of their own for instruction sets run on each of them, the others on one, by turns:
+`tests/conformance/test_random_i8.py`. Nightly ten thousand of each row on each instruction set of
+the machine: `PYTHONPATH=tests python tools/random_int8.py`, some 30 minutes of one core for each
+(an Intel Xeon with AMX).
 
 Address and undefined-behaviour sanitizers, with bounds, overflow and conversions, over memory that
 ends where it should: `pytest -m slow tests/conformance/test_sanitized.py`. The node tests that

@@ -1,6 +1,6 @@
-"""500 random configurations of every row over 8-bit codes on every instruction set, bit for bit.
+"""500 random configurations of every row that computes with codes, bit for bit.
 
-`tools/random_int8.py` runs ten thousand of each.
+`tools/random_int8.py` runs ten thousand of each on every instruction set.
 """
 
 from __future__ import annotations
@@ -10,14 +10,27 @@ from pathlib import Path
 import pytest
 
 from native_harness import BYTES
-from random_i8 import check, library, rows_of
+from random_i8 import FLOATS, GENERATORS, ROWS, Native, rows_of, share_of, wrong
 
 CONFIGURATIONS = 500
+EMULATED = ("neon_dot", "neon_i8mm")
 
 
-@pytest.mark.parametrize("isa", BYTES)
+@pytest.mark.parametrize("isa", [*BYTES, *EMULATED])
 def test_random_configurations(isa: str, tmp_path: Path) -> None:
-    native = library(isa, tmp_path)
-    for row in rows_of(isa):
-        wrong = [text for s in range(CONFIGURATIONS) if (text := check(native, isa, row, s))]
-        assert not wrong, wrong[:5]
+    native = Native(isa, tmp_path)
+    for name in share_of(isa, BYTES):
+        found = wrong(native, [(name, seed) for seed in range(CONFIGURATIONS)])
+        assert not found, found[:5]
+
+
+def test_every_row_has_configurations() -> None:
+    made = {g.row for g in GENERATORS.values()}
+    floats = {n for n in ROWS if {"f32", "bf16"} & set(n.split("_"))} | set(FLOATS)
+    assert set(ROWS) - floats == made
+
+
+def test_every_generator_runs_somewhere() -> None:
+    isas = (*BYTES, *EMULATED)
+    assert {n for isa in isas for n in share_of(isa, BYTES)} == set(GENERATORS)
+    assert {n for isa in isas for n in rows_of(isa)} == set(GENERATORS)

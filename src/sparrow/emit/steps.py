@@ -257,7 +257,7 @@ class _InvokeCall(_Call):
     def epilogue(self, e: Epilogue) -> str:
         if e.expr is None:
             return "sp_ep_none, NULL" if e.sum == F32 else "sp_ep_none_i32, NULL"
-        text, numbers = _epilogue_function(e, shared=self.small)
+        text, numbers = epilogue_function(e, shared=self.small)
         self.before.append(text)
         operands = [self.pointer(x.source, storage(x.type.dtype)) for x in e.extras]
         if numbers:
@@ -273,7 +273,7 @@ class _InvokeCall(_Call):
         return "@_ep, e"
 
 
-def _epilogue_function(e: Epilogue, shared: bool) -> tuple[str, list[int]]:
+def epilogue_function(e: Epilogue, shared: bool) -> tuple[str, list[int]]:
     """C text, and where it is ``shared`` the numbers it reads behind the operands of the table."""
     loads: dict[int, str] = {0: "acc"}
     body: list[str] = []

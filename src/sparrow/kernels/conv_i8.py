@@ -121,7 +121,8 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
     tasks, text = 1 if serial else p.tasks, shape_text(s, **asdict(found.code))
     # a band of rows is copied once for all of its blocks
     size, pixels = case.y[0].type.dtype.bytes, p.ow if p.band else p.wb
-    walks = serial and p.tasks == 1
+    # a row of products in parts is written to all of them
+    walks = serial and p.tasks == 1 and not p.part
     lead = lead_of(p, size, p.rb, pixels, copied=bool(p.band)) if walks else None
     scratch, tile = p.scratch_bytes * tasks, Tile(p.mr, p.nv)
     return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, tile, lead)

@@ -150,7 +150,11 @@ class Pool(Op):
 
     def _positions(self, x: Array, win: Array) -> Array:
         n = len(self.kernel)
-        tap = np.unravel_index(win.reshape(*win.shape[:-n], -1).argmax(-1), self.kernel)
+        # padding holds the lowest value, and is not where an element of that value lies
+        there = self._windows(np.ones((1, 1, *x.shape[2:]), np.bool_), False)
+        top = win.max(tuple(range(-n, 0)), keepdims=True)
+        first = there & ((win == top) | (win != win))
+        tap = np.unravel_index(first.reshape(*first.shape[:-n], -1).argmax(-1), self.kernel)
         out = win.shape[2 : 2 + n]
         flat = np.zeros((1,) * (2 + n), np.int64)
         steps = [1] * n
