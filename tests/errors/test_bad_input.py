@@ -199,18 +199,45 @@ def test_a_drop_of_more_than_everything() -> None:
 
 
 def test_drawn_inputs_that_overflow_are_named(tmp_path: Path) -> None:
-    """exp(12 x) is no half; native code keeps it in float32, where it is a number."""
+    """What infinities of both signs add up to depends on the order."""
     nodes = [
-        helper.make_node("Mul", ["x", "up"], ["a"]),
-        helper.make_node("Mul", ["x", "down"], ["b"]),
-        helper.make_node("Exp", ["a"], ["large"]),
-        helper.make_node("Exp", ["b"], ["small"]),
-        helper.make_node("Mul", ["large", "small"], ["y"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"]),
     ]
-    half = onnx.TensorProto.FLOAT16
-    factors = {"up": np.array([12], np.float16), "down": np.array([-12], np.float16)}
-    m = model(nodes, [value("x", (64,), half)], [value("y", (64,), half)], factors)
+    w = 1e20 * np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    m = model(nodes, [value("x", (4, 8))], [value("y", (4, 8))], {"w": w})
     with pytest.raises(GateFailed, match=r"drawn from \[-1, 1\): give samples"):
         sparrow.build(m, out=tmp_path / "out")
-    x = np.linspace(-0.9, 0.9, 64, dtype=np.float16)
+    x = np.full((4, 8), 1e-4, np.float32)
+    x[0, 0] = 0.0
     assert sparrow.build(m, out=tmp_path / "out", calib=[{"x": x}], precision="float32").receipt.ok
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_weights_that_are_no_numbers_are_named(precision: str) -> None:
+    w = np.ones((8, 8), np.float32)
+    w[3, 2] = np.nan
+    m = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "fc")],
+        [value("x", (4, 8))], [value("y", (4, 8))], {"w": w},
+    )  # fmt: skip
+    calib = [{"x": np.arange(32, dtype=np.float32).reshape(4, 8) + i} for i in range(4)]
+    with pytest.raises(BadInput, match=r"fc: its weights or bias hold NaN"):
+        sparrow.build(m, calib=calib, precision=precision)
+    assert sparrow.build(m).receipt.ok
+
+
+def test_a_mix_is_found_where_outputs_are_infinite(tmp_path: Path) -> None:
+    """The logarithm of a rectified value, as of a probability that is 0."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Log", ["r"], ["y"]),
+    ]
+    w = rng.standard_normal((16, 16)).astype(np.float32)
+    m = model(nodes, [value("x", (4, 16))], [value("y", (4, 16))], {"w": w})
+    calib = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
+    found = sparrow.build(m, calib=calib, budget=sparrow.Budget(drop=1.0)).receipt
+    assert found.search is not None
+    assert all(np.isfinite(v) for layer in found.search.layers for v in layer.db.values())

@@ -9,8 +9,8 @@ from sparrow.blame.align import dequantized_weights
 from sparrow.blame.measure import Judge
 from sparrow.blame.result import NEAR, Cure, LayerBlame
 from sparrow.graph import Graph
+from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Precision, Recipe, literal
-from sparrow.quant.report import decibels
 from sparrow.quant.run import run
 from sparrow.tensor import Array
 

@@ -30,9 +30,9 @@ from sparrow.ops.matmul import MatMul
 from sparrow.quant.calibrate import peaks
 from sparrow.quant.engine import Engine, fastest, literally
 from sparrow.quant.equalize import equalize
+from sparrow.quant.noise import decibels
 from sparrow.quant.place import channel_axes
 from sparrow.quant.recipe import Recipe
-from sparrow.quant.report import decibels
 from sparrow.quant.smoothquant import normalised, smooth
 from sparrow.tensor import Array
 

@@ -39,6 +39,7 @@ from sparrow.ops.quantize import spread
 from sparrow.ops.softmax import Softmax
 from sparrow.quant.engine import Engine, literally
 from sparrow.quant.judged import judged
+from sparrow.quant.noise import apart, power
 from sparrow.tensor import Array
 
 # Elements of each value and sample that percentiles are taken of.
@@ -87,11 +88,6 @@ class Error:
     low: float = 0.0
     high: float = 0.0
     sample: list[NDArray[np.float32]] = field(default_factory=list)
-
-
-def power(x: Array) -> float:
-    """Sum of squares, in double precision."""
-    return float(np.square(x.astype(np.float64)).sum())
 
 
 def _channels(x: Array, axis: int) -> Array:
@@ -167,25 +163,25 @@ def measure(
             coded = recast.get(c.name + OWN, y)
             before, after = xq[c.before].astype(np.float64), xq[c.after].astype(np.float64)
             e.signal += power(y)
-            e.total += power(after - y)
-            e.own += power(after - ideal)
-            e.inherited += power(ideal.astype(np.float64) - y)
-            e.weights += power(coded.astype(np.float64) - ideal)
+            e.total += power(apart(after, y))
+            e.own += power(apart(after, ideal))
+            e.inherited += power(apart(ideal, y))
+            e.weights += power(apart(coded, ideal))
             plain = uncut.get(c.before + OWN, before) if inner[c.name] else before
-            e.implementation += power(plain.astype(np.float64) - coded)
-            e.inside += power(before - plain)
+            e.implementation += power(apart(plain, coded))
+            e.inside += power(apart(before, plain))
             for i in inner[c.name]:
-                off = xq[i.after].astype(np.float64) - xq[i.before]
+                off = apart(xq[i.after], xq[i.before])
                 clipped = power(off[_beyond(xq[i.before], i)])
                 lost = np.array([power(off), clipped]) / max(power(xq[i.before]), 1e-300)
                 e.inner[i.name] = e.inner.get(i.name, np.zeros(2)) + lost
-            e.codes += power(after - before)
+            e.codes += power(apart(after, before))
             if c.quant is not None:
                 beyond = _beyond(before, c)
-                e.clipped += power((after - before)[beyond])
+                e.clipped += power(apart(after, before)[beyond])
                 e.outside += int(beyond.sum())
             rows = _channels(y, axes.get(c.name, max(y.ndim - 1, 0)))
-            drift = _channels(coded.astype(np.float64) - ideal, axes.get(c.name, y.ndim - 1))
+            drift = _channels(apart(coded, ideal), axes.get(c.name, y.ndim - 1))
             peaks = np.abs(rows).max(1, initial=0).astype(np.float64)
             first = not e.count
             e.shift = drift.sum(1) if first else e.shift + drift.sum(1)
@@ -246,7 +242,7 @@ class Judge:
         for feeds, real in zip(self.samples, self.real, strict=True):
             found = run(feeds)
             for i, (x, v) in enumerate(zip(self.names, values, strict=True)):
-                error[i] += power(found[v].astype(np.float64) - real[x])
+                error[i] += power(apart(found[v], real[x]))
         return sum(e / max(s, 1e-300) for e, s in zip(error, self.signal, strict=True))
 
 

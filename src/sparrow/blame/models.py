@@ -15,8 +15,8 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant.health import Watch
+from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Recipe, read_recipe
-from sparrow.quant.report import decibels
 from sparrow.reference import one_thread
 from sparrow.samples import Feeds, Pixels, samples
 

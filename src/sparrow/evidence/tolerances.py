@@ -158,7 +158,8 @@ def _dot(
         if getattr(op, "accumulate", None) is None:
             error = error + _store(total, first)
         # vdpbf16ps and the vectors of Armv7 take subnormal operands, products and sums for zero
-        largest = max(float(np.abs(a).max(initial=0.0)) for a in x[:2] if a is not None)
+        finite = (np.abs(a[np.isfinite(a)]) for a in x[:2] if a is not None)
+        largest = max(float(a.max(initial=0.0)) for a in finite)
         error = error + 2 * terms * (1 + largest) * SMALLEST[F32]
     if native is not None:
         error = (error + native) / 2

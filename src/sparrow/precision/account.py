@@ -9,8 +9,8 @@ from sparrow.errors import GateFailed
 from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
 from sparrow.precision.choice import Mix, Quantity, binding, front, mix_of, solve
 from sparrow.precision.tables import Tables
+from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Precision
-from sparrow.quant.report import decibels
 
 UNITS: Mapping[Quantity, tuple[float, str]] = {
     "latency": (1e6, "ms"),

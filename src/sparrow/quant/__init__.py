@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from sparrow.quant.calibrate import Calibration, calibrate, digest, from_npz, to_npz
 from sparrow.quant.health import Health
+from sparrow.quant.noise import decibels
 from sparrow.quant.ranges import RANGES
 from sparrow.quant.recipe import Precision, Recipe
-from sparrow.quant.report import LayerReport, decibels, report
+from sparrow.quant.report import LayerReport, report
 from sparrow.quant.run import Layer, Quantized, quantize, run
 
 __all__ = [

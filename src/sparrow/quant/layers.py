@@ -256,6 +256,8 @@ def _rounded(
         rounding: A row of `ROUNDINGS`.
         corrected: Whether the bias takes back the mean error.
     """
+    if not np.isfinite(m.covariance).all():  # squares of the inputs overflow
+        return nearest
     known = _ROUNDED.setdefault(m, {})
     key = (rounding, corrected, nearest.quant.scale.tobytes())
     if key not in known:

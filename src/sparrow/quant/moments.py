@@ -83,8 +83,9 @@ class SecondMoments:
     def moments(self) -> Moments:
         """The mean and the covariance."""
         mean = self.first / max(self.count, 1)
-        covariance = self.total / max(self.count, 1) - mean[:, :, None] * mean[:, None]
-        return Moments(mean.astype(np.float32), covariance.astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):
+            covariance = self.total / max(self.count, 1) - mean[:, :, None] * mean[:, None]
+            return Moments(mean.astype(np.float32), covariance.astype(np.float32))
 
     def add(self, x: Array) -> None:
         """Take in the input of the layer in one more call."""
@@ -95,7 +96,7 @@ class SecondMoments:
             rows = _patches(self.op, self.kernel, x)
         step = -(-rows.shape[1] // POSITIONS)
         rows = rows[:, ::step]
-        with one_thread():
+        with one_thread(), np.errstate(over="ignore", invalid="ignore"):
             self.total += np.matmul(rows.transpose(0, 2, 1), rows)
         self.first += rows.sum(1, dtype=np.float64)
         self.count += rows.shape[1]

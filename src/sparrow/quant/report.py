@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from sparrow.ops.quantize import Dequantize
 from sparrow.quant.engine import Engine, fastest
+from sparrow.quant.noise import apart, decibels, power
 from sparrow.quant.run import Layer, Quantized
 from sparrow.tensor import Array
 
@@ -31,11 +30,6 @@ class LayerReport:
     sqnr_db: float
 
 
-def decibels(signal: float, noise: float) -> float:
-    """10 log10 of a ratio of powers; infinite without noise."""
-    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
-
-
 def report(
     q: Quantized, samples: Iterable[Mapping[str, Array]], engine: Engine = fastest
 ) -> list[LayerReport]:
@@ -52,9 +46,8 @@ def report(
     for feeds in samples:
         left, right = a(feeds), b(feeds)
         for x in values:
-            y = left[x].astype(np.float64)
-            signal[x] += float(np.square(y).sum())
-            noise[x] += float(np.square(right[x] - y).sum())
+            signal[x] += power(left[x])
+            noise[x] += power(apart(right[x], left[x]))
     made = q.graph.producers()
     found = []
     for layer in q.layers:

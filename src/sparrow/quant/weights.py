@@ -118,7 +118,8 @@ def coded_bias(bias: Array, steps: NDArray[np.float64]) -> Coded:
         bias: Real numbers.
         steps: s_x * s_w, of one element or [M].
     """
-    scale = steps.astype(np.float32).reshape(-1)
+    # a scale that underflows would divide by zero
+    scale = np.maximum(steps.astype(np.float32), np.finfo(np.float32).tiny).reshape(-1)
     codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     codes = np.clip(codes, -ACCUMULATOR_LIMIT, ACCUMULATOR_LIMIT).astype(np.int32)
     block = (-1,) if scale.size == 1 else (1,)

@@ -22,12 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, Run, literally
 from sparrow.quant.judged import judged
 from sparrow.quant.layers import Codes, shaped
+from sparrow.quant.noise import apart, power
 from sparrow.quant.place import Placement
 from sparrow.quant.qdq import insert
 from sparrow.tensor import Array
@@ -155,8 +154,8 @@ def _error_of(
         for feeds, want in zip(few, real, strict=True):
             found = other(feeds)
             for y in outputs:
-                signal[y] += float(np.square(want[y], dtype=np.float64).sum())
-                noise[y] += float(np.square(found[y].astype(np.float64) - want[y]).sum())
+                signal[y] += power(want[y])
+                noise[y] += power(apart(found[y], want[y]))
         return sum(noise[y] / max(signal[y], 1e-300) for y in outputs)
 
     return error
