@@ -136,9 +136,10 @@ def build(
     say = progress or (lambda _: None)
     say("reading the model")
     sources = sources_of(model, shapes, states)
-    if calib is None and (precision == "int8" or recipe is not None):
-        what = "int8" if precision == "int8" else "a recipe or a pin"
-        raise BadInput(f"{what} needs samples", hint="give calib=, an .npz or an image folder")
+    if calib is None and recipe is not None:
+        raise BadInput(
+            "a recipe or a pin needs samples", hint="give calib=, an .npz or an image folder"
+        )
     request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
     known = None if tuning is None else read_tuning(Path(tuning))
     tuner = Tuner(row, known, tune, threads, say)

@@ -14,6 +14,7 @@ from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.lossy import (
     coded,
     first_samples,
+    holds_codes,
     quantizable,
     quantized_entries,
     quantized_entry,
@@ -21,6 +22,7 @@ from sparrow.evidence.lossy import (
 from sparrow.graph import Graph
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.passes.integer.sums import wide_sums
 from sparrow.precision.search import Search
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
@@ -115,6 +117,8 @@ def write_first_that_holds(
     a, request = attempts, attempts.request
     graphs, calib, precision = a.front.graphs, request.calib, request.precision
     ways = a.in_codes(code)
+    if precision == "int8":
+        _check_integers(graphs, calib is not None)
     if precision == "bfloat16":
         return _write_bfloat16(a, sources, place)
     if precision == "float32" or calib is None or coded(graphs):
@@ -163,6 +167,22 @@ def write_first_that_holds(
     free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
     search = Search(plain, replace(lossy[0], quantized=free), pins, request, ways)
     return _write_mix(search, sources, place)
+
+
+def _check_integers(graphs: Sequence[Graph], calibrated: bool) -> None:
+    """Refuse a demand for int8 that graphs cannot meet.
+
+    Raises:
+        BadInput: There are neither samples nor codes, or int32 may not hold a sum over codes.
+    """
+    if not calibrated and not any(map(holds_codes, graphs)):
+        raise BadInput("int8 needs samples", hint="give calib=, an .npz or an image folder")
+    for g in graphs:
+        for name, extent in wide_sums(g).items():
+            raise BadInput(
+                f"{name}: int8 is asked for, but {extent}",
+                hint="without --precision int8 the layer is computed in float32",
+            )
 
 
 def _write_bfloat16(a: Attempts, sources: Mapping[str, Source], place: Path | None) -> Bundle:

@@ -15,6 +15,7 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.sums import CODES
 from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.place import place
@@ -56,6 +57,11 @@ def coded(graphs: Sequence[Graph]) -> bool:
         for g in graphs
         for n in g.nodes
     )
+
+
+def holds_codes(g: Graph) -> bool:
+    """Whether a graph after `sparrow.passes.FRONT` is quantized already."""
+    return coded([g]) or any(isinstance(n.op, Quantize | Dequantize) for n in g.nodes)
 
 
 def quantizable(g: Graph) -> bool:

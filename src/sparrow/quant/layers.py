@@ -15,6 +15,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import spread
+from sparrow.passes.integer.sums import beyond_int32
 from sparrow.quant.adaround import adaround
 from sparrow.quant.affine import code_limits, per_tensor
 from sparrow.quant.bias_correction import mean_error
@@ -64,10 +65,12 @@ class Constants:
     Attributes:
         operands: Operand index -> codes.
         wide: Whether a sum over the codes could leave int32.
+        beyond: How far, where such a sum is one of bytes that int32 has to hold; else empty.
     """
 
     operands: Mapping[int, Coded]
     wide: bool
+    beyond: str = ""
 
 
 def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
@@ -165,7 +168,11 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
         int(quant.zero_point.reshape(-1)[0]),
         np.abs(operands[2].codes).reshape(groups, -1).max(0) if 2 in operands else None,
     )
-    return Constants(operands, summed > ACCUMULATOR_LIMIT)
+    wide = summed > ACCUMULATOR_LIMIT
+    if not wide or dtype.bits > 8 or max(weights.quant.block) > 1:
+        return Constants(operands, wide)
+    products = weights.codes.size // weights.codes.shape[_output_axis(n.op, w.ndim)]
+    return Constants(operands, wide, beyond_int32(products, summed))
 
 
 def _weights(

@@ -177,9 +177,14 @@ def _names(n: Node) -> tuple[str, ...]:
     return (n.origin, *n.outputs, type(n.op).__name__)
 
 
+def pin_of(n: Node, recipe: Recipe) -> Precision | None:
+    """What a pin asks of a node."""
+    return precision_of(recipe, *_names(n))
+
+
 def pinned(g: Graph, recipe: Recipe, to: Sequence[Precision] = get_args(Precision)) -> set[str]:
     """Values that nodes which are pinned, to one of some precisions, make or read."""
-    nodes = (n for n in g.nodes if precision_of(recipe, *_names(n)) in to)
+    nodes = (n for n in g.nodes if pin_of(n, recipe) in to)
     return {x for n in nodes for x in (*n.inputs, *n.outputs)}
 
 
@@ -201,7 +206,7 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
 
     def of(n: Node) -> Precision:
         plain = recipe.residual if n.outputs[0] in stream else recipe.precision
-        return precision_of(recipe, *_names(n)) or plain
+        return pin_of(n, recipe) or plain
 
     return {n.outputs[0]: of(n) for n in g.nodes}
 

@@ -24,7 +24,7 @@ from sparrow.quant.layers import (
 )
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
-from sparrow.quant.recipe import Pins, Recipe, pinned, precisions
+from sparrow.quant.recipe import Pins, Recipe, pin_of, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
 from sparrow.quant.widen import COMPARED, too_wide
 from sparrow.tensor import Array
@@ -42,6 +42,7 @@ class Layer:
         value: Its result as codes, after the clamp that belongs to it.
         precision: ``int8`` or ``int16x8``.
         wide: Whether its sums could leave int32.
+        beyond: How far, where it stays float for that; else empty.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Layer:
     value: str
     precision: str
     wide: bool
+    beyond: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,8 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         bits = max(codes[x][0].bits for x in n.inputs[:2] if x in codes)
         precision = "int8" if bits == 8 else "int16x8"
         name, kind = n.origin or n.outputs[0], type(n.op).__name__
-        layers.append(Layer(name, kind, p.stored(n.outputs[0]), precision, found.wide))
+        value = p.stored(n.outputs[0])
+        layers.append(Layer(name, kind, value, precision, found.wide, found.beyond))
     for n in p.cells:
         constants[n.outputs[0]] = cell_constants(g, n, codes, recipe)
         name, kind = n.origin or n.outputs[0], type(n.op).__name__
@@ -198,7 +201,21 @@ def run(
         )
         c = replace(c, health=replace(c.health, of_codes=notes))
     progress("quantizing weights")
-    return requantized(g, c, recipe)
+    q = requantized(g, c, recipe)
+    asked = replace(recipe, pins=(*recipe.pins, *later))
+    demanded = {n.origin or n.outputs[0] for n in g.nodes if pin_of(n, asked) == "int8"}
+    floats = []
+    for layer in q.layers:
+        if layer.beyond and layer.name in demanded:
+            raise BadInput(
+                f"{layer.name}: pinned to int8, but {layer.beyond}",
+                hint="pin it to int16x8, whose sums have 64 bits, or to float32",
+            )
+        if layer.beyond:
+            floats.append(f"{layer.name} stays float: {layer.beyond}")
+    notes = (*q.statistics.health.of_codes, *floats)
+    health = replace(q.calibration.health, of_codes=notes)
+    return replace(q, calibration=replace(q.calibration, health=health)) if floats else q
 
 
 def _placed(g: Graph, recipe: Recipe) -> Placement:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Node, Scheme
+from sparrow.graph import Graph, Node, Scheme
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
@@ -45,6 +45,11 @@ from sparrow.tensor import F32, I8, I16, I32, I64, U8, Affine, Array, TensorType
 
 # The largest multiple of a unit that is looked for: 8 bits.
 LARGEST_MULTIPLE = 255
+
+
+def beyond_int32(products: int, reach: int) -> str:
+    """That sums of so many ``products`` may reach a number that int32 does not hold."""
+    return f"sums of {products:,} products may reach {reach:,}, and int32 ends at {(1 << 31) - 1:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,17 @@ class _Sum:
     def wide(self) -> bool:
         """Whether the value may leave int32."""
         return int(self.reach.max(initial=0)) >= 1 << 31
+
+    @property
+    def splits(self) -> bool:
+        """Whether it is made of sums that fit int32 where the value does not."""
+        return self.weights.groups is not None or self.x.type.dtype == I16
+
+    @property
+    def extent(self) -> str:
+        """How large it may be, in words."""
+        count = self.weights.codes.size // len(self.reach)
+        return beyond_int32(count, int(self.reach.max(initial=0)))
 
 
 def weight_codes(m: Match, value: str, axis: int) -> Weights | Reject:
@@ -165,7 +181,28 @@ def bias_codes(m: Match, value: str, unit: Array) -> Array | Reject:
 
 
 def _sum_of(m: Match, n: Node) -> _Sum | Reject:
-    """A convolution or product of codes with constant weights."""
+    """A convolution or product of codes with constant weights, whose sums fit."""
+    s = _unbounded(m, n)
+    # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
+    if isinstance(s, Reject) or s.splits or not s.wide:
+        return s
+    return Reject(f"{s.extent}: they stay float")
+
+
+def wide_sums(g: Graph) -> dict[str, str]:
+    """Convolutions and products of codes whose sums may leave int32, by name, and how far."""
+    m = Match(g)
+    found = {}
+    for n in g.nodes:
+        if isinstance(n.op, Conv | MatMul):
+            s = _unbounded(m, n)
+            if not isinstance(s, Reject) and s.wide and not s.splits:
+                found[n.origin or n.outputs[0]] = s.extent
+    return found
+
+
+def _unbounded(m: Match, n: Node) -> _Sum | Reject:
+    """The same, however large its sums may be."""
     op = n.op
     assert isinstance(op, Conv | MatMul)
     if op.epilogue is not None or len(n.inputs) > 3:
@@ -195,12 +232,9 @@ def _sum_of(m: Match, n: Node) -> _Sum | Reject:
     if bias is not None:
         reach = reach + np.abs(bias.astype(np.int64))
     s = _Sum(replace(op, zero=x.zero), x, found, bias, unit, reach)
-    if x.type.dtype == I16:
-        if x.zero or found.offset or int(reach.max(initial=0)) >= 1 << 39:
-            return Reject("16-bit codes with a zero point, or weights of more than 8 bits")
-    # kernels may add the offset of unsigned products and take it off again: that wraps and is exact
-    elif s.wide and found.groups is None:
-        return Reject("the sum may leave int32")
+    much = x.zero or found.offset or int(reach.max(initial=0)) >= 1 << 39
+    if x.type.dtype == I16 and much:
+        return Reject("16-bit codes with a zero point, or weights of more than 8 bits")
     return s
 
 
