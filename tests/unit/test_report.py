@@ -17,6 +17,7 @@ from small_models import classifier
 from sparrow.bundle import Bundle
 from sparrow.device.chromium import find_chromium
 from sparrow.errors import BadInput
+from sparrow.evidence.gate import Gate
 from sparrow.rendering.report import render, short
 
 HOSTILE = (
@@ -107,6 +108,18 @@ def test_names_are_shortened_in_the_middle() -> None:
     assert short("abc") == "abc"
     assert short("a" * 200, 11) == "aaaaa…aaaaa"
     assert short("x\u202ey") == "x\\u202ey"
+
+
+def test_it_says_how_a_network_was_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    won = Gate("not slower than float32", "", "", True)
+    monkeypatch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
+    rng = np.random.default_rng(0)
+    calib = [{"x": rng.standard_normal((1, 3, 12, 12), np.float32)} for _ in range(6)]
+    b = sparrow.build(classifier(), calib=calib, precision="int8")
+    text, (q,) = page(b), b.receipt.quantization or ()
+    assert f"{len(q.calibrated)} samples calibrated it, {len(q.held)} w" in text
+    assert "int8: 3 layers." in text and f"<li>{q.notes[0]}</li>" in text
+    assert f"<b>{b.receipt.accuracy[1].db:.1f} dB</b>" in text
 
 
 def test_a_bundle_that_was_not_proved_says_so(bundle: Bundle) -> None:

@@ -108,6 +108,9 @@ def build(
     print(receipt.verdict)
     for a in receipt.accuracy:
         print(f"against {a.what}: {printable(a.note or a.distance)}")
+    for q in receipt.quantization or ():
+        for note in q.notes:
+            print(f"note: {printable(note)}")
     print(
         f"{receipt.precision}, flash {memory.code_bytes + memory.weights_bytes:,} bytes "
         f"(code {memory.code_bytes:,}), "

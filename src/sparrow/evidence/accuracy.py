@@ -98,10 +98,9 @@ def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
             continue
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
-        worst = max((d.share for d in row.differences), default=0.0)
         if rounded:
             return f"; {rounded}: {row.distance} from {ORACLE}"
-        if not worst <= ORACLE_SHARE:
+        if not row.share <= ORACLE_SHARE:
             return f"; BUT {row.distance} from {ORACLE}"
     return ""
 

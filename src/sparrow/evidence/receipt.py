@@ -95,11 +95,19 @@ class AgainstRecord(Record):
         """How far the outputs are from theirs, in words: of the worst one."""
         if overflown := [d.output for d in self.differences if d.max >= FAR]:
             return f"infinitely far away (output {overflown[0]!r} overflows in one of them)"
-        worst = max((d.share for d in self.differences), default=0.0)
-        if worst == 0.0:
+        if not self.share:
             return "no bit away"
-        db = min(d.db for d in self.differences)
-        return f"{db:.1f} dB, at most {worst:.1e} of the largest magnitude away"
+        return f"{self.db:.1f} dB, at most {self.share:.1e} of the largest magnitude away"
+
+    @property
+    def share(self) -> float:
+        """The largest difference of an output as a share of its largest magnitude."""
+        return max((d.share for d in self.differences), default=0.0)
+
+    @property
+    def db(self) -> float:
+        """Power over that of the difference, in dB, of the output where it is least."""
+        return min((d.db for d in self.differences), default=math.inf)
 
 
 class LayerRecord(Record):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -121,6 +123,11 @@ def _threads(n: int) -> str:
 def number(v: float) -> str:
     """A small number in few characters."""
     return "0" if v == 0 else f"{v:.2g}"
+
+
+def ratio(db: float) -> str:
+    """A ratio of powers."""
+    return "equal" if db == math.inf else f"{db:.1f} dB"
 
 
 def _colors(plan: PlanRecord) -> dict[str, int]:
@@ -253,7 +260,7 @@ def _template() -> jinja2.Template:
     env = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    env.filters.update(name=short, size=size, duration=duration, number=number)
+    env.filters.update(name=short, size=size, duration=duration, number=number, ratio=ratio)
     return env.from_string(source.read_text(encoding="utf-8"))
 
 
@@ -282,10 +289,6 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         if r.applied:
             passes[r.rule] = passes.get(r.rule, 0) + 1
     oracle = next((a for a in receipt.accuracy if a.differences and "onnxruntime" in a.what), None)
-    worst = max(
-        (d.share for a in (oracle,) if a for d in a.differences),
-        default=None,
-    )
     return _template().render(
         r=receipt,
         title=receipt.sources[0].model or receipt.name,
@@ -294,7 +297,8 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         counts=counts,
         passes=passes,
         refusals=[p for p in receipt.passes if not p.applied][:200],
-        worst=worst,
+        oracle=oracle,
+        precisions=lambda q: Counter(q.layers.values()),
         comparisons=measurements.get("comparisons", ()),
         charts=charts(receipt.search) if receipt.search else (),
         chart=(CHART_WIDTH, CHART_HEIGHT),
