@@ -254,6 +254,9 @@ def mean_i8(seed: int) -> Made:
     sides, pads, batch = kernel, ((0, 0), (0, 0)), d.n(1, 2)
     if kernel is long:
         sides, pads = (1, d.n(40, 90)), ((0, 0), (d.n(20, 35), d.n(0, 35)))
+    elif d.n(0, 3) == 0:  # the window hangs over the end
+        sides = max(1, kernel[0] - d.n(0, 2)), max(1, kernel[1] - d.n(0, 2))
+        pads = (0, kernel[0] - sides[0]), (0, kernel[1] - sides[1])
     shape = (batch, *sides, channels)
     x, w, bias, zero = d.operands(shape, (channels, 1, *kernel), channels)
     if d.n(0, 3):

@@ -97,14 +97,15 @@ def depthwise_sum(case: Case) -> Sum | Reject:
 
 
 def one_column(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
-    """A single window whose taps are equally far apart, as a column of them.
+    """A single window over places of the image, equally far apart, as a column of them.
 
     Four rows of taps are multiplied at once, and columns are unrolled: a mean over a thousand
     places of a signal would be a thousand instructions, a quarter of whose products count.
     """
     step = s.dw * s.xw
     even = s.kh == 1 or s.dh * s.xh == s.kw * step
-    if not even or s.kw == 1 or (s.oh, s.ow, s.pt, s.pl) != (1, 1, 0, 0):
+    inside = (s.kh - 1) * s.dh < s.ih and (s.kw - 1) * s.dw < s.iw
+    if not even or not inside or s.kw == 1 or (s.oh, s.ow, s.pt, s.pl) != (1, 1, 0, 0):
         return s, w
     taps = s.kh * s.kw
     one = dict.fromkeys(("iw", "kw", "sh", "sw", "dh", "dw"), 1)
