@@ -24,7 +24,7 @@ from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
 from sparrow.device.session import to_native
 from sparrow.device.stack import read_frames, stack_bytes
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, DeviceError
 from sparrow.evidence.describe import buffers, live_bytes
 from sparrow.evidence.golden import SEED
 from sparrow.evidence.plan_record import BufferRecord
@@ -314,10 +314,14 @@ def _timed(compiled: Compiled, library: Path) -> tuple[list[int], float, str]:
         assert isinstance(session, Session)
         return [], latency(session, 0, inputs, _MEASURE_S).median_ns, "measured on this machine"
     files, parts = compiled.artifact.files, compiled.artifact.parts
-    hooked = runner.load(compile_library(files, machine, parts, hooks=True))
-    if not isinstance(hooked, RemoteLibrary) or hooked.timed:
-        return [], *_roofline(p, f"{runner.name} counts no instructions")
-    counts = per_step(count_marks(hooked, weights, 0, inputs))
+    library = compile_library(files, machine, parts, hooks=True)
+    try:
+        hooked = runner.load(library)
+        if not isinstance(hooked, RemoteLibrary) or hooked.timed:
+            return [], *_roofline(p, f"{runner.name} counts no instructions")
+        counts = per_step(count_marks(hooked, weights, 0, inputs))
+    except DeviceError as e:  # it is larger than what the emulator has
+        return [], *_roofline(p, str(e))
     n, mhz = sum(counts), p.target.ghz * 1e3
     text = f"{n:,} instructions counted in the emulator, at one a cycle of {mhz:g} MHz"
     return counts, n / p.target.ghz, text

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import sparrow
 from data import missing
-from small_models import classifier
+from small_models import classifier, model, value
 from sparrow.cli import main
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import link_alone
@@ -84,6 +86,44 @@ def test_the_least_ram_and_what_needs_it_is_one_line(samples: list[object]) -> N
         budget = sparrow.Budget(ram=300)
         sparrow.build(classifier(), CORE, calib=samples, precision="int8", budget=budget)
     assert "bytes of arena are not enough for step" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "section", "needed", "there"),
+    [
+        ((1, 4), (4, 220_000), "weights", 3_520_000, 3_145_728),
+        ((1, 4_200_000), None, "RAM", 16_800_000, 16_700_000),
+    ],
+)
+def test_what_no_emulated_board_holds_has_its_sizes_and_one_line(
+    shape: tuple[int, ...],
+    weights: tuple[int, ...] | None,
+    section: str,
+    needed: int,
+    there: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    w = {} if weights is None else {"w": np.ones(weights, np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    nodes = nodes if w else [helper.make_node("Tanh", ["x"], ["y"])]
+    shapes = [value("x", shape)], [value("y", (1, weights[1]) if weights else shape)]
+    path = tmp_path / "large.onnx"
+    onnx.save(model(nodes, *shapes, w), path)
+    found = sparrow.fits(path, CORE)
+    assert not found.ok and found.flash_bytes > 0 and found.stack_bytes is not None
+    line = re.search(
+        r"emulated board mps2-an386: (\w+): ([\d,]+) .*, ([\d,]+) there; int8", str(found)
+    )
+    assert line and line[1] == section and "roofline" in found.time_source
+    sizes = [int(n.replace(",", "")) for n in (line[2], line[3])]
+    assert needed <= sizes[0] < 1.1 * needed and there <= sizes[1] < 1.1 * there
+    for words in (["fits"], ["build", "-o", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit) as e:
+            main([words[0], str(path), "--target", CORE, *words[1:]])
+        said = capsys.readouterr()
+        assert e.value.code == (1 if words[0] == "fits" else 2)
+        assert line[0] in said.out + said.err and str(Path.home()) not in said.out + said.err
 
 
 def test_float_sizes_are_those_of_the_bundle(tmp_path: Path) -> None:

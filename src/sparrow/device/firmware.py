@@ -6,6 +6,7 @@ board that qemu emulates is linked around it, and speaks to `device.remote` over
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.remote import RemoteLibrary
-from sparrow.errors import BadInput
+from sparrow.device.wire import ended
+from sparrow.errors import BadInput, CompileError, DeviceError, SparrowError
 from sparrow.targets import Machine
 
 # The runtime defines memcpy and the like: a loop in it must not become a call of itself.
@@ -144,6 +146,7 @@ def firmware_library(path: Path, machine: Machine, board: str = "") -> RemoteLib
     Raises:
         BadInput: The emulator is not installed, or has no board for the machine.
         CompileError: The compiler is missing, or the archive does not link.
+        DeviceError: It is larger than the board.
         BadBundle: The program does not start.
     """
     command = board_command(machine, board)
@@ -152,7 +155,14 @@ def firmware_library(path: Path, machine: Machine, board: str = "") -> RemoteLib
     program = link_program((*objects, path), machine, board)
     (marked,) = (s for s in Elf(program.read_bytes()).symbols if s.name == "sys_marked")
     # bit 0 of a function's address says that it is Thumb code
-    return RemoteLibrary(path, (*command, str(program)), mark=marked.value & ~1)
+    name = board_of(machine, board).name
+
+    def failure(code: int, said: str) -> SparrowError:
+        full = _RAM.match(said)
+        return _full(name, "RAM", *map(int, full.groups())) if full else ended(name)(code, said)
+
+    command = [*command, str(program)]
+    return RemoteLibrary(path, command, mark=marked.value & ~1, failure=failure)
 
 
 def link_program(objects: Sequence[Path], machine: Machine, board: str = "") -> Path:
@@ -160,13 +170,40 @@ def link_program(objects: Sequence[Path], machine: Machine, board: str = "") -> 
 
     Raises:
         BadInput: The emulator has no board for the machine.
+        DeviceError: They are larger than the board.
         CompileError: They do not link.
     """
     row = board_of(machine, board)
     script = _SCRIPT.format(
         code=row.code, weights=row.weights, ram=row.ram, stack=_STACK, entry="Reset_Handler"
     )
-    return find_toolchain().link_program(objects, machine, script)
+    try:
+        return find_toolchain().link_program(objects, machine, script)
+    except CompileError as e:
+        over = _OVERFLOW.search(e.message)
+        if over is None:
+            raise
+        there = {"WEIGHTS": row.weights, "CODE": row.code, "RAM": row.ram}[over[1]][1]
+        raise _full(row.name, over[1], there + int(over[2]), there) from None
+
+
+# What linkers and runtime/semihosting.h say of what is too large.
+_OVERFLOW = re.compile(r"\b(WEIGHTS|CODE|RAM)\b.*overflowed by (\d+) bytes")
+_RAM = re.compile(r"RAM: (\d+) bytes needed, (\d+) there")
+_LESS = {
+    "WEIGHTS": "int8 takes a quarter of float32, a network of fewer channels less",
+    "CODE": "fewer different layers take less, int8 less than float32",
+    "RAM": "int8 takes a quarter of float32, layers in strips of rows (--ram) less, smaller inputs "
+    "less still",
+}
+
+
+def _full(board: str, section: str, needed: int, there: int) -> DeviceError:
+    what = section if section == "RAM" else section.lower()
+    return DeviceError(
+        f"emulated board {board}: {what}: {needed:,} bytes needed, {there:,} there",
+        hint=_LESS[section],
+    )
 
 
 def link_alone(objects: Sequence[Path], machine: Machine) -> Path:

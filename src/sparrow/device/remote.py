@@ -6,7 +6,7 @@ The client of runtime/serve.h and web/runner.mjs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from sparrow.device.session import (
     trim,
 )
 from sparrow.device.wire import Pipes, Wire, ended
-from sparrow.errors import BadBundle, BadInput
+from sparrow.errors import BadBundle, BadInput, SparrowError
 from sparrow.tensor import Array
 
 INFO, WEIGHTS, RESET, STATE, RUN, TIME, CALLS = range(1, 8)
@@ -43,6 +43,7 @@ class RemoteLibrary:
         timed: The runner tells the time, which means something where it runs.
         mark: Address of the function that a counter of instructions watches; 0 where marks are
             system calls.
+        failure: What to raise when the runner ends too early; see `Pipes`.
 
     Attributes:
         path: The library file.
@@ -57,19 +58,25 @@ class RemoteLibrary:
     split = "tasks in reverse order"
 
     def __init__(
-        self, path: Path, command: Sequence[str], timed: bool = False, mark: int = 0
+        self,
+        path: Path,
+        command: Sequence[str],
+        timed: bool = False,
+        mark: int = 0,
+        failure: Callable[[int, str], SparrowError] | None = None,
     ) -> None:
         self.path = path
         self.timed = timed
         self.mark = mark
         self.command = tuple(command)
+        self.failure = failure or ended(str(path))
         wire = self.connect()
         self.info = _read_info(wire, path)
         wire.close()
 
     def connect(self, before: Sequence[str] = ()) -> Wire:
         """Start a runner with this library; ``before`` goes in front of its command's program."""
-        return Pipes([self.command[0], *before, *self.command[1:]], ended(str(self.path)))
+        return Pipes([self.command[0], *before, *self.command[1:]], self.failure)
 
     def untimed(self) -> BadInput:
         """The error for asking the time where `timed` is false."""

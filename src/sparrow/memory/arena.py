@@ -61,16 +61,17 @@ def pack(items: Sequence[Item]) -> tuple[list[int], int]:
     tight = {i.first for i in items if i.over >= 0 and alive(apart, i.first) > floor}
     items = [i if i.first in tight else a for i, a in zip(items, apart, strict=True)]
     best: tuple[int, list[int]] | None = None
+    meets = _meets(items)
     for order in _orders(items):
         for fit in (_first_fit, _best_fit):
-            offsets, total = _place(items, order, fit)
+            offsets, total = _place(items, meets, order, fit)
             if best is None or total < best[0]:
                 best = total, offsets
             if total <= floor:
                 return offsets, total
     assert best is not None
     order = _upward(items, sorted(range(len(items)), key=lambda i: -items[i].bytes))
-    best = _repaired(items, order, best, floor)
+    best = _repaired(items, meets, order, best, floor)
     return best[1], best[0]
 
 
@@ -101,13 +102,31 @@ def _upward(items: Sequence[Item], order: Sequence[int]) -> list[int]:
     return list(found)
 
 
+def _meets(items: Sequence[Item]) -> list[list[int]]:
+    """The others that are alive together with each item; those of no bytes are left out."""
+    found: list[list[int]] = [[] for _ in items]
+    order = sorted((i for i, x in enumerate(items) if x.bytes), key=lambda i: items[i].first)
+    now: list[int] = []
+    for i in order:
+        now = [k for k in now if items[k].last >= items[i].first]
+        for k in now:
+            found[i].append(k)
+            found[k].append(i)
+        now.append(i)
+    return found
+
+
 def _repaired(
-    items: Sequence[Item], order: list[int], best: tuple[int, list[int]], floor: int
+    items: Sequence[Item],
+    meets: Sequence[Sequence[int]],
+    order: list[int],
+    best: tuple[int, list[int]],
+    floor: int,
 ) -> tuple[int, list[int]]:
     """Move the item that reaches highest to the front of the order, again and again."""
     seen: set[tuple[int, ...]] = set()
     for _ in range(4 * len(items)):
-        offsets, total = _place(items, order, _first_fit)
+        offsets, total = _place(items, meets, order, _first_fit)
         if total < best[0]:
             best = total, offsets
         if total <= floor or tuple(order) in seen:
@@ -142,20 +161,19 @@ def _best_fit(taken: list[tuple[int, int]], size: int) -> int:
     return at if best is None else best[1]
 
 
-def _place(items: Sequence[Item], order: Sequence[int], fit: Fit) -> tuple[list[int], int]:
-    offsets = [0] * len(items)
-    done: list[int] = []
+def _place(
+    items: Sequence[Item], meets: Sequence[Sequence[int]], order: Sequence[int], fit: Fit
+) -> tuple[list[int], int]:
+    offsets = [-1] * len(items)
     total = 0
     for i in order:
         x = items[i]
         if x.bytes == 0:
             continue
-        near = (k for k in done if items[k].first <= x.last and x.first <= items[k].last)
-        taken = sorted(_taken(items, i, k, offsets[k]) for k in near)
+        taken = sorted(_taken(items, i, k, offsets[k]) for k in meets[i] if offsets[k] >= 0)
         offsets[i] = fit(taken, x.bytes)
         total = max(total, offsets[i] + x.bytes)
-        done.append(i)
-    return offsets, total
+    return [max(at, 0) for at in offsets], total
 
 
 def _taken(items: Sequence[Item], i: int, k: int, at: int) -> tuple[int, int]:

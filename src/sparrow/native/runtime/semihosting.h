@@ -49,14 +49,27 @@ static void sys_write_all(int file, const void *data, uint64_t n) {
   if (n > 0) sys_write_to(out, data, n);
 }
 
-/* Ends the program with a message on standard error. */
-static __attribute__((noreturn)) void sys_die(const char *message) {
+static void sys_complain(const char *message) {
+  static uint32_t err;
   uint32_t n = 0;
   while (message[n] != 0) ++n;
-  const uint32_t err = sys_file("/dev/stderr", 11, SYS_MODE_WRITE);
+  if (err == 0) err = sys_file("/dev/stderr", 11, SYS_MODE_WRITE);
   sys_write_to(err, message, n);
-  sys_write_to(err, "\n", 1);
+}
+
+/* Ends the program with a message on standard error. */
+static __attribute__((noreturn)) void sys_die(const char *message) {
+  sys_complain(message);
+  sys_complain("\n");
   sys_exit(2);
+}
+
+/* As device/firmware.py reads it. */
+static __attribute__((noreturn)) void sys_die_of_ram(uint64_t needed, uint32_t there) {
+  char text[] = "RAM: 00000000000000000000 bytes needed, 0000000000 there";
+  for (char *p = text + 25; p > text + 5; needed /= 10) *--p = (char)('0' + needed % 10);
+  for (char *p = text + 50; p > text + 40; there /= 10) *--p = (char)('0' + there % 10);
+  sys_die(text);
 }
 
 /* n bytes of standard input. Ends the program, quietly, where the input ends before the first. */
@@ -78,7 +91,8 @@ static void *sys_allocate(uint64_t n) {
   static unsigned char *next;
   if (next == NULL) next = _heap;
   next += -(uintptr_t)next & 63u;
-  if (n > (uint64_t)(_heap_end - next)) sys_die("the emulated board has too little memory");
+  if (n > (uint64_t)(_heap_end - next))
+    sys_die_of_ram((uint64_t)(next - _heap) + n, (uint32_t)(_heap_end - _heap));
   void *p = next;
   next += n;
   return memset(p, 0, (size_t)n);
