@@ -15,7 +15,9 @@ import sparrow
 from data import data
 from small_models import classifier
 from sparrow.cli import main
-from sparrow.errors import BadInput
+from sparrow.device.runners import Runner
+from sparrow.device.session import ModelLibrary
+from sparrow.errors import BadBundle, BadInput
 from sparrow.evidence import sameness
 from sparrow.evidence.layers import tapped
 from sparrow.targets import target
@@ -96,6 +98,17 @@ def test_what_does_not_run_says_why(bundle: Path, tmp_path: Path) -> None:
     sparrow.build(classifier(), "x86_64", tmp_path / "float")
     with pytest.raises(BadInput, match="integer"):
         sameness.compare_targets(tmp_path / "float", "all")
+
+
+def test_why_it_does_not_run_names_no_file_of_this_machine(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path) -> ModelLibrary:
+        raise BadBundle(f"{path}: the program that runs it ended: out of memory")
+
+    monkeypatch.setattr(sameness, "find_runner", lambda machine: Runner("qemu", load))
+    (_, row) = sameness.compare_targets(bundle, "x86_64")
+    assert row.reason == "the library: the program that runs it ended: out of memory"
 
 
 def test_all_stands_for_every_kind_of_code_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from sparrow.errors import BadInput
 from sparrow.folder import load_evidence
 from sparrow.rendering.page import page_gates
 
+# Large enough for threads to share a layer.
+SHAPE = (1, 3, 24, 24)
 CHECKS = Path(__file__).parent.parent / "native" / "web_checks.mjs"
 IN_NODE = """
 import {{ readFileSync }} from 'node:fs';
@@ -50,7 +53,7 @@ try {
 EVERY_PATH = """
 import {{ readFileSync }} from 'node:fs';
 import {{ has, load, paths }} from '{folder}/model.mjs';
-const x = Float32Array.from({{ length: 432 }}, (_, i) => Math.sin(i)), found = {{}};
+const x = Float32Array.from({{ length: 1728 }}, (_, i) => Math.sin(i)), found = {{}};
 for (const path of paths()) {{
   const model = await load({{ path }});
   found[path] = Array.from((await model.run(x)).y);
@@ -80,15 +83,15 @@ for (;;) {
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     harness.node()
-    return sparrow.build(classifier(), "web", tmp_path_factory.mktemp("web") / "out")
+    return sparrow.build(classifier(shape=SHAPE), "web", tmp_path_factory.mktemp("web") / "out")
 
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same network in int8."""
     harness.node()
-    samples = np.random.default_rng(1).standard_normal((8, 1, 3, 12, 12), np.float32)
-    model = sparrow.quantize(classifier(), list(samples))
+    samples = np.random.default_rng(1).standard_normal((8, *SHAPE), np.float32)
+    model = sparrow.quantize(classifier(shape=SHAPE), list(samples))
     return sparrow.build(model, "web", tmp_path_factory.mktemp("codes") / "out")
 
 
@@ -165,14 +168,13 @@ def judge(found: Any, bundle: Bundle, threads: bool = True) -> None:
     assert "failed" not in found, found
     wanted = ["relaxed", "simd", "plain"]
     assert found["paths"][-3:] == wanted and len(found["paths"]) == 3 + threads
-    size = 3 * 12 * 12
-    x = np.sin(np.arange(size)).astype(np.float32).reshape(1, 3, 12, 12)
+    x = np.sin(np.arange(np.prod(SHAPE))).astype(np.float32).reshape(SHAPE)
     want = bundle.run(x)["y"].ravel()
     for path, run in found["runs"].items():
         assert run["path"] == path and run["same"] and run["timed"] and run["arrived"] == 1
         np.testing.assert_allclose(run["output"], want, atol=1e-5)
         assert [t["name"] for t in run["inputs"]] == ["x"]
-        assert run["inputs"][0]["shape"] == [1, 3, 12, 12]
+        assert run["inputs"][0]["shape"] == list(SHAPE)
         assert run["outputs"][0]["dtype"] == "float32"
     np.testing.assert_array_equal(found["fromBytes"], found["runs"]["simd"]["output"])
     if threads:
@@ -180,8 +182,8 @@ def judge(found: Any, bundle: Bundle, threads: bool = True) -> None:
         assert runs["threads"]["threads"] > 1
         assert runs["threads"]["output"] == runs["relaxed"]["output"]
     texts = (
-        "expected Float32Array of 432 (float32, shape 1x3x12x12), found Float32Array of 431",
-        "found Float64Array of 432",
+        "expected Float32Array of 1728 (float32, shape 1x3x24x24), found Float32Array of 1727",
+        "found Float64Array of 1728",
         "input 'wrong' is unknown; there are x",
         "found nothing",
         "expected an object of inputs: x",
@@ -266,6 +268,15 @@ def test_the_receipt_holds_every_build(bundle: Bundle) -> None:
     assert proof.ok
     assert builds == {g.name.split(":")[0] for g in proof.gates if g.name.startswith("model.")}
     assert (bundle.folder / "model.mjs").stat().st_size < 30_000
+
+
+def test_where_no_layer_is_shared_no_build_has_threads(tmp_path: Path) -> None:
+    small = sparrow.build(classifier(), "web", tmp_path / "out")
+    builds = {f"model.{p}.wasm" for p in ("relaxed", "simd", "plain")}
+    assert builds == {p.name for p in (tmp_path / "out").glob("model.*.wasm")}
+    assert builds == set(
+        re.findall(r"'(model\.\w+\.wasm)'", small.folder.joinpath("model.mjs").read_text())
+    )
 
 
 def test_a_build_of_other_weights_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ what the target itself computed before them.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sparrow.device.cache import cache_folder
 from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.qemu import count_marks
 from sparrow.device.remote import RemoteLibrary
@@ -155,8 +157,13 @@ def compare_targets(
             runner = find_runner(t.machine)
             rows.append(_run(g, t, runner, call.feeds, integers, want))
         except SparrowError as e:
-            rows.append(Sameness(t.name, "", reason=e.message))
+            rows.append(Sameness(t.name, "", reason=_of_no_file(e.message)))
     return rows
+
+
+def _of_no_file(message: str) -> str:
+    """Why a library did not run; where it lies in the cache says nothing."""
+    return re.sub(re.escape(str(cache_folder())) + r"[^\s:]*", "the library", message)
 
 
 _INTEGERS = ("int", "uint", "bool")

@@ -92,13 +92,17 @@ def write_page(folder: Path, compiled: Compiled) -> None:
 
 
 def _plans(compiled: Compiled) -> Iterator[tuple[Target, Plan]]:
-    """The builds that a model has: those for whole bytes where it has sums over bytes."""
+    """The builds that a model has: those for whole bytes where it has sums over bytes, those with
+    threads where they share a step.
+    """
     for row in map(target, compiled.plan.target.builds):
         whole = row.isa.quads or not row.isa.pairs
         if whole and plan(compiled.module, row).weights == compiled.plan.weights:
             continue
         if _threaded(row):
-            yield row, plan(compiled.module, row, threads=THREADS)
+            shared = plan(compiled.module, row, threads=THREADS)
+            if any(s.lowered.tasks > 1 and not s.whole for e in shared.entries for s in e.steps):
+                yield row, shared
         elif whole:
             yield row, plan(compiled.module, row)
         else:
