@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from code_chains import narrowed
 from emitted import STRICT, TARGETS, blob, compiled, planned, run, session, standard, write
 from native_harness import ISAS
 from small_graphs import GRAPHS, network
@@ -21,11 +22,12 @@ from sparrow.device.flags import FLAGS
 from sparrow.device.host import HostLibrary, aligned
 from sparrow.emit.c import emit
 from sparrow.graph import Graph, State
+from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.softmax import Softmax
 from sparrow.plan import Plan
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, Array, TensorType
+from sparrow.tensor import F32, I8, Array, TensorType
 
 # More would not fit on the stack of a small microcontroller's thread.
 MOST_STACK = 16 << 10
@@ -122,6 +124,34 @@ int main(int argc, char **argv) {
   return 0;
 }
 """
+
+
+def product_of_codes() -> Graph:
+    """Large enough for registers of matrices."""
+    b = Builder("codes")
+    x = b.input("x", TensorType((1, 16, 16, 64), I8))
+    w = np.random.default_rng(4).integers(-99, 99, (64, 64, 1, 1)).astype(np.int8)
+    op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True, narrowed(1 / 480), 3)
+    return b.finish({"y": b.add(op, x, b.const(w))}, {})
+
+
+@needs_gcc
+@pytest.mark.parametrize("isa", TARGETS)
+def test_gcc_computes_the_same(isa: str, tmp_path: Path) -> None:
+    """For this machine and optimised, as users would: what it takes for unread is not written."""
+    g = product_of_codes()
+    p = planned(g, isa=isa)
+    want = run(p, compiled(p, tmp_path), feeds(g))
+    (tmp_path / "main.c").write_text(HARNESS)
+    for i, key in enumerate(g.inputs):
+        feeds(g)[key].tofile(tmp_path / f"x{i}")
+    flags = ("-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-O2")
+    built = ["gcc", "-std=gnu99", *flags, "main.c", "model.c", "-o", "model"]
+    subprocess.run(built, cwd=tmp_path, check=True)
+    command = ["./model", *(f"x{i}" for i in range(len(g.inputs)))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == b"".join(y.tobytes() for y in want)
 
 
 @needs_gcc

@@ -46,6 +46,8 @@ SP_INLINE void sp_matrix_shape(int blocks, int nv, int rows, int last, int quads
     shape[16 + 2 * i] = (uint8_t)(i == 4 || i == 5 ? 4 * quads : 64);
     shape[48 + i] = (uint8_t)(i >= 6 ? quads : end ? last : rows);
   }
+  /* gcc 12 takes the instruction to read 8 of the 64 bytes, and leaves the others unwritten */
+  __asm__ volatile("" ::"r"(shape) : "memory");
   _tile_loadconfig(shape);
 }
 
