@@ -130,7 +130,7 @@ def compile_front(
     with one_thread():
         graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
         if target.cores > 1:
-            graphs = tuple(means_by_rows(g, remarks) for g in graphs)
+            graphs = tuple(means_by_rows(g, threads, remarks) for g in graphs)
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))
         if bfloat16 or only:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks, only) for g in graphs)

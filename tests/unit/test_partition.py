@@ -135,6 +135,20 @@ def test_pixels_of_pointwise_int8_layers_are_shared_equally(
     assert max(tasks) <= 1.05 * pixels / threads
 
 
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (14, 14), (28, 28), (15, 20)])
+@pytest.mark.parametrize("matrix", [False, True])
+def test_tasks_of_pixels_end_between_rows(height: int, width: int, matrix: bool) -> None:
+    """Where those of the depthwise layer behind them do, whatever the tile."""
+    pixels, ci, co = height * width, 96, 576
+    s = Conv2dShape(
+        batch=1, ih=height, iw=width, oh=height, ow=width, kh=1, kw=1, sh=1, sw=1, dh=1, dw=1,
+        pt=0, pl=0, xn=pixels * ci, xh=width * ci, xw=ci, ldy=co, ci=ci, co=co,
+    )  # fmt: skip
+    cpu = target("x86_64_v4_amx" if matrix else "x86_64_v4_bf16")
+    p, _, _ = choose_conv2d(s, Bytes(False, 0, 0), cpu, threads=2, matrix=matrix)
+    assert (p.tasks, p.task_w) == (2, -(-height // 2) * width)
+
+
 def test_one_row_leaves_a_tile_for_each_core() -> None:
     """A row of 8 vectors would fit one tile, which no second core could share."""
     simd = simd_of(target("x86_64_v4"))

@@ -102,6 +102,8 @@ class _Nest:
 
     def range(self, axis: int) -> str:
         grain = GRAIN if axis == self.plan.axis and self.plan.form != "transpose" else 1
+        if axis == 0 and self.c.together > 1:
+            grain = self.c.together
         each = -(-self.dims[axis] // (self.tasks * grain)) * grain
         d = self.dims[axis]
         low, high = f"sp_imin({d}, (ptrdiff_t)task * {each})", f"sp_imin({d}, lo + {each})"

@@ -201,12 +201,16 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """An emitted elementwise loop nest: y[i] = expr(x0[i], x1[i], ..). Also every strided copy."""
+    """An emitted elementwise loop nest: y[i] = expr(x0[i], x1[i], ..). Also every strided copy.
+
+    Where its first axis is split, a task has a multiple of ``together``.
+    """
 
     dims: tuple[int, ...]
     expr: lane.Expr
     x: tuple[Stream, ...]
     y: Stream
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

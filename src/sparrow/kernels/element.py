@@ -8,6 +8,8 @@ from sparrow.kernels.case import Case, Reject
 from sparrow.tensor import BF16, BOOL, F16, F32, F64, DType
 
 TASK_ELEMENTS = 1 << 12
+# Shares of rows may be so much larger than equal ones.
+UNEVEN = 1.15
 HALVES = (F16, BF16)
 _SUFFIX = {F16: "f16", BF16: "bf16", F32: "f32", F64: "f64", BOOL: "u8"}
 
@@ -17,12 +19,25 @@ def suffix(dtype: DType) -> str:
     return _SUFFIX.get(dtype) or f"{dtype.kind[0]}{max(dtype.bits, 8)}"
 
 
-def rows_per_task(case: Case, rows: int, work: int) -> int:
+def rows_per_task(case: Case, rows: int, work: int, together: int = 1) -> int:
     """Rows each task takes when ``rows`` rows are ``work`` elements of work together.
 
-    A task for each thread: halves of rows then meet those of the layers around.
+    A task for each thread: halves of rows then meet those of the layers around. So many of them as
+    ``together`` says are of one row of an image, and stay so.
     """
-    return -(-rows // max(1, min(rows, case.threads, work // TASK_ELEMENTS))) if rows else 1
+    tasks = max(1, min(rows // together, case.threads, work // TASK_ELEMENTS))
+    return -(-(rows // together) // tasks) * together if rows else 1
+
+
+def image_row(shape: tuple[int, ...], threads: int) -> int:
+    """Elements of a row of the image [1, h, w, c] where tasks share whole rows; 1 of others.
+
+    As they do in convolutions, unless one had to wait for the others' longer shares.
+    """
+    if len(shape) != 4 or shape[0] != 1 or 0 in shape:
+        return 1
+    share = -(-shape[1] // threads)
+    return prod(shape[2:]) if share * threads <= UNEVEN * shape[1] else 1
 
 
 def around_axis(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject, row_stride
-from sparrow.kernels.element import dense, rows_per_task, suffix
+from sparrow.kernels.element import dense, image_row, rows_per_task, suffix
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.tensor import I8
@@ -20,7 +20,7 @@ def _lookup(case: Case) -> Lowered | Reject:
         return Reject("the table is not dense")
     if x.contiguous and y.contiguous:
         # one row for each task
-        n = ldx = ldy = rows_per_task(case, size, size)
+        n = ldx = ldy = rows_per_task(case, size, size, image_row(y.shape, case.threads))
         each = 1
     else:
         strides = row_stride(x), row_stride(y)
@@ -43,7 +43,7 @@ def _linear(case: Case) -> Lowered | Reject:
     if refused := dense(case):
         return refused
     size = y.type.size
-    each = rows_per_task(case, size, size)
+    each = rows_per_task(case, size, size, image_row(y.shape, case.threads))
     params: dict[str, Param] = {
         "size": size, "task_size": each, "zero": op.zero, "low": op.low, "high": op.high,
     }  # fmt: skip

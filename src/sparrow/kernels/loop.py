@@ -21,7 +21,7 @@ from sparrow.kernels.case import (
     Stream,
     Tensor,
 )
-from sparrow.kernels.element import rows_per_task
+from sparrow.kernels.element import image_row, rows_per_task
 from sparrow.ops.bitcast import BitCast
 from sparrow.ops.concat import Concat
 from sparrow.ops.lane import Lane
@@ -212,10 +212,15 @@ def tasks_for(c: Loop, threads: int) -> int:
     if not c.dims:
         return 1
     work = math.prod(c.dims) * (1 + lane.cost(c.expr) / 4)
-    return max(1, min(c.dims[split_axis(c)], threads, int(work // TASK_ELEMENTS)))
+    axis = split_axis(c)
+    parts = c.dims[axis] // (1 if axis else c.together)
+    return max(1, min(parts, threads, int(work // TASK_ELEMENTS)))
 
 
 def _finish(c: Loop, case: Case) -> Lowered:
+    y = case.y[0].shape
+    if image_row(y, case.threads) > 1 and c.dims[0] in (math.prod(y), math.prod(y[:3])):
+        c = replace(c, together=c.dims[0] // y[1])
     cycles = schedule(c, case.target.isa.lanes).cycles
     return Lowered((c,), tasks_for(c, case.threads), cycles=cycles)
 

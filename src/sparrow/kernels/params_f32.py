@@ -91,6 +91,11 @@ class Window:
     pl: int = 0
     batch: int = 1
 
+    @property
+    def halo(self) -> int:
+        """Rows of the input that a core reads of its neighbour's: half of those that both read."""
+        return max(0, (self.kh - 1) * self.dh + 1 - self.sh) // 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv2dShape(Window):

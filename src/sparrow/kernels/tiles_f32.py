@@ -29,17 +29,27 @@ def choose_tile(
     pair: bool = False,
     tile: Tile | None = None,
     parts: int = 1,
+    *,
+    part: int | None = None,
+    seam: float = 0.0,
 ) -> RegisterTile:
     """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None.
 
-    One row of `parts` or more vectors leaves as many tiles.
+    One row of `parts` or more vectors leaves as many tiles. A task has `part` rows, all by default,
+    and each that its tiles compute beyond them takes `seam` cycles more.
     """
     tiles = list(_tiles(rows, vectors, cpu))
     if tile is not None:
         return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
     if rows == 1:
         tiles = [t for t in tiles if t.nv <= max(1, vectors // parts)]
-    return min(tiles, key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair))
+    part = rows if part is None else part
+
+    def cycles(t: RegisterTile) -> float:
+        beyond = -part % t.mr if part < rows else 0
+        return tile_cycles(t, part, vectors, k, row_bytes, cpu, pair) + seam * beyond
+
+    return min(tiles, key=cycles)
 
 
 def ranked_tiles(

@@ -17,7 +17,7 @@ from sparrow.kernels.params_f32 import (
     Window,
     Winograd,
 )
-from sparrow.kernels.tasks import split_of, task_grid
+from sparrow.kernels.tasks import part_of, seam_cycles, split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
     block_of,
@@ -69,9 +69,15 @@ def choose_gemm(
     vectors = -(-n // cpu.lanes)
     flops = 2 * m * n * k * (1 + pair)
     parts = -(-split_of(flops * batch, threads) // batch)
-    t = choose_tile(m, vectors, k, 4 if a_trans else 4 * lda, cpu, pair, tile, parts)
-    cells = -(-m // t.mr), vectors
-    grid = task_grid(flops, *cells, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv)
+    part = part_of(flops * batch, m, 1, threads)
+    seam = seam_cycles(cpu.core, 1, 4 * (k + n))
+    row_bytes = 4 if a_trans else 4 * lda
+    t = choose_tile(m, vectors, k, row_bytes, cpu, pair, tile, parts, part=part, seam=seam)
+    grid = task_grid(
+        *(flops, m, vectors, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv),
+        y=(2 if half else 4) * m * n,
+        mr=t.mr,
+    )
     task_m, task_n = grid[0] * t.mr, grid[1]
     mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * n, 4 * k * n, cpu))
     rows = -(-m // task_m)
@@ -127,14 +133,21 @@ def choose_conv2d(
     vectors = -(-co // cpu.lanes)
     k = s.kh * s.kw * ci
     flops = 2 * s.oh * s.ow * co * k * (1 + pair)
-    read = 4 * s.ih * s.iw * ci, 4 * k * co
+    read, stored = (4 * s.ih * s.iw * ci, 4 * k * co), (2 if half else 4) * s.oh * s.ow * co
     as_gemm = _is_gemm(s)
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
-        t = choose_tile(m, vectors, k, 4 * s.xw, cpu, pair, tile)
-        cells = -(-m // t.mr), vectors
-        grid = task_grid(flops, *cells, s.batch, threads, cpu.core, *read, t.nv)
+        image = (s.oh, s.ow) if s.oh > 1 else (m, 1)
+        part = part_of(flops * s.batch, *image, threads)
+        seam = seam_cycles(cpu.core, 1, 4 * (k + co))
+        t = choose_tile(m, vectors, k, 4 * s.xw, cpu, pair, tile, part=part, seam=seam)
+        grid = task_grid(
+            *(flops, image[0], vectors, s.batch, threads, cpu.core, *read, t.nv),
+            y=stored,
+            width=image[1],
+            mr=t.mr,
+        )
         task_m, task_n = grid[0] * t.mr, grid[1]
         mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * co, 4 * k * co, cpu))
         tiles, rest = -(-min(m, mc) // t.mr), 4 * min(m, mc) * (k + co)
@@ -142,7 +155,11 @@ def choose_conv2d(
     else:
         t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
         copies = s.batch * s.groups
-        grid = task_grid(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv)
+        grid = task_grid(
+            *(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv),
+            y=stored,
+            halo=4 * s.halo * s.iw * ci,
+        )
         task_h, task_n = grid
         row_bytes = 4 * s.sh * s.iw * ci, 4 * s.ow * co
         rb = min(task_h, block_of(s.oh, 1, *row_bytes, 4 * k * co, cpu))
@@ -346,9 +363,8 @@ def choose_depthwise(
     vectors = -(-c // cpu.lanes)
     mr = (tile or depthwise_tiles(s, cpu)[0]).mr
     flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    task_h, task_c = task_grid(
-        flops, s.oh, vectors, s.batch, threads, cpu.core, 4 * s.ih * s.iw * c
-    )
+    read, stored = 4 * s.ih * s.iw * c, (2 if half else 4) * s.oh * s.ow * c
+    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, cpu.core, read, y=stored)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(

@@ -8,7 +8,7 @@ from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
-from sparrow.kernels.tasks import core_of, task_grid
+from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
 from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
 from sparrow.kernels.tiles_matrix import matrix_cost, matrix_tiles, step_of
 from sparrow.kernels.tiling_f32 import pixels_within
@@ -163,22 +163,38 @@ def choose_conv2d(
     w = _walk(s, code, target, threads, matrix)
     co, vectors = s.co // s.groups, -(-s.co // s.groups // target.isa.lanes)
     choice = _tiles(w, vectors, target)
-    ranked = sorted(choice.cycles, key=lambda t: choice.cycles[t])
+    copies, core = s.batch * s.groups, core_of(target)
+    flops = 2 * s.oh * s.ow * co * w.quads
+    read, stored = s.ih * s.iw * w.ci, s.oh * s.ow * co * STORED[code.put]
+    # rows that tasks divide, of the image where its pixels are one row
+    rows, width = (s.oh, s.ow) if w.s.oh == 1 < s.oh else (s.ow, 1) if s.oh == 1 else (w.s.oh, 1)
+    part, predicted = part_of(copies * flops, rows, width, threads), choice.cycles
+    if w.s.oh == 1 and part < w.s.ow:
+        pixel = (read + stored) // w.s.ow
+        shared = _tiles(replace(w, s=replace(w.s, ow=part)), vectors, target)
+        predicted = {
+            t: c + seam_cycles(core, -part % t.mr, pixel) for t, c in shared.cycles.items()
+        }
+    ranked = sorted(predicted, key=lambda t: predicted[t])
     t = tile or ranked[0]
-    work = s.batch * s.groups * w.s.oh * choice.cycles[t]
+    work = copies * w.s.oh * choice.cycles[t]
     if w.s.oh == 1 and target.machine.bare and s.ow % t.mr == 0:
         # row by row, as the code that strips of rows share has it
         w = replace(w, s=replace(w.s, oh=s.oh, ow=s.ow, xh=s.xh))
+        rows, width = s.oh, 1
     s, band, ci, flat, weights = w.s, w.band, w.ci, choice.flat, w.per * w.quads * co
     line = round_up(w.width * ci + max(3, 4 * w.kq - w.k), 64) if band else 0
     if flat:
         line = w.width * ci
-    copies = s.batch * s.groups
-    flops = 2 * s.oh * s.ow * co * w.quads
-    blocks = -(-s.ow // t.mr) if s.oh == 1 else 1
-    cells, read = (s.oh * blocks, -(-vectors // t.nv)), s.ih * s.iw * ci
-    rows, columns = task_grid(flops, *cells, copies, threads, core_of(target), read, weights)
-    task_h, task_w = (1, rows * t.mr) if s.oh == 1 else (rows, s.ow)
+    one = s.oh == 1
+    task_h, columns = task_grid(
+        *(flops, rows, -(-vectors // t.nv), copies, threads, core, read, weights),
+        y=stored,
+        halo=s.halo * s.iw * ci,
+        width=width,
+        mr=t.mr if one else 1,
+    )
+    task_h, task_w = (1, task_h * t.mr) if one else (task_h, s.ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
     size = STORED[code.put]
@@ -191,11 +207,8 @@ def choose_conv2d(
         near, rb = 1, rb if band else 1
     across = -(-min(task_w, s.ow) // t.mr)
     wide = min(across, max(1, near))
-    if task_w < s.ow:
-        # equal blocks: one of what is left over would make the tasks unequal
-        turns = -(-across // wide)
-        wide = -(-across // turns)
-        task_w = turns * wide * t.mr
+    # equal blocks
+    wide = -(-across // -(-across // wide))
     task_n = columns * t.nv
     # what L2 does not hold is asked for while the sums before it are made; results of 32 bits are
     # mostly the caller's, whose memory was left a whole call ago
@@ -311,10 +324,12 @@ def choose_depthwise(
         even = [n for n in range(2, min(s.ow, 6) + 1) if s.ow % n == 0]
         ranked = [next((n for n in even if n >= 3), even[-1] if even else ranked[0])]
     mr = tile.mr if tile else ranked[0]
-    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    # an odd row of a task is done alone
+    cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * cost(mr)
+    core, stored = core_of(target), s.oh * s.ow * c * STORED[code.put]
+    # what a product would do in that time. An odd row of a task is done alone
+    flops = int(cycles * core.flops_per_cycle) // s.batch
     task_h, task_c = task_grid(
-        flops, s.oh, vectors, s.batch, threads, core_of(target), s.ih * s.iw * c
+        flops, s.oh, vectors, s.batch, threads, core, s.ih * s.iw * c, y=stored
     )
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
@@ -336,5 +351,4 @@ def choose_depthwise(
         task_c=task_c,
         tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
     )
-    cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * cost(mr)
     return p, cycles, tuple(Tile(mr, 1) for mr in ranked)
