@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from statistics import median
 
 import numpy as np
 
@@ -70,8 +70,22 @@ SPARROW_API void peak(const void *a, void *c, long times) {{
 """
 
 
-def peak(name: str) -> Callable[[], float]:
-    """Operations per second of a key of `KINDS` or `MATRIX`; a fresh measurement each call."""
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """`run` takes `operations`; a call is a fresh measurement of how many a second."""
+
+    operations: int
+    run: Callable[[], None]
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        self.run()
+        return self.operations / (time.perf_counter() - start)
+
+
+@cache
+def peak(name: str) -> Peak:
+    """Of a key of `KINDS` or `MATRIX`."""
     isa = next(i for i in ISAS if i.name == host_isa())
     if name in MATRIX:
         kind, each = MATRIX[name]
@@ -85,30 +99,21 @@ def peak(name: str) -> Callable[[], float]:
     return _timed(text, isa, many * isa.lanes * each, 200_000)
 
 
-def _timed(text: str, isa: Isa, operations: int, times: int) -> Callable[[], float]:
-    """Operations per second of so many rounds of so many operations."""
+def _timed(text: str, isa: Isa, operations: int, times: int) -> Peak:
+    """So many rounds of so many operations."""
     tools, machine = find_toolchain(), host_machine(isa.name)
     objects = tools.compile_objects([Unit("peak.c", text, (NATIVE,))], machine, ("-std=gnu99",))
     library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
     a, c = np.ones(1024, np.uint8), np.zeros(4096, np.uint8)
     arguments = (ctypes.c_void_p(a.ctypes.data), ctypes.c_void_p(c.ctypes.data))
 
-    def run(keep: object = (a, c)) -> float:
-        start = time.perf_counter()
+    def run(keep: object = (a, c)) -> None:
         library.peak(*arguments, ctypes.c_long(times))
-        return times * operations / (time.perf_counter() - start)
 
-    return run
+    return Peak(times * operations, run)
 
 
 def best_of(name: str) -> str:
     """A key of `KINDS`, or of `MATRIX` where this machine has it."""
     isa = next(i for i in ISAS if i.name == host_isa())
     return f"{name}_matrix" if isa.matrix and f"{name}_matrix" in MATRIX else name
-
-
-@cache
-def peak_rate(name: str) -> float:
-    """Operations per second of a key of `KINDS`, by the fastest way: the median of short runs."""
-    once = peak(best_of(name))
-    return median(once() for _ in range(15))

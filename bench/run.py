@@ -7,11 +7,11 @@ Every round runs each engine for a short block, in random order, in one process,
 and neighbours fall on all alike; the ratio to the baseline is taken within the round. Printed are
 medians and a bootstrap 95 % interval of the median ratio; no speed-up is named when the interval
 contains 1. The last lines of a network are our ratio to the best peer, float32 and bfloat16 against
-its float32, int8 against its int8, and our share of this machine's peak, float32 or int8, measured
-by peak.py; the very last lines are geometric means over the networks. What the interval cannot see:
-two loads of one engine may differ by 2 % through where their memory lies. Rows are
-appended to `bench/results/<target>.csv`. Exit code 1 if an engine refused a network or its outputs
-differ from the baseline's by more than its precision allows.
+its float32, int8 against its int8, and our share of this machine's peak, float32 or int8, which
+peak.py measures in every round: the median of the shares. The very last lines are geometric means
+over the networks. What the interval cannot see: two loads of one engine may differ by 2 % through
+where their memory lies. Rows are appended to `bench/results/<target>.csv`. Exit code 1 if an engine
+refused a network or its outputs differ from the baseline's by more than its precision allows.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import peak
 from cases import REPO, named
 from engines import CODED, ENGINES, PRECISIONS, TOLERANCE, Engine, coded_tolerance
 from network import Network, RefusedError
-from peak import peak_rate
 from sparrow.importers.model import import_model
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
@@ -42,6 +42,7 @@ from sparrow.ops.gru import GRU
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.timing.measure import (
+    Feeds,
     Outputs,
     Run,
     Samples,
@@ -64,7 +65,8 @@ class Row:
 
     `ratio` is baseline time / engine time, above 1 is faster; `others` is the share of the
     machine's processor time that other processes took while this was measured; `share` is that of
-    the peak of the cores used: of int8 for int8, of float32 for all else.
+    the peak of the cores used, of int8 for int8, of float32 for all else, as one of them reached it
+    in the same round.
     """
 
     time: str
@@ -165,7 +167,7 @@ def summarise(
     samples: Mapping[str, Samples],
 ) -> list[Row]:
     """One row per engine; `engines[0]` is the baseline."""
-    base = engines[0].name
+    base, peaks = engines[0].name, peaks_of(engines)
     operations = import_model(network.model).graph.flops()
     stamp, mhz = datetime.now(UTC).isoformat(timespec="seconds"), cpuinfo("cpu MHz")
     rows = []
@@ -176,6 +178,8 @@ def summarise(
         ratios = samples[base].ns / own
         median = float(np.median(own))
         low, high = interval(ratios)
+        kind = peak_of(engine)
+        reached = samples[kind].ns / peaks[kind].operations * operations / (own * threads)
         rows.append(
             Row(
                 time=stamp,
@@ -194,14 +198,31 @@ def summarise(
                 low=round(low, 4),
                 high=round(high, 4),
                 others=round(samples[engine.name].others, 3),
-                share=round(operations / median * 1e9 / (_peak(engine) * threads), 4),
+                share=round(float(np.median(reached)), 4),
             )
         )
     return rows
 
 
-def _peak(engine: Engine) -> float:
-    return peak_rate("int8" if RIVALS[engine.precision] == "int8" else "float32")
+def peak_of(engine: Engine) -> str:
+    """Names the peak that an engine's time is a share of."""
+    return f"peak {'int8' if RIVALS[engine.precision] == 'int8' else 'float32'}"
+
+
+def peaks_of(engines: Sequence[Engine]) -> dict[str, peak.Peak]:
+    """Those of the engines, to be run in turns with them."""
+    names = {peak_of(e) for e in engines}
+    return {name: peak.peak(peak.best_of(name.removeprefix("peak "))) for name in sorted(names)}
+
+
+def timed(p: peak.Peak) -> Run:
+    """As `measure` calls it."""
+
+    def run(_: Feeds) -> Outputs:
+        p.run()
+        return {}
+
+    return run
 
 
 def append(path: Path, rows: Sequence[DataclassInstance]) -> None:
@@ -335,7 +356,9 @@ def main() -> int:
             if options.engines[0].name not in runs:
                 continue
             with core_to_itself(threads) if options.realtime else nullcontext():
-                samples = measure(runs, network.inputs, options.rounds, options.block_ms)
+                peaks = {name: timed(p) for name, p in peaks_of(options.engines).items()}
+                every = {**runs, **peaks}
+                samples = measure(every, network.inputs, options.rounds, options.block_ms)
             rows = summarise(case.name, network, options.engines, threads, samples)
             for row in rows:
                 print(line_of(row), flush=True)

@@ -16,6 +16,8 @@ from cases import all_cases
 from engines import ENGINES, Engine, Run, coded_tolerance
 from nets.build import Array
 from network import Network
+from peak import Peak
+from sparrow.importers.model import import_model
 from sparrow.timing import measure
 
 ROW = run.Row(
@@ -115,6 +117,26 @@ def test_measure_ranks_calls_by_their_time() -> None:
     samples = measure.measure({"big": spin(200_000), "small": spin(20_000)}, inputs, 3, 1)
     assert np.median(samples["big"].ns / samples["small"].ns) > 3
     assert samples["small"].runs >= samples["big"].runs
+
+
+def test_a_share_is_of_the_peak_in_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down between rounds, the engine and the peak alike."""
+    engine = next(e for e in ENGINES if e.name == "sparrow")
+    case = next(c for c in all_cases() if c.name == "autoencoder")
+    network = Network(case.model(), list(case.inputs()))
+    monkeypatch.setattr(run, "peaks_of", lambda _: {"peak float32": Peak(1_000, lambda: None)})
+    slow = np.array([1.0, 1.0, 2.0, 4.0, 9.0])
+
+    def summary(times: NDArray[np.float64], threads: int) -> run.Row:
+        samples = {"sparrow": measure.Samples(times, 5, 0.0)}
+        samples["peak float32"] = measure.Samples(50 * slow, 5, 0.0)
+        return run.summarise("m", network, [engine], threads, samples)[0]
+
+    flops = import_model(network.model).graph.flops()
+    even = flops / 1_000 * 50 / 200
+    assert summary(200 * slow, 1).share == pytest.approx(even, rel=1e-3)
+    assert summary(200 * slow, 2).share == pytest.approx(even / 2, rel=1e-3)
+    assert summary(400 * slow, 1).share == pytest.approx(even / 2, rel=1e-3)
 
 
 def test_settle_waits_for_a_spinning_worker() -> None:
