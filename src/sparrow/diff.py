@@ -182,6 +182,8 @@ def diff(
         if (y in f.outputs or y[:1] != "%") and y in g.types and y not in g.consts
     ]
     names = [y for y in names if f.types[y].shape == g.types[y].shape]
+    # codes of other scales or widths are other numbers for the same value
+    names = [y for y in names if y in f.outputs or f.types[y].quant == g.types[y].quant]
     if not names:
         raise BadInput("the models have no value of the same name and shape in common")
     worst: dict[str, Difference] = {}

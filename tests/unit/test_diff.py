@@ -56,6 +56,14 @@ def test_inputs_of_other_names_or_shapes_are_shown() -> None:
         diff(classifier(), classifier(shape=(1, 3, 16, 16)))
 
 
+def test_codes_of_other_widths_do_not_count_as_other_values() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (4, 3, 12, 12)).astype(np.float32)
+    narrow = sparrow.quantize(classifier(), x)
+    wide = sparrow.quantize(classifier(), x, sparrow.Recipe(pins=(("conv*", "int16x8"),)))
+    rounded = [d for d in diff(narrow, wide, x).values if d.op in ("Quantize", "Dequantize")]
+    assert len(rounded) > 5 and max(d.share for d in rounded) < 0.1
+
+
 def test_a_model_and_its_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(classifier(), tmp_path / "m.onnx")
     sparrow.build(classifier(), out=tmp_path / "out")

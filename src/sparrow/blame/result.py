@@ -109,12 +109,12 @@ class Blame:
         out = [
             f"outputs {_db(self.output_db)} above their error, over {self.samples} samples, "
             f"against {self.reference}",
-            f"{'layer':40} {'op':8} {'own':>9} {'inherited':>9} {'effect':>9}  cause",
+            f"{'layer':40} {'op':13} {'own':>9} {'inherited':>9} {'effect':>9}  cause",
         ]
         for x in self.layers[:most]:
             effect = "" if x.effect_db is None else _db(x.effect_db)
             out.append(
-                f"{x.name[-40:]:40} {x.op:8} {_db(x.own_db):>9} {_db(x.inherited_db):>9} "
+                f"{x.name[-40:]:40} {x.op:13} {_db(x.own_db):>9} {_db(x.inherited_db):>9} "
                 f"{effect:>9}  {x.cause}: {x.detail}"
             )
         if len(self.layers) > most:

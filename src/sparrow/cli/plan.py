@@ -81,11 +81,11 @@ def plan(
     def thousands(of: Mapping[str, float]) -> str:
         return " / ".join(f"{of[p] / 1e3:.1f}" if p in of else "-" for p in choices)
 
-    print(f"{'layer':44} {'op':8} {'gets':8} {'us':>30} {'kB':>26} {'dB':>8}")
+    print(f"{'layer':44} {'op':13} {'gets':8} {'us':>30} {'kB':>26} {'dB':>8}")
     for x in record.layers:
         mark = " pinned" if x.pinned else ""
         print(
-            f"{printable(x.name)[-44:]:44} {x.op:8} {x.precision:8} {thousands(x.ns):>30} "
+            f"{printable(x.name)[-44:]:44} {x.op:13} {x.precision:8} {thousands(x.ns):>30} "
             f"{thousands(x.bytes):>26} "
             f"{x.db.get('int8', 999.0):8.1f}{mark}"
         )

@@ -135,12 +135,12 @@ def quantize(
     if as_json:
         show(quantization_facts(done, layers, len(data), opset))
         return
-    print(f"{'layer':40} {'op':8} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
+    print(f"{'layer':40} {'op':13} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
     for r in layers:
         wide = "  sums need int64" if r.layer.wide else ""
         codes = f"{'float':>18}" if r.scale is None else f"{r.scale:11.4g} {r.zero_point:6}"
         print(
-            f"{printable(r.layer.name)[:40]:40} {r.layer.op:8} {r.layer.precision:8} "
+            f"{printable(r.layer.name)[:40]:40} {r.layer.op:13} {r.layer.precision:8} "
             f"{codes} {r.sqnr_db:6.1f} dB{wide}"
         )
     for note in health.notes:

@@ -38,6 +38,13 @@ def _quant(t: Tensor, shape: tuple[int, ...]) -> Affine | None:
         raise BadModel(f"tensor {t.name!r}: {e.message}") from None
 
 
+# Keras writes recurrent layers as loops, unless its converter sees the layers themselves.
+CONTROL = (
+    "control flow is not read; of an LSTM TFLiteConverter.from_keras_model makes one operator, "
+    "other recurrent layers take unroll=True"
+)
+
+
 class Reader:
     """Decodes the operators of one file into a Builder."""
 
@@ -197,7 +204,8 @@ class Reader:
         decoder = DECODERS.get(op.name)
         try:
             if decoder is None:
-                raise call.unsupported("no decoder for this operator", nearest(op.name, DECODERS))
+                hint = CONTROL if op.name in ("WHILE", "IF") else nearest(op.name, DECODERS)
+                raise call.unsupported("no decoder for this operator", hint)
             results = list(decoder(call))
             if len(results) != len(op.outputs):
                 raise call.bad(f"{len(op.outputs)} outputs, expected {len(results)}")
