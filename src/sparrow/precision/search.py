@@ -118,13 +118,18 @@ class Search:
     def _candidates(self) -> Iterator[Candidate]:
         goals, drop = goals_of(self.request.budget), self.request.budget.drop
         least: Quantity = "noise" if goals and drop is None else "latency"
-        shown = front(self.problem, "latency", goals)
+        limits: Mapping[Quantity, float] = goals
+        shown = front(self.problem, "latency", limits)
+        if not shown and not self.others:
+            # what is predicted to miss a goal may keep it as built
+            limits = self._moved(goals)
+            shown = front(self.problem, "latency", limits)
         if not shown:
-            raise self._infeasible(goals, {})
+            raise self._infeasible(goals, self.off)
         drops: dict[tuple[Precision, ...], float] = {}
         yielded = False
         if least == "noise":
-            tries = [solve(self.problem, "noise", goals), *shown[::-1]]
+            tries = [solve(self.problem, "noise", limits), *shown[::-1]]
         else:
             tries = list(shown)
         for mix in tries:
@@ -243,6 +248,20 @@ class Search:
             return float(evaluate(predict(0))) - float(evaluate(predict(1)))
         apart = sum(disagree(predict(1)(x), predict(0)(x)) for x in self.lossy.kept)
         return apart / len(self.lossy.kept)
+
+    def _moved(self, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
+        """Goals that no mix keeps as predicted, moved by what a build of the nearest differs."""
+        found = nearest(self.problem, goals)
+        if not found:
+            return dict(goals)
+        what = min(found, key=lambda k: found[k] / goals[k])
+        mix = solve(self.problem, what, {k: v for k, v in goals.items() if k != what})
+        assert mix is not None
+        quantized = self._quantized(mix)
+        compiled = self.plain if quantized is None else self.build((quantized.graph,))
+        real = self._real(compiled, goals)
+        self.off = {k: real[k] - mix.value(k) for k in goals}
+        return {k: most - self.off[k] for k, most in goals.items()}
 
     def _infeasible(
         self, goals: Mapping[Quantity, float], off: Mapping[Quantity, float]
