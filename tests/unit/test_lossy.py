@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +96,45 @@ def test_the_same_samples_give_the_same_bytes(
 ) -> None:
     again = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, precision="int8")
     assert again.receipt.files == bundle.receipt.files
+
+
+def test_threads_change_the_split_of_work_and_nothing_else(
+    bundle: sparrow.Bundle, samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    two = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, precision="int8", threads=2)
+    mine, other = bundle.receipt.files, two.receipt.files
+    assert {x for x in mine if mine[x] != other[x]} == {"model.c", "model.so", "plan.json"}
+    (name,) = (v.name for v in bundle.plan.entries[0].inputs)
+    for x in samples:
+        (a,), (b,) = (run.run({name: x}).values() for run in (bundle, two))
+        assert a.tobytes() == b.tobytes()
+
+
+# a build on some of the cores, whose race is won
+ON_CORES = """
+import os, sys
+import sparrow, sparrow.assemble
+from sparrow.evidence.gate import Gate
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+sparrow.assemble.race = lambda *_: (Gate("not slower than float32", "", "", True), {})
+sparrow.build(sys.argv[2], out=sys.argv[4], calib=sys.argv[3], precision="int8")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is kept on a core")
+def test_one_core_writes_the_bytes_of_two(
+    bundle: sparrow.Bundle, samples: list[NDArray[np.float32]], tmp_path: Path
+) -> None:
+    (name,) = (v.name for v in bundle.plan.entries[0].inputs)
+    np.savez(tmp_path / "x.npz", **{name: np.concatenate(samples)})  # type: ignore[arg-type]
+    for cores in "12":
+        out = tmp_path / cores
+        arguments = [cores, str(MODEL), str(tmp_path / "x.npz"), str(out)]
+        seed = {**os.environ, "PYTHONHASHSEED": cores}
+        subprocess.run([sys.executable, "-c", ON_CORES, *arguments], check=True, env=seed)
+    one, two = (sparrow.load_bundle(tmp_path / cores).receipt for cores in "12")
+    assert one == two
+    assert one.files == bundle.receipt.files
 
 
 def test_int8_needs_samples() -> None:

@@ -7,7 +7,7 @@ r1 and r2 are the largest magnitudes of channel c in w1 and w2: afterwards both 
 that one scale for the tensor serves all channels (Nagel et al. 2019, arXiv:1906.04721, section
 4.1). r1 counts the bias too: a dead channel, all bias, would otherwise be blown up to the size of
 the live ones, and its constant would set the scale of the activations. Only what is positively
-homogeneous may stand in between: nothing, or a Relu; a clip moves.
+homogeneous in each channel may stand in between: Relu and pooling; a clip moves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sparrow import lane
 from sparrow.graph import Graph, Node, retyped
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
+from sparrow.ops.pool import Pool
 from sparrow.tensor import F32, Array
 
 ROUNDS = 20
@@ -45,9 +46,7 @@ def _pairs(g: Graph) -> list[_Pair]:
         if not isinstance(n.op, Conv) or n.op.epilogue or not only(x) or x not in made:
             continue
         p = made[x]
-        if isinstance(p.op, Lane) and p.op.expr == lane.call("relu", lane.Arg(0, F32)):
-            if not only(p.inputs[0]) or p.inputs[0] not in made:
-                continue
+        while _passes(p) and only(p.inputs[0]) and p.inputs[0] in made:
             p = made[p.inputs[0]]
         if not isinstance(p.op, Conv) or p.op.epilogue:
             continue
@@ -55,6 +54,13 @@ def _pairs(g: Graph) -> list[_Pair]:
         if weights <= set(g.consts) and not weights & shared:
             found.append(_Pair(p, n))
     return found
+
+
+def _passes(n: Node) -> bool:
+    """Whether a factor of a channel of the input is one of the result."""
+    if isinstance(n.op, Pool):
+        return not n.op.indices
+    return isinstance(n.op, Lane) and n.op.expr == lane.call("relu", lane.Arg(0, F32))
 
 
 def _inputs_first(w: Array, group: int) -> Array:
@@ -78,7 +84,7 @@ def _peak(rows: Array) -> NDArray[np.float64]:
 def equalize(g: Graph) -> Graph:
     """``g`` with even channels: the same function up to rounding in float32.
 
-    ``g`` itself where no two convolutions have nothing or a Relu between them.
+    ``g`` itself where no two convolutions have nothing but Relu and pooling between them.
     """
     pairs = _pairs(g)
     if not pairs:

@@ -135,7 +135,7 @@ def run(
     if recipe.equalize:
         uneven, g = g, equalize(g)
         if g is uneven:
-            idle.append("equalize: no two convolutions have nothing or a Relu between them")
+            idle.append("equalize: no two convolutions have only Relu or pooling between them")
     if recipe.smooth is not None and normalised(g):
         samples = list(samples)
         g = smooth(g, peaks(g, samples, normalised(g), engine), recipe.smooth)

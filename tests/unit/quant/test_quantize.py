@@ -343,7 +343,8 @@ def test_a_mistake_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> Non
         engine("fastest")(g, g.outputs)
 
 
-def test_equalization_keeps_the_function_and_evens_the_channels() -> None:
+@pytest.mark.parametrize("pool", ["", "MaxPool", "AveragePool"])
+def test_equalization_keeps_the_function_and_evens_the_channels(pool: str) -> None:
     rng = np.random.default_rng(1)
     spread = np.geomspace(0.01, 10, 8).astype(np.float32)
     w1 = rng.standard_normal((8, 2, 3, 3)).astype(np.float32) * spread[:, None, None, None]
@@ -356,9 +357,12 @@ def test_equalization_keeps_the_function_and_evens_the_channels() -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("Conv", ["b", "w2"], ["c"], group=8),
+        helper.make_node("Conv", ["p" if pool else "b", "w2"], ["c"], group=8),
         helper.make_node("Conv", ["c", "w3"], ["d"], group=2),
     ]
+    if pool:
+        window = helper.make_node(pool, ["b"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        nodes.insert(2, window)
     g = front(model(nodes, [value("x", (1, 2, 8, 8))], [value("d", (1, 4, 4, 4))], constants))
     h = equalize(g)
     feeds = calls(g, 1)[0]

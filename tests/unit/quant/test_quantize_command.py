@@ -74,7 +74,7 @@ def test_an_algorithm_that_finds_nothing_to_do_says_so(
     assert command(files, "--smooth", "0.5", "--equalize") == 0
     out = capsys.readouterr().out
     assert "note: smooth: no product of constant weights reads a normalization" in out
-    assert "note: equalize: no two convolutions have nothing or a Relu between them" in out
+    assert "note: equalize: no two convolutions have only Relu or pooling between them" in out
 
 
 @pytest.mark.parametrize(
