@@ -606,32 +606,57 @@ def test_products_in_parts_are_one_product(isa: str, threads: int, tmp_path: Pat
     assert "gemm_i8" in _compare(cases, isa, KERNELS, tmp_path, threads)
 
 
-# the same row for vectors of other lengths, which have faster ones
-WINOGRAD = tuple(replace(row, isas=()) for row in winograd_i8.ROWS)
+# the same rows for vectors of other lengths, which have faster ones
+WINOGRAD = {row.name: (replace(row, isas=()),) for row in winograd_i8.ROWS}
 
 
+@pytest.mark.parametrize("name", WINOGRAD)
 @pytest.mark.parametrize(
     ("isa", "threads"),
     [("wasm", 1), ("wasm_simd", 1), ("scalar", 1), ("avx2", 1), ("avx2", 3), ("neon", 1)],
 )
 def test_winograd_gives_the_integers_of_the_direct_sum(
-    isa: str, threads: int, tmp_path: Path
+    isa: str, threads: int, name: str, tmp_path: Path
 ) -> None:
     if isa.startswith("wasm"):
         engine(isa)
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
     cases = [winograd_case(seed) for seed in range(8)]
-    assert _compare(cases, isa, WINOGRAD, tmp_path, threads) == {"winograd_i8"}
+    assert _compare(cases, isa, WINOGRAD[name], tmp_path, threads) == {name}
 
 
+@pytest.mark.parametrize("name", WINOGRAD)
 @pytest.mark.parametrize("budget", [1 << 11, 1 << 18])
 def test_winograd_in_blocks_and_groups_of_panels(
-    budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    budget: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd_i8, "NEAR", budget)
     cases = [winograd_case(100 + seed) for seed in range(8)]
-    assert _compare(cases, "avx2", WINOGRAD, tmp_path) == {"winograd_i8"}
+    assert _compare(cases, "avx2", WINOGRAD[name], tmp_path) == {name}
+
+
+def extreme_case(ci: int, seed: int) -> Made:
+    """Codes and weights that are as large as can be, of one sign where seed is 0."""
+    c = _Case(seed)
+    shape, signs = (1, 9, 10, ci), np.array([-128, 127], np.int8)
+    x = c.b.input("x", TensorType(shape, I8))
+    c.feeds["x"] = np.full(shape, -128, np.int8) if seed == 0 else c.rng.choice(signs, shape)
+    codes = c.rng.choice(np.array([-127, 127], np.int8), (32, ci, 3, 3))
+    w = c.b.const(np.abs(codes) if seed == 0 else codes, I8)
+    return c.finish(c.b.add(Conv((1, 1), (1, 1), ((1, 1), (1, 1)), 1, True), x, w))
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+def test_winograd_is_exact_up_to_what_its_sums_reach(isa: str, name: str, tmp_path: Path) -> None:
+    # 9 x 224 products of 128 x 127 are nearly 2^25
+    cases = [extreme_case(224, seed) for seed in range(4)]
+    assert _compare(cases, isa, WINOGRAD[name], tmp_path) == {name}
+    beyond = Module("m", (extreme_case(240, 0)[0],))
+    p = plan(beyond, target(BYTES_TARGETS[isa]), kernels=(*WINOGRAD[name], *KERNELS))
+    taken = {s.kernel for s in p.entries[0].steps}
+    assert (taken == {name}) == (name == "winograd_i8")
 
 
 def test_winograd_is_taken_where_it_multiplies_less() -> None:
@@ -643,7 +668,7 @@ def test_winograd_is_taken_where_it_multiplies_less() -> None:
         module = Module("m", (c.finish(y)[0],))
         return {s.kernel for e in plan(module, target("wasm32_simd")).entries for s in e.steps}
 
-    assert rows(14, 64, 1) == {"winograd_i8"}
+    assert rows(14, 64, 1) == rows(56, 64, 1) == {"winograd4_i8"}
     assert rows(14, 64, 2) == rows(14, 60, 1) == {"conv2d_compact_i8"}
 
 

@@ -58,8 +58,9 @@ GENERATORS: Mapping[str, Generator] = {
     "conv2d_compact_i8": Generator("conv2d_compact_i8", sums.conv2d_i8, X86),
     "depthwise_compact_i8": Generator("depthwise_compact_i8", sums.depthwise_i8, X86),
     "gemm_compact_i8": Generator("gemm_compact_i8", sums.gemm_i8, X86),
-    # the row of engines, which no other instruction set prefers
+    # the rows of engines, which no other instruction set prefers
     "winograd_i8": Generator("winograd_i8", sums.winograd_i8, ("scalar", "avx2")),
+    "winograd4_i8": Generator("winograd4_i8", sums.winograd_i8, ("scalar", "avx2")),
 }
 # Rows with code of their own for instruction sets.
 _EVERYWHERE = (

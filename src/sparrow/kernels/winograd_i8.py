@@ -1,10 +1,13 @@
-"""Winograd's F(2x2, 3x3) over codes, bit for bit the direct sum: see ``winograd_i8.h``.
+"""Winograd's F(2x2, 3x3) and F(4x4, 3x3) over codes, bit for bit the direct sum: ``winograd_i8.h``.
 
-Weights are those of `compact_i8`, transformed in each call: 3.6 times the bytes would take
+Weights are those of `compact_i8`, transformed in each call: 3.6 or 8 times the bytes would take
 longer to read than the transform takes, which a panel of channels needs once.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,26 +26,49 @@ from sparrow.targets.types import ISAS
 
 # Bytes of transformed codes, and of transformed weights, that stay near.
 NEAR = 1 << 18
-# The output's transform gives four times a sum as int32.
-REACH = 1 << 29
 # Instructions in units of a product and its addition, which count with their share of the loop.
 PRODUCT, INSTRUCTION = 2.0, 0.5
 
 
-def _winograd(case: Case) -> Lowered | Reject:
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Tiles of ``size`` x ``size`` outputs, ``pixels`` of which are multiplied at once.
+
+    The output's transform gives sums times up to 2^32 / ``reach`` / 2 modulo 2^32. Instructions of
+    a tile's transforms are of a vector of codes, of weights and of sums.
+    """
+
+    size: int
+    pixels: int
+    reach: int
+    codes: int
+    weights: int
+    sums: int
+
+
+_TILES = {
+    "winograd_i8": _Tile(2, WIDE_PIXELS, 1 << 29, 90, 64, 110),
+    # images of 7 and 14 pixels are 4 and 16 tiles
+    "winograd4_i8": _Tile(4, 4, 1 << 25, 400, 170, 430),
+}
+
+
+def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
     found = conv2d_sum(case)
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
-    lanes, mr, nv = case.target.isa.lanes, WIDE_PIXELS, WIDE_VECTORS
+    lanes, mr, nv = case.target.isa.lanes, tile.pixels, WIDE_VECTORS
     if (s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.groups) != (3, 3, 1, 1, 1, 1, 1):
         return Reject("not a dense 3x3 convolution of stride 1")
     if s.ci % (2 * lanes) or s.co % (nv * lanes):
         return Reject("channels are no whole vectors")
-    if 128 * int(np.abs(w.astype(np.int64)).sum((1, 2, 3)).max()) >= REACH:
-        return Reject("four times a sum leaves int32")
-    th, tw, panels = -(-s.oh // 2), -(-s.ow // 2), s.co // (nv * lanes)
-    codes, weights = 32 * s.ci * tw, 32 * s.ci * nv * lanes  # of a row of tiles, of a panel
+    if 128 * int(np.abs(w.astype(np.int64)).sum((1, 2, 3)).max()) >= tile.reach:
+        return Reject("a transformed sum leaves int32")
+    size, planes = tile.size, (tile.size + 2) ** 2
+    th, tw, panels = -(-s.oh // size), -(-s.ow // size), s.co // (nv * lanes)
+    # of a row of tiles, of a panel
+    codes, weights = 2 * planes * s.ci * tw, 2 * planes * s.ci * nv * lanes
     whole = s.batch == 1 and th * codes <= 2 * NEAR
     rows = th if whole else min(th, max(1, NEAR // codes))
     # what one task transforms of its codes or weights, others transform too: the smaller of the two
@@ -51,21 +77,22 @@ def _winograd(case: Case) -> Lowered | Reject:
     panel_tasks = min(case.threads // block_tasks, panels)
     # of one block the codes stay, and weights are transformed as they are needed
     together = 1 if whole else min(-(-panels // panel_tasks), max(1, NEAR // weights))
-    p = params(s, found.code.pad, 1, 2 * rows, together)
+    p = params(s, found.code.pad, 1, size * rows, together)
     if isinstance(p, Reject):
         return p
     most = max(rows * tw, mr)
-    line = round_up((2 * tw + 2) * s.ci * 2 + 3, 64)
-    planes = most * s.ci * 2 + 64, weights // 16 + 64, most * nv * lanes * 4 + 64
-    scratch = 4 * line + 16 * (planes[0] + together * planes[1] + planes[2])
-    literals = (mr, nv, int(found.code.flip), found.code.put, panel_tasks, block_tasks)
+    line = round_up((size * tw + 2) * s.ci * 2 + 3, 64)
+    plane = most * s.ci * 2 + 64, weights // planes + 64, most * nv * lanes * 4 + 64
+    scratch = (size + 2) * line + planes * (plane[0] + together * plane[1] + plane[2])
+    literals = (size, mr, nv, int(found.code.flip), found.code.put, panel_tasks, block_tasks)
     tiles = s.batch * th * tw
+    products = blocks * -(-rows * tw // mr) * mr  # the last of a block in part again
     passes = 1 if whole else -(-panels // together)
-    cycles = PRODUCT * 16 * tiles * panels * nv * (s.ci // 2)
+    cycles = PRODUCT * planes * products * panels * nv * (s.ci // 2)
     cycles += INSTRUCTION * (
-        passes * tiles * (s.ci // (2 * lanes)) * 90
-        + panels * nv * (s.ci // 2) * 64
-        + tiles * panels * nv * 110
+        passes * tiles * (s.ci // (2 * lanes)) * tile.codes
+        + panels * nv * (s.ci // 2) * tile.weights
+        + tiles * panels * nv * tile.sums
     )
     return lowered(
         *(case, found, "winograd_i8.h", "sp_winograd_i8", p, literals),
@@ -73,6 +100,12 @@ def _winograd(case: Case) -> Lowered | Reject:
     )
 
 
-ROWS = (
-    Kernel("winograd_i8", Conv, _winograd, tuple(i.name for i in ISAS if i.pairs and not i.quads)),
+ROWS = tuple(
+    Kernel(
+        name,
+        Conv,
+        partial(_winograd, tile=tile),
+        tuple(i.name for i in ISAS if i.pairs and not i.quads),
+    )
+    for name, tile in _TILES.items()
 )
