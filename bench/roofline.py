@@ -1,6 +1,7 @@
 """Which steps of a network lose most time against this machine's roofline, and what they wait for.
 
     python bench/roofline.py resnet18 [--precision bfloat16] [--top 12] [--realtime]
+    python bench/roofline.py --top 0 mobilenet_v1 mobilenet_v2      # totals alone
 
 One thread. The least time of a step is the larger of its operations at the peak of its kernel's
 arithmetic (peak.py) and its bytes at the bandwidth of the cache level that holds the network. Steps
@@ -14,7 +15,7 @@ its roofline. What a step waits for:
 import argparse
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from statistics import median
 
@@ -88,40 +89,57 @@ def waits_for(step: StepTime, compute_ns: float, memory_ns: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
+    parser.add_argument("names", nargs="+", metavar="name")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--residual", default="int8", help="as in Recipe, where precision is int8")
-    parser.add_argument("--top", type=int, default=12)
+    parser.add_argument("--top", type=int, default=12, help="steps to list of each network")
     parser.add_argument("--realtime", action="store_true", help="see run.py")
     args = parser.parse_args()
-    (case,) = named([args.name], parser)
-    model = case.model()
-    if args.precision == "int8":
-        recipe = sparrow.Recipe(residual=args.residual)
-        bundle = sparrow.build(sparrow.quantize(model, case.inputs(), recipe))
-    else:
-        bundle = sparrow.build(model, precision=args.precision)
-    memory = bundle.receipt.memory
-    with core_to_itself() if args.realtime else nullcontext():
-        kinds = {k: None for kind in KINDS for k in (kind, best_of(kind))}
-        peaks = {k: median(peak(k)() for _ in range(9)) for k in kinds}
-        # the weights are read once a call: what holds all of them decides
-        rate = bandwidth()(memory.weights_bytes + memory.arena_bytes)
-        profile = bundle.profile()
-    print(
-        f"{', '.join(f'{k} {v / 1e9:.0f} GOP/s' for k, v in peaks.items())}, {rate / 1e9:.0f} GB/s"
-    )
-    print(f"{'step':>4} {'kernel':16} {'us':>9} {'lost':>9} {'of peak':>8}  waits for   node")
+    kinds = {k: None for kind in KINDS for k in (kind, best_of(kind))}
+    rates = bandwidth()
+    for case in named(args.names, parser):
+        model = case.model()
+        if args.precision == "int8":
+            recipe = sparrow.Recipe(residual=args.residual)
+            bundle = sparrow.build(sparrow.quantize(model, case.inputs(), recipe))
+        else:
+            bundle = sparrow.build(model, precision=args.precision)
+        memory = bundle.receipt.memory
+        with core_to_itself() if args.realtime else nullcontext():
+            peaks = {k: median(peak(k)() for _ in range(9)) for k in kinds}
+            # the weights are read once a call: what holds all of them decides
+            rate = rates(memory.weights_bytes + memory.arena_bytes)
+            profile = bundle.profile()
+        lost = show(profile.steps, peaks, rate, args.top)
+        print(
+            f"{case.name}: {profile.total_ns / 1e3:.1f} us, {lost / 1e3:.1f} of it beyond the "
+            f"roofline, which is {1 - lost / profile.total_ns:.0%} of it",
+            flush=True,
+        )
+
+
+def show(steps: Sequence[StepTime], peaks: Mapping[str, float], rate: float, most: int) -> float:
+    """List the steps that lose most; returns the nanoseconds that all of them lose.
+
+    Args:
+        steps: Of a network.
+        peaks: Operations per second by kind of arithmetic.
+        rate: Bytes per second.
+        most: Steps to list.
+    """
+    reached = ", ".join(f"{k} {v / 1e9:.0f} GOP/s" for k, v in peaks.items())
     rows = []
-    for s in profile.steps:
+    for s in steps:
         compute = s.gflops * s.ns * 1e9 / peaks[arithmetic(s.kernel)]
         rows.append((s.ns - max(compute, s.bytes / rate * 1e9), compute, s))
-    for lost, compute, s in sorted(rows, key=lambda r: -r[0])[: args.top]:
+    if most:
+        print(f"{reached}, {rate / 1e9:.0f} GB/s")
+        print(f"{'step':>4} {'kernel':16} {'us':>9} {'lost':>9} {'of peak':>8}  waits for   node")
+    for lost, compute, s in sorted(rows, key=lambda r: -r[0])[:most]:
         what = waits_for(s, compute, s.bytes / rate * 1e9)
         times = f"{s.ns / 1e3:9.2f} {lost / 1e3:9.2f} {compute / s.ns:8.0%}"
         print(f"{s.step:4d} {s.kernel:16.16} {times}  {what:11} {s.origin:.50}")
-    total = sum(max(lost, 0.0) for lost, _, _ in rows)
-    print(f"{profile.total_ns / 1e3:.1f} us in all, {total / 1e3:.1f} us beyond the roofline")
+    return sum(max(lost, 0.0) for lost, _, _ in rows)
 
 
 if __name__ == "__main__":
