@@ -22,7 +22,8 @@ from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.here import resolve_target
 from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise
 from sparrow.kernels.params_f32 import Conv2dShape, Window, c_literal, simd_of
-from sparrow.kernels.tiling_f32 import choose_conv2d, choose_depthwise, conv2d_tiles, gemm_of
+from sparrow.kernels.tiling_f32 import choose_conv2d, conv2d_tiles, gemm_of
+from sparrow.kernels.tiling_windows import choose_depthwise
 
 # side x stride: channels of the depthwise layer, and of the product
 LAYERS = {

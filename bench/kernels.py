@@ -31,7 +31,9 @@ from onnx import TensorProto, helper
 import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
-from sparrow.kernels import tiling_f32 as tl
+from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm
+from sparrow.kernels.tiling_windows import choose_depthwise, choose_mean2d, choose_pool2d
+from sparrow.kernels.tiling_winograd import choose_winograd
 from sparrow.kernels.winograd import pack_winograd
 from sparrow.targets import target
 
@@ -103,16 +105,16 @@ def conv(
     params: pm.Params
     if ci == co == groups:
         params, packed = (
-            tl.choose_depthwise(pm.Window(**window), ci, cpu),
+            choose_depthwise(pm.Window(**window), ci, cpu),
             pf.pack_depthwise(w, cpu.lanes),
         )
     else:
         if nchw:
             window |= {"xh": iw, "xw": 1, "xc": ih * iw}
-        params = tl.choose_conv2d(pm.Conv2dShape(**window, ci=ci, co=co, groups=groups), cpu)
+        params = choose_conv2d(pm.Conv2dShape(**window, ci=ci, co=co, groups=groups), cpu)
         packed = pf.pack_conv(w, groups, cpu.lanes)
         if winograd:
-            chosen = tl.choose_winograd(pm.Conv2dShape(**window, ci=ci, co=co), cpu)
+            chosen = choose_winograd(pm.Conv2dShape(**window, ci=ci, co=co), cpu)
             assert chosen is not None
             params, packed = chosen, pack_winograd(w, cpu.lanes)
     node = model(
@@ -126,7 +128,7 @@ def conv(
 def gemm(name: str, m: int, k: int, n: int, cpu: pm.Simd) -> Layer:
     """A product with constant B."""
     a, b = rnd(m, k), rnd(k, n)
-    params = tl.choose_gemm(m, n, k, cpu)
+    params = choose_gemm(m, n, k, cpu)
     node = model("Gemm", {"x": a}, {"w": b, "bias": rnd(n)})
     return Layer(
         name, 2 * m * n * k, params, a, pf.pack_gemm_b(b, cpu.lanes), m * n, node, {"x": a}
@@ -136,7 +138,7 @@ def gemm(name: str, m: int, k: int, n: int, cpu: pm.Simd) -> Layer:
 def attention(name: str, m: int, k: int, n: int, heads: int, trans: bool, cpu: pm.Simd) -> Layer:
     """A product per head, B known at run time."""
     a, b = rnd(heads, m, k), rnd(heads, n, k) if trans else rnd(heads, k, n)
-    params = tl.choose_gemm(m, n, k, cpu, batch=heads, b="trans" if trans else "plain")
+    params = choose_gemm(m, n, k, cpu, batch=heads, b="trans" if trans else "plain")
     feeds = {"x": a, "b": b}
     node = model("FusedMatMul", feeds, {}, "com.microsoft", transB=int(trans))
     return Layer(name, 2 * m * n * k * heads, params, a, b, heads * m * n, node, feeds)
@@ -152,7 +154,7 @@ def pool(name: str, size: int, c: int, k: int, stride: int) -> Layer:
     )  # fmt: skip
     node = model("MaxPool", {"x": x}, {}, kernel_shape=[k] * 2, strides=[stride] * 2, pads=[1] * 4)
     data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    params = tl.choose_pool2d(window, c)
+    params = choose_pool2d(window, c)
     return Layer(name, o * o * c * k * k, params, data, x, o * o * c, node, {"x": x})
 
 
@@ -160,7 +162,7 @@ def mean(name: str, size: int, c: int, cpu: pm.Simd) -> Layer:
     """Global average pooling."""
     x = rnd(1, c, size, size)
     data = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    params = tl.choose_mean2d(size, size, c, cpu)
+    params = choose_mean2d(size, size, c, cpu)
     node = model("GlobalAveragePool", {"x": x}, {})
     return Layer(name, size * size * c, params, data, x, c, node, {"x": x})
 

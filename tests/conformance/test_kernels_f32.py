@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
-from sparrow.kernels import tiling_f32 as tl
+from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm, gemm_of
+from sparrow.kernels.tiling_windows import choose_depthwise, choose_mean2d, choose_pool2d
+from sparrow.kernels.tiling_winograd import choose_winograd, winograd_tiles
 from sparrow.kernels.winograd import pack_winograd
 from sparrow.targets import target
 
@@ -165,7 +167,7 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         want = a.astype(float) @ b.astype(float)
         ldc = n + 3
         for form in ("packed", "plain", "trans"):
-            p = tl.choose_gemm(
+            p = choose_gemm(
                 m, n, k, cpu, threads=threads, b=form, lda=k + 2, ldb=max(n, k) + 1, ldc=ldc
             )
             if form == "packed":
@@ -175,7 +177,7 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
             yield gemm_case(f"gemm {m}x{n}x{k} {form}", p, strided(a, k + 2), packed, want)
     m, n, k = 9, 150, 20
     a, b = rnd(m, k), rnd(k, n)
-    best = tl.choose_gemm(m, n, k, cpu)
+    best = choose_gemm(m, n, k, cpu)
     packed = pf.pack_gemm_b(b, cpu.lanes)
     for task_n, tasks in short_tasks(best.nv, -(-n // cpu.lanes)):
         p = replace(best, task_n=task_n, tasks=tasks)
@@ -183,11 +185,11 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     m, n, k, batch = 13, 21, 18, 3
     a, b = rnd(batch, k, m), rnd(batch, n, k)
     want = np.einsum("zkm,znk->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = tl.choose_gemm(m, n, k, cpu, threads=threads, b="trans", batch=batch, a_trans=True)
+    p = choose_gemm(m, n, k, cpu, threads=threads, b="trans", batch=batch, a_trans=True)
     yield gemm_case("gemm batch, both transposed", p, a, b, want)
     b = rnd(batch, k, n)
     want = np.einsum("zkm,zkn->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = tl.choose_gemm(m, n, k, cpu, threads=threads, b="plain", batch=batch, a_trans=True)
+    p = choose_gemm(m, n, k, cpu, threads=threads, b="plain", batch=batch, a_trans=True)
     yield gemm_case("gemm batch, plain", p, a, b, want)
     p = replace(p, mc=p.mr, scratch_bytes=4 * k * (n + 40))
     yield gemm_case("gemm batch, plain packed", p, a, b, want)
@@ -244,16 +246,16 @@ def conv_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         if more.get("nchw"):
             s = replace(s, xn=ci * s.ih * s.iw, xh=s.iw, xw=1, xc=s.ih * s.iw)
             data = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        p = tl.choose_conv2d(s, cpu, threads=threads)
+        p = choose_conv2d(s, cpu, threads=threads)
         call = f"sp_conv2d_f32({pm.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_conv(w, groups, cpu.lanes)
         yield Case(f"conv {name}", call, p.tasks, data, packed, want, s.ldy)
-        if (product := tl.gemm_of(p)) is not None:
+        if (product := gemm_of(p)) is not None:
             yield gemm_case(f"conv {name} as gemm", product, data, packed, want)
     base = window((7, 7), (3, 3), pads=(1, 1, 1, 1), c=6, xw=6, ldy=150)
     s = pm.Conv2dShape(**base_fields(base), ci=6, co=150)
     x, w = conv_data(s)
-    best = tl.choose_conv2d(s, cpu)
+    best = choose_conv2d(s, cpu)
     for task_n, tasks in short_tasks(best.nv, -(-s.co // cpu.lanes)):
         call = f"sp_conv2d_f32({pm.c_literal(replace(best, task_n=task_n))}, a, b, y, ep, e, i)"
         packed = pf.pack_conv(w, 1, cpu.lanes)
@@ -278,11 +280,11 @@ def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     for raw, (rank, (size, pads, ci, co, batch)) in product((False, True), enumerate(shapes)):
         base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
         s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co)
-        best = tl.choose_winograd(s, cpu, threads=threads, raw=raw)
+        best = choose_winograd(s, cpu, threads=threads, raw=raw)
         assert best is not None
         # the tile predicted best, second, third
-        tile = tl.winograd_tiles(best, cpu)[rank]
-        p = tl.choose_winograd(s, cpu, threads=threads, raw=raw, tile=tile)
+        tile = winograd_tiles(best, cpu)[rank]
+        p = choose_winograd(s, cpu, threads=threads, raw=raw, tile=tile)
         assert p is not None and (p.mr, p.nv) == (tile.mr, tile.nv) and p.tb == best.tb
         assert rank or p == best
         x, w = conv_data(s)
@@ -303,7 +305,7 @@ def depthwise_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         s = window(**geometry, c=c, xw=c + 2, ldy=c + 1, batch=batch)  # type: ignore[arg-type]
         full = pm.Conv2dShape(**base_fields(s), ci=c, co=c, groups=c)
         x, w = conv_data(full)
-        p = tl.choose_depthwise(s, c, cpu, threads=threads)
+        p = choose_depthwise(s, c, cpu, threads=threads)
         call = f"sp_depthwise_f32({pm.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_depthwise(w, cpu.lanes)
         want = conv_reference(full)
@@ -330,7 +332,7 @@ def pool_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
                     want[:, oy, ox] = wide[at].max((1, 2))
                 else:
                     want[:, oy, ox] = wide[at].sum((1, 2)) / count[at].sum()
-            p = tl.choose_pool2d(
+            p = choose_pool2d(
                 s,
                 c,
                 average=mode != "max",
@@ -342,16 +344,14 @@ def pool_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
             call = f"sp_pool2d_f32({pm.c_literal(p)}, a, y, ep, e, i)"
             data = strided(x, c + 1)
             yield Case(f"pool {mode} {c}", call, p.tasks, data, rnd(1), want.reshape(-1, c), s.ldy)
-        m = tl.choose_mean2d(
+        m = choose_mean2d(
             7, 6, c, cpu, batch=2, xn=42 * (c + 1), xh=6 * (c + 1), xw=c + 1, ldy=c, threads=threads
         )
         x = rnd(2, 7, 6, c)
         call = f"sp_mean2d_f32({pm.c_literal(m)}, a, y, ep, e, i)"
         want = x.astype(float).mean((1, 2))
         yield Case(f"mean {c}", call, m.tasks, strided(x, c + 1), rnd(1), want, c)
-        m = tl.choose_mean2d(
-            1, 6, c, cpu, batch=7, xn=6 * (c + 1), xw=c + 1, ldy=c, threads=threads
-        )
+        m = choose_mean2d(1, 6, c, cpu, batch=7, xn=6 * (c + 1), xw=c + 1, ldy=c, threads=threads)
         call = f"sp_mean2d_f32({pm.c_literal(m)}, a, y, ep, e, i)"
         want = x[0].astype(float).mean(1)
         yield Case(f"row means {c}", call, m.tasks, strided(x[:1], c + 1), rnd(1), want, c)

@@ -6,12 +6,10 @@ import functools
 
 import pytest
 
-from sparrow.device.build import Unit, find_toolchain
+from assembled import assembled, firmware
 from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
-from sparrow.device.firmware import link_alone
 from sparrow.device.riscv import Frame, frame, read
-from sparrow.targets import target
 
 # name: instructions, bytes of stack of a call
 FUNCTIONS: dict[str, tuple[str, int | None]] = {
@@ -39,26 +37,11 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
     "remembers": ("addi sp, sp, -16; call memset; addi sp, sp, 16; ret", 16),
     "memset": ("addi sp, sp, -32; addi sp, sp, 32; ret", 0),
 }
-ROOTS = ("model_run", "model_info", "model_reset")
-
-
-def assembled(row: str, functions: dict[str, str]) -> tuple[Elf, bytes]:
-    """The functions linked for RV32, or the code of an object."""
-    text = "".join(
-        f".global {name}\\n.type {name},%function\\n{name}:\\n{body}\\n.size {name}, . - {name}\\n"
-        for name, body in functions.items()
-    )
-    machine = target(row).machine
-    unit = Unit("frames.c", f'__asm__(".text\\n{text}");')
-    objects = find_toolchain().compile_objects([unit], machine)
-    found = Elf((link_alone(objects, machine) if machine.bare else objects[0]).read_bytes())
-    return found, b"".join(found.sections[i].data for i in sorted(found.code))
 
 
 @functools.cache
 def image() -> Elf:
-    bodies = {name: body for name, (body, _) in FUNCTIONS.items()}
-    return assembled("rv32imc", {**bodies, **dict.fromkeys(ROOTS, "ret")})[0]
+    return firmware("rv32imc", {name: body for name, (body, _) in FUNCTIONS.items()}, "ret")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -92,5 +75,6 @@ def test_what_is_not_there_has_no_bound() -> None:
     ],
 )
 def test_vectors_count_as_often_as_their_length_is_taken(body: str, want: Frame | None) -> None:
-    found, code = assembled("riscv64_v", {"f": f"{body}; ret"})
+    found = assembled("riscv64_v", {"f": f"{body}; ret"})
+    code = b"".join(found.sections[i].data for i in sorted(found.code))
     assert frame(code, found.wide) == want

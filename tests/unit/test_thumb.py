@@ -6,12 +6,10 @@ import functools
 
 import pytest
 
-from sparrow.device.build import Unit, find_toolchain
+from assembled import firmware
 from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
-from sparrow.device.firmware import link_alone
 from sparrow.device.thumb import read
-from sparrow.targets import target
 
 # name: instructions, bytes of stack of a call
 FUNCTIONS: dict[str, tuple[str, int | None]] = {
@@ -35,21 +33,11 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
     "remembers": ("push {r7, lr}; bl memset; pop {r7, pc}", 8),
     "memset": ("push {r4-r7, lr}; pop {r4-r7, pc}", 0),
 }
-ROOTS = ("model_run", "model_info", "model_reset")
 
 
 @functools.cache
 def image() -> Elf:
-    text = ['__asm__(".syntax unified\\n.thumb\\n.text\\n'] + [
-        f".global {name}\\n.type {name},%function\\n{name}:\\n{body}\\n.size {name}, . - {name}\\n"
-        for name, body in (
-            *((name, body) for name, (body, _) in FUNCTIONS.items()),
-            *((root, "bx lr") for root in ROOTS),
-        )
-    ]
-    machine = target("cortex_m4f").machine
-    objects = find_toolchain().compile_objects([Unit("frames.c", "".join(text) + '");')], machine)
-    return Elf(link_alone(objects, machine).read_bytes())
+    return firmware("cortex_m4f", {name: body for name, (body, _) in FUNCTIONS.items()}, "bx lr")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -25,17 +25,9 @@ from sparrow.kernels.case import (
 from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs
 from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, shape_text, simd_of
-from sparrow.kernels.tiling_f32 import (
-    choose_conv2d,
-    choose_depthwise,
-    choose_winograd,
-    conv2d_cycles,
-    conv2d_tiles,
-    depthwise_tiles,
-    gemm_of,
-    winograd_cycles,
-    winograd_tiles,
-)
+from sparrow.kernels.tiling_f32 import choose_conv2d, conv2d_cycles, conv2d_tiles, gemm_of
+from sparrow.kernels.tiling_windows import choose_depthwise, depthwise_tiles
+from sparrow.kernels.tiling_winograd import choose_winograd, winograd_cycles, winograd_tiles
 from sparrow.kernels.winograd import pack_winograd
 from sparrow.ops.conv import Conv
 from sparrow.targets.types import ENGINE_ISAS

@@ -7,7 +7,7 @@ import math
 from sparrow.kernels.case import Case, Epilogue, In, Invoke, Kernel, Lowered, Out, Reject
 from sparrow.kernels.conv import window_of
 from sparrow.kernels.params_f32 import Window, params_of, simd_of
-from sparrow.kernels.tiling_f32 import choose_mean2d, choose_pool2d
+from sparrow.kernels.tiling_windows import choose_mean2d, choose_pool2d
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
 from sparrow.tensor import F32

@@ -1,4 +1,4 @@
-"""Tiles, blocks, tasks and predicted cycles of the float32 kernels."""
+"""Tiles, blocks, tasks and predicted cycles of float32 products and direct convolutions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ from dataclasses import asdict
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.params_f32 import (
-    Conv2d,
-    Conv2dShape,
-    Depthwise,
-    Gemm,
-    Mean2d,
-    Pool2d,
-    Simd,
-    Window,
-    Winograd,
-)
+from sparrow.kernels.params_f32 import Conv2d, Conv2dShape, Gemm, Simd
 from sparrow.kernels.tasks import part_of, seam_cycles, split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
@@ -27,9 +17,6 @@ from sparrow.kernels.tiles_f32 import (
     tile_cycles,
     weight_cycles,
 )
-
-# Columns of the input under a depthwise tile, each of which is code of its own.
-MAX_COLUMNS = 64
 
 
 def choose_gemm(
@@ -222,79 +209,15 @@ def gemm_of(p: Conv2d) -> Gemm | None:
     )
 
 
-def choose_winograd(
-    s: Conv2dShape,
-    cpu: Simd,
-    *,
-    threads: int = 1,
-    half: bool = False,
-    raw: bool = False,
-    tile: Tile | None = None,
-) -> Winograd | None:
-    """Tiles and tasks of a 3x3 convolution by F(4x4, 3x3); None where it does not apply.
-
-    The function is the same, with rounding errors some two times larger; weights take four times
-    the space. Worth it where `winograd_cycles` is well below `conv2d_cycles`. `half`: the output is
-    bfloat16. `raw`: weights are those of the direct sum, transformed in each call. `tile`: of the
-    products, one of `winograd_tiles`, the first by default.
-    """
-    plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
-    if not plain or s.kh != 3 or s.kw != 3:
-        return None
-    tiles = s.batch * -(-s.oh // 4) * -(-s.ow // 4)
-    vectors = -(-s.co // cpu.lanes)
-    up = round_up(s.ci, cpu.lanes)
-    tile_bytes = 4 * 36 * up
-    room = max(1, min(cpu.l2_bytes // tile_bytes, max(16, cpu.l2_bytes // 4 // tile_bytes)))
-    flops = 18 * s.batch * s.oh * s.ow * s.co * s.ci
-    wish = split_of(flops, threads)
-
-    def plan(columns: int, tile: Tile | None = None) -> Winograd:
-        rows = min(tiles, -(-wish // columns))
-        # of pixels and raw weights of a task, the fewer stay transformed
-        whole = raw and up * -(-tiles // rows) <= s.ci * round_up(-(-s.co // columns), cpu.lanes)
-        blocks = rows if whole else round_up(max(-(-tiles // room), rows), rows)
-        tb = -(-tiles // blocks)
-        blocks = -(-tiles // tb)
-        t = choose_tile(tb, _across(vectors, raw), s.ci, 4 * up, cpu, tile=tile)
-        task_b = -(-blocks // rows)
-        panels = -(-vectors // t.nv)
-        task_n = -(-panels // columns) * t.nv
-        group = t.nv if whole else task_n
-        u = group * (s.ci * cpu.lanes + 16) if raw else 0
-        return Winograd(
-            batch=s.batch,
-            ih=s.ih,
-            iw=s.iw,
-            ci=s.ci,
-            oh=s.oh,
-            ow=s.ow,
-            co=s.co,
-            pt=s.pt,
-            pl=s.pl,
-            xn=s.xn,
-            xh=s.xh,
-            xw=s.xw,
-            ldy=s.ldy,
-            half=int(half),
-            raw=int(raw),
-            mr=t.mr,
-            nv=t.nv,
-            tb=tb,
-            task_b=task_b,
-            task_n=task_n,
-            group=group,
-            tasks=-(-blocks // task_b) * -(-vectors // task_n),
-            scratch_bytes=4 * 36 * (tb * up + cpu.lanes + tb * t.nv * cpu.lanes + u),
-        )
-
-    def cost(columns: int) -> float:
-        p = plan(columns)
-        across = -(-vectors // p.task_n)
-        moved = cpu.core.move_cycles * 4 * s.batch * s.ih * s.iw * s.ci * (1 - 1 / across)
-        return -(-p.tasks // wish) * _winograd_task_cycles(p, cpu) + moved
-
-    return plan(min(range(1, min(wish, vectors) + 1), key=cost), tile)
+def _is_gemm(s: Conv2dShape) -> bool:
+    """True when pixels lie at equal distances and the taps of a pixel are one run of k."""
+    if s.groups != 1 or s.xc != 1 or s.pt or s.pl:
+        return False
+    if s.kh == s.kw == s.sh == s.sw == 1:
+        return s.xh == s.iw * s.xw and s.oh == s.ih and s.ow == s.iw
+    one_row = s.kh == 1 or (s.dh == 1 and s.xh == s.kw * s.xw)
+    one_column = s.kw == 1 or (s.dw == 1 and s.xw == s.ci)
+    return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
 
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
@@ -316,161 +239,6 @@ def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
     return p.groups * (p.batch * work + 0.3 * weight_cycles(4 * k * co, cpu))
 
 
-def winograd_cycles(p: Winograd, cpu: Simd) -> float:
-    """Predicted cycles on one core."""
-    return p.tasks * _winograd_task_cycles(p, cpu)
-
-
-# A vector of 3 x 3 weights transformed: 9 loads, 81 operations, 36 stores.
-_WEIGHT_CYCLES = 60
-
-
-def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
-    vectors, up = min(p.task_n, -(-p.co // cpu.lanes)), round_up(p.ci, cpu.lanes)
-    work = 36 * tile_cycles(RegisterTile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
-    turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
-    weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
-    again = (
-        (p.task_b - 1) * weight_bytes / cpu.core.cache_rate if weight_bytes > cpu.l2_bytes else 0.0
-    )
-    if p.raw:
-        first = _WEIGHT_CYCLES * p.ci * vectors + weight_cycles(weight_bytes // 4, cpu)
-    else:
-        first = 0.7 * weight_cycles(weight_bytes, cpu)
-    return p.task_b * (work + turn) + again + first
-
-
-def pixels_within(s: Window) -> int:
-    """Pixels of a depthwise tile that share few enough columns for its code to walk over."""
-    return max(1, MAX_COLUMNS // s.sw)
-
-
-def choose_depthwise(
-    s: Window,
-    c: int,
-    cpu: Simd,
-    *,
-    threads: int = 1,
-    xhalf: bool = False,
-    half: bool = False,
-    tile: Tile | None = None,
-) -> Depthwise:
-    """Tiles and tasks of a depthwise convolution of `c` channels.
-
-    `xhalf`: the input is bfloat16. `half`: the output is. `tile`: one of `depthwise_tiles`, the
-    first by default.
-    """
-    vectors = -(-c // cpu.lanes)
-    mr = (tile or depthwise_tiles(s, cpu)[0]).mr
-    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    read, stored = 4 * s.ih * s.iw * c, (2 if half else 4) * s.oh * s.ow * c
-    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, cpu.core, read, y=stored)
-    pixel_bytes = 4 * min(c, task_c * cpu.lanes)
-    room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
-    return Depthwise(
-        **asdict(s),
-        c=c,
-        xhalf=int(xhalf),
-        half=int(half),
-        mr=mr,
-        rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),
-        task_h=task_h,
-        task_c=task_c,
-        tasks=s.batch * -(-s.oh // task_h) * -(-vectors // task_c),
-    )
-
-
-def depthwise_tiles(s: Window, cpu: Simd) -> tuple[Tile, ...]:
-    """Pixels of one vector of channels at once, the one predicted best first."""
-
-    def cost(w: int) -> float:
-        if w == 0:
-            return 0.0
-        columns = (w - 1) * s.sw + (s.kw - 1) * s.dw + 1
-        spill = max(0, w + s.kw + 2 - cpu.registers)
-        return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
-
-    most = 6 if cpu.both_held else 16
-    if cpu.lanes > 1 and cpu.registers < 16:  # there is no room for more: what spills costs most
-        most = max(1, cpu.registers - 3 - s.kw)
-    widths = range(1, min(s.ow, most, pixels_within(s)) + 1)
-    ranked = sorted(widths, key=lambda mr: s.ow // mr * cost(mr) + cost(s.ow % mr))
-    return tuple(Tile(mr, 1) for mr in ranked)
-
-
-def choose_pool2d(
-    s: Window,
-    c: int,
-    *,
-    average: bool = False,
-    include_pad: bool = False,
-    pb: int = 0,
-    pr: int = 0,
-    threads: int = 1,
-) -> Pool2d:
-    """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads)[0]
-    return Pool2d(
-        **asdict(s),
-        c=c,
-        pb=pb,
-        pr=pr,
-        average=(2 if include_pad else 1) if average else 0,
-        task_h=task_h,
-        tasks=s.batch * -(-s.oh // task_h),
-    )
-
-
-def choose_mean2d(
-    ih: int,
-    iw: int,
-    c: int,
-    cpu: Simd,
-    *,
-    batch: int = 1,
-    xn: int | None = None,
-    xh: int | None = None,
-    xw: int | None = None,
-    ldy: int | None = None,
-    threads: int = 1,
-) -> Mean2d:
-    """Tasks of the mean over all pixels; dense NHWC by default.
-
-    Of as many images as threads or more each thread takes its own, however small they are: it has
-    written them.
-    """
-    xw = c if xw is None else xw
-    xh = iw * xw if xh is None else xh
-    vectors = -(-c // cpu.lanes)
-    task_n, task_c = -(-batch // threads), round_up(vectors, 4)
-    if batch < threads:
-        task_n, task_c = 1, 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads)[1]
-    return Mean2d(
-        batch=batch,
-        ih=ih,
-        iw=iw,
-        c=c,
-        xn=ih * xh if xn is None else xn,
-        xh=xh,
-        xw=xw,
-        ldy=c if ldy is None else ldy,
-        task_n=task_n,
-        task_c=task_c,
-        tasks=-(-batch // task_n) * -(-vectors // task_c),
-    )
-
-
-def _is_gemm(s: Conv2dShape) -> bool:
-    """True when pixels lie at equal distances and the taps of a pixel are one run of k."""
-    if s.groups != 1 or s.xc != 1 or s.pt or s.pl:
-        return False
-    if s.kh == s.kw == s.sh == s.sw == 1:
-        return s.xh == s.iw * s.xw and s.oh == s.ih and s.ow == s.iw
-    one_row = s.kh == 1 or (s.dh == 1 and s.xh == s.kw * s.xw)
-    one_column = s.kw == 1 or (s.dw == 1 and s.xw == s.ci)
-    return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
-
-
 def gemm_tiles(p: Gemm, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a product may take, the one predicted best first."""
     row_bytes = 4 if p.a_trans else 4 * p.lda
@@ -482,14 +250,3 @@ def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
     vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
     rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
     return ranked_tiles(rows, vectors, k, 4 * step, cpu, bool(p.pair))
-
-
-def _across(vectors: int, raw: bool) -> int:
-    """Vectors that a tile of products is chosen for."""
-    return vectors if raw else min(vectors, 4)
-
-
-def winograd_tiles(p: Winograd, cpu: Simd) -> tuple[Tile, ...]:
-    """Register tiles that the products of `sp_winograd` may take, the one predicted best first."""
-    vectors = _across(-(-p.co // cpu.lanes), bool(p.raw))
-    return ranked_tiles(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes), cpu, False)

@@ -11,7 +11,7 @@ from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
 from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
 from sparrow.kernels.tiles_matrix import matrix_cost, matrix_tiles, step_of
-from sparrow.kernels.tiling_f32 import pixels_within
+from sparrow.kernels.tiling_windows import pixels_within
 from sparrow.targets import Target
 
 SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED

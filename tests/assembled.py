@@ -1,0 +1,30 @@
+"""Functions written in assembly, as a target's toolchain makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.elf import Elf
+from sparrow.device.firmware import link_alone
+from sparrow.targets import target
+
+ROOTS = ("model_run", "model_info", "model_reset")
+
+
+def assembled(row: str, functions: Mapping[str, str]) -> Elf:
+    """The functions by name: linked where the target is bare, else an object."""
+    machine = target(row).machine
+    syntax = ".syntax unified\\n.thumb\\n" if row.startswith("cortex") else ""
+    text = "".join(
+        f".global {name}\\n.type {name},%function\\n{name}:\\n{body}\\n.size {name}, . - {name}\\n"
+        for name, body in functions.items()
+    )
+    unit = Unit("frames.c", f'__asm__("{syntax}.text\\n{text}");')
+    objects = find_toolchain().compile_objects([unit], machine)
+    return Elf((link_alone(objects, machine) if machine.bare else objects[0]).read_bytes())
+
+
+def firmware(row: str, functions: Mapping[str, str], ret: str) -> Elf:
+    """The functions in an image whose entries do nothing but `ret`."""
+    return assembled(row, {**functions, **dict.fromkeys(ROOTS, ret)})
