@@ -291,7 +291,10 @@ def quantize_model(
     evaluation: Iterable[Any] | str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Quantized, list[LayerReport]]:
-    """`quantize`, with the statistics behind it and how far every layer is from the float one."""
+    """`quantize`, with the statistics behind it and how far every layer is from the float one.
+
+    Layers are compared on the first samples of ``evaluation``; without one of those that calibrate.
+    """
     if calib is None:
         raise BadInput("quantization needs samples", hint="give calib=, an .npz or an image folder")
     say = progress or (lambda _: None)
@@ -304,20 +307,21 @@ def quantize_model(
         # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
         g = standard_layout(optimize(g, FRONT))
     types = {x: g.types[x] for x in g.inputs}
-    judged = frozenset[str]()
-    if evaluation is not None:
-        judged = frozenset(digest(f) for f in samples(evaluation, types, how))
-        if not judged:
-            raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
     first: list[Feeds] = []
 
-    def feeds() -> Iterator[Feeds]:
-        for f in samples(calib, types, how):
+    def noted(source: Iterable[Any] | str | Path) -> Iterator[Feeds]:
+        for f in samples(source, types, how):
             if len(first) < REPORTED:
                 first.append(f)
             yield f
 
-    done = run(g, feeds(), recipe, evaluation=judged, progress=say)
+    judged, calibrating = frozenset[str](), noted(calib)
+    if evaluation is not None:
+        # what calibrated is no judge where there is another
+        judged, calibrating = frozenset(map(digest, noted(evaluation))), samples(calib, types, how)
+        if not judged:
+            raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
+    done = run(g, calibrating, recipe, evaluation=judged, progress=say)
     say("comparing layer by layer")
     return done, report(done, first)
 

@@ -33,10 +33,13 @@ class Imm:
     dtype: DType
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Imm) and repr(self) == repr(other)
+        if not isinstance(other, Imm) or self.dtype != other.dtype:
+            return False
+        # a zero has a sign, and NaN is itself
+        return repr(self.value) == repr(other.value)
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash((self.value if self.value == self.value else None, self.dtype))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Emitted code has every size as a literal, so each configuration would cost a compilation. Here a
 row's own lowering says the parameters, packs the weights and cuts the tasks, and the same kernel
 headers are compiled once per instruction set. What is emitted for each layer, epilogues and loops,
-is emitted for each configuration, by the same functions, and handed to the kernels as a pointer.
+is emitted for each configuration, by the same functions, compiled once where configurations have
+the same text, and handed to the kernels as a pointer.
 Code with its sizes as literals is what `test_kernels_i8.py` compares.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emitted import BYTES_TARGETS
-from native_harness import EMULATED, NATIVE, Emulated, Library, build, call
+from native_harness import EMULATED, NATIVE, Library, build, call
 from random_i8.draw import Made
 from sparrow.emit.loop_c import loop_function
 from sparrow.emit.steps import epilogue_function
@@ -176,32 +177,29 @@ class _Configuration:
         lowered = row.lower(case)
         assert not isinstance(lowered, Reject), (self.name, made.op, lowered)
         self.lowered: Lowered = lowered
-        self.symbols: list[str] = []
         self.numbers: Array | None = None
+        self.texts = [self._emitted(c, t.isa.lanes) for c in lowered.calls]
 
-    def emitted(self, index: int, lanes: int) -> Iterator[str]:
-        """C text of the epilogue and the loops, exported under names with this ``index``."""
-        for k, c in enumerate(self.lowered.calls):
-            symbol = f"f{index}_{k}"
-            self.symbols.append(symbol)
-            if isinstance(c, Loop):
-                tasks = self.lowered.tasks if len(self.lowered.calls) == 1 else 1
-                before, parameters, body = loop_function(c, tasks, lanes)
-                head = f"void {symbol}({', '.join(parameters)})"
-                text = "\n".join([*before, f"{head};", f"{head} {{", *body, "}"])
-                yield text.replace("@", symbol)
-                continue
-            for a in c.arguments:
-                if isinstance(a, Epilogue):
-                    pointer = "sp_ep_none_i32"
-                    if a.expr is not None:
-                        text, numbers = epilogue_function(a, shared=c.shared)
-                        self.numbers = np.array(numbers, np.int32)
-                        yield text.replace("@", symbol)
-                        pointer = f"{symbol}_ep"
-                    yield f"extern const sp_ep_i32 {symbol};\nconst sp_ep_i32 {symbol} = {pointer};"
+    def _emitted(self, c: Invoke | Loop, lanes: int) -> str:
+        """C text of a loop, or of a kernel's epilogue (empty for none); ``@`` is its name."""
+        if isinstance(c, Loop):
+            tasks = self.lowered.tasks if len(self.lowered.calls) == 1 else 1
+            before, parameters, body = loop_function(c, tasks, lanes)
+            head = f"void @({', '.join(parameters)})"
+            return "\n".join([*before, f"{head};", f"{head} {{", *body, "}"])
+        text, pointer = "", "sp_ep_none_i32"
+        for a in c.arguments:
+            if isinstance(a, Epilogue) and a.expr is not None:
+                text, numbers = epilogue_function(a, shared=c.shared)
+                self.numbers = np.array(numbers, np.int32)
+                pointer = "@_ep"
+        if not any(isinstance(a, Epilogue) for a in c.arguments):
+            return ""
+        return f"{text}\nextern const sp_ep_i32 @;\nconst sp_ep_i32 @ = {pointer};"
 
-    def wrong(self, functions: dict[Function, Library], emitted: Library | None) -> str:
+    def wrong(
+        self, functions: Mapping[Function, Library], emitted: Mapping[str, tuple[Library, str]]
+    ) -> str:
         """Compute it; what is wrong, empty when nothing is.
 
         Where the result may run over the first input, it is computed in that place.
@@ -231,13 +229,12 @@ class _Configuration:
             assert isinstance(o, Scratch)
             return scratch
 
-        for symbol, c in zip(self.symbols, lowered.calls, strict=True):
+        for text, c in zip(self.texts, lowered.calls, strict=True):
             tasks = lowered.tasks if len(lowered.calls) == 1 else 1
             if isinstance(c, Loop):
                 pointers = [place(s.operand) for s in (*c.x, c.y)]
-                assert emitted is not None
                 for task in range(tasks):
-                    call(emitted, symbol, *pointers, *([task] if tasks > 1 else []))
+                    call(*emitted[text], *pointers, *([task] if tasks > 1 else []))
                 continue
             params = np.zeros(1, _layout(c.struct, c.header))
             for field, value in c.params.items():
@@ -250,11 +247,12 @@ class _Configuration:
                 if isinstance(a, Literal):
                     arguments += [] if isinstance(before, Out) else [a.value]
                 elif isinstance(a, Epilogue):
-                    assert isinstance(emitted, ctypes.CDLL)
+                    library, symbol = emitted[text]
+                    assert isinstance(library, ctypes.CDLL)
                     places = [place(e.source) for e in a.extras]
                     places += [] if self.numbers is None else [self.numbers]
                     table = np.array([p.ctypes.data for p in places], np.uintp)
-                    pointer = ctypes.c_void_p.in_dll(emitted, symbol).value
+                    pointer = ctypes.c_void_p.in_dll(library, symbol).value
                     assert pointer is not None
                     arguments += [pointer, table]
                 else:
@@ -285,6 +283,8 @@ class Native:
         bare = replace(t, triple="x86_64-freestanding-none") if isa in BYTES_TARGETS else t
         self.targets = t, bare
         self.functions: dict[Function, Library] = {}
+        # C text -> where it was compiled, and under which name
+        self.emitted: dict[str, tuple[Library, str]] = {}
         self.built = 0
 
     def _build(self, text: str, level: str) -> Library:
@@ -295,9 +295,7 @@ class Native:
 
     def wrong(self, cases: Sequence[tuple[str, int, Kernel, Made]]) -> list[str]:
         """Compute configurations: (name, seed, row, operator) each; what is wrong."""
-        lanes = self.targets[0].isa.lanes
         found = [_Configuration(*case, self.targets[case[1] % 4 == 0]) for case in cases]
-        texts = [t for i, c in enumerate(found) for t in c.emitted(i, lanes)]
         calls = [c for f in found for c in f.lowered.calls if isinstance(c, Invoke)]
         new = [f for f in dict.fromkeys(map(Function.of, calls)) if f not in self.functions]
         if new:
@@ -305,6 +303,10 @@ class Native:
             bodies = (f.definition() for f in new)
             library = self._build("".join((*headers, *bodies)), "-O2")
             self.functions |= dict.fromkeys(new, library)
-        emitted = self._build(_EMITTED + "\n".join(texts) + "\n", "-O1") if texts else None
-        assert emitted is None or not isinstance(emitted, Emulated)
-        return [text for f in found if (text := f.wrong(self.functions, emitted))]
+        texts = dict.fromkeys(t for f in found for t in f.texts if t and t not in self.emitted)
+        if texts:
+            names = {t: f"f{i}" for i, t in enumerate(texts)}
+            bodies = (t.replace("@", name) for t, name in names.items())
+            library = self._build(_EMITTED + "\n".join(bodies) + "\n", "-O1")
+            self.emitted |= {t: (library, name) for t, name in names.items()}
+        return [text for f in found if (text := f.wrong(self.functions, self.emitted))]

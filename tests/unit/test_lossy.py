@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
@@ -70,6 +71,18 @@ def test_held_out_samples_judge(bundle: sparrow.Bundle, samples: list[NDArray[np
     assert len(q.held) == 12 and len(q.calibrated) == 48
     assert not set(q.held) & set(q.calibrated)
     assert "12 held-out samples" in bundle.receipt.drop_meaning
+    record = bundle.receipt.accuracy[-1]
+    assert record.what == "onnxruntime on the source model over 12 held-out samples"
+    assert f"{record.distance} from {record.what}" in bundle.receipt.verdict
+    session = ort.InferenceSession(MODEL)
+    (name,) = (i.name for i in session.get_inputs())
+    signal = noise = 0.0
+    for x in samples[4::5]:
+        (want,) = session.run(None, {name: x})
+        (found,) = bundle.run({name: x}).values()
+        signal += float(np.square(want, dtype=np.float64).sum())
+        noise += float(np.square(found - want, dtype=np.float64).sum())
+    assert record.db == pytest.approx(10 * np.log10(signal / noise))
 
 
 def test_a_slower_build_is_refused_with_what_may_be_faster(

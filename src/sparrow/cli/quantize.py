@@ -59,7 +59,7 @@ def quantize(
     std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
     bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
     evaluation: Annotated[
-        Path | None, typer.Option(help="samples it will be judged on: refused in --calib")
+        Path | None, typer.Option(help="samples that judge the layers: refused in --calib")
     ] = None,
     statistics: Annotated[
         Path | None, typer.Option(help=".npz to write the calibration statistics to")
@@ -145,4 +145,6 @@ def quantize(
         )
     for note in health.notes:
         print(f"note: {printable(note)}")
+    judges = "those of --evaluation" if evaluation else "the samples, which calibrated"
+    print(f"SQNR over the first of {judges}")
     print(f"{out}: {len(data):,} bytes, opset {opset}, {health.samples} samples")

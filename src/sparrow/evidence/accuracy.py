@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparrow.bundle import Bundle
 from sparrow.compiler import Source
@@ -18,7 +20,6 @@ from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
 from sparrow.evidence.receipt import FAR, AgainstRecord, DifferenceRecord
 from sparrow.graph import Graph
 from sparrow.request import Request
-from sparrow.samples import Feeds
 from sparrow.tensor import Array
 
 ORACLE = "onnxruntime on the source model"
@@ -27,65 +28,147 @@ ORACLE = "onnxruntime on the source model"
 ORACLE_SHARE = 1e-3
 
 
+class Spread(NamedTuple):
+    """Of numbers that are not negative.
+
+    Attributes:
+        size: How many.
+        mean: Their mean.
+        max: The largest; 0 of none.
+        rms: Root of their mean square; squares do not overflow.
+    """
+
+    size: int
+    mean: float
+    max: float
+    rms: float
+
+    @staticmethod
+    def of(x: NDArray[np.float64]) -> Spread:
+        """That of an array."""
+        most = float(x.max(initial=0.0))
+        if not 0.0 < most < math.inf:
+            return Spread(x.size, most, most, most)
+        return Spread(
+            x.size, float(x.mean()), most, most * float(np.sqrt(np.square(x / most).mean()))
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Spread]) -> Spread:
+        """That of all numbers of some parts."""
+        size, most = sum(p.size for p in parts), max((p.max for p in parts), default=0.0)
+        if not 0.0 < most < math.inf:
+            return Spread(size, most, most, most)
+        mean = sum(p.size * p.mean for p in parts) / size
+        square = sum(p.size * (p.rms / most) ** 2 for p in parts) / size
+        return Spread(size, mean, most, most * math.sqrt(square))
+
+
+class _Differences:
+    """How far outputs are from others', call by call; no array is kept."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[tuple[str, str], list[tuple[Spread, Spread]]] = {}
+
+    def add(self, entry: str, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> None:
+        """Take in what an entry point answered to a call."""
+        for name, y in theirs.items():
+            x = ours[name]
+            if x.shape != y.shape:
+                # of data-dependent length: the valid part lies dense at the start
+                x = x.reshape(-1)[: y.size]
+                y = y.reshape(-1)
+            off = gap(x, y) if x.shape == y.shape else np.full(1, np.inf)
+            size = np.abs(y.astype(np.float64))
+            sizes = Spread.of(off), Spread.of(size[np.isfinite(size)])
+            self.sizes.setdefault((entry, name), []).append(sizes)
+
+    def record(self, what: str) -> AgainstRecord:
+        """All of it, to an implementation."""
+        found = []
+        for (entry, name), sizes in self.sizes.items():
+            off, level = (Spread.joined(parts) for parts in zip(*sizes, strict=True))
+            found.append(
+                DifferenceRecord(
+                    entry=entry,
+                    output=name,
+                    max=min(off.max, FAR),
+                    mean=min(off.mean, FAR),
+                    scale=level.max,
+                    rms=min(off.rms, FAR),
+                    level=level.rms,
+                )
+            )
+        return AgainstRecord(what=what, differences=tuple(found))
+
+
 def accuracy_of(
     sources: Mapping[str, Source],
     graphs: Sequence[Graph],
     golden: Golden,
     outputs: Sequence[Mapping[str, Array]],
 ) -> tuple[tuple[AgainstRecord, ...], list[dict[str, Array]] | None]:
-    reference = [dict(c.outputs) for c in golden.calls]
-    rows = [_against("the NumPy reference", graphs, golden, outputs, reference)]
+    def against(what: str, theirs: Sequence[Mapping[str, Array]]) -> AgainstRecord:
+        apart = _Differences()
+        for call, a, b in zip(golden.calls, outputs, theirs, strict=True):
+            apart.add(graphs[call.entry].name, a, b)
+        return apart.record(what)
+
+    rows = [against("the NumPy reference", [c.outputs for c in golden.calls])]
     theirs: list[dict[str, Array]] | None = None
     try:
         theirs = oracle_outputs(sources, graphs, golden)
-        rows.append(_against(ORACLE, graphs, golden, outputs, theirs))
+        rows.append(against(ORACLE, theirs))
     except OracleRefused as e:
         rows.append(AgainstRecord(what=ORACLE, differences=(), note=str(e)))
     return tuple(rows), theirs
 
 
-def _against(
-    what: str,
+class Held(NamedTuple):
+    """What a build that rounds answers to samples that it was not made from.
+
+    Attributes:
+        counts: How many samples each entry point was given.
+        apart: Entry point -> share of them whose integers or largest floats differ from those of
+            ONNX Runtime on the float model.
+        accuracy: How far all outputs are from those.
+    """
+
+    counts: tuple[int, ...]
+    apart: Mapping[str, float]
+    accuracy: AgainstRecord
+
+
+def on_held_out(
+    bundle: Bundle,
+    sources: Mapping[str, Source],
     graphs: Sequence[Graph],
-    golden: Golden,
-    ours: Sequence[Mapping[str, Array]],
-    theirs: Sequence[Mapping[str, Array]],
-) -> AgainstRecord:
-    rows: dict[tuple[int, str], list[tuple[Array, Array]]] = {}
-    for call, a, b in zip(golden.calls, ours, theirs, strict=True):
-        for name, y in b.items():
-            x = a[name]
-            if x.shape != y.shape:
-                # of data-dependent length: the valid part lies dense at the start
-                x = x.reshape(-1)[: y.size]
-                y = y.reshape(-1)
-            off = gap(x, y) if x.shape == y.shape else np.full(1, np.inf)
-            size = np.abs(y.astype(np.float64)).reshape(-1)
-            size = size[np.isfinite(size)]
-            rows.setdefault((call.entry, name), []).append((off.reshape(-1), size))
-    found = []
-    for (entry, name), values in rows.items():
-        off, size = (np.concatenate(x) for x in zip(*values, strict=True))
-        found.append(
-            DifferenceRecord(
-                entry=graphs[entry].name,
-                output=name,
-                max=min(float(off.max(initial=0.0)), FAR),
-                mean=min(float(off.sum()) / max(1, off.size), FAR),
-                scale=float(size.max(initial=0.0)),
-                rms=min(_rms(off), FAR),
-                level=_rms(size),
-            )
-        )
-    return AgainstRecord(what=what, differences=tuple(found))
+    lossy: Sequence[Lossy],
+) -> Held:
+    """Judge a build on what was held out, each sample from the initial states.
+
+    Raises:
+        OracleRefused: ONNX Runtime does not take a model or a sample.
+    """
+    distance = _Differences()
+    shares = {}
+    for source, g, x in zip(sources.values(), graphs, lossy, strict=True):
+        oracle, apart = Oracle(source), 0
+        initial = {**source.constants, **{s.input: s.initial for s in g.states}}
+        for feeds in x.held:
+            bundle.reset()
+            found = oracle.run({**initial, **feeds})
+            want = {n: found[n] for n in g.outputs if n in found}
+            ours = bundle.run(feeds, g.name)
+            apart += disagree(ours, want)
+            distance.add(g.name, ours, want)
+        shares[g.name] = apart / len(x.held)
+    counts = tuple(len(x.held) for x in lossy)
+    return Held(counts, shares, distance.record(f"{ORACLE} over {_in_words(counts)}"))
 
 
-def _rms(x: Array) -> float:
-    """The root mean square of what is not negative; its squares do not overflow."""
-    most = float(x.max(initial=0.0))
-    if not 0.0 < most < math.inf:
-        return most
-    return most * float(np.sqrt(np.square(x / most).mean()))
+def _in_words(counts: Sequence[int]) -> str:
+    return f"{' and '.join(map(str, counts))} held-out samples"
 
 
 def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
@@ -94,12 +177,12 @@ def against_oracle(accuracy: Sequence[AgainstRecord], rounded: str) -> str:
     ``rounded`` names what was done to the numbers of the network, if anything.
     """
     for row in accuracy:
-        if row.what != ORACLE:
+        if not row.what.startswith(ORACLE):
             continue
         if row.note:
             return f"; not compared with {ORACLE}: {row.note}"
         if rounded:
-            return f"; {rounded}: {row.distance} from {ORACLE}"
+            return f"; {rounded}: {row.distance} from {row.what}"
         if not row.share <= ORACLE_SHARE:
             return f"; BUT {row.distance} from {ORACLE}"
     return ""
@@ -113,7 +196,7 @@ def drop_of(
     golden: Golden,
     ours: Sequence[Mapping[str, Array]],
     theirs: Sequence[Mapping[str, Array]] | None,
-    lossy: Sequence[Lossy],
+    held: Held | None,
 ) -> tuple[float | None, str]:
     """Loss of accuracy against the float model, and what the number means."""
     if request.evaluate is not None:
@@ -128,20 +211,14 @@ def drop_of(
         judged = f" (entry point {', '.join(models.called)})" if len(graphs) > 1 else ""
         text = f"evaluate{judged}: {before:.6g} in onnxruntime, {after:.6g} here"
         return before - after, text
-    if lossy and all(x.held for x in lossy) and theirs is not None:
-        bundle = Bundle(work, request.threads)
-        shares = {
-            g.name: _apart(bundle, s, g, x.held) / len(x.held)
-            for s, g, x in zip(sources.values(), graphs, lossy, strict=True)
-        }
-        counts = " and ".join(str(len(x.held)) for x in lossy)
+    if held is not None:
         text = (
-            f"share of {counts} held-out samples whose integers or largest floats differ "
+            f"share of {_in_words(held.counts)} whose integers or largest floats differ "
             "from those of onnxruntime on the float model (no evaluate function was given)"
         )
-        if len(shares) > 1:
-            text += "; the largest of " + ", ".join(f"{k} {v:.1%}" for k, v in shares.items())
-        return max(shares.values()), text
+        if len(held.apart) > 1:
+            text += "; the largest of " + ", ".join(f"{k} {v:.1%}" for k, v in held.apart.items())
+        return max(held.apart.values()), text
     reference = theirs if theirs is not None else [c.outputs for c in golden.calls]
     who = "onnxruntime" if theirs is not None else "the NumPy reference"
     apart = sum(disagree(a, b) for a, b in zip(ours, reference, strict=True))
@@ -178,24 +255,6 @@ class _Models:
         found = oracle.run({**source.constants, **states, **feeds})
         self.states.update((s.name, found[oracle.states[s.input]]) for s in g.states)
         return {n: found[n] for n in g.outputs if n in found}
-
-
-def _held(source: Source, g: Graph) -> dict[str, Array]:
-    """What a model in ONNX Runtime takes beside the inputs of a first call."""
-    return {**source.constants, **{s.input: s.initial for s in g.states}}
-
-
-def _apart(bundle: Bundle, source: Source, g: Graph, held: Sequence[Feeds]) -> int:
-    """How many of some samples, each from the initial states, an entry point answers otherwise."""
-    oracle = Oracle(source)
-    initial = _held(source, g)
-    apart = 0
-    for feeds in held:
-        bundle.reset()
-        found = oracle.run({**initial, **feeds})
-        want = {n: found[n] for n in g.outputs if n in found}
-        apart += disagree(bundle.run(feeds, g.name), want)
-    return apart
 
 
 def disagree(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:

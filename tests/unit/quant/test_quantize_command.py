@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,23 @@ def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[
     assert command(files, "--pin", "Conv=int16x8", "--ranges", "minmax") == 0
     out = capsys.readouterr().out
     assert out.count("int16x8") >= 2 and "SQNR" in out and "opset 21" in out
+    assert "which calibrated" in out
+
+
+def test_layers_are_judged_on_the_evaluation_set(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(files / "calib.npz") as f:
+        np.savez(files / "louder.npz", **{name: 40 * x[:4] for name, x in f.items()})
+    tables = []
+    for more in ((), ("--evaluation", str(files / "louder.npz"))):
+        assert command(files, *more) == 0
+        tables.append(capsys.readouterr().out)
+    assert "those of --evaluation" in tables[1]
+    # what is far outside of the ranges saturates
+    mine, others = ([float(n) for n in re.findall(r"([0-9.]+) dB", table)] for table in tables)
+    assert len(mine) == len(others) > 0
+    assert max(others) < min(mine)
 
 
 def test_an_algorithm_that_finds_nothing_to_do_says_so(
