@@ -13,8 +13,10 @@ KINDS = ("sum", "mean", "max", "min", "prod")
 def _rows(case: Case) -> Lowered | Reject:
     op, x, y = case.op, case.x[0], case.y[0]
     assert isinstance(op, Reduce) and x is not None
-    if x.type.dtype != F32:
-        return Reject(f"{x.type.dtype}")
+    dtype = x.type.dtype
+    integer = dtype.kind in ("int", "uint") and dtype.bits >= 8
+    if dtype != F32 and not (integer and op.kind in ("max", "min")):
+        return Reject(f"{op.kind} of {dtype}")
     if refused := dense(case):
         return refused
     if not x.type.size:
@@ -29,8 +31,9 @@ def _rows(case: Case) -> Lowered | Reject:
     params = {
         "kind": KINDS.index(op.kind), "outer": outer, "n": n, "inner": inner, "task_rows": rows,
     }  # fmt: skip
-    call = Invoke("reduce.h", "sp_reduce_rows_f32", "sp_rows", params, (In(0), Out(0)))
-    lanes = case.target.isa.lanes
+    name = f"sp_reduce_rows_{suffix(dtype)}"
+    call = Invoke("reduce.h", name, "sp_rows", params, (In(0), Out(0)))
+    lanes = max(1, case.target.isa.lanes * 32 // dtype.bits)
     width = min(lanes, n if inner == 1 else inner)
     cycles = x.type.size / width + 10 * y.type.size / lanes
     return Lowered((call,), -(-outer // rows), cycles=cycles)
@@ -125,7 +128,7 @@ def _scan(case: Case) -> Lowered | Reject:
 
 
 ROWS = (
-    Kernel("reduce_rows_f32", Reduce, _rows),
+    Kernel("reduce_rows", Reduce, _rows),
     Kernel("reduce", Reduce, _general),
     Kernel("arg_reduce", ArgReduce, _arg),
     Kernel("cumulate", Cumulate, _scan, inplace=(0,)),

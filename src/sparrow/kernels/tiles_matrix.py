@@ -8,6 +8,7 @@ from sparrow.kernels.case import Tile
 
 UNSIGNED, SIGNED, PAIRS = 0, 1, 2  # SP_MATRIX_U8 and so on
 AGAIN = 1.5  # what loading a matrix register from L2 takes more than from L1
+SHAPED = 1000.0  # cycles to shape the registers, wake them and let go of them, whatever they do
 EPILOGUE = 4.0  # cycles to scale, round and store a vector of sums, which come from memory
 
 

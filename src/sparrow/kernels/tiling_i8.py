@@ -10,7 +10,7 @@ from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
 from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
-from sparrow.kernels.tiles_matrix import matrix_cost, matrix_tiles, step_of
+from sparrow.kernels.tiles_matrix import SHAPED, matrix_cost, matrix_tiles, step_of
 from sparrow.kernels.tiling_windows import pixels_within
 from sparrow.targets import Target
 
@@ -251,7 +251,7 @@ def choose_conv2d(
         scratch_bytes=round_up(lines * line + (t.mr * ci + 4 * w.kq if flat else 0), 64),
     )
     packing = copies * -(-s.oh // rb) * lines * line / 16 if band else 0
-    cycles = work + packing + 0.3 * weights * s.groups / target.memory_rate
+    cycles = work + packing + 0.3 * weights * s.groups / target.memory_rate + SHAPED * matrix
     return p, cycles, tuple(ranked)
 
 

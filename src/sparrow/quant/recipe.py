@@ -206,6 +206,8 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
 
     def of(n: Node) -> Precision:
         plain = recipe.residual if n.outputs[0] in stream else recipe.precision
+        if plain != recipe.precision and not recipe.complete and _of_activations(g, n):
+            plain = "float32"
         return pin_of(n, recipe) or plain
 
     return {n.outputs[0]: of(n) for n in g.nodes}
@@ -226,6 +228,11 @@ def _stream(g: Graph) -> set[str]:
         for n in g.nodes
         if isinstance(n.op, Attention | MatMul) or (isinstance(n.op, Lane) and beside(n))
     }
+
+
+def _of_activations(g: Graph, n: Node) -> bool:
+    """Whether a node multiplies two activations: four products where both have 16 bits."""
+    return isinstance(n.op, MatMul) and not any(x in g.consts for x in n.inputs[:2])
 
 
 def _over_last_axis(g: Graph, n: Node) -> bool:

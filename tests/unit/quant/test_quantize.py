@@ -204,6 +204,30 @@ def test_products_of_a_normalised_residual_stream_read_16_bits() -> None:
     assert chosen(Recipe(pins=((first, "int8"),))) == ["int8", "int16x8"]
 
 
+def test_products_of_two_activations_of_a_stream_stay_float() -> None:
+    """Both would have 16 bits: four products, which float32 is as fast as or faster."""
+    rng = np.random.default_rng(4)
+    b = Builder("scores")
+    x = b.input("x", TensorType((1, 5, 16), F32))
+    ones = b.const(np.ones(16, np.float32))
+    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    q, k = (
+        b.add(MatMul(), n, b.const(rng.standard_normal((16, 8)).astype(np.float32))) for _ in "qk"
+    )
+    s = b.add(MatMul(trans_b=True), q, k)
+    y = b.add(MatMul(), s, b.const(rng.standard_normal((5, 4)).astype(np.float32)))
+    g = b.finish({"y": y}, {})
+
+    def chosen(recipe: Recipe) -> dict[str, str]:
+        return {layer.value: layer.precision for layer in run(g, calls(g, 8), recipe).layers}
+
+    others = dict.fromkeys((q, k, "y"), "int16x8")
+    assert chosen(Recipe()) == others
+    assert chosen(Recipe(complete=True)) == {**others, s: "int16x8"}
+    assert chosen(Recipe(residual="int8")) == dict.fromkeys((q, k, s, "y"), "int8")
+    assert chosen(Recipe(pins=((s, "int16x8"),))) == {**others, s: "int16x8"}
+
+
 def uneven_net(bright: float) -> Graph:
     """A convolution that reads a hundred large elements beside many small ones."""
     rng = np.random.default_rng(5)

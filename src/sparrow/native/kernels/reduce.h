@@ -1,6 +1,7 @@
 /* Reductions, arg-reductions and running sums.
  *   sp_reduce_<type>     any axes, any strides
  *   sp_reduce_rows_f32   x is [outer][n][inner], dense, reduced over n; lanes along n or inner
+ *   sp_reduce_rows_<integer>   the same, maxima and minima only
  *   sp_arg_<type>, sp_scan_<type>   along the middle axis of a dense [outer][n][inner]
  * Maximum and minimum give NaN when there is one. */
 #ifndef SP_REDUCE_H
@@ -122,6 +123,31 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
     }
   }
 }
+
+/* Integers, n >= 1: loops over elements, for compilers to make vectors of. */
+#define SP_DEFINE_REDUCE_ROWS(name, T, A, W)                                                      \
+  SP_INLINE T sp_further_##name(int kind, T a, T b) {                                             \
+    return (kind == SP_MAX ? b > a : b < a) ? b : a;                                              \
+  }                                                                                               \
+  SP_INLINE void sp_reduce_rows_##name(const sp_rows p, const T *x, T *SP_RESTRICT y, int task) { \
+    const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);              \
+    for (int i = lo; i < hi; ++i) {                                                               \
+      const T *q = x + (ptrdiff_t)i * p.n * p.inner;                                              \
+      T *o = y + (ptrdiff_t)i * p.inner;                                                          \
+      if (p.inner == 1) {                                                                         \
+        T best = *q;                                                                              \
+        for (int k = 1; k < p.n; ++k) best = sp_further_##name(p.kind, best, q[k]);               \
+        *o = best;                                                                                \
+        continue;                                                                                 \
+      }                                                                                           \
+      for (int j = 0; j < p.inner; ++j) o[j] = q[j];                                              \
+      for (int k = 1; k < p.n; ++k) {                                                             \
+        q += p.inner;                                                                             \
+        for (int j = 0; j < p.inner; ++j) o[j] = sp_further_##name(p.kind, o[j], q[j]);           \
+      }                                                                                           \
+    }                                                                                             \
+  }
+SP_INT_TYPES(SP_DEFINE_REDUCE_ROWS)
 
 /* Index of the first (last) largest or smallest element; a NaN beats every number. */
 typedef struct sp_arg {
