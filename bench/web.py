@@ -42,7 +42,10 @@ from sparrow.timing.measure import comparison, cpu, interval
 HERE = Path(__file__).parent
 NETS = ("mobilenet_v2", "rfb_320", "ds_cnn", "resnet18")
 # By whether there are several threads.
-PATHS = {False: ("usdot", "relaxed", "simd"), True: ("usdot_threads", "threads")}
+PATHS = {
+    False: ("usdot", "maddubs", "relaxed", "simd"),
+    True: ("usdot_threads", "maddubs_threads", "threads"),
+}
 # Largest difference from onnxruntime, as a share of an output's largest magnitude; codes differ.
 TOLERANCE = 1e-3
 

@@ -63,8 +63,10 @@ EMULATED = {
 }
 # The same for boards without an operating system: linked into a program instead of loaded by one.
 FIRMWARE = {"mve": "cortex_m55"}
+# What engines' relaxed dot products do, as the loader calls it.
+DOTS = ("usdot", "sdot", "maddubs")
 # Those that differ from another one in products of bytes alone.
-BYTES_ONLY = {"dsp": "armv7", "wasm_usdot": "wasm32_usdot", "wasm_sdot": "wasm32_sdot"}
+BYTES_ONLY = {"dsp": "armv7", **{f"wasm_{kind}": f"wasm32_{kind}" for kind in DOTS}}
 # The same of this machine's: AVX-VNNI in the encoding of AVX-512, which more CPUs have.
 NATIVE_BYTES_ONLY = {"avxvnni": ("x86_64_v4+avx512vnni", "icelake-server")}
 # Those that multiply bytes each in its own way: avx512bf16 does as avx512vnni.
@@ -204,7 +206,7 @@ def engine(name: str) -> None:
     """Node.js, with the relaxed dot product that an instruction set or target takes; else skip."""
     node()
     kind = name.split("_")[-1]
-    if kind in ("usdot", "sdot") and not engine_has(kind):
+    if kind in DOTS and not engine_has(kind):
         pytest.skip(f"the engine lacks {kind}")
 
 

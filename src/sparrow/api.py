@@ -277,6 +277,8 @@ def fits(
     room = whole.ram_limit - whole.ram_bytes + whole.arena_bytes + whole.state_bytes
     if not whole.ram_limit or whole.ram_bytes <= whole.ram_limit or room <= 0:
         return whole
+    if whole.flash_limit and whole.flash_bytes > whole.flash_limit:
+        return replace(whole, strips="not searched: they would take more flash, which is short")
     return in_strips(whole, fitted(room))
 
 

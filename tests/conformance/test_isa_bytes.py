@@ -19,6 +19,7 @@ from native_harness import (
     Emulated,
     build,
     call,
+    engine,
     zig_target,
 )
 from sparrow.targets import target
@@ -305,3 +306,24 @@ def test_avx_vnni_row_has_its_own_encoding(tmp_path: Path) -> None:
     text = listing.read_text()
     assert "{vex}" in text and "vpdpbusd" in text
     assert "zmm" not in text and "%k" not in text and "{%" not in text
+
+
+TWOS = """
+void twos(int16_t *out, const int8_t *a, const uint8_t *x);
+void twos(int16_t *out, const int8_t *a, const uint8_t *x) {
+  sp_storeq_i32(out, sp_maddubs_i32(sp_loadq_i32(a), sp_loadq_i32(x)));
+}
+"""
+
+
+def test_products_of_signed_and_unsigned_bytes_by_twos(tmp_path: Path) -> None:
+    engine("wasm_maddubs")
+    library = build(TWOS, "wasm_maddubs", tmp_path)
+    rng = np.random.default_rng(0)
+    for _ in range(64):
+        a, x = rng.integers(-128, 128, (8, 2)), rng.choice([0, 1, 127, 128, 254, 255], (8, 2))
+        # where they fit, whatever the bytes are
+        fits = (np.maximum(a, 0).sum(1) <= 128) & (np.maximum(-a, 0).sum(1) <= 128)
+        out = np.empty(8, np.int16)
+        call(library, "twos", out, a.astype(np.int8).ravel(), x.astype(np.uint8).ravel())
+        np.testing.assert_array_equal(out[fits], (a * x).sum(1)[fits])

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from emitted import BYTES_TARGETS, TARGETS, blob, linked
-from native_harness import BYTES, BYTES_ONLY, EMULATED, emulator, engine, needs_isa, node
+from native_harness import BYTES, BYTES_ONLY, DOTS, EMULATED, emulator, engine, needs_isa, node
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.device.host import HostLibrary
@@ -32,6 +32,7 @@ from sparrow.kernels import (
     conv_i8,
     lookup,
     loop,
+    maddubs_i8,
     matmul_any,
     matmul_i8,
     pool_any,
@@ -484,7 +485,10 @@ def _compare(
 FOREIGN = ("neon32", "neon", "neon_dot", "neon_i8mm", "rvv")
 
 
-@pytest.mark.parametrize("isa", [*BYTES, "wasm", "wasm_simd", "wasm_usdot", "wasm_sdot", *FOREIGN])
+ENGINES = ("wasm", "wasm_simd", *(f"wasm_{kind}" for kind in DOTS))
+
+
+@pytest.mark.parametrize("isa", [*BYTES, *ENGINES, *FOREIGN])
 def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) -> None:
     if isa.startswith("wasm"):
         engine(isa)
@@ -576,6 +580,36 @@ def test_rows_for_engines_share_their_panels_among_threads(isa: str, tmp_path: P
     assert _compare(cases, isa, KERNELS, tmp_path, threads=4) >= {
         r.name for r in compact_i8.ENGINES
     }
+
+
+MADDUBS = {row.name for row in maddubs_i8.ROWS}
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_products_by_twos_give_the_integers_of_the_reference(threads: int, tmp_path: Path) -> None:
+    engine("wasm_maddubs")
+    makers = (conv_case, matmul_case, wide_case)
+    cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(16)]
+    rows = (*maddubs_i8.ROWS, *PORTABLE)
+    assert _compare(cases, "wasm_maddubs", rows, tmp_path, threads) >= MADDUBS
+
+
+def test_products_by_twos_are_exact_for_the_largest_codes(tmp_path: Path) -> None:
+    engine("wasm_maddubs")
+    cases = [extreme_case(ci, seed) for ci in (3, 4, 224) for seed in range(3)]
+    assert _compare(cases, "wasm_maddubs", maddubs_i8.ROWS, tmp_path) == {"conv2d_maddubs_i8"}
+
+
+def test_products_by_twos_have_no_weight_that_cannot_be_negated() -> None:
+    for least, taken in ((-127, "conv2d_maddubs_i8"), (-128, "conv2d_compact_i8")):
+        c = _Case(0)
+        x = c.b.input("x", TensorType((1, 20, 20, 64), I8))
+        w = c.rng.normal(0, 30, (64, 64, 1, 1)).round().clip(-127, 127)
+        w[0] = least
+        op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True)
+        module = Module("m", (c.finish(c.b.add(op, x, c.b.const(w.astype(np.int8), I8)))[0],))
+        steps = plan(module, target("wasm32_maddubs")).entries[0].steps
+        assert {s.kernel for s in steps} == {taken}
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -25,7 +25,10 @@ from sparrow.graph import Module
 from sparrow.plan import plan
 from sparrow.targets import Machine, target
 
-TARGETS = ("wasm32", "wasm32_simd", "wasm32_relaxed", "wasm32_usdot", "wasm32_sdot")
+TARGETS = (
+    *("wasm32", "wasm32_simd", "wasm32_relaxed"),
+    *(f"wasm32_{kind}" for kind in harness.DOTS),
+)
 
 
 @pytest.fixture(params=TARGETS)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import native_harness as harness
 import sparrow
@@ -59,8 +60,8 @@ for (const path of paths()) {{
   found[path] = Array.from((await model.run(x)).y);
   model.close();
 }}
-const kinds = ['usdot', 'sdot'].filter(has), refused = [];
-for (const kind of ['usdot', 'sdot'])
+const dots = ['usdot', 'sdot', 'maddubs'], kinds = dots.filter(has), refused = [];
+for (const kind of dots)
   await load({{ path: 'relaxed', wasm: `model.${{kind}}.wasm`, weights: `weights.${{kind}}.bin` }})
     .catch((e) => refused.push(e.message));
 console.log(JSON.stringify({{ kinds, found, refused }}));
@@ -88,10 +89,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same network in int8."""
+    """The same network in int8; of normal weights none would be taken by twos."""
     harness.node()
     samples = np.random.default_rng(1).standard_normal((8, *SHAPE), np.float32)
-    model = sparrow.quantize(classifier(shape=SHAPE), list(samples))
+    network = classifier(shape=SHAPE)
+    for t in network.graph.initializer:
+        if t.name == "w1":
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t) ** 3, t.name))
+    model = sparrow.quantize(network, list(samples))
     return sparrow.build(model, "web", tmp_path_factory.mktemp("codes") / "out")
 
 
@@ -216,17 +221,17 @@ def test_integers_are_the_same_in_every_build(
 ) -> None:
     answer = in_node(EVERY_PATH.format(folder=codes.folder.as_uri()), tmp_path, *flags)
     found = answer["found"]
-    kinds = answer["kinds"]  # one at most
+    kinds = answer["kinds"]
     threaded = [f"{k}_threads" for k in kinds]
     assert list(found) == [*threaded, "threads", *kinds, "relaxed", "simd", "plain"]
     assert all(y == found["plain"] for y in found.values())
-    lacking = [k for k in ("usdot", "sdot") if k not in kinds]
+    lacking = [k for k in harness.DOTS if k not in kinds]
     assert answer["refused"] == [f"the engine lacks {k}" for k in lacking]
     assert not (flags and "usdot" in kinds)
 
 
 def test_both_compilers_of_an_engine_multiply_bytes_alike() -> None:
-    for kind in ("usdot", "sdot"):
+    for kind in harness.DOTS:
         tiers = {harness.engine_has(kind, flag) for flag in ("--liftoff-only", "--no-liftoff")}
         assert tiers == {harness.engine_has(kind)}
 
@@ -239,15 +244,15 @@ def test_what_the_engine_cannot_run_is_named(codes: Bundle) -> None:
         return RemoteLibrary(path, (harness.node(), OLDER, str(runner), str(path)))
 
     gates = {g.name: g for g in page_gates(codes.folder, graphs, golden, Runner("node", older))}
-    assert all(g.ok for g in gates.values()) and len(gates) == 8
+    assert all(g.ok for g in gates.values()) and len(gates) == 10
     for path in ("usdot", "usdot_threads"):
         assert "the engine lacks usdot" in gates[f"model.{path}.wasm: not run"].found
 
 
 def test_a_network_of_floats_has_no_builds_for_bytes(bundle: Bundle, codes: Bundle) -> None:
-    assert not list(bundle.folder.glob("*sdot*"))
-    names = {f"model.{k}{t}.wasm" for k in ("usdot", "sdot") for t in ("", "_threads")}
-    names |= {"weights.usdot.bin", "weights.sdot.bin"}
+    assert not [p for k in harness.DOTS for p in bundle.folder.glob(f"*{k}*")]
+    names = {f"model.{k}{t}.wasm" for k in harness.DOTS for t in ("", "_threads")}
+    names |= {f"weights.{k}.bin" for k in harness.DOTS}
     assert names <= codes.receipt.files.keys() and codes.verify().ok
     text = (codes.folder / "model.mjs").read_text()
     assert "new URL('weights.usdot.bin', import.meta.url)" in text

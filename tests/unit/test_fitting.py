@@ -15,12 +15,14 @@ from onnx import helper
 import sparrow
 from data import missing
 from small_models import classifier, model, value
+from sparrow import api
 from sparrow.cli import main
+from sparrow.compiler import Compiled, Front, compile_front
 from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import link_alone
 from sparrow.device.remote import RemoteSession
 from sparrow.errors import BadInput, GateFailed
-from sparrow.targets import target
+from sparrow.targets import Target, target
 
 CORE = "cortex_m4f"
 
@@ -86,6 +88,22 @@ def test_the_least_ram_and_what_needs_it_is_one_line(samples: list[object]) -> N
         budget = sparrow.Budget(ram=300)
         sparrow.build(classifier(), CORE, calib=samples, precision="int8", budget=budget)
     assert "bytes of arena are not enough for step" in e.value.hint
+
+
+def test_no_strips_are_searched_where_flash_is_short(
+    samples: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[int | None] = []
+    compiled = compile_front
+
+    def counted(found: Front, row: Target, *, ram: int | None = None) -> Compiled:
+        plans.append(ram)
+        return compiled(found, row, ram=ram)
+
+    monkeypatch.setattr(api, "compile_front", counted)
+    found = sparrow.fits(classifier(), CORE, calib=samples, precision="int8", ram=2500, flash=1000)
+    assert plans == [None] and found.strips.startswith("not searched")
+    assert [r.split(":")[0] for r in found.reasons] == ["flash", "RAM"]
 
 
 @pytest.mark.parametrize(

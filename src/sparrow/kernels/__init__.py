@@ -15,6 +15,7 @@ from sparrow.kernels import (
     gather,
     lookup,
     loop,
+    maddubs_i8,
     matmul,
     matmul_any,
     matmul_i8,
@@ -44,6 +45,7 @@ KERNELS: tuple[Kernel, ...] = (
     *conv_i8.ROWS,
     *column_i8.ROWS,
     *compact_i8.ENGINES,
+    *maddubs_i8.ROWS,
     *winograd_i8.ROWS,
     *conv3d.ROWS,
     *conv_any.ROWS,
@@ -70,7 +72,7 @@ KERNELS: tuple[Kernel, ...] = (
 )
 
 # Sums over codes in more code, which is faster.
-_FAST = (*conv_i8.ROWS, *compact_i8.ENGINES, *winograd_i8.ROWS)
+_FAST = (*conv_i8.ROWS, *compact_i8.ENGINES, *maddubs_i8.ROWS, *winograd_i8.ROWS)
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,

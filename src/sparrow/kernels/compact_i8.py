@@ -7,7 +7,7 @@ to whole vectors. For engines (`Isa.engine`) there are no others, and their tile
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +115,70 @@ def packed_conv(found: Sum, lanes: int, per: int, runs: int, vectors: int) -> Pa
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a convolution goes over its rows, and what its tasks are.
+
+    Attributes:
+        shape: Of a pointwise one all pixels are one row, or as many as stay near.
+        rows: Of a block.
+        panels: Of a task where rows do not serve all threads, else 0.
+        parts: Tasks that share the panels of a block.
+    """
+
+    shape: Conv2dShape
+    rows: int
+    panels: int
+    parts: int
+
+    @property
+    def tasks(self) -> int:
+        """All of them."""
+        s = self.shape
+        return s.batch * s.groups * self.parts * -(-s.oh // self.rows)
+
+    def line(self, size: int) -> int:
+        """Bytes of a row in scratch, of codes of ``size`` bytes."""
+        s = self.shape
+        width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
+        return round_up(width * (s.ci // s.groups) * size + 3, 64)
+
+    def scratch(self, size: int) -> int:
+        """Bytes of the rows that a block reads."""
+        s = self.shape
+        return ((self.rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * self.line(size)
+
+    def lead(self, case: Case, copied: bool) -> int | None:
+        """As `lead_of`."""
+        s = self.shape
+        if case.threads > 1 or s.groups > 1:
+            return None
+        return lead_of(s, case.y[0].type.dtype.bytes, self.rows, s.ow, copied=copied)
+
+
+def blocks_of(case: Case, s: Conv2dShape, size: int, panels: int) -> Blocks:
+    """Blocks of rows whose codes take ``size`` bytes in scratch, and of so many ``panels``."""
+    engine, each = case.target.isa.engine, s.ci // s.groups
+    pointwise = s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih
+    if pointwise and reads_inside(s):
+        # all pixels are one row, or as many as stay near
+        image = s.oh * s.ow
+        most = max(s.ow, 64, 8 * BAND_BYTES // (size * each + s.ldy))
+        share = -(-image // case.threads)
+        near = row_of(image, min(most, share) if share >= PAIR_SHARE else most, case.threads)
+        ow = near if engine else image
+        s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
+    rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))
+    if case.threads > 1:
+        rows = min(rows, -(-s.oh // case.threads))
+    # where rows do not serve all threads, panels are shared out too
+    blocks, parts, each_part = -(-s.oh // rows), 1, 0
+    if engine and blocks < case.threads and panels > 1:
+        each_part = -(-panels // (case.threads // blocks))
+        parts = -(-panels // each_part)
+    return Blocks(s, rows, each_part, parts)
+
+
 def _conv2d(case: Case) -> Lowered | Reject:
     found = conv2d_sum(case)
     if isinstance(found, Reject):
@@ -128,34 +192,17 @@ def _conv2d(case: Case) -> Lowered | Reject:
     size, per = (2, 2) if pair else (1, 4)  # bytes of a code in scratch, codes of a quad
     # an engine turns bytes once, when it copies them
     band = pair or (engine and code.flip) or not reads_inside(s)
-    pointwise = s.kh == s.kw == s.sh == s.sw == 1 and s.xh == s.iw * s.xw and s.oh == s.ih
-    if pointwise and reads_inside(s):
-        # all pixels are one row, or as many as stay near
-        image = s.oh * s.ow
-        most = max(s.ow, 64, 8 * BAND_BYTES // (size * each + s.ldy))
-        share = -(-image // case.threads)
-        near = row_of(image, min(most, share) if share >= PAIR_SHARE else most, case.threads)
-        ow = near if engine else image
-        s = replace(s, ih=image // ow, oh=image // ow, iw=ow, ow=ow, xh=ow * s.xw)
-    rows = max(1, min(s.oh, BAND_BYTES // ((s.iw * each + 64) * s.sh)))
-    if case.threads > 1:
-        rows = min(rows, -(-s.oh // case.threads))
-    merged = merges(s, band)
     vectors = WIDE_VECTORS if engine else 1
-    # where rows do not serve all threads, panels are shared out too
-    blocks, parts, each_part = -(-s.oh // rows), 1, 0
     all_panels = s.co // s.groups // (vectors * lanes)
-    if engine and blocks < case.threads and all_panels > 1:
-        each_part = -(-all_panels // (case.threads // blocks))
-        parts = -(-all_panels // each_part)
-    p = params(s, code.pad, 1 if merged else s.kw, rows, each_part)
+    blocks = blocks_of(case, s, size, all_panels)
+    s, rows = blocks.shape, blocks.rows
+    merged = merges(s, band)
+    p = params(s, code.pad, 1 if merged else s.kw, rows, blocks.panels)
     if isinstance(p, Reject):
         return p
     runs = p["runs"]
     kq = -(-(s.kw // runs * each) // per)
-    width = (s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1
-    line = round_up(width * each * size + 3, 64) if band else 0
-    scratch_bytes = ((rows - 1) * s.sh + (s.kh - 1) * s.dh + 1) * line
+    scratch_bytes = blocks.scratch(size) if band else 0
     # weights that serve several tiles are widened before
     wide = pair and all_panels > 0 and rows * s.ow > 2 * WIDE_PIXELS
     if wide:
@@ -167,13 +214,10 @@ def _conv2d(case: Case) -> Lowered | Reject:
     shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), one_run)
     literals = (*shape, int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
-    tasks = s.batch * s.groups * parts * blocks
     packed = packed_conv(found, lanes, per, runs, vectors)
-    walks = case.threads == 1 and s.groups == 1
-    lead = lead_of(s, case.y[0].type.dtype.bytes, rows, s.ow, copied=band) if walks else None
     return lowered(
         *(case, found, HEADER, "sp_conv2d_compact_i8", p, literals),
-        *(packed, tasks, scratch_bytes, cycles, lead),
+        *(packed, blocks.tasks, scratch_bytes, cycles, blocks.lead(case, band)),
     )
 
 

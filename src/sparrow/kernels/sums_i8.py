@@ -58,10 +58,11 @@ class Sum:
         )
 
 
-def conv2d_sum(case: Case, either: bool = False) -> Sum | Reject:
+def conv2d_sum(case: Case, either: bool = False, unsigned: bool = False) -> Sum | Reject:
     """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
 
-    ``either``: the kernel multiplies signed bytes as well as unsigned ones.
+    ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: it takes
+    unsigned ones, whatever other kernels take.
     """
     op = case.op
     assert isinstance(op, Conv | MatMul)
@@ -77,7 +78,7 @@ def conv2d_sum(case: Case, either: bool = False) -> Sum | Reject:
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
-    unsigned = x.type.dtype == U8 if either else case.target.isa.dot_unsigned
+    unsigned |= x.type.dtype == U8 if either else case.target.isa.dot_unsigned
     return _sum(case, s, taps, bias, unsigned)
 
 

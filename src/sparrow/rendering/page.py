@@ -96,7 +96,7 @@ def _plans(compiled: Compiled) -> Iterator[tuple[Target, Plan]]:
     threads where they share a step.
     """
     for row in map(target, compiled.plan.target.builds):
-        whole = row.isa.quads or not row.isa.pairs
+        whole = row.isa.quads or row.isa.twos or not row.isa.pairs
         if whole and plan(compiled.module, row).weights == compiled.plan.weights:
             continue
         if _threaded(row):

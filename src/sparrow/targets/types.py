@@ -32,6 +32,8 @@ class Isa:
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
         matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
         quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
+        twos: Despite ``pairs``, convolutions add products of bytes by twos in 16 bits
+            (`sp_maddubs_i32`).
         shortens: Stores count on what is known to fit 16 bits (SP_SHORTENS).
     """
 
@@ -52,6 +54,7 @@ class Isa:
     runs: bool = False
     matrix: bool = False
     quads: bool = False
+    twos: bool = False
     shortens: bool = False
 
     @property
@@ -109,6 +112,7 @@ ISAS = (
     Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
     Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
     Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True),
+    Isa("wasm_maddubs", 4, 16, 16, 2, both_held=True, pairs=True, twos=True),
     Isa("wasm_usdot", 4, 16, 16, 1, dot_unsigned=True, both_held=True),
     Isa("wasm_sdot", 4, 16, 16, 1, both_held=True, pairs=True, quads=True),
 )

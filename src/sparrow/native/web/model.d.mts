@@ -8,9 +8,11 @@ export interface Entries {
 export type Path =
   | 'usdot_threads'
   | 'sdot_threads'
+  | 'maddubs_threads'
   | 'threads'
   | 'usdot'
   | 'sdot'
+  | 'maddubs'
   | 'relaxed'
   | 'simd'
   | 'plain';
@@ -86,7 +88,9 @@ export class Model {
 export function paths(): Path[];
 
 /** Whether the engine has a feature. */
-export function has(feature: 'simd' | 'relaxed' | 'threads' | 'usdot' | 'sdot'): boolean;
+export function has(
+  feature: 'simd' | 'relaxed' | 'threads' | 'usdot' | 'sdot' | 'maddubs',
+): boolean;
 
 /** Load the model. */
 export function load(options?: LoadOptions): Promise<Model>;

@@ -64,25 +64,37 @@ const PROBES = {
 };
 const MAGIC = [0, 97, 115, 109, 1, 0, 0, 0];
 
-/* f(a, b): four products of bytes by the relaxed dot product. */
-const DOT = [
-  ...[1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
-  ...[10, 22, 1, 20, 0, 32, 0, 253, 15, 32, 1, 253, 15, 65, 0, 253, 17],
-  ...[253, 147, 2, 253, 27, 0, 11],
-];
-/* Second operands that a build needs to be exact; of two products -128 the sum leaves 16 bits. */
-const DOTS = { usdot: [1, 127, 128, 255], sdot: [-127, -1, 1, 127] };
+/* f(a, b): as many products of bytes by a relaxed dot product. */
+const DOT = {
+  4: [
+    ...[1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
+    ...[10, 22, 1, 20, 0, 32, 0, 253, 15, 32, 1, 253, 15, 65, 0, 253, 17],
+    ...[253, 147, 2, 253, 27, 0, 11],
+  ],
+  2: [
+    ...[1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
+    ...[10, 18, 1, 16, 0, 32, 0, 253, 15, 32, 1, 253, 15, 253, 146, 2, 253, 24, 0, 11],
+  ],
+};
+/* Products, and operands that a build needs to be exact: of two products -128 the sum leaves 16 bits,
+ * which those of `maddubs` are chosen for. */
+const DOTS = {
+  usdot: [4, [-128, -1, 127], [1, 127, 128, 255]],
+  sdot: [4, [-128, -1, 127], [-127, -1, 1, 127]],
+  maddubs: [2, [-64, -1, 64], [1, 127, 128, 255]],
+};
 const asked = {}; // what dot products do
 
-function dots(operands) {
-  const module = new WebAssembly.Module(Uint8Array.from([...MAGIC, ...DOT]));
+function dots([n, firsts, seconds]) {
+  const module = new WebAssembly.Module(Uint8Array.from([...MAGIC, ...DOT[n]]));
   const { f } = new WebAssembly.Instance(module).exports;
-  return [-128, -1, 127].every((a) => operands.every((b) => f(a, b) === 4 * a * b));
+  return firsts.every((a) => seconds.every((b) => f(a, b) === n * a * b));
 }
 
 /**
  * Whether the engine has a feature: `simd`, `relaxed`, `threads` (with shared memory), or relaxed dot
- * products of signed with unsigned (`usdot`) or signed bytes (`sdot`), which the standard leaves open.
+ * products of signed with unsigned (`usdot`; by twos `maddubs`) or signed bytes (`sdot`), which the standard
+ * leaves open.
  */
 export function has(feature) {
   if (feature === 'threads' && typeof SharedArrayBuffer === 'undefined') return false;
@@ -95,6 +107,8 @@ const NEEDS = {
   usdot: ['relaxed', 'usdot'],
   sdot_threads: ['relaxed', 'threads', 'sdot'],
   sdot: ['relaxed', 'sdot'],
+  maddubs_threads: ['relaxed', 'threads', 'maddubs'],
+  maddubs: ['relaxed', 'maddubs'],
   threads: ['relaxed', 'threads'],
   relaxed: ['relaxed'],
   simd: ['simd'],
