@@ -61,7 +61,9 @@ def fit(x: Any, name: str, t: TensorType) -> Array:
     if a.shape != t.shape and a.shape == t.shape[1:] and t.shape[:1] == (1,):
         a = a[None]
     if a.shape != t.shape or a.dtype.kind not in "fiub":
-        raise BadInput(f"input {name!r}: expected {t}, got {a.dtype}{list(a.shape)}")
+        stacked = a.ndim > 0 and t.shape in (a.shape[1:], (1, *a.shape[1:]))
+        hint = f"there are {len(a)} samples: give one of them" if stacked else ""
+        raise BadInput(f"input {name!r}: expected {t}, got {a.dtype}{list(a.shape)}", hint=hint)
     if t.dtype.kind in ("int", "uint") and a.dtype.kind == "f":
         raise BadInput(f"input {name!r}: expected {t}, got {a.dtype}{list(a.shape)}")
     if t.dtype.kind in ("int", "uint") and a.size and a.dtype != t.dtype.numpy:

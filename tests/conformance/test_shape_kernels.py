@@ -90,11 +90,11 @@ def _reduce(c: _Case) -> Graph:
     return c.done(Reduce(kind, tuple(sorted(map(int, axes)))), c.input(shape, c.one(TYPES)))
 
 
-def _extremes(c: _Case) -> Graph:
-    """The largest and smallest integers along rows and columns of more than a vector."""
+def _integers(c: _Case) -> Graph:
+    """Integers along rows and columns of more than a vector; sums and products wrap."""
     shape, axis = (*c.ns(2, 1, 9), c.n(1, 150)), c.n(0, 2)
     x = c.input(shape, c.one((I8, U8, I16, I32)))
-    return c.done(Reduce(c.one(("max", "min")), (axis,)), x)
+    return c.done(Reduce(c.one(("max", "min", "sum", "prod")), (axis,)), x)
 
 
 def _along(c: _Case) -> Graph:
@@ -280,7 +280,7 @@ def _deform(c: _Case) -> Graph:
 
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
-    _reduce, _extremes, _along, _arg, _normalize, _response, _pool, _resize, _enlarged, _pad,
+    _reduce, _integers, _along, _arg, _normalize, _response, _pool, _resize, _enlarged, _pad,
     _conv_transpose, _grid, _regions, _unpool, _deform,
 )  # fmt: skip
 

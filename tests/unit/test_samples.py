@@ -63,6 +63,9 @@ def test_pixels_become_what_the_model_was_trained_on(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"input 'x': expected float32\[1x3x4x6\]"):
         fit(np.zeros((2, 2)), "x", IMAGE)
+    for stacked in ((5, *IMAGE.shape), (5, *IMAGE.shape[1:])):
+        with pytest.raises(BadInput, match="5 samples"):
+            fit(np.zeros(stacked), "x", IMAGE)
     with pytest.raises(BadInput, match="got float64"):
         fit(np.zeros(2), "x", TensorType((2,), I64))
     with pytest.raises(BadInput, match="do not fit int8"):

@@ -15,7 +15,7 @@ def _rows(case: Case) -> Lowered | Reject:
     assert isinstance(op, Reduce) and x is not None
     dtype = x.type.dtype
     integer = dtype.kind in ("int", "uint") and dtype.bits >= 8
-    if dtype != F32 and not (integer and op.kind in ("max", "min")):
+    if dtype != F32 and not (integer and op.kind != "mean"):
         return Reject(f"{op.kind} of {dtype}")
     if refused := dense(case):
         return refused

@@ -1,7 +1,7 @@
 /* Reductions, arg-reductions and running sums.
  *   sp_reduce_<type>     any axes, any strides
  *   sp_reduce_rows_f32   x is [outer][n][inner], dense, reduced over n; lanes along n or inner
- *   sp_reduce_rows_<integer>   the same, maxima and minima only
+ *   sp_reduce_rows_<integer>   the same, but for means
  *   sp_arg_<type>, sp_scan_<type>   along the middle axis of a dense [outer][n][inner]
  * Maximum and minimum give NaN when there is one. */
 #ifndef SP_REDUCE_H
@@ -124,9 +124,12 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
   }
 }
 
-/* Integers, n >= 1: loops over elements, for compilers to make vectors of. */
+/* Integers, n >= 1: loops over elements, for compilers to make vectors of. Sums and products may wrap
+ * at every step as well as at the end. */
 #define SP_DEFINE_REDUCE_ROWS(name, T, A, W)                                                      \
   SP_INLINE T sp_further_##name(int kind, T a, T b) {                                             \
+    if (kind == SP_SUM) return sp_narrow_##name(sp_widen_##name(a) + sp_widen_##name(b));         \
+    if (kind == SP_PROD) return sp_narrow_##name(sp_widen_##name(a) * sp_widen_##name(b));        \
     return (kind == SP_MAX ? b > a : b < a) ? b : a;                                              \
   }                                                                                               \
   SP_INLINE void sp_reduce_rows_##name(const sp_rows p, const T *x, T *SP_RESTRICT y, int task) { \
@@ -135,9 +138,9 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
       const T *q = x + (ptrdiff_t)i * p.n * p.inner;                                              \
       T *o = y + (ptrdiff_t)i * p.inner;                                                          \
       if (p.inner == 1) {                                                                         \
-        T best = *q;                                                                              \
-        for (int k = 1; k < p.n; ++k) best = sp_further_##name(p.kind, best, q[k]);               \
-        *o = best;                                                                                \
+        T found = *q;                                                                             \
+        for (int k = 1; k < p.n; ++k) found = sp_further_##name(p.kind, found, q[k]);             \
+        *o = found;                                                                               \
         continue;                                                                                 \
       }                                                                                           \
       for (int j = 0; j < p.inner; ++j) o[j] = q[j];                                              \
