@@ -114,7 +114,7 @@ class StateSlot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Everything an emitter needs."""
+    """Everything an emitter needs. ``threads`` are those that tasks are cut for."""
 
     module: Module
     target: Target
@@ -123,6 +123,7 @@ class Plan:
     arena_bytes: int
     state_bytes: int
     weights: bytes
+    threads: int = 1
 
 
 class Weights:
@@ -458,7 +459,8 @@ def plan(
     choosing = Choosing(target, threads, kernels, tuning)
     entries = tuple(_Planner(g, choosing, weights, state_at).run() for g in module)
     arena_bytes = max((e.arena_bytes for e in entries), default=0)
-    return Plan(module, target, entries, states, arena_bytes, state_bytes, weights.blob())
+    blob = weights.blob()
+    return Plan(module, target, entries, states, arena_bytes, state_bytes, blob, threads)
 
 
 def _state_slots(module: Module, weights: Weights) -> tuple[tuple[StateSlot, ...], int]:

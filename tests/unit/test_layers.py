@@ -44,6 +44,7 @@ ORDER = [
         "memory.arena",
         "plan",
         "memory.audit",
+        "memory.stages",
         "patching",
         "blocking",
         "emit",

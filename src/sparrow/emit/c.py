@@ -7,7 +7,7 @@ and caches one by one; part 0 is the driver and holds no kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -16,6 +16,7 @@ from sparrow.emit.interface import c_string, exports, header
 from sparrow.emit.lengths import declare_steps, step_of
 from sparrow.emit.parts import parts_of
 from sparrow.emit.steps import Bodies, address
+from sparrow.memory.stages import shared_by, stages
 from sparrow.plan import Entry, Plan
 
 _SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f(32|64)_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
@@ -128,8 +129,16 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         "\n#if SP_IN(0)",
         _DRIVER,
     ]
+    starts = [stages(entry.steps, plan.threads) for entry in plan.entries]
+    if any(starts):
+        text.append(amalgamate(["region.h"]))
     for e, entry in enumerate(plan.entries):
-        text.append(_runner(e, entry, [step_of(name, plan.target.isa) for name in names[e]]))
+        called = [step_of(name, plan.target.isa) for name in names[e]]
+        # where the processor decides which code a step is, the table is none of constants
+        kind = "const" if plan.target.isa.lengths else "static const"
+        text.append(
+            _runner(e, entry, called, _region(entry, called, starts[e], plan.threads, kind))
+        )
     text += exports(plan, prefix, embed)
     text.append("#endif\n")
     source = "\n".join(text)
@@ -167,8 +176,39 @@ def _helpers(work: str) -> list[str]:
     return found
 
 
-def _runner(e: int, entry: Entry, names: Sequence[str]) -> str:
-    lines = [f"static void sp_entry_{e}(const sp_frame *f) {{", "  (void)f;"]
+def _region(
+    entry: Entry, names: Sequence[str], first: Sequence[int], threads: int, kind: str
+) -> list[str]:
+    """All steps as one parallel region, where threads share them in stages from ``first`` on."""
+    if not first:
+        return []
+    steps = ", ".join(
+        f"{{{name}, {s.lowered.tasks}, {shared_by(s, threads)}}}"
+        for name, s in zip(names, entry.steps, strict=True)
+    )
+    starts = ", ".join(map(str, (*first, len(entry.steps))))
+    return [
+        "#ifdef SP_REGIONS",
+        "  if (SP_REGIONS(f->call)) {",
+        f"    {kind} sp_step steps[] = {{{steps}}};",
+        f"    static const int stages[] = {{{starts}}};",
+        f"    SP_ALIGN(SP_REGION_LINE) sp_column columns[{threads}];",
+        f"    sp_run_steps(f, steps, stages, {len(first)}, columns, {threads});",
+        *(f"    {line}" for line in _commits(entry)),
+        "    return;",
+        "  }",
+        "#endif",
+    ]
+
+
+def _commits(entry: Entry) -> Iterator[str]:
+    for view, place in entry.commits:
+        source = address(view.place, view.offset)
+        yield f"sp_copy_bytes({address(place, 0)}, {source}, {view.type.bytes});"
+
+
+def _runner(e: int, entry: Entry, names: Sequence[str], region: Sequence[str]) -> str:
+    lines = [f"static void sp_entry_{e}(const sp_frame *f) {{", "  (void)f;", *region]
     for i, s in enumerate(entry.steps):
         lines.append(f"  SP_PROFILE({i}, 1);")
         tasks = s.lowered.tasks
@@ -181,8 +221,6 @@ def _runner(e: int, entry: Entry, names: Sequence[str]) -> str:
         for k, v in enumerate(s.outputs):
             low, high = v.span
             lines.append(f"  SP_TAP({i}, {k}, {address(v.place, low)}, {high - low});")
-    for view, place in entry.commits:
-        source = address(view.place, view.offset)
-        lines.append(f"  sp_copy_bytes({address(place, 0)}, {source}, {view.type.bytes});")
+    lines += (f"  {line}" for line in _commits(entry))
     lines.append("}")
     return "\n".join(lines)

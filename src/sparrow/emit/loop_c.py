@@ -10,12 +10,10 @@ from sparrow.emit.dtype_c import scalar_load, scalar_store, storage, suffix
 from sparrow.emit.scalar_c import scalar
 from sparrow.emit.vector_c import vector, vector_load, vector_repeat, vector_store
 from sparrow.kernels.case import Loop, Stream
-from sparrow.kernels.loop import Schedule, is_copy, schedule, split_axis
+from sparrow.kernels.loop import Schedule, is_copy, schedule, split_axis, task_extent
 from sparrow.tensor import I8, U8, U16, DType
 from sparrow.vectors import vector_type
 
-# A vector store of a neighbour's task must not share a cache line.
-GRAIN = 64
 # Elements of a plane before they are interleaved, which compilers do with shuffles but for three
 # planes of bytes.
 RUN = 64
@@ -101,11 +99,7 @@ class _Nest:
         return lines
 
     def range(self, axis: int) -> str:
-        grain = GRAIN if axis == self.plan.axis and self.plan.form != "transpose" else 1
-        if axis == 0 and self.c.together > 1:
-            grain = self.c.together
-        each = -(-self.dims[axis] // (self.tasks * grain)) * grain
-        d = self.dims[axis]
+        each, d = task_extent(self.c, self.tasks, self.lanes), self.dims[axis]
         low, high = f"sp_imin({d}, (ptrdiff_t)task * {each})", f"sp_imin({d}, lo + {each})"
         return f"const ptrdiff_t lo = {low}, hi = {high};"
 

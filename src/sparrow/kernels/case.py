@@ -239,6 +239,15 @@ class Pack:
         return packed
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes [low, high) of an operand, from where it begins, outside of which a task stays."""
+
+    operand: In | Out
+    low: int
+    high: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
     """How a step is computed.
@@ -255,6 +264,8 @@ class Lowered:
         tile: The one it takes.
         lead: Bytes that input 0 must begin behind output 0 for output 0 to run over it, both dense
             (`walk.lead_of`); None where it must not.
+        spans: Of each task where its operands are touched; all of those that are not named. Empty:
+            every task may touch everything.
     """
 
     calls: tuple[Invoke | Loop, ...]
@@ -266,6 +277,7 @@ class Lowered:
     tiles: tuple[Tile, ...] = ()
     tile: Tile | None = None
     lead: int | None = None
+    spans: tuple[tuple[Span, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from sparrow.kernels.case import (
 from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs
 from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, shape_text, simd_of
+from sparrow.kernels.spans import channels_of, gemm_spans, window_spans
 from sparrow.kernels.tiling_f32 import choose_conv2d, conv2d_cycles, conv2d_tiles, gemm_of
 from sparrow.kernels.tiling_windows import choose_depthwise, depthwise_tiles
 from sparrow.kernels.tiling_winograd import choose_winograd, winograd_cycles, winograd_tiles
@@ -142,6 +143,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
         shape=shape_text(s, c=c, xhalf=int(half_in), half=int(half)),
         tiles=depthwise_tiles(s, simd),
         tile=Tile(p.mr, 1),
+        spans=window_spans(
+            *(p, p.task_h, channels_of(c, simd.lanes, p.task_c)),
+            *((c, x.type.dtype.bytes), case.y[0], ep),
+        ),
     )
 
 
@@ -200,8 +205,11 @@ def _implicit_gemm(
     arguments = (In(0), Packed(0), Out(0), ep)
     if gemm is not None:
         call = Invoke("gemm_f32.h", "sp_gemm_f32", "sp_gemm", params_of(gemm), arguments)
+        spans = gemm_spans(gemm, simd.lanes, case.y[0], ep)
     else:
         call = Invoke("conv2d_f32.h", "sp_conv2d_f32", "sp_conv2d", params_of(p), arguments)
+        across, reach = channels_of(s.co, simd.lanes, p.task_n, s.groups), (s.ci - 1) * s.xc + 1
+        spans = window_spans(p, p.task_h, across, (reach, 4), case.y[0], ep)
     packed = _packed_conv(s, w, simd.lanes)
     if pair:
         plain = packed.make
@@ -212,6 +220,7 @@ def _implicit_gemm(
         shape=shape_text(s, pair=int(pair), half=int(half)),
         tiles=conv2d_tiles(p, simd),
         tile=Tile(p.mr, p.nv),
+        spans=spans,
     )
 
 

@@ -24,6 +24,7 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_apart, pack_conv, pack_depthwise, tame
 from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
+from sparrow.kernels.spans import channels_of, conv2d_spans, window_spans
 from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum, one_column
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
@@ -75,8 +76,12 @@ def _depthwise(case: Case) -> Lowered | Reject:
     shape = shape_text(s, **asdict(found.code))
     size, walks = case.y[0].type.dtype.bytes, serial and p.tasks == 1
     lead = lead_of(p, size, p.rb, p.ow, copied=False) if walks else None
-    tile = Tile(p.mr, 1)
-    return Lowered((call,), tasks, packed, each * tasks, cycles, shape, tiles, tile, lead)
+    across = channels_of(c, lanes, p.task_c)
+    spans = window_spans(p, p.task_h, across, (c, 1), case.y[0], found.epilogue)
+    return Lowered(
+        *((call,), tasks, packed, each * tasks, cycles, shape, tiles, Tile(p.mr, 1), lead),
+        spans=spans if tasks > 1 else (),
+    )
 
 
 def _conv2d_matrix(case: Case) -> Lowered | Reject:
@@ -125,7 +130,8 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
     walks = serial and p.tasks == 1 and not p.part
     lead = lead_of(p, size, p.rb, pixels, copied=bool(p.band)) if walks else None
     scratch, tile = p.scratch_bytes * tasks, Tile(p.mr, p.nv)
-    return Lowered((call,), tasks, packed, scratch, cycles, text, tiles, tile, lead)
+    spans = conv2d_spans(p, lanes, case.y[0], found.epilogue) if tasks > 1 else ()
+    return Lowered(*((call,), tasks, packed, scratch, cycles, text, tiles, tile, lead), spans=spans)
 
 
 _ISAS = tuple(i.name for i in ISAS if not i.engine)

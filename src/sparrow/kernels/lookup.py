@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sparrow.kernels.case import Case, In, Invoke, Kernel, Lowered, Out, Param, Reject, row_stride
+from sparrow.kernels.case import (
+    Case,
+    In,
+    Invoke,
+    Kernel,
+    Lowered,
+    Out,
+    Param,
+    Reject,
+    Span,
+    row_stride,
+)
 from sparrow.kernels.element import dense, image_row, rows_per_task, suffix
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import LookupLinear
@@ -34,7 +45,14 @@ def _lookup(case: Case) -> Lowered | Reject:
     }  # fmt: skip
     call = Invoke("lookup.h", f"sp_lookup_{bits}", "sp_lookup", params, (In(0), In(1), Out(0)))
     tasks = -(-size // (n * each)) if size else 1
-    return Lowered((call,), tasks, cycles=1.0 * size)
+    rows = -(-size // n) if size else 0
+    at = ((In(0), ldx, x.type.dtype.bytes), (Out(0), ldy, y.type.dtype.bytes))
+    spans = []
+    for low, high in ((t * each, min(rows, (t + 1) * each)) for t in range(tasks if rows else 0)):
+        # the last row of a dense operand may be short
+        end = size - (rows - 1) * n if high == rows else n
+        spans.append(tuple(Span(o, low * d * b, ((high - 1) * d + end) * b) for o, d, b in at))
+    return Lowered((call,), tasks, cycles=1.0 * size, spans=tuple(spans))
 
 
 def _linear(case: Case) -> Lowered | Reject:

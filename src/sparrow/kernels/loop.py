@@ -17,7 +17,9 @@ from sparrow.kernels.case import (
     Loop,
     Lowered,
     Out,
+    Packed,
     Reject,
+    Span,
     Stream,
     Tensor,
 )
@@ -37,6 +39,8 @@ MAX_BLOCK = 8
 # Planes that are interleaved: beyond four, other forms are as fast.
 MAX_PLANES = 4
 MAX_PIECES = 16
+# A vector store of a neighbour's task must not share a cache line.
+GRAIN = 64
 
 
 def collapse(
@@ -217,12 +221,44 @@ def tasks_for(c: Loop, threads: int) -> int:
     return max(1, min(parts, threads, int(work // TASK_ELEMENTS)))
 
 
+def task_extent(c: Loop, tasks: int, lanes: int) -> int:
+    """How much of the split axis each task takes; the last ones may find less, or nothing."""
+    axis, plan = split_axis(c), schedule(c, lanes)
+    grain = GRAIN if axis == plan.axis and plan.form != "transpose" else 1
+    if axis == 0 and c.together > 1:
+        grain = c.together
+    return -(-c.dims[axis] // (tasks * grain)) * grain
+
+
+def _spans(c: Loop, tasks: int, lanes: int) -> tuple[tuple[Span, ...], ...]:
+    if tasks == 1 or any(s < 0 for t in (*c.x, c.y) for s in t.strides):
+        return ()
+    axis, each = split_axis(c), task_extent(c, tasks, lanes)
+    found = []
+    for task in range(tasks):
+        low = min(c.dims[axis], task * each)
+        part = min(c.dims[axis], low + each) - low
+        dims = (*c.dims[:axis], part, *c.dims[axis + 1 :])
+        spans = []
+        for s in (*c.x, c.y):
+            if isinstance(s.operand, Packed):
+                continue
+            first = s.operand.offset + low * s.strides[axis]
+            reach = sum((d - 1) * step for d, step in zip(dims, s.strides, strict=True))
+            size = s.type.dtype.bytes
+            high = first + reach + 1 if part else first
+            spans.append(Span(s.operand, first * size, high * size))
+        found.append(tuple(spans))
+    return tuple(found)
+
+
 def _finish(c: Loop, case: Case) -> Lowered:
     y = case.y[0].shape
     if image_row(y, case.threads) > 1 and c.dims[0] in (math.prod(y), math.prod(y[:3])):
         c = replace(c, together=c.dims[0] // y[1])
-    cycles = schedule(c, case.target.isa.lanes).cycles
-    return Lowered((c,), tasks_for(c, case.threads), cycles=cycles)
+    lanes = case.target.isa.lanes
+    tasks, cycles = tasks_for(c, case.threads), schedule(c, lanes).cycles
+    return Lowered((c,), tasks, cycles=cycles, spans=_spans(c, tasks, lanes))
 
 
 def _lane(case: Case) -> Lowered | Reject:

@@ -28,6 +28,7 @@ from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.loop import batch_axes
 from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
+from sparrow.kernels.spans import gemm_spans
 from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles, gemm_tiles
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import BF16, F32, Array
@@ -122,7 +123,8 @@ def _gemm(case: Case) -> Lowered | Reject:
             call = invoke(0, 0, 0, ep, p.tasks)
             return Lowered((call,), 1, packed, p.scratch_bytes, cycles, *key)
         scratch = p.scratch_bytes * p.tasks
-        return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles, *key)
+        spans = gemm_spans(p, simd.lanes, y, ep)
+        return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles, *key, spans=spans)
     calls: list[Invoke] = []
     count = int(np.prod(dims))
     if count > MAX_CALLS:
@@ -201,6 +203,7 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
         shape=shape_text(p),
         tiles=gemm_tiles(p, simd),
         tile=Tile(p.mr, p.nv),
+        spans=gemm_spans(p, simd.lanes, case.y[0], ep),
     )
 
 

@@ -31,6 +31,7 @@ from sparrow.kernels.matmul import bf16_product
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape, params_of, shape_text
+from sparrow.kernels.spans import conv2d_spans
 from sparrow.kernels.tiles_matrix import PAIRS
 from sparrow.kernels.tiling_i8 import PUT_16, PUT_32, Bytes, choose_conv2d, merges
 from sparrow.ops.conv import Conv
@@ -98,7 +99,9 @@ def _lowered(case: Case, s: Conv2dShape, w: Array) -> Lowered | Reject:
     )
     text = shape_text(s, half=int(half))
     return Lowered(
-        *((call,), tasks, packed, p.scratch_bytes * tasks, cycles, text, tiles), Tile(p.mr, p.nv)
+        *((call,), tasks, packed, p.scratch_bytes * tasks, cycles, text, tiles),
+        tile=Tile(p.mr, p.nv),
+        spans=conv2d_spans(p, lanes, case.y[0], ep) if tasks > 1 else (),
     )
 
 
