@@ -180,6 +180,20 @@ def _pool(c: _Case) -> Graph:
     return c.done(op, c.input(shape, c.one(TYPES if kind == "max" else FLOATS)))
 
 
+def _windows_side_by_side(c: _Case) -> Graph:
+    """Maximum pooling of stride 1 over rows: few channels and many, with NaN, and empty windows."""
+    kernel, dilations = c.ns(2, 1, 9), c.ns(2, 1, 3)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = tuple((c.n(0, r), c.n(0, r)) for r in reach)
+    extents = [max(1, r - sum(p)) + c.n(0, 20) for r, p in zip(reach, pads, strict=True)]
+    op = Pool("max", kernel, (c.n(1, 2), 1), dilations, pads, channels_last=True)
+    shape, dtype = (c.n(1, 2), *extents, c.one((1, 1, 3, 40))), c.one((F32, F32, I8, U8, I16))
+    values = c.values(shape, dtype)
+    if dtype == F32:
+        values[c.rng.random(shape) < 0.02] = np.nan
+    return c.done(op, c.feed(values, dtype))
+
+
 def _resize(c: _Case) -> Graph:
     shape = (*c.ns(3, 1, 7), c.n(1, 40))
     coordinates = c.one(get_args(Coordinates))
@@ -280,8 +294,9 @@ def _deform(c: _Case) -> Graph:
 
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
-    _reduce, _integers, _along, _arg, _normalize, _response, _pool, _resize, _enlarged, _pad,
-    _conv_transpose, _grid, _regions, _unpool, _deform,
+    _reduce, _integers, _along, _arg, _normalize, _response, _pool,
+    _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid, _regions, _unpool,
+    _deform,
 )  # fmt: skip
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-from sparrow.kernels.case import Case, Epilogue, In, Invoke, Kernel, Lowered, Out, Reject
+from sparrow.kernels.case import Case, Epilogue, In, Invoke, Kernel, Lowered, Out, Reject, Scratch
 from sparrow.kernels.conv import window_of
-from sparrow.kernels.params_f32 import Window, params_of, simd_of
+from sparrow.kernels.packing_f32 import round_up
+from sparrow.kernels.params_f32 import Pool2d, Window, params_of, simd_of
 from sparrow.kernels.tiling_windows import choose_mean2d, choose_pool2d
 from sparrow.ops.pool import Pool
 from sparrow.ops.reduce import Reduce
@@ -14,6 +13,41 @@ from sparrow.tensor import F32
 
 
 def _pool(case: Case) -> Lowered | Reject:
+    found = _pool2d(case)
+    if isinstance(found, Reject):
+        return found
+    call = Invoke(
+        "pool_f32.h",
+        "sp_pool2d_f32",
+        "sp_pool2d",
+        params_of(found),
+        (In(0), Out(0), Epilogue(None)),
+    )
+    lanes = case.target.isa.lanes
+    pixels = found.batch * found.oh * found.ow
+    cycles = 2.0 * pixels * -(-found.c // lanes) * found.kh * found.kw
+    return Lowered((call,), found.tasks, cycles=cycles)
+
+
+def _max_rows(case: Case) -> Lowered | Reject:
+    found = _pool2d(case)
+    if isinstance(found, Reject):
+        return found
+    if found.average:
+        return Reject("sums would be taken in another order")
+    if found.sw != 1 or found.xw != found.c or found.ldy != found.c:
+        return Reject("windows of a row do not lie side by side")
+    across = found.ow + (found.kw - 1) * found.dw
+    line = round_up(4 * across * found.c, 64)
+    arguments = (In(0), Out(0), Scratch("float", line))
+    call = Invoke("pool_f32.h", "sp_max_rows_f32", "sp_pool2d", params_of(found), arguments)
+    # twice each row: the largest of its columns is stored and read again
+    columns = found.iw * (found.kh + 1) + found.ow * found.kw
+    cycles = 2.0 * found.batch * found.oh * columns * found.c / case.target.isa.lanes
+    return Lowered((call,), found.tasks, (), line * found.tasks, cycles)
+
+
+def _pool2d(case: Case) -> Pool2d | Reject:
     op, x = case.op, case.x[0]
     assert isinstance(op, Pool) and x is not None
     if op.kind not in ("max", "average") or op.indices or x.type.dtype != F32:
@@ -28,7 +62,7 @@ def _pool(case: Case) -> Lowered | Reject:
     c = x.shape[-1]
     end = [p[1] for p in op.pads]
     pb, pr = (0, end[0]) if len(end) == 1 else (end[0], end[1])
-    p = choose_pool2d(
+    return choose_pool2d(
         Window(**window),
         c,
         average=op.kind == "average",
@@ -37,15 +71,6 @@ def _pool(case: Case) -> Lowered | Reject:
         pr=pr,
         threads=case.threads,
     )
-    call = Invoke(
-        "pool_f32.h",
-        "sp_pool2d_f32",
-        "sp_pool2d",
-        params_of(p),
-        (In(0), Out(0), Epilogue(None)),
-    )
-    taps = case.y[0].type.size * math.prod(op.kernel)
-    return Lowered((call,), p.tasks, cycles=2 * taps / case.target.isa.lanes)
 
 
 def _mean(case: Case) -> Lowered | Reject:
@@ -91,5 +116,6 @@ def _mean(case: Case) -> Lowered | Reject:
 
 ROWS = (
     Kernel("pool2d_f32", Pool, _pool),
+    Kernel("max_rows_f32", Pool, _max_rows),
     Kernel("mean2d_f32", Reduce, _mean),
 )

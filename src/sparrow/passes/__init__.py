@@ -45,6 +45,7 @@ from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
 from sparrow.passes.tidy import TIDY, lane_before_transpose
 from sparrow.passes.transposed import few_channels, unit_stride
+from sparrow.passes.whole_rows import whole_rows
 from sparrow.passes.wide_codes import look_up_wide, move_wide, read_wide, split_codes
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
@@ -96,6 +97,7 @@ FRONT: tuple[Pass, ...] = (
         "once indices are constants, before layout speaks of the pieces",
         (*_rules(scatter_region, slice_of_concat), *TIDY),
     ),
+    Pass("whole_rows", "Gather, unlike its elements, moves codes", _rules(whole_rows)),
     Pass("scalars", "patterns are written over literals", SCALARS),
     Pass(
         "normalization",

@@ -93,6 +93,54 @@ SP_INLINE void sp_pool2d_f32(const sp_pool2d p, const float *x, float *y, sp_ep_
   }
 }
 
+/* The largest of a vector's windows: of rows `step` floats apart. */
+SP_INLINE void sp_max_windows_f32(int nv, const float *x, ptrdiff_t step, int taps, float *y, int n) {
+  sp_f32 acc[SP_POOL_NV];
+  SP_UNROLL
+  for (int v = 0; v < nv; ++v) acc[v] = sp_from_bits_f32(sp_set1_i32((int32_t)-0x800000));
+  for (int k = 0; k < taps; ++k, x += step) {
+    SP_UNROLL
+    for (int v = 0; v < nv; ++v)
+      acc[v] = sp_max_f32(sp_loadn_f32(x + v * SP_LANES, v == nv - 1 ? n : SP_LANES), acc[v]);
+  }
+  SP_UNROLL
+  for (int v = 0; v < nv; ++v)
+    sp_storen_f32(y + v * SP_LANES, acc[v], v == nv - 1 ? n : SP_LANES);
+}
+
+/* Of `size` windows side by side; of no taps -infinity. */
+SP_INLINE void sp_max_along_f32(ptrdiff_t size, const float *x, ptrdiff_t step, int taps, float *y) {
+  ptrdiff_t i = 0;
+  for (; i + SP_POOL_NV * SP_LANES <= size; i += SP_POOL_NV * SP_LANES)
+    sp_max_windows_f32(SP_POOL_NV, x + i, step, taps, y + i, SP_LANES);
+  for (; i + SP_LANES <= size; i += SP_LANES)
+    sp_max_windows_f32(1, x + i, step, taps, y + i, SP_LANES);
+  if (i < size) sp_max_windows_f32(1, x + i, step, taps, y + i, (int)(size - i));
+}
+
+/* Maximum pooling that visits every column: sw is 1, xw and ldy are c. Rows of windows are reduced to
+ * a line, and windows along it, so that the lanes are full of few channels, too, and of kh kw taps
+ * kh + kw are read. line: (ow + (kw - 1) dw) c floats. Task grid as for sp_pool2d_f32. */
+SP_INLINE void sp_max_rows_f32(const sp_pool2d p, const float *x, float *y, float *line, int task) {
+  const int th = (p.oh + p.task_h - 1) / p.task_h;
+  const int z = task / th;
+  const int oy0 = task % th * p.task_h;
+  const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
+  const ptrdiff_t lo = (ptrdiff_t)p.pl * p.c, hi = lo + (ptrdiff_t)p.iw * p.c;
+  const ptrdiff_t end = (ptrdiff_t)(p.ow + (p.kw - 1) * p.dw) * p.c;
+  sp_max_along_f32(lo, line, 0, 0, line);
+  sp_max_along_f32(end - hi, line, 0, 0, line + hi);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    const int top = oy * p.sh - p.pt;
+    const int ky = sp_pool_first(top, 0, p.dh);
+    const int taps = (int)sp_imax(0, sp_pool_last(top, p.ih, p.dh, p.kh) - ky);
+    const float *first = x + z * p.xn + (taps ? top + ky * p.dh : 0) * p.xh;
+    sp_max_along_f32(hi - lo, first, p.dh * p.xh, taps, line + lo);
+    sp_max_along_f32((ptrdiff_t)p.ow * p.c, line, (ptrdiff_t)p.dw * p.c, p.kw,
+                     y + ((ptrdiff_t)z * p.oh + oy) * p.ow * p.ldy);
+  }
+}
+
 /* Mean over all pixels: y[n * ldy + c], row n.
  * Task grid: ceil(batch / task_n) x ceil(ceil(c / SP_LANES) / task_c), task_c a multiple of SP_POOL_NV. */
 typedef struct sp_mean2d {

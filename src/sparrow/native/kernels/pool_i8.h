@@ -40,6 +40,15 @@ typedef struct sp_pool_i8 {
         const int iy = oy * p.sh - p.pt + ky * p.dh;                                               \
         if (iy >= 0 && iy < p.ih) sp_raise_row_##name(p, line, x + z * p.xn + iy * p.xh);          \
       }                                                                                            \
+      if (p.sw == 1 && p.ldy == p.c) { /* windows side by side, few channels or many */            \
+        for (ptrdiff_t i = 0; i < (ptrdiff_t)p.ow * p.c; ++i) o[i] = LOW;                          \
+        for (int kx = 0; kx < p.kw; ++kx) {                                                        \
+          const ptrdiff_t at = kx * p.dw - p.pl, lo = sp_imax(0, -at);                             \
+          const ptrdiff_t n = sp_imin(p.ow, p.iw - at) - lo;                                       \
+          if (n > 0) sp_raise_##name(o + lo * p.c, line + (lo + at) * p.c, n * p.c);               \
+        }                                                                                          \
+        continue;                                                                                  \
+      }                                                                                            \
       for (int ox = 0; ox < p.ow; ++ox, o += p.ldy) {                                              \
         for (int i = 0; i < p.c; ++i) o[i] = LOW;                                                  \
         for (int kx = 0; kx < p.kw; ++kx) {                                                        \
