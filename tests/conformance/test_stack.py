@@ -8,6 +8,7 @@ import platform
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import sparrow
 from conformance.test_emitted import feeds
 from data import missing
 from emitted import blob, planned
+from native_harness import engine
 from random_graphs import levels
 from small_graphs import GRAPHS
 from small_models import classifier
@@ -23,6 +25,7 @@ from sparrow.device.build import Unit, find_toolchain
 from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary
 from sparrow.device.library import compile_objects
+from sparrow.device.node import node_library
 from sparrow.device.qemu import emulated_library
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.emit.c import emit
@@ -142,6 +145,58 @@ def test_the_proved_bound_is_reached_in_an_emulator(name: str, graph: str) -> No
         assert bound is not None and 0 <= bound - run <= slack, (bits, bound, run)
         bounds.append(bound)
     assert stack_bytes(found, machine) == max(bounds[:3])
+
+
+# WebAssembly rows, and bytes that a frame is rounded up to.
+MODULES, ALIGN = ("wasm32", "wasm32_simd", "wasm32_relaxed"), 16
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("name", MODULES)
+def test_the_proved_bound_is_reached_in_a_module(name: str, graph: str) -> None:
+    engine(name)
+    p = plan(Module("m", (GRAPHS[graph](),)), target(name))
+    found, machine = objects(p), p.target.machine
+    values = feeds(p.entries[0].graph)
+    session = node_library(find_toolchain().link_shared(found, machine)).open(blob(p))
+    run = session.stack_bytes(0, [values[n] for n in p.entries[0].graph.inputs])
+    session.close()
+    bound = stack_bytes(found, machine)
+    # what is in memory of a scalar's array may be less than its frame
+    assert bound is not None and 0 <= bound - run <= 2 * ALIGN, (bound, run)
+
+
+# A frame kept by one that calls; one of a leaf, which leaves the pointer alone; one that aligns;
+# a callback; one whose size is not known.
+KEPT = """
+void use(char *p);
+typedef void task(int);
+void each(task *f);
+static void leaf(volatile char *p) { volatile char a[96]; a[p[0] & 63] = p[1]; p[2] = a[5]; }
+static void called(int i) { char a[4000]; a[i & 1023] = 1; use(a); }
+void model_run(volatile char *p) {
+  char a[1000];
+  _Alignas(64) char b[64];
+  leaf(p); use(a); use(b); each(called);
+}
+"""
+UNKNOWN = "void use(char *p);\nvoid model_run(int n) { use(__builtin_alloca((unsigned)n)); }\n"
+
+
+def test_frames_of_modules_are_read_from_their_instructions() -> None:
+    machine = target("wasm32_simd").machine
+    compile_units = find_toolchain().compile_objects
+    flags = ("-fno-inline",)
+    found = read_frames(compile_units([Unit("kept.c", KEPT)], machine, flags))
+    assert found is not None and found.outside.keys() == {"use", "each"}
+    sizes = {name: found.sizes[place] for name, place in found.names.items()}
+    assert 96 <= sizes["leaf"] < 128 and sizes["called"] == 4000
+    # 1000 and 64, whole sixteens, and what aligning may lose
+    assert 1072 + 48 <= sizes["model_run"] <= 1152 + 48
+    known = {**found.sizes, **dict.fromkeys(found.outside.values(), 0)}
+    deepest = replace(found, sizes=known).deepest("model_run")
+    assert deepest == sizes["model_run"] + sizes["called"]
+    assert read_frames(compile_units([Unit("unknown.c", UNKNOWN)], machine, flags)) is None
 
 
 def test_the_receipt_says_the_bound() -> None:

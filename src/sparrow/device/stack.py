@@ -4,7 +4,8 @@ The compiler notes the frame of every function (``-fstack-size-section``) and gi
 of its own (``-ffunction-sections``), so that whatever a function calls or passes on as a callback
 is a relocation of its section. Emitted code does not recurse, and no frame varies in size but for
 RISC-V's vectors, whose length the processor decides: the deepest path through this graph is the
-bound, and a run that takes the path reaches it exactly.
+bound, and a run that takes the path reaches it exactly. Of WebAssembly objects the instructions are
+read (`device.wasm`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparrow.device import riscv, thumb
+from sparrow.device import riscv, thumb, wasm
 from sparrow.device.depths import depths
 from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
 from sparrow.device.firmware import link_alone
@@ -128,15 +129,17 @@ def _uleb128(data: bytes) -> int:
 def read_frames(objects: Sequence[Path]) -> Frames | None:
     """Functions of objects that are linked together.
 
-    None if not ELF, without noted frames, or where one is not understood.
+    None if neither ELF nor WebAssembly, without noted frames, or where one is not understood.
     """
+    modules = [path.read_bytes() for path in objects]
+    if modules and all(data[:4] == wasm.MAGIC for data in modules):
+        return _frames_of_modules(modules)
     sizes: dict[Place, int] = {}
     scaled: dict[Place, int] = {}
     names: dict[str, Place] = {}
     pending: list[tuple[Place, Place | str, bool]] = []
     machine = 0
-    for o, path in enumerate(objects):
-        data = path.read_bytes()
+    for o, data in enumerate(modules):
         if data[:4] != MAGIC:
             return None
         found = _Object(data)
@@ -188,6 +191,30 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
     )
 
 
+def _frames_of_modules(modules: Sequence[bytes]) -> Frames | None:
+    """The same of WebAssembly objects, which take it from a stack in their memory."""
+    sizes: dict[Place, int] = {}
+    names: dict[str, Place] = {}
+    outside: dict[str, Place] = {}
+    found = [wasm.functions(data) for data in modules]
+    for o, functions in enumerate(found):
+        for i, f in functions.items():
+            if f.frame is None:
+                return None
+            sizes[o, i] = f.frame
+            names[f.name] = (o, i)
+    calls: dict[Place, frozenset[Place]] = {}
+    for o, functions in enumerate(found):
+        for i, f in functions.items():
+            calls[o, i] = frozenset(
+                (o, c)
+                if isinstance(c, int)
+                else names.get(c) or outside.setdefault(c, (_OUTSIDE, len(outside)))
+                for c in f.calls
+            )
+    return Frames(sizes, {}, calls, {}, names, outside, 0)
+
+
 def _jumps(machine: int, code: bytes, offset: int) -> bool:
     """Whether a relocated place is a jump to another function, not a call."""
     if machine == _RISCV:
@@ -203,7 +230,8 @@ def stack_bytes(
     What the program's own memcpy, memset and ``parallel_for`` take comes on top. The compiler's
     library, which computes floats for CPUs without an FPU, notes no frames: those of Thumb and RV32
     code are read from it. None if the compiler does not note frames (`Toolchain` asks zig for it),
-    the objects are not ELF, or they call what has no bound.
+    the objects are neither ELF nor WebAssembly, or they call what has no bound. In WebAssembly it
+    is the stack in the module's memory; what an engine takes for calls is its own.
 
     Args:
         objects: Of one library.

@@ -3,7 +3,8 @@
 import { Native, sharedMemory } from './model.mjs';
 
 const INFO = 1, WEIGHTS = 2, RESET = 3, STATE = 4, RUN = 5, TIME = 6, CALLS = 7;
-const TAPS = 1, REVERSED = 2;
+const TAPS = 1, REVERSED = 2, STACK = 8;
+const STACK_BYTES = 65536, PAINT = 0xa5; // the stack is what memory begins with
 const I32 = 0x7f, I64 = 0x7e;
 
 /**
@@ -80,7 +81,9 @@ export async function serve(module, { read, write }) {
       const e = await receive(), flags = await receive(), { inputs, outputs } = native.entries[e];
       for (const t of inputs) await fill(t.at, t.bytes);
       const hooks = { tap: flags & TAPS ? tap : 0, parallel: flags & REVERSED ? parallel : 0 };
+      const stack = flags & STACK ? native.bytesAt(0, STACK_BYTES).fill(PAINT) : undefined;
       const status = native.run(e, hooks);
+      if (stack) [2, STACK_BYTES - stack.findIndex((byte) => byte !== PAINT)].forEach(number);
       [0, status].forEach(number);
       if (status === 0) outputs.forEach((t) => data(native.bytesAt(t.at, t.bytes)));
     } else if (request === TIME || request === CALLS) {
