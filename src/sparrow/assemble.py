@@ -25,7 +25,7 @@ from sparrow.device.library import code_bytes_of, compile_library, compile_objec
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import stack_bytes
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.accuracy import ORACLE, accuracy_of, drop_of, on_held_out
+from sparrow.evidence.accuracy import accuracy_of, drop_of, on_held_out
 from sparrow.evidence.certify import certify
 from sparrow.evidence.describe import describe
 from sparrow.evidence.gate import AUDITED, Gate
@@ -205,8 +205,7 @@ def _fill(
         held = None
         if lossy and all(x.held for x in lossy) and theirs is not None:
             held = on_held_out(Bundle(work, request.threads), sources, graphs, lossy)
-            # samples that calibrate are no judges
-            accuracy = (*(a for a in accuracy if a.what != ORACLE), held.accuracy)
+            accuracy = (*accuracy, held.accuracy)
         drop, meaning = drop_of(work, request, sources, graphs, golden, outputs, theirs, held)
         if isinstance(shipped, HostLibrary) and isinstance(hooked, HostLibrary):
             request.progress("measuring")

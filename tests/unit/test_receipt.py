@@ -13,9 +13,10 @@ import sparrow
 from small_models import classifier, model, value
 from sparrow.bundle import Bundle
 from sparrow.errors import BadBundle, GateFailed, UnsupportedOp
+from sparrow.evidence.accuracy import against_oracle
 from sparrow.evidence.describe import buffers
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.evidence.receipt import ReceiptRecord
+from sparrow.evidence.receipt import AgainstRecord, DifferenceRecord, ReceiptRecord
 from sparrow.evidence.record import MAX_BYTES, MAX_VALUES, dump, load
 from sparrow.request import Budget
 
@@ -67,6 +68,23 @@ def test_a_float16_that_overflows_here_and_not_in_the_oracle_is_said() -> None:
         "from onnxruntime on the source model"
     )
     assert r.accuracy[0].distance == "no bit away"
+
+
+def test_the_verdict_tells_samples_that_calibrated_from_others() -> None:
+    def against(what: str, rms: float) -> AgainstRecord:
+        row = DifferenceRecord(
+            entry="main", output="y", max=rms, mean=rms, scale=1.0, rms=rms, level=1.0
+        )
+        return AgainstRecord(what=what, differences=(row,))
+
+    seen, held = "onnxruntime on the source model", "onnxruntime on the source model over 3 samples"
+    near, far = (
+        against_oracle((against(seen, 0.01), against(held, rms)), "quantized")
+        for rms in (0.015, 0.1)
+    )
+    assert near.startswith("; quantized: 36.5 dB") and near.endswith(f"from {held}")
+    assert far.startswith("; quantized: 20.0 dB")
+    assert f"from {held} (40.0 dB over samples that calibrated: " in far
 
 
 def test_records_read_back_as_written(bundle: Bundle, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
     for r in receipt.passes:
         if r.applied:
             passes[r.rule] = passes.get(r.rule, 0) + 1
-    oracle = next((a for a in receipt.accuracy if a.differences and "onnxruntime" in a.what), None)
+    oracles = [a for a in receipt.accuracy if a.differences and "onnxruntime" in a.what]
     return _template().render(
         r=receipt,
         title=receipt.sources[0].model or receipt.name,
@@ -297,7 +297,8 @@ def render(receipt: ReceiptRecord, plan: PlanRecord, measurements: Mapping[str, 
         counts=counts,
         passes=passes,
         refusals=[p for p in receipt.passes if not p.applied][:200],
-        oracle=oracle,
+        # the last is of samples that were held out, where some were
+        oracle=oracles[-1] if oracles else None,
         precisions=lambda q: Counter(q.layers.values()),
         comparisons=measurements.get("comparisons", ()),
         charts=charts(receipt.search) if receipt.search else (),
