@@ -647,7 +647,10 @@ WINOGRAD = {row.name: (replace(row, isas=()),) for row in winograd_i8.ROWS}
 @pytest.mark.parametrize("name", WINOGRAD)
 @pytest.mark.parametrize(
     ("isa", "threads"),
-    [("wasm", 1), ("wasm_simd", 1), ("scalar", 1), ("avx2", 1), ("avx2", 3), ("neon", 1)],
+    [
+        *(("wasm", 1), ("wasm_simd", 1), ("wasm_usdot", 1)),
+        *(("scalar", 1), ("avx2", 1), ("avx2", 3), ("neon", 1)),
+    ],
 )
 def test_winograd_gives_the_integers_of_the_direct_sum(
     isa: str, threads: int, name: str, tmp_path: Path

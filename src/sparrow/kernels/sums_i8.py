@@ -58,11 +58,11 @@ class Sum:
         )
 
 
-def conv2d_sum(case: Case, either: bool = False, unsigned: bool = False) -> Sum | Reject:
+def conv2d_sum(case: Case, either: bool = False, unsigned: bool | None = None) -> Sum | Reject:
     """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
 
-    ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: it takes
-    unsigned ones, whatever other kernels take.
+    ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: what it
+    takes, if not what others do.
     """
     op = case.op
     assert isinstance(op, Conv | MatMul)
@@ -78,7 +78,8 @@ def conv2d_sum(case: Case, either: bool = False, unsigned: bool = False) -> Sum 
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
-    unsigned |= x.type.dtype == U8 if either else case.target.isa.dot_unsigned
+    if unsigned is None:
+        unsigned = x.type.dtype == U8 if either else case.target.isa.dot_unsigned
     return _sum(case, s, taps, bias, unsigned)
 
 

@@ -54,7 +54,7 @@ _TILES = {
 
 
 def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
-    found = conv2d_sum(case)
+    found = conv2d_sum(case, unsigned=False)
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
@@ -105,7 +105,7 @@ ROWS = tuple(
         name,
         Conv,
         partial(_winograd, tile=tile),
-        tuple(i.name for i in ISAS if i.pairs and not i.quads),
+        tuple(i.name for i in ISAS if i.engine and not i.quads),
     )
     for name, tile in _TILES.items()
 )

@@ -1,6 +1,6 @@
 /* 3x3 convolution of 8-bit codes, stride 1, by Winograd's F(2x2, 3x3) or F(4x4, 3x3) in integers: 16
  * products for 4 outputs instead of 36, or 36 for 16 instead of 144, and the same sums bit for bit.
- * For vocabularies whose products are of halves.
+ * Products are of halves, whatever else a vocabulary multiplies.
  *   c y = A' [(G w G') * (B' d B)] A    d codes of a channel, y sums, G and A times what makes them whole
  * `size` is 2 or 4, and T = size + 2 the side of d. A transformed code adds within +-512, or +-12,800; a
  * weight within +-1152, or +-6,272: both are halves, and a lane of sp_dot2_i32 of them fits in 32 bits.
