@@ -277,18 +277,22 @@ class Resize(Op):
         assert t is not None
         where = [a.axis for a in self.axes]
         rest = [i for i in range(t.rank) if i not in where]
+        order = [*rest, *where]
         # runtimes interpolate the last axes of [1, channels, ...] only
         lead = [1, prod(t.shape[i] for i in rest), *(1,) * (2 - len(where))]
-        x = w.node("Transpose", [site.inputs[0]], perm=[*rest, *where])
+        shape = [*lead, *(t.shape[i] for i in where)]
+        plain = not self.rounded and self._plain(t.shape)
+        if plain and shape == [*t.shape] and order == [*range(t.rank)]:
+            self._standard(w, site.inputs[0], t.shape, lead, [site.outputs[0]])
+            return
+        x = w.node("Transpose", [site.inputs[0]], perm=order)
         if self.rounded:
             x = self._rounded(w, x, t)
-        elif self._plain(t.shape):
-            shape = [*lead, *(t.shape[i] for i in where)]
+        elif plain:
             x = w.node("Reshape", [x, w.const(np.array(shape, np.int64))], allowzero=1)
             x = self._standard(w, x, t.shape, lead)
         else:
             x = self._matrices(w, x, t)
-        order = [*rest, *where]
         grown = w.const(np.array([y.shape[i] for i in order], np.int64))
         x = w.node("Reshape", [x, grown], allowzero=1)
         back = [order.index(i) for i in range(t.rank)]
@@ -309,7 +313,14 @@ class Resize(Op):
     def _by_size(self, shape: tuple[int, ...]) -> bool:
         return all(shape[a.axis] and a.scale == a.size / shape[a.axis] for a in self.axes)
 
-    def _standard(self, w: Writer, x: str, shape: tuple[int, ...], lead: list[int]) -> str:
+    def _standard(
+        self,
+        w: Writer,
+        x: str,
+        shape: tuple[int, ...],
+        lead: list[int],
+        outputs: Sequence[str] | None = None,
+    ) -> str:
         n = len(lead)
         scales = sizes = roi = ""
         if self._by_size(shape):
@@ -325,6 +336,7 @@ class Resize(Op):
         return w.node(
             "Resize",
             [x, roi, scales, sizes],
+            outputs,
             mode=self.mode,
             coordinate_transformation_mode=self.coordinates,
             nearest_mode=self.nearest,
