@@ -13,7 +13,7 @@ ROOTS = ("model_run", "model_info", "model_reset")
 
 
 def assembled(row: str, functions: Mapping[str, str]) -> Elf:
-    """The functions by name: linked where the target is bare, else an object."""
+    """The functions by name: linked where the target is bare or Armv7, else an object."""
     machine = target(row).machine
     syntax = ".syntax unified\\n.thumb\\n" if row.startswith("cortex") else ""
     text = "".join(
@@ -22,7 +22,8 @@ def assembled(row: str, functions: Mapping[str, str]) -> Elf:
     )
     unit = Unit("frames.c", f'__asm__("{syntax}.text\\n{text}");')
     objects = find_toolchain().compile_objects([unit], machine)
-    return Elf((link_alone(objects, machine) if machine.bare else objects[0]).read_bytes())
+    linked = machine.bare or machine.arch == "arm"
+    return Elf((link_alone(objects, machine) if linked else objects[0]).read_bytes())
 
 
 def firmware(row: str, functions: Mapping[str, str], ret: str) -> Elf:

@@ -128,13 +128,12 @@ def test_the_proved_bound_is_reached_in_an_emulator(name: str, graph: str) -> No
         missing(f"qemu-{machine.arch} is not installed")
     p = plan(Module("m", (GRAPHS[graph](),)), target(name))
     found = objects(p)
-    if (name, graph) == ("armv7", "arithmetic"):
-        assert stack_bytes(found, machine) is None  # a library's division of 64 bits
-        return
     path = find_toolchain().link_shared(found, machine)
     values = feeds(p.entries[0].graph)
     inputs = [values[n] for n in p.entries[0].graph.inputs]
     lengths, slack = EMULATED[name]
+    if (name, graph) == ("armv7", "arithmetic"):
+        slack = 8  # a library's division of 64 bits ends in padding
     bounds = []
     for bits in lengths:
         cpu = f"rv64,v=true,vext_spec=v1.0,vlen={bits}" if bits else ""

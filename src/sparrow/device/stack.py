@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparrow.device import riscv, thumb, wasm
+from sparrow.device import a32, riscv, thumb, wasm
 from sparrow.device.depths import depths
 from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
 from sparrow.device.firmware import link_alone
@@ -33,7 +33,7 @@ _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
 # auipc t1: a jump to another function; a call sets ra.
 _RISCV, _TO_T1, _TO_T1_MASK = 243, 0x00000317, 0xFFF
 # What reads the compiler's library, by architecture.
-_READERS = {"thumb": thumb.read, "riscv32": riscv.read}
+_READERS = {"thumb": thumb.read, "riscv32": riscv.read, "arm": a32.read}
 
 # What every program has; Arm's own names of the same functions.
 MEMORY = frozenset(
@@ -228,7 +228,7 @@ def stack_bytes(
     """Bytes of stack that a call of an emitted function takes at most, its return address included.
 
     What the program's own memcpy, memset and ``parallel_for`` take comes on top. The compiler's
-    library, which computes floats for CPUs without an FPU, notes no frames: those of Thumb and RV32
+    library, which computes floats for CPUs without an FPU, notes no frames: those of Arm and RV32
     code are read from it. None if the compiler does not note frames (`Toolchain` asks zig for it),
     the objects are neither ELF nor WebAssembly, or they call what has no bound. In WebAssembly it
     is the stack in the module's memory; what an engine takes for calls is its own.
