@@ -108,6 +108,8 @@ class Writer:
         elif e.fn in ("gelu", "gelu_tanh"):
             form = "tanh" if e.fn == "gelu_tanh" else "none"
             y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
+        elif (slope := _slope(e)) is not None:
+            y = self.node("LeakyRelu", [self._expr(e.args[2], names, done)], alpha=slope)
         else:
             row = lane.BY_NAME[e.fn].onnx
             assert row is not None, e.fn
@@ -115,6 +117,18 @@ class Writer:
             y = self.node(row[0], args, **dict(row[1]))
         done[e] = y
         return y
+
+
+def _slope(e: lane.Call) -> float | None:
+    """The slope of where(x < 0, slope * x, x), for which runtimes and devices have an operator."""
+    if e.fn != "where" or e.dtype != F32:
+        return None
+    below, scaled, x = e.args
+    if below != lane.call("lt", x, lane.imm_like(0, x)) or not isinstance(scaled, lane.Call):
+        return None
+    other = [a for a in scaled.args if a != x]
+    slope = other[0] if scaled.fn == "mul" and len(other) == 1 else None
+    return float(slope.value) if isinstance(slope, lane.Imm) else None
 
 
 def _silu(x: lane.Expr) -> lane.Expr:

@@ -1,4 +1,4 @@
-"""What a Resize is in ONNX: one node where runtimes have one, else moved to where they do."""
+"""What has an operator in ONNX is written as one, for the runtimes and devices that know it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.export import to_onnx
 from sparrow.ops.resize import Axis, Mode, Resize
@@ -35,3 +36,31 @@ def test_an_image_is_resized_by_one_node(
     feeds = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     session = ort.InferenceSession(proto.SerializeToString())
     np.testing.assert_allclose(session.run(None, feeds)[0], evaluate(g, feeds)["y"], atol=1e-5)
+
+
+def test_a_slope_below_zero_is_one_node() -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((3, 7), F32))
+    arg, zero = lane.Arg(0, F32), lane.Imm(0.0, F32)
+
+    def sloped(below: lane.Expr, bound: lane.Expr) -> str:
+        return b.lane(lane.call("where", lane.call("lt", arg, bound), below, arg), x)
+
+    tenth = lane.Imm(0.1, F32)
+    g = b.finish(
+        {
+            "y": sloped(lane.call("mul", tenth, arg), zero),
+            "bent": sloped(lane.call("mul", tenth, arg), tenth),
+            "square": sloped(lane.call("mul", arg, arg), zero),
+        },
+        {},
+    )
+    proto = to_onnx(g)
+    kinds = [n.op_type for n in proto.graph.node]
+    assert (kinds.count("LeakyRelu"), kinds.count("Where")) == (1, 2)
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)}
+    feeds["x"][0, :3] = np.nan, np.inf, -np.inf
+    want = evaluate(g, feeds)
+    session = ort.InferenceSession(proto.SerializeToString())
+    for name, y in zip(g.outputs, session.run(None, feeds), strict=True):
+        np.testing.assert_array_equal(y, want[name])
