@@ -83,6 +83,19 @@ def test_no_data_race(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.usefixtures("split_all")
+def test_a_step_that_is_not_split_is_of_one_column() -> None:
+    """All of a layer that one thread computes, beside tables that both do."""
+    p = shared("avx2", 2, layers())
+    first, *rest = p.entries[0].steps
+    alone = next(s for s in rest if s.kernel == "depthwise_f32" and s.lowered.spans)
+    whole = replace(alone, whole=True)
+    assert stages([first, whole], 2) and list(share(3, 1, 0)) == [0, 1, 2] and not share(3, 1, 1)
+    # nothing of column 1 is left that could wait
+    assert stages([whole, whole], 2) == ()
+    assert stages([first, whole, whole], 2)[-1] <= 1
+
+
 def test_shares_are_those_of_the_pool() -> None:
     for tasks in range(9):
         for columns in range(1, 6):

@@ -35,7 +35,12 @@ class Use:
 
 
 def share(tasks: int, columns: int, column: int) -> range:
-    """The tasks of a column, as the pool divides indices: of few column 0 has the first."""
+    """The tasks of a column, as the pool divides indices: of few column 0 has the first.
+
+    Columns beyond ``columns`` have none.
+    """
+    if column >= columns:
+        return range(0)
     return range(-(-tasks * column // columns), -(-tasks * (column + 1) // columns))
 
 
