@@ -38,19 +38,20 @@ def main() -> int:
     args = parser.parse_args()
     bad, whole = 0, time.perf_counter()
     for isa in [args.isa] if args.isa else filter(_runs, LEVELS):
-        with tempfile.TemporaryDirectory() as folder:
-            native = Native(isa, Path(folder))
-            for name in rows_of(isa):
-                if args.row not in (None, name):
-                    continue
-                start, found = time.perf_counter(), []
+        for name in rows_of(isa):
+            if args.row not in (None, name):
+                continue
+            start, found = time.perf_counter(), []
+            # one for each row: it remembers all that it compiled
+            with tempfile.TemporaryDirectory() as folder:
+                native = Native(isa, Path(folder))
                 for first in range(args.first, args.first + args.count, BATCH):
                     end = min(first + BATCH, args.first + args.count)
                     found += wrong(native, [(name, seed) for seed in range(first, end)])
-                seconds = time.perf_counter() - start
-                bad += len(found)
-                print(f"{isa:10} {name:22} {args.count} in {seconds:.0f} s, {len(found)} wrong")
-                print(*(f"  {text}\n" for text in found[:5]), end="", flush=True)
+            seconds = time.perf_counter() - start
+            bad += len(found)
+            print(f"{isa:10} {name:22} {args.count} in {seconds:.0f} s, {len(found)} wrong")
+            print(*(f"  {text}\n" for text in found[:5]), end="", flush=True)
     print(f"{bad} wrong, {(time.perf_counter() - whole) / 60:.0f} minutes")
     return int(bad > 0)
 
