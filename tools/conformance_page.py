@@ -66,7 +66,8 @@ Every row of the kernel table that computes with codes, or moves them, over 500 
 configurations, bit for bit: sums with requantizing and residual epilogues under every rounding
 scheme, attention, LSTM and GRU, sums, products and new scales of codes, 16x8, pools and means,
 resizing, tables, softmax, gathers and reductions; int8, uint8 and 16 bits, codes, weights and zero
-points at their ends and sums at the edge of int32. A row without a generator fails the tests. Rows
+points at their ends and sums at the edge of int32. A row without a generator fails the tests; the
+two of engines that multiply by twos have some hundred configurations, in Node.js, instead. Rows
 with code of their own for instruction sets run on each of them, the others on one, by turns:
 `tests/conformance/test_random_i8.py`. Nightly ten thousand of each row on each instruction set of
 the machine: `PYTHONPATH=tests python tools/random_int8.py`, some 30 minutes of one core for each

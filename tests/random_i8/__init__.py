@@ -11,7 +11,17 @@ from random_i8.native import Native
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 
-__all__ = ["FLOATS", "GENERATORS", "ROWS", "X86", "Native", "rows_of", "share_of", "wrong"]
+__all__ = [
+    "ENGINES",
+    "FLOATS",
+    "GENERATORS",
+    "ROWS",
+    "X86",
+    "Native",
+    "rows_of",
+    "share_of",
+    "wrong",
+]
 
 # Every row, of both tables.
 ROWS: Mapping[str, Kernel] = {row.name: row for row in (*KERNELS, *COMPACT)}
@@ -42,8 +52,8 @@ _OWN = (
     *(moves.copy_transpose, moves.copy_reshape, moves.copy_slice, moves.copy_expand),
     *(moves.copy_bitcast, moves.copy_concat, moves.pad_copies, moves.pad_moved, moves.resize),
     *(moves.gather, moves.gather_elements, moves.gather_nd, moves.scatter_elements),
-    *(moves.scatter_nd, moves.unpool, moves.reduce, moves.arg_reduce, moves.cumulate, moves.pool),
-    *(moves.topk, moves.nonzero, moves.compress, moves.unique),
+    *(moves.scatter_nd, moves.unpool, moves.reduce, moves.reduce_rows, moves.arg_reduce),
+    *(moves.cumulate, moves.pool, moves.topk, moves.nonzero, moves.compress, moves.unique),
 )
 _LANES = (
     *(lanes.added, lanes.multiplied, lanes.rescaled, lanes.sums_i16, lanes.digits),
@@ -70,6 +80,9 @@ _EVERYWHERE = (
 )
 # Rows that take no codes, though they are named after no float type.
 FLOATS = ("det", "grid_sample", "normalize", "softmax", "conv_transpose")
+# Rows of an engine alone, whose products no header of a processor has: configurations of those
+# are emitted and run in Node.js (`test_kernels_i8.py`), hundreds and not thousands.
+ENGINES = ("conv2d_maddubs_i8", "gemm_maddubs_i8")
 
 
 def rows_of(isa: str) -> list[str]:

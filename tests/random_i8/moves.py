@@ -204,6 +204,16 @@ def reduce(seed: int) -> Made:
     return Made(Reduce(d.pick("sum", "mean", "max", "min", "prod"), axes), (x,), ())
 
 
+def reduce_rows(seed: int) -> Made:
+    """The same along neighbouring axes, of more than a vector, where nothing is divided."""
+    d = Draw(seed)
+    shape = (*(d.n(1, 9) for _ in range(d.n(0, 3))), d.n(1, 150))
+    x = _codes(d, shape, I8, U8, I16, I32)
+    first = d.n(0, x.ndim - 1)
+    axes = tuple(range(first, d.n(first, x.ndim - 1) + 1))
+    return Made(Reduce(d.pick("sum", "max", "min", "prod"), axes), (x,), ())
+
+
 def arg_reduce(seed: int) -> Made:
     """Where the extreme is, the first or the last of equal ones."""
     d = Draw(seed)
