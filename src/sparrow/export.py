@@ -108,7 +108,7 @@ class Writer:
         elif e.fn in ("gelu", "gelu_tanh"):
             form = "tanh" if e.fn == "gelu_tanh" else "none"
             y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
-        elif (slope := _slope(e)) is not None:
+        elif (slope := slope_of(e)) is not None:
             y = self.node("LeakyRelu", [self._expr(e.args[2], names, done)], alpha=slope)
         else:
             row = lane.BY_NAME[e.fn].onnx
@@ -119,7 +119,7 @@ class Writer:
         return y
 
 
-def _slope(e: lane.Call) -> float | None:
+def slope_of(e: lane.Call) -> float | None:
     """The slope of where(x < 0, slope * x, x), for which runtimes and devices have an operator."""
     if e.fn != "where" or e.dtype != F32:
         return None

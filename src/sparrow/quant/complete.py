@@ -9,14 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from sparrow import lane
-from sparrow.export import EXPANSIONS
+from sparrow.export import EXPANSIONS, slope_of
 from sparrow.graph import Graph, Node, retyped, verify
 from sparrow.ops.lane import Lane
 from sparrow.tensor import F32, Array, TensorType
 
 
 def spelled(g: Graph) -> Graph:
-    """``g`` with one operation in each float32 `Lane`; clamps, which need no codes, stay whole."""
+    """``g`` with one operation in each float32 `Lane`.
+
+    Clamps, which need no codes, stay whole, and so do slopes, which are one operator of devices.
+    """
     taken = set(g.types)
     consts: dict[str, Array] = dict(g.consts)
     types: dict[str, TensorType] = dict(g.types)
@@ -47,6 +50,10 @@ def spelled(g: Graph) -> Graph:
             assert isinstance(spelling, lane.Call)
             return operation(n, spelling, y)
         whole, inner = _clamp(e)
+        if (slope := slope_of(e)) is not None:
+            inner, x = e.args[2], lane.Arg(0, e.dtype)
+            below = lane.call("mul", lane.imm_like(slope, x), x)
+            whole = lane.call("where", lane.call("lt", x, lane.imm_like(0, x)), below, x)
         if isinstance(whole, lane.Arg):
             of = tuple(lane.Arg(i, a.dtype) for i, a in enumerate(e.args))
             whole, operands = lane.Call(e.fn, of, e.dtype), e.args

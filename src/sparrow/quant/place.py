@@ -268,7 +268,10 @@ def place(
     others = {
         n.outputs[0]: n
         for n in g.nodes
-        if complete and asked[n.outputs[0]] and n.outputs[0] not in ours
+        if complete
+        and asked[n.outputs[0]]
+        and n.outputs[0] not in ours
+        and g.types[n.outputs[0]].dtype == F32
     }
 
     def operands(n: Node) -> tuple[str, ...]:

@@ -228,6 +228,29 @@ def test_products_of_two_activations_of_a_stream_stay_float() -> None:
     assert chosen(Recipe(pins=((s, "int16x8"),))) == {**others, s: "int16x8"}
 
 
+def test_slopes_and_choices_of_a_device_of_integers() -> None:
+    """A slope is one operator; of a choice what compares is no codes."""
+    rng = np.random.default_rng(6)
+    b = Builder("slopes")
+    x = b.input("x", TensorType((1, 4, 6, 6), F32))
+    arg, zero = lane.Arg(0, F32), lane.Imm(0.0, F32)
+    below = lane.call("lt", arg, zero)
+
+    def conv(x: str) -> str:
+        w = b.const(rng.standard_normal((4, 4, 1, 1)).astype(np.float32))
+        return b.add(Conv((1, 1), (1, 1), ((0, 0), (0, 0))), x, w)
+
+    slope = lane.call("where", below, lane.call("mul", lane.Imm(0.1, F32), arg), arg)
+    step = lane.call("where", lane.call("gt", arg, lane.Imm(0.3, F32)), arg, zero)
+    g = b.finish({"y": conv(b.lane(step, conv(b.lane(slope, conv(x)))))}, {})
+    q = quantize(g, calls(g, 8), Recipe(complete=True))
+    kinds = [n.op_type for n in to_portable_onnx(q).graph.node]
+    assert (kinds.count("LeakyRelu"), kinds.count("Where"), kinds.count("Conv")) == (1, 1, 3)
+    feeds = calls(g, 9)[-1]
+    y, z = evaluate(g, feeds)["y"], evaluate(q, feeds)["y"]
+    assert np.square(z - y).sum() < 1e-2 * np.square(y).sum()
+
+
 def uneven_net(bright: float) -> Graph:
     """A convolution that reads a hundred large elements beside many small ones."""
     rng = np.random.default_rng(5)
