@@ -266,28 +266,36 @@ def test_layers_pinned_to_bfloat16_are_proved_and_built_again(
     assert again.receipt.files == bundle.receipt.files
 
 
+def nearest_size(samples: list[NDArray[np.float32]], code: str = "auto") -> int:
+    """Bytes of the least mix of precisions."""
+    with pytest.raises(GateFailed, match="goal size") as refused:
+        plan_precisions(MODEL, calib=samples, budget=Budget(size=20_000), code=code)
+    found = re.search(r"the nearest is ([\d.]+) kB", refused.value.message)
+    assert found is not None
+    return int(float(found[1]) * 1000) + 6  # it has four digits
+
+
 def test_a_small_size_takes_smaller_code(
     samples: list[NDArray[np.float32]], tmp_path: Path
 ) -> None:
-    bundle = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, budget=Budget(size=45_000))
+    small, large = (nearest_size(samples, code) for code in ("compact", "fast"))
+    assert small < large
+    size = (small + large) // 2
+    bundle = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, budget=Budget(size=size))
     memory = bundle.receipt.memory
-    assert memory.code_bytes + memory.weights_bytes <= 45_000
+    assert memory.code_bytes + memory.weights_bytes <= size
     kernels = {s.kernel for e in bundle.plan.entries for s in e.steps}
     assert "conv2d_compact_i8" in kernels and "conv2d_i8" not in kernels
     with pytest.raises(GateFailed, match="goal size"):
-        plan_precisions(MODEL, calib=samples, budget=Budget(size=38_000), code="fast")
+        plan_precisions(MODEL, calib=samples, budget=Budget(size=size), code="fast")
     with pytest.raises(BadInput, match="code 'tiny'"):
-        plan_precisions(MODEL, calib=samples, budget=Budget(size=45_000), code="tiny")
+        plan_precisions(MODEL, calib=samples, budget=Budget(size=size), code="tiny")
 
 
 def test_the_nearest_size_is_what_is_built(
     samples: list[NDArray[np.float32]], tmp_path: Path
 ) -> None:
-    with pytest.raises(GateFailed, match="goal size") as refused:
-        plan_precisions(MODEL, calib=samples, budget=Budget(size=20_000))
-    found = re.search(r"the nearest is ([\d.]+) kB", refused.value.message)
-    assert found is not None
-    least = int(float(found[1]) * 1000) + 6  # it has four digits
+    least = nearest_size(samples)
     bundle = sparrow.build(MODEL, out=tmp_path / "out", calib=samples, budget=Budget(size=least))
     memory = bundle.receipt.memory
     assert least - 16 <= memory.code_bytes + memory.weights_bytes <= least

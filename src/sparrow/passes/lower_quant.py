@@ -14,7 +14,8 @@ from __future__ import annotations
 from sparrow.graph import Graph, Node, retyped
 from sparrow.ops.lane import Lane
 from sparrow.ops.quantize import Dequantize, Quantize
-from sparrow.rewrite import Remark
+from sparrow.passes.integer.movement import looked_up
+from sparrow.rewrite import Remark, apply_rules
 from sparrow.tensor import Array, TensorType, dtype_of
 
 LANE_BITS = 16
@@ -36,13 +37,17 @@ def _leaving(g: Graph) -> set[str]:
 
 
 def lower_weights(g: Graph, remarks: list[Remark] | None = None) -> Graph:
-    """`lower_quant` where nothing but constants is quantized: no integer kernel wants these."""
+    """`lower_quant` where nothing but constants is quantized: no integer kernel wants these. Tables
+    that are looked up in stay codes.
+    """
     made = g.producers()
     run_time = any(
         isinstance(n.op, Quantize) or (isinstance(n.op, Dequantize) and n.inputs[0] not in g.consts)
         for n in made.values()
     )
-    return g if run_time else lower_quant(g, remarks)
+    if run_time:
+        return g
+    return lower_quant(apply_rules(g, (("looked_up", looked_up),), remarks), remarks)
 
 
 def lower_quant(g: Graph, remarks: list[Remark] | None = None) -> Graph:

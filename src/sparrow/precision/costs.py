@@ -8,6 +8,7 @@ remembered by their code; elsewhere they are the predicted cycles of the kernels
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,17 +110,19 @@ def step_ns(
     return {p: known[p] for p in builds}, f"measured, medians of {ROUNDS} interleaved profiles"
 
 
+def _stored(s: Step) -> dict[int, int]:
+    """Place in the weights -> bytes of what a step reads there, packed or as it is."""
+    found = {at: a.nbytes for at, a in zip(s.packed, s.lowered.packed, strict=True)}
+    views = (v for v in s.inputs if v is not None and v.place.kind == "weights")
+    return {**{v.place.offset: v.type.bytes for v in views}, **found}
+
+
 def _sizes(b: Compiled) -> tuple[list[float], float]:
     """Weights and code of every step, and what belongs to none."""
     steps, target = b.plan.entries[0].steps, b.plan.target.machine
-    readers: dict[int, int] = {}
-    for s in steps:
-        for at in s.packed:
-            readers[at] = readers.get(at, 0) + 1
-    weights = [
-        sum(a.nbytes / readers[at] for at, a in zip(s.packed, s.lowered.packed, strict=True))
-        for s in steps
-    ]
+    stored = [_stored(s) for s in steps]
+    readers = Counter(at for found in stored for at in found)
+    weights = [sum(n / readers[at] for at, n in found.items()) for found in stored]
     objects = compile_objects(b.artifact.files, target, b.artifact.parts)
     code = function_bytes(objects)
     found = [w + code.get(f"model_e0_s{i}", 0.0) for i, w in enumerate(weights)]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sparrow.graph import Graph, Node
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gather import Gather
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import spread
 from sparrow.passes.integer.sums import beyond_int32
@@ -244,6 +245,17 @@ def cell_constants(g: Graph, n: Node, codes: Codes, recipe: Recipe) -> Mapping[i
     if recipe.scales == "power_of_two":
         scales = above(scales[0]), above(scales[1])
     return {1: coded(w, scales[0], block), 2: coded(r, scales[1], block)}
+
+
+def table_codes(g: Graph, n: Node, recipe: Recipe) -> Coded:
+    """Codes of a table, one scale per row that is picked, or one for all."""
+    assert isinstance(n.op, Gather)
+    w = g.consts[n.inputs[0]]
+    block = channel_block(w.ndim, None if recipe.weights == "per_tensor" else n.op.axis)
+    scale = block_scales(w, block)
+    if recipe.scales == "power_of_two":
+        scale = weight_steps(w, scale, block)
+    return coded(w, scale, block)
 
 
 def _scale(codes: Codes, x: str) -> float:

@@ -16,6 +16,8 @@ Dequantize.
     means       average pools and means have a range of their own
     attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
                 reads 8 bits of what a layer of 16 makes
+    tables      constants that are looked up in, such as embeddings, are stored as codes; a row is
+                floats once it is picked
     recurrent   LSTM and GRU of constant weights: their input is codes, and what they give, which
                 their own products read
     all else    float between codes where the recipe asks for a complete quantization, for devices
@@ -52,6 +54,8 @@ from sparrow.ops.transpose import Transpose
 from sparrow.quant.recipe import Precision
 from sparrow.tensor import F32, I8, I16, DType
 
+# Elements: what codes of a smaller table save, the code that scales its rows takes.
+SMALLEST_TABLE = 1024
 BINARY = ("add", "sub", "mul", "max", "min")
 
 
@@ -66,6 +70,7 @@ class Placement:
             group's.
         sums: Nodes with weights or two activations to multiply as codes.
         cells: Recurrent layers over codes.
+        tables: Nodes that look up in constants.
         clamped: Result that is never stored -> the result of its clamp.
         coded: First results of the nodes that compute on codes or move them; all others read
             as floats what is made as floats.
@@ -76,6 +81,7 @@ class Placement:
     sources: Mapping[str, tuple[str, ...]]
     sums: tuple[Node, ...]
     cells: tuple[Node, ...]
+    tables: tuple[Node, ...]
     clamped: Mapping[str, str]
     coded: frozenset[str]
 
@@ -153,6 +159,14 @@ def _is_recurrent(g: Graph, n: Node) -> bool:
     fixed = all(v in g.consts for v in (w, r)) and x not in g.consts
     fixed = fixed and all(not v or v in g.consts for v in (bias, extra))
     return plain and fixed and not lens and not peepholes
+
+
+def _is_table(g: Graph, n: Node) -> bool:
+    """Whether an op picks rows of a constant that is worth a scale for each."""
+    if not isinstance(n.op, Gather) or n.inputs[0] not in g.consts or n.inputs[1] in g.consts:
+        return False
+    t = g.types[n.inputs[0]]
+    return t.dtype == F32 and t.rank > 1 and t.size >= SMALLEST_TABLE
 
 
 def hidden_results(n: Node) -> tuple[str, ...]:
@@ -264,6 +278,7 @@ def place(
     heads = {
         n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
     }
+    tables = tuple(n for n in g.nodes if asked[n.outputs[0]] and not complete and _is_table(g, n))
     ours = {*movement, *sums, *cells, *lanes, *means, *heads}
     others = {
         n.outputs[0]: n
@@ -345,6 +360,7 @@ def place(
         {r: tuple(xs) for r, xs in sources.items()},
         tuple(n for n in g.nodes if n.outputs[0] in sums),
         tuple(cells.values()),
+        tables,
         inner,
         frozenset(integer | movement),
     )

@@ -21,6 +21,7 @@ from sparrow.quant.layers import (
     constant_codes,
     constants_of,
     shaped,
+    table_codes,
 )
 from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
@@ -91,6 +92,10 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         constants[n.outputs[0]] = cell_constants(g, n, codes, recipe)
         name, kind = n.origin or n.outputs[0], type(n.op).__name__
         layers.append(Layer(name, kind, n.outputs[0], "int8", wide=False))
+    for n in p.tables:
+        constants[n.outputs[0]] = {0: table_codes(g, n, recipe)}
+        name = n.origin or n.outputs[0]
+        layers.append(Layer(name, "Gather", n.outputs[0], "int8", wide=False))
     if recipe.complete:
         for n in g.nodes:
             if isinstance(n.op, Lane) and p.stored(n.outputs[0]) in codes:
@@ -150,7 +155,7 @@ def run(
         nothing = "no convolution, product or recurrent layer of constant weights to quantize"
         why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
         raise BadInput(f"{g.name}: {why}", hint="build it with float32 precision")
-    for n in (*p.sums, *p.cells):
+    for n in (*p.sums, *p.cells, *p.tables):
         if any(x in g.consts and not np.isfinite(g.consts[x]).all() for x in n.inputs):
             raise BadInput(
                 f"{n.origin}: its weights or bias hold NaN or infinite values",

@@ -30,7 +30,7 @@ from sparrow.passes.integer.attention import attention
 from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled, target_at
 from sparrow.passes.integer.elementwise import elementwise
 from sparrow.passes.integer.means import means
-from sparrow.passes.integer.movement import move, reshaped_codes
+from sparrow.passes.integer.movement import looked_up, move, reshaped_codes
 from sparrow.passes.integer.normalization import normalize
 from sparrow.passes.integer.products import float_product, matmul
 from sparrow.passes.integer.recurrent import recurrent
@@ -95,6 +95,7 @@ def integer(g: Graph, remarks: list[Remark] | None = None) -> Graph:
             ("turned_weights", turned_weights),
             ("coded_bias", coded_bias),
             ("reshaped_codes", reshaped_codes),
+            ("looked_up", looked_up),
             ("channels_first", channels_first),
             ("phases", phases),
             ("quantize_first", quantize_first),

@@ -2,20 +2,28 @@
 
 before   y = Quantize(move(Dequantize(x)))
 after    y = move(x)
+
+Rows of a table of codes are real numbers once they are picked.
+
+before   y = Gather(Dequantize(table), index)
+after    y = Gather(table, index) * Gather(scale, index)
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from sparrow import lane
 from sparrow.graph import Node, Scheme
 from sparrow.ops.concat import Concat
+from sparrow.ops.gather import Gather
+from sparrow.ops.lane import Lane
 from sparrow.ops.pad import Pad
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reshape import Reshape
 from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import Affine
+from sparrow.tensor import F32, I32, Affine, Array
 
 
 def move(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
@@ -54,3 +62,36 @@ def reshaped_codes(m: Match, n: Node) -> Rewrite | None:
     quant = Affine(old.scale.reshape(ones), old.zero_point.reshape(ones), (-1,) * rank)
     last = Node(replace(d.op, quant=quant), (moved,), n.outputs, n.origin)
     return Rewrite((first, last), (d, n))
+
+
+def looked_up(m: Match, n: Node) -> Rewrite | None:
+    """Match a Gather from dequantized constant codes, of one scale or one per row."""
+    d = m.producer(n.inputs[0], Dequantize) if isinstance(n.op, Gather) else None
+    codes = m.const(d.inputs[0]) if d is not None else None
+    if d is None or codes is None:
+        return None
+    assert isinstance(n.op, Gather) and isinstance(d.op, Dequantize)
+    axis, index, quant, t = n.op.axis, n.inputs[1], d.op.quant, m.type(d.inputs[0])
+    if m.const(index) is not None or any(b > 1 for b in quant.block) or d.op.dtype != F32:
+        return None
+    e = Edit(m, n.origin)
+    rows = e.add(Gather(axis), d.inputs[0], index)
+    if quant.per_tensor:
+        ones = (1,) * m.type(n.outputs[0]).rank
+        one = Affine(quant.scale.reshape(ones), quant.zero_point.reshape(ones), (-1,) * len(ones))
+        e.add(replace(d.op, quant=one), rows, y=n.outputs[0])
+        return e.done(n)
+
+    def picked(values: Array) -> str:
+        if values.shape[axis] > 1:
+            return e.add(Gather(axis), e.const(values), index)
+        ones = (1,) * m.type(index).rank
+        return e.const(values.reshape(*values.shape[:axis], *ones, *values.shape[axis + 1 :]))
+
+    inputs = [rows, picked(quant.scale)]
+    code = lane.cast(lane.Arg(0, t.dtype), I32)
+    if quant.zero_point.any():
+        inputs.append(picked(quant.zero_point))
+        code = lane.call("sub", code, lane.Arg(2, I32))
+    e.add(Lane(lane.call("mul", lane.cast(code, F32), lane.Arg(1, F32))), *inputs, y=n.outputs[0])
+    return e.done(n)
