@@ -69,7 +69,7 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
   uint32_t wrong = 0;
   for (int r = 0; r < regions; ++r) {
     probe p = {columns, {0}, {0}, {0}, lasting_ns, {{0}}, 0};
-    sp_step steps[STEPS];
+    sp_region_step steps[STEPS];
     int stages[STEPS + 1], n = 0;
     for (int s = 0; s < STEPS; ++s) {
       seed = seed * 1664525u + 1013904223u;
@@ -77,14 +77,14 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
       p.tasks[s] = 1 + (int)((seed >> 12) % MOST);
       p.shared[s] = (seed >> 20) % 3 == 0 ? 1 : columns;
       p.stage_of[s] = n;
-      steps[s] = (sp_step){fn[s], p.tasks[s], p.shared[s]};
+      steps[s] = (sp_region_step){fn[s], p.tasks[s], p.shared[s]};
     }
     stages[n] = STEPS;
     sparrow_call call = {0};
     call.parallel_for = pool != NULL ? sparrow_pool_parallel_for : reversed ? backwards : in_order;
     call.parallel_ctx = pool;
     const sp_frame f = {&call, &p};
-    SP_ALIGN(SP_REGION_LINE) sp_column columns_of[MOST];
+    SP_ALIGN(SP_REGION_LINE) sp_region_column columns_of[MOST];
     sp_run_steps(&f, steps, stages, (uint32_t)n, columns_of, columns);
     for (int s = 0; s < STEPS; ++s)
       for (int t = 0; t < p.tasks[s]; ++t) wrong += p.wrote[s][t] != (uint32_t)(s * MOST + t + 1);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -251,6 +252,15 @@ def test_no_column_needs_what_another_does_in_its_stage(
             callbacks(session, i, split)
             assert [y.tobytes() for y in session.run(i, given)] == want, (i, first)
             assert ran == [threads] * bool(stages(p.entries[i].steps, threads))
+
+
+def test_no_kernel_has_a_name_of_the_region() -> None:
+    """All may be in one file."""
+    text = (NATIVE / "region.h").read_text(encoding="utf-8")
+    mine = set(re.findall(r"\bsp_\w+", text)) - {"sp_frame"}
+    for path in [*(NATIVE / "kernels").glob("*.h"), *(NATIVE / "isa").glob("*.h")]:
+        words = set(re.findall(r"\b\w+\b", path.read_text(encoding="utf-8")))
+        assert not words & mine, (path.name, words & mine)
 
 
 @pytest.mark.usefixtures("split_all")

@@ -190,9 +190,9 @@ def _region(
     return [
         "#ifdef SP_REGIONS",
         "  if (SP_REGIONS(f->call)) {",
-        f"    {kind} sp_step steps[] = {{{steps}}};",
+        f"    {kind} sp_region_step steps[] = {{{steps}}};",
         f"    static const int stages[] = {{{starts}}};",
-        f"    SP_ALIGN(SP_REGION_LINE) sp_column columns[{threads}];",
+        f"    SP_ALIGN(SP_REGION_LINE) sp_region_column columns[{threads}];",
         f"    sp_run_steps(f, steps, stages, {len(first)}, columns, {threads});",
         *(f"    {line}" for line in _commits(entry)),
         "    return;",

@@ -33,27 +33,27 @@
 #define SP_REGION_PATIENCE 64
 #define SP_REGION_ENDURANCE 4096
 
-typedef struct sp_step {
+typedef struct sp_region_step {
   void (*fn)(const sp_frame *, int);
   int tasks, columns; /* tasks, and the columns that share them */
-} sp_step;
+} sp_region_step;
 
 /* What its owner writes and others wait for has a line of its own. */
-typedef struct sp_column {
+typedef struct sp_region_column {
   uint32_t done; /* stages finished */
   char pad0[SP_REGION_LINE - 4];
   uint32_t begun;   /* stages begun: who adds one runs it */
   uint32_t present; /* its participant is there, as far as is known */
   char pad1[SP_REGION_LINE - 8];
-} sp_column;
+} sp_region_column;
 
 typedef struct sp_region {
   const sp_frame *frame;
-  const sp_step *steps;
+  const sp_region_step *steps;
   const int *stages; /* the first step of each, and behind the last one */
   uint32_t n_stages;
   int n_columns;
-  sp_column *columns;
+  sp_region_column *columns;
   uint32_t left; /* a participant has left before the end */
 } sp_region;
 
@@ -69,13 +69,13 @@ SP_INLINE void sp_relax(void) {
 
 /* Runs a stage of a column unless another participant does; 1 where it ran. */
 SP_OUTLINE int sp_run_stage(sp_region *r, int column, uint32_t stage) {
-  sp_column *c = &r->columns[column];
+  sp_region_column *c = &r->columns[column];
   uint32_t seen = stage;
   if (!__atomic_compare_exchange_n(&c->begun, &seen, stage + 1, 0, __ATOMIC_ACQ_REL,
                                    __ATOMIC_RELAXED))
     return 0;
   for (int i = r->stages[stage]; i < r->stages[stage + 1]; ++i) {
-    const sp_step *s = &r->steps[i];
+    const sp_region_step *s = &r->steps[i];
     if (column >= s->columns) continue;
     /* As the pool divides indices: of few column 0 has the first. */
     const int first = (s->tasks * column + s->columns - 1) / s->columns;
@@ -120,8 +120,8 @@ SP_OUTLINE void sp_take_part(void *arg, int own) {
   }
 }
 
-SP_OUTLINE void sp_run_steps(const sp_frame *f, const sp_step *steps, const int *stages,
-                             uint32_t n_stages, sp_column *columns, int n_columns) {
+SP_OUTLINE void sp_run_steps(const sp_frame *f, const sp_region_step *steps, const int *stages,
+                             uint32_t n_stages, sp_region_column *columns, int n_columns) {
   sp_region r = {f, steps, stages, n_stages, n_columns, columns, 0};
   for (int i = 0; i < n_columns; ++i) columns[i].done = columns[i].begun = columns[i].present = 0;
   for (;;) {
