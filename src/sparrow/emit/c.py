@@ -129,7 +129,9 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         "\n#if SP_IN(0)",
         _DRIVER,
     ]
-    starts = [stages(entry.steps, plan.threads) for entry in plan.entries]
+    # a page's threads may be fewer than tasks were cut for, whose columns would then take turns
+    shares = not plan.target.isa.engine
+    starts = [stages(entry.steps, plan.threads) if shares else () for entry in plan.entries]
     if any(starts):
         text.append(amalgamate(["region.h"]))
     for e, entry in enumerate(plan.entries):
