@@ -13,7 +13,8 @@ from sparrow.device.host import HostLibrary, Session, aligned
 from sparrow.device.session import ModelLibrary
 from sparrow.emit.c import Artifact, emit
 from sparrow.graph import Graph, Module
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
 from sparrow.tensor import BF16, Array, TensorType, round_bfloat16

@@ -20,7 +20,8 @@ from sparrow.graph import Graph, Module
 from sparrow.memory.audit import audit
 from sparrow.parse import parse_graph
 from sparrow.passes import optimize
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.text import print_graph
 

@@ -17,7 +17,8 @@ from sparrow.kernels.case import Kernel
 from sparrow.passes import BACK, FRONT, optimize
 from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.quant.bfloat16 import rounded_products
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark

@@ -19,7 +19,7 @@ from sparrow.emit.c import emit
 from sparrow.errors import SparrowError
 from sparrow.graph import Graph, Module
 from sparrow.passes import optimize
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import Target
 from sparrow.tensor import BF16, Array, DType
 

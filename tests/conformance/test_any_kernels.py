@@ -21,7 +21,7 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
 from sparrow.tensor import F32, F64, I8, I32, I64, U8, U32, U64, Array, DType, TensorType

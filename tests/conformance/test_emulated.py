@@ -26,7 +26,7 @@ from sparrow.device.runners import find_runner
 from sparrow.emit.c import emit
 from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import Machine, target
 
 TARGETS = ("aarch64", "armv7", "riscv64")

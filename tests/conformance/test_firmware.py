@@ -26,7 +26,7 @@ from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.emit.c import emit
 from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import devices, target
 

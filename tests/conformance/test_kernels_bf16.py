@@ -17,7 +17,7 @@ from sparrow.graph import Graph, Module, Op
 from sparrow.ops.attention import Attention
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
 

@@ -57,7 +57,7 @@ from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.transpose import Transpose
 from sparrow.passes.requantize import Constants, Grid, scaled
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, I16, I32, U8, Array, DType, TensorType

@@ -14,7 +14,7 @@ from sparrow.device.here import host_machine
 from sparrow.device.library import compile_library
 from sparrow.emit.c import emit
 from sparrow.graph import Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import Machine, target
 
 ABI = {"model_info", "model_run", "model_reset"}

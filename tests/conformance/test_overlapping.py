@@ -17,7 +17,8 @@ from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.memory.audit import audit
 from sparrow.ops.pool import Pool
-from sparrow.plan import View, plan
+from sparrow.plan import View
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
 from sparrow.tensor import I16, TensorType

@@ -26,7 +26,7 @@ from sparrow.ops.lstm import LSTM
 from sparrow.ops.recurrent import ACTIVATIONS, Activation
 from sparrow.ops.rnn import RNN
 from sparrow.passes import optimize
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target as target_row
 from sparrow.tensor import F32, I32, Array, TensorType

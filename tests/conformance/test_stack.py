@@ -30,7 +30,8 @@ from sparrow.device.qemu import emulated_library
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.emit.c import emit
 from sparrow.graph import Module
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.tensor import Array
 

@@ -22,7 +22,7 @@ from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import Machine, target
 
 TARGETS = (

@@ -15,7 +15,7 @@ from sparrow.graph import Graph, Module
 from sparrow.kernels import conv
 from sparrow.kernels.winograd import AT, BT, G, rounding_error, transformed
 from sparrow.ops.conv import Conv
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.tensor import F32, Array, TensorType
 

@@ -14,7 +14,8 @@ from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, verify
 from sparrow.memory.audit import audit
 from sparrow.ops.conv import Conv
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.rewrite import Remark
 from sparrow.targets import Target, target
 from sparrow.tensor import F32, TensorType

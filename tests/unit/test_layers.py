@@ -43,6 +43,7 @@ ORDER = [
     *(
         "memory.arena",
         "plan",
+        "planner",
         "memory.audit",
         "memory.stages",
         "patching",

@@ -16,7 +16,7 @@ from sparrow.kernels.walk import lead_of
 from sparrow.memory.arena import Item, lower_bound, pack
 from sparrow.memory.audit import audit
 from sparrow.ops.conv import Conv
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.tensor import I8, I32, TensorType
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sparrow.plan
+import sparrow.planner
 from emitted import planned
 from sparrow.builder import Builder
 from sparrow.emit.c import emit
@@ -206,7 +206,7 @@ def test_bytes_flow_through_concatenations_and_views(monkeypatch: pytest.MonkeyP
         seen.append((len(whole), list(flows)))
         return worth_splitting(whole, split, flows, *rest)
 
-    monkeypatch.setattr(sparrow.plan, "worth_splitting", worth)
+    monkeypatch.setattr(sparrow.planner, "worth_splitting", worth)
     b = Builder("g")
     x = b.input("x", TensorType((1, 4096, 8), F32))
     parts = [b.call("exp", x), b.add(MatMul(), x, b.const(np.eye(8, dtype=np.float32)))]

@@ -21,7 +21,8 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.pool import Pool
 from sparrow.passes.patches import ROWS, Stage, in_strips, strippable
 from sparrow.patching import within
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
 from sparrow.targets import target

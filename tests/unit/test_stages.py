@@ -31,7 +31,8 @@ from sparrow.memory.stages import share, stages, uses_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
-from sparrow.plan import Entry, Plan, plan
+from sparrow.plan import Entry, Plan
+from sparrow.planner import plan
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, Array, TensorType
 

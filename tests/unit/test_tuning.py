@@ -27,7 +27,8 @@ from sparrow.graph import Module
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Tile
 from sparrow.ops.conv import Conv
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.quant import Recipe
 from sparrow.quant import run as quantize
 from sparrow.samples import draw

@@ -31,7 +31,7 @@ from sparrow.evidence.plan_record import PlanRecord
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph, Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate, one_thread
 from sparrow.targets import Target, devices
 from sparrow.tensor import Array

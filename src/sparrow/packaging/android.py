@@ -14,7 +14,7 @@ from sparrow.emit.c import emit
 from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import load_graphs
 from sparrow.graph import Module
-from sparrow.plan import plan
+from sparrow.planner import plan
 from sparrow.targets import target
 
 ABIS = {"arm64-v8a": "aarch64_android", "armeabi-v7a": "armv7_android"}

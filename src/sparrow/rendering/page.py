@@ -26,7 +26,8 @@ from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.outputs import output_gate, run_calls
 from sparrow.graph import Graph
-from sparrow.plan import Plan, plan
+from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.targets import Target, target
 from sparrow.tensor import TensorType
 
