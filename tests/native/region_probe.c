@@ -11,6 +11,9 @@ typedef struct sp_frame {
 } sp_frame;
 
 #include "base.h"
+
+static int columns_of_steps;
+#define SP_REGION_COLUMNS columns_of_steps
 #include "region.h"
 
 enum { STEPS = 12, MOST = 8 };
@@ -67,6 +70,7 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
   void (*const fn[STEPS])(const sp_frame *, int) = {step_0, step_1, step_2, step_3, step_4,  step_5,
                                                     step_6, step_7, step_8, step_9, step_10, step_11};
   uint32_t wrong = 0;
+  columns_of_steps = columns;
   for (int r = 0; r < regions; ++r) {
     probe p = {columns, {0}, {0}, {0}, lasting_ns, {{0}}, 0};
     sp_region_step steps[STEPS];

@@ -133,7 +133,7 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
     shares = not plan.target.isa.engine
     starts = [stages(entry.steps, plan.threads) if shares else () for entry in plan.entries]
     if any(starts):
-        text.append(amalgamate(["region.h"]))
+        text += [f"#define SP_REGION_COLUMNS {plan.threads}", amalgamate(["region.h"])]
     for e, entry in enumerate(plan.entries):
         called = [step_of(name, plan.target.isa) for name in names[e]]
         # where the processor decides which code a step is, the table is none of constants

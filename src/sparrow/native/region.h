@@ -13,7 +13,10 @@
  *
  * Who waits long, for a core that the system took away, leaves, and so do others: the caller, for
  * whom parallel_for has slept until then, opens the region again. Where atomics are not known, or
- * hooks want to see each step, steps are regions of their own. */
+ * hooks want to see each step, steps are regions of their own.
+ *
+ * SP_REGION_COLUMNS, which the driver defines, are the columns that a split step has: a literal, for
+ * Armv7 divides by what it does not know in the compiler's library. */
 #ifndef SP_REGION_H
 #define SP_REGION_H
 
@@ -78,8 +81,9 @@ SP_OUTLINE int sp_run_stage(sp_region *r, int column, uint32_t stage) {
     const sp_region_step *s = &r->steps[i];
     if (column >= s->columns) continue;
     /* As the pool divides indices: of few column 0 has the first. */
-    const int first = (s->tasks * column + s->columns - 1) / s->columns;
-    const int end = (s->tasks * (column + 1) + s->columns - 1) / s->columns;
+    const int n = SP_REGION_COLUMNS, split = s->columns > 1;
+    const int first = split ? (s->tasks * column + n - 1) / n : 0;
+    const int end = split ? (s->tasks * (column + 1) + n - 1) / n : s->tasks;
     for (int t = first; t < end; ++t) s->fn(r->frame, t);
   }
   __atomic_store_n(&c->done, stage + 1, __ATOMIC_RELEASE);
