@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -252,8 +252,9 @@ def core_to_itself(threads: int = 1) -> Iterator[None]:
         yield
     finally:
         for task in own:
-            os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
-            os.sched_setaffinity(task, cores)
+            with suppress(ProcessLookupError):  # an engine's worker may have ended since
+                os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+                os.sched_setaffinity(task, cores)
 
 
 def line_of(row: Row) -> str:

@@ -95,7 +95,8 @@ SP_OUTLINE void sp_take_part(void *arg, int own) {
   uint32_t waited = 0;
   for (;;) {
     uint32_t stage = __atomic_load_n(&r->columns[own].done, __ATOMIC_ACQUIRE);
-    if (stage == r->n_stages) return;
+    /* who stays behind alone would go on alone, at the speed of one */
+    if (stage == r->n_stages || __atomic_load_n(&r->left, __ATOMIC_RELAXED)) return;
     int last = own;
     for (int i = 0; i < r->n_columns; ++i) {
       const uint32_t done = __atomic_load_n(&r->columns[i].done, __ATOMIC_ACQUIRE);
@@ -117,10 +118,7 @@ SP_OUTLINE void sp_take_part(void *arg, int own) {
       continue;
     }
     if (++waited > SP_REGION_ENDURANCE) __atomic_store_n(&r->left, 1, __ATOMIC_RELAXED);
-    if (waited > SP_REGION_POLLS) {
-      if (__atomic_load_n(&r->left, __ATOMIC_RELAXED)) return;
-      sp_relax();
-    }
+    if (waited > SP_REGION_POLLS) sp_relax();
   }
 }
 
