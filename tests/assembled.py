@@ -26,6 +26,7 @@ def assembled(row: str, functions: Mapping[str, str]) -> Elf:
     return Elf((link_alone(objects, machine) if linked else objects[0]).read_bytes())
 
 
-def firmware(row: str, functions: Mapping[str, str], ret: str) -> Elf:
-    """The functions in an image whose entries do nothing but `ret`."""
-    return assembled(row, {**functions, **dict.fromkeys(ROOTS, ret)})
+def firmware(row: str, functions: Mapping[str, tuple[str, int | None]], ret: str) -> Elf:
+    """Functions, given with the bytes that they take, in an image of entries that only `ret`."""
+    bodies = {name: body for name, (body, _) in functions.items()}
+    return assembled(row, {**bodies, **dict.fromkeys(ROOTS, ret)})

@@ -29,6 +29,7 @@ from sparrow.device.cpu import host_isas
 from sparrow.device.elf import FUNCTION, Elf
 from sparrow.device.firmware import board_command, link_program
 from sparrow.device.flags import link_flags
+from sparrow.device.here import host_machine
 from sparrow.device.node import find_node
 from sparrow.device.qemu import emulator_command
 from sparrow.errors import BadInput
@@ -377,3 +378,15 @@ def loop(name: str, expression: str, inputs: Sequence[str], output: str) -> str:
         f"    const int n = (int)sp_imin(count - i, SP_LANES);\n{loads}"
         f"    sp_storen_{output}(out + i, {expression}, n);\n  }}\n}}\n"
     )
+
+
+@functools.cache
+def pool_library(probe: str) -> ctypes.CDLL:
+    """The thread pool together with a file of tests/native that drives it."""
+    machine, path = host_machine("scalar"), Path(__file__).parent / "native" / probe
+    unit = Unit(path.name, path.read_text(encoding="utf-8"), (NATIVE,))
+    sources = [Unit.from_file(NATIVE / "runtime" / "pool.c"), unit]
+    objects = find_toolchain().compile_objects(sources, machine, ("-std=c99", *WARNINGS[:4]))
+    library = ctypes.CDLL(str(find_toolchain().link_shared(objects, machine)))
+    library.sparrow_pool_create.restype = ctypes.c_void_p
+    return library

@@ -81,7 +81,7 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
       p.tasks[s] = 1 + (int)((seed >> 12) % MOST);
       p.shared[s] = (seed >> 20) % 3 == 0 ? 1 : columns;
       p.stage_of[s] = n;
-      steps[s] = (sp_region_step){fn[s], p.tasks[s], p.shared[s]};
+      steps[s] = (sp_region_step){fn[s], p.tasks[s], p.shared[s] > 1};
     }
     stages[n] = STEPS;
     sparrow_call call = {0};
@@ -89,7 +89,7 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
     call.parallel_ctx = pool;
     const sp_frame f = {&call, &p};
     SP_ALIGN(SP_REGION_LINE) sp_region_column columns_of[MOST];
-    sp_run_steps(&f, steps, stages, (uint32_t)n, columns_of, columns);
+    sp_run_steps(&f, steps, stages, (uint32_t)n, columns_of);
     for (int s = 0; s < STEPS; ++s)
       for (int t = 0; t < p.tasks[s]; ++t) wrong += p.wrote[s][t] != (uint32_t)(s * MOST + t + 1);
     wrong += p.wrong;

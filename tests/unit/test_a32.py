@@ -20,11 +20,11 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
     "large": ("sub sp, sp, #4096; add sp, sp, #4096; bx lr", 4096),
     "stores": ("str r8, [sp, #-4]!; ldr r8, [sp], #4; bx lr", 4),
     "floats": ("vpush {d8, d9}; vpop {d8, d9}; bx lr", 16),
-    "comes back": (
+    "returns_sp": (
         "push {fp, lr}; add fp, sp, #4; sub sp, sp, #8; sub sp, fp, #4; pop {fp, pc}",
         16,
     ),
-    "goes below": ("push {fp, lr}; add fp, sp, #4; sub sp, fp, #8; pop {fp, pc}", None),
+    "lowers_sp": ("push {fp, lr}; add fp, sp, #4; sub sp, fp, #8; pop {fp, pc}", None),
     "calls": ("push {r7, lr}; bl many; bl pushes; pop {r7, pc}", 8 + 56),
     "jumps": ("b calls", 64),
     "loops": ("1: subs r0, r0, #1; bne 1b; bx lr", 0),
@@ -43,12 +43,11 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
 
 @functools.cache
 def image() -> Elf:
-    bodies = {name.replace(" ", "_"): body for name, (body, _) in FUNCTIONS.items()}
-    return firmware("armv7", bodies, "bx lr")
+    return firmware("armv7", FUNCTIONS, "bx lr")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_frame_is_what_the_instructions_take(name: str) -> None:
-    want, symbol = FUNCTIONS[name][1], name.replace(" ", "_")
-    found = depths(image(), [symbol], {"memset"}, read)
-    assert found == (None if want is None else {symbol: want})
+    want = FUNCTIONS[name][1]
+    found = depths(image(), [name], {"memset"}, read)
+    assert found == (None if want is None else {name: want})

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.here import host_machine
-
-PROBE = Path(__file__).resolve().parent.parent / "native" / "pool_probe.c"
+from native_harness import pool_library
 
 
-@functools.cache
 def pool_probe() -> ctypes.CDLL:
-    toolchain, target = find_toolchain(), host_machine("scalar")
-    probe = Unit(PROBE.name, PROBE.read_text(encoding="utf-8"), (NATIVE,))
-    sources = [Unit.from_file(NATIVE / "runtime" / "pool.c"), probe]
-    strict = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
-    objects = toolchain.compile_objects(sources, target, strict)
-    library = ctypes.CDLL(str(toolchain.link_shared(objects, target)))
-    library.sparrow_pool_create.restype = ctypes.c_void_p
-    return library
+    return pool_library("pool_probe.c")
 
 
 @pytest.fixture(params=[1, 2, 3, 4])

@@ -41,7 +41,7 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
 
 @functools.cache
 def image() -> Elf:
-    return firmware("rv32imc", {name: body for name, (body, _) in FUNCTIONS.items()}, "ret")
+    return firmware("rv32imc", FUNCTIONS, "ret")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

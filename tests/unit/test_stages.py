@@ -20,11 +20,11 @@ import sparrow.kernels.tasks
 from any_graphs import feeds
 from code_chains import chain
 from emitted import TARGETS, blob, compiled
+from native_harness import pool_library
 from small_graphs import network
 from sparrow import lane
 from sparrow.builder import Builder
-from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.here import host_machine
+from sparrow.device.build import NATIVE
 from sparrow.device.host import Session
 from sparrow.graph import Graph, Module
 from sparrow.memory.stages import share, stages, uses_of
@@ -42,17 +42,8 @@ _SPLIT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_
 _STEP = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
 
 
-@functools.cache
 def probe() -> ctypes.CDLL:
-    toolchain, machine = find_toolchain(), host_machine("scalar")
-    unit = Unit(PROBE.name, PROBE.read_text(encoding="utf-8"), (NATIVE,))
-    sources = [Unit.from_file(NATIVE / "runtime" / "pool.c"), unit]
-    strict = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
-    library = ctypes.CDLL(
-        str(toolchain.link_shared(toolchain.compile_objects(sources, machine, strict), machine))
-    )
-    library.sparrow_pool_create.restype = ctypes.c_void_p
-    return library
+    return pool_library(PROBE.name)
 
 
 @pytest.mark.parametrize("columns", [2, 3, 5])

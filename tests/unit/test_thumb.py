@@ -37,7 +37,7 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
 
 @functools.cache
 def image() -> Elf:
-    return firmware("cortex_m4f", {name: body for name, (body, _) in FUNCTIONS.items()}, "bx lr")
+    return firmware("cortex_m4f", FUNCTIONS, "bx lr")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -16,7 +16,7 @@ from sparrow.emit.interface import c_string, exports, header
 from sparrow.emit.lengths import declare_steps, step_of
 from sparrow.emit.parts import parts_of
 from sparrow.emit.steps import Bodies, address
-from sparrow.memory.stages import shared_by, stages
+from sparrow.memory.stages import stages
 from sparrow.plan import Entry, Plan
 
 _SCALAR_MATH = re.compile(r"sp_\w+_f64\(|sp_f(32|64)_to_|sp_i(div|rem|mod|pow)_|SP_F32_2\(f?mod")
@@ -129,7 +129,7 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         "\n#if SP_IN(0)",
         _DRIVER,
     ]
-    # a page's threads may be fewer than tasks were cut for, whose columns would then take turns
+    # in pages a region took longer than one for each step when it was measured (ResNet-18)
     shares = not plan.target.isa.engine
     starts = [stages(entry.steps, plan.threads) if shares else () for entry in plan.entries]
     if any(starts):
@@ -138,9 +138,7 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         called = [step_of(name, plan.target.isa) for name in names[e]]
         # where the processor decides which code a step is, the table is none of constants
         kind = "const" if plan.target.isa.lengths else "static const"
-        text.append(
-            _runner(e, entry, called, _region(entry, called, starts[e], plan.threads, kind))
-        )
+        text.append(_runner(e, entry, called, _region(entry, called, starts[e], kind)))
     text += exports(plan, prefix, embed)
     text.append("#endif\n")
     source = "\n".join(text)
@@ -178,14 +176,12 @@ def _helpers(work: str) -> list[str]:
     return found
 
 
-def _region(
-    entry: Entry, names: Sequence[str], first: Sequence[int], threads: int, kind: str
-) -> list[str]:
+def _region(entry: Entry, names: Sequence[str], first: Sequence[int], kind: str) -> list[str]:
     """All steps as one parallel region, where threads share them in stages from ``first`` on."""
     if not first:
         return []
     steps = ", ".join(
-        f"{{{name}, {s.lowered.tasks}, {shared_by(s, threads)}}}"
+        f"{{{name}, {s.lowered.tasks}, {int(not s.whole)}}}"
         for name, s in zip(names, entry.steps, strict=True)
     )
     starts = ", ".join(map(str, (*first, len(entry.steps))))
@@ -194,8 +190,8 @@ def _region(
         "  if (SP_REGIONS(f->call)) {",
         f"    {kind} sp_region_step steps[] = {{{steps}}};",
         f"    static const int stages[] = {{{starts}}};",
-        f"    SP_ALIGN(SP_REGION_LINE) sp_region_column columns[{threads}];",
-        f"    sp_run_steps(f, steps, stages, {len(first)}, columns, {threads});",
+        "    SP_ALIGN(SP_REGION_LINE) sp_region_column columns[SP_REGION_COLUMNS];",
+        f"    sp_run_steps(f, steps, stages, {len(first)}, columns);",
         *(f"    {line}" for line in _commits(entry)),
         "    return;",
         "  }",

@@ -110,6 +110,11 @@ def accuracy_of(
     golden: Golden,
     outputs: Sequence[Mapping[str, Array]],
 ) -> tuple[tuple[AgainstRecord, ...], list[dict[str, Array]] | None]:
+    """How far golden calls' ``outputs`` are from others', and what ONNX Runtime answered to them.
+
+    None where it takes no model or no call.
+    """
+
     def against(what: str, theirs: Sequence[Mapping[str, Array]]) -> AgainstRecord:
         apart = _Differences()
         for call, a, b in zip(golden.calls, outputs, theirs, strict=True):

@@ -57,7 +57,7 @@ def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
     held: list[list[Use]] = []
     for i, s in enumerate(steps):
         uses = [
-            list(uses_of(s, share(s.lowered.tasks, shared_by(s, columns), k)))
+            list(uses_of(s, share(s.lowered.tasks, 1 if s.whole else columns, k)))
             for k in range(columns)
         ]
         if not starts or _meet(uses, held):
@@ -66,11 +66,6 @@ def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
         for mine, new in zip(held, uses, strict=True):
             mine += new
     return tuple(starts)
-
-
-def shared_by(s: Step, columns: int) -> int:
-    """Columns that the tasks of a step are divided among."""
-    return 1 if s.whole else columns
 
 
 def _meet(uses: Sequence[Sequence[Use]], held: Sequence[Sequence[Use]]) -> bool:

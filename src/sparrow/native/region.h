@@ -15,8 +15,8 @@
  * whom parallel_for has slept until then, opens the region again. Where atomics are not known, or
  * hooks want to see each step, steps are regions of their own.
  *
- * SP_REGION_COLUMNS, which the driver defines, are the columns that a split step has: a literal, for
- * Armv7 divides by what it does not know in the compiler's library. */
+ * SP_REGION_COLUMNS, which the driver defines, is a literal: Armv7 divides by what it does not know
+ * in the compiler's library. */
 #ifndef SP_REGION_H
 #define SP_REGION_H
 
@@ -38,7 +38,7 @@
 
 typedef struct sp_region_step {
   void (*fn)(const sp_frame *, int);
-  int tasks, columns; /* tasks, and the columns that share them */
+  int tasks, split; /* all columns share the tasks, or column 0 has them */
 } sp_region_step;
 
 /* What its owner writes and others wait for has a line of its own. */
@@ -55,7 +55,6 @@ typedef struct sp_region {
   const sp_region_step *steps;
   const int *stages; /* the first step of each, and behind the last one */
   uint32_t n_stages;
-  int n_columns;
   sp_region_column *columns;
   uint32_t left; /* a participant has left before the end */
 } sp_region;
@@ -79,11 +78,11 @@ SP_OUTLINE int sp_run_stage(sp_region *r, int column, uint32_t stage) {
     return 0;
   for (int i = r->stages[stage]; i < r->stages[stage + 1]; ++i) {
     const sp_region_step *s = &r->steps[i];
-    if (column >= s->columns) continue;
+    if (column > 0 && !s->split) continue;
     /* As the pool divides indices: of few column 0 has the first. */
-    const int n = SP_REGION_COLUMNS, split = s->columns > 1;
-    const int first = split ? (s->tasks * column + n - 1) / n : 0;
-    const int end = split ? (s->tasks * (column + 1) + n - 1) / n : s->tasks;
+    const int n = SP_REGION_COLUMNS;
+    const int first = s->split ? (s->tasks * column + n - 1) / n : 0;
+    const int end = s->split ? (s->tasks * (column + 1) + n - 1) / n : s->tasks;
     for (int t = first; t < end; ++t) s->fn(r->frame, t);
   }
   __atomic_store_n(&c->done, stage + 1, __ATOMIC_RELEASE);
@@ -98,7 +97,7 @@ SP_OUTLINE void sp_take_part(void *arg, int own) {
     /* who stays behind alone would go on alone, at the speed of one */
     if (stage == r->n_stages || __atomic_load_n(&r->left, __ATOMIC_RELAXED)) return;
     int last = own;
-    for (int i = 0; i < r->n_columns; ++i) {
+    for (int i = 0; i < SP_REGION_COLUMNS; ++i) {
       const uint32_t done = __atomic_load_n(&r->columns[i].done, __ATOMIC_ACQUIRE);
       if (done < stage) {
         stage = done;
@@ -123,14 +122,14 @@ SP_OUTLINE void sp_take_part(void *arg, int own) {
 }
 
 SP_OUTLINE void sp_run_steps(const sp_frame *f, const sp_region_step *steps, const int *stages,
-                             uint32_t n_stages, sp_region_column *columns, int n_columns) {
-  sp_region r = {f, steps, stages, n_stages, n_columns, columns, 0};
-  for (int i = 0; i < n_columns; ++i) columns[i].done = columns[i].begun = columns[i].present = 0;
+                             uint32_t n_stages, sp_region_column *columns) {
+  sp_region r = {f, steps, stages, n_stages, columns, 0};
+  for (int i = 0; i < SP_REGION_COLUMNS; ++i) columns[i].done = columns[i].begun = columns[i].present = 0;
   for (;;) {
-    f->call->parallel_for(f->call->parallel_ctx, sp_take_part, &r, n_columns);
+    f->call->parallel_for(f->call->parallel_ctx, sp_take_part, &r, SP_REGION_COLUMNS);
     int i = 0;
-    while (i < n_columns && columns[i].done == n_stages) ++i;
-    if (i == n_columns) return;
+    while (i < SP_REGION_COLUMNS && columns[i].done == n_stages) ++i;
+    if (i == SP_REGION_COLUMNS) return;
     r.left = 0;
   }
 }
