@@ -8,8 +8,6 @@ An output that repeats another value becomes a copy of it where computing it aga
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sparrow import lane
 from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.lane import Lane
@@ -29,13 +27,14 @@ def cse(g: Graph) -> Graph:
         if twin is n:
             nodes.append(Node(n.op, inputs, n.outputs, n.origin) if inputs != n.inputs else n)
             continue
-        if not live.intersection(n.outputs):
-            rename.update(zip(n.outputs, twin.outputs, strict=True))
-        elif _worth_copying(n):
-            nodes += _copies(g, twin.outputs, n)
-        else:
+        if live.intersection(n.outputs) and not _worth_copying(n):
             nodes.append(Node(n.op, inputs, n.outputs, n.origin))
             continue
+        for x, y in zip(twin.outputs, n.outputs, strict=True):
+            if y in live:
+                nodes.append(Node(Lane(lane.Arg(0, g.types[y].dtype)), (x,), (y,), n.origin))
+            else:
+                rename[y] = x
         changed = True
     return retyped(g, nodes) if changed else g
 
@@ -54,10 +53,3 @@ def _same_constants(g: Graph, live: frozenset[str]) -> dict[str, str]:
 def _worth_copying(n: Node) -> bool:
     """Whether a copy of the result costs less than computing it again."""
     return not isinstance(n.op, Lane) or lane.cost(n.op.expr) > 1
-
-
-def _copies(g: Graph, sources: Sequence[str], n: Node) -> list[Node]:
-    return [
-        Node(Lane(lane.Arg(0, g.types[y].dtype)), (x,), (y,), n.origin)
-        for x, y in zip(sources, n.outputs, strict=True)
-    ]

@@ -13,6 +13,7 @@ from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.reshape import Reshape
+from sparrow.ops.topk import TopK
 from sparrow.ops.transpose import Transpose
 from sparrow.passes import optimize
 from sparrow.passes.cse import cse
@@ -133,6 +134,18 @@ def test_equal_nodes_merge_and_an_equal_output_becomes_a_copy() -> None:
     after = cse(g)
     assert_same(g, after)
     assert [lane.cost(k.op.expr) for k in after.nodes if isinstance(k.op, Lane)] == [12, 0, 1]
+
+
+def test_of_equal_nodes_only_what_leaves_is_copied() -> None:
+    n = Net()
+    x = n.x(2, 5)
+    values, _ = n.add_n(TopK(1, 3), x)
+    same, places = n.add_n(TopK(1, 3), x)
+    g = n.done(values, same, n.add(Transpose((1, 0)), places))
+    after = cse(g)
+    assert_same(g, after)
+    assert kinds(after) == ["TopK", "Lane", "Transpose"]
+    assert prune(after).nodes == after.nodes
 
 
 def test_constants_of_other_quantization_do_not_merge() -> None:
