@@ -11,6 +11,7 @@ import onnx
 
 from sparrow.api import quantize_model
 from sparrow.compression import masked_bytes
+from sparrow.conforming import conforming, rules_of
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
@@ -23,7 +24,7 @@ from sparrow.quant import LayerReport, Quantized, Recipe
 from sparrow.quant.engine import literally
 from sparrow.reference import one_thread
 from sparrow.request import Progress
-from sparrow.residency import Residency, conforming, residency, rules_of
+from sparrow.residency import Residency, residency
 from sparrow.samples import Feeds, Pixels, samples
 from sparrow.sources import sources_of
 from sparrow.targets import Device

@@ -20,7 +20,8 @@ from sparrow.errors import UnsupportedOp
 from sparrow.graph import Graph, State, retyped, verify
 from sparrow.memory.arena import Item, lower_bound, pack
 from sparrow.memory.audit import audit
-from sparrow.memory.views import Place, repitch, reshape_strides
+from sparrow.memory.strides import repitch, reshape_strides
+from sparrow.memory.views import Place
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul

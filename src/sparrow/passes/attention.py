@@ -31,8 +31,8 @@ from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
-from sparrow.passes.layout import swap_reshape
 from sparrow.passes.polynomial import factors
+from sparrow.passes.sinking import swap_reshape
 from sparrow.passes.unfold import Unfolded
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, F64

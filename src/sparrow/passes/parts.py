@@ -21,7 +21,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.sums import CODES
 from sparrow.ops.transpose import Transpose
-from sparrow.passes.layout import SINK, moved_elements
+from sparrow.passes.sinking import SINK, moved_elements
 from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 from sparrow.tensor import I32, Array
 

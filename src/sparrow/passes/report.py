@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sparrow.graph import Graph
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.transpose import Transpose
-from sparrow.passes.layout import moved_elements, moves
+from sparrow.passes.sinking import moved_elements, moves
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,10 @@ from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
 from sparrow.passes import optimize
-from sparrow.passes.layout import (
-    assign_layout,
+from sparrow.passes.layout import assign_layout
+from sparrow.passes.normalization import grouped_channels
+from sparrow.passes.report import compare, traffic
+from sparrow.passes.sinking import (
     hoist_transpose,
     inverse,
     moved_elements,
@@ -32,8 +34,6 @@ from sparrow.passes.layout import (
     sink_transpose,
     swap_reshape,
 )
-from sparrow.passes.normalization import grouped_channels
-from sparrow.passes.report import compare, traffic
 from unit.passes.check import Net, assert_same, kinds, refused
 
 SAME = ((1, 1), (1, 1))

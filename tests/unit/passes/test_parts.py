@@ -13,8 +13,8 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
-from sparrow.passes.layout import moved_elements
 from sparrow.passes.parts import part_heads
+from sparrow.passes.sinking import moved_elements
 from sparrow.tensor import F32, I8, I32
 from unit.passes.check import Net, assert_same, feeds, kinds
 

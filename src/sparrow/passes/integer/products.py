@@ -32,7 +32,8 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
-from sparrow.passes.integer.sums import bias_codes, digits, sums
+from sparrow.passes.integer.constants import bias_codes
+from sparrow.passes.integer.sums import digits, sums
 from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I16, I32, I64, Array

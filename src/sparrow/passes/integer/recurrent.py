@@ -25,7 +25,7 @@ from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.recurrent import SIGMOID, TANH
 from sparrow.passes.hoist_projection import trimmed
 from sparrow.passes.integer.codes import Codes, Edit, codes_of
-from sparrow.passes.integer.sums import bias_codes, weight_codes
+from sparrow.passes.integer.constants import bias_codes, weight_codes
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I8, I16, I32, Affine

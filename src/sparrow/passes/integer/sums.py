@@ -35,49 +35,18 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.slice import Slice
-from sparrow.ops.sums import CODES
 from sparrow.ops.transpose import Transpose
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
+from sparrow.passes.integer.constants import Groups, Weights, bias_codes, weight_codes
 from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I8, I16, I32, I64, U8, Affine, Array, TensorType
-
-# The largest multiple of a unit that is looked for: 8 bits.
-LARGEST_MULTIPLE = 255
+from sparrow.tensor import F32, I8, I16, I32, I64, U8, Array, TensorType
 
 
 def beyond_int32(products: int, reach: int) -> str:
     """That sums of so many ``products`` may reach a number that int32 does not hold."""
     return f"sums of {products:,} products may reach {reach:,}, and int32 ends at {(1 << 31) - 1:,}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Groups of ``size`` inputs, each with a multiple of its channel's unit: int64 [groups, n]."""
-
-    size: int
-    multiples: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Constant weights: int8 codes, what each lacks, and the scale of each output channel."""
-
-    codes: Array
-    offset: int
-    scale: Array
-    groups: _Groups | None = None
-
-    def magnitudes(self, axis: int) -> Array:
-        """Sum of |w| for each output channel, in units of its scale: int64 [n]."""
-        size = np.abs(self.codes.astype(np.int64)) + abs(self.offset)
-        if self.groups is not None:
-            k = self.codes.shape[1 - axis]
-            each = self.groups.multiples.repeat(self.groups.size, 0)[:k]
-            size = size * (each if axis == 1 else each.T)
-        found: Array = size.sum(tuple(i for i in range(size.ndim) if i != axis))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,67 +86,6 @@ class _Sum:
         """How large it may be, in words."""
         count = self.weights.codes.size // len(self.reach)
         return beyond_int32(count, int(self.reach.max(initial=0)))
-
-
-def weight_codes(m: Match, value: str, axis: int) -> Weights | Reject:
-    """Constant weights with scales along ``axis``, or per group of a matrix's inputs."""
-    d = m.producer(value, Dequantize)
-    codes = None if d is None else m.const(d.inputs[0])
-    if d is None or codes is None:
-        return Reject("the weights are no constant codes")
-    assert isinstance(d.op, Dequantize)
-    quant, t = d.op.quant, m.type(d.inputs[0])
-    if t.dtype not in CODES:
-        return Reject(f"weights of {t.dtype}")
-    if codes.ndim == 2 and quant.block[axis] == 1 and quant.block[1 - axis] > 1:
-        return _grouped(codes, quant, axis)
-    apart = [i for i, s in enumerate(quant.scale.shape) if s > 1 and i != axis]
-    if apart or quant.block[axis] not in (-1, 1):
-        return Reject("scales of the weights do not run along the output channels")
-    # every zero point that keeps the difference in int8 is one of symmetric weights
-    plain = codes.astype(np.int32) - quant.zero_point
-    offset = 0
-    if plain.min(initial=0) < -128 or plain.max(initial=0) > 127:
-        if not quant.per_tensor or t.dtype != U8:
-            return Reject("weights minus their zero point leave int8")
-        offset = 128 - int(quant.zero_point.reshape(()))
-        plain = plain - offset
-    scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
-    return Weights(plain.astype(np.int8), offset, scale)
-
-
-def _grouped(codes: Array, quant: Affine, axis: int) -> Weights | Reject:
-    """Weights whose scales are, in each output channel, multiples of one."""
-    if quant.zero_point.any() or codes.dtype != np.int8:
-        return Reject("weights per group have zero points")
-    scale = np.moveaxis(quant.scale, axis, 1).astype(np.float64)
-    for parts in range(1, LARGEST_MULTIPLE + 1):
-        unit = scale.max(0) / parts
-        multiples = np.rint(scale / unit)
-        if np.allclose(multiples * unit, scale, rtol=1e-6, atol=0.0):
-            groups = _Groups(quant.block[1 - axis], multiples.astype(np.int64))
-            return Weights(codes, 0, unit, groups)
-    return Reject("scales of the groups of weights are no multiples of one per channel")
-
-
-def bias_codes(m: Match, value: str, unit: Array) -> Array | Reject:
-    """The bias in units of the sum, as int32."""
-    d = m.producer(value, Dequantize)
-    if d is not None and (codes := m.const(d.inputs[0])) is not None:
-        assert isinstance(d.op, Dequantize)
-        own = np.broadcast_to(d.op.quant.scale.reshape(-1), unit.shape)
-        same = np.allclose(own, unit, rtol=1e-6, atol=0.0) and not d.op.quant.zero_point.any()
-        if m.type(d.inputs[0]).dtype == I32 and same:
-            return codes
-        real = (codes.astype(np.float64) - d.op.quant.zero_point.reshape(-1)) * own
-    elif (floats := m.const(value)) is not None:
-        real = floats.astype(np.float64)
-    else:
-        return Reject("the bias is not constant")
-    steps = np.rint(real / unit)
-    if not (np.abs(steps) < 2.0**31).all():
-        return Reject("the bias leaves int32 in units of the sum")
-    return steps.astype(np.int32)
 
 
 def _sum_of(m: Match, n: Node) -> _Sum | Reject:
@@ -258,7 +166,7 @@ def _emit_sum(e: Edit, s: _Sum) -> tuple[str, ...]:
     return total, e.add(s.op, s.x.name, e.const(np.ones(shape, np.int8), I8))
 
 
-def _sum_of_groups(e: Edit, s: _Sum, groups: _Groups) -> str:
+def _sum_of_groups(e: Edit, s: _Sum, groups: Groups) -> str:
     """The sum over groups of inputs, each a product times its multiples; int64 where it is wide."""
     assert isinstance(s.op, MatMul)
     low_first = digits(e, s.x) if s.x.type.dtype == I16 else (s.x.name,)
