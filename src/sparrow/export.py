@@ -110,6 +110,9 @@ class Writer:
             y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
         elif (slope := slope_of(e)) is not None:
             y = self.node("LeakyRelu", [self._expr(e.args[2], names, done)], alpha=slope)
+        elif (ramp := _ramp(e)) is not None:
+            x, alpha, beta = ramp
+            y = self.node("HardSigmoid", [self._expr(x, names, done)], alpha=alpha, beta=beta)
         else:
             row = lane.BY_NAME[e.fn].onnx
             assert row is not None, e.fn
@@ -129,6 +132,20 @@ def slope_of(e: lane.Call) -> float | None:
     other = [a for a in scaled.args if a != x]
     slope = other[0] if scaled.fn == "mul" and len(other) == 1 else None
     return float(slope.value) if isinstance(slope, lane.Imm) else None
+
+
+def _ramp(e: lane.Call) -> tuple[lane.Expr, float, float] | None:
+    """(x, alpha, beta) of alpha * x + beta between 0 and 1, HardSigmoid."""
+    match e:
+        case lane.Call("min", (lane.Call("max", (line, lane.Imm() as low)), lane.Imm() as high)):
+            if e.dtype != F32 or (low.value, high.value) != (0, 1):
+                return None
+        case _:
+            return None
+    match line:
+        case lane.Call("add", (lane.Call("mul", (x, lane.Imm() as alpha)), lane.Imm() as beta)):
+            return x, float(alpha.value), float(beta.value)
+    return None
 
 
 def _silu(x: lane.Expr) -> lane.Expr:

@@ -94,14 +94,33 @@ def _channels(x: Array, axis: int) -> Array:
     return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) if x.ndim else x.reshape(1, 1)
 
 
+def _affine(cut: Cut, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Scale and zero point of the codes; they broadcast to ``shape``."""
+    assert cut.quant is not None
+    scale = spread(cut.quant.scale, cut.quant.block, shape).astype(np.float64)
+    return scale, spread(cut.quant.zero_point, cut.quant.block, shape)
+
+
 def _beyond(x: Array, cut: Cut) -> Array:
-    assert cut.quant is not None and cut.dtype is not None
-    scale = spread(cut.quant.scale, cut.quant.block, x.shape).astype(np.float64)
-    zero = spread(cut.quant.zero_point, cut.quant.block, x.shape)
+    assert cut.dtype is not None
+    scale, zero = _affine(cut, x.shape)
     low, high = cut.dtype.limits
     codes = np.rint(x / scale) + zero
     found: Array = (codes < low) | (codes > high)
     return found
+
+
+def _clamped(x: Array, made: Array, cut: Cut) -> Array:
+    """``x`` kept to the range of the codes where that is nearer to what the layer makes.
+
+    Quantizers remove a Relu or a clip where the codes end where it does: clamping is the layer's.
+    """
+    if cut.dtype is None:
+        return x
+    scale, zero = _affine(cut, x.shape)
+    low, high = (scale * (code - zero) for code in cut.dtype.limits)
+    kept = np.clip(x, low, high)
+    return np.where(np.abs(kept - made) < np.abs(x - made), kept, x)
 
 
 def _inside(q: Graph, at: Sequence[Cut], c: Cut, between: Mapping[str, Cut]) -> list[Cut]:
@@ -161,13 +180,16 @@ def measure(
             e, y = found[c.name], x[c.name]
             ideal = made.get(c.name + OWN, y)
             coded = recast.get(c.name + OWN, y)
-            before, after = xq[c.before].astype(np.float64), xq[c.after].astype(np.float64)
+            after = xq[c.after].astype(np.float64)
+            before = _clamped(xq[c.before].astype(np.float64), coded, c)
             e.signal += power(y)
             e.total += power(apart(after, y))
             e.own += power(apart(after, ideal))
             e.inherited += power(apart(ideal, y))
             e.weights += power(apart(coded, ideal))
-            plain = uncut.get(c.before + OWN, before) if inner[c.name] else before
+            plain = before
+            if inner[c.name] and c.before + OWN in uncut:
+                plain = _clamped(uncut[c.before + OWN], coded, c)
             e.implementation += power(apart(plain, coded))
             e.inside += power(apart(before, plain))
             for i in inner[c.name]:

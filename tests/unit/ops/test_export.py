@@ -64,3 +64,31 @@ def test_a_slope_below_zero_is_one_node() -> None:
     session = ort.InferenceSession(proto.SerializeToString())
     for name, y in zip(g.outputs, session.run(None, feeds), strict=True):
         np.testing.assert_array_equal(y, want[name])
+
+
+def test_a_ramp_is_one_node() -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((3, 7), F32))
+    arg = lane.Arg(0, F32)
+
+    def ramp(high: float) -> lane.Expr:
+        line = lane.call("add", lane.call("mul", arg, lane.Imm(0.2, F32)), lane.Imm(0.5, F32))
+        return lane.clip(line, lane.Imm(0.0, F32), lane.Imm(high, F32))
+
+    g = b.finish(
+        {
+            "sigmoid": b.lane(ramp(1.0), x),
+            "higher": b.lane(ramp(2.0), x),
+            "swish": b.lane(lane.call("hardswish", arg), x),
+        },
+        {},
+    )
+    proto = to_onnx(g)
+    kinds = [n.op_type for n in proto.graph.node]
+    assert (kinds.count("HardSigmoid"), kinds.count("Min"), kinds.count("Mul")) == (2, 1, 2)
+    feeds = {"x": np.random.default_rng(0).uniform(-5, 5, (3, 7)).astype(np.float32)}
+    feeds["x"][0, :2] = np.inf, -10
+    want = evaluate(g, feeds)
+    session = ort.InferenceSession(proto.SerializeToString())
+    for name, y in zip(g.outputs, session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(y, want[name], rtol=1e-6, atol=1e-6)
