@@ -255,10 +255,17 @@ class _Shell:
         self._connection.send(CLSE, self._here, self._there)
 
     def _copy(self, kind: int, stream: object) -> None:
-        root = str(self._connection.phone.root).encode()
-        while data := os.read(stream.fileno(), self._connection.largest - 5):  # type: ignore[attr-defined]
-            # a phone's paths do not begin with our folder
-            self._send(kind, data.replace(root + b"/sys/", b"/sys/"))
+        # a phone's paths do not begin with our folder, which may come in two parts
+        ours = str(self._connection.phone.root).encode() + b"/sys/"
+        kept = b""
+        while data := os.read(stream.fileno(), self._connection.largest - 5 - len(ours)):  # type: ignore[attr-defined]
+            data = (kept + data).replace(ours, b"/sys/")
+            begun = next((n for n in range(len(ours), 0, -1) if data.endswith(ours[:n])), 0)
+            data, kept = data[: len(data) - begun], data[len(data) - begun :]
+            if data:
+                self._send(kind, data)
+        if kept:
+            self._send(kind, kept)
 
     def _send(self, kind: int, data: bytes) -> None:
         with self._lock:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,6 +27,7 @@ from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import board_command, link_program
 from sparrow.device.here import host_machine
 from sparrow.device.host import aligned
+from sparrow.device.library import compile_objects
 from sparrow.errors import BadInput
 from sparrow.packaging import FIRMWARE, firmware_tree, package
 from sparrow.packaging.android import ABIS
@@ -155,6 +158,82 @@ def test_android_gets_a_library_per_abi_that_java_can_call(bundle: Path, tmp_pat
         so = (tmp_path / "aar" / "jni" / abi / "libsparrow_model.so").read_bytes()
         assert all(f"Java_org_sparrow_model_SparrowModel_{n}\0".encode() in so for n in natives)
         assert (tmp_path / "aar" / "assets" / abi / "weights.bin").stat().st_size > 0
+    with zipfile.ZipFile(tmp_path / "aar" / "classes.jar") as jar:
+        assert jar.namelist() == ["org/sparrow/model/SparrowModel.class"]
+
+
+# A model of one input and one output; prints its answers to its arguments.
+CALLER = """\
+import java.nio.*;
+import java.nio.file.*;
+import org.sparrow.model.SparrowModel;
+
+class Caller {
+  static ByteBuffer aligned(long bytes) {
+    ByteBuffer raw = ByteBuffer.allocateDirect((int) bytes + 63);
+    return raw.alignedSlice(64).order(ByteOrder.nativeOrder());
+  }
+
+  public static void main(String[] given) throws Exception {
+    byte[] file = Files.readAllBytes(Path.of(given[0]));
+    ByteBuffer weights = aligned(SparrowModel.weightsBytes());
+    weights.duplicate().put(file);
+    ByteBuffer state = aligned(SparrowModel.stateBytes());
+    ByteBuffer workspace = aligned(SparrowModel.workspaceBytes());
+    ByteBuffer[] x = {aligned(Files.size(Path.of(given[1])))};
+    x[0].duplicate().put(Files.readAllBytes(Path.of(given[1])));
+    ByteBuffer[] y = {aligned(Integer.parseInt(given[2]))};
+    if (SparrowModel.reset(state, weights) != 0) System.exit(1);
+    if (SparrowModel.run(0, weights, workspace, state, x, new ByteBuffer[0]) != -1) System.exit(2);
+    if (SparrowModel.run(9, weights, workspace, state, x, y) != 1) System.exit(3);
+    if (SparrowModel.run(0, weights, workspace, state, x, y) != 0) System.exit(4);
+    byte[] found = new byte[Integer.parseInt(given[2])];
+    y[0].get(found);
+    System.out.write(found, 0, found.length);
+    System.out.flush();
+  }
+}
+"""
+
+
+def test_a_java_virtual_machine_runs_a_model(tmp_path: Path) -> None:
+    """Through the class that Python wrote, which says what Java's own compiler says."""
+    if not all(map(shutil.which, ("java", "javac", "javap"))):
+        missing("the Java development kit is not installed")
+    model = sparrow.build(classifier(), "x86_64", tmp_path / "out")
+    package(tmp_path / "out", "android", tmp_path / "aar")
+    jar, source = tmp_path / "aar" / "classes.jar", tmp_path / "aar" / "java"
+
+    def members(path: Path) -> set[tuple[str, str]]:
+        command = ["javap", "-p", "-s", "-cp", str(path), "org.sparrow.model.SparrowModel"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return set(re.findall(r"  (.+);\n\s+descriptor: (\S+)", said))
+
+    theirs = tmp_path / "theirs"
+    (path,) = source.rglob("*.java")
+    subprocess.run(["javac", "-Werror", "-d", str(theirs), str(path)], check=True)
+    assert members(jar) == members(theirs) and len(members(jar)) == 7
+
+    (tmp_path / "Caller.java").write_text(CALLER)
+    paths = f"{jar}{os.pathsep}{tmp_path}"
+    caller = ["javac", "-cp", paths, "-d", str(tmp_path), str(tmp_path / "Caller.java")]
+    subprocess.run(caller, check=True)
+    machine, tools = target("x86_64").machine, find_toolchain()
+    door = tools.compile_objects([Unit.from_file(NATIVE / "runtime" / "jni.c")], machine)
+    files = {n: (tmp_path / "out" / n).read_bytes() for n in ("model.c", "sparrow.h")}
+    objects = compile_objects(files, machine, model.plan.parts)
+    (tmp_path / "libsparrow_model.so").write_bytes(
+        tools.link_shared((*objects, *door), machine).read_bytes()
+    )
+    x = np.random.default_rng(2).standard_normal((1, 3, 12, 12)).astype(np.float32)
+    (want,) = model.run(x).values()
+    (tmp_path / "x").write_bytes(x.tobytes())
+    # -Xverify:all as Android does: every class is verified
+    run = ["java", "-Xverify:all", f"-Djava.library.path={tmp_path}", "-cp", paths, "Caller"]
+    run += [str(tmp_path / "out" / "weights.bin"), str(tmp_path / "x"), str(want.nbytes)]
+    done = subprocess.run(run, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.frombuffer(done.stdout, np.float32), want.ravel())
 
 
 def test_java_runs_a_model_through_its_function_table() -> None:

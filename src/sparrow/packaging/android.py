@@ -6,6 +6,8 @@ the weights, differ.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 from sparrow.device.build import NATIVE, Unit, find_toolchain
@@ -14,6 +16,7 @@ from sparrow.emit.c import emit
 from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import load_graphs
 from sparrow.graph import Module
+from sparrow.packaging.java import native_class
 from sparrow.planner import plan
 from sparrow.targets import target
 
@@ -26,7 +29,9 @@ _MANIFEST = """\
 </manifest>
 """
 
-_JAVA = """\
+_LIBRARY = "sparrow_model"
+_CLASS = "org/sparrow/model/SparrowModel"
+_JAVA = f"""\
 package org.sparrow.model;
 
 import java.nio.ByteBuffer;
@@ -36,10 +41,10 @@ import java.nio.ByteBuffer;
  * 63 more than needed and take an aligned slice. Weights are assets/ABI/weights.bin, mapped or
  * copied. run returns 0, a status of sparrow.h, or -1 where a buffer is missing or too small.
  */
-public final class SparrowModel {
-  static { System.loadLibrary("sparrow_model"); }
+public final class SparrowModel {{
+  static {{ System.loadLibrary("{_LIBRARY}"); }}
 
-  private SparrowModel() {}
+  private SparrowModel() {{}}
 
   public static native long weightsBytes();
   public static native long workspaceBytes();
@@ -47,7 +52,7 @@ public final class SparrowModel {
   public static native int reset(ByteBuffer state, ByteBuffer weights);
   public static native int run(int entry, ByteBuffer weights, ByteBuffer workspace,
       ByteBuffer state, ByteBuffer[] inputs, ByteBuffer[] outputs);
-}
+}}
 """
 
 
@@ -65,7 +70,8 @@ def android(folder: Path, record: PlanRecord) -> dict[str, bytes]:
     graphs, tools = tuple(load_graphs(folder, record)), find_toolchain()
     tree = {
         "AndroidManifest.xml": _MANIFEST.encode(),
-        "java/org/sparrow/model/SparrowModel.java": _JAVA.encode(),
+        "classes.jar": _jar(),
+        f"java/{_CLASS}.java": _JAVA.encode(),
     }
     unit = Unit.from_file(NATIVE / "runtime" / "jni.c")
     for abi, name in ABIS.items():
@@ -75,9 +81,17 @@ def android(folder: Path, record: PlanRecord) -> dict[str, bytes]:
         door = tools.compile_objects([unit], row.machine, ("-std=c99",))
         shared = tools.link_shared((*objects, *door), row.machine)
         tree |= {
-            f"jni/{abi}/libsparrow_model.so": shared.read_bytes(),
+            f"jni/{abi}/lib{_LIBRARY}.so": shared.read_bytes(),
             f"assets/{abi}/weights.bin": artifact.files["weights.bin"],
             f"headers/{abi}/model.h": artifact.files["model.h"],
             f"headers/{abi}/sparrow.h": artifact.files["sparrow.h"],
         }
     return tree
+
+
+def _jar() -> bytes:
+    """An archive of the class; of no date, so that the same bundle gives the same bytes."""
+    found = io.BytesIO()
+    with zipfile.ZipFile(found, "w") as jar:
+        jar.writestr(zipfile.ZipInfo(f"{_CLASS}.class"), native_class(_JAVA, _LIBRARY))
+    return found.getvalue()
