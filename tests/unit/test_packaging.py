@@ -171,7 +171,8 @@ import org.sparrow.model.SparrowModel;
 class Caller {
   static ByteBuffer aligned(long bytes) {
     ByteBuffer raw = ByteBuffer.allocateDirect((int) bytes + 63);
-    return raw.alignedSlice(64).order(ByteOrder.nativeOrder());
+    raw.position(SparrowModel.misaligned(raw));
+    return raw.slice().order(ByteOrder.nativeOrder());
   }
 
   public static void main(String[] given) throws Exception {
@@ -212,7 +213,7 @@ def test_a_java_virtual_machine_runs_a_model(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     (path,) = source.rglob("*.java")
     subprocess.run(["javac", "-Werror", "-d", str(theirs), str(path)], check=True)
-    assert members(jar) == members(theirs) and len(members(jar)) == 7
+    assert members(jar) == members(theirs) and len(members(jar)) == 8
 
     (tmp_path / "Caller.java").write_text(CALLER)
     paths = f"{jar}{os.pathsep}{tmp_path}"
@@ -248,7 +249,7 @@ def test_java_runs_a_model_through_its_function_table() -> None:
     x, b = random_inputs()
     y = np.zeros(info.entries[0].outputs[0].shape, np.float32)
     workspace, state = aligned(info.workspace_bytes or 1), aligned(info.state_bytes or 1)
-    objects = [axpy_weights(3.0), workspace, state, x, b, y]
+    objects = [axpy_weights(3.0), workspace, state, x, b, y, aligned(128)[8:]]
     arrays = {100: [4, 5], 101: [6]}
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
     calls = {
@@ -262,6 +263,7 @@ def test_java_runs_a_model_through_its_function_table() -> None:
         table[index] = ctypes.cast(function, pointer)
     env = ctypes.pointer(ctypes.cast(table, pointer))
     prefix = "Java_org_sparrow_model_SparrowModel_"
+    assert library[f"{prefix}misaligned"](env, None, pointer(7)) == 56
     assert library[f"{prefix}workspaceBytes"](env, None) == info.workspace_bytes
     assert library[f"{prefix}reset"](env, None, pointer(3), pointer(1)) == 0
     run = library[f"{prefix}run"]

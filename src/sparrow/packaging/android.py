@@ -38,14 +38,16 @@ import java.nio.ByteBuffer;
 
 /**
  * A compiled model. All buffers are direct, in native byte order, and aligned to 64 bytes: allocate
- * 63 more than needed and take an aligned slice. Weights are assets/ABI/weights.bin, mapped or
- * copied. run returns 0, a status of sparrow.h, or -1 where a buffer is missing or too small.
+ * 63 more than needed, skip the bytes that {{@link #misaligned}} tells, and take a slice. Weights
+ * are assets/ABI/weights.bin, mapped or copied. run returns 0, a status of sparrow.h, or -1 where
+ * a buffer is missing or too small.
  */
 public final class SparrowModel {{
   static {{ System.loadLibrary("{_LIBRARY}"); }}
 
   private SparrowModel() {{}}
 
+  public static native int misaligned(ByteBuffer raw);
   public static native long weightsBytes();
   public static native long workspaceBytes();
   public static native long stateBytes();

@@ -8,7 +8,7 @@ typedef const void *const *const *java_env;
 typedef void *java_object;
 
 enum { GET_ARRAY_LENGTH = 171, GET_ELEMENT = 173, GET_ADDRESS = 230, GET_CAPACITY = 231 };
-enum { MOST = 64, BAD_BUFFER = -1 };
+enum { MOST = 64, BAD_BUFFER = -1, ALIGNMENT = 64 };
 
 /* A direct buffer of at least `bytes`; NULL where it is none. */
 static void *buffer(java_env env, java_object object, uint64_t bytes) {
@@ -37,6 +37,7 @@ static int buffers(java_env env, java_object array, const sparrow_tensor_info *t
 
 #define METHOD(type, name) SPARROW_API type Java_org_sparrow_model_SparrowModel_##name
 
+METHOD(int32_t, misaligned)(java_env env, java_object class_, java_object raw);
 METHOD(int64_t, weightsBytes)(java_env env, java_object class_);
 METHOD(int64_t, workspaceBytes)(java_env env, java_object class_);
 METHOD(int64_t, stateBytes)(java_env env, java_object class_);
@@ -45,6 +46,11 @@ METHOD(int32_t, run)(java_env env, java_object class_, int32_t entry, java_objec
                      java_object workspace, java_object state, java_object inputs,
                      java_object outputs);
 
+METHOD(int32_t, misaligned)(java_env env, java_object class_, java_object raw) {
+  const uintptr_t address = (uintptr_t)buffer(env, raw, 0);
+  (void)class_;
+  return (int32_t)((0 - address) & (ALIGNMENT - 1));
+}
 METHOD(int64_t, weightsBytes)(java_env env, java_object class_) {
   (void)env, (void)class_;
   return (int64_t)model_info()->weights_bytes;
