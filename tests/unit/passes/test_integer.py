@@ -19,6 +19,7 @@ from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.softmax import Softmax
 from sparrow.passes import optimize
@@ -292,6 +293,22 @@ def test_layers_of_16_bits_hand_on_what_vectors_read() -> None:
     made = whole.producers()
     assert [y for y, t in whole.types.items() if t.dtype == I16 and y in made] == ["y"]
     np.testing.assert_array_equal(evaluate(whole, {"x": x})["y"], want)
+
+
+def test_a_sum_reads_reshaped_codes_that_others_read_as_floats() -> None:
+    # FULLY_CONNECTED over three axes, beside the residual sum of its operand
+    rng = np.random.default_rng(4)
+
+    def residual(b: Builder, x: str) -> str:
+        w = constant(b, rng.integers(-127, 128, (20, 20)).astype(np.int8), np.full(20, 0.002), 1)
+        rows = b.add(MatMul(), b.add(Reshape((6, 20)), x), w)
+        quant = affine(-3, 3, I8, 2)
+        near = b.add(Dequantize(quant), b.add(Quantize(quant, I8), rows))
+        a, c = lane.Arg(0, F32), lane.Arg(1, F32)
+        return b.lane(lane.call("add", a, c), b.add(Reshape((1, 6, 20)), near), x)
+
+    ranges = ((-2.0, 2.0), (-4.0, 4.0))
+    check(*between_codes(codes(4, (1, 6, 20), I8), (I8, I8), ranges, residual))
 
 
 @pytest.mark.parametrize("group", [1, 3])

@@ -16,8 +16,10 @@ from dataclasses import replace
 from sparrow import lane
 from sparrow.graph import Node, Scheme
 from sparrow.ops.concat import Concat
+from sparrow.ops.conv import Conv
 from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Pad
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reshape import Reshape
@@ -48,9 +50,15 @@ def move(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
 
 
 def reshaped_codes(m: Match, n: Node) -> Rewrite | None:
-    """Match a Reshape of dequantized codes; the codes are reshaped, so that sums see them."""
+    """Match a Reshape of dequantized codes; the codes are reshaped, so that sums see them.
+
+    Others may read the floats too, as the residual sum beside a transformer's product does.
+    """
     d = m.producer(n.inputs[0], Dequantize) if isinstance(n.op, Reshape) else None
-    if d is None or m.only_user(d.outputs[0]) is None or m.const(d.inputs[0]) is not None:
+    if d is None or m.const(d.inputs[0]) is not None:
+        return None
+    alone = m.only_user(d.outputs[0]) is not None
+    if not alone and not any(isinstance(u.op, Conv | MatMul) for u in m.users(n.outputs[0])):
         return None
     assert isinstance(d.op, Dequantize) and isinstance(n.op, Reshape)
     if not d.op.quant.per_tensor:
@@ -61,7 +69,7 @@ def reshaped_codes(m: Match, n: Node) -> Rewrite | None:
     first = Node(n.op, d.inputs, (moved,), n.origin)
     quant = Affine(old.scale.reshape(ones), old.zero_point.reshape(ones), (-1,) * rank)
     last = Node(replace(d.op, quant=quant), (moved,), n.outputs, n.origin)
-    return Rewrite((first, last), (d, n))
+    return Rewrite((first, last), (d, n) if alone else (n,))
 
 
 def looked_up(m: Match, n: Node) -> Rewrite | None:
