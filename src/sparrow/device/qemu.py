@@ -38,10 +38,14 @@ _NAMED = (
 _RV32IMC = "lowrisc-ibex"
 
 
-def emulated_cpu(machine: Machine) -> str:
+def emulated_cpu(machine: Machine, vector_bits: int = 128) -> str:
     """The emulator's name of a CPU with a machine's features and, where possible, no others.
 
     A program that uses an instruction beyond its target must fail under emulation too.
+
+    Args:
+        machine: What programs are built for.
+        vector_bits: Of a vector register, where the processor decides that.
     """
     name, *features = machine.cpu.split("+")
     if name in _NAMED:
@@ -49,7 +53,8 @@ def emulated_cpu(machine: Machine) -> str:
     if machine.arch == "riscv32":
         return _RV32IMC if features == ["m", "c"] else "rv32"
     if machine.arch == "riscv64":
-        return "rv64,v=true,vext_spec=v1.0,vlen=128" if "v" in features else "rv64"
+        vectors = f"rv64,v=true,vext_spec=v1.0,vlen={vector_bits}"
+        return vectors if "v" in features else "rv64"
     if name == "generic" and "i8mm" not in features:
         if machine.arch == "aarch64":
             return "cortex-a76" if "dotprod" in features else "cortex-a53"

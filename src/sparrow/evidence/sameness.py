@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ import numpy as np
 
 from sparrow.device.cache import cache_folder
 from sparrow.device.library import code_bytes_of, compile_library
-from sparrow.device.qemu import count_marks
+from sparrow.device.qemu import count_marks, emulated_cpu, emulated_library
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import Runner, find_runner
-from sparrow.device.session import from_native, to_native
+from sparrow.device.session import ModelLibrary, from_native, to_native
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.describe import describe
@@ -33,7 +33,7 @@ from sparrow.folder import load_evidence
 from sparrow.graph import Graph, Module
 from sparrow.planner import plan
 from sparrow.reference import evaluate, one_thread
-from sparrow.targets import Target, devices
+from sparrow.targets import Machine, Target, devices
 from sparrow.tensor import Array
 from sparrow.timing.instructions import per_step
 
@@ -48,11 +48,12 @@ class Sameness:
     Attributes:
         target: The row.
         device: Where it ran; empty where it did not.
+        vector_bits: Of the emulated processor, where a library has code for several lengths.
         equal: Values of integers that are those of the reference; see ``behind``.
         layers: Values of integers.
         behind: Those that follow from computed floats, judged on the target's own inputs.
         digest: SHA-256 over all of them, in the order of the graph.
-        instructions: Of the inference; 0 where nothing counts them.
+        instructions: Of the inference, in an emulator; 0 where none counts them.
         code_bytes: Code and constants.
         arena_bytes: Workspace.
         reason: Why it did not run, or the first value that differs.
@@ -60,6 +61,7 @@ class Sameness:
 
     target: str
     device: str
+    vector_bits: int = 0
     equal: int = 0
     layers: int = 0
     behind: int = 0
@@ -91,8 +93,9 @@ def table(rows: Sequence[Sameness]) -> str:
             continue
         equal = f"{r.equal} of {r.layers}"
         count = f"{r.instructions:,}" if r.instructions else "-"
+        name = f"{r.target} {r.vector_bits}" if r.vector_bits else r.target
         lines.append(
-            f"{r.target:20} {r.device:7} {equal:>13}  {r.digest[:16]:18} {count:>14} "
+            f"{name:20} {r.device:7} {equal:>13}  {r.digest[:16]:18} {count:>14} "
             f"{r.code_bytes:9,} {r.arena_bytes:10,}{f'  {r.reason}' if r.reason else ''}"
         )
     behind = max((r.behind for r in rows), default=0)
@@ -150,15 +153,35 @@ def compare_targets(
     free = independent(g)
     digest = _digest(integers, want)
     behind = len(integers) - len(free.intersection(integers))
-    rows = [Sameness("reference", "numpy", len(integers), len(integers), behind, digest)]
+    rows = [Sameness("reference", "numpy", 0, len(integers), len(integers), behind, digest)]
     for t in runnable(names):
         progress(t.name)
         try:
-            runner = find_runner(t.machine)
-            rows.append(_run(g, t, runner, call.feeds, integers, want))
+            for bits, runner in _runners(t.machine):
+                rows.append(_run(g, t, runner, bits, call.feeds, integers, want))
         except SparrowError as e:
             rows.append(Sameness(t.name, "", reason=_of_no_file(e.message)))
     return rows
+
+
+def _runners(machine: Machine) -> Iterator[tuple[int, Runner]]:
+    """Where code runs; in an emulator once with every length of vectors that it is made for."""
+    runner = find_runner(machine)
+    if runner.name != "qemu" or not machine.lengths:
+        yield 0, runner
+        return
+    for bits in machine.lengths:
+        yield bits, find_runner(machine, f"qemu:{emulated_cpu(machine, bits)}")
+
+
+def _counting(library: ModelLibrary, path: Path, machine: Machine) -> RemoteLibrary | None:
+    """A library where instructions are counted, if anything here does that."""
+    if isinstance(library, RemoteLibrary):
+        return None if library.timed else library
+    try:
+        return emulated_library(path, machine)
+    except BadInput:
+        return None
 
 
 def _of_no_file(message: str) -> str:
@@ -191,6 +214,7 @@ def _run(
     g: Graph,
     t: Target,
     runner: Runner,
+    bits: int,
     feeds: Mapping[str, Array],
     integers: Sequence[str],
     want: Mapping[str, Array],
@@ -200,7 +224,8 @@ def _run(
     files, parts = artifact.files, artifact.parts
     shipped = compile_library(files, machine, parts)
     weights = np.frombuffer(p.weights, np.uint8)
-    hooked = runner.load(compile_library(files, machine, parts, hooks=True))
+    path = compile_library(files, machine, parts, hooks=True)
+    hooked = runner.load(path)
     inputs = [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
     _, taps = hooked.open(weights).tap(0, inputs)
     data = {(tap.step, tap.output): tap.data for tap in taps}
@@ -224,13 +249,11 @@ def _run(
             differing.extend(() if ok else ours)
         env.update(zip(n.outputs, out, strict=True))
         differing.extend(y for y in ours if y in free and not np.array_equal(env[y], want[y]))
-    counts = (
-        per_step(count_marks(hooked, weights, 0, inputs))
-        if isinstance(hooked, RemoteLibrary) and not hooked.timed
-        else []
-    )
+    counter = _counting(hooked, path, machine)
+    counts = per_step(count_marks(counter, weights, 0, inputs)) if counter else []
     return Sameness(
-        *(t.name, runner.name, len(asked) - len(differing), len(asked), len(asked - free)),
+        *(t.name, runner.name, bits),
+        *(len(asked) - len(differing), len(asked), len(asked - free)),
         *(_digest(integers, env), sum(counts), code_bytes_of(shipped, machine)),
         p.arena_bytes,
         f"{differing[0]!r} differs" if differing else "",
