@@ -132,9 +132,9 @@ class _Gains:
         return steps * (STEP_CYCLES + self.target.fork_cycles) + copied / COPY_RATE + moved
 
 
-def _alone(g: Graph, s: Stage) -> Graph:
-    """The nodes of a stage as a graph."""
-    nodes = g.nodes[s.first : s.last + 1]
+def alone(g: Graph, first: int, last: int) -> Graph:
+    """Nodes ``first`` to ``last`` as a graph."""
+    nodes = g.nodes[first : last + 1]
     inside = {y for n in nodes for y in n.outputs}
     read = {x for n in nodes for x in n.inputs if x}
     inputs = tuple(sorted(x for x in read if x not in inside and x not in g.consts))
@@ -153,12 +153,16 @@ def _rounding(p: Plan) -> dict[str, set[tuple[str, int]]]:
     return found
 
 
+def same_rounding(whole: Graph, cut: Graph, planned: Callable[[Module], Plan]) -> bool:
+    """Whether layers computed by parts of their rows give the same answers to the bit."""
+    before, after = (_rounding(planned(Module("stage", (x,)))) for x in (whole, cut))
+    return before == after and not any(k in TILED for found in before.values() for k, _ in found)
+
+
 def _same(g: Graph, s: Stage, planned: Callable[[Module], Plan]) -> bool:
-    """Whether strips of a stage give the same answers to the bit."""
-    alone = _alone(g, s)
-    strips = in_strips(alone, (Stage(0, s.last - s.first, s.rows),))
-    whole, cut = (_rounding(planned(Module("stage", (x,)))) for x in (alone, strips))
-    return whole == cut and not any(k in TILED for found in whole.values() for k, _ in found)
+    whole = alone(g, s.first, s.last)
+    strips = in_strips(whole, (Stage(0, s.last - s.first, s.rows),))
+    return same_rounding(whole, strips, planned)
 
 
 def blocked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.blocking import blocked
@@ -14,6 +15,7 @@ from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.overlapping import in_parts
 from sparrow.passes import BACK, FRONT, optimize
 from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
@@ -142,8 +144,9 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        module = blocked(planned, threads, planned_for, remarks)
-        planned = planned if module is planned.module else planned_for(module)
+        for faster in (partial(blocked, threads=threads), in_parts):
+            module = faster(planned, planned=planned_for, remarks=remarks)
+            planned = planned if module is planned.module else planned_for(module)
     else:
         planned = within(planned, ram, planned_for, remarks)
     steps = (s for e in planned.entries for s in e.steps)

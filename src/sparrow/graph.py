@@ -69,12 +69,15 @@ class Node:
         inputs: Names; ``""`` where an optional input is absent.
         outputs: Names this node defines.
         origin: Name of the source node, for messages and reports; never used as an identifier.
+        column: Which of several threads computes it alone, where threads have nodes of their own
+            (`passes.overlap`); all may share any other.
     """
 
     op: Op
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     origin: str = ""
+    column: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class Step:
 
     ``inputs[k]`` is None where the input is absent or only its packed form is read. Output 0 may
     lie on the inputs that ``inplace`` names. ``options`` are the rows that could compute it. Tasks
-    of a ``whole`` step run one after the other: sharing them among threads does not pay.
+    of a ``whole`` step run one after the other: sharing them among threads does not pay, or other
+    threads have such steps of their own.
     """
 
     node: Node
@@ -59,6 +60,11 @@ class Step:
     inplace: tuple[int, ...] = ()
     options: tuple[Option, ...] = ()
     whole: bool = False
+
+    @property
+    def column(self) -> int | None:
+        """Which participant has all of its tasks; None where they are shared."""
+        return (self.node.column or 0) if self.whole else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

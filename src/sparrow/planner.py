@@ -111,6 +111,7 @@ class _Planner:
             self._pin(name, Place("output", i, 0))
         commits = [s for s in self.stored if not self._direct(s)]
         self._reuse()
+        self._keep_apart()
         arena_bytes, live, scratch = self._pack()
         self._store_constants()
         at = {
@@ -129,7 +130,7 @@ class _Planner:
         return ((i, n) for i, n in enumerate(self.g.nodes) if i not in self.views.still)
 
     def _choose(self, n: Node, threads: int | None = None) -> Choice:
-        c = self.views.choose(n, threads)
+        c = self.views.choose(n, threads if n.column is None else 1)
         if isinstance(c, str):
             raise refuse(n, c, self.choosing.target)
         return c
@@ -138,8 +139,11 @@ class _Planner:
         """Compute on one core what does not gain from being split."""
         threads, target = self.choosing.threads, self.choosing.target
         alone = {
-            i: self._choose(n, 1) for i, n in self._running() if self.choices[i].lowered.tasks > 1
+            i: self._choose(n, 1)
+            for i, n in self._running()
+            if n.column is None and self.choices[i].lowered.tasks > 1
         }
+        apart = frozenset(i for i, n in self._running() if n.column is not None)
         steps = list(self.choices)
         at = {i: k for k, i in enumerate(steps)}
         written = self._written()
@@ -154,9 +158,11 @@ class _Planner:
         for i in steps:
             c = self.choices[i].lowered
             split.append(split_cycles(c.cycles, c.tasks, threads, target) if i in alone else None)
-        kept = worth_splitting(whole, split, flows, threads, target)
-        self.whole = frozenset(i for i in alone if at[i] not in kept)
-        self.choices |= {i: alone[i] for i in self.whole}
+        beside = frozenset(at[i] for i in apart)
+        kept = worth_splitting(whole, split, flows, threads, target, beside)
+        single = frozenset(i for i in alone if at[i] not in kept)
+        self.choices |= {i: alone[i] for i in single}
+        self.whole = single | apart
 
     def _written(self) -> dict[str, dict[int, int]]:
         """Of each value, the running nodes that write it or what it is a view of: their bytes."""
@@ -169,6 +175,31 @@ class _Planner:
                     for source, part in found.get(v, {}).items():
                         found[y][source] = min(size, found[y].get(source, 0) + part)
         return found
+
+    def _abreast(self) -> dict[int, tuple[int, int]]:
+        """Of each node that one of several threads computes, the ends of the run of such nodes.
+
+        In a run each thread goes on by itself, so that none may write where another still reads.
+        """
+        found: dict[int, tuple[int, int]] = {}
+        run: list[int] = []
+        for i, n in (*self._running(), (len(self.g.nodes), None)):
+            if n is not None and n.column is not None:
+                run.append(i)
+            elif run:
+                found |= dict.fromkeys(run, (run[0], run[-1]))
+                run = []
+        return found
+
+    def _keep_apart(self) -> None:
+        """Give what threads compute beside one another memory of its own."""
+        for i, (first, last) in self._abreast().items():
+            n = self.g.nodes[i]
+            for v in (*n.inputs, *n.outputs):
+                if v:
+                    b = self._buffer(v)
+                    b.first = min(b.first, first)
+                    b.last = max(b.last, last)
 
     def _buffer(self, name: str) -> Buffer:
         return self.views.alias[name].buffer
@@ -255,7 +286,8 @@ class _Planner:
         scratch = [(i, size) for i, size in scratch if size]
         over = self._over({id(b): k for k, b in enumerate(free)})
         items = [Item(b.bytes, b.first, b.last, *over.get(k, ())) for k, b in enumerate(free)]
-        items += [Item(size, i, i) for i, size in scratch]
+        abreast = self._abreast()
+        items += [Item(size, *abreast.get(i, (i, i))) for i, size in scratch]
         offsets, total = pack(items)
         for b, offset in zip(free, offsets, strict=False):
             b.place = Place("arena", 0, offset)

@@ -19,16 +19,17 @@ static int columns_of_steps;
 enum { STEPS = 12, MOST = 8 };
 
 typedef struct probe {
-  int columns, tasks[STEPS], shared[STEPS], stage_of[STEPS];
+  int columns, tasks[STEPS], owner[STEPS], stage_of[STEPS]; /* owner -1: all share a step */
   uint32_t lasting_ns;
   uint32_t wrote[STEPS][MOST];
   uint32_t wrong;
 } probe;
 
 static int column_of(const probe *p, int step, int task) {
-  for (int c = 0; c < p->shared[step]; ++c)
-    if (task < (p->tasks[step] * (c + 1) + p->shared[step] - 1) / p->shared[step]) return c;
-  return -1;
+  int c = 0;
+  if (p->owner[step] >= 0) return p->owner[step];
+  while (task >= (p->tasks[step] * (c + 1) + p->columns - 1) / p->columns) ++c;
+  return c;
 }
 
 static void run(const sp_frame *f, int step, int task) {
@@ -79,9 +80,9 @@ int probe_regions(sparrow_pool *pool, int reversed, int columns, int regions, ui
       seed = seed * 1664525u + 1013904223u;
       if (s == 0 || (seed >> 9) % 3 == 0) stages[n++] = s;
       p.tasks[s] = 1 + (int)((seed >> 12) % MOST);
-      p.shared[s] = (seed >> 20) % 3 == 0 ? 1 : columns;
+      p.owner[s] = (seed >> 20) % 3 == 0 ? (int)(seed >> 24) % columns : -1;
       p.stage_of[s] = n;
-      steps[s] = (sp_region_step){fn[s], p.tasks[s], p.shared[s] > 1};
+      steps[s] = (sp_region_step){fn[s], p.tasks[s], p.owner[s]};
     }
     stages[n] = STEPS;
     sparrow_call call = {0};

@@ -50,6 +50,7 @@ ORDER = [
         "memory.stages",
         "patching",
         "blocking",
+        "overlapping",
         "emit",
         "compiler",
         "device",

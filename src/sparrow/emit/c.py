@@ -181,7 +181,7 @@ def _region(entry: Entry, names: Sequence[str], first: Sequence[int], kind: str)
     if not first:
         return []
     steps = ", ".join(
-        f"{{{name}, {s.lowered.tasks}, {int(not s.whole)}}}"
+        f"{{{name}, {s.lowered.tasks}, {-1 if s.column is None else s.column}}}"
         for name, s in zip(names, entry.steps, strict=True)
     )
     starts = ", ".join(map(str, (*first, len(entry.steps))))

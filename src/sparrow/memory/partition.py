@@ -39,6 +39,7 @@ def worth_splitting(
     flows: Sequence[Flow],
     threads: int,
     target: Target,
+    apart: frozenset[int] = frozenset(),
 ) -> frozenset[int]:
     """Indices of the steps to split.
 
@@ -48,6 +49,7 @@ def worth_splitting(
         flows: What passes from step to step.
         threads: Threads that share the work, 2 or more.
         target: Says what a fork and a moved byte cost.
+        apart: Steps of one core each, which leave their parts of a value where split ones do.
     """
     free = [i for i, s in enumerate(split) if s is not None]
     if not free:
@@ -57,7 +59,7 @@ def worth_splitting(
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
     # nodes: 0 is "whole" and the source, 1 is "split" and the sink
-    node = {i: k + 2 for k, i in enumerate(free)}
+    node = dict.fromkeys(apart, 1) | {i: k + 2 for k, i in enumerate(free)}
     capacity: dict[tuple[int, int], float] = {}
 
     def add(a: int, b: int, cycles: float) -> None:

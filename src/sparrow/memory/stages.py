@@ -51,21 +51,24 @@ def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
         steps: Of an entry, in order.
         columns: Threads that share the work.
     """
-    if columns == 1 or not any(s.lowered.tasks > 1 and not s.whole for s in steps):
+    if columns == 1 or not any(s.column or (not s.whole and s.lowered.tasks > 1) for s in steps):
         return ()
     starts: list[int] = []
     held: list[list[Use]] = []
     for i, s in enumerate(steps):
-        uses = [
-            list(uses_of(s, share(s.lowered.tasks, 1 if s.whole else columns, k)))
-            for k in range(columns)
-        ]
+        uses = [list(uses_of(s, _tasks(s, columns, k))) for k in range(columns)]
         if not starts or _meet(uses, held):
             starts.append(i)
             held = [[] for _ in range(columns)]
         for mine, new in zip(held, uses, strict=True):
             mine += new
     return tuple(starts)
+
+
+def _tasks(s: Step, columns: int, column: int) -> range:
+    if s.column is None:
+        return share(s.lowered.tasks, columns, column)
+    return range(s.lowered.tasks if s.column == column else 0)
 
 
 def _meet(uses: Sequence[Sequence[Use]], held: Sequence[Sequence[Use]]) -> bool:

@@ -1,7 +1,7 @@
 /* All steps of a call in one parallel region.
  *
- * A *column* is one participant's part of every step: a contiguous share of its tasks, of a step
- * that is not split all of them for column 0. Steps come in *stages*. Within a stage no column
+ * A *column* is one participant's part of every step: a contiguous share of its tasks; of a step
+ * that is not split one column has all. Steps come in *stages*. Within a stage no column
  * touches what another one writes, so that it runs its steps one after the other; before a stage
  * it waits until every column has finished the stages before. A wait costs one line that changes
  * cores, where a region of its own costs some four and the pool's books.
@@ -38,7 +38,7 @@
 
 typedef struct sp_region_step {
   void (*fn)(const sp_frame *, int);
-  int tasks, split; /* all columns share the tasks, or column 0 has them */
+  int tasks, column; /* all columns share the tasks, or one of them has all */
 } sp_region_step;
 
 /* What its owner writes and others wait for has a line of its own. */
@@ -78,11 +78,12 @@ SP_OUTLINE int sp_run_stage(sp_region *r, int column, uint32_t stage) {
     return 0;
   for (int i = r->stages[stage]; i < r->stages[stage + 1]; ++i) {
     const sp_region_step *s = &r->steps[i];
-    if (column > 0 && !s->split) continue;
+    const int shared = s->column < 0;
+    if (!shared && s->column != column) continue;
     /* As the pool divides indices: of few column 0 has the first. */
     const int n = SP_REGION_COLUMNS;
-    const int first = s->split ? (s->tasks * column + n - 1) / n : 0;
-    const int end = s->split ? (s->tasks * (column + 1) + n - 1) / n : s->tasks;
+    const int first = shared ? (s->tasks * column + n - 1) / n : 0;
+    const int end = shared ? (s->tasks * (column + 1) + n - 1) / n : s->tasks;
     for (int t = first; t < end; ++t) s->fn(r->frame, t);
   }
   __atomic_store_n(&c->done, stage + 1, __ATOMIC_RELEASE);

@@ -25,6 +25,7 @@ from sparrow.graph import Graph, Node, retyped
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
+from sparrow.ops.lookup import Lookup
 from sparrow.ops.pool import Pool
 from sparrow.ops.slice import Slice
 from sparrow.rewrite import namer
@@ -73,6 +74,8 @@ def windows_of(g: Graph, n: Node) -> Mapping[int, Window] | None:
         if max(op.pads[0]) >= reach:
             return None  # a window that reads no row
         found[0] = Window(reach, op.strides[0], op.pads[0][0])
+    elif isinstance(n.op, Lookup):
+        return {0: Window()}
     elif not isinstance(n.op, Lane):
         return None
     for i, x in enumerate(n.inputs):
@@ -151,49 +154,21 @@ def in_strips(g: Graph, stages: Sequence[Stage]) -> Graph:
     return retyped(g, [*nodes, *g.nodes[at:]])
 
 
-class _Strips:
-    def __init__(self, g: Graph, stage: Stage, fresh: Callable[[], str]) -> None:
-        rows = rows_of(g, stage)
-        assert rows is not None
-        self.g, self.rows, self.fresh = g, rows, fresh
-        self.source = g.nodes[stage.first : stage.last + 1]
-        # where rows of a value are that later nodes read: a name, the first of them and the end
+class Part:
+    """Computes rows of values from rows of others.
+
+    Attributes:
+        held: Where rows of a value are that later nodes read: a name, the first of them and the
+            end; all are under the value's own name where it is not held.
+        out: The nodes so far.
+    """
+
+    def __init__(self, g: Graph, fresh: Callable[[], str]) -> None:
+        self.g, self.fresh = g, fresh
         self.held: dict[str, tuple[str, int, int]] = {}
         self.out: list[Node] = []
 
-    def nodes(self) -> list[Node]:
-        y = self.source[-1].outputs[0]
-        parts: list[str] = []
-        for t in range(len(self.rows.made[y]) - 1):
-            for n in self.source:
-                done, end = self.rows.made[n.outputs[0]][t : t + 2]
-                if done == end:
-                    continue
-                if n.outputs[0] == y:
-                    parts.append(self._compute(n, done, end))
-                else:
-                    self._advance(n, done, end, self.rows.low[n.outputs[0]][t])
-        self.out.append(Node(Concat(ROWS), tuple(parts), (y,), self.source[-1].origin))
-        return self.out
-
-    def _advance(self, n: Node, done: int, end: int, low: int) -> None:
-        """Compute the next rows of a value, and hold them behind those from ``low`` on.
-
-        These are moved first: the memory that new rows are written to is then free.
-        """
-        value = n.outputs[0]
-        if low >= done:
-            self.held[value] = (self._compute(n, done, end), done, end)
-            return
-        kept, both = self.fresh(), self.fresh()
-        t = self.g.types[value]
-        still = self._rows(value, low, done)
-        self.out.append(Node(Lane(lane.Arg(0, t.dtype)), (still,), (kept,), f"{n.origin} kept"))
-        new = self._compute(n, done, end)
-        self.out.append(Node(Concat(ROWS), (kept, new), (both,), n.origin))
-        self.held[value] = (both, low, end)
-
-    def _compute(self, n: Node, done: int, end: int) -> str:
+    def compute(self, n: Node, done: int, end: int) -> str:
         """Rows ``done`` to ``end``, exclusive, of the result of a node."""
         windows = windows_of(self.g, n)
         assert windows is not None
@@ -222,3 +197,44 @@ class _Strips:
         cut = Slice((0, first - low, 0, 0), sizes, (1, 1, 1, 1))
         self.out.append(Node(cut, (name,), (part,), value))
         return part
+
+
+class _Strips(Part):
+    def __init__(self, g: Graph, stage: Stage, fresh: Callable[[], str]) -> None:
+        super().__init__(g, fresh)
+        rows = rows_of(g, stage)
+        assert rows is not None
+        self.rows = rows
+        self.source = g.nodes[stage.first : stage.last + 1]
+
+    def nodes(self) -> list[Node]:
+        y = self.source[-1].outputs[0]
+        parts: list[str] = []
+        for t in range(len(self.rows.made[y]) - 1):
+            for n in self.source:
+                done, end = self.rows.made[n.outputs[0]][t : t + 2]
+                if done == end:
+                    continue
+                if n.outputs[0] == y:
+                    parts.append(self.compute(n, done, end))
+                else:
+                    self._advance(n, done, end, self.rows.low[n.outputs[0]][t])
+        self.out.append(Node(Concat(ROWS), tuple(parts), (y,), self.source[-1].origin))
+        return self.out
+
+    def _advance(self, n: Node, done: int, end: int, low: int) -> None:
+        """Compute the next rows of a value, and hold them behind those from ``low`` on.
+
+        These are moved first: the memory that new rows are written to is then free.
+        """
+        value = n.outputs[0]
+        if low >= done:
+            self.held[value] = (self.compute(n, done, end), done, end)
+            return
+        kept, both = self.fresh(), self.fresh()
+        t = self.g.types[value]
+        still = self._rows(value, low, done)
+        self.out.append(Node(Lane(lane.Arg(0, t.dtype)), (still,), (kept,), f"{n.origin} kept"))
+        new = self.compute(n, done, end)
+        self.out.append(Node(Concat(ROWS), (kept, new), (both,), n.origin))
+        self.held[value] = (both, low, end)

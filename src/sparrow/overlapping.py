@@ -1,0 +1,128 @@
+"""Which layers threads compute in parts that overlap, so that no halo changes cores.
+
+Between layers that threads divide by rows, those of a window's halo move: a depthwise layer of 5x5
+taps over 14 x 14 x 240 codes took as long on two cores as on one. Parts that overlap
+(`passes.overlap`) compute these rows twice, from the rows of a thinner value. A run of layers ends
+in a window of several rows; it begins where most is gained by the cost of a moved line,
+if anything is: not where images are large, whose halo is little of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from sparrow.blocking import alone, same_rounding
+from sparrow.graph import Graph, Module
+from sparrow.passes.overlap import Overlap, overlapped, spans_of
+from sparrow.passes.patches import ROWS, strippable, windows_of
+from sparrow.plan import Plan
+from sparrow.rewrite import Remark
+
+# Nodes of a run.
+LONGEST = 6
+# A line of a halo changes cores up to three times, two at once on the whole: measured where halves
+# of 14 x 14 and 7 x 7 pixels took 16 to 35 ns a line longer than parts that share nothing, and a
+# line took 8 ns to read, 6 for its owner to read again and 10 to overwrite.
+MOVES = 2
+
+
+class _Gains:
+    """What overlapping parts of an entry point gain, in cycles."""
+
+    def __init__(self, p: Plan, entry: int) -> None:
+        self.g: Graph = p.module.entries[entry]
+        self.threads, self.target = p.threads, p.target
+        self.steps = {s.node.outputs[0]: s for s in p.entries[entry].steps}
+
+    def runs(self) -> Iterator[Overlap]:
+        """Runs that gain, in order, none of which meet."""
+        at = 0
+        for last, n in enumerate(self.g.nodes):
+            windows = windows_of(self.g, n) or {}
+            if all(w.reach <= w.stride for w in windows.values()):
+                continue
+            found = [
+                (gain, Overlap(first, last, self.threads))
+                for first in range(max(at, last + 1 - LONGEST), last)
+                if strippable(self.g, first, last)
+                if (gain := self._gain(Overlap(first, last, self.threads))) > 0
+            ]
+            if found:
+                yield max(found, key=lambda f: f[0])[1]
+                at = last + 1
+
+    def _gain(self, o: Overlap) -> float:
+        g = self.g
+        spans, nodes = spans_of(g, o), g.nodes[o.first : o.last + 1]
+        inside = {n.outputs[0]: n for n in nodes}
+        if spans is None or not all(map(self._split, inside)):
+            return 0.0
+        # larger parts lost: cold memory takes longer than the halo, which prefetchers see coming
+        if any(
+            self._bytes(v, s[v][1] - s[v][0]) > self.target.l1_bytes for s in spans for v in inside
+        ):
+            return 0.0
+        gain = 0.0
+        for n in nodes:
+            for i, w in (windows_of(g, n) or {}).items():
+                if n.inputs[i] in inside and w.reach > w.stride:
+                    gain += self._moved(n.inputs[i], w.reach - w.stride)
+        for v in spans[0]:
+            twice = sum(s[v][1] - s[v][0] for s in spans) - g.types[v].shape[ROWS]
+            if v not in inside:
+                gain -= self._moved(v, max(0, twice) / (self.threads - 1))
+            else:
+                share = twice / g.types[v].shape[ROWS] / self.threads
+                gain -= self.steps[v].lowered.cycles * share
+        return gain
+
+    def _bytes(self, v: str, rows: float) -> float:
+        t = self.g.types[v]
+        return rows * t.bytes / t.shape[ROWS]
+
+    def _moved(self, v: str, rows: float) -> float:
+        """What a core takes longer at a seam where two of them read so many rows of a value."""
+        return MOVES * self.target.move_cycles * self._bytes(v, rows)
+
+    def _split(self, v: str) -> bool:
+        """Whether threads share the step that computes a value."""
+        s = self.steps.get(v)
+        return s is not None and s.column is None and s.lowered.tasks > 1
+
+
+def in_parts(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
+    """The module with the layers in overlapping parts that are predicted to gain by it.
+
+    Firmware has one thread, and a page has a region for each step, not one for all: it would
+    compute the parts one after the other.
+
+    Args:
+        p: The plan of the module as it is.
+        planned: Plans a module.
+        remarks: Told which layers were chosen.
+    """
+    machine = p.target.machine
+    if p.threads == 1 or machine.bare or machine.system == "wasm32":
+        return p.module
+    entries = []
+    for i, g in enumerate(p.module.entries):
+        runs = [o for o in _Gains(p, i).runs() if _same(g, o, planned)]
+        for o in runs:
+            last = g.nodes[o.last].origin
+            why = f"{o.last - o.first + 1} layers to {last} by each thread for its own rows"
+            remarks.append(Remark("overlap", g.nodes[o.first].origin, why, True))
+        entries.append(overlapped(g, runs) if runs else g)
+    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
+        return p.module
+    return replace(p.module, entries=tuple(entries))
+
+
+def _same(g: Graph, o: Overlap, planned: Callable[[Module], Plan]) -> bool:
+    """Whether the parts give the same answers to the bit: sums of integers always do."""
+    nodes = g.nodes[o.first : o.last + 1]
+    if all(g.types[y].dtype.kind == "int" for n in nodes for y in n.outputs):
+        return True
+    whole = alone(g, o.first, o.last)
+    parts = overlapped(whole, (Overlap(0, o.last - o.first, o.parts),))
+    return same_rounding(whole, parts, planned)
