@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sparrow.blocking import alone, same_rounding
 from sparrow.graph import Graph, Module
+from sparrow.ops.lookup import Lookup
 from sparrow.passes.overlap import Overlap, overlapped, spans_of
 from sparrow.passes.patches import ROWS, strippable, windows_of
 from sparrow.plan import Plan
@@ -72,7 +73,8 @@ class _Gains:
             twice = sum(s[v][1] - s[v][0] for s in spans) - g.types[v].shape[ROWS]
             if v not in inside:
                 gain -= self._moved(v, max(0, twice) / (self.threads - 1))
-            else:
+            elif not isinstance(inside[v].op, Lookup):
+                # rows of a table take a tenth of what is predicted where vectors hold it
                 share = twice / g.types[v].shape[ROWS] / self.threads
                 gain -= self.steps[v].lowered.cycles * share
         return gain
