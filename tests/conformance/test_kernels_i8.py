@@ -623,6 +623,13 @@ def test_pairs_of_rows_serve_two_rows(threads: int, tmp_path: Path) -> None:
     assert "depthwise_compact_i8" in used
 
 
+@pytest.mark.parametrize("isa", ["avx2", "avx512vnni"])
+def test_rows_of_a_head_are_shared_among_threads(isa: str, tmp_path: Path) -> None:
+    needs_isa(isa)
+    cases = [attention_case(s) for s in range(12)]
+    assert _compare(cases, isa, attention_i8.ROWS, tmp_path, threads=3) >= {"attention_i8"}
+
+
 @pytest.mark.parametrize(("isa", "threads"), [("avx2", 1), ("avx512vnni", 1), ("avx512vnni", 3)])
 def test_two_rows_share_broadcasts(isa: str, threads: int, tmp_path: Path) -> None:
     cases = [two_rows_case(s) for s in range(24)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -25,27 +25,63 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import simd_of
 from sparrow.kernels.tiles_matrix import PAIRS, UNSIGNED, step_of
 from sparrow.ops.attention import Attention, Extents, extents, rows_inside
+from sparrow.targets import Target
 from sparrow.targets.types import ISAS, MATRIX_ISAS
 from sparrow.tensor import BF16, F32, DType
 
 # query rows of a key head below which packing its keys costs more than it saves
 PACK_ROWS = 4
-MAX_ROWS = 6
 
+# Of L1, what scores of a block may take, and of L2, what is held of rows whose keys come in chunks.
+SCORES_PART, HELD_PART = 2, 16
 
 MATRIX_SUMS = 4  # matrix registers of sums
 MATRIX_ROWS = 32  # of a block of matrix registers, at most
 
 
+def equal_blocks(count: int, most: int) -> int:
+    """Size of the fewest blocks of ``count`` of at most ``most`` that differ least."""
+    return -(-count // -(-count // most))
+
+
 def matrix_rows(rows: int) -> tuple[int, int]:
     """Rows of equal blocks in matrix registers, and vectors whose sums fit beside one another."""
-    mr = -(-rows // -(-rows // MATRIX_ROWS))
+    mr = equal_blocks(rows, MATRIX_ROWS)
     return mr, MATRIX_SUMS // -(-mr // 16)
 
 
 def matrix_step(mr: int) -> float:
     """Cycles of a step for a row of 16 sums: 16 for up to 16 rows, and what loads wait."""
     return 1 + 16 * -(-mr // 16) / mr
+
+
+def row_parts(tasks: int, rows: int, mr: int, threads: int) -> tuple[int, int]:
+    """Parts that the rows of each of ``tasks`` heads are cut into, and the rows of one.
+
+    As few as give every one of ``threads`` as many; each part packs the keys of its head again.
+    """
+    blocks = -(-rows // mr)
+    each = -(-blocks // min(blocks, threads // math.gcd(tasks, threads)))
+    return -(-blocks // each), each * mr
+
+
+def chunks(target: Target, mr: int, nk: int, keys: int, rows: int, wide: int) -> tuple[int, int]:
+    """Keys whose scores are there at a time, and rows whose results are held, or zeros: all keys.
+
+    Args:
+        target: Whose caches they are for.
+        mr: Rows of a block.
+        nk: Vectors of keys in a tile.
+        keys: Keys of a head.
+        rows: Query rows of a head.
+        wide: Elements of a result in whole vectors.
+    """
+    most = target.l1_bytes // SCORES_PART // (4 * mr)
+    if keys <= most:
+        return 0, 0
+    tile = nk * target.isa.lanes
+    held = target.l2_bytes // HELD_PART // (4 * wide) // mr * mr
+    return max(1, most // tile) * tile, min(rows, max(mr, held))
 
 
 def balanced(count: int, most: int) -> int:
@@ -147,22 +183,31 @@ def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject
         step, along = step_of(d, PAIRS), step_of(tq, UNSIGNED)
         panels, tq = round_up(panels, nk), round_up(tq, along)
     else:
-        wide = 4 if simd.registers > 16 else 2
-        mr, nk, ne = balanced(at.rows, MAX_ROWS), balanced(panels, wide), balanced(vectors, wide)
+        # two vectors of keys or values for each line of them that L2 has to deliver
+        mr = equal_blocks(at.rows, 12 if simd.registers > 16 else 6)
+        nk, ne = balanced(panels, 2), balanced(vectors, 2)
+    chunk = held = 0
+    if packed and not pair:
+        chunk, held = chunks(case.target, mr, nk, at.keys, at.rows, round_up(at.e, lanes))
+    heads = at.batch * at.groups
+    parts, share = row_parts(heads, at.rows, mr, case.threads)
     params: dict[str, Param] = {
-        **g.sizes, "d": d, "mr": mr, "nk": nk, "ne": ne, "packed": int(packed),
+        **g.sizes, "d": d, "parts": parts, "share": share,
+        "mr": mr, "nk": nk, "ne": ne, "packed": int(packed),
         "mask": int(g.masked), "causal": int(op.causal), "blind_nan": int(op.blind_nan),
         "pair": int(pair), "half": int(y.type.dtype == BF16), "matrix": step, "along": along,
+        "chunk": chunk, "held": held,
         "offset": op.offset, "scale": float(op.scale), "softcap": float(op.softcap), **strides,
     }  # fmt: skip
-    work = panels * lanes * (mr + (d if packed else 0)) + tq * round_up(at.e, lanes)
+    work = panels * lanes * d if packed else 0
+    work += mr * (chunk or panels * lanes) + (tq + held) * round_up(at.e, lanes) + 2 * held
     scratch = round_up(4 * work, 64)
-    tasks = at.batch * at.groups
+    tasks = heads * parts
     together = tasks if case.threads == 1 else 1
     arrays = () if g.masked else (np.zeros(1, np.float32),)
     args = (In(0), In(1), In(2), Packed(0) if arrays else In(3), Out(0), Scratch("float", scratch))
     call = Invoke("attention_f32.h", "sp_attention_run", "sp_attention", params, args, together)
-    scores = prod(at.scores)
+    scores = math.prod(at.scores)
     if matrix:
         steps = d / step + tq / along * -(-at.e // lanes) / max(at.keys / lanes, 1)
         sums = scores / lanes * matrix_step(mr) * steps

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from sparrow.kernels.attention import balanced, geometry, matrix_rows, matrix_step
+from sparrow.kernels.attention import balanced, geometry, matrix_rows, matrix_step, row_parts
 from sparrow.kernels.case import (
     Case,
     In,
@@ -69,8 +69,11 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
         "flip_v": seen(v.type.dtype, False),
     }
     low, high = op.dtype.limits
+    heads = at.batch * at.groups
+    parts, share = row_parts(heads, at.rows, mr, case.threads)
     params: dict[str, Param] = {
-        **g.sizes, "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if isa.pairs else 0,
+        **g.sizes, "parts": parts, "share": share,
+        "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if isa.pairs else 0,
         "matrix": step, "along": along, **flips,
         "zero_q": op.zero_q + flips["flip_q"] * (128 if isa.dot_unsigned else -128),
         "zero_v": op.zero_v - 128 * flips["flip_v"],
@@ -83,7 +86,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     line = round_up(4 * tq if matrix else at.keys, max(4, lanes)) * (2 if isa.pairs else 1)
     words = wide * kq + wide + mr * wide
     scratch = round_up(4 * words + 4 * vectors * lanes * tq + 4 * mr * kq + 2 * mr * line, 64)
-    tasks = at.batch * at.groups
+    tasks = heads * parts
     together = tasks if case.threads == 1 else 1
     arrays = () if g.masked else (np.zeros(1, np.int32),)
     last = Packed(0) if arrays else In(3)

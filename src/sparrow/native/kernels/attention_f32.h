@@ -1,10 +1,16 @@
 /* Scaled dot-product attention: y = softmax(cap(scale * q k') + mask) v, head by head.
  *
- * One task is one key head of one sequence with all the query heads that read it.
+ * One task is one key head of one sequence with all the query heads that read it, or `share` rows of
+ * these where there are fewer heads than threads to share them.
  * Keys are packed once into panels of SP_LANES keys, so that scores come out as vectors along the
- * keys; then for every block of mr rows: scores, softmax in place, product with the values. The
- * scores of a block stay in the level-1 cache. Few rows (decoding one token) would not repay the
- * packing: with packed = 0 every score is a dot product along the features.
+ * keys; then for every block of mr rows: scores, softmax in place, product with the values. Few rows
+ * (decoding one token) would not repay the packing: with packed = 0 every score is a dot product along
+ * the features.
+ * The scores of a block stay in the level-1 cache: of many keys they are those of `chunk` keys. The
+ * greatest score, the sum and the result of `held` rows are then of the keys so far, and scaled down
+ * when a greater score comes (online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; in tiles
+ * as Dao et al. 2022, arXiv:2205.14135), so that a chunk of keys and values serves that many rows
+ * while it is near.
  * Rows that may see no key become zero, or NaN with blind_nan.
  * Over bfloat16 two features, and two keys, are one element: their products are summed in float32, and
  * the weights of a row are rounded before they meet the values, which are packed as well. */
@@ -20,6 +26,7 @@
 /* Every field is a literal in emitted code.
  *   batch, groups, repeat   sequences, key heads, query heads per key head
  *   rows, keys, d, e        query rows of a head, keys, features of keys and of values
+ *   parts, share            tasks of a key head, and their rows: whole blocks
  *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
  *   q*, k*, v*, y*, m*      distances: *b sequence, *h head, *s row or key; ms row, mt key
  *   mask                    whether m is read; mt is 0 or 1
@@ -27,11 +34,12 @@
  *   blind_nan               a row that sees no key is NaN, not 0
  *   pair                    q, k and v are bfloat16: d, q* and k* count pairs of features
  *   half                    y is bfloat16
+ *   chunk, held             whole vectors of keys at a time, and of how many rows, else 0: all keys
  *   matrix, along           of pairs of features and of keys a step in matrix registers, else 0: mr
  *                           rows then take up to four of them */
 typedef struct sp_attention {
-  int batch, groups, repeat, rows, keys, d, e;
-  int mr, nk, ne, packed, mask, causal, blind_nan, pair, half, matrix, along;
+  int batch, groups, repeat, rows, keys, d, e, parts, share;
+  int mr, nk, ne, packed, mask, causal, blind_nan, pair, half, matrix, along, chunk, held;
   ptrdiff_t offset;
   float scale, softcap;
   ptrdiff_t qb, qh, qs, kb, kh, ks, vb, vh, vs, yb, yh, ys, mb, mh, ms, mt;
@@ -41,10 +49,20 @@ SP_INLINE int sp_attention_panels(const sp_attention p) {
   return (p.keys + SP_LANES - 1) / SP_LANES;
 }
 
-/* Scores of a row in memory: whole tiles. */
-SP_INLINE ptrdiff_t sp_attention_ld(const sp_attention p) {
+/* Keys of a row in memory: whole tiles. */
+SP_INLINE ptrdiff_t sp_attention_wide(const sp_attention p) {
   const int tile = p.matrix ? p.nk : 1;
   return (ptrdiff_t)(sp_attention_panels(p) + tile - 1) / tile * tile * SP_LANES;
+}
+
+/* Scores of a row in memory. */
+SP_INLINE ptrdiff_t sp_attention_ld(const sp_attention p) {
+  return p.chunk ? p.chunk : sp_attention_wide(p);
+}
+
+/* Floats of a row's result in memory: whole vectors. */
+SP_INLINE ptrdiff_t sp_attention_result(const sp_attention p) {
+  return (ptrdiff_t)(p.e + SP_LANES - 1) / SP_LANES * SP_LANES;
 }
 
 /* Pairs of the first `keys` keys, whole steps. */
@@ -53,14 +71,17 @@ SP_INLINE int sp_attention_pairs(const sp_attention p, int keys) {
   return ((keys + 1) / 2 + step - 1) / step * step;
 }
 
-/* Floats of work memory: packed keys, packed values, then the scores of a block. */
+/* Floats of work memory: packed keys, packed values, the scores of a block, then, with chunks, of
+ * every row that is held its result, its greatest score and its sum. */
 SP_INLINE ptrdiff_t sp_attention_values_at(const sp_attention p) {
-  return p.packed ? sp_attention_ld(p) * p.d : 0;
+  return p.packed ? sp_attention_wide(p) * p.d : 0;
 }
 SP_INLINE ptrdiff_t sp_attention_scores_at(const sp_attention p) {
-  const ptrdiff_t vectors = (p.e + SP_LANES - 1) / SP_LANES;
   return sp_attention_values_at(p) +
-         (p.pair ? vectors * SP_LANES * sp_attention_pairs(p, p.keys) : 0);
+         (p.pair ? sp_attention_result(p) * sp_attention_pairs(p, p.keys) : 0);
+}
+SP_INLINE ptrdiff_t sp_attention_held_at(const sp_attention p) {
+  return sp_attention_scores_at(p) + p.mr * sp_attention_ld(p);
 }
 
 /* Keys [t][d] to panels [t / L][d][L]; keys past the last are zero. */
@@ -164,16 +185,16 @@ SP_INLINE sp_f32 sp_attention_never_f32(void) {
   return sp_neg_f32(sp_from_bits_f32(sp_set1_i32(0x7f800000)));
 }
 
-/* Vector j of a row of scores, finished: scaled, capped, masked; lanes past `keys` are -inf. */
-SP_INLINE sp_f32 sp_attention_finish_f32(const sp_attention p, sp_f32 v, const float *m, int j,
-                                         int keys) {
+/* Scores of keys from first + j on, finished: scaled, capped, masked; lanes past `keys` are -inf. */
+SP_INLINE sp_f32 sp_attention_finish_f32(const sp_attention p, sp_f32 v, const float *m, int first,
+                                         int j, int keys) {
   v = sp_mul_f32(v, sp_set1_f32(p.scale));
   if (p.softcap > 0.0f) {
     const sp_f32 cap = sp_set1_f32(p.softcap);
     v = sp_mul_f32(sp_tanh_f32(sp_div_f32(v, cap)), cap);
   }
   if (p.mask)
-    v = sp_add_f32(v, p.mt ? sp_loadn_f32(m + j, (int)sp_imin(SP_LANES, p.keys - j))
+    v = sp_add_f32(v, p.mt ? sp_loadn_f32(m + first + j, (int)sp_imin(SP_LANES, p.keys - first - j))
                            : sp_set1_f32(m[0]));
   if (j + SP_LANES > keys)
     v = sp_select_f32(sp_gt_i32(sp_set1_i32(keys - j), sp_iota_i32()), v,
@@ -181,32 +202,42 @@ SP_INLINE sp_f32 sp_attention_finish_f32(const sp_attention p, sp_f32 v, const f
   return v;
 }
 
-/* Softmax of a row in place, without the division: scores become exponentials, the factor that
- * makes them probabilities is returned. Vectors up to `keys` rounded up are written; bfloat16 to
- * the first half of the row, which has been read by then. Nothing becomes subnormal: some processors
- * take a hundred times as long for that. */
-SP_INLINE float sp_attention_softmax_f32(const sp_attention p, float *s, const float *m, int keys) {
-  sp_f32 top = sp_attention_never_f32(), total = sp_zero_f32();
+/* Scores of keys [first, first + keys) of a row become exponentials in place, less the greatest score
+ * so far; `top` and `sum` are those so far. Returns the factor of what was added up before. Vectors up
+ * to `keys` rounded up are written; bfloat16 to the first half of the row, which has been read by
+ * then. Nothing becomes subnormal: some processors take a hundred times as long for that. */
+SP_INLINE float sp_attention_exp_f32(const sp_attention p, float *s, const float *m, int first,
+                                     int keys, float *top, float *sum) {
+  sp_f32 greatest = sp_set1_f32(*top), total = sp_zero_f32();
   for (int j = 0; j < keys; j += SP_LANES) {
-    const sp_f32 v = sp_attention_finish_f32(p, sp_load_f32(s + j), m, j, keys);
+    const sp_f32 v = sp_attention_finish_f32(p, sp_load_f32(s + j), m, first, j, keys);
     sp_store_f32(s + j, v);
     /* a NaN is passed over here and comes back with the sum */
-    top = sp_maxq_f32(v, top);
+    greatest = sp_maxq_f32(v, greatest);
   }
-  const float most = sp_hmax_f32(top);
+  const float most = sp_hmax_f32(greatest);
   const sp_f32 shift = sp_set1_f32(most < -3.4028235e38f ? 0.0f : most);
   for (int j = 0; j < keys; j += SP_LANES) {
     const sp_f32 v = sp_exp_below_f32(sp_sub_f32(sp_load_f32(s + j), shift));
     sp_put_out(p.pair, s, j, v, SP_LANES);
     total = sp_add_f32(total, v);
   }
-  const float sum = sp_sum_f32(total);
+  const float scale =
+      p.chunk ? sp_hmax_f32(sp_exp_below_f32(sp_sub_f32(sp_set1_f32(*top), shift))) : 0.0f;
+  *sum = *sum * scale + sp_sum_f32(total);
+  *top = most;
+  return scale;
+}
+
+/* What makes probabilities of exponentials that add up to `sum`. */
+SP_INLINE float sp_attention_factor(const sp_attention p, float sum) {
   /* with blind_nan: infinity, which times the 0 that such a row adds up to is NaN */
   return sum == 0.0f && !p.blind_nan ? 0.0f : 1.0f / sum;
 }
 
-/* y[i] = factor[i] * sum_j s[i][j] v[j] for features [col, ..), the last vector with `lanes`; y at
- * element `at`. v is packed where it is bfloat16. */
+/* y[i] = factor[i] * sum_j s[i][j] v[j] for ne vectors of features, the last with `lanes`; y at
+ * element `at`. With chunks y[i] = factor[i] y[i] + sum_j s[i][j] v[j], in whole vectors. v is packed
+ * where it is bfloat16. */
 SP_INLINE void sp_attention_values_f32(const sp_attention p, int n, int ne, int lanes,
                                        const float *s, ptrdiff_t ld, const float *factor,
                                        const float *v, void *y, ptrdiff_t at, int keys) {
@@ -224,7 +255,28 @@ SP_INLINE void sp_attention_values_f32(const sp_attention p, int n, int ne, int 
                        .bv = p.pair ? vector : SP_LANES, .bk = p.pair ? SP_LANES : p.vs,
                        .bn = p.pair ? SP_LANES : lanes, .pf = 0, .pair = p.pair, .every = 1};
     sp_tile_zero_f32(t, acc);
+    if (p.chunk) {
+      float *const so_far = (float *)y + at;
+      SP_UNROLL
+      for (int i = 0; i < n; ++i) {
+        SP_UNROLL
+        for (int c = 0; c < ne; ++c)
+          acc[i * ne + c] =
+              sp_mul_f32(sp_load_f32(so_far + i * sp_attention_result(p) + c * SP_LANES),
+                         sp_set1_f32(factor[i]));
+      }
+    }
     sp_tile_mac_f32(t, acc, 0, n, s, 0, v, p.pair ? sp_attention_pairs(p, keys) : keys);
+    if (p.chunk) {
+      float *const so_far = (float *)y + at;
+      SP_UNROLL
+      for (int i = 0; i < n; ++i) {
+        SP_UNROLL
+        for (int c = 0; c < ne; ++c)
+          sp_store_f32(so_far + i * sp_attention_result(p) + c * SP_LANES, acc[i * ne + c]);
+      }
+      return;
+    }
   }
   SP_UNROLL
   for (int i = 0; i < n; ++i) {
@@ -236,27 +288,42 @@ SP_INLINE void sp_attention_values_f32(const sp_attention p, int n, int ne, int 
   }
 }
 
-/* n rows of one head from row `row` on, which is y's element `at`. */
-SP_INLINE void sp_attention_block_f32(const sp_attention p, int n, int row, const float *q,
-                                      const float *k, const float *v, const float *m, void *y,
-                                      ptrdiff_t at, float *work) {
-  const int keys = sp_attention_seen(p, row, n);
+/* One head: its queries, keys, values and mask; y and the element of it that its first row is. */
+typedef struct sp_attention_head {
+  const float *q, *k, *v, *m;
+  void *y;
+  ptrdiff_t at;
+} sp_attention_head;
+
+/* Keys so far of a row: the greatest score, the sum of exponentials and, with chunks, the result. */
+typedef struct sp_attention_sofar {
+  float *top, *sum, *y;
+} sp_attention_sofar;
+
+/* n rows from row `row` on over the keys from `first` on: all of them, or a chunk. */
+SP_INLINE void sp_attention_block_f32(const sp_attention p, const sp_attention_head h, int n,
+                                      int row, int first, const sp_attention_sofar x, float *work) {
+  const int seen = sp_attention_seen(p, row, n) - first;
+  const int keys = p.chunk ? (int)sp_imin(p.chunk, seen) : seen;
   const ptrdiff_t ld = sp_attention_ld(p);
   const ptrdiff_t each = p.pair ? (ptrdiff_t)sp_attention_pairs(p, p.keys) * SP_LANES : SP_LANES;
+  const float *const q = h.q + row * p.qs, *const v = h.v + first * p.vs;
+  void *const y = p.chunk ? x.y : h.y;
+  const ptrdiff_t at = p.chunk ? 0 : h.at + row * p.ys;
   float *s = work + sp_attention_scores_at(p);
   float factor[SP_TILE_MAX];
   const int full = p.e / SP_LANES, rest = p.e - full * SP_LANES;
-  q += row * p.qs;
-  at += row * p.ys;
   if (p.packed) {
-    sp_attention_scores_f32(p, n, q, work, s, ld, keys);
+    sp_attention_scores_f32(p, n, q, work + (ptrdiff_t)first * p.d, s, ld, keys);
   } else {
-    for (int i = 0; i < n; ++i) sp_attention_dots_f32(p, q + i * p.qs, k, s + i * ld, keys);
+    for (int i = 0; i < n; ++i) sp_attention_dots_f32(p, q + i * p.qs, h.k, s + i * ld, keys);
   }
   for (int i = 0; i < n; ++i) {
-    const int own = sp_attention_seen(p, row + i, 1);
+    const int own = (int)sp_imax(0, sp_imin(keys, sp_attention_seen(p, row + i, 1) - first));
     const int read = p.pair ? 2 * sp_attention_pairs(p, keys) : keys;
-    factor[i] = sp_attention_softmax_f32(p, s + i * ld, m + (row + i) * p.ms, own);
+    factor[i] = sp_attention_exp_f32(p, s + i * ld, h.m + (row + i) * p.ms, first, own, x.top + i,
+                                     x.sum + i);
+    if (!p.chunk) factor[i] = sp_attention_factor(p, x.sum[i]);
     for (int j = (own + SP_LANES - 1) / SP_LANES * SP_LANES; j < read; j += SP_LANES)
       sp_put_out(p.pair, s + i * ld, j, sp_zero_f32(), SP_LANES);
   }
@@ -272,11 +339,62 @@ SP_INLINE void sp_attention_block_f32(const sp_attention p, int n, int row, cons
                             keys);
 }
 
-/* work: sp_attention_scores_at floats and mr * sp_attention_ld more. Rows past the last whole block are
- * one more, or blocks of their own. */
+/* Rows [row, end), chunk by chunk of the keys that they see. */
+SP_INLINE void sp_attention_chunks_f32(const sp_attention p, const sp_attention_head h, int row,
+                                       int end, float *work) {
+  const ptrdiff_t wide = sp_attention_result(p);
+  const int seen = sp_attention_seen(p, row, end - row), rows = end - row;
+  float *const y = work + sp_attention_held_at(p);
+  float *const top = y + p.held * wide, *const sum = top + p.held;
+  for (int i = 0; i < rows; ++i) {
+    for (ptrdiff_t c = 0; c < wide; c += SP_LANES) sp_store_f32(y + i * wide + c, sp_zero_f32());
+    top[i] = sp_hmax_f32(sp_attention_never_f32());
+    sum[i] = 0.0f;
+  }
+  for (int first = 0; first < seen; first += p.chunk) {
+    for (int i = 0; i < rows; i += p.mr) {
+      const sp_attention_sofar x = {top + i, sum + i, y + i * wide};
+      const int n = (int)sp_imin(p.mr, rows - i);
+      if (first >= sp_attention_seen(p, row + i, n)) continue;
+      if (n == p.mr)
+        sp_attention_block_f32(p, h, p.mr, row + i, first, x, work);
+      else
+        sp_attention_block_f32(p, h, p.rows % p.mr, row + i, first, x, work);
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    const sp_f32 factor = sp_set1_f32(sp_attention_factor(p, sum[i]));
+    for (int c = 0; c < p.e; c += SP_LANES)
+      sp_put_out(p.half, h.y, h.at + (row + i) * p.ys + c,
+                 sp_mul_f32(sp_load_f32(y + i * wide + c), factor),
+                 (int)sp_imin(SP_LANES, p.e - c));
+  }
+}
+
+/* Rows [row, end) of one head; those past the last whole block are one more. */
+SP_INLINE void sp_attention_head_f32(const sp_attention p, const sp_attention_head h, int row,
+                                     int end, float *work) {
+  for (; p.chunk && row < end; row += p.held)
+    sp_attention_chunks_f32(p, h, row, (int)sp_imin(row + p.held, end), work);
+  for (; row < end; row += p.mr) {
+    float top[SP_TILE_MAX], sum[SP_TILE_MAX];
+    const sp_attention_sofar x = {top, sum, sum};
+    for (int i = 0; i < p.mr; ++i) {
+      top[i] = sp_hmax_f32(sp_attention_never_f32());
+      sum[i] = 0.0f;
+    }
+    if (row + p.mr <= end)
+      sp_attention_block_f32(p, h, p.mr, row, 0, x, work);
+    else
+      sp_attention_block_f32(p, h, p.rows % p.mr, row, 0, x, work);
+  }
+}
+
+/* work: sp_attention_held_at floats and held * (sp_attention_result + 2) more. */
 SP_INLINE void sp_attention_run(const sp_attention p, const void *qp, const void *kp, const void *vp,
                                 const float *m, void *y, float *work, int task) {
-  const int b = task / p.groups, g = task % p.groups, tail = p.matrix ? p.rows % p.mr : 1;
+  const int at_head = task / p.parts, b = at_head / p.groups, g = at_head % p.groups;
+  const int row = task % p.parts * p.share, end = (int)sp_imin(p.rows, row + p.share);
   const float *const k = (const float *)kp + b * p.kb + g * p.kh;
   const ptrdiff_t v_at = b * p.vb + g * p.vh;
   const float *v = (const float *)vp + v_at;
@@ -288,14 +406,10 @@ SP_INLINE void sp_attention_run(const sp_attention p, const void *qp, const void
   }
   for (int i = 0; i < p.repeat; ++i) {
     const ptrdiff_t head = (ptrdiff_t)g * p.repeat + i;
-    const float *qh = (const float *)qp + b * p.qb + head * p.qh;
-    const float *mh = m + (p.mask ? b * p.mb + head * p.mh : 0);
-    const ptrdiff_t at = b * p.yb + head * p.yh;
-    int row = 0;
-    for (; row + p.mr <= p.rows; row += p.mr)
-      sp_attention_block_f32(p, p.mr, row, qh, k, v, mh, y, at, work);
-    for (; row < p.rows; row += tail)
-      sp_attention_block_f32(p, tail, row, qh, k, v, mh, y, at, work);
+    const sp_attention_head h = {.q = (const float *)qp + b * p.qb + head * p.qh, .k = k, .v = v,
+                                 .m = m + (p.mask ? b * p.mb + head * p.mh : 0), .y = y,
+                                 .at = b * p.yb + head * p.yh};
+    sp_attention_head_f32(p, h, row, end, work);
   }
 #if SP_MATRIX
   if (p.matrix) sp_matrix_release();

@@ -1,6 +1,7 @@
 /* Scaled dot-product attention over 8-bit codes, head by head; the integers of ops/attention_codes.py.
  *
- * One task is one key head of one sequence with all the query heads that read it. Its keys and values
+ * One task is one key head of one sequence with all the query heads that read it, or `share` rows of
+ * these where there are fewer heads than threads to share them. Its keys and values
  * are packed once, as weights of a product are at build time: a vector of keys, quads of features, and
  * a vector of features, quads of keys. Then for every block of mr rows: exact scores, weights of two
  * digits of seven bits, product with the values, codes. A block stays in the level-1 cache. */
@@ -17,6 +18,7 @@
 /* Every field is a literal in emitted code.
  *   batch, groups, repeat   sequences, key heads, query heads per key head
  *   rows, keys, d, e        query rows of a head, keys, features of keys and of values
+ *   parts, share            tasks of a key head, and their rows: whole blocks
  *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
  *   pair                    SP_PAIRED where sums are taken by sp_dot2_i32 over halves, else 0
  *   matrix, along           quads of features and of keys of a step in matrix registers, else 0: mr rows
@@ -29,7 +31,7 @@
  *   causal                  row i sees keys j <= i + offset
  *   bits                    of a weight */
 typedef struct sp_attention_i8 {
-  int batch, groups, repeat, rows, keys, d, e;
+  int batch, groups, repeat, rows, keys, d, e, parts, share;
   int mr, nk, ne, pair, matrix, along, flip_q, flip_k, flip_v;
   int zero_q, zero_v, zero, lo, hi, put;
   int mask, causal, bits;
@@ -261,7 +263,8 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
 SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const void *k,
                                    const void *v, const int32_t *mask, void *y, int32_t *work,
                                    int task) {
-  const int b = task / p.groups, g = task % p.groups;
+  const int at_head = task / p.parts, b = at_head / p.groups, g = at_head % p.groups;
+  const int row = task % p.parts * p.share, end = (int)sp_imin(p.rows, row + p.share);
   const int quads = sp_attention_kq(p), keys = sp_attention_ld(p);
   int32_t *packed = work, *start = packed + (ptrdiff_t)keys * quads, *s = start + keys;
   int8_t *values = (int8_t *)(void *)(s + (ptrdiff_t)p.mr * keys);
@@ -282,10 +285,10 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
     const uint8_t *qh = (const uint8_t *)q + b * p.qb + head * p.qh;
     const int32_t *mh = p.mask ? mask + b * p.mb + head * p.mh : mask;
     const ptrdiff_t at = b * p.yb + head * p.yh;
-    for (int i = 0; i + p.mr <= p.rows; i += p.mr)
+    for (int i = row; i + p.mr <= end; i += p.mr)
       sp_attention_block_i8(p, p.mr, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
                             at + i * p.ys, qs, s, e);
-    if (tail > 0) {
+    if (tail > 0 && end == p.rows) {
       const int i = p.rows - tail;
       sp_attention_block_i8(p, tail, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
                             at + i * p.ys, qs, s, e);
