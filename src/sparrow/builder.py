@@ -278,6 +278,7 @@ class Builder:
             # a graph of ours that was exported has names like ours, which mean other values here
             if (
                 v.startswith("%")
+                and v not in self.inputs
                 and v not in rename
                 and name not in taken
                 and name not in self.types

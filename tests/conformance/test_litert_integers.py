@@ -228,28 +228,30 @@ def test_softmax(tmp_path: Path, seed: int, dtype: DType) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    ("op", "biased"),
+    ("op", "m", "biased"),
     [
-        ("CONV_2D", True),
-        ("DEPTHWISE_CONV_2D", True),
-        ("DEPTHWISE_CONV_2D", False),
-        ("FULLY_CONNECTED", True),
-        ("FULLY_CONNECTED", False),
+        ("CONV_2D", 5, True),
+        ("CONV_2D", 1, True),
+        ("DEPTHWISE_CONV_2D", 6, True),
+        ("DEPTHWISE_CONV_2D", 6, False),
+        ("FULLY_CONNECTED", 5, True),
+        ("FULLY_CONNECTED", 5, False),
+        ("FULLY_CONNECTED", 1, True),
     ],
 )
-def test_sums_of_16_bits(tmp_path: Path, op: str, seed: int, biased: bool) -> None:
+def test_sums_of_16_bits(tmp_path: Path, op: str, seed: int, m: int, biased: bool) -> None:
     d = Draw(seed, I16)
     product, depthwise = op[0] == "F", op[0] == "D"
-    m = 6 if depthwise else 5
-    x = d.codes(7, 33) if product else d.codes(1, 9, 8, 6)
+    rows = 7 if m > 1 else 40
+    x = d.codes(rows, 33) if product else d.codes(1, 9, 8, 6)
     shape = (m, 33) if product else (1, 3, 3, m) if depthwise else (m, 3, 3, 6)
     sx, scales = d.scale(2e-4), [d.scale(0.01) for _ in range(1 if product else m)]
     axis = 3 if depthwise else 0
     w = constant("w", d.rng.integers(-127, 128, shape).astype(np.int8), scale=scales, axis=axis)
     bias = d.rng.integers(-(1 << 20), 1 << 20, m)
     consts = [w, constant("b", bias, scale=[sx * s for s in scales])] if biased else [w]
-    out = T("y", (7, m) if product else (1, 9, 8, m), I16, scale=[d.scale(1e-3)], zero=[0])
-    options = {"activation": d.activation()} | ({} if product else CONV)
+    out = T("y", (rows, m) if product else (1, 9, 8, m), I16, scale=[d.scale(1e-3)], zero=[0])
+    options = {"activation": d.activation() if m > 1 else 0} | ({} if product else CONV)
     order = ["x", "w"] if product and not biased else ()
     data = one(op, {"x": x}, options, out=out, consts=consts, quant={"x": (sx, 0)}, order=order)
     check(tmp_path, data, {"x": x})

@@ -123,6 +123,12 @@ def test_unknown_operators_are_named_with_a_hint(tmp_path: Path) -> None:
         import_tflite(path)
     found = sparrow.check(path)
     assert not found.ok and found.counts == {"missing": 1}
+    # what follows a missing operator is surveyed, too
+    tensors = [T(n, (2,), F32) for n in "xyz"]
+    path.write_bytes(
+        write(tensors, [O("WHILE", ["x"], ["y"]), O("RELU", ["y"], ["z"])], ["x"], ["z"])
+    )
+    assert sparrow.check(path).counts == {"missing": 1, "ok": 1}
 
 
 def test_shapes_are_checked_against_the_file(tmp_path: Path) -> None:

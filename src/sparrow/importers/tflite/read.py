@@ -40,8 +40,8 @@ def _quant(t: Tensor, shape: tuple[int, ...]) -> Affine | None:
 
 # Keras writes recurrent layers as loops, unless its converter sees the layers themselves.
 CONTROL = (
-    "control flow is not read; of an LSTM TFLiteConverter.from_keras_model makes one operator, "
-    "other recurrent layers take unroll=True"
+    "control flow is not read; recurrent layers take unroll=True, and of an LSTM of Keras 2 "
+    "(tf_keras) TFLiteConverter.from_keras_model makes one operator"
 )
 
 
