@@ -123,7 +123,7 @@ def in_parts(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) 
 def _same(g: Graph, o: Overlap, planned: Callable[[Module], Plan]) -> bool:
     """Whether the parts give the same answers to the bit: sums of integers always do."""
     nodes = g.nodes[o.first : o.last + 1]
-    if all(g.types[y].dtype.kind == "int" for n in nodes for y in n.outputs):
+    if all(g.types[y].dtype.kind != "float" for n in nodes for y in n.outputs):
         return True
     whole = alone(g, o.first, o.last)
     parts = overlapped(whole, (Overlap(0, o.last - o.first, o.parts),))

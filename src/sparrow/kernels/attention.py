@@ -73,7 +73,7 @@ def chunks(target: Target, mr: int, nk: int, keys: int, rows: int, wide: int) ->
         mr: Rows of a block.
         nk: Vectors of keys in a tile.
         keys: Keys of a head.
-        rows: Query rows of a head.
+        rows: Query rows of a task, whole blocks.
         wide: Elements of a result in whole vectors.
     """
     most = target.l1_bytes // SCORES_PART // (4 * mr)
@@ -186,11 +186,11 @@ def _lowered(case: Case, dtype: DType, matrix: bool = False) -> Lowered | Reject
         # two vectors of keys or values for each line of them that L2 has to deliver
         mr = equal_blocks(at.rows, 12 if simd.registers > 16 else 6)
         nk, ne = balanced(panels, 2), balanced(vectors, 2)
-    chunk = held = 0
-    if packed and not pair:
-        chunk, held = chunks(case.target, mr, nk, at.keys, at.rows, round_up(at.e, lanes))
     heads = at.batch * at.groups
     parts, share = row_parts(heads, at.rows, mr, case.threads)
+    chunk = held = 0
+    if packed and not pair:
+        chunk, held = chunks(case.target, mr, nk, at.keys, share, round_up(at.e, lanes))
     params: dict[str, Param] = {
         **g.sizes, "d": d, "parts": parts, "share": share,
         "mr": mr, "nk": nk, "ne": ne, "packed": int(packed),
