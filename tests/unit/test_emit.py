@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections import Counter
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +52,22 @@ def test_a_string_literal_cannot_be_left(text: str) -> None:
     body = literal[1:-1]
     assert not set(body) & set('"\n\r?*')
     assert body.encode().decode("unicode_escape").encode("latin-1") == text.encode(errors="replace")
+
+
+def test_no_two_kernel_headers_define_one_name() -> None:
+    """A network may need any two of them in one file."""
+    defined = (
+        r"^SP_INLINE[^;{}()]*?\b(\w+)\(",
+        r"^(?:static|typedef|struct)\b[^;{}()]*?\b(\w+)\s*[({;]",
+        r"^\} (\w+);",
+        r"^#define (\w+)",
+    )
+    found: Counter[str] = Counter()
+    for header in (resources.files("sparrow") / "native" / "kernels").iterdir():
+        text = header.read_text(encoding="utf-8")
+        found.update({n for pattern in defined for n in re.findall(pattern, text, re.MULTILINE)})
+    assert len(found) > 500
+    assert [name for name, headers in found.items() if headers > 1] == []
 
 
 def test_equal_calls_share_one_body() -> None:

@@ -53,7 +53,7 @@ SP_INLINE int sp_attention_line(const sp_attention_i8 p) {
   return sp_up_to(keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
 }
 /* Scores of a row. */
-SP_INLINE int sp_attention_ld(const sp_attention_i8 p) {
+SP_INLINE int sp_attention_codes_ld(const sp_attention_i8 p) {
   return sp_up_to(p.keys, SP_LANES * (p.matrix ? p.nk : 1));
 }
 
@@ -234,7 +234,7 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
                                      const int32_t *mask, void *y, ptrdiff_t at, uint8_t *qs,
                                      int32_t *s, uint8_t *e) {
   const int quads = sp_attention_kq(p), line = sp_attention_line(p);
-  const ptrdiff_t ld = sp_attention_ld(p), plane = (ptrdiff_t)p.mr * line;
+  const ptrdiff_t ld = sp_attention_codes_ld(p), plane = (ptrdiff_t)p.mr * line;
   const ptrdiff_t last = p.causal ? sp_imax(0, sp_imin(p.keys, row + m + p.offset)) : p.keys;
   const int all = (int)last, vectors = sp_up_to(p.e, SP_LANES) / SP_LANES;
   const int used = sp_up_to(sp_pack_quads(p.pair, all), (int)sp_imax(p.along, 1));
@@ -265,7 +265,7 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
                                    int task) {
   const int at_head = task / p.parts, b = at_head / p.groups, g = at_head % p.groups;
   const int row = task % p.parts * p.share, end = (int)sp_imin(p.rows, row + p.share);
-  const int quads = sp_attention_kq(p), keys = sp_attention_ld(p);
+  const int quads = sp_attention_kq(p), keys = sp_attention_codes_ld(p);
   int32_t *packed = work, *start = packed + (ptrdiff_t)keys * quads, *s = start + keys;
   int8_t *values = (int8_t *)(void *)(s + (ptrdiff_t)p.mr * keys);
   uint8_t *qs = (uint8_t *)values +
