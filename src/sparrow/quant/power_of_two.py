@@ -22,8 +22,8 @@ FINER = 4
 
 def above(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """The smallest powers of two that are no less, within float32's normal numbers."""
-    exponents = np.ceil(np.log2(scale.astype(np.float64)))
-    return np.asarray(np.exp2(np.clip(exponents, -126, 127)), np.float32)
+    normal = np.maximum(scale.astype(np.float64), 2.0**-126)
+    return np.asarray(np.exp2(np.minimum(np.ceil(np.log2(normal)), 127)), np.float32)
 
 
 def activation_steps(h: Histogram, dtype: DType, quant: Affine) -> Affine:

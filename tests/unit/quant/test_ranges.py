@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from sparrow.quant.aciq import Law, clipping_factor
+from sparrow.quant.affine import per_tensor
 from sparrow.quant.histogram import Histogram
 from sparrow.quant.mse import squared_error
+from sparrow.quant.power_of_two import activation_steps
 from sparrow.quant.ranges import RANGES
 from sparrow.tensor import I4, I8
 
@@ -58,3 +60,13 @@ def test_a_relu_keeps_its_zero() -> None:
     x = np.maximum(np.random.default_rng(0).standard_normal(10_000), 0)
     for name in RANGES:
         assert RANGES[name](counted(x), I8, False)[0] == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seen", [0.0, 1e-45, 3.0])
+def test_a_step_of_a_power_of_two_covers_what_was_seen_even_of_nothing(seen: float) -> None:
+    h = Histogram()
+    h.add(np.full(9, seen, np.float32))
+    quant = per_tensor((0.0, seen), I8, 0, True)
+    (step,) = activation_steps(h, I8, quant).scale.reshape(-1)
+    assert np.frexp(step)[0] == 0.5 and step * 127 >= seen
