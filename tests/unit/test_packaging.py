@@ -31,6 +31,7 @@ from sparrow.device.library import compile_objects
 from sparrow.errors import BadInput
 from sparrow.packaging import FIRMWARE, firmware_tree, package
 from sparrow.packaging.android import ABIS
+from sparrow.packaging.naming import Name
 from sparrow.targets import target
 
 CORE = "cortex_m3"  # its C is portable: this machine's compiler takes it too
@@ -110,6 +111,121 @@ def test_cmake_and_this_machines_compiler_build_it(bundle: Path, tmp_path: Path)
     assert subprocess.run([str(program)], check=False).returncode == 0
 
 
+def test_one_board_has_two_models(bundle: Path, tmp_path: Path) -> None:
+    """Under names of their own, each with its self-test and its server."""
+    sparrow.build(classifier(seed=1), CORE, tmp_path / "out")
+    trees = [
+        firmware_tree(folder, "arduino", Name(name))
+        for folder, name in ((bundle, "person"), (tmp_path / "out", "wake_word"))
+    ]
+    assert {*trees[0]} & {*trees[1]} == {
+        "src/sparrow.h",
+        "library.properties",
+        "examples/selftest/selftest.ino",
+    }
+    meet = (
+        '#include "sparrow_person.h"\n#include "sparrow_wake_word.h"\n'
+        '#include "person_serve_uart.h"\n#include "wake_word_serve_uart.h"\n'
+        "int model_selftest(void);\nint model_selftest(void) {\n"
+        "  void *used[2] = {(void *)(uintptr_t)&person_serve_uart,\n"
+        "                   (void *)(uintptr_t)&wake_word_serve_uart};\n"
+        "  char room[PERSON_SERVE_BYTES > PERSON_WORKSPACE_BYTES ? 1 : -1];\n"
+        "  (void)room;\n"
+        "  if (used[0] == used[1] || person_info() == wake_word_info()) return 9;\n"
+        "  return person_selftest() * 2 + wake_word_selftest();\n}\n"
+    )
+    assert run(firmware({**trees[0], **trees[1], "meet.c": meet})) == 0
+
+
+def test_one_program_has_two_libraries(tmp_path: Path) -> None:
+    """Static and shared; with one name for both, one would run the other's code."""
+    if not shutil.which("cmake") or not shutil.which("gcc"):
+        pytest.skip("cmake or gcc is not installed")
+    x = np.random.default_rng(3).standard_normal((1, 3, 12, 12)).astype(np.float32)
+    (tmp_path / "x").write_bytes(x.tobytes())
+    want = []
+    for seed, name in enumerate(("first", "the_second")):
+        built = sparrow.build(classifier(seed=seed), "host", tmp_path / f"b{seed}")
+        want.append(built.run(x)["y"])
+        package(tmp_path / f"b{seed}", "library", tmp_path / name, name)
+        weights = str(tmp_path / name / "weights.bin")
+        timed = [str(tmp_path / name / "bin" / "benchmark"), weights, "2"]
+        said = subprocess.run(timed, capture_output=True, check=True).stdout
+        assert json.loads(said)["runs"] == 2
+    assert not np.array_equal(want[0], want[1])
+    (tmp_path / "main.c").write_text(TWO.replace("COUNT", str(want[0].size)))
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.13)\nproject(two C)\n"
+        "find_package(sparrow_first CONFIG REQUIRED)\n"
+        "find_package(sparrow_the_second CONFIG REQUIRED)\n"
+        "foreach(kind static shared)\nadd_executable(${kind}_two main.c)\n"
+        "target_link_libraries(${kind}_two sparrow_first::${kind} sparrow_the_second::${kind})\n"
+        "endforeach()\n"
+    )
+    made = [f"-Dsparrow_{n}_DIR={tmp_path / n}" for n in ("first", "the_second")]
+    command = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "made"), *made]
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(tmp_path / "made")], check=True, capture_output=True)
+    for kind in ("static", "shared"):
+        files = [tmp_path / n for n in ("first/weights.bin", "the_second/weights.bin", "x")]
+        done = subprocess.run(
+            [str(tmp_path / "made" / f"{kind}_two"), *map(str, files)],
+            capture_output=True,
+            check=True,
+        )
+        np.testing.assert_array_equal(np.frombuffer(done.stdout, np.float32), np.ravel(want))
+
+
+# Two models of one input and one output; prints the answers of both.
+TWO = """\
+#include <stdio.h>
+#include "first.h"
+#include "the_second.h"
+
+static _Alignas(64) char weights[1 << 20], workspace[1 << 20];
+static float x[1 << 16], y[COUNT];
+
+static void load(const char *path, void *to, size_t most) {
+  FILE *f = fopen(path, "rb");
+  if (f == NULL || fread(to, 1, most, f) == 0) y[0] = 1.0f / 0.0f;
+  if (f != NULL) fclose(f);
+}
+
+int main(int n, char **given) {
+  const void *in[] = {x};
+  void *out[] = {y};
+  sparrow_call call = {.inputs = in, .outputs = out, .weights = weights, .workspace = workspace};
+  int (*const run[])(const sparrow_call *) = {first_run, the_second_run};
+  if (n != 4 || FIRST_WEIGHTS_BYTES > sizeof weights) return 1;
+  load(given[3], x, sizeof x);
+  for (int i = 0; i < 2; ++i) {
+    load(given[1 + i], weights, sizeof weights);
+    if (run[i](&call) != SPARROW_OK) return 2;
+    fwrite(y, 1, sizeof y, stdout);
+  }
+  return first_info() == the_second_info();
+}
+"""
+
+
+def test_a_name_is_that_of_symbols_alone() -> None:
+    source = (
+        '#include "model.h"\n{"model_run", \'"\', model_run, MODEL_H, sparrow_model_info}\n'
+        "SPARROW_DECLARE(model); sparrow_serve_uart(); a_model_b; model;\n"
+    )
+    assert Name("wake_word").sources({"model.c": source, "weights.c": "", "sparrow.h": ""}) == {
+        "wake_word.c": '#include "wake_word.h"\n{"model_run", \'"\', wake_word_run, WAKE_WORD_H, '
+        "sparrow_model_info}\nSPARROW_DECLARE(wake_word); wake_word_serve_uart(); a_model_b; "
+        "model;\n",
+        "wake_word_weights.c": "",
+        "sparrow.h": "",
+    }
+    assert Name().sources({"model.c": source}) == {"model.c": source}
+    for bad in ("", "A", "a-b", "1a", "a__b", "_a", "a_", "sparrow", "sp_x", "a" * 41, "ä", "a\n"):
+        with pytest.raises(BadInput, match="package name"):
+            Name(bad)
+
+
 def test_descriptions_name_files_that_are_there(bundle: Path, tmp_path: Path) -> None:
     trees = {kind: firmware_tree(bundle, kind) for kind in FIRMWARE}
     sources = {"model.c", "model.h", "sparrow.h", "weights.c", "selftest.c"}
@@ -160,6 +276,23 @@ def test_android_gets_a_library_per_abi_that_java_can_call(bundle: Path, tmp_pat
         assert (tmp_path / "aar" / "assets" / abi / "weights.bin").stat().st_size > 0
     with zipfile.ZipFile(tmp_path / "aar" / "classes.jar") as jar:
         assert jar.namelist() == ["org/sparrow/model/SparrowModel.class"]
+
+
+def test_two_models_share_an_android_program(bundle: Path, tmp_path: Path) -> None:
+    """Nothing of one package stands in the way of another's."""
+    package(bundle, "android", tmp_path / "aar", "wake_word")
+    manifest = ElementTree.parse(tmp_path / "aar" / "AndroidManifest.xml").getroot()
+    assert manifest.get("package") == "org.sparrow.model.WakeWord"
+    java = (tmp_path / "aar" / "java/org/sparrow/model/SparrowWakeWord.java").read_text()
+    assert 'loadLibrary("sparrow_wake_word")' in java and "assets/ABI/wake_word_weights.bin" in java
+    for abi in ABIS:
+        so = (tmp_path / "aar" / "jni" / abi / "libsparrow_wake_word.so").read_bytes()
+        assert b"Java_org_sparrow_model_SparrowWakeWord_run\0" in so and b"SparrowModel" not in so
+        assert b"\0wake_word_run\0" in so and b"\0model_run\0" not in so
+        assert (tmp_path / "aar" / "assets" / abi / "wake_word_weights.bin").stat().st_size > 0
+        assert "wake_word_run" not in (tmp_path / "aar/headers" / abi / "sparrow.h").read_text()
+    with zipfile.ZipFile(tmp_path / "aar" / "classes.jar") as jar:
+        assert jar.namelist() == ["org/sparrow/model/SparrowWakeWord.class"]
 
 
 # A model of one input and one output; prints its answers to its arguments.

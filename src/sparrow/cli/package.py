@@ -20,9 +20,12 @@ def package(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
+    name: Annotated[
+        str, typer.Option(help="of functions and files, for programs of several models")
+    ] = "model",
 ) -> None:
     """Write a bundle as a library of another build system; with a self-test for a firmware."""
     from sparrow.packaging import package as write
 
-    write(folder, kind, out)
+    write(folder, kind, out, name)
     print(f"{kind} package: {out}")

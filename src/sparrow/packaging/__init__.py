@@ -18,6 +18,7 @@ from sparrow.packaging.android import android
 from sparrow.packaging.arduino import arduino
 from sparrow.packaging.cmake import cmake, esp_idf, zephyr
 from sparrow.packaging.library import library
+from sparrow.packaging.naming import MODEL, Name
 from sparrow.packaging.platformio import platformio
 from sparrow.packaging.selftest import selftest
 from sparrow.packaging.serving import serving
@@ -38,12 +39,13 @@ FIRMWARE: Mapping[str, Callable[[Sources], dict[str, str]]] = {
 KINDS = (*FIRMWARE, "library", "android")
 
 
-def firmware_tree(folder: Path, kind: str) -> dict[str, str]:
+def firmware_tree(folder: Path, kind: str, name: Name = MODEL) -> dict[str, str]:
     """Text of every file of a package for a microcontroller, by its path.
 
     Args:
         folder: A bundle for one.
         kind: One of `FIRMWARE`.
+        name: The package's.
 
     Raises:
         BadInput: There is no such kind, or the bundle is not for a microcontroller.
@@ -69,28 +71,31 @@ def firmware_tree(folder: Path, kind: str) -> dict[str, str]:
     graphs, golden = load_evidence(folder, plan)
     files["selftest.c"] = selftest(graphs[0], golden.calls[0])
     files |= serving(plan)
-    return FIRMWARE[kind](Sources(files, receipt.name, plan.target.cpu))
+    return FIRMWARE[kind](Sources(name.sources(files), receipt.name, plan.target.cpu, name))
 
 
-def package(folder: Path, kind: str, out: Path) -> None:
+def package(folder: Path, kind: str, out: Path, name: str = "model") -> None:
     """Write a package of a bundle.
 
     Args:
         folder: The bundle.
         kind: One of `KINDS`.
         out: Folder to write.
+        name: What functions, macros, files and libraries are named by, so that one program may
+            have several models.
 
     Raises:
-        BadInput: There is no such kind, it is not for the bundle's target, or ``out`` is not empty
-            or cannot be written.
+        BadInput: There is no such kind, it is not for the bundle's target, the name is none, or
+            ``out`` is not empty or cannot be written.
         BadBundle: It is no bundle.
     """
+    named = Name(name)
     plan = load(PlanRecord, folder / "plan.json")
     if kind == "android":
-        publish(android(folder, plan), out)
+        publish(android(folder, plan, named), out)
         return
     if kind != "library":
-        publish({k: v.encode() for k, v in firmware_tree(folder, kind).items()}, out)
+        publish({k: v.encode() for k, v in firmware_tree(folder, kind, named).items()}, out)
         return
     machine = machine_of(plan)
     if machine.bare or machine.arch == "wasm32":
@@ -98,7 +103,7 @@ def package(folder: Path, kind: str, out: Path) -> None:
             f"{folder} is built for {machine.triple}, which loads no libraries",
             hint=f"use one of {', '.join(FIRMWARE)}" if machine.bare else "",
         )
-    publish(library(folder, plan), out)
+    publish(library(folder, plan, named), out)
     for program in out.glob("bin/*"):
         program.chmod(0o755)
 

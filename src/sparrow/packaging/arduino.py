@@ -12,35 +12,36 @@ _GCC = """\
 """
 
 _SKETCH = """\
-#include <sparrow_model.h>
+#include <sparrow_{name}.h>
 
-void setup() {
+void setup() {{
   Serial.begin(115200);
-  while (!Serial) {
-  }
+  while (!Serial) {{
+  }}
   const unsigned long start = micros();
-  const int failed = model_selftest();
+  const int failed = {name}_selftest();
   const unsigned long took = micros() - start;
   Serial.print(failed == 0 ? "ok, us: " : "FAILED, us: ");
   Serial.println(took);
-}
+}}
 
-void loop() {}
+void loop() {{}}
 """
 
 
 def arduino(s: Sources) -> dict[str, str]:
     """Files of a library in the layout of revision 1.5 and later."""
     tree = {f"src/{n}": (_GCC if n.endswith(".c") else "") + t for n, t in s.files.items()}
-    tree["src/sparrow_model.h"] = (
-        "/* The model and its self-test, for sketches. */\n#ifndef SPARROW_MODEL_H\n"
-        '#define SPARROW_MODEL_H\n#include "model.h"\n#ifdef __cplusplus\nextern "C" {\n#endif\n'
-        "int model_selftest(void);\n#ifdef __cplusplus\n}\n#endif\n#endif\n"
+    name, guard = s.name.text, f"SPARROW_{s.name.upper}_H"
+    tree[f"src/sparrow_{name}.h"] = (
+        f"/* The model and its self-test, for sketches. */\n#ifndef {guard}\n#define {guard}\n"
+        f'#include "{name}.h"\n#ifdef __cplusplus\nextern "C" {{\n#endif\n'
+        f"int {name}_selftest(void);\n#ifdef __cplusplus\n}}\n#endif\n#endif\n"
     )
-    tree["examples/selftest/selftest.ino"] = _SKETCH
+    tree["examples/selftest/selftest.ino"] = _SKETCH.format(name=name)
     tree["library.properties"] = (
-        "name=SparrowModel\nversion=1.0.0\nauthor=Sparrow\nmaintainer=Sparrow\n"
+        f"name=Sparrow{s.name.camel}\nversion=1.0.0\nauthor=Sparrow\nmaintainer=Sparrow\n"
         f"sentence={s.sentence}\nparagraph=Generated code; examples/selftest checks it.\n"
-        "category=Data Processing\nurl=\narchitectures=*\nincludes=sparrow_model.h\n"
+        f"category=Data Processing\nurl=\narchitectures=*\nincludes=sparrow_{name}.h\n"
     )
     return tree

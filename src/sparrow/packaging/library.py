@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sparrow.device.build import NATIVE, Unit, find_toolchain
@@ -9,33 +10,35 @@ from sparrow.device.library import compile_objects
 from sparrow.errors import BadBundle
 from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import library_path, machine_of
+from sparrow.packaging.naming import MODEL, Name
 
 _CONFIG = """\
-# find_package(sparrow_model CONFIG) gives sparrow_model::static and sparrow_model::shared; the
-# program maps weights.bin and hands it to model_run, see include/sparrow.h.
+# find_package(sparrow_{name} CONFIG) gives sparrow_{name}::static and sparrow_{name}::shared;
+# the program maps weights.bin and hands it to {name}_run, see include/sparrow.h.
 get_filename_component(_root "${{CMAKE_CURRENT_LIST_DIR}}" ABSOLUTE)
-set(SPARROW_MODEL_WEIGHTS "${{_root}}/weights.bin")
+set(SPARROW_{upper}_WEIGHTS "${{_root}}/weights.bin")
 foreach(_kind STATIC SHARED)
   string(TOLOWER ${{_kind}} _name)
-  if(NOT TARGET sparrow_model::${{_name}})
-    add_library(sparrow_model::${{_name}} ${{_kind}} IMPORTED)
-    set_target_properties(sparrow_model::${{_name}} PROPERTIES
+  if(NOT TARGET sparrow_{name}::${{_name}})
+    add_library(sparrow_{name}::${{_name}} ${{_kind}} IMPORTED)
+    set_target_properties(sparrow_{name}::${{_name}} PROPERTIES
       INTERFACE_INCLUDE_DIRECTORIES "${{_root}}/include")
   endif()
 endforeach()
-set_target_properties(sparrow_model::static PROPERTIES
-  IMPORTED_LOCATION "${{_root}}/lib/libsparrow_model.a")
-set_target_properties(sparrow_model::shared PROPERTIES
+set_target_properties(sparrow_{name}::static PROPERTIES
+  IMPORTED_LOCATION "${{_root}}/lib/libsparrow_{name}.a")
+set_target_properties(sparrow_{name}::shared PROPERTIES
   IMPORTED_LOCATION "${{_root}}/lib/{shared}" IMPORTED_NO_SONAME TRUE)
 """
 
 
-def library(folder: Path, plan: PlanRecord) -> dict[str, bytes]:
+def library(folder: Path, plan: PlanRecord, name: Name) -> dict[str, bytes]:
     """Files of a package.
 
     Args:
         folder: A bundle for a system that loads libraries.
         plan: Of the bundle.
+        name: The package's.
 
     Raises:
         BadBundle: Sources are missing.
@@ -48,18 +51,24 @@ def library(folder: Path, plan: PlanRecord) -> dict[str, bytes]:
         weights = (folder / "weights.bin").read_bytes()
     except OSError as e:
         raise BadBundle(f"{folder}: {e.filename} cannot be read: {e.strerror}") from None
+    files = {n: name.symbols(text.decode()).encode() for n, text in files.items()}
     objects = compile_objects(files, machine, plan.parts)
-    name = f"libsparrow_model{machine.library_suffix}"
+    if name != MODEL:
+        shared = tools.link_shared(objects, machine).read_bytes()
+    stem = f"sparrow_{name.text}"
+    linked = f"lib{stem}{machine.library_suffix}"
+    config = _CONFIG.format(name=name.text, upper=name.upper, shared=linked)
     tree = {
-        "include/model.h": files["model.h"],
+        f"include/{name.file('model.h')}": files["model.h"],
         "include/sparrow.h": files["sparrow.h"],
-        "lib/libsparrow_model.a": tools.archive(objects, machine).read_bytes(),
-        f"lib/{name}": shared,
+        f"lib/lib{stem}.a": tools.archive(objects, machine).read_bytes(),
+        f"lib/{linked}": shared,
         "weights.bin": weights,
-        "sparrow_modelConfig.cmake": _CONFIG.format(shared=name).encode(),
+        f"{stem}Config.cmake": config.encode(),
     }
     if machine.os == "linux":
         unit = Unit.from_file(NATIVE / "runtime" / "benchmark.c")
+        unit = replace(unit, text=name.symbols(unit.text))
         start = tools.compile_objects([unit], machine, ("-std=gnu99", "-fno-builtin"))
         program = tools.link_program((*start, *objects), machine)
         tree["bin/benchmark"] = program.read_bytes()

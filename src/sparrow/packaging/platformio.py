@@ -11,12 +11,12 @@ def platformio(s: Sources) -> dict[str, str]:
     """Files of a library: sources in ``src``, headers in ``include``."""
     tree = {f"{'include' if n.endswith('.h') else 'src'}/{n}": t for n, t in s.files.items()}
     about = {
-        "name": "SparrowModel",
+        "name": f"Sparrow{s.name.camel}",
         "version": "1.0.0",
         "description": s.sentence,
         "frameworks": "*",
         "platforms": "*",
-        "headers": "model.h",
+        "headers": f"{s.name.text}.h",
         "build": {"flags": ["-I include", *NEEDED], "srcDir": "src", "includeDir": "include"},
     }
     return {**tree, "library.json": json.dumps(about, indent=2) + "\n"}

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparrow.packaging.naming import MODEL, Name
+
 # gcc's options for zig's names of cores with an FPU.
 _FPUS = {
     "vfp4d16sp": "fpv4-sp-d16",
@@ -23,14 +25,16 @@ class Sources:
 
     Attributes:
         files: ``model.c``, ``model.h``, ``sparrow.h``, ``selftest.c``, ``serve_uart.c`` and its
-            header, and ``weights.c`` if there are weights.
+            header, and ``weights.c`` if there are weights; under the package's name.
         model: The model's own name.
         cpu: zig's ``-mcpu``.
+        name: The package's.
     """
 
     files: Mapping[str, str]
     model: str
     cpu: str
+    name: Name = MODEL
 
     @property
     def compiled(self) -> list[str]:

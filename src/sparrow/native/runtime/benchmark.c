@@ -6,6 +6,8 @@
 #include "../sparrow.h"
 #include "freestanding.h"
 
+SPARROW_DECLARE(model); /* a package has a name of its own in its place */
+
 static void print(const char *text) {
   size_t n = 0;
   while (text[n] != 0) ++n;

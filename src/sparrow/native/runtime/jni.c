@@ -4,6 +4,8 @@
  * numbers are those of the JNI function table, the same on every Java since 1.4. */
 #include "../sparrow.h"
 
+SPARROW_DECLARE(model); /* a package has a name of its own in its place */
+
 typedef const void *const *const *java_env;
 typedef void *java_object;
 

@@ -17,12 +17,15 @@
 extern "C" {
 #endif
 
+#ifndef SPARROW_UART_DEFINED /* headers of several models may meet */
+#define SPARROW_UART_DEFINED
 /* What the program brings. The line carries all 256 byte values; errors on it are mended. */
 typedef struct sparrow_uart {
   int (*get)(void);         /* waits for a byte */
   void (*put)(int byte);    /* sends one */
   uint64_t (*now_ns)(void); /* a clock that only rises; NULL where there is none */
 } sparrow_uart;
+#endif
 
 /* Most data bytes in a frame; a larger one is faster, and takes three times as much memory. */
 #ifndef SPARROW_UART_FRAME
