@@ -62,6 +62,11 @@ machine and judged layer by layer against the reference, at one and two threads,
 the passes: `tests/property/test_random_native.py` (a share) and `tools/random_graphs.py --minutes
 60` (a campaign; what fails is shrunk and written to a folder that `--replay` reads).
 
+Random networks as exporters write them (convolutions, branches, attention, recurrent layers,
+heads), each quantized in a way drawn from ranges, roundings, schemes, precisions and pins: the QDQ
+file gives in ONNX Runtime what the integers say, and native code of both graphs is right layer by
+layer: `tests/property/test_random_quantized.py` (a share), `tools/random_quantized.py --minutes 60`.
+
 Every row of the kernel table that computes with codes, or moves them, over 500 random
 configurations, bit for bit: sums with requantizing and residual epilogues under every rounding
 scheme, attention, LSTM and GRU, sums, products and new scales of codes, 16x8, pools and means,
