@@ -65,7 +65,8 @@ the passes: `tests/property/test_random_native.py` (a share) and `tools/random_g
 Random networks as exporters write them (convolutions, branches, attention, recurrent layers,
 heads), each quantized in a way drawn from ranges, roundings, schemes, precisions and pins: the QDQ
 file gives in ONNX Runtime what the integers say, and native code of both graphs is right layer by
-layer: `tests/property/test_random_quantized.py` (a share), `tools/random_quantized.py --minutes 60`.
+layer: `tests/property/test_random_quantized.py` (a share) and `tools/random_quantized.py --minutes
+60`.
 
 Every row of the kernel table that computes with codes, or moves them, over 500 random
 configurations, bit for bit: sums with requantizing and residual epilogues under every rounding
