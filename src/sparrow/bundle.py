@@ -109,8 +109,11 @@ class Bundle:
             if len(names) != 1:
                 raise BadInput(f"one array for {len(names)} inputs", hint="pass a dict by name")
             feeds = {names[0]: feeds}
+        # Loops, since a comprehension is a call until Python 3.12.
+        arrays = []
         try:
-            arrays = [np.asarray(feeds[n]) for n in names]
+            for name in names:
+                arrays.append(np.asarray(feeds[name]))
         except KeyError as e:
             known = ", ".join(map(repr, names))
             raise BadInput(
@@ -123,7 +126,10 @@ class Bundle:
             outputs = self._run_converted(session, index, arrays)
         else:
             outputs = session.run(index, arrays)
-        return {name: outputs[i] for name, i in self._results[index]}
+        found = {}
+        for name, i in self._results[index]:
+            found[name] = outputs[i]
+        return found
 
     def _run_converted(self, session: ModelSession, index: int, arrays: list[Array]) -> list[Array]:
         """A call with bfloat16 tensors, which NumPy does not have."""

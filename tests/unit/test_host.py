@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 
 from axpy import axpy_library, axpy_weights, random_inputs
-from sparrow.device import abi
+from sparrow.device import abi, host
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa, isas_of_flags
 from sparrow.device.here import host_machine
 from sparrow.device.host import HostLibrary, Pool, Session, aligned
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
+
+
+@pytest.fixture(params=[0, 1 << 20], ids=["in_place", "staged"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way that a session takes inputs and outputs: by their addresses, or copied."""
+    monkeypatch.setattr(host, "STAGED_BYTES", request.param)
+
+
+both_ways = pytest.mark.usefixtures("way")
 
 
 def test_info_is_parsed() -> None:
@@ -36,6 +45,7 @@ def test_info_is_parsed() -> None:
     assert axpy_library("-DSPARROW_HOOKS").info.entries[0].steps == ("scale_add", "count_calls")
 
 
+@both_ways
 def test_runs_and_keeps_state_until_reset() -> None:
     x, b = random_inputs()
     session = Session(axpy_library(), axpy_weights(3.0))
@@ -81,6 +91,7 @@ def test_sessions_in_two_threads_share_library_weights_and_pool() -> None:
     assert failures == []
 
 
+@both_ways
 def test_one_session_in_two_threads_takes_turns() -> None:
     session = Session(axpy_library(), axpy_weights(1.0), threads=2)
     x, b = random_inputs()
@@ -95,6 +106,7 @@ def test_one_session_in_two_threads_takes_turns() -> None:
     assert session.state()["calls"] == 2000
 
 
+@both_ways
 def test_inputs_of_any_layout() -> None:
     x, b = random_inputs()
     session = Session(axpy_library(), axpy_weights(2.0))
@@ -108,14 +120,38 @@ def test_inputs_of_any_layout() -> None:
         np.testing.assert_array_equal(session.run(0, [same, b])[0], want)
 
 
+@both_ways
 def test_out_is_written_in_place() -> None:
     x, b = random_inputs()
     session = Session(axpy_library(), axpy_weights(2.0))
     y = np.zeros(1024, np.float32)
     assert session.run(0, [x, b], out=[y])[0] is y
     np.testing.assert_array_equal(y, 2 * x + b)
+    session.reset()
+    (new,) = session.run(0, [x + 1, b])
+    np.testing.assert_array_equal(y, 2 * x + b)
+    np.testing.assert_array_equal(new, 2 * (x + 1) + b)
 
 
+@both_ways
+def test_outputs_and_inputs_stay_the_callers() -> None:
+    x, b = random_inputs()
+    session = Session(axpy_library(), axpy_weights(2.0))
+    given = x.copy(), b.copy()
+    (first,) = session.run(0, given)
+    kept = first.copy()
+    assert session._calls[0].staged == (host.STAGED_BYTES > 0)
+    with pytest.raises(BadInput, match="'bé'"):
+        session.run(0, [np.zeros_like(x), b[:3]])
+    session.reset()
+    (second,) = session.run(0, [x[::-1].copy(), b])
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(second, 2 * x[::-1] + b)
+    np.testing.assert_array_equal(given, (x, b))
+    assert first.flags.owndata and first.flags.carray
+
+
+@both_ways
 def test_data_dependent_length() -> None:
     x, _ = random_inputs()
     session = Session(axpy_library(), axpy_weights(0.5))
@@ -125,12 +161,14 @@ def test_data_dependent_length() -> None:
     assert session.run(1, [np.zeros_like(x)])[0].shape == (0,)
 
 
+@both_ways
 def test_model_status_becomes_one_line() -> None:
     session = Session(axpy_library(), axpy_weights(0.5))
     with pytest.raises(BadInput, match="above: an input value is outside"):
         session.run(1, [np.full(1024, np.nan, np.float32)])
 
 
+@both_ways
 def test_wrong_calls_are_refused() -> None:
     x, b = random_inputs()
     session = Session(axpy_library(), axpy_weights(1.0))
@@ -167,6 +205,7 @@ def test_weights_are_checked_and_aligned(tmp_path: Path) -> None:
         np.testing.assert_array_equal(Session(axpy_library(), weights).run(0, [x, b])[0], want)
 
 
+@both_ways
 def test_profile_and_tap() -> None:
     x, b = random_inputs()
     session = Session(axpy_library("-DSPARROW_HOOKS"), axpy_weights(1.0), threads=2)

@@ -21,6 +21,7 @@ from sparrow.device.abi import (
     CProfile,
     EntryInfo,
     ModelInfo,
+    TensorInfo,
     parse_model_info,
 )
 from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain
@@ -39,6 +40,9 @@ from sparrow.errors import BadBundle, BadInput
 from sparrow.tensor import Array
 
 ALIGNMENT = 64
+
+# Inputs and outputs of an entry up to which to copy them is faster than to find their addresses.
+STAGED_BYTES = 4096
 
 _TAP = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64
@@ -192,21 +196,39 @@ class Session:
         if not 0 <= entry < len(self._calls) or len(inputs) != len(self._calls[entry].inputs):
             entry_of(self.library.info, entry, inputs)
         call = self._calls[entry]
-        if out is None:
-            outputs = [np.empty(shape, dtype) for dtype, shape in call.outputs]
-        else:
-            outputs = list(out)
-            check_outputs(call.info, outputs)
-        copies = []  # alive until the call returns
-        # A quarter of the time of ndarray.ctypes or __array_interface__.
-        view, address_of = _VIEW, ctypes.addressof
+        if out is not None:
+            check_outputs(call.info, out)
+        staged = call.staged and out is None
         with self._lock:
-            slots = call.input_slots
             for i, (dtype, shape) in enumerate(call.inputs):
                 x = inputs[i]
                 # types of one kind are mostly one object
                 if (x.dtype is not dtype and x.dtype != dtype) or x.shape != shape:
                     raise mismatch("input", call.info.inputs[i], x)
+                if staged:
+                    call.input_stages[i][...] = x
+            if staged:
+                status = self._run(call.reference)
+                outputs = []
+                for y in call.output_stages:  # a comprehension is a call until Python 3.12
+                    outputs.append(y.copy())
+            else:
+                outputs = call.allocate() if out is None else list(out)
+                status = self._run_in_place(call, inputs, outputs)
+        if status:
+            check_status(status, call.info.name)
+        return trim(call.info, outputs) if call.trims else outputs
+
+    def _run_in_place(
+        self, call: _Prepared, inputs: Sequence[Array], outputs: Sequence[Array]
+    ) -> int:
+        """A call that reads and writes the arrays themselves, where their layout lets it."""
+        copies = []  # alive until the call returns
+        # A quarter of the time of ndarray.ctypes or __array_interface__.
+        view, address_of = _VIEW, ctypes.addressof
+        try:
+            slots = call.input_slots
+            for i, x in enumerate(inputs):
                 flags = x.flags
                 if not flags.carray:
                     if flags.c_contiguous and flags.aligned:  # read-only: from_buffer refuses it
@@ -218,10 +240,9 @@ class Session:
             slots = call.output_slots
             for i, y in enumerate(outputs):
                 slots[i] = address_of(view(y))
-            status = self._run(call.reference)
-        if status:
-            check_status(status, call.info.name)
-        return trim(call.info, outputs) if call.trims else outputs
+            return self._run(call.reference)
+        finally:
+            call.point_to_stages()
 
     def reset(self) -> None:
         """Put the state back to its initial values."""
@@ -283,7 +304,11 @@ class Session:
 
 
 class _Prepared:
-    """The structs of one entry's call, made once; a run only rewrites its pointers."""
+    """One entry's call, made once; a run only rewrites its pointers.
+
+    Where all inputs and outputs are small, not even these: to copy them to and from buffers of a
+    known address takes less time than to find theirs.
+    """
 
     def __init__(self, info: EntryInfo, call: CCall) -> None:
         self.info = info
@@ -294,8 +319,27 @@ class _Prepared:
         call.inputs = ctypes.addressof(self.input_slots)
         call.outputs = ctypes.addressof(self.output_slots)
         self.inputs = [(t.numpy, t.shape) for t in info.inputs]
-        self.outputs = [(t.numpy, t.shape) for t in info.outputs]
         self.trims = any(t.count_of >= 0 for t in info.outputs)
+        self.staged = sum(t.bytes for t in (*info.inputs, *info.outputs)) <= STAGED_BYTES
+        self.input_stages = [_stage(t) for t in info.inputs] if self.staged else []
+        self.output_stages = [_stage(t) for t in info.outputs] if self.staged else []
+        self.point_to_stages()
+
+    def point_to_stages(self) -> None:
+        """Let inputs and outputs be the buffers, where there are any."""
+        for i, x in enumerate(self.input_stages):
+            self.input_slots[i] = x.ctypes.data
+        for i, y in enumerate(self.output_stages):
+            self.output_slots[i] = y.ctypes.data
+
+    def allocate(self) -> list[Array]:
+        """New arrays for the outputs."""
+        return [np.empty(t.shape, t.numpy) for t in self.info.outputs]
+
+
+def _stage(tensor: TensorInfo) -> Array:
+    """A buffer for a tensor, aligned as a workspace is."""
+    return aligned(tensor.bytes).view(tensor.numpy).reshape(tensor.shape)
 
 
 def aligned(size: int, alignment: int = ALIGNMENT) -> NDArray[np.uint8]:
