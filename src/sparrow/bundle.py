@@ -37,7 +37,8 @@ class Bundle:
         device: Where it runs, as for `find_runner`.
         cores: Which cores of an ssh or adb device: ``big``, ``little`` or a list such as ``0-3``.
 
-    A bundle whose target nothing here can run can be opened and looked at, but not run.
+    A bundle whose target nothing here can run can be opened and looked at, but not run. Copies and
+    pickles (processes of a pool) open the folder again, in the initial state.
 
     Raises:
         BadBundle: Files are missing or the library cannot be loaded.
@@ -48,6 +49,7 @@ class Bundle:
     ) -> None:
         self.folder = folder
         self.threads = threads
+        self._place = device, cores
         self.library_path = library_path(folder)
         self.entries = {e.name: i for i, e in enumerate(self.plan.entries)}
         self._session: ModelSession | BadInput
@@ -64,6 +66,9 @@ class Bundle:
             any(t.dtype == BF16 for t in (*e.inputs, *e.outputs)) for e in self._info
         ]
         self._results = [_results(e) for e in self._info]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_bundle, (str(self.folder.absolute()), self.threads, *self._place)
 
     @property
     def session(self) -> ModelSession:
@@ -116,9 +121,9 @@ class Bundle:
                 arrays.append(np.asarray(feeds[name]))
         except KeyError as e:
             known = ", ".join(map(repr, names))
-            raise BadInput(
-                f"input {e.args[0]!r} is missing", hint=f"the model takes {known}"
-            ) from None
+            others = [n for n in feeds if n not in names]
+            fault = f"{others[0]!r} is unknown" if others else f"{e.args[0]!r} is missing"
+            raise BadInput(f"input {fault}", hint=f"the model takes {known}") from None
         if len(feeds) != len(arrays):
             unknown = sorted(set(feeds) - set(names))
             raise BadInput(f"input {unknown[0]!r} is unknown")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import getpass
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +153,8 @@ def test_run_says_what_is_wrong(bundle: Bundle) -> None:
     x = np.zeros((1, 3, 12, 12), np.float32)
     with pytest.raises(BadInput, match="'x' is missing; the model takes 'x'"):
         bundle.run({})
+    with pytest.raises(BadInput, match="'X' is unknown; the model takes 'x'"):
+        bundle.run({"X": x})
     with pytest.raises(BadInput, match="'z' is unknown"):
         bundle.run({"x": x, "z": x})
     with pytest.raises(BadInput, match=r"expected float32 of shape \(1, 3, 12, 12\)"):
@@ -169,6 +174,21 @@ def test_loading_again_needs_only_the_folder(bundle: Bundle) -> None:
     x = np.ones((1, 3, 12, 12), np.float32)
     again = sparrow.load_bundle(bundle.folder, threads=2)
     np.testing.assert_array_equal(again.run(x)["y"], bundle.run(x)["y"])
+
+
+def test_a_bundle_goes_to_other_processes_and_is_copied(bundle: Bundle, tmp_path: Path) -> None:
+    x = np.ones((1, 3, 12, 12), np.float32)
+    want = bundle.run(x)["y"]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        np.testing.assert_array_equal(pool.submit(bundle.run, x).result()["y"], want)
+    counting = sparrow.build(
+        accumulator(), states={"total": "total_out"}, out=tmp_path / "out", threads=2
+    )
+    ones = np.ones(4, np.float32)
+    assert counting.run(ones)["y"][0] == 2
+    again = copy.deepcopy(counting)
+    assert again.threads == counting.threads and again.folder == counting.folder
+    assert [b.run(ones)["y"][0] for b in (again, counting)] == [2, 4]
 
 
 def test_bundle_and_results_show_in_a_notebook(bundle: Bundle) -> None:
