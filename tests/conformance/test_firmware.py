@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +19,11 @@ from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.elf import ALLOCATED, NO_BITS, WRITABLE, Elf
+from sparrow.device.elf import ALLOCATED, EXECUTABLE, NO_BITS, WRITABLE, Elf
 from sparrow.device.firmware import board_of, firmware_library, flash_bytes, link_alone
 from sparrow.device.library import compile_library, compile_objects
 from sparrow.device.qemu import emulated_cpu
-from sparrow.device.remote import RemoteSession
+from sparrow.device.remote import RemoteLibrary, RemoteSession
 from sparrow.device.runners import find_runner
 from sparrow.device.stack import read_frames, stack_bytes
 from sparrow.emit.c import emit
@@ -73,6 +76,62 @@ def test_emitted_code_computes_what_the_reference_does(core: str) -> None:
     painted = session.stack_bytes(0, list(given.values()))
     # which way the compiler's float functions go, these inputs decide
     assert painted == bound or (core in INTEGERS and 0 < bound - painted <= 24)
+
+
+def entry_address(program: Elf, objects: Sequence[Path]) -> int:
+    """Where `model_run` lies in a program, stripped or not: what precedes its first call is there.
+
+    Args:
+        program: A linked runner.
+        objects: The model in it.
+    """
+    for code in (Elf(path.read_bytes()) for path in objects):
+        for own in (s.section for s in code.symbols if s.name == "model_run" and s.section):
+            length = min(at for section, at, _ in code.relocated() if section == own)
+            start = re.escape(code.sections[own].data[:length])
+            (found,) = (
+                s.address + m.start()
+                for s in program.sections
+                if s.flags & EXECUTABLE
+                for m in re.finditer(start, s.data, re.DOTALL)
+            )
+            return found
+    raise AssertionError("no object defines model_run")
+
+
+# How qemu logs registers before an instruction: where that is, where to return to, and the stack.
+TRACED = {
+    "thumb": r"R13=(?P<sp>\w+) R14=(?P<ra>\w+) R15=(?P<pc>\w+)",
+    "riscv32": r" pc +(?P<pc>\w+)\n.* x1/ra +(?P<ra>\w+) x2/sp +(?P<sp>\w+) ",
+}
+
+
+def test_the_stack_pointer_goes_to_the_proved_bound(core: str, tmp_path: Path) -> None:
+    """Paint may show less, where the deepest frame ends in padding, which nothing writes."""
+    c = compile_sources({"main": Source(data("models/tflm/hello_world_int8.tflite"))}, target(core))
+    artifact, machine = emit(c.plan), target(core).machine
+    objects = compile_objects(artifact.files, machine, artifact.parts)
+    library = find_runner(machine, "qemu").load(
+        compile_library(artifact.files, machine, artifact.parts)
+    )
+    assert isinstance(library, RemoteLibrary)
+    log = tmp_path / "log"
+    session = RemoteSession(
+        *(library, blob(c.plan)),
+        wire=library.connect(("-singlestep", "-d", "cpu,nochain", "-D", str(log))),
+    )
+    session.run(0, [np.full((1, 1), 3, np.int8)])
+    session.close()
+    start = entry_address(Elf(Path(library.command[-1]).read_bytes()), objects)
+    steps = [
+        tuple(int(m[register], 16) for register in ("pc", "ra", "sp"))
+        for m in re.finditer(TRACED[machine.arch], log.read_text())
+    ]
+    begin = next(i for i, (pc, *_) in enumerate(steps) if pc == start)
+    _, back, entered = steps[begin]
+    call = list(itertools.takewhile(lambda step: step[0] != back & ~1, steps[begin:]))
+    assert 300 < len(call) < len(steps) - begin
+    assert entered - min(sp for *_, sp in call) == stack_bytes(objects, machine)
 
 
 def test_a_bundle_is_proved_counted_and_runs(core: str, tmp_path: Path) -> None:
