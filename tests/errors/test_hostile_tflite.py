@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import sparrow
+import tflite_files
 from sparrow.errors import BadInput, BadModel, SparrowError, UnsupportedOp
 from sparrow.importers.tflite import import_tflite
 from sparrow.importers.tflite.flatbuffer import MAX_ITEMS
-from sparrow.tensor import F32, I8
+from sparrow.tensor import BF16, F32, I8
 from tflite_files import O, T, constant, write
 
 
@@ -129,6 +130,14 @@ def test_unknown_operators_are_named_with_a_hint(tmp_path: Path) -> None:
         write(tensors, [O("WHILE", ["x"], ["y"]), O("RELU", ["y"], ["z"])], ["x"], ["z"])
     )
     assert sparrow.check(path).counts == {"missing": 1, "ok": 1}
+
+
+def test_variables_are_to_be_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tflite_files._CODES, "bfloat16", 13)
+    tensors = [T("x", (2,), F32), T("v", (), BF16), T("y", (2,), F32)]
+    data = write(tensors, [O("READ_VARIABLE", ["v"], ["y"])], ["x"], ["y"])
+    with pytest.raises(UnsupportedOp, match=r"'v': element type resource .*; freeze the variables"):
+        load(tmp_path, data)
 
 
 def test_shapes_are_checked_against_the_file(tmp_path: Path) -> None:

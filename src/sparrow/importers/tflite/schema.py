@@ -79,6 +79,11 @@ DTYPES: Mapping[int, DType] = {
 UNREAD_TYPES = {5: "string", 8: "complex64", 11: "complex128", 13: "resource", 14: "variant",
                 19: "int2", 21: "float8", 22: "float8"}
 # fmt: on
+# What holds a variable, where the converter did not make it a constant.
+_VARIABLE = (
+    "freeze the variables: convert the trained network (TFLiteConverter.from_keras_model), or what "
+    "convert_variables_to_constants_v2 makes of the function"
+)
 
 
 class Field(NamedTuple):
@@ -348,7 +353,10 @@ def _tensor(
     code = t.number(1, "b")
     if code not in DTYPES:
         what = UNREAD_TYPES.get(code, str(code))
-        raise UnsupportedOp(f"tensor {name!r}: element type {what} is not supported")
+        raise UnsupportedOp(
+            f"tensor {name!r}: element type {what} is not supported",
+            hint=_VARIABLE if what == "resource" else "",
+        )
     if t.table(6) is not None:
         raise UnsupportedOp(
             f"tensor {name!r} is stored sparse", hint="convert the model without sparsity"
