@@ -62,6 +62,7 @@ ORDER = [
         "sources",
     ),
     *(
+        "evidence.loss",
         "evidence.lossy",
         "evidence.golden",
         "evidence.rounding",

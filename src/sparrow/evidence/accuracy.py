@@ -15,6 +15,7 @@ from sparrow.compiler import Source
 from sparrow.errors import BadInput
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.layers import gap
+from sparrow.evidence.loss import Loss
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
 from sparrow.evidence.receipt import FAR, AgainstRecord, DifferenceRecord
@@ -28,6 +29,7 @@ ORACLE = "onnxruntime on the source model"
 ORACLE_SHARE = 1e-3
 # Decibels by which a build is nearer on samples that calibrated from which on these say little.
 UNSTEADY = 6.0
+_UNJUDGED = "on the float model (no evaluate function was given)"
 
 
 class Spread(NamedTuple):
@@ -136,13 +138,12 @@ class Held(NamedTuple):
 
     Attributes:
         counts: How many samples each entry point was given.
-        apart: Entry point -> share of them whose integers or largest floats differ from those of
-            ONNX Runtime on the float model.
+        lost: Entry point -> what its answers lost of those of ONNX Runtime on the float model.
         accuracy: How far all outputs are from those.
     """
 
     counts: tuple[int, ...]
-    apart: Mapping[str, float]
+    lost: Mapping[str, Loss]
     accuracy: AgainstRecord
 
 
@@ -158,20 +159,19 @@ def on_held_out(
         OracleRefused: ONNX Runtime does not take a model or a sample.
     """
     distance = _Differences()
-    shares = {}
+    lost = {}
     for source, g, x in zip(sources.values(), graphs, lossy, strict=True):
-        oracle, apart = Oracle(source), 0
+        oracle, lost[g.name] = Oracle(source), Loss()
         initial = {**source.constants, **{s.input: s.initial for s in g.states}}
         for feeds in x.held:
             bundle.reset()
             found = oracle.run({**initial, **feeds})
             want = {n: found[n] for n in g.outputs if n in found}
             ours = bundle.run(feeds, g.name)
-            apart += disagree(ours, want)
+            lost[g.name].add(ours, want)
             distance.add(g.name, ours, want)
-        shares[g.name] = apart / len(x.held)
     counts = tuple(len(x.held) for x in lossy)
-    return Held(counts, shares, distance.record(f"{ORACLE} over {_in_words(counts)}"))
+    return Held(counts, lost, distance.record(f"{ORACLE} over {_in_words(counts)}"))
 
 
 def _in_words(counts: Sequence[int]) -> str:
@@ -225,21 +225,18 @@ def drop_of(
         text = f"evaluate{judged}: {before:.6g} in onnxruntime, {after:.6g} here"
         return before - after, text
     if held is not None:
-        text = (
-            f"share of {_in_words(held.counts)} whose integers or largest floats differ "
-            "from those of onnxruntime on the float model (no evaluate function was given)"
-        )
-        if len(held.apart) > 1:
-            text += "; the largest of " + ", ".join(f"{k} {v:.1%}" for k, v in held.apart.items())
-        return max(held.apart.values()), text
+        shares = {name: loss.share for name, loss in held.lost.items()}
+        worst = max(shares, key=lambda name: shares[name])
+        text = held.lost[worst].meaning(_in_words(held.counts), f"onnxruntime {_UNJUDGED}")
+        if len(shares) > 1:
+            text += "; the largest of " + ", ".join(f"{k} {v:.1%}" for k, v in shares.items())
+        return shares[worst], text
     reference = theirs if theirs is not None else [c.outputs for c in golden.calls]
     who = "onnxruntime" if theirs is not None else "the NumPy reference"
-    apart = sum(disagree(a, b) for a, b in zip(ours, reference, strict=True))
-    text = (
-        f"share of {len(golden.calls)} sample calls whose integers or largest floats differ "
-        f"from those of {who} on the float model (no evaluate function was given)"
-    )
-    return apart / len(golden.calls), text
+    loss = Loss()
+    for a, b in zip(ours, reference, strict=True):
+        loss.add(a, b)
+    return loss.share, loss.meaning(f"{len(golden.calls)} sample calls", f"{who} {_UNJUDGED}")
 
 
 class _Models:
@@ -270,23 +267,4 @@ class _Models:
         return {n: found[n] for n in g.outputs if n in found}
 
 
-def disagree(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
-    for name, want in b.items():
-        got = a[name]
-        if got.shape != want.shape:
-            return True
-        if not want.size:
-            continue
-        if want.dtype.kind != "f":
-            if not np.array_equal(got, want):
-                return True
-            continue
-        at = int(np.argmax(got))
-        top = float(want.reshape(-1).max())
-        # two equal maxima are no disagreement
-        if abs(float(want.reshape(-1)[at]) - top) > 1e-6 * max(abs(top), 1e-30):
-            return True
-    return False
-
-
-__all__ = ["accuracy_of", "against_oracle", "disagree", "drop_of"]
+__all__ = ["accuracy_of", "against_oracle", "drop_of"]

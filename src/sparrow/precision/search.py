@@ -20,7 +20,7 @@ from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.runners import find_runner
 from sparrow.device.session import to_native
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.accuracy import disagree
+from sparrow.evidence.loss import Loss
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.account import Found, record_of, say
@@ -246,8 +246,10 @@ class Search:
 
         if evaluate is not None:
             return float(evaluate(predict(0))) - float(evaluate(predict(1)))
-        apart = sum(disagree(predict(1)(x), predict(0)(x)) for x in self.lossy.kept)
-        return apart / len(self.lossy.kept)
+        loss = Loss()
+        for x in self.lossy.kept:
+            loss.add(predict(1)(x), predict(0)(x))
+        return loss.share
 
     def _moved(self, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
         """Goals that no mix keeps as predicted, moved by what a build of the nearest differs."""
