@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from data import data
 from small_models import classifier
 from sparrow.cli import main
 from sparrow.device.runners import Runner
-from sparrow.device.session import ModelLibrary
+from sparrow.device.session import ModelLibrary, Tap
 from sparrow.errors import BadBundle, BadInput
 from sparrow.evidence import sameness
 from sparrow.evidence.layers import tapped
+from sparrow.evidence.plan_record import EntryRecord
+from sparrow.graph import Graph
 from sparrow.targets import target
 
 SOME = ("x86_64", "aarch64", "riscv64_v", "cortex_m4f")
@@ -92,6 +95,28 @@ def test_integers_behind_floats_are_judged_on_what_the_target_computed(
     monkeypatch.setattr(sameness, "tapped", spoiled)
     (_, row) = sameness.compare_targets(tmp_path / "out", "x86_64")
     assert row.equal < row.layers and "differs" in row.reason
+
+
+def test_every_entry_point_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    samples = rng.standard_normal((8, 3, 12, 12)).astype(np.float32)
+    models = {"near": classifier(), "far": classifier(seed=1)}
+    calib = dict.fromkeys(models, samples)
+    sparrow.build(models, "cortex_m4f", tmp_path / "both", calib=calib, precision="int8")
+    sparrow.build(models["near"], "cortex_m4f", tmp_path / "one", calib=samples, precision="int8")
+    one, _ = sameness.compare_targets(tmp_path / "one", "x86_64")
+    rows = sameness.compare_targets(tmp_path / "both", "x86_64")
+    assert all(r.ok and r.layers == 2 * one.layers for r in rows)
+    assert rows[0].digest == rows[1].digest != one.digest
+    compare = sameness._compare
+
+    def spoiled(g: Graph, record: EntryRecord, taps: Sequence[Tap], w: Any) -> Any:
+        values, differing = compare(g, record, taps, w)
+        return values, [*differing, *(w.integers[:1] if w.entry == 1 else ())]
+
+    monkeypatch.setattr(sameness, "_compare", spoiled)
+    _, row = sameness.compare_targets(tmp_path / "both", "x86_64")
+    assert row.equal == row.layers - 1 and "differs" in row.reason
 
 
 def test_what_does_not_run_says_why(bundle: Path, tmp_path: Path) -> None:

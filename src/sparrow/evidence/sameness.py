@@ -1,9 +1,9 @@
 """One bundle on every target that runs here: the same integers in every layer, or not.
 
-The graph of a bundle is planned, compiled and run anew for each target on the first golden call.
-Every value of integers is compared with the NumPy reference bit for bit; floats are not, their last
-bits may differ. Integers behind floats are judged as `sparrow verify` does: by the reference on
-what the target itself computed before them.
+The graphs of a bundle are planned, compiled and run anew for each target, each entry point on its
+first golden call from the initial states. Every value of integers is compared with the NumPy
+reference bit for bit; floats are not, their last bits may differ. Integers behind floats are judged
+as `sparrow verify` does: by the reference on what the target itself computed before them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.qemu import count_marks, emulated_cpu, emulated_library
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import Runner, find_runner
-from sparrow.device.session import ModelLibrary, from_native, to_native
+from sparrow.device.session import ModelLibrary, Tap, from_native, to_native
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.describe import describe
 from sparrow.evidence.layers import judge_step, tapped
-from sparrow.evidence.plan_record import PlanRecord
+from sparrow.evidence.plan_record import EntryRecord, PlanRecord
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph, Module
 from sparrow.planner import plan
 from sparrow.reference import evaluate, one_thread
+from sparrow.samples import Feeds
 from sparrow.targets import Machine, Target, devices
 from sparrow.tensor import Array
 from sparrow.timing.instructions import per_step
@@ -43,7 +44,7 @@ _KINDS = ("cpu", "microcontroller", "browser")
 
 @dataclass(frozen=True, slots=True)
 class Sameness:
-    """A bundle's first golden call on one target.
+    """A bundle's first golden call of each entry point on one target.
 
     Attributes:
         target: The row.
@@ -52,8 +53,8 @@ class Sameness:
         equal: Values of integers that are those of the reference; see ``behind``.
         layers: Values of integers.
         behind: Those that follow from computed floats, judged on the target's own inputs.
-        digest: SHA-256 over all of them, in the order of the graph.
-        instructions: Of the inference, in an emulator; 0 where none counts them.
+        digest: SHA-256 over all of them, in the order of the graphs.
+        instructions: Of these calls, in an emulator; 0 where none counts them.
         code_bytes: Code and constants.
         arena_bytes: Workspace.
         reason: Why it did not run, or the first value that differs.
@@ -137,31 +138,58 @@ def compare_targets(
         BadInput: A name is no target, or none of the bundle's values are integers.
     """
     graphs, golden = load_evidence(folder, load(PlanRecord, folder / "plan.json"))
-    call = golden.calls[0]
-    g = graphs[call.entry]
-    want: dict[str, Array] = {}
-    with one_thread():
-        evaluate(
-            g, call.feeds, observe=lambda n, out: want.update(zip(n.outputs, out, strict=True))
-        )
-    integers = [y for n in g.nodes for y in n.outputs if y and g.types[y].dtype.kind in _INTEGERS]
-    if not integers:
+    calls: dict[int, Feeds] = {}
+    for c in golden.calls:
+        calls.setdefault(c.entry, c.feeds)
+    wanted = [_Wanted.of(e, graphs[e], feeds) for e, feeds in sorted(calls.items())]
+    layers = sum(len(w.integers) for w in wanted)
+    if not layers:
         raise BadInput(
             f"{folder}: no value of the network is an integer",
             hint="floats are judged by `sparrow verify` on each target; build with int8",
         )
-    free = independent(g)
-    digest = _digest(integers, want)
-    behind = len(integers) - len(free.intersection(integers))
-    rows = [Sameness("reference", "numpy", 0, len(integers), len(integers), behind, digest)]
+    behind = layers - sum(len(w.free.intersection(w.integers)) for w in wanted)
+    digest = _digest([w.values for w in wanted], wanted)
+    rows = [Sameness("reference", "numpy", 0, layers, layers, behind, digest)]
+    module = Module(graphs[0].name, tuple(graphs))
     for t in runnable(names):
         progress(t.name)
         try:
             for bits, runner in _runners(t.machine):
-                rows.append(_run(g, t, runner, bits, call.feeds, integers, want))
+                rows.append(_run(module, t, runner, bits, wanted))
         except SparrowError as e:
             rows.append(Sameness(t.name, "", reason=_of_no_file(e.message)))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What one call must compute.
+
+    Attributes:
+        entry: Index of the entry point.
+        feeds: The call's inputs.
+        values: Every value of its graph by the reference.
+        integers: Which are integers, in order.
+        free: Which follow from no computed float.
+    """
+
+    entry: int
+    feeds: Feeds
+    values: Mapping[str, Array]
+    integers: Sequence[str]
+    free: frozenset[str]
+
+    @staticmethod
+    def of(entry: int, g: Graph, feeds: Feeds) -> _Wanted:
+        """A call of a graph, evaluated from the initial states."""
+        values: dict[str, Array] = {}
+        with one_thread():
+            evaluate(
+                g, feeds, observe=lambda n, out: values.update(zip(n.outputs, out, strict=True))
+            )
+        found = [y for n in g.nodes for y in n.outputs if y and g.types[y].dtype.kind in _INTEGERS]
+        return _Wanted(entry, feeds, values, found, independent(g))
 
 
 def _runners(machine: Machine) -> Iterator[tuple[int, Runner]]:
@@ -192,7 +220,7 @@ def _of_no_file(message: str) -> str:
 _INTEGERS = ("int", "uint", "bool")
 
 
-def independent(g: Graph) -> set[str]:
+def independent(g: Graph) -> frozenset[str]:
     """Values that follow from no computed float."""
     found = {*g.consts, *g.inputs, *(s.input for s in g.states)}
     for n in g.nodes:
@@ -200,40 +228,64 @@ def independent(g: Graph) -> set[str]:
         whole = all(g.types[y].dtype.kind in _INTEGERS for y in outputs)
         if whole and found.issuperset(x for x in n.inputs if x):
             found.update(outputs)
-    return found
+    return frozenset(found)
 
 
-def _digest(names: Sequence[str], values: Mapping[str, Array]) -> str:
+def _digest(found: Sequence[Mapping[str, Array]], wanted: Sequence[_Wanted]) -> str:
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(np.ascontiguousarray(values[name]).tobytes())
+    for values, w in zip(found, wanted, strict=True):
+        for name in w.integers:
+            digest.update(np.ascontiguousarray(values[name]).tobytes())
     return digest.hexdigest()
 
 
 def _run(
-    g: Graph,
-    t: Target,
-    runner: Runner,
-    bits: int,
-    feeds: Mapping[str, Array],
-    integers: Sequence[str],
-    want: Mapping[str, Array],
+    module: Module, t: Target, runner: Runner, bits: int, wanted: Sequence[_Wanted]
 ) -> Sameness:
-    p = plan(Module(g.name, (g,)), t)
+    p = plan(module, t)
     artifact, machine = emit(p), t.machine
     files, parts = artifact.files, artifact.parts
     shipped = compile_library(files, machine, parts)
     weights = np.frombuffer(p.weights, np.uint8)
     path = compile_library(files, machine, parts, hooks=True)
     hooked = runner.load(path)
-    inputs = [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
-    _, taps = hooked.open(weights).tap(0, inputs)
-    data = {(tap.step, tap.output): tap.data for tap in taps}
-    record = describe(p, parts=parts, threads=1, models=["model.onnx"]).entries[0]
-    steps = {s.outputs[0].name: s for s in record.steps}
-    asked, free = set(integers), independent(g)
+    session = hooked.open(weights)
+    counter = _counting(hooked, path, machine)
+    models = [f"{g.name}.onnx" for g in module]
+    records = describe(p, parts=parts, threads=1, models=models).entries
+    found: list[Mapping[str, Array]] = []
     differing: list[str] = []
-    env: dict[str, Array] = {**g.consts, **feeds}
+    count = 0
+    for w in wanted:
+        g = module.entries[w.entry]
+        inputs = [to_native(w.feeds[n], g.types[n].dtype) for n in g.inputs]
+        session.reset()
+        _, taps = session.tap(w.entry, inputs)
+        values, names = _compare(g, records[w.entry], taps, w)
+        found.append(values)
+        differing.extend(names)
+        if counter is not None:
+            count += sum(per_step(count_marks(counter, weights, w.entry, inputs)))
+    layers = sum(len(w.integers) for w in wanted)
+    free = sum(len(w.free.intersection(w.integers)) for w in wanted)
+    return Sameness(
+        *(t.name, runner.name, bits),
+        *(layers - len(differing), layers, layers - free),
+        *(_digest(found, wanted), count, code_bytes_of(shipped, machine)),
+        p.arena_bytes,
+        f"{differing[0]!r} differs" if differing else "",
+    )
+
+
+def _compare(
+    g: Graph, record: EntryRecord, taps: Sequence[Tap], w: _Wanted
+) -> tuple[dict[str, Array], list[str]]:
+    """All values of a call as a target computed them, and the integers that differ."""
+    data = {(tap.step, tap.output): tap.data for tap in taps}
+    steps = {s.outputs[0].name: s for s in record.steps}
+    asked = set(w.integers)
+    differing: list[str] = []
+    env: dict[str, Array] = {**g.consts, **w.feeds}
     for s in g.states:
         env[s.input] = from_native(s.initial, g.types[s.input].dtype)
     for n in g.nodes:
@@ -244,20 +296,12 @@ def _run(
         else:
             out = tuple(tapped(data[step.index, k], v) for k, v in enumerate(step.outputs))
         ours = [y for y in n.outputs if y in asked]
-        if ours and step is not None and not free.issuperset(ours):
+        if ours and step is not None and not w.free.issuperset(ours):
             _, _, _, _, ok, _, _ = judge_step(n, step.kernel, g, env, out)
             differing.extend(() if ok else ours)
         env.update(zip(n.outputs, out, strict=True))
-        differing.extend(y for y in ours if y in free and not np.array_equal(env[y], want[y]))
-    counter = _counting(hooked, path, machine)
-    counts = per_step(count_marks(counter, weights, 0, inputs)) if counter else []
-    return Sameness(
-        *(t.name, runner.name, bits),
-        *(len(asked) - len(differing), len(asked), len(asked - free)),
-        *(_digest(integers, env), sum(counts), code_bytes_of(shipped, machine)),
-        p.arena_bytes,
-        f"{differing[0]!r} differs" if differing else "",
-    )
+        differing.extend(y for y in ours if y in w.free and not np.array_equal(env[y], w.values[y]))
+    return env, differing
 
 
 __all__ = ["Sameness", "compare_targets", "runnable", "table"]
