@@ -227,7 +227,9 @@ def _fill(
                 hint += (
                     f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
                 )
-            if g.name == RIVAL and len(graphs) == 1:
+            if g.name == RIVAL and request.precision == "auto" and request.budget.size:
+                hint += "; a larger size leaves room for faster code"
+            elif g.name == RIVAL and request.precision != "auto" and len(graphs) == 1:
                 hint += "; with samples `--precision auto --drop 1%` looks for a faster mix"
             raise GateFailed(
                 f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name

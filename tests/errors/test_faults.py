@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sparrow
@@ -166,6 +167,29 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(folder: Path) -> Non
     one_line(p)
     assert page.read_bytes() == before
     assert not [q for q in out.iterdir() if q.name.startswith(".")]
+
+
+def test_a_model_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:
+    """Nor half of a new one: an empty file was left by a full disk."""
+    place, samples = folder / "files", folder / "samples.npz"
+    place.mkdir()
+    np.savez(samples, x=np.random.default_rng(0).standard_normal((8, 3, 12, 12)).astype(np.float32))
+    old, new = place / "old.onnx", place / "new.onnx"
+    old.write_bytes(b"as it was")
+    for out in (old, new):
+        words = ["quantize", str(folder / "m.onnx"), "--calib", str(samples), "-o", str(out)]
+        code = (
+            "import signal, resource\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            f"from sparrow.cli import main\nmain({words!r})"
+        )
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", code]
+        p = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        one_line(p)
+        assert f"{out} cannot be written: File too large" in p.stderr
+    assert old.read_bytes() == b"as it was" and list(place.iterdir()) == [old]
 
 
 # Root writes where it may not, unless it gives up its capabilities.

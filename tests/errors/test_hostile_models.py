@@ -48,6 +48,13 @@ def test_a_function_that_calls_itself_is_refused() -> None:
         import_onnx(model(nodes, functions=[function("F", ["F"])]))
 
 
+def test_a_model_that_computes_nothing_is_refused() -> None:
+    silent = model([helper.make_node("Relu", ["x"], ["y"])])
+    del silent.graph.output[:]
+    with pytest.raises(BadModel, match="the model has no output"):
+        import_onnx(silent)
+
+
 def test_negative_extents_of_a_constant_are_refused() -> None:
     w = helper.make_tensor("w", TensorProto.FLOAT, [2], [1, 2])
     w.dims[0] = -2

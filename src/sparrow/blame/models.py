@@ -166,16 +166,14 @@ def apply_cure(
         BadInput: ``out`` cannot be written.
     """
     from sparrow.api import build, quantize
+    from sparrow.publish import replace_file
 
     cure = found.best
     if cure is None:
         raise GateFailed("no cure gains anything; nothing was written")
     if out.suffix == ".onnx":
         done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
-        try:
-            out.write_bytes(done.SerializeToString(deterministic=True))
-        except OSError as e:
-            raise BadInput(f"{out} cannot be written: {e.strerror or e}") from None
+        replace_file(out, done.SerializeToString(deterministic=True))
     else:
         f = float_graph(model, shapes)
         feeds = samples(calib, {x: f.types[x] for x in f.inputs}, pixels or Pixels())

@@ -148,10 +148,3 @@ def show_sustained(bundle: Bundle, entries: list[int], text: str, as_json: bool)
     for f in found:
         print("\n".join(printable(line) for line in str(f).splitlines()))
     print(f"curve: {path}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as e:
-        raise BadInput(f"{path} cannot be written: {e.strerror or e}") from None

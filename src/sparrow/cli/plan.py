@@ -27,7 +27,6 @@ from sparrow.cli.options import (
     progress,
     show,
     show_search,
-    write_whole,
 )
 from sparrow.errors import printable
 
@@ -54,6 +53,7 @@ def plan(
 ) -> None:
     """Say which precision every layer would get within a budget, and what that costs."""
     from sparrow.api import plan_precisions
+    from sparrow.publish import replace_file
     from sparrow.quant.recipe import to_json
 
     record, found = plan_precisions(
@@ -71,7 +71,7 @@ def plan(
     )
     progress.clear()
     if out is not None:
-        write_whole(out, to_json(found))
+        replace_file(out, to_json(found))
     if as_json:
         show(record.model_dump(mode="json"))
         return

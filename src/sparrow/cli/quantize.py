@@ -16,7 +16,6 @@ from sparrow.cli.options import (
     progress,
     show,
     show_residency,
-    write_whole,
 )
 from sparrow.errors import BadInput, printable
 
@@ -71,6 +70,7 @@ def quantize(
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
     from sparrow.api import Pixels, qdq_file, quantize_model
+    from sparrow.publish import replace_file
     from sparrow.quant import to_npz
     from sparrow.targets import device
 
@@ -104,9 +104,9 @@ def quantize(
             progress=progress,
         )
         data = there.model.SerializeToString(deterministic=True)
-        write_whole(out, data)
+        replace_file(out, data)
         if statistics is not None and there.quantized is not None:
-            write_whole(statistics, to_npz(there.quantized.calibration))
+            replace_file(statistics, to_npz(there.quantized.calibration))
         progress.clear()
         show_residency(there.residency, as_json)
         if not as_json:
@@ -126,9 +126,9 @@ def quantize(
     )
     proto = qdq_file(done)
     data = proto.SerializeToString(deterministic=True)
-    write_whole(out, data)
+    replace_file(out, data)
     if statistics is not None:
-        write_whole(statistics, to_npz(done.calibration))
+        replace_file(statistics, to_npz(done.calibration))
     progress.clear()
     opset = proto.opset_import[0].version
     health = done.calibration.health

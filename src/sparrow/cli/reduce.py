@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparrow.arguments import failure_of, shapes_of
-from sparrow.cli.options import JsonOption, ShapeOption, progress, show, write_whole
+from sparrow.cli.options import JsonOption, ShapeOption, progress, show
 
 
 def reduce(
@@ -25,11 +25,12 @@ def reduce(
     as_json: JsonOption = False,
 ) -> None:
     """Cut a model down to the smallest one that still shows a failure."""
+    from sparrow.publish import replace_file
     from sparrow.reduce import reduce as cut_down
 
     found = cut_down(str(model), failure_of(fails), shapes=shapes_of(shape), progress=progress)
     progress.clear()
-    write_whole(out, found.model.SerializeToString(deterministic=True))
+    replace_file(out, found.model.SerializeToString(deterministic=True))
     if as_json:
         show({"nodes": found.nodes, "before": found.before, "tried": found.tried})
     else:

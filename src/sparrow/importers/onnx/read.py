@@ -291,6 +291,8 @@ def decode(
         )
     if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
         raise BadModel("an opset version is out of range")
+    if not model.graph.output:
+        raise BadModel("the model has no output", hint="declare what it computes as outputs")
     reader = make(model, folder, name)
     reader.b.scheme = _scheme(model)
     env: dict[str, str] = {}
