@@ -175,10 +175,28 @@ def _of(need: int, limit: int) -> str:
     return f"{need:,} of {limit:,} bytes ({need / limit:.0%})" if limit else f"{need:,} bytes"
 
 
-def table(fits: Sequence[Fit]) -> str:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One of several models that is not compiled for a target, and why."""
+
+    model: str
+    target: str
+    error: str
+    ok: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return asdict(self)
+
+
+def table(fits: Sequence[Fit | Refused]) -> str:
     """A line for each of several."""
     lines = [f"{'model':28} {'target':14} {'flash':>10} {'RAM':>10} {'time ms':>10}  verdict"]
     for f in fits:
+        if isinstance(f, Refused):
+            none = f"{'-':>10} {'-':>10} {'-':>10}"
+            lines.append(f"{f.model:28.28} {f.target:14.14} {none}  not compiled: {f.error}")
+            continue
         time = f"{f.time_ns / 1e6:,.2f}"
         verdict = "fits" if f.ok else "; ".join(f.reasons)
         lines.append(

@@ -175,6 +175,26 @@ def test_the_verdict_and_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(table) == 3 and all("net.onnx" in row and "fits" in row for row in table[1:])
 
 
+def test_what_does_not_compile_is_a_line_among_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.onnx").write_text("no model")
+    onnx.save(classifier(), tmp_path / "net.onnx")
+    with pytest.raises(SystemExit) as e:
+        main(["fits", str(tmp_path), "--target", "x86_64"])
+    _, broken, net = capsys.readouterr().out.splitlines()
+    assert e.value.code == 1 and net.endswith("fits")
+    assert broken.startswith("broken.onnx") and "not compiled: not an ONNX model" in broken
+    with pytest.raises(SystemExit):
+        main(["fits", str(tmp_path), "--target", "x86_64", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert [f["ok"] for f in facts] == [False, True] and "ONNX" in facts[0]["error"]
+    with pytest.raises(SystemExit) as e:
+        main(["fits", str(tmp_path), "--target", "x86_64", "--target", "moon"])
+    said = capsys.readouterr()
+    assert e.value.code == 2 and "'moon' is unknown" in said.err and not said.out
+
+
 def test_drawn_inputs_say_so_and_roofline_where_nothing_counts() -> None:
     found = sparrow.fits(classifier(), CORE, precision="int8")
     assert "drawn inputs" in found.note and found.precision == "int8"

@@ -17,7 +17,7 @@ from sparrow.cli.options import (
     progress,
     show,
 )
-from sparrow.errors import BadInput, printable
+from sparrow.errors import BadInput, SparrowError, printable
 
 
 def fits(
@@ -35,10 +35,12 @@ def fits(
 ) -> None:
     """Say whether models fit targets: flash, RAM, stack, time; exits with 1 where one does not.
 
-    A folder stands for all .onnx and .tflite files in it.
+    A folder stands for all .onnx and .tflite files in it; what does not compile is a line that says
+    why.
     """
     from sparrow.api import fits as fit
-    from sparrow.fitting import table
+    from sparrow.device.here import resolve_target
+    from sparrow.fitting import Fit, Refused, table
 
     flash_bytes, ram_bytes = quantity(flash, "--flash", UNITS), quantity(ram, "--ram", UNITS)
     if not target:
@@ -49,23 +51,31 @@ def fits(
         several = sorted(str(p) for p in folder.iterdir() if p.suffix in (".onnx", ".tflite"))
         if not several:
             raise BadInput(f"{folder}: no .onnx or .tflite file")
-    found = []
+    for t in target:
+        resolve_target(t)
+    found: list[Fit | Refused] = []
     for m in several:
         for t in target:
             progress(f"{m} on {t}")
-            found.append(
-                fit(
-                    *(m, t, shapes_of(shape), calib_of(calib), precision),
-                    states=states_of(state),
-                    flash=None if flash_bytes is None else int(flash_bytes),
-                    ram=None if ram_bytes is None else int(ram_bytes),
+            try:
+                found.append(
+                    fit(
+                        *(m, t, shapes_of(shape), calib_of(calib), precision),
+                        states=states_of(state),
+                        flash=None if flash_bytes is None else int(flash_bytes),
+                        ram=None if ram_bytes is None else int(ram_bytes),
+                    )
                 )
-            )
+            except SparrowError as e:
+                if len(several) == 1:
+                    raise
+                found.append(Refused(Path(m).name, t, e.message.removeprefix(f"{m}: ")))
     progress.clear()
     if as_json:
         show([f.as_json() for f in found])
     else:
-        shown = str(found[0]) if len(found) == 1 else table(found)
+        alone = len(found) == 1 and isinstance(found[0], Fit)
+        shown = str(found[0]) if alone else table(found)
         print("\n".join(printable(line) for line in shown.splitlines()))
     if not all(f.ok for f in found):
         raise typer.Exit(1)
