@@ -355,14 +355,17 @@ def _dense(net: Net, x: str) -> list[str]:
 
 
 def _heads(net: Net, x: str) -> list[str]:
-    s, found = net.shape, []
+    s, found, sizes = net.shape, [], []
     for m, each in ((6, 2), (12, 4)):
         net.shape = s
         y = net.add("Transpose", convolved(net, x, m, net.one(1, 3), 1), perm=[0, 2, 3, 1])
+        sizes.append(net.shape[2:])
         found.append(net.add("Reshape", y, net.ints(1, -1, each)))
     op, how = net.one(("Sigmoid", {}), ("Softmax", {"axis": -1}))
     found[0] = net.add(op, found[0], **how)
-    return [net.add("Concat", *found, axis=-1)] if net.chance(2) else found
+    if sizes[0] == sizes[1] and net.chance(2):
+        return [net.add("Concat", *found, axis=-1)]
+    return found
 
 
 def _tokens(net: Net, x: str) -> list[str]:

@@ -25,8 +25,8 @@ from sparrow.reference import evaluate
 # Power of the outputs over that of the difference between the file and the integers: a code that
 # ONNX Runtime's floats round to the other side of a tie is rare, and what follows carries it on.
 LEAST_DB = 40.0
-# What a quantization may refuse: nothing could become codes, sums leave int32, no such pin.
-REFUSED = ("to quantize", "int32", "fits no layer")
+# What may be refused: nothing could become codes, pins fit none or all layers.
+REFUSED = ("to quantize", "fits no layer", "keeps every layer in float32")
 
 
 def decibels(x: Floats, y: Floats) -> float:
