@@ -20,6 +20,8 @@ from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, BadModel
 from sparrow.evidence.lossy import (
     coded,
+    holds_codes,
+    quantizable,
     quantized_entries,
 )
 from sparrow.evidence.receipt import SearchRecord
@@ -248,7 +250,9 @@ def fits(
     found = front(sources)
     note = ""
     wanted = precision == "int8" or (precision == "auto" and calib is not None)
-    if wanted and not coded(found.graphs):
+    if precision == "auto" or any(map(holds_codes, found.graphs)):
+        wanted = wanted and not coded(found.graphs) and all(map(quantizable, found.graphs))
+    if wanted:
         if calib is None:
             drawn = {
                 g.name: [draw(g, (SEED, e, k)) for k in range(4)]

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 import sparrow
-from data import missing
+from data import data, missing
 from small_models import classifier, model, value
 from sparrow import api
 from sparrow.cli import main
@@ -204,6 +204,18 @@ def test_drawn_inputs_say_so_and_roofline_where_nothing_counts() -> None:
     assert "measured" in here.time_source and 0 < here.time_ns < 1e9
 
 
+def test_a_file_of_codes_is_int8_as_it_is() -> None:
+    path = data("models/tflm/hello_world_int8.tflite")
+    found = sparrow.fits(path, CORE, precision="int8")
+    assert found.note == "" and found.precision == "int8"
+    assert found.as_json() == sparrow.fits(path, CORE).as_json()
+
+
 def test_wrong_use_is_one_line() -> None:
+    with pytest.raises(BadInput, match="no convolution"):
+        relu = helper.make_node("Relu", ["x"], ["y"])
+        sparrow.fits(
+            model([relu], [value("x", (1, 8))], [value("y", (1, 8))]), CORE, None, None, "int8"
+        )
     with pytest.raises(BadInput, match="precision"):
         sparrow.fits(classifier(), CORE, precision="int3")
