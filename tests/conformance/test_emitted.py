@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from code_chains import narrowed
+from code_chains import chain, narrowed
 from emitted import STRICT, TARGETS, blob, compiled, planned, run, session, standard, write
 from native_harness import ISAS
 from small_graphs import GRAPHS, network
@@ -21,12 +21,15 @@ from sparrow.device.build import find_toolchain
 from sparrow.device.flags import FLAGS
 from sparrow.device.host import HostLibrary, aligned
 from sparrow.emit.c import emit
-from sparrow.graph import Graph, State
+from sparrow.graph import Graph, Module, State
+from sparrow.kernels import COMPACT
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.softmax import Softmax
 from sparrow.plan import Plan
+from sparrow.planner import plan
 from sparrow.reference import evaluate
+from sparrow.targets import target
 from sparrow.tensor import F32, I8, Array, TensorType
 
 # More would not fit on the stack of a small microcontroller's thread.
@@ -72,6 +75,18 @@ def test_gcc_has_no_complaint(isa: str, name: str, tmp_path: Path) -> None:
     stack = (f"-Wstack-usage={MOST_STACK}",)
     flags = (standard(isa), *pedantic, *stack, f"-march={march}", "-ffp-contract=off", "-O2")
     command = ["gcc", *flags, "-ffreestanding", "-c", "model.c", "-o", "model.o"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr[:3000]
+
+
+@needs_gcc
+@pytest.mark.parametrize("isa", TARGETS)
+def test_gcc_has_no_complaint_of_compact_code(isa: str, tmp_path: Path) -> None:
+    graphs = tuple(chain(seed) for seed in range(12))
+    p = plan(Module("m", graphs), target(TARGETS[isa]), kernels=COMPACT)
+    write(emit(p), tmp_path)
+    flags = (standard(isa), *STRICT[1:], f"-march={ISAS[isa][1]}", "-ffp-contract=off", "-O3")
+    command = ["gcc", *flags, "-fno-strict-aliasing", "-c", "model.c", "-o", "model.o"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr[:3000]
 

@@ -169,8 +169,9 @@ SP_INLINE void sp_depthwise_pair_i8(const sp_depthwise_i8 p, int mr, int nv, int
   sp_i32 pair[2 * SP_DEPTHWISE_I8_MAX], held[16];
   SP_UNROLL
   for (int turn = 0; turn < turns; ++turn) {
+    const int kept = turns > 1 ? (p.kw - turn + turns - 1) / turns * taps : 0;
     SP_UNROLL
-    for (int i = 0; turns > 1 && turn + i / taps * turns < p.kw; ++i)
+    for (int i = 0; i < kept; ++i)
       held[i] = sp_loadq_i32(tap + ((turn + i / taps * turns) * taps + i % taps) * 4 * SP_LANES);
     SP_UNROLL
     for (int j = 0; j < (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1; ++j) {
@@ -205,8 +206,9 @@ SP_INLINE void sp_depthwise_own_i8(const sp_depthwise_i8 p, int mr, int nv, int 
   const int columns = (mr - 1) * p.sw + (p.kw - 1) * p.dw + 1;
   const uint8_t *row = x + (p.ro == 1 ? p.kh - 1 : o * p.kh) * p.dh * p.xh;
   sp_i32 tap[16];
+  const int kept = held ? twos * nv : 0;
   SP_UNROLL
-  for (int i = 0; held && i < twos * nv; ++i)
+  for (int i = 0; i < kept; ++i)
     tap[i] = sp_loadq_i32(w + ((i / nv * p.ro + o) * nv + i % nv) * 4 * SP_LANES);
   SP_UNROLL
   for (int j = 0; j < columns; ++j) {
@@ -248,8 +250,9 @@ SP_INLINE void sp_depthwise_pairs_i8(const sp_depthwise_i8 p, int mr, int nv, co
     SP_ROLLED
     for (int q = 0; q < twos; ++q) sp_depthwise_pair_i8(p, mr, nv, q, x, w, n, acc);
   }
+  const int alone = p.kh % 2 ? ro : 0;
   SP_UNROLL
-  for (int o = 0; p.kh % 2 && o < ro; ++o)
+  for (int o = 0; o < alone; ++o)
     sp_depthwise_own_i8(p, mr, nv, o, x, w + twos * p.kw * ro * nv * 4 * SP_LANES, n, acc);
   /* as in sp_tile_run_i8, all epilogues before the first store */
   SP_UNROLL
@@ -281,7 +284,9 @@ SP_INLINE void sp_depthwise_compact_i8(const sp_compact_i8 *g, int mr, int ro, i
                              .rq = (ro - 1 + kh + per - 1) / per};
   const ptrdiff_t taps_of = /* bytes of a channel */
       4 * (ptrdiff_t)ro * (pair ? sp_depthwise_taps_i8(kh, kw) : p.rq * kw);
-  static const int8_t none[SP_LANES] = {0};
+  /* from the middle on: gcc 12 takes the last of n bytes for one before the first */
+  static const int8_t zeros[2 * SP_LANES] = {0};
+  const int8_t *const none = zeros + SP_LANES;
   const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const int32_t *init =
       (const int32_t *)(const void *)(w + ((ptrdiff_t)kh * kw * g->co + 3) / 4 * 4);
