@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
-from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
+from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered, Out, scratch_of
 from sparrow.memory.arena import ALIGN, Item, aligned, alive, pack
-from sparrow.memory.partition import Flow, split_cycles, worth_splitting
+from sparrow.memory.partition import Flow, share, split_cycles, worth_splitting
+from sparrow.memory.settled import Seams, settle
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
 from sparrow.plan import Entry, Plan, StateSlot, Step, View, stored_bytes
@@ -26,6 +28,9 @@ from sparrow.rewrite import namer
 from sparrow.selection import Choice, refuse
 from sparrow.targets import Target
 from sparrow.tuning import Tuning
+
+# How much larger the arena of several threads may be for bytes that keep their core.
+_SPREAD = 1.25
 
 
 class Weights:
@@ -289,11 +294,60 @@ class _Planner:
         abreast = self._abreast()
         items += [Item(size, *abreast.get(i, (i, i))) for i, size in scratch]
         offsets, total = pack(items)
+        if self.choosing.threads > 1:
+            settled, size = settle(items, self._seams(free, [i for i, _ in scratch]))
+            if size <= _SPREAD * total:
+                offsets, total = settled, size
         for b, offset in zip(free, offsets, strict=False):
             b.place = Place("arena", 0, offset)
         rest = offsets[len(free) :]
         places = {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
         return total, tuple(alive(items, i) for i, _ in self._running()), places
+
+    def _seams(self, free: Sequence[Buffer], scratch: Sequence[int]) -> list[Seams]:
+        """Where columns end in buffers and in the scratch memory of steps."""
+        threads = self.choosing.threads
+        found: dict[int, list[int]] = {id(b): [] for b in free}
+        for i, n in self._running():
+            for k, y in enumerate(n.outputs):
+                b = self._buffer(y)
+                if id(b) in found and (ends := list(self._reached(i, k))):
+                    old = found[id(b)] or [0] * threads
+                    found[id(b)] = [max(x, y) for x, y in zip(old, ends, strict=True)]
+        return [
+            *(tuple(accumulate(found[id(b)], max)) for b in free),
+            *(tuple(self._scratch_ends(i)) for i in scratch),
+        ]
+
+    def _tasks(self, i: int) -> Iterator[range]:
+        """What each column computes of a step."""
+        n, tasks = self.g.nodes[i], self.choices[i].lowered.tasks
+        for column in range(self.choosing.threads):
+            if i in self.whole:
+                yield range(tasks if column == (n.column or 0) else 0)
+            else:
+                yield share(tasks, self.choosing.threads, column)
+
+    def _reached(self, i: int, output: int) -> Iterator[int]:
+        """Byte of its buffer behind the last one that each column writes of an output, if known."""
+        c, y = self.choices[i].lowered, self.g.nodes[i].outputs[output]
+        a = self.views.alias[y]
+        end = View(self.g.types[y], Place("arena", 0, 0), a.offset, a.strides).span[1]
+        for tasks in self._tasks(i):
+            if len(tasks) in (0, c.tasks):
+                yield end if tasks else 0
+            elif c.spans:
+                spans = (x for t in tasks for x in c.spans[t] if x.operand == Out(output))
+                yield max((a.offset + x.high for x in spans), default=0)
+
+    def _scratch_ends(self, i: int) -> Iterator[int]:
+        c = self.choices[i].lowered
+        per = max(a.per_task for a in scratch_of(c))
+        for tasks in self._tasks(i):
+            if len(tasks) in (0, c.tasks):
+                yield c.scratch_bytes if tasks else 0
+            elif c.spans and per:
+                yield tasks.stop * per
 
     def _over(self, at: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Which buffer may run over which other one that its step reads last, and with what lead.

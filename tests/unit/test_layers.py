@@ -44,6 +44,7 @@ ORDER = [
     *("tuning", "selection", "bfloat16", "memory.strides", "memory.views", "memory.partition"),
     *(
         "memory.arena",
+        "memory.settled",
         "plan",
         "planner",
         "memory.audit",

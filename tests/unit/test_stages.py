@@ -27,7 +27,8 @@ from sparrow.builder import Builder
 from sparrow.device.build import NATIVE
 from sparrow.device.host import Session
 from sparrow.graph import Graph, Module
-from sparrow.memory.stages import share, stages, uses_of
+from sparrow.memory.partition import share
+from sparrow.memory.stages import stages, uses_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -278,6 +278,13 @@ class Lowered:
     tile: Tile | None = None
     lead: int | None = None
     spans: tuple[tuple[Span, ...], ...] = ()
+
+
+def scratch_of(lowered: Lowered) -> Iterator[Scratch]:
+    """The arguments of a step's calls that point to its scratch memory."""
+    for c in lowered.calls:
+        if isinstance(c, Invoke):
+            yield from (a for a in c.arguments if isinstance(a, Scratch))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,16 @@ class Flow:
     bytes: int
 
 
+def share(tasks: int, columns: int, column: int) -> range:
+    """The tasks of a column, as the pool divides indices: of few column 0 has the first.
+
+    Columns beyond ``columns`` have none.
+    """
+    if column >= columns:
+        return range(0)
+    return range(-(-tasks * column // columns), -(-tasks * (column + 1) // columns))
+
+
 def split_cycles(cycles: float, tasks: int, threads: int, target: Target) -> float:
     """Time of a step of ``cycles`` on one core, cut into ``tasks`` equal parts."""
     return cycles * -(-tasks // threads) / tasks + target.fork_cycles

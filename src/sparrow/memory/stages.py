@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sparrow.kernels.case import In, Invoke, Out, Scratch
+from sparrow.kernels.case import In, Out, scratch_of
+from sparrow.memory.partition import share
 from sparrow.plan import Step, View
 
 
@@ -32,16 +33,6 @@ class Use:
             and self.low < other.high
             and other.low < self.high
         )
-
-
-def share(tasks: int, columns: int, column: int) -> range:
-    """The tasks of a column, as the pool divides indices: of few column 0 has the first.
-
-    Columns beyond ``columns`` have none.
-    """
-    if column >= columns:
-        return range(0)
-    return range(-(-tasks * column // columns), -(-tasks * (column + 1) // columns))
 
 
 def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
@@ -102,7 +93,7 @@ def uses_of(s: Step, tasks: range) -> Iterator[Use]:
             if v is not None and v.place.kind != "weights" and (kind, k) not in named:
                 yield _all_of(v, kind is Out)
     if s.scratch is not None:
-        per = max((a.per_task for a in _scratch(s)), default=0)
+        per = max((a.per_task for a in scratch_of(s.lowered)), default=0)
         low, high = 0, s.lowered.scratch_bytes
         if spans and per:
             low, high = tasks.start * per, tasks.stop * per
@@ -113,9 +104,3 @@ def _all_of(v: View, written: bool) -> Use:
     low, high = v.span
     start = v.place.offset
     return Use((v.place.kind, v.place.index), start + low, start + high, written)
-
-
-def _scratch(s: Step) -> Iterator[Scratch]:
-    for c in s.lowered.calls:
-        if isinstance(c, Invoke):
-            yield from (a for a in c.arguments if isinstance(a, Scratch))
