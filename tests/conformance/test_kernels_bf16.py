@@ -14,6 +14,7 @@ from sparrow.builder import Builder
 from sparrow.device.session import from_native
 from sparrow.evidence.tolerances import tolerance_of
 from sparrow.graph import Graph, Module, Op
+from sparrow.kernels import tiling_i8
 from sparrow.ops.attention import Attention
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -108,6 +109,8 @@ def depthwise(seed: int) -> Made:
 def gemm(seed: int) -> Made:
     c = _Case(seed)
     batch, m, k, n = c.n(1, 2), c.n(1, 33), 2 * c.n(1, 40), c.n(1, 70)
+    if seed % 5 == 4:  # weights that the level-1 cache does not hold pass by each tile of rows
+        m, k, n = c.n(120, 150), 2 * c.n(60, 70), c.n(150, 200)
     trans = bool(c.n(0, 1))
     a = c.input(TensorType((batch, m, k), BF16))
     b = c.b.const(c.numbers(*((n, k) if trans else (k, n))), BF16)
@@ -167,3 +170,11 @@ def test_sums_of_bfloat16_are_within_their_bounds(make: object, isa: str, tmp_pa
             node.op,
             float((off - judged.bounds[0]).max()),
         )
+
+
+@pytest.mark.parametrize("make", [conv, gemm])
+def test_epilogues_between_the_products_of_the_next_tile(
+    make: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling_i8, "DENSE", 0.0)
+    test_sums_of_bfloat16_are_within_their_bounds(make, "amx", tmp_path)

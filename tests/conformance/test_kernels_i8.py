@@ -40,9 +40,11 @@ from sparrow.kernels import (
     recurrent_i8,
     resize,
     softmax_i8,
+    tiling_i8,
     winograd_i8,
 )
 from sparrow.kernels.case import Kernel
+from sparrow.kernels.tiles_matrix import DENSE
 from sparrow.ops.attention_codes import MASK, UNSEEN, AttentionCodes
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
@@ -544,8 +546,11 @@ def test_compact_rows_give_the_integers_of_the_reference(
     assert used >= (rows - {"depthwise_compact_i8"} if isa == "scalar" else rows)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_matrix_registers_give_the_integers_of_the_reference(threads: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threads", "dense"), [(1, DENSE), (1, 0.0), (3, 0.0)])
+def test_matrix_registers_give_the_integers_of_the_reference(
+    threads: int, dense: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling_i8, "DENSE", dense)
     makers = (conv_case, matmul_case, two_rows_case)
     cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(12)]
     rows = [r for r in conv_i8.ROWS if r.name.endswith("_matrix")]

@@ -11,6 +11,7 @@ import pytest
 
 from native_harness import BYTES
 from random_i8 import ENGINES, FLOATS, GENERATORS, ROWS, Native, rows_of, share_of, wrong
+from sparrow.kernels import tiling_i8
 
 CONFIGURATIONS = 500
 EMULATED = ("neon_dot", "neon_i8mm")
@@ -22,6 +23,16 @@ def test_random_configurations(isa: str, tmp_path: Path) -> None:
     for name in share_of(isa, BYTES):
         found = wrong(native, [(name, seed) for seed in range(CONFIGURATIONS)])
         assert not found, found[:5]
+
+
+@pytest.mark.parametrize("name", ["conv2d_i8_matrix", "gemm_i8_matrix"])
+def test_epilogues_between_the_products_of_the_next_tile(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of layers of any size, not of large ones alone."""
+    monkeypatch.setattr(tiling_i8, "DENSE", 0.0)
+    found = wrong(Native("amx", tmp_path), [(name, seed) for seed in range(CONFIGURATIONS)])
+    assert not found, found[:5]
 
 
 def test_every_row_has_configurations() -> None:

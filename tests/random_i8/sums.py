@@ -190,17 +190,19 @@ K_MOST = (2**31 - 1 - (1 << 18)) // (255 * 127)
 
 
 def gemm_i8_matrix(seed: int) -> Made:
-    """The same of more rows, and inputs of several steps of a matrix register."""
-    return gemm_i8(seed, (33, 90, 200)[seed % 3], (90, 300)[seed // 3 % 2])
+    """The same of more rows, inputs of several steps of a matrix register, and weights that the
+    level-1 cache does not hold, which pass by each tile of rows.
+    """
+    return gemm_i8(seed, (33, 90, 200)[seed % 3], (90, 300)[seed // 3 % 2], (90, 90, 300)[seed % 3])
 
 
-def gemm_i8(seed: int, rows: int = 33, inputs: int = 90) -> Made:
+def gemm_i8(seed: int, rows: int = 33, inputs: int = 90, columns: int = 90) -> Made:
     """A product with a constant matrix; of one in fifty the sums come close to leaving int32."""
     d = Draw(seed)
     if seed % 50 == 0:
         m, n, k = d.n(1, 3), d.n(1, 5), K_MOST - d.n(0, 7)
     else:
-        m, n, k = (1, d.n(1, rows))[d.n(0, 1)], d.n(1, 90), d.n(1, inputs)
+        m, n, k = (1, d.n(1, rows))[d.n(0, 1)], d.n(1, columns), d.n(1, inputs)
     trans = bool(d.n(0, 1))
     x, w, bias, zero = d.operands((m, k), (n, k) if trans else (k, n), n)
     return _made(d, MatMul(False, trans, zero=zero), x, w, bias)

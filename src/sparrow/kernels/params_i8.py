@@ -42,6 +42,7 @@ class Conv2dI8:
     matrix: int
     kind: int
     flat: int
+    across: int
     runs: int
     kq: int
     xr: int

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
@@ -10,7 +11,15 @@ from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
 from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
-from sparrow.kernels.tiles_matrix import SHAPED, matrix_cost, matrix_tiles, step_of
+from sparrow.kernels.tiles_matrix import (
+    DENSE,
+    SHAPED,
+    Walk,
+    matrix_cost,
+    matrix_tiles,
+    panels_across,
+    step_of,
+)
 from sparrow.kernels.tiling_windows import pixels_within
 from sparrow.targets import Target
 
@@ -114,29 +123,45 @@ class _Tiles:
         cycles: Of a row of the output in each of them.
         rows: Rows of the output that a tile spans.
         flat: Pixels from row to row where tiles run on from one to the next, 0 otherwise.
+        across: Panels that are multiplied with a tile of pixels before the next ones, while the
+            epilogue of the former is computed; of others that follows each tile.
     """
 
     cycles: dict[Tile, float]
     rows: int = 1
     flat: int = 0
+    across: Mapping[Tile, int] = field(default_factory=dict)
 
 
 def _tiles(w: _Walk, vectors: int, target: Target) -> _Tiles:
     s, isa = w.s, target.isa
     if w.step:
-        far, near = (w.ci if w.band else s.xw) % 64 > 0, target.l1_bytes
-        at = (vectors, w.quads // w.step, w.step, far, s.kh * s.kw, near)
-        found = {t: matrix_cost(t, s.ow, *at) for t in matrix_tiles(s.ow, vectors)}
+        walk = Walk(
+            pixels=s.ow,
+            vectors=vectors,
+            steps=w.quads // w.step,
+            quads=w.step,
+            taps=s.kh * s.kw,
+            far=(w.ci if w.band else s.xw) % 64 > 0,
+            l1_bytes=target.l1_bytes,
+            l2_bytes=target.l2_bytes,
+        )
+        across = {t: panels_across(t, walk) for t in matrix_tiles(s.ow, vectors)}
+        found = {t: matrix_cost(t, walk, n > 1) for t, n in across.items()}
+        if s.batch * s.groups * s.oh * min(found.values()) < DENSE:
+            found = {t: matrix_cost(t, walk, False, alone=True) for t in across}
+            across = {}
         if w.band and s.sh == s.sw == 1 and s.oh > 1:
             # tiles that run on from row to row also compute what lies between two rows
             pixels = (s.oh - 1) * w.width + s.ow
             running = {
-                t: matrix_cost(t, round_up(pixels, t.mr), *at) / s.oh
+                t: matrix_cost(t, replace(walk, pixels=round_up(pixels, t.mr)), False, alone=True)
+                / s.oh
                 for t in matrix_tiles(pixels, vectors)
             }
             if min(running.values()) < min(found.values()):
                 return _Tiles(cycles=running, flat=w.width)
-        return _Tiles(cycles=found)
+        return _Tiles(cycles=found, across=across)
     found = {t: tile_cost(t, s.ow, vectors, w.quads, isa) for t in tiles(s.ow, vectors, isa)}
     if vectors == 1 and s.dh == 1 and s.sh < s.kh and s.oh > 1 and shares_rows(target):
         held = (t.mr for t in tiles(s.ow, 2, isa) if t.nv == 2)
@@ -205,10 +230,11 @@ def choose_conv2d(
     if target.machine.bare and weights <= target.l1_bytes // 2:
         # all weights stay near: a tile at a time, which soon runs over what it read
         near, rb = 1, rb if band else 1
-    across = -(-min(task_w, s.ow) // t.mr)
-    wide = min(across, max(1, near))
+    along, passing = -(-min(task_w, s.ow) // t.mr), choice.across.get(t, 0)
+    # those of a tile that passes all panels leave at once
+    wide = along if passing > 1 else min(along, max(1, near))
     # equal blocks
-    wide = -(-across // -(-across // wide))
+    wide = -(-along // -(-along // wide))
     task_n = columns * t.nv
     # what L2 does not hold is asked for while the sums before it are made; results of 32 bits are
     # mostly the caller's, whose memory was left a whole call ago
@@ -232,6 +258,7 @@ def choose_conv2d(
         matrix=w.step,
         kind=code.kind if matrix else 0,
         flat=flat,
+        across=passing,
         runs=w.runs,
         kq=w.kq,
         xr=line if band else s.xh,

@@ -74,6 +74,16 @@ SP_INLINE void sp_matrix_load(int r, const void *p, ptrdiff_t stride) {
     default: _tile_loadd(7, p, stride); break;
   }
 }
+/* The same of what is read once: the level-1 cache keeps what it has. r is an operand. */
+SP_INLINE void sp_matrix_stream(int r, const void *p, ptrdiff_t stride) {
+  SP_MATRIX_FENCE();
+  switch (r) {
+    case 4: _tile_stream_loadd(4, p, stride); break;
+    case 5: _tile_stream_loadd(5, p, stride); break;
+    case 6: _tile_stream_loadd(6, p, stride); break;
+    default: _tile_stream_loadd(7, p, stride); break;
+  }
+}
 /* Sums r to rows `stride` bytes apart. */
 SP_INLINE void sp_matrix_store(int r, void *p, ptrdiff_t stride) {
   switch (r) {

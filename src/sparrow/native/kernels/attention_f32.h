@@ -141,7 +141,7 @@ SP_INLINE void sp_attention_matrix(int n, int nv, int k, int step, const float *
                         .bv = 4 * vector, .quad = 4 * SP_LANES, .matrix = step,
                         .kind = SP_MATRIX_BF16};
   sp_tile_matrix_sums(t, (const uint8_t *)rows, (const int8_t *)packed, sp_matrix_none,
-                      (int32_t *)(void *)sums, ld);
+                      (int32_t *)(void *)sums, ld, NULL);
 }
 #endif
 

@@ -67,7 +67,7 @@ SP_INLINE void sp_attention_scores_matrix(const sp_attention_i8 p, int m, int pa
   t.matrix = p.matrix;
   sp_tile_matrix_shape(m, p.nk, p.matrix);
   for (int j = 0; j < panels; j += p.nk)
-    sp_tile_matrix_sums(t, q, keys + j * t.bv, start + j * SP_LANES, s + j * SP_LANES, ld);
+    sp_tile_matrix_sums(t, q, keys + j * t.bv, start + j * SP_LANES, s + j * SP_LANES, ld, NULL);
 }
 
 /* Sums of both digits of m weights times nv vectors of values: [m][nv] vectors. */
@@ -77,8 +77,8 @@ SP_INLINE void sp_attention_digits_matrix(const sp_attention_i8 p, int m, int nv
   sp_tile_i8 t = sp_pack_tile(0, m, nv, quads, sp_attention_tq(p), sp_attention_line(p));
   t.matrix = p.along;
   sp_tile_matrix_shape(m, nv, p.along);
-  sp_tile_matrix_sums(t, e, values, sp_matrix_none, high, nv * SP_LANES);
-  sp_tile_matrix_sums(t, e + plane, values, sp_matrix_none, low, nv * SP_LANES);
+  sp_tile_matrix_sums(t, e, values, sp_matrix_none, high, nv * SP_LANES, NULL);
+  sp_tile_matrix_sums(t, e + plane, values, sp_matrix_none, low, nv * SP_LANES, NULL);
 }
 #endif
 

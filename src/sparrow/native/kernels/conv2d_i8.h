@@ -26,13 +26,15 @@
  * scratch where band, which has `line` bytes a row. matrix: quads of a step where sums are matrix
  * registers', which multiply the bytes of `kind` as they are; kq is whole steps then, of which those
  * behind the channels meet zeros, and so does w. flat: pixels of a row of scratch where tiles run on
- * from row to row, whose steps are of one pixel. */
+ * from row to row, whose steps are of one pixel. across: so many panels are multiplied with a tile of
+ * pixels before the next, in matrix registers, while the epilogue of the former tile is computed; 0: of
+ * one panel, and the epilogue follows each tile. */
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
   int part, each, fetch, band, pair, flip, pad, put;
-  int tame, matrix, kind, flat, runs, kq;
+  int tame, matrix, kind, flat, across, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
 } sp_conv2d_i8;
@@ -103,48 +105,8 @@ SP_INLINE void sp_conv2d_i8_tile(const sp_conv2d_i8 p, const sp_tile_i8 t, int r
     sp_tile_run_i8(t, x, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep, e);
 }
 
-#if SP_MATRIX
-/* As sp_conv2d_i8_panel: all whole tiles before the rests, which registers change their shape for. */
-SP_INLINE void sp_conv2d_matrix_panel(const sp_conv2d_i8 p, const sp_tile_i8 t, const sp_tile_i8 tail,
-                                      int n, const uint8_t *x, const int8_t *w,
-                                      const int32_t *init, void *y, ptrdiff_t at, int oy0, int oy1,
-                                      int ox0, int ox1, ptrdiff_t row, ptrdiff_t col, sp_ep_i32 ep,
-                                      const void *const *e) {
-  const int end = ox0 + (ox1 - ox0) / p.mr * p.mr;
-  if (p.flat) {
-    const int pixels = (oy1 - oy0 - 1) * p.flat + p.ow;
-    const ptrdiff_t first = (ptrdiff_t)oy0 * p.ow;
-    sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
-    for (int f = 0; f < pixels; f += p.mr)
-      sp_tile_matrix_flat(t, p.flat, p.ow, f, pixels, x + f * t.xp, w, init, y, at + first * p.ldy,
-                          row + first, col, n, ep, e);
-    return;
-  }
-  if (ox0 < end) sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
-  for (int oy = oy0; oy < oy1; ++oy) {
-    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
-    for (int ox = ox0; ox < end; ox += p.mr) {
-      const ptrdiff_t pixel = (ptrdiff_t)oy * p.ow + ox;
-      sp_tile_run_matrix(t, xr + ox * t.xp, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep, e);
-    }
-  }
-  if (tail.mr == 0 || end == ox1) return;
-  sp_tile_matrix_shape(tail.mr, t.nv, t.matrix);
-  for (int oy = oy0; oy < oy1; ++oy) {
-    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
-    const ptrdiff_t pixel = (ptrdiff_t)oy * p.ow + end;
-    sp_tile_run_matrix(tail, xr + end * t.xp, w, init, y, at + pixel * p.ldy, row + pixel, col, n, ep,
-                       e);
-  }
-}
-#endif
-
-/* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
- * read. */
-SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
-                                  const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
-                                  int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
-                                  sp_ep_i32 ep, const void *const *e) {
+/* A tile of nv vectors. */
+SP_INLINE sp_tile_i8 sp_conv2d_i8_tile_of(const sp_conv2d_i8 p, int nv) {
   const ptrdiff_t quad = (ptrdiff_t)sp_bytes_at_once(p.pair) * SP_LANES;
   const ptrdiff_t run = sp_tile_quads(SP_OCTETS, p.kq) * quad;
   const sp_tile_i8 t = {.mr = p.mr, .nv = nv, .kh = p.kh, .runs = p.runs, .kq = p.kq,
@@ -153,15 +115,24 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         .put = p.put, .ldy = p.ldy, .pair = p.pair, .tame = p.tame,
                         .own = 1, .apart = SP_PAIRS_APART, .octets = SP_OCTETS,
                         .part = p.part, .ldp = p.ldp, .matrix = p.matrix, .kind = p.kind,
-                        .each = p.each, .fetch = p.fetch};
+                        .each = p.each, .fetch = p.fetch, .stream = p.across > 1};
+  return t;
+}
+
+/* Pixels of the last tile of a row, 0 where it is as the others. */
+SP_INLINE int sp_conv2d_i8_rest(const sp_conv2d_i8 p) {
+  return (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
+}
+
+/* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
+ * read. */
+SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
+                                  const int8_t *w, const int32_t *init, void *y, ptrdiff_t at,
+                                  int oy0, int oy1, int ox0, int ox1, ptrdiff_t row, ptrdiff_t col,
+                                  sp_ep_i32 ep, const void *const *e) {
+  const sp_tile_i8 t = sp_conv2d_i8_tile_of(p, nv);
   sp_tile_i8 tail = t;
-  tail.mr = (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
-#if SP_MATRIX
-  if (p.matrix) {
-    sp_conv2d_matrix_panel(p, t, tail, n, x, w, init, y, at, oy0, oy1, ox0, ox1, row, col, ep, e);
-    return;
-  }
-#endif
+  tail.mr = sp_conv2d_i8_rest(p);
   for (int oy = oy0, rows; oy < oy1; oy += rows) {
     const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
     rows = p.ro == 2 && oy + 1 < oy1 ? 2 : 1;
@@ -175,6 +146,71 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
                         row, col, n, ep, e);
   }
 }
+
+#if SP_MATRIX
+/* Whole tiles of pixels [ox0, ox1) of the rows and of so many panels, one after the other. */
+SP_INLINE void sp_conv2d_matrix_tiles(const sp_conv2d_i8 p, const sp_tile_i8 t, int panels, int n,
+                                      const uint8_t *x, const int8_t *w, const int32_t *init,
+                                      void *y, ptrdiff_t at, int oy0, int oy1, int ox0, int ox1,
+                                      ptrdiff_t row, ptrdiff_t col, sp_ep_i32 ep,
+                                      const void *const *e) {
+  SP_ALIGN(64) int32_t sums[2][SP_MATRIX_PIXELS * SP_LANES];
+  const int width = t.nv * SP_LANES, alone = p.across == 0, group = alone ? 1 : p.across;
+  if (t.mr == 0 || ox0 == ox1) return;
+  sp_matrix_former former = {.y = y, .n = n, .done = t.mr, .ep = ep, .e = e};
+  int next = 0;
+  sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
+  for (int j0 = 0; j0 < panels; j0 += group) {
+    const int j1 = (int)sp_imin(j0 + group, panels);
+    for (int oy = oy0; oy < oy1; ++oy) {
+      const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+      for (int ox = ox0; ox < ox1; ox += t.mr) {
+        const ptrdiff_t pixel = (ptrdiff_t)oy * p.ow + ox;
+        for (int j = j0; j < j1; ++j, next ^= !alone) {
+          const ptrdiff_t to = at + pixel * p.ldy + (p.part ? 0 : j * width);
+          if (t.fetch) sp_tile_fetch_i8(t, y, to, col + j * width);
+          sp_tile_matrix_sums(t, xr + ox * t.xp, w + j * t.nv * t.bv, init + j * width, sums[next],
+                              width, alone ? NULL : &former);
+          former.sums = sums[next];
+          former.at = to;
+          former.row = row + pixel;
+          former.col = col + j * width;
+          former.done = 0;
+          if (alone) sp_tile_matrix_finish(t, &former);
+        }
+      }
+    }
+  }
+  sp_tile_matrix_finish(t, &former);
+}
+
+/* Rows [oy0, oy1) x pixels [ox0, ox1) of panels of nv vectors: all whole tiles before the rests, which
+ * registers change their shape for. */
+SP_INLINE void sp_conv2d_matrix_panels(const sp_conv2d_i8 p, int nv, int panels, int n,
+                                       const uint8_t *x, const int8_t *w, const int32_t *init,
+                                       void *y, ptrdiff_t at, int oy0, int oy1, int ox0, int ox1,
+                                       ptrdiff_t row, ptrdiff_t col, sp_ep_i32 ep,
+                                       const void *const *e) {
+  const sp_tile_i8 t = sp_conv2d_i8_tile_of(p, nv);
+  if (p.flat) {
+    const int pixels = (oy1 - oy0 - 1) * p.flat + p.ow;
+    const ptrdiff_t first = (ptrdiff_t)oy0 * p.ow;
+    sp_tile_matrix_shape(t.mr, t.nv, t.matrix);
+    for (int j = 0; j < panels; ++j) {
+      const int to = j * nv * SP_LANES;
+      for (int f = 0; f < pixels; f += p.mr)
+        sp_tile_matrix_flat(t, p.flat, p.ow, f, pixels, x + f * t.xp, w + j * nv * t.bv, init + to, y,
+                            at + first * p.ldy + (p.part ? 0 : to), row + first, col + to, n, ep, e);
+    }
+    return;
+  }
+  sp_tile_i8 tail = t;
+  tail.mr = sp_conv2d_i8_rest(p);
+  const int end = ox0 + (ox1 - ox0) / p.mr * p.mr;
+  sp_conv2d_matrix_tiles(p, t, panels, n, x, w, init, y, at, oy0, oy1, ox0, end, row, col, ep, e);
+  sp_conv2d_matrix_tiles(p, tail, panels, n, x, w, init, y, at, oy0, oy1, end, ox1, row, col, ep, e);
+}
+#endif
 
 SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_t *w,
                                 const int32_t *init, void *y, uint8_t *scratch, sp_ep_i32 ep,
@@ -212,7 +248,21 @@ SP_INLINE void sp_conv2d_i8_run(const sp_conv2d_i8 p, const void *x, const int8_
     }
     for (int ox = ox0; ox < ox1; ox += p.wb) {
       const int xe = (int)sp_imin(ox + p.wb, ox1);
-      for (int j = j0; j < (int)sp_imin(j1, full); j += p.nv)
+      const int end = (int)sp_imin(j1, full);
+#if SP_MATRIX
+      if (p.matrix) {
+        if (j0 < end)
+          sp_conv2d_matrix_panels(p, p.nv, (end - j0) / p.nv, SP_LANES, xb, wg + j0 * bv,
+                                  ig + j0 * SP_LANES, y, at + (p.part ? 0 : j0 * SP_LANES), oy, oe,
+                                  ox, xe, row, g * co + j0 * SP_LANES, ep, e);
+        if (last > 0 && j1 > full)
+          sp_conv2d_matrix_panels(p, last, 1, rest - (last - 1) * SP_LANES, xb, wg + full * bv,
+                                  ig + full * SP_LANES, y, at + (p.part ? 0 : full * SP_LANES), oy,
+                                  oe, ox, xe, row, g * co + full * SP_LANES, ep, e);
+        continue;
+      }
+#endif
+      for (int j = j0; j < end; j += p.nv)
         sp_conv2d_i8_panel(p, p.nv, SP_LANES, xb, wg + j * bv, ig + j * SP_LANES, y,
                            at + (p.part ? 0 : j * SP_LANES), oy, oe, ox, xe, row, g * co + j * SP_LANES, ep, e);
       if (last > 0 && j1 > full)

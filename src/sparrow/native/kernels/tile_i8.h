@@ -32,6 +32,7 @@
  *   own           a layer has its own code: kq and bv are literals
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS
  *   matrix, kind  quads of a step in matrix registers, which divide kq, and what these multiply; else 0
+ *   stream        weights pass by pixels that the level-1 cache keeps, which it should not take in
  *   widens        weights, bytes from `narrow`, are also stored as halves from `wide`, where pair is 1 */
 typedef struct sp_tile_i8 {
   int mr, nv;
@@ -41,7 +42,7 @@ typedef struct sp_tile_i8 {
   ptrdiff_t ldy;
   int pair, rounds, tame, apart, own, octets, part;
   ptrdiff_t ldp;
-  int matrix, kind, each, fetch, widens;
+  int matrix, kind, stream, each, fetch, widens;
   const int8_t *narrow;
   int8_t *wide;
 } sp_tile_i8;

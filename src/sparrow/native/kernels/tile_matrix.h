@@ -32,7 +32,10 @@ SP_INLINE void sp_tile_matrix_step(const sp_tile_i8 t, const uint8_t *a, const i
     sp_matrix_load(i == blocks - 1 ? 5 : 4, a + i * rows * t.xp, t.xp);
   SP_UNROLL
   for (int v = 0; v < t.nv; ++v) {
-    sp_matrix_load(6 + v % 2, b + v * t.bv, t.quad);
+    if (t.stream)
+      sp_matrix_stream(6 + v % 2, b + v * t.bv, t.quad);
+    else
+      sp_matrix_load(6 + v % 2, b + v * t.bv, t.quad);
     SP_UNROLL
     for (int i = 0; i < blocks; ++i) {
       const int pixels = i == blocks - 1 ? 5 : 4;
@@ -42,11 +45,28 @@ SP_INLINE void sp_tile_matrix_step(const sp_tile_i8 t, const uint8_t *a, const i
   }
 }
 
-/* The sums of a tile, mr rows of nv vectors that are `ld` sums apart. */
+/* Sums in memory, mr rows of nv vectors, whose epilogue is between the products of the next tile;
+ * `done` pixels have had it. */
+typedef struct sp_matrix_former {
+  const int32_t *sums;
+  void *y;
+  ptrdiff_t at, row, col;
+  int n, done;
+  sp_ep_i32 ep;
+  const void *const *e;
+} sp_matrix_former;
+
+SP_INLINE void sp_tile_matrix_some(const sp_tile_i8 t, sp_matrix_former *f, int pixels);
+
+/* The sums of a tile, mr rows of nv vectors that are `ld` sums apart. `former`, where not NULL, gets its
+ * epilogue meanwhile, of whole times so many pixels. */
 SP_INLINE void sp_tile_matrix_sums(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
-                                   const int32_t *init, int32_t *sums, ptrdiff_t ld) {
+                                   const int32_t *init, int32_t *sums, ptrdiff_t ld,
+                                   sp_matrix_former *former) {
   const int blocks = sp_matrix_blocks(t.mr), rows = sp_matrix_rows(t.mr);
-  const int steps = t.kq / t.matrix;
+  const int steps = t.kq / t.matrix, all = t.kh * t.runs * steps;
+  const int each = 8 / t.nv, whole = t.mr / each * each;
+  const int now = (whole / each + all - 1) / all * each;
   SP_UNROLL
   for (int c = 0; c < blocks * t.nv; ++c)
     sp_matrix_load(c, init + c % t.nv * SP_LANES, 0);
@@ -57,10 +77,16 @@ SP_INLINE void sp_tile_matrix_sums(const sp_tile_i8 t, const uint8_t *x, const i
     for (int r = 0; r < t.runs; ++r, run += t.xt) {
       const uint8_t *a = run;
       SP_ROLLED
-      for (int s = 0; s < steps; ++s, a += 4 * t.matrix, w += t.matrix * t.quad)
+      for (int s = 0; s < steps; ++s, a += 4 * t.matrix, w += t.matrix * t.quad) {
         sp_tile_matrix_step(t, a, w);
+        if (former == NULL) continue;
+        const int end = (int)sp_imin(former->done + now, whole);
+        SP_ROLLED
+        while (former->done < end) sp_tile_matrix_some(t, former, each);
+      }
     }
   }
+  if (former != NULL && former->done < t.mr) sp_tile_matrix_some(t, former, t.mr - whole);
   SP_UNROLL
   for (int c = 0; c < blocks * t.nv; ++c)
     sp_matrix_store(c, sums + c / t.nv * rows * ld + c % t.nv * SP_LANES,
@@ -109,7 +135,7 @@ SP_INLINE void sp_tile_matrix_flat(const sp_tile_i8 t, int flat, int ow, int f, 
                                    const void *const *e) {
   const int each = 8 / t.nv, stop = (int)sp_imin(t.mr, pixels - f);
   SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
-  sp_tile_matrix_sums(t, x, w, init, sums, t.nv * SP_LANES);
+  sp_tile_matrix_sums(t, x, w, init, sums, t.nv * SP_LANES, NULL);
   int oy = f / flat, ox = f % flat;
   for (int i = 0; i < stop; ++oy, ox = 0) {
     const int end = i + (int)sp_imax(0, sp_imin(ow - ox, stop - i));
@@ -121,17 +147,19 @@ SP_INLINE void sp_tile_matrix_flat(const sp_tile_i8 t, int flat, int ow, int f, 
   }
 }
 
-/* Sum over all runs, epilogue, store; the registers have their shape. */
-SP_INLINE void sp_tile_run_matrix(const sp_tile_i8 t, const uint8_t *x, const int8_t *w,
-                                  const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
-                                  ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+/* The epilogue of so many pixels more. */
+SP_INLINE void sp_tile_matrix_some(const sp_tile_i8 t, sp_matrix_former *f, int pixels) {
+  const int i = f->done;
+  sp_tile_matrix_end(t, pixels, i, i + pixels, f->sums, f->y, f->at, f->row, f->col, f->n, f->ep, f->e);
+  f->done = i + pixels;
+}
+
+/* And of those that are left. */
+SP_INLINE void sp_tile_matrix_finish(const sp_tile_i8 t, sp_matrix_former *f) {
   const int each = 8 / t.nv, whole = t.mr / each * each;
-  SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
-  if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
-  sp_tile_matrix_sums(t, x, w, init, sums, t.nv * SP_LANES);
-  sp_tile_matrix_end(t, each, 0, whole, sums, y, at, row, col, n, ep, e);
-  if (whole < t.mr)
-    sp_tile_matrix_end(t, t.mr - whole, whole, t.mr, sums, y, at, row, col, n, ep, e);
+  SP_ROLLED
+  while (f->done < whole) sp_tile_matrix_some(t, f, each);
+  if (f->done < t.mr) sp_tile_matrix_some(t, f, t.mr - whole);
 }
 #endif
 #endif

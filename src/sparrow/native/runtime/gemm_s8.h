@@ -72,11 +72,11 @@ SP_INLINE void sp_gemm_s8_across(const sparrow_gemm_s8 *g, int blocks, int nv, i
     int32_t *c = g->c + row * g->n + j * SP_LANES;
     const ptrdiff_t n = g->n - (j + nv - 1) * SP_LANES;
     if (n >= SP_LANES) {
-      sp_tile_matrix_sums(t, a, b, start, c, g->n);
+      sp_tile_matrix_sums(t, a, b, start, c, g->n, NULL);
       continue;
     }
     SP_ALIGN(64) int32_t sums[SP_MATRIX_PIXELS * SP_LANES];
-    sp_tile_matrix_sums(t, a, b, start, sums, nv * SP_LANES);
+    sp_tile_matrix_sums(t, a, b, start, sums, nv * SP_LANES, NULL);
     for (int i = 0; i < rows; ++i)
       for (int v = 0; v < nv; ++v)
         sp_storen_i32(c + i * g->n + v * SP_LANES, sp_load_i32(sums + (i * nv + v) * SP_LANES),
