@@ -4,8 +4,8 @@
 
 A call is Python's: names and types of inputs are checked, outputs are new arrays. The kernels' own
 time is that of all steps of calls from Python: with caches and branch predictors as Python leaves
-them, which a loop in C does not know (``warm``). Both are taken in turn; printed are medians over
-the rounds and, of what is above, a bootstrap interval.
+them, which a loop in C does not know (``warm``). Means of 64 of both are taken in turn; printed are
+medians over them and the rounds and, of what is above, a bootstrap interval.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
                 for _ in range(64):
                     bundle.run(feeds)
                 calls.append((time.perf_counter_ns() - begin) / 64)
-                steps += [hooked.profile(0, inputs).sum() for _ in range(64)]
+                steps.append(np.mean([hooked.profile(0, inputs).sum() for _ in range(64)]))
             rounds.append((np.median(calls), np.median(steps), bundle.profile(runs=1000).total_ns))
         call, kernels, warm = np.array(rounds[1:]).T / 1e3
         low, high = interval(call - kernels)
