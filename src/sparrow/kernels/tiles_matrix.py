@@ -20,7 +20,7 @@ CLOCK = 0.9
 # Cycles of a layer from which epilogues are computed between products. The clock falls further the
 # denser these are, which smaller layers do not make up for: a ResNet-8 took 8 % fewer cycles at
 # 17 % less, attention in a ViT-tiny 1.15 of the time.
-DENSE = 100_000.0
+DENSE = 150_000.0
 
 
 def step_of(quads: int, kind: int) -> int:

@@ -149,8 +149,7 @@ def _tiles(w: _Walk, vectors: int, target: Target) -> _Tiles:
         across = {t: panels_across(t, walk) for t in matrix_tiles(s.ow, vectors)}
         found = {t: matrix_cost(t, walk, n > 1) for t, n in across.items()}
         if s.batch * s.groups * s.oh * min(found.values()) < DENSE:
-            found = {t: matrix_cost(t, walk, False, alone=True) for t in across}
-            across = {}
+            found, across = {t: matrix_cost(t, walk, False) for t in across}, {}
         if w.band and s.sh == s.sw == 1 and s.oh > 1:
             # tiles that run on from row to row also compute what lies between two rows
             pixels = (s.oh - 1) * w.width + s.ow
