@@ -311,7 +311,7 @@ class _Planner:
         for i, n in self._running():
             for k, y in enumerate(n.outputs):
                 b = self._buffer(y)
-                if id(b) in found and (ends := list(self._reached(i, k))):
+                if id(b) in found and (ends := self._reached(i, k)):
                     old = found[id(b)] or [0] * threads
                     found[id(b)] = [max(x, y) for x, y in zip(old, ends, strict=True)]
         return [
@@ -328,26 +328,35 @@ class _Planner:
             else:
                 yield share(tasks, self.choosing.threads, column)
 
-    def _reached(self, i: int, output: int) -> Iterator[int]:
-        """Byte of its buffer behind the last one that each column writes of an output, if known."""
+    def _reached(self, i: int, output: int) -> list[int]:
+        """Byte in its buffer behind the last each column writes of an output, [] if unknown."""
         c, y = self.choices[i].lowered, self.g.nodes[i].outputs[output]
         a = self.views.alias[y]
         end = View(self.g.types[y], Place("arena", 0, 0), a.offset, a.strides).span[1]
+        reached = []
         for tasks in self._tasks(i):
             if len(tasks) in (0, c.tasks):
-                yield end if tasks else 0
-            elif c.spans:
-                spans = (x for t in tasks for x in c.spans[t] if x.operand == Out(output))
-                yield max((a.offset + x.high for x in spans), default=0)
+                reached.append(end if tasks else 0)
+                continue
+            if not c.spans:
+                return []
+            spans = (x for t in tasks for x in c.spans[t] if x.operand == Out(output))
+            reached.append(max((a.offset + x.high for x in spans), default=0))
+        return reached
 
-    def _scratch_ends(self, i: int) -> Iterator[int]:
+    def _scratch_ends(self, i: int) -> list[int]:
+        """Byte of a step's scratch memory behind the last of each column, [] if unknown."""
         c = self.choices[i].lowered
         per = max(a.per_task for a in scratch_of(c))
+        ends = []
         for tasks in self._tasks(i):
             if len(tasks) in (0, c.tasks):
-                yield c.scratch_bytes if tasks else 0
+                ends.append(c.scratch_bytes if tasks else 0)
             elif c.spans and per:
-                yield tasks.stop * per
+                ends.append(tasks.stop * per)
+            else:
+                return []
+        return ends
 
     def _over(self, at: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Which buffer may run over which other one that its step reads last, and with what lead.

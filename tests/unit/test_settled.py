@@ -7,9 +7,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from code_chains import chain
 from sparrow.builder import Builder
 from sparrow.graph import Module
 from sparrow.memory.arena import Item, lower_bound
@@ -94,3 +96,13 @@ def test_bytes_of_a_plan_keep_their_core() -> None:
     lines = changes([s.outputs[0].place.offset for s in inner], seams) / 64
     assert len(inner) == 4 and lines <= 16
     assert p.arena_bytes <= 1.25 * planned(1).arena_bytes
+
+
+@pytest.mark.parametrize("name", ["x86_64_v3", "wasm32_relaxed"])
+@pytest.mark.parametrize("threads", [3, 4, 8])
+def test_steps_of_fewer_tasks_than_columns_have_seams_that_are_known_of_all(
+    name: str, threads: int
+) -> None:
+    near = replace(target(name), fork_ns=0.0, move_ns_per_byte=0.0)
+    for seed in range(8):
+        assert audit(plan(Module("m", (chain(seed),)), near, threads=threads)) == []
