@@ -150,21 +150,24 @@ def test_a_truncated_bundle_is_refused_before_its_code_is_loaded(folder: Path) -
     assert sparrow.load_bundle(out).verify().ok
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:
-    out = folder / "place" / "warm"
-    page = out / "report.html"
-    before = page.read_bytes()
+def on_a_full_disk(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command where no file can hold more than a thousand bytes."""
     code = (
         "import signal, resource\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        f"from sparrow.cli import main\nmain(['report', {str(out)!r}])"
+        f"from sparrow.cli import main\nmain({list(words)!r})"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    p = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    one_line(p)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None:
+    out = folder / "place" / "warm"
+    page = out / "report.html"
+    before = page.read_bytes()
+    one_line(on_a_full_disk("report", str(out)))
     assert page.read_bytes() == before
     assert not [q for q in out.iterdir() if q.name.startswith(".")]
 
@@ -177,16 +180,8 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(folder: Path) -> None
     old, new = place / "old.onnx", place / "new.onnx"
     old.write_bytes(b"as it was")
     for out in (old, new):
-        words = ["quantize", str(folder / "m.onnx"), "--calib", str(samples), "-o", str(out)]
-        code = (
-            "import signal, resource\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-            f"from sparrow.cli import main\nmain({words!r})"
-        )
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-c", code]
-        p = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        words = ("quantize", str(folder / "m.onnx"), "--calib", str(samples), "-o", str(out))
+        p = on_a_full_disk(*words)
         one_line(p)
         assert f"{out} cannot be written: File too large" in p.stderr
     assert old.read_bytes() == b"as it was" and list(place.iterdir()) == [old]
