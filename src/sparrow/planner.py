@@ -17,10 +17,10 @@ from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
-from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered, Out, scratch_of
+from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
 from sparrow.memory.arena import ALIGN, Item, aligned, alive, pack
 from sparrow.memory.partition import Flow, share, split_cycles, worth_splitting
-from sparrow.memory.settled import Seams, settle
+from sparrow.memory.settled import Seams, output_seams, scratch_seams, settle
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
 from sparrow.plan import Entry, Plan, StateSlot, Step, View, stored_bytes
@@ -304,59 +304,31 @@ class _Planner:
         places = {i: Place("arena", 0, o) for (i, _), o in zip(scratch, rest, strict=True)}
         return total, tuple(alive(items, i) for i, _ in self._running()), places
 
+    def _column(self, i: int, n: Node) -> int | None:
+        return (n.column or 0) if i in self.whole else None
+
     def _seams(self, free: Sequence[Buffer], scratch: Sequence[int]) -> list[Seams]:
         """Where columns end in buffers and in the scratch memory of steps."""
         threads = self.choosing.threads
+        columns = {
+            i: share(self.choices[i].lowered.tasks, threads, self._column(i, n))
+            for i, n in self._running()
+        }
         found: dict[int, list[int]] = {id(b): [] for b in free}
         for i, n in self._running():
             for k, y in enumerate(n.outputs):
-                b = self._buffer(y)
-                if id(b) in found and (ends := self._reached(i, k)):
-                    old = found[id(b)] or [0] * threads
-                    found[id(b)] = [max(x, y) for x, y in zip(old, ends, strict=True)]
+                a = self.views.alias[y]
+                if id(a.buffer) not in found:
+                    continue
+                end = View(self.g.types[y], Place("arena", 0, 0), a.offset, a.strides).span[1]
+                ends = output_seams(self.choices[i].lowered, columns[i], k, a.offset, end)
+                if ends:
+                    old = found[id(a.buffer)] or [0] * threads
+                    found[id(a.buffer)] = [max(pair) for pair in zip(old, ends, strict=True)]
         return [
             *(tuple(accumulate(found[id(b)], max)) for b in free),
-            *(tuple(self._scratch_ends(i)) for i in scratch),
+            *(scratch_seams(self.choices[i].lowered, columns[i]) for i in scratch),
         ]
-
-    def _tasks(self, i: int) -> Iterator[range]:
-        """What each column computes of a step."""
-        n, tasks = self.g.nodes[i], self.choices[i].lowered.tasks
-        for column in range(self.choosing.threads):
-            if i in self.whole:
-                yield range(tasks if column == (n.column or 0) else 0)
-            else:
-                yield share(tasks, self.choosing.threads, column)
-
-    def _reached(self, i: int, output: int) -> list[int]:
-        """Byte in its buffer behind the last each column writes of an output, [] if unknown."""
-        c, y = self.choices[i].lowered, self.g.nodes[i].outputs[output]
-        a = self.views.alias[y]
-        end = View(self.g.types[y], Place("arena", 0, 0), a.offset, a.strides).span[1]
-        reached = []
-        for tasks in self._tasks(i):
-            if len(tasks) in (0, c.tasks):
-                reached.append(end if tasks else 0)
-                continue
-            if not c.spans:
-                return []
-            spans = (x for t in tasks for x in c.spans[t] if x.operand == Out(output))
-            reached.append(max((a.offset + x.high for x in spans), default=0))
-        return reached
-
-    def _scratch_ends(self, i: int) -> list[int]:
-        """Byte of a step's scratch memory behind the last of each column, [] if unknown."""
-        c = self.choices[i].lowered
-        per = max(a.per_task for a in scratch_of(c))
-        ends = []
-        for tasks in self._tasks(i):
-            if len(tasks) in (0, c.tasks):
-                ends.append(c.scratch_bytes if tasks else 0)
-            elif c.spans and per:
-                ends.append(tasks.stop * per)
-            else:
-                return []
-        return ends
 
     def _over(self, at: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Which buffer may run over which other one that its step reads last, and with what lead.

@@ -90,7 +90,7 @@ def test_bytes_of_a_plan_keep_their_core() -> None:
     inner = [s for s in steps if s.outputs[0].place.kind == "arena"]
     seams = []
     for s in inner:
-        tasks = [share(s.lowered.tasks, 2, k) for k in range(2)]
+        tasks = share(s.lowered.tasks, 2)
         ends = [max(u.high for u in uses_of(s, t) if u.written) for t in tasks]
         seams.append(tuple(e - s.outputs[0].place.offset for e in ends))
     lines = changes([s.outputs[0].place.offset for s in inner], seams) / 64

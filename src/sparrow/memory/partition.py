@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sparrow.targets import Target
 
@@ -28,14 +29,15 @@ class Flow:
     bytes: int
 
 
-def share(tasks: int, columns: int, column: int) -> range:
-    """The tasks of a column, as the pool divides indices: of few column 0 has the first.
+def share(tasks: int, columns: int, own: int | None = None) -> list[range]:
+    """The tasks of each column, as the pool divides indices: of few column 0 has the first.
 
-    Columns beyond ``columns`` have none.
+    ``own``: the column that has all of them, of a step that is not split.
     """
-    if column >= columns:
-        return range(0)
-    return range(-(-tasks * column // columns), -(-tasks * (column + 1) // columns))
+    if own is not None:
+        return [range(tasks if column == own else 0) for column in range(columns)]
+    cuts = [-(-tasks * column // columns) for column in range(columns + 1)]
+    return [range(low, high) for low, high in pairwise(cuts)]
 
 
 def split_cycles(cycles: float, tasks: int, threads: int, target: Target) -> float:

@@ -7,16 +7,55 @@ seams do, no byte changes cores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sparrow.kernels.case import Lowered, Out, scratch_of
 from sparrow.memory.arena import ALIGN, Item
 from sparrow.tensor import Array
 
 # Byte behind the last one that each column writes, ascending: column k writes [seams[k - 1],
 # seams[k]). Of () nothing is known.
 Seams = tuple[int, ...]
+
+
+def output_seams(c: Lowered, columns: Sequence[range], output: int, offset: int, end: int) -> Seams:
+    """Of the tasks that columns have, in the buffer of an output.
+
+    Args:
+        c: Of the step.
+        columns: Tasks of each.
+        output: Index of the output.
+        offset: Byte of the buffer where it begins.
+        end: Byte behind its last one.
+    """
+
+    def last(tasks: range) -> int:
+        spans = (x for t in tasks for x in c.spans[t] if x.operand == Out(output))
+        return max((offset + x.high for x in spans), default=0)
+
+    return _seams(c, columns, end, last if c.spans else None)
+
+
+def scratch_seams(c: Lowered, columns: Sequence[range]) -> Seams:
+    """The same in the scratch memory of a step."""
+    per = max(a.per_task for a in scratch_of(c))
+    known = c.spans and per
+    return _seams(c, columns, c.scratch_bytes, (lambda tasks: tasks.stop * per) if known else None)
+
+
+def _seams(
+    c: Lowered, columns: Sequence[range], end: int, last: Callable[[range], int] | None
+) -> Seams:
+    """``last`` says where a column of some tasks ends, if that is known."""
+    some = [len(tasks) not in (0, c.tasks) for tasks in columns]
+    if last is None:
+        return () if any(some) else tuple(end if tasks else 0 for tasks in columns)
+    return tuple(
+        last(tasks) if part else end if tasks else 0
+        for tasks, part in zip(columns, some, strict=True)
+    )
 
 
 def settle(items: Sequence[Item], seams: Sequence[Seams]) -> tuple[list[int], int]:

@@ -47,19 +47,13 @@ def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
     starts: list[int] = []
     held: list[list[Use]] = []
     for i, s in enumerate(steps):
-        uses = [list(uses_of(s, _tasks(s, columns, k))) for k in range(columns)]
+        uses = [list(uses_of(s, tasks)) for tasks in share(s.lowered.tasks, columns, s.column)]
         if not starts or _meet(uses, held):
             starts.append(i)
             held = [[] for _ in range(columns)]
         for mine, new in zip(held, uses, strict=True):
             mine += new
     return tuple(starts)
-
-
-def _tasks(s: Step, columns: int, column: int) -> range:
-    if s.column is None:
-        return share(s.lowered.tasks, columns, column)
-    return range(s.lowered.tasks if s.column == column else 0)
 
 
 def _meet(uses: Sequence[Sequence[Use]], held: Sequence[Sequence[Use]]) -> bool:
