@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from models import MODELS, Feeds, Model
 from sparrow.importers.model import as_onnx
@@ -71,9 +72,17 @@ def described(reference: Path) -> dict[str, Any]:
 
 
 def exported(path: Path) -> onnx.ModelProto:
-    """A TFLite file as ONNX: its import, before any pass."""
-    model, _ = as_onnx(path, {}, {}, {})
+    """A TFLite file as ONNX: its import, before any pass; a call from its first states."""
+    model, states = as_onnx(path, {}, {}, {})
     assert isinstance(model, onnx.ModelProto)
+    for value in [v for v in model.graph.input if v.name in states]:
+        kind = value.type.tensor_type
+        shape = [d.dim_value for d in kind.shape.dim]
+        zeros = np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        model.graph.initializer.append(numpy_helper.from_array(zeros, value.name))
+        model.graph.input.remove(value)
+    for value in [v for v in model.graph.output if v.name in states.values()]:
+        model.graph.output.remove(value)
     return model
 
 

@@ -223,7 +223,10 @@ def load_litert(network: Network, threads: int, *, int8: bool = False) -> Run:
     net = litert.Interpreter(  # type: ignore[attr-defined]
         model_content=quantized.tflite(network, int8=int8), num_threads=threads
     )
-    net.allocate_tensors()
+    try:
+        net.allocate_tensors()
+    except RuntimeError as error:  # operators of TensorFlow that the converter left in
+        raise RefusedError(" ".join(str(error).split())[:200]) from error
     places, results = net.get_input_details(), net.get_output_details()
     order = _outputs_in_order(network, [tuple(r["shape"]) for r in results])
 

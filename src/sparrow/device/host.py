@@ -42,7 +42,7 @@ from sparrow.tensor import Array
 ALIGNMENT = 64
 
 # Inputs and outputs of an entry up to which to copy them is faster than to find their addresses.
-STAGED_BYTES = 4096
+STAGED_BYTES = 16_384
 
 _TAP = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64
