@@ -36,7 +36,7 @@ from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
 from sparrow.reference import one_thread
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Feeds, Pixels, draw, samples
-from sparrow.sources import sources_of
+from sparrow.sources import sources_and_samples, sources_of
 from sparrow.targets import SUFFIXES, device
 from sparrow.tuning import read_tuning
 
@@ -76,7 +76,7 @@ def build(
             points that share weights.
         target: Name of a target row, a TOML file that is one, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
-        shapes: Static shapes of inputs with dynamic dimensions.
+        shapes: Static shapes of inputs with dynamic dimensions; the samples' where not given.
         calib: Samples to quantize and prove with: arrays, dicts or tuples, a ``.npz``, an image
             folder; read once. Every fifth is held out to judge. None proves with random inputs.
             Of several entry points a mapping from their names to samples, or a source that fits
@@ -137,7 +137,7 @@ def build(
         check_place(place)
     say = progress or (lambda _: None)
     say("reading the model")
-    sources = sources_of(model, shapes, states)
+    sources, calib = sources_and_samples(model, shapes, states, calib)
     if calib is None and recipe is not None:
         raise BadInput(
             "a recipe or a pin needs samples", hint="give calib=, an .npz or an image folder"
@@ -183,7 +183,8 @@ def plan_precisions(
     say = progress or (lambda _: None)
     if calib is None:
         raise BadInput("a plan needs samples", hint="give calib=, an .npz or an image folder")
-    sources, row = sources_of(model, shapes, states), resolve_target(target)
+    sources, calib = sources_and_samples(model, shapes, states, calib)
+    row = resolve_target(target)
     request = Request(threads, "auto", calib, evaluate, budget or Budget(), say)
     say("reading the model")
     attempts = Attempts(front(sources), row, request, Tuner(row, None, 0.0, threads, say))
@@ -229,7 +230,7 @@ def fits(
     Args:
         model: As for `build`.
         target: Name of a target row, or ``host``.
-        shapes: Static shapes of inputs with dynamic dimensions.
+        shapes: Static shapes of inputs with dynamic dimensions; the samples' where not given.
         calib: Samples to quantize with. For int8 without any, drawn ones give the same sizes.
         precision: ``float32``, ``int8``, or ``auto``: int8 with ``calib``, else float32.
         states: Model input -> output pairs carried from call to call.
@@ -246,7 +247,7 @@ def fits(
     if precision not in ("float32", "int8", "auto"):
         raise BadInput(f"precision {precision!r}", hint="use float32, int8 or auto")
     row = resolve_target(target)
-    sources = sources_of(model, shapes, states)
+    sources, calib = sources_and_samples(model, shapes, states, calib)
     found = front(sources)
     note = ""
     wanted = precision == "int8" or (precision == "auto" and calib is not None)
@@ -307,7 +308,8 @@ def quantize_model(
     say("reading the model")
     # what loading code says of images is for every source of them
     how = pixels or Pixels()
-    ((name, source),) = sources_of(model, shapes, states).items()
+    sources, calib = sources_and_samples(model, shapes, states, calib)
+    ((name, source),) = sources.items()
     with one_thread():
         g = import_model(source.model, source.shapes, states=source.states, name=name).graph
         # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them

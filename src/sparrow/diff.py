@@ -7,7 +7,7 @@ outputs what its native code does.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,9 @@ import numpy as np
 
 from sparrow.bundle import load_bundle
 from sparrow.errors import BadInput
+from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
+from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
 from sparrow.quant.engine import literally
 from sparrow.samples import Feeds, Pixels, draw, samples
@@ -109,7 +111,7 @@ def _apart(a: Array, b: Array) -> tuple[float, tuple[int, ...]]:
 class _Side:
     """One of the two: a graph, and a bundle that runs its outputs."""
 
-    def __init__(self, source: Model, shapes: Mapping[str, Sequence[int]] | None) -> None:
+    def __init__(self, source: Model) -> None:
         folder = Path(source) if isinstance(source, (str, Path)) else None
         self.bundle = None
         if folder is not None and folder.is_dir():
@@ -117,7 +119,11 @@ class _Side:
             if len(self.bundle.plan.entries) != 1:
                 raise BadInput(f"{folder}: diff takes bundles of one entry point")
             source = str(folder / Path(self.bundle.plan.entries[0].model).name)
-        self.graph: Graph = import_model(source, shapes or {}).graph
+        self.source = source
+
+    def read(self, shapes: Shapes) -> None:
+        """Import the graph."""
+        self.graph: Graph = import_model(self.source, shapes).graph
         if self.graph.states:
             raise BadInput(f"{self.graph.name}: models with states cannot be compared yet")
 
@@ -139,7 +145,7 @@ def diff(
     calib: Iterable[Any] | str | Path | None = None,
     *,
     tolerance: float = TOLERANCE,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Shapes | None = None,
     pixels: Pixels | None = None,
 ) -> Diff:
     """Compare two models value by value.
@@ -149,13 +155,22 @@ def diff(
         b: Model, or bundle folder.
         calib: Samples, see `sparrow.quantize`; drawn from a seed when None.
         tolerance: Share of a value's largest magnitude from which on it differs.
-        shapes: Static shapes of inputs with dynamic dimensions.
+        shapes: Static shapes of inputs with dynamic dimensions; where not given, those of the
+            other model or of the samples.
         pixels: How images become numbers.
 
     Raises:
         BadInput: The models have other inputs, or no value in common.
     """
-    left, right = _Side(a, shapes), _Side(b, shapes)
+    left, right = _Side(a), _Side(b)
+    # the one that says its shapes tells them the other
+    sides = sorted((left, right), key=lambda s: bool(open_inputs(s.source, {})))
+    for side, name in zip(sides, ("", "the other model"), strict=True):
+        known = shapes or {}
+        if name:
+            known = shapes_from_graph(side.source, known, sides[0].graph, name)
+        known, calib = shapes_from_samples(side.source, known, calib)
+        side.read(known)
     f, g = left.graph, right.graph
     types = {x: f.types[x] for x in f.inputs}
     if {x: (t.shape, t.dtype) for x, t in types.items()} != {

@@ -26,7 +26,7 @@ from sparrow.reference import one_thread
 from sparrow.request import Progress
 from sparrow.residency import Residency, residency
 from sparrow.samples import Feeds, Pixels, samples
-from sparrow.sources import sources_of
+from sparrow.sources import sources_and_samples, sources_of
 from sparrow.targets import Device
 
 # Samples whose feature maps are compressed to see what is left of them.
@@ -82,6 +82,9 @@ def offload(
             asked for.
     """
     rules = rules_of(device)
+    sources, calib = sources_and_samples(model, shapes, states, calib)
+    ((_, source),) = sources.items()
+    shapes = source.shapes
     g = _graph(model, shapes, states)
     if not rules.weight_bits:
         if calib is not None:

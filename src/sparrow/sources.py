@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
+from sparrow.following import shapes_from_samples
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, input_names
+from sparrow.samples import by_entry
 
 
 def sources_of(
@@ -49,6 +53,31 @@ def sources_of(
             hint=f"inputs: {', '.join(sorted(known))}",
         )
     return found
+
+
+def sources_and_samples(
+    model: Model | Mapping[str, Model],
+    shapes: Shapes | None,
+    states: Mapping[str, str] | None,
+    calib: Any,
+) -> tuple[dict[str, Source], Any]:
+    """`sources_of`, dynamic inputs having the shape of samples, and the samples to go on with.
+
+    Raises:
+        BadInput: As `sources_of` and `shapes_from_samples`.
+    """
+    found = sources_of(model, shapes, states)
+    parts = by_entry(calib, list(found))
+    rest: dict[str, Any] = {}
+    for name, s in found.items():
+        given = calib if parts is None else parts.get(name)
+        taken, given = shapes_from_samples(s.model, s.shapes, given, s.states)
+        found[name] = replace(s, shapes=taken)
+        if parts is None:
+            calib = given
+        elif name in parts:
+            rest[name] = given
+    return found, calib if parts is None else rest
 
 
 def _checked(model: object) -> Model:

@@ -59,6 +59,7 @@ ORDER = [
         "timing.measure",
         "timing.remembered",
         "samples",
+        "following",
         "request",
         "sources",
     ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparrow.blame.explain import explain
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
+from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model
@@ -50,7 +51,8 @@ def blame_model(
         model: The float model; None takes the one inside ``quantized``.
         calib: Samples, see `sparrow.quantize`.
         recipe: The one it was made by, if known.
-        shapes: Static shapes of inputs with dynamic dimensions of the float model.
+        shapes: Static shapes of inputs with dynamic dimensions; where not given, the samples say
+            those of the quantized model, and that says those of the float one.
         pixels: How images of a folder become numbers; [0, 1] by default.
         milliseconds: Measured time of layers by name.
         progress: Told what happens.
@@ -60,14 +62,24 @@ def blame_model(
             one is not finite.
     """
     progress("reading the models")
-    q = import_model(quantized).graph
-    f = None if model is None else float_graph(model, shapes)
+    known, calib = shapes_from_samples(quantized, _of(quantized, shapes), calib)
+    q = import_model(quantized, known).graph
+    if model is None:
+        f = None
+    else:
+        f = float_graph(model, shapes_from_graph(model, shapes or {}, q, "the quantized model"))
     types = {x: q.types[x] for x in q.inputs}
     feeds: list[Feeds] = list(samples(calib, types, pixels or Pixels()))
     watch = Watch(q)
     for i, sample in enumerate(feeds):
         watch.sample(sample, i)
     return explain(q, f, feeds, recipe=recipe, milliseconds=milliseconds, progress=progress)
+
+
+def _of(model: Model, shapes: Shapes | None) -> Shapes:
+    """The shapes that are of inputs which the model leaves open."""
+    left = open_inputs(model, {})
+    return {k: v for k, v in (shapes or {}).items() if k in left}
 
 
 def blame_bundle(
@@ -175,6 +187,7 @@ def apply_cure(
         done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
         replace_file(out, done.SerializeToString(deterministic=True))
     else:
+        shapes, calib = shapes_from_samples(model, shapes or {}, calib)
         f = float_graph(model, shapes)
         feeds = samples(calib, {x: f.types[x] for x in f.inputs}, pixels or Pixels())
         build(model, out=out, shapes=shapes, calib=feeds, precision="int8", recipe=cure.recipe)

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def _saved_traceback() -> str:
     return "nowhere: no folder can be written"
 
 
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in our code that gives it."""
+    progress.clear()
+    print(f"note: {printable(str(message))}", file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``sparrow`` command; exits with 0, 1, 2, 3 or 130."""
     for stream in (sys.stdout, sys.stderr):
@@ -97,7 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # A command lives for seconds and its values are acyclic: collecting every 700 objects is waste.
     gc.set_threshold(50_000)
-    sys.exit(run_command(lambda: app(words, prog_name="sparrow", standalone_mode=False)))
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        code = run_command(lambda: app(words, prog_name="sparrow", standalone_mode=False))
+    sys.exit(code)
 
 
 def run_command(command: Callable[[], Any]) -> int:

@@ -71,6 +71,46 @@ def input_names(model: Model) -> set[str]:
     return {found.tensors[i].name for i in found.inputs}
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a model says of the shape of an input.
+
+    Attributes:
+        dims: Extents; a name or None where dynamic. None where not even the rank is said.
+        stored: The shape of a file that has one beside its dynamic extents.
+    """
+
+    dims: tuple[int | str | None, ...] | None
+    stored: tuple[int, ...] | None = None
+
+
+def declared_inputs(model: Model) -> dict[str, Declared]:
+    """The shape of every input that is no constant, in order, as the model says it."""
+    if not isinstance(model, onnx.ModelProto) and is_tflite(model):
+        found = load_model(model)
+        tensors = [found.tensors[i] for i in found.inputs]
+        signatures = [(t.name, t.signature or t.shape, t.shape) for t in tensors]
+        return {
+            name: Declared(
+                tuple(None if i < len(s) and s[i] == -1 else n for i, n in enumerate(shape)),
+                tuple(shape),
+            )
+            for name, s, shape in signatures
+        }
+    graph = load_proto(model)[0].graph
+    constant = {t.name for t in graph.initializer}
+    return {i.name: _declared(i) for i in graph.input if i.name not in constant}
+
+
+def _declared(i: onnx.ValueInfoProto) -> Declared:
+    if not i.type.tensor_type.HasField("shape"):
+        return Declared(None)
+    dims = i.type.tensor_type.shape.dim
+    return Declared(
+        tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
+    )
+
+
 def supported(model: Model) -> tuple[str, ...]:
     """Operators of the format of a model that can be decoded."""
     return tuple(TFLITE) if is_tflite(model) else SUPPORTED

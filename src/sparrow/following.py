@@ -1,0 +1,205 @@
+"""Shapes of dynamic inputs that follow from samples, or from a model that is compared with.
+
+One rule for every command. A shape that is given wins. Of an iterable each item is a sample; of
+stacked arrays (``.npy``, ``.npz``, a mapping, one array) each element along axis 0 is one. A sample
+has the shape of its input, or lacks the batch axis, which is 1 then. Images say nothing but that:
+they are resized to their input.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparrow.errors import BadInput
+from sparrow.graph import Graph
+from sparrow.importers.imported import Shapes
+from sparrow.importers.model import Declared, Model, declared_inputs
+from sparrow.npz import read_arrays
+from sparrow.samples import IMAGES
+
+_HINT = "give its shape: --shape {}={}"
+
+
+class ShapeTaken(UserWarning):
+    """Says which shapes of dynamic inputs were taken, and from where."""
+
+
+def open_inputs(model: Model, shapes: Shapes) -> dict[str, Declared]:
+    """The inputs with extents that neither the model nor ``shapes`` says."""
+    declared = declared_inputs(model)
+    bound = set(_symbols(declared, shapes))
+    return {
+        name: d
+        for name, d in declared.items()
+        if name not in shapes
+        and d.dims is not None
+        and any(not isinstance(n, int) and (n is None or n not in bound) for n in d.dims)
+    }
+
+
+def shapes_from_samples(
+    model: Model, shapes: Shapes, calib: Any, states: Mapping[str, str] | None = None
+) -> tuple[dict[str, tuple[int, ...]], Any]:
+    """``shapes`` and those that follow from samples, and the samples with none of them consumed.
+
+    Args:
+        model: Path or ModelProto.
+        shapes: What was given, which wins.
+        calib: Samples, see `sparrow.build`; None says nothing.
+        states: Model input -> output pairs; samples have no such inputs.
+
+    Raises:
+        BadInput: A sample does not fit its input, or two say different extents of one dimension.
+    """
+    known = {k: tuple(v) for k, v in shapes.items()}
+    wanted = {} if calib is None else open_inputs(model, shapes)
+    if not wanted:
+        return known, calib
+    names = [n for n in declared_inputs(model) if n not in (states or {})]
+    found, calib = _first_shapes(calib, names)
+    if found is None:  # images
+        alone = {}
+        for name, d in wanted.items():
+            rest = [n for n in (d.dims or ())[1:] if isinstance(n, int)]
+            if d.dims and not isinstance(d.dims[0], int) and len(rest) == len(d.dims) - 1:
+                alone[name] = (1, *rest)
+        return _with(model, known, alone, "the samples"), calib
+    items, stacked = found
+    taken = {
+        name: _of_sample(name, d, items[name], stacked, known, declared_inputs(model))
+        for name, d in wanted.items()
+        if name in items and name not in (states or {})
+    }
+    return _with(model, known, taken, "the samples"), calib
+
+
+def shapes_from_graph(model: Model, shapes: Shapes, other: Graph, what: str) -> Shapes:
+    """``shapes`` and those that another graph has for inputs of the same names; what it is called.
+
+    Raises:
+        BadInput: The other graph has another rank or extent.
+    """
+    known = {k: tuple(v) for k, v in shapes.items()}
+    taken: dict[str, tuple[int, ...]] = {}
+    for name, d in open_inputs(model, shapes).items():
+        if name in other.inputs:
+            assert d.dims is not None
+            taken[name] = other.types[name].shape
+            if not _fits(taken[name], d.dims):
+                raise BadInput(
+                    f"input {name!r} is {_text(d.dims)}, in {what} {_text(taken[name])}",
+                    hint="compare models of one network",
+                )
+    return _with(model, known, taken, what)
+
+
+def _first_shapes(
+    calib: Any, names: list[str]
+) -> tuple[tuple[dict[str, tuple[int, ...]], bool] | None, Any]:
+    """Shape of the first sample by input and whether it is of stacked arrays, and the samples.
+
+    None instead of shapes for images.
+    """
+    if isinstance(calib, (str, Path)):
+        path = Path(calib)
+        if path.is_dir() or path.suffix.lower() in IMAGES:
+            return None, calib
+        return (_named({k: v.shape for k, v in read_arrays(path).items()}, names), True), calib
+    if isinstance(calib, np.ndarray):
+        return (_named({"": calib.shape}, names), True), calib
+    if isinstance(calib, Mapping):
+        return ({str(k): np.shape(v) for k, v in calib.items()}, True), calib
+    if isinstance(calib, Iterator):
+        held = next(calib, None)
+        if held is None:
+            return ({}, False), iter(())
+        first, calib = held, chain([held], calib)
+    else:
+        first = next(iter(calib), None) if np.iterable(calib) else None
+    if first is None:
+        return ({}, False), calib
+    if isinstance(first, Mapping):
+        return ({str(k): np.shape(v) for k, v in first.items()}, False), calib
+    each = first if isinstance(first, tuple) else (first,)
+    return (dict(zip(names, map(np.shape, each), strict=False)), False), calib
+
+
+def _named(shapes: dict[str, tuple[int, ...]], names: list[str]) -> dict[str, tuple[int, ...]]:
+    return {names[0]: shapes[""]} if set(shapes) == {""} and len(names) == 1 else shapes
+
+
+def _of_sample(
+    name: str,
+    d: Declared,
+    shape: tuple[int, ...],
+    stacked: bool,
+    given: Shapes,
+    declared: Mapping[str, Declared],
+) -> tuple[int, ...]:
+    assert d.dims is not None
+    bound = _symbols(declared, given)
+    dims = tuple(bound.get(n, (n, ""))[0] if isinstance(n, str) else n for n in d.dims)
+    tries = [shape[1:], (1, *shape[1:]), shape] if stacked else [shape, (1, *shape)]
+    for x in tries:
+        # an extent of axis 0 that is another's batch makes the whole array one sample
+        if _fits(x, dims) and (x != shape or not stacked or isinstance(dims[0], int)):
+            return x
+    kind = "stacked samples" if stacked else "the first sample"
+    raise BadInput(
+        f"{kind} of {name!r} are {_text(shape)}, the model takes {_text(dims)}"
+        + (" each" if stacked else ""),
+        hint=f"{_HINT.format(name, _text(dims, 'N'))}, and samples of it",
+    )
+
+
+def _with(
+    model: Model,
+    known: dict[str, tuple[int, ...]],
+    taken: dict[str, tuple[int, ...]],
+    where: str,
+) -> dict[str, tuple[int, ...]]:
+    declared = declared_inputs(model)
+    whole = {**known, **taken}
+    bound = _symbols(declared, known)
+    for name, shape in taken.items():
+        for d, n in zip(declared[name].dims or (), shape, strict=True):
+            if isinstance(d, str) and bound.setdefault(d, (n, name))[0] != n:
+                other, by = bound[d]
+                raise BadInput(
+                    f"dimension {d!r} is {n} in {where} of {name!r} and {other} by {by!r}",
+                    hint=_HINT.format(name, "x".join(map(str, shape))),
+                )
+    news = {k: v for k, v in taken.items() if v != declared[k].stored}
+    if news:
+        text = ", ".join(f"{k}={_text(v)}" for k, v in news.items())
+        warnings.warn(
+            f"shape {text} taken from {where}; --shape sets another", ShapeTaken, stacklevel=4
+        )
+    return whole
+
+
+def _symbols(declared: Mapping[str, Declared], shapes: Shapes) -> dict[str, tuple[int, str]]:
+    """Extent of every named dimension that ``shapes`` say, and by which input."""
+    return {
+        d: (int(n), name)
+        for name, shape in shapes.items()
+        if name in declared and len(declared[name].dims or ()) == len(shape)
+        for d, n in zip(declared[name].dims or (), shape, strict=True)
+        if isinstance(d, str)
+    }
+
+
+def _fits(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> bool:
+    return len(shape) == len(dims) and all(
+        n == d for n, d in zip(shape, dims, strict=True) if isinstance(d, int)
+    )
+
+
+def _text(dims: tuple[int | str | None, ...], free: str = "") -> str:
+    return "x".join(str(n) if isinstance(n, int) else free or n or "?" for n in dims) or "scalar"
