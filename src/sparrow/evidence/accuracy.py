@@ -161,7 +161,7 @@ def on_held_out(
     distance = _Differences()
     lost = {}
     for source, g, x in zip(sources.values(), graphs, lossy, strict=True):
-        oracle, lost[g.name] = Oracle(source), Loss()
+        oracle, lost[g.name] = Oracle(source), Loss(g.types[x].shape for x in g.inputs)
         initial = {**source.constants, **{s.input: s.initial for s in g.states}}
         for feeds in x.held:
             bundle.reset()

@@ -1,42 +1,53 @@
-"""What a network lost of another's answers where nobody says how to judge it."""
+"""What a network lost of another's answers where nobody says how to judge it.
+
+Of each output the kind is read off what the reference answers (docs/quantization.md, "Drop"):
+
+- *integers*: the share of elements that differ;
+- *classes*: rows of scores along one axis; the share of rows whose largest is in another place;
+- *numbers*: the error in root mean square, as a share of that of the answers.
+
+The worst output counts.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparrow.tensor import Array
 
-# An error of less than this share of one number is what two float32 implementations differ by.
+# An error of less than this share of numbers is what two float32 implementations differ by.
 _ROUNDING = 1e-4
-# Values this near to the largest of an output are as large.
+# Values this near to the largest of a row are as large.
 _EQUAL = 1e-6
+# How far from 1 the probabilities of a row add up to.
+_WHOLE = 1e-3
+# Rows of so many places in a sequence are coordinates: boxes, key points.
+_COORDINATES = 4
+# So many rows whose largest is always in one place are no scores.
+_STEADY = 8
+
+Shape = tuple[int, ...]
 
 
 class Loss:
     """Of the answers of one network against those of another, over samples.
 
-    Outputs of several floats are taken for scores: what counts is which is the largest. One float
-    is always the largest of its output, so that of it the error counts: its root mean square, as a
-    share of that of the answers.
+    Args:
+        inputs: Shapes of the network's inputs, which tell images and sequences from classes.
     """
 
-    def __init__(self) -> None:
-        self._samples = self._apart = 0
-        self._errors: dict[str, list[float]] = {}  # squares of errors and of answers, added up
+    def __init__(self, inputs: Iterable[Shape] = ()) -> None:
+        self._inputs = tuple(inputs)
+        self._outputs: dict[str, _Output] = {}
 
     def add(self, got: Mapping[str, Array], want: Mapping[str, Array]) -> None:
         """Take the answers to one sample, by the names of ``want``."""
-        self._samples += 1
-        self._apart += any(_apart(got[name], y) for name, y in want.items())
         for name, y in want.items():
-            if y.dtype.kind == "f" and y.size == 1 == got[name].size:
-                error, power = _squares(float(got[name].item()), float(y.item()))
-                sums = self._errors.setdefault(name, [0.0, 0.0])
-                sums[0] += error
-                sums[1] += power
+            self._outputs.setdefault(name, _Output()).add(got[name], y)
 
     @property
     def share(self) -> float:
@@ -45,46 +56,156 @@ class Loss:
 
     def meaning(self, samples: str, reference: str) -> str:
         """What the share is; ``samples`` and ``reference`` in words."""
-        name = self._worst[1]
-        if name is None:
+        _, name, kind = self._worst
+        many = len(self._outputs) > 1
+        of = f" of {name!r}, the worst output," if many else ""
+        if kind == "numbers":
             return (
-                f"share of {samples} whose integers or largest floats differ from those of "
-                f"{reference}"
+                f"error of {name!r}, numbers, from {reference} over {samples}, in root mean "
+                "square relative to its values"
             )
+        if kind == "integers":
+            return f"share of the integers{of} over {samples} that differ from those of {reference}"
         return (
-            f"error of {name!r}, one number, from that of {reference} over {samples}, in root "
-            "mean square relative to its values"
+            f"share of the rows of scores{of} over {samples} whose largest is not that of "
+            f"{reference}"
         )
 
     @property
-    def _worst(self) -> tuple[float, str | None]:
-        """The share, and the output of one number that has it."""
-        worst: tuple[float, str | None] = self._apart / max(self._samples, 1), None
-        for name, (error, power) in self._errors.items():
-            share = math.sqrt(error / power) if power > 0 else float(error > 0)
-            share = min(share, 1.0) if share > _ROUNDING else 0.0
-            if share > worst[0]:
-                worst = share, name
-        return worst
+    def _worst(self) -> tuple[float, str, str]:
+        """The share, its output, and of what kind that is."""
+        judged = [(*o.lost(self._inputs), name) for name, o in self._outputs.items()]
+        if not judged:
+            return 0.0, "", "classes"
+        share, kind, name = max(judged, key=lambda x: x[0])
+        return share, name, kind
 
 
-def _squares(got: float, want: float) -> tuple[float, float]:
-    """Of the error and of the answer; what is infinite or no number is all or nothing."""
-    if not math.isfinite(want):
-        same = got == want or (math.isnan(got) and math.isnan(want))
-        return (0.0 if same else math.inf), 0.0
-    error = got - want
-    return (error * error if math.isfinite(error) else math.inf), want * want
+@dataclass(slots=True)
+class _Rows:
+    """Rows of scores along one axis."""
+
+    rows: int = 0
+    apart: int = 0
+    probabilities: bool = True
+    place: int | None = None
+    steady: bool = True
+
+    def add(self, got: Array | None, want: Array) -> None:
+        """Take rows [row, score]; None where the answer has another shape."""
+        self.rows += len(want)
+        if got is None:
+            self.apart += len(want)
+            return
+        mine, theirs = got.argmax(1), want.argmax(1)
+        each = np.arange(len(want))
+        top, taken = want[each, theirs], want[each, mine]
+        near = np.abs(taken - top) <= _EQUAL * np.maximum(np.abs(top), 1e-30)
+        # NaN is the largest of its row; an infinity is as large as itself
+        same = near | (taken == top) | (np.isnan(taken) & np.isnan(top))
+        same &= np.isnan(got[each, mine]) == np.isnan(top)
+        self.apart += int((~same).sum())
+        self.probabilities = self.probabilities and _distributions(want)
+        if self.place is None:
+            self.place = int(theirs[0])
+        self.steady = self.steady and bool((theirs == self.place).all())
 
 
-def _apart(got: Array, want: Array) -> bool:
-    if got.shape != want.shape:
-        return True
-    if not want.size:
+@dataclass(slots=True)
+class _Output:
+    """One output over samples, judged in every way that its shape allows."""
+
+    shape: Shape = ()
+    integer: bool = False
+    elements: int = 0
+    differ: int = 0
+    error: float = 0.0
+    power: float = 0.0
+    along: dict[int, _Rows] = field(default_factory=dict)
+
+    def add(self, got: Array, want: Array) -> None:
+        self.shape = want.shape
+        self.integer = want.dtype.kind != "f"
+        fits = got.shape == want.shape
+        if self.integer:
+            self.elements += max(want.size, 1)
+            self.differ += int((got != want).sum()) if fits else max(want.size, 1)
+            return
+        x, y = got.astype(np.float64), want.astype(np.float64)
+        error, power = _squares(x, y) if fits else (math.inf, 0.0)
+        self.error += error
+        self.power += power
+        for axis in {0} if y.ndim == 1 else {1, y.ndim - 1} if y.ndim else ():
+            if y.shape[axis] > 1 and y.size:
+                rows = self.along.setdefault(axis, _Rows())
+                rows.add(_rows(x, axis) if fits else None, _rows(y, axis))
+
+    def lost(self, inputs: tuple[Shape, ...]) -> tuple[float, str]:
+        """The share that was lost, and the kind of the output."""
+        if self.integer:
+            return self.differ / max(self.elements, 1), "integers"
+        axis = self._classes(inputs)
+        if axis is not None:
+            rows = self.along[axis]
+            return rows.apart / max(rows.rows, 1), "classes"
+        share = math.sqrt(self.error / self.power) if self.power > 0 else float(self.error > 0)
+        return (min(share, 1.0) if share > _ROUNDING else 0.0), "numbers"
+
+    def _classes(self, inputs: tuple[Shape, ...]) -> int | None:
+        """The axis of the classes; None where the output holds numbers."""
+        order = sorted(self.along, reverse=len(self.shape) < 4)
+        for axis in order:
+            if self.along[axis].probabilities:
+                return axis
+        axis = self._scores_axis(inputs)
+        if axis not in self.along:
+            return None
+        rows = self.along[axis]
+        if len(self.shape) == 3 and self.shape[axis] <= _COORDINATES:
+            return None
+        if len(self.shape) >= 4:
+            # an image of an image
+            alike = (len(s) == len(self.shape) and s[axis] == self.shape[axis] for s in inputs)
+            return None if any(alike) else axis
+        return None if rows.steady and rows.rows >= _STEADY else axis
+
+    def _scores_axis(self, inputs: tuple[Shape, ...]) -> int:
+        """Where scores lie that do not add up to 1."""
+        rank, last = len(self.shape), len(self.shape) - 1
+        if rank == 3:
+            # positions are as many as those of an input
+            first = any(len(s) > 1 and s[1] == self.shape[1] for s in inputs)
+            second = any(len(s) == 3 and s[2] == self.shape[2] for s in inputs)
+            return 1 if second and not first else last
+        if rank < 4:
+            return last
+        if len(set(self.shape[2:])) == 1 and self.shape[1] != self.shape[last]:
+            return 1
+        if len(set(self.shape[1:last])) == 1 and self.shape[1] != self.shape[last]:
+            return last
+        return 1 if self.shape[1] <= self.shape[last] else last
+
+
+def _rows(x: Array, axis: int) -> Array:
+    return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+
+
+def _distributions(rows: Array) -> bool:
+    """Whether every row holds probabilities, or their logarithms."""
+    finite = np.where(np.isnan(rows), np.inf, rows)
+    if (finite >= 0).all():
+        sums = finite.sum(1)
+    elif (finite <= _WHOLE).all():
+        sums = np.exp(finite).sum(1)
+    else:
         return False
-    if want.dtype.kind != "f":
-        return not np.array_equal(got, want)
-    flat = want.reshape(-1)
-    top = float(flat.max())
-    # two equal maxima are no disagreement
-    return abs(float(flat[int(np.argmax(got))]) - top) > _EQUAL * max(abs(top), 1e-30)
+    return bool((np.abs(sums - 1) <= _WHOLE).all())
+
+
+def _squares(got: Array, want: Array) -> tuple[float, float]:
+    """Of the errors and of the answers; what is infinite or no number is all or nothing."""
+    finite = np.isfinite(want)
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    if not same[~finite].all() or not np.isfinite(got[finite]).all():
+        return math.inf, float((want[finite] ** 2).sum())
+    return float(((got[finite] - want[finite]) ** 2).sum()), float((want[finite] ** 2).sum())

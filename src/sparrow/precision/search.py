@@ -246,7 +246,7 @@ class Search:
 
         if evaluate is not None:
             return float(evaluate(predict(0))) - float(evaluate(predict(1)))
-        loss = Loss()
+        loss = Loss(f.types[x].shape for x in f.inputs)
         for x in self.lossy.kept:
             loss.add(predict(1)(x), predict(0)(x))
         return loss.share
