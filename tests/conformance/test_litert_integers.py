@@ -161,6 +161,35 @@ def test_arithmetic(tmp_path: Path, op: str, seed: int, dtype: DType) -> None:
     check(tmp_path, data, feeds)
 
 
+@pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])
+def test_arithmetic_with_a_constant_of_one_element(
+    tmp_path: Path, op: str, shape: tuple[int, ...], seed: int, dtype: DType
+) -> None:
+    wide = dtype == I16
+    d = Draw(2 * seed if wide else seed, dtype)  # of 16 bits powers of two are shifts
+    feeds = {"a": d.codes(*((7, 11, 1) if seed == 2 else (3, 50, 9)))}
+    near = 2e-4 if wide else 0.05
+    c = d.codes(1).reshape(shape)
+    zero = 0 if wide else d.zero()
+    b = constant("b", c, scale=[d.scale(near)], zero=[zero])
+    out_shape = (1,) * (len(shape) - 3) + feeds["a"].shape
+    # what a product may reach depends on the constant
+    spread = max(abs(int(c.reshape(-1)[0]) - zero), 8) * near if op == "MUL" else 2.0
+    out = T("y", out_shape, dtype, scale=[d.scale(near * spread)], zero=[0 if wide else d.zero()])
+    order = ("b", "a") if seed % 3 == 1 else ("a", "b")
+    data = one(
+        *(op, feeds, {"activation": d.activation()}),
+        out=out,
+        consts=[b],
+        order=order,
+        quant={"a": (d.scale(near), 0 if wide else d.zero())},
+    )
+    check(tmp_path, data, feeds)
+
+
 @pytest.mark.parametrize("dtype", [I8, U8], ids=str)
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("op", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])

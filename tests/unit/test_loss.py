@@ -32,7 +32,7 @@ def test_scores_are_judged_by_the_largest_and_integers_by_all() -> None:
     codes = np.arange(3)
     found = loss([(codes, codes), (codes * 2, codes)])
     assert found.share == pytest.approx(2 / 6)
-    assert found.meaning("2 samples", "the model").startswith("share of the integers over")
+    assert found.meaning("2 samples", "the model").startswith("share of 2 samples, by integers")
     assert loss([(want[:, :2], want)]).share == 1 and loss([]).share == 0
 
 

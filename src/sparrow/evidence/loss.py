@@ -57,18 +57,16 @@ class Loss:
     def meaning(self, samples: str, reference: str) -> str:
         """What the share is; ``samples`` and ``reference`` in words."""
         _, name, kind = self._worst
-        many = len(self._outputs) > 1
-        of = f" of {name!r}, the worst output," if many else ""
+        of = f" of {name!r}, the worst output" if len(self._outputs) > 1 else ""
         if kind == "numbers":
             return (
                 f"error of {name!r}, numbers, from {reference} over {samples}, in root mean "
                 "square relative to its values"
             )
         if kind == "integers":
-            return f"share of the integers{of} over {samples} that differ from those of {reference}"
+            return f"share of {samples}, by integers{of}, that are not those of {reference}"
         return (
-            f"share of the rows of scores{of} over {samples} whose largest is not that of "
-            f"{reference}"
+            f"share of {samples}, by rows of scores{of}, whose largest is not that of {reference}"
         )
 
     @property

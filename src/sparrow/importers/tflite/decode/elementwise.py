@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy as np
 
 from sparrow import lane
 from sparrow.importers.tflite.call import Call, Decoder
 from sparrow.importers.tflite.decode.shifted import shifted
 from sparrow.lane import Expr, imm_like
+from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.softmax import Softmax
 from sparrow.tensor import BOOL
@@ -42,14 +46,33 @@ def _fn2(name: str) -> Decoder:
     return _binary(lambda a, b: lane.call(name, a, b))
 
 
-def _sum(name: str) -> Decoder:
-    numbers = _fn2(name)
+def _arithmetic(name: str) -> Decoder:
+    """ADD, SUB and MUL, of which LiteRT has kernels over codes."""
 
     def decode(n: Call) -> Sequence[str]:
-        y = shifted(n, name)
-        return numbers(n) if y is None else [y]
+        y = shifted(n, name) if name != "mul" else None
+        if y is not None:
+            return [y]
+        return [n.write(n.activated(n.b.call(name, _codes(n, 0), _codes(n, 1))))]
 
     return decode
+
+
+def _codes(n: Call, i: int) -> str:
+    """`Call.real` of an operand that stays codes.
+
+    A constant of one element would be folded to a float, of which the integer form is a table, and
+    not LiteRT's arithmetic. It is written as often as the innermost axis of the other needs it.
+    """
+    x, value = n.real(i), n.b.value(n.x(i))
+    other = n.type(1 - i)
+    if value is None or value.size != 1 or not n.tensor(i).quantized or other.size == 1:
+        return x
+    own = next(s for k in range(1, other.rank + 1) if prod(s := other.shape[-k:]) != 1)
+    shape = (1,) * (value.ndim - len(own)) + own
+    quant = n.tensor(i).affine(shape)
+    codes = np.broadcast_to(value.reshape(()), shape).copy()
+    return n.b.add(Dequantize(quant), n.b.const(codes, n.type(i).dtype, quant))
 
 
 def _select(cond: Expr, a: Expr, b: Expr) -> Expr:
@@ -221,8 +244,8 @@ DECODERS: Mapping[str, Decoder] = {
             "TANH": "tanh",
         }.items()
     },
-    **{k: _fn2(v) for k, v in {"DIV": "div", "MUL": "mul"}.items()},
-    **{k: _sum(v) for k, v in {"ADD": "add", "SUB": "sub"}.items()},
+    "DIV": _fn2("div"),
+    **{k: _arithmetic(k.lower()) for k in ("ADD", "SUB", "MUL")},
     **{
         k: _cmp(v)
         for k, v in {
