@@ -33,12 +33,15 @@ class Planted:
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """A convolution or product with constant codes, up to the Quantize of its result."""
+    """A convolution or product with constant codes, up to its result and, if it is one, the
+    Quantize of that: before a softmax or in a residual stream it stays float.
+    """
 
     node: Node
     weights: Node
     bias: Node | None
-    quantize: Node
+    result: str
+    quantize: Node | None
 
 
 def _activations(g: Graph) -> list[tuple[Node, list[Node]]]:
@@ -54,7 +57,8 @@ def _activations(g: Graph) -> list[tuple[Node, list[Node]]]:
 
 def _products(g: Graph) -> list[_Product]:
     made, users = g.producers(), g.users()
-    found = []
+    found: list[_Product] = []
+    floats: list[_Product] = []
     for n in g.nodes:
         if not isinstance(n.op, (Conv, MatMul)):
             continue
@@ -71,8 +75,11 @@ def _products(g: Graph) -> list[_Product]:
             y = users[y.outputs[0]][0]
         readers = users.get(y.outputs[0], [])
         if len(readers) == 1 and isinstance(readers[0].op, Quantize):
-            found.append(_Product(n, w, b, readers[0]))
-    return found
+            found.append(_Product(n, w, b, readers[0].outputs[0], readers[0]))
+        else:
+            floats.append(_Product(n, w, b, y.outputs[0], None))
+    # a transformer has no others
+    return found or floats
 
 
 def _passes(g: Graph, n: Node) -> bool:
@@ -148,7 +155,7 @@ def swapped_channels(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     """Output channels of the weights in reverse order."""
     found = [p for p in _products(g) if len(_weights(g, p)) > 3]
     p = found[_pick(rng, len(found))]
-    return _put(g, p, _weights(g, p)[::-1]), p.quantize.outputs[0]
+    return _put(g, p, _weights(g, p)[::-1]), p.result
 
 
 def perturbed_codes(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
@@ -158,7 +165,7 @@ def perturbed_codes(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     w = _weights(g, p)
     hit = rng.random(w.shape) < 0.1
     hit.reshape(-1)[_pick(rng, hit.size)] = True
-    return _put(g, p, np.where(hit, w ^ 64, w).astype(w.dtype)), p.quantize.outputs[0]
+    return _put(g, p, np.where(hit, w ^ 64, w).astype(w.dtype)), p.result
 
 
 def wrong_weight_scale(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
@@ -169,14 +176,14 @@ def wrong_weight_scale(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     quant = p.weights.op.quant
     quant = replace(quant, scale=(quant.scale * np.float32(1.5)).astype(np.float32))
     n = replace(p.weights, op=replace(p.weights.op, quant=quant))
-    return _with_nodes(g, {id(p.weights): n}), p.quantize.outputs[0]
+    return _with_nodes(g, {id(p.weights): n}), p.result
 
 
 def bias_off(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     """Biases moved by a quarter of the range of the result."""
-    found = [p for p in _products(g) if p.bias is not None]
+    found = [p for p in _products(g) if p.bias is not None and p.quantize is not None]
     p = found[_pick(rng, len(found))]
-    assert p.bias is not None and isinstance(p.bias.op, Dequantize)
+    assert p.quantize is not None and p.bias is not None and isinstance(p.bias.op, Dequantize)
     assert isinstance(p.quantize.op, Quantize)
     name = p.bias.inputs[0]
     step = p.bias.op.quant.scale.reshape(-1).astype(np.float64)
@@ -185,14 +192,15 @@ def bias_off(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     # channels of zeros have a step of next to nothing
     codes = np.clip(np.rint(g.consts[name] + sign * reach / step), -(2**31) + 1, 2**31 - 1)
     assert g.types[name].dtype == I32
-    return _with_nodes(g, {}, {name: codes.astype(np.int32)}), p.quantize.outputs[0]
+    return _with_nodes(g, {}, {name: codes.astype(np.int32)}), p.result
 
 
 def wrong_multiplier(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     """A requantization whose multiplier is a quarter too large or too small."""
-    found = _products(g)
+    found = [p for p in _products(g) if p.quantize is not None]
     p = found[_pick(rng, len(found))]
     q = p.quantize
+    assert q is not None
     factor = float(rng.choice((0.75, 1.25)))
     value = "%wrong"
     e = lane.call("mul", lane.Arg(0, F32), lane.Imm(factor, F32))
@@ -207,7 +215,7 @@ def mirrored_kernel(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     """A convolution that reads its kernel backwards."""
     found = [p for p in _products(g) if _weights(g, p).ndim > 2 and _weights(g, p).shape[-1] > 1]
     p = found[_pick(rng, len(found))]
-    return _put(g, p, _weights(g, p)[..., ::-1, ::-1]), p.quantize.outputs[0]
+    return _put(g, p, _weights(g, p)[..., ::-1, ::-1]), p.result
 
 
 def coarse_weights(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
@@ -222,7 +230,7 @@ def coarse_weights(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     one = Affine(np.full(ones, scale), np.zeros(ones, np.int32), (-1,) * w.ndim)
     n = replace(p.weights, op=replace(p.weights.op, quant=one))
     codes = np.rint(w / scale).astype(np.int8)
-    return _with_nodes(g, {id(p.weights): n}, {p.weights.inputs[0]: codes}), p.quantize.outputs[0]
+    return _with_nodes(g, {id(p.weights): n}, {p.weights.inputs[0]: codes}), p.result
 
 
 def dead_channels(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
@@ -231,7 +239,7 @@ def dead_channels(g: Graph, rng: np.random.Generator) -> tuple[Graph, str]:
     p = found[_pick(rng, len(found))]
     w = _weights(g, p)
     w[::2] = 0
-    return _put(g, p, w), p.quantize.outputs[0]
+    return _put(g, p, w), p.result
 
 
 Fault = Callable[[Graph, np.random.Generator], tuple[Graph, str]]

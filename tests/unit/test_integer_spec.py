@@ -1,0 +1,244 @@
+"""docs/integer-spec.md written down once more, in integers of Python: the ops compute that."""
+
+from __future__ import annotations
+
+from math import exp, floor, log2
+
+import numpy as np
+import pytest
+
+from sparrow import lane
+from sparrow.ops.attention_codes import AttentionCodes
+from sparrow.ops.exponential import LIMIT, halved
+from sparrow.ops.gru_codes import GRUCodes
+from sparrow.ops.lookup_linear import LookupLinear
+from sparrow.ops.lstm_codes import LSTMCodes
+from sparrow.ops.softmax_codes import SoftmaxCodes
+from sparrow.passes.integer.tables import _between
+from sparrow.passes.requantize import Constants, Grid, blended, scaled
+from sparrow.rewrite import Reject
+from sparrow.tensor import I8, I16, I32, Array, DType
+
+F = np.float32
+
+
+def clip(v: float, low: float, high: float) -> float:
+    return min(max(v, low), high)
+
+
+def rne(v: np.float32) -> int:
+    return int(np.rint(v))
+
+
+def times(a: int, b: int) -> int:
+    return (a * b + (1 << 14)) >> 15
+
+
+def half(t: int, n: int) -> int:
+    x = t % (1 << 15)
+    p = (1 << 15) - times(x, 22662 - times(x, 7575 - times(x, 1298)))
+    j = (t >> 15) + n
+    return p if j == 0 else (p + (1 << (j - 1))) >> j
+
+
+def sigmoid(x: int) -> int:
+    e = half((abs(x) * 47274 + (1 << 10)) >> 11, 0)
+    up = rne(F(1 << 30) / F((1 << 15) + e))
+    return up if x >= 0 else (1 << 15) - up
+
+
+def tanh(x: int) -> int:
+    e = half((min(abs(x), 1 << 14) * 47274 + (1 << 9)) >> 10, 0)
+    up = rne(F(((1 << 15) - e) << 15) / F((1 << 15) + e))
+    return up if x >= 0 else -up
+
+
+def evaluated(expr: lane.Expr | Reject, constants: Constants, *values: Array) -> list[int]:
+    assert not isinstance(expr, Reject)
+    return [int(v) for v in lane.evaluate(expr, (*values, *constants.arrays))]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("scheme", ["f32", "fixed31", "pow2"])
+def test_from_sums_to_codes(scheme: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    acc = rng.integers(-(2**31), 2**31, 200).astype(np.int32)
+    m = 2.0 ** -int(rng.integers(0, 31)) if scheme == "pow2" else 2.0 ** rng.uniform(-30, -1)
+    z, lo, hi = int(rng.integers(-128, 128)), -100, 110
+    c = Constants(1)
+    expr = scaled(scheme, lane.Arg(0, I32), np.array([m]), Grid(z, lo, hi, I8), c)  # type: ignore[arg-type]
+    shift = 0
+    while scheme == "fixed31" and np.rint(m * 2.0 ** (shift + 1)) < 2**31:
+        shift += 1
+
+    def code(a: int) -> int:
+        if scheme == "f32":
+            return z + int(clip(rne(F(a) * F(m)), lo - z, hi - z))
+        s = round(-log2(m)) if scheme == "pow2" else shift
+        whole = a if scheme == "pow2" else a * int(np.rint(m * 2.0**s))
+        return z + int(clip((whole + (1 << s >> 1)) >> s, lo - z, hi - z))
+
+    assert evaluated(expr, c, acc) == [code(int(a)) for a in acc]
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("dtype", [I8, I16], ids=str)
+def test_sums_of_values(seed: int, dtype: DType) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 5))
+    b = [int(2 ** rng.uniform(7, 16)) for _ in range(count)]
+    r = [float(2.0 ** rng.uniform(-9, 3) * rng.choice([-1, 1])) for _ in range(count)]
+    x = [rng.integers(-v, v + 1, 100).astype(np.int32) for v in b]
+    low, high = dtype.limits
+    c = Constants(count)
+    terms = [(lane.Arg(i, I32), b[i], np.asarray(r[i])) for i in range(count)]
+    expr = blended(terms, Grid(3, low, high, dtype), c)
+    reach, most = sum(p * abs(q) for p, q in zip(b, r, strict=True)), max(map(abs, r))
+    s = max(n for n in range(31) if n == 0 or (reach + 0.5) * 2.0**n + sum(b) / 2 < 2.0**31)
+    if most * 2.0**s < 2**14 or (dtype == I8 and max(b) / 2 >= 2.0 ** (s - 9)):
+        s = min(46, 62 - (floor(log2(reach + 0.5 + sum(b) / 2)) + 1))
+    m = [int(np.rint(v * 2.0**s)) for v in r]
+    want = []
+    for row in zip(*x, strict=True):
+        total = sum(int(v) * k for v, k in zip(row, m, strict=True))
+        want.append(3 + int(clip((total + (1 << s >> 1)) >> s, low - 3, high - 3)))
+    assert evaluated(expr, c, *x) == want
+
+
+def test_powers_of_two() -> None:
+    t = np.linspace(0, LIMIT, 5001).astype(np.int32)
+    for n in range(8):
+        got = lane.evaluate(halved(lane.Arg(0, I32), n), (t,))
+        assert got.tolist() == [half(int(v), n) for v in t]
+        assert np.abs(got / 2.0 ** (15 - n) - 2.0 ** (-t / 2**15)).max() < 1.8e-4 + 2.0 ** (n - 16)
+
+
+def test_a_table_with_lines_between_entries() -> None:
+    z, s_x, s_y = -77, 8 / 2**15, 1 / 2**14
+    f = np.tanh(np.arange(-(2**15), 2**15 + 1) * s_x) / s_y
+    found = _between(f, Grid(z, *I16.limits, I16))
+    assert not isinstance(found, Reject)
+    table = []
+    for i in range(513):
+        ends = [clip(f[128 * k] * 128, -(2**23), 2**23) for k in (i, min(i + 1, 512))]
+        bend = 0.0 if i == 512 else sum(ends) / 2 - f[128 * i + 64] * 128
+        table.append(int(np.rint(ends[0] - bend / 2)))
+    assert found[1].tolist() == table
+    x = np.arange(-(2**15), 2**15, 7).astype(np.int16)
+    want = []
+    for v in x:
+        i, o = divmod(int(v) + 2**15, 128)
+        steps = (table[i] * (128 - o) + table[i + 1] * o + 2**13) >> 14
+        want.append(int(clip(z + steps, *I16.limits)))
+    assert isinstance(found[0], LookupLinear) and found[0].eval(x, found[1])[0].tolist() == want
+
+
+def test_softmax_to_8_bits() -> None:
+    s_x, s_y, z = 0.07, 1 / 256, -128
+    x = np.random.default_rng(0).integers(-128, 128, (9, 33)).astype(np.int8)
+    t = max(n for n in range(31) if np.rint(2.0**n / s_y) <= 2**30)
+    c = int(np.rint(2.0**t / s_y))
+    table = [int(np.rint(exp(-d * s_x) * 2**15)) for d in range(256)]
+    (got,) = SoftmaxCodes(1, z, I8, c, t).eval(x, np.array(table, np.int32))
+    for row, codes in zip(x.astype(int), got, strict=True):
+        e = [table[row.max() - v] for v in row]
+        r = (c + sum(e) // 2) // sum(e)
+        assert codes.tolist() == [
+            int(clip(z + ((v * r + (1 << t - 1)) >> t), -128, 127)) for v in e
+        ]
+
+
+@pytest.mark.parametrize("keys", [5, 700])
+def test_attention(keys: int) -> None:
+    rng = np.random.default_rng(keys)
+    q, k, v = (rng.integers(-128, 128, (1, 1, n, 8)).astype(np.int8) for n in (3, keys, keys))
+    mask = np.where(rng.random((3, keys)) < 0.2, -(1 << 31), rng.integers(-99, 99, (3, keys)))
+    mask[2] = -(1 << 31)
+    zq, zv, z, u, ratio = 5, -9, 4, 2e-4, 0.7
+    step = F(u * 2**15 * log2(np.e))
+    op = AttentionCodes(zq, zv, z, I8, float(step), float(F(ratio)))
+    (got,) = op.eval(q, k, v, mask.astype(np.int32))
+    bits = min(14, floor(log2((2**31 - 1) // (255 * keys))))
+    assert bits == (14 if keys <= 514 else 13)
+    for i in range(3):
+        seen = [j for j in range(keys) if mask[i, j] != -(1 << 31)]
+        if not seen:
+            assert (got[0, 0, i] == z).all()
+            continue
+        a = q[0, 0, i].astype(int) - zq
+        s = {j: int(a @ k[0, 0, j].astype(int)) + int(mask[i, j]) for j in seen}
+        top = max(s.values())
+        e = {}
+        for j in seen:
+            d = rne(min(F(top - s[j]) * step, F(24 * 2**15)))
+            e[j] = min(half(d, 15 - bits), 2**bits - 1)
+        each = F(ratio) / F(sum(e.values()))
+        for n in range(8):
+            total = sum(e[j] * (int(v[0, 0, j, n]) - zv) for j in seen)
+            assert got[0, 0, i, n] == z + clip(rne(F(total) * each), -128 - z, 127 - z)
+
+
+def _part(acc: int, ratio: np.float32) -> int:
+    return rne(F(clip(float(F(acc) * ratio), -(2**20), 2**20)))
+
+
+def _code(value: int, unit: np.float32, z: int) -> int:
+    return z + int(clip(rne(F(value) * unit), -128 - z, 127 - z))
+
+
+def _gate(v: int, most: int) -> int:
+    return int(clip(v, max(-(2**15), -most), min(2**15 - 1, most)))
+
+
+@pytest.mark.parametrize("couple", [False, True])
+def test_lstm(couple: bool) -> None:
+    rng, n, z, most = np.random.default_rng(3), 4, -3, 20000
+    x = rng.integers(-30000, 30000, (6, 1, 4 * n)).astype(np.int32)
+    r = rng.integers(-127, 128, (4 * n, n)).astype(np.int8)
+    ratio, unit = rng.uniform(0.1, 0.4, 4 * n).astype(F), F(2.0**-30 * 128)
+    got, last, cell = LSTMCodes(z, float(unit), clip=most, couple=couple).eval(x, r, ratio)
+    q, c = [z] * n, [0] * n
+    for t in range(6):
+        acc = [sum((q[j] - z) * int(r[g, j]) for j in range(n)) for g in range(4 * n)]
+        a = [_gate(int(x[t, 0, g]) + _part(acc[g], ratio[g]), most) for g in range(4 * n)]
+        for k in range(n):
+            i, o, f = (sigmoid(a[k + n * g]) for g in range(3))
+            f = (1 << 15) - i if couple else f
+            c[k] = times(c[k], f) + ((i * tanh(a[k + 3 * n]) + 2**9) >> 10)
+            q[k] = _code(o * tanh((c[k] + 2**8) >> 9), unit, z)
+        assert got[t, 0].tolist() == q
+    assert last[0].tolist() == q and cell[0].tolist() == c
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_gru(after: bool) -> None:
+    rng, n, z, most = np.random.default_rng(4), 4, 6, 1 << 20
+    x = rng.integers(-30000, 30000, (6, 1, 3 * n)).astype(np.int32)
+    r = rng.integers(-127, 128, (3 * n, n)).astype(np.int8)
+    b = rng.integers(-5000, 5000, n).astype(np.int32)
+    ratio, unit = rng.uniform(0.1, 0.4, 3 * n).astype(F), F(2.0**-20 * 128)
+    more = (None, b) if after else ()
+    got, last = GRUCodes(z, float(unit), reset_after=after).eval(x, r, ratio, *more)
+    h = [0] * n
+    for t in range(6):
+        q = [_code(v, unit, z) for v in h]
+        part = [
+            _part(sum((q[j] - z) * int(r[g, j]) for j in range(n)), ratio[g]) for g in range(3 * n)
+        ]
+        u, s = (
+            [sigmoid(_gate(int(x[t, 0, k]) + part[k], most)) for k in range(g * n, g * n + n)]
+            for g in range(2)
+        )
+        if after:
+            own = [times(part[2 * n + k] + int(b[k]), s[k]) for k in range(n)]
+        else:
+            kept = [times(q[j] - z, s[j]) for j in range(n)]
+            own = [
+                _part(sum(kept[j] * int(r[g, j]) for j in range(n)), ratio[g])
+                for g in range(2 * n, 3 * n)
+            ]
+        for k in range(n):
+            fresh = tanh(_gate(int(x[t, 0, 2 * n + k]) + own[k], most)) << 5
+            h[k] = fresh + times(h[k] - fresh, u[k])
+        assert got[t, 0].tolist() == [_code(v, unit, z) for v in h]
+    assert last[0].tolist() == h
