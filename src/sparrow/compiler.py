@@ -16,7 +16,7 @@ from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.overlapping import in_parts
-from sparrow.passes import BACK, FRONT, optimize
+from sparrow.passes import BACK, BACK_UNSIGNED, FRONT, optimize
 from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
 from sparrow.plan import Plan
@@ -131,7 +131,10 @@ def compile_front(
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
     with one_thread():
-        graphs = tuple(optimize(g, BACK, remarks) for g in found.graphs)
+        # matrix registers multiply codes of either sign
+        unsigned = target.isa.dot_unsigned and not target.isa.matrix
+        back = BACK_UNSIGNED if unsigned else BACK
+        graphs = tuple(optimize(g, back, remarks) for g in found.graphs)
         if target.cores > 1:
             graphs = tuple(means_by_rows(g, threads, remarks) for g in graphs)
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))

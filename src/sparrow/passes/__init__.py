@@ -13,7 +13,7 @@ from sparrow.passes.attention import (
     interleave_inputs,
     interleave_output,
 )
-from sparrow.passes.code_signs import signed
+from sparrow.passes.code_signs import multiplied_unsigned, signed
 from sparrow.passes.cse import cse
 from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
@@ -180,6 +180,12 @@ BACK: tuple[Pass, ...] = (
 # The quantizer stands between the two: it sees what float passes recognized, in the order of axes
 # that the model has.
 PIPELINE = FRONT + BACK
+
+
+BACK_UNSIGNED = (
+    Pass("unsigned", "integer operators read what the target multiplies", (), multiplied_unsigned),
+    *BACK[1:],
+)
 
 
 def optimize(

@@ -14,8 +14,12 @@ from onnx import helper, numpy_helper
 import small_models
 import sparrow
 from sparrow.api import quantize_model
+from sparrow.compiler import Source, compile_sources
+from sparrow.ops.gru_codes import GRUCodes
 from sparrow.portable import to_portable_onnx
-from sparrow.tensor import Array
+from sparrow.reference import evaluate
+from sparrow.targets import target
+from sparrow.tensor import F32, I8, U8, Array, DType
 
 SHAPE = (1, 3, 16, 16)
 
@@ -64,6 +68,21 @@ def samples() -> list[Array]:
     return [rng.standard_normal(SHAPE, np.float32) for _ in range(16)]
 
 
+def recurrent() -> onnx.ModelProto:
+    rng = np.random.default_rng(3)
+    return small_models.model(
+        [helper.make_node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=8)],
+        [small_models.value("x", (5, 1, 8))],
+        [small_models.value("y", (1, 1, 8))],
+        {k: rng.standard_normal((1, 24, 8), np.float32) / 3 for k in ("w", "r")},
+    )
+
+
+def steps() -> list[Array]:
+    rng = np.random.default_rng(4)
+    return [rng.standard_normal((5, 1, 8), np.float32) for _ in range(16)]
+
+
 def points(m: onnx.ModelProto) -> set[str]:
     """Types of the zero points of what is quantized at run time."""
     held = {t.name: numpy_helper.to_array(t) for t in m.graph.initializer}
@@ -93,17 +112,7 @@ def test_onnx_runtime_multiplies_every_code_as_an_integer(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["feed forward", "recurrent"])
 def test_both_signs_give_the_same_bundle(kind: str, tmp_path: Path) -> None:
-    m, given = forked(), samples()
-    if kind == "recurrent":
-        rng = np.random.default_rng(3)
-        gru = helper.make_node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=8)
-        m = small_models.model(
-            [gru],
-            [small_models.value("x", (5, 1, 8))],
-            [small_models.value("y", (1, 1, 8))],
-            {k: rng.standard_normal((1, 24, 8), np.float32) / 3 for k in ("w", "r")},
-        )
-        given = [rng.standard_normal((5, 1, 8), np.float32) for _ in range(16)]
+    m, given = (recurrent(), steps()) if kind == "recurrent" else (forked(), samples())
     done, _ = quantize_model(m, given)
     signed, unsigned = to_portable_onnx(done.graph), sparrow.quantize(m, given)
     assert points(signed) == {"int8"} and points(unsigned) == {"uint8"}
@@ -112,3 +121,29 @@ def test_both_signs_give_the_same_bundle(kind: str, tmp_path: Path) -> None:
         for name, q in (("signed", signed), ("unsigned", unsigned))
     )
     assert a == b
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("x86_64_v4_vnni", U8),
+        ("x86_64_v3_vnni", U8),
+        ("x86_64_v3", I8),
+        ("x86_64_v4_amx", I8),
+        ("aarch64", I8),
+    ],
+)
+def test_codes_are_of_the_kind_that_the_target_multiplies(row: str, kind: DType) -> None:
+    sources = {"main": Source(sparrow.quantize(forked(), samples()))}
+    (g,) = compile_sources(sources, target(row)).module
+    assert {g.types[y].dtype for n in g.nodes for y in n.outputs} == {kind, F32}
+    (signed,) = compile_sources(sources, target("x86_64_v3")).module
+    for x in samples():
+        np.testing.assert_array_equal(evaluate(g, {"x": x})["y"], evaluate(signed, {"x": x})["y"])
+
+
+def test_recurrent_layers_keep_signed_codes() -> None:
+    sources = {"main": Source(sparrow.quantize(recurrent(), steps()))}
+    (g,) = compile_sources(sources, target("x86_64_v4_vnni")).module
+    assert any(isinstance(n.op, GRUCodes) for n in g.nodes)
+    assert U8 not in {g.types[y].dtype for n in g.nodes for y in n.outputs}
