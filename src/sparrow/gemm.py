@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain
+from sparrow.device.build import NATIVE, Unit
 from sparrow.device.cpu import host_isa
-from sparrow.device.here import host_machine
+from sparrow.device.here import host_machine, host_toolchain
 from sparrow.device.host import aligned, shared_pool
 from sparrow.errors import BadInput
 from sparrow.kernels.tiles_i8 import tile_of_any
@@ -115,7 +115,7 @@ def _native(isa: str) -> _Native:
         f'#include "isa/{isa}.h"\n#define SP_GEMM_MR {mr}\n#define SP_GEMM_NV {nv}\n'
         '#include "runtime/gemm_s8.h"\n'
     )
-    machine, tools = host_machine(isa), find_toolchain()
+    machine, tools = host_machine(isa), host_toolchain()
     objects = tools.compile_objects([Unit("gemm_s8.c", text, (NATIVE,))], machine, ("-std=c99",))
     library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
     library.sparrow_gemm_s8_quads.restype = ctypes.c_ssize_t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 import native_harness as harness
 import sparrow
-from data import data
+from data import data, missing
 from small_models import classifier
 from sparrow.cli import main
 from sparrow.device.runners import Runner
@@ -55,6 +56,20 @@ def test_every_target_computes_the_same_integers(
     # longer vectors take fewer of them
     assert rows[3]["instructions"] > rows[4]["instructions"]
     assert all(r["code_bytes"] > 1_000 and r["arena_bytes"] > 0 for r in rows[1:])
+
+
+def test_a_compiler_for_another_machine_leaves_counting_as_it_is(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator's counter is a program of this machine."""
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        missing("aarch64-linux-gnu-gcc is not installed")
+    harness.emulator(target("aarch64").machine)
+    _, ours = sameness.compare_targets(bundle, "aarch64")
+    monkeypatch.setenv("SPARROW_CC", "aarch64-linux-gnu-gcc")
+    _, row = sameness.compare_targets(bundle, "aarch64")
+    assert row.ok and row.digest == ours.digest
+    assert 0.5 < row.instructions / ours.instructions < 2
 
 
 def test_a_difference_is_found_and_named(

@@ -14,7 +14,7 @@ import pytest
 
 from sparrow.device.build import Toolchain, Unit, find_toolchain
 from sparrow.device.cache import FileCache
-from sparrow.device.here import host_machine
+from sparrow.device.here import host_machine, host_toolchain
 from sparrow.errors import BadInput, CompileError
 from sparrow.targets import Machine
 
@@ -201,6 +201,21 @@ def test_gcc_builds_too(cache: FileCache, target: Machine, monkeypatch: pytest.M
     assert (
         answer_of(toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)) == 42
     )
+
+
+def test_what_this_machine_runs_is_built_for_it(
+    cache: FileCache, target: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = "aarch64" if target.arch != "aarch64" else "riscv64"
+    for arch in (other, target.arch):
+        driver = tmp_path / f"{arch}-gcc"
+        driver.write_text(f"#!/bin/sh\necho {arch}-linux-gnu\n")
+        driver.chmod(0o755)
+        monkeypatch.setenv("SPARROW_CC", str(driver))
+        assert find_toolchain(cache).command == (str(driver),)
+        assert host_toolchain(cache).is_zig == (arch == other)
+    monkeypatch.delenv("SPARROW_CC")
+    assert host_toolchain(cache) == find_toolchain(cache)
 
 
 # Debian's cross compilers, of which a machine may have any

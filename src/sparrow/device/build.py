@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -12,15 +11,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparrow.device.cache import FileCache, cache_folder, file_sha256
-from sparrow.device.flags import ANDROID32, OLDEST, STACK_FLAGS, compile_flags, link_flags
-from sparrow.errors import BadInput, CompileError
+from sparrow.device.cache import FileCache, cache_folder, copy_to, file_sha256
+from sparrow.device.flags import (
+    ANDROID32,
+    OLDEST,
+    STACK_FLAGS,
+    compile_flags,
+    gcc_cpu_flags,
+    link_flags,
+)
+from sparrow.errors import CompileError
 from sparrow.targets import Machine
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
@@ -137,7 +142,7 @@ class Toolchain:
         if target.os == "windows":
             objects = (*objects, *self.compile_objects([Unit("dllmain.c", _DLL_MAIN)], target))
         library = self._link(objects, target, (*link_flags(target), *flags), target.library_suffix)
-        return library if out is None else _copy_to(library, out)
+        return library if out is None else copy_to(library, out)
 
     def archive(self, objects: Sequence[Path], target: Machine, out: Path | None = None) -> Path:
         """Put objects into a static library.
@@ -159,7 +164,7 @@ class Toolchain:
                 self._run(["rcsD", "linked.a", *names], work, key, "archive", self._archiver())
                 library = self.cache.put(key, ".a", work / "linked.a")
             self.cache.tidy()
-        return library if out is None else _copy_to(library, out)
+        return library if out is None else copy_to(library, out)
 
     def link_program(
         self,
@@ -285,12 +290,7 @@ class Toolchain:
             triple = target.triple.replace(f"-{target.os}", f"-{target.os}{oldest}", 1)
             soft = ANDROID32 if triple == "arm-linux-androideabi" else ()
             return ("-target", triple, f"-mcpu={target.cpu}", *soft)
-        cpu, *features = target.cpu.replace("_", "-").split("+")
-        if target.triple.startswith("x86"):
-            return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
-        if cpu.startswith("generic"):
-            return _generic_flags(cpu, features)
-        return (f"-mcpu={'+'.join((cpu, *features))}",)
+        return gcc_cpu_flags(target)
 
     def _source_key(self, source: Unit, flags: Sequence[str]) -> str:
         digest = hashlib.sha256(repr((self.identity, source.name, tuple(flags))).encode())
@@ -298,22 +298,6 @@ class Toolchain:
         for name, content in _dependencies(source):
             digest.update(f"\0{name}\0".encode() + content)
         return digest.hexdigest()
-
-
-def _generic_flags(cpu: str, features: Sequence[str]) -> tuple[str, ...]:
-    """What gcc and clang call a CPU that is none in particular."""
-    if cpu.startswith("generic-rv"):
-        abi = ("lp64" if cpu.endswith("64") else "ilp32") + ("d" if "d" in features else "")
-        letters = "".join(f for f in features if len(f) == 1)
-        words = (f for f in features if len(f) > 1)
-        return (
-            f"-march={'_'.join((cpu.removeprefix('generic-') + 'i' + letters, *words))}",
-            f"-mabi={abi}",
-        )
-    if "v7a" in features:
-        return ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")
-    # gcc has its intrinsics of the options of Armv8.2 under that name alone
-    return (f"-march={'+'.join(('armv8.2-a' if features else 'armv8-a', *features))}",)
 
 
 _NO_COMPILER = "install the compiler with `pip install ziglang`, or set SPARROW_CC"
@@ -333,6 +317,15 @@ def find_toolchain(cache: FileCache | None = None) -> Toolchain:
         command = tuple(word.strip('"') for word in words)
         is_zig = Path(command[0]).stem == "zig"
         return Toolchain(command, _identify(command), is_zig, cache)
+    return installed_zig(cache)
+
+
+def installed_zig(cache: FileCache) -> Toolchain:
+    """The compiler of the ziglang wheel.
+
+    Raises:
+        CompileError: It is not installed.
+    """
     spec = importlib.util.find_spec("ziglang")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         # Started directly: `python -m ziglang` would start a second Python first.
@@ -397,21 +390,3 @@ def _first_error(text: str, returncode: int) -> str:
         if "error:" in line or "error(" in line:
             return line
     return lines[-1] if lines else f"the compiler exited with {returncode} and no message"
-
-
-def _copy_to(file: Path, out: Path) -> Path:
-    try:
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    except OSError as e:
-        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as to, file.open("rb") as source:
-            shutil.copyfileobj(source, to)
-        temporary.chmod(0o755)
-        os.replace(temporary, out)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
-    return out

@@ -146,3 +146,26 @@ class FileCache:
                 f"cache folder {self.folder} cannot be written: {e.strerror}",
                 hint="set SPARROW_CACHE to a writable folder",
             ) from e
+
+
+def copy_to(file: Path, out: Path) -> Path:
+    """Copy a file, atomically, as one that may be executed, and return where to.
+
+    Raises:
+        BadInput: ``out`` cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as e:
+        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as to, file.open("rb") as source:
+            shutil.copyfileobj(source, to)
+        temporary.chmod(0o755)
+        os.replace(temporary, out)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise BadInput(f"{out} cannot be written: {e.strerror}") from e
+    return out

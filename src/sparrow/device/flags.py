@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sparrow.targets import Machine
 
 FLAGS = (
@@ -72,3 +74,29 @@ def link_flags(target: Machine) -> tuple[str, ...]:
         if "android" in target.triple:
             flags = (*flags, "-Wl,-z,max-page-size=16384")
     return flags
+
+
+def gcc_cpu_flags(target: Machine) -> tuple[str, ...]:
+    """What gcc and clang call a machine's CPU."""
+    cpu, *features = target.cpu.replace("_", "-").split("+")
+    if target.triple.startswith("x86"):
+        return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
+    if cpu.startswith("generic"):
+        return _generic_flags(cpu, features)
+    return (f"-mcpu={'+'.join((cpu, *features))}",)
+
+
+def _generic_flags(cpu: str, features: Sequence[str]) -> tuple[str, ...]:
+    """What gcc and clang call a CPU that is none in particular."""
+    if cpu.startswith("generic-rv"):
+        abi = ("lp64" if cpu.endswith("64") else "ilp32") + ("d" if "d" in features else "")
+        letters = "".join(f for f in features if len(f) == 1)
+        words = (f for f in features if len(f) > 1)
+        return (
+            f"-march={'_'.join((cpu.removeprefix('generic-') + 'i' + letters, *words))}",
+            f"-mabi={abi}",
+        )
+    if "v7a" in features:
+        return ("-march=armv7-a", "-mfpu=neon", "-mfloat-abi=hard")
+    # gcc has its intrinsics of the options of Armv8.2 under that name alone
+    return (f"-march={'+'.join(('armv8.2-a' if features else 'armv8-a', *features))}",)

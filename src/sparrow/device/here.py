@@ -1,11 +1,15 @@
-"""This machine as a target."""
+"""This machine as a target, and the compiler for it."""
 
 from __future__ import annotations
 
+import functools
 import platform
+import subprocess
 import sys
 from dataclasses import replace
 
+from sparrow.device.build import Toolchain, find_toolchain, installed_zig
+from sparrow.device.cache import FileCache
 from sparrow.device.cpu import host_isa
 from sparrow.errors import BadInput
 from sparrow.targets import Machine, Target, devices
@@ -31,6 +35,8 @@ CPUS = {
     "arm": {"scalar": "generic+v7a+neon", "neon32": "generic+v7a+neon"},
     "riscv64": {"scalar": "generic_rv64+m+a+f+d+c"},
 }
+# Systems' and compilers' other names of an architecture.
+_ARCHES = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm"}
 
 
 def host_machine(isa: str) -> Machine:
@@ -40,7 +46,7 @@ def host_machine(isa: str) -> Machine:
         BadInput: ``isa`` does not belong to this kind of machine.
     """
     machine = platform.machine().lower()
-    arch = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm"}.get(machine, machine)
+    arch = _ARCHES.get(machine, machine)
     system = {
         "darwin": "macos-none",
         "win32": "windows-gnu",
@@ -65,3 +71,27 @@ def resolve_target(name: str) -> Target:
         if row is not None and (row.machine.arch, row.cpu, row.isa.name) == alike:
             return replace(row, triple=here.triple)
     raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")
+
+
+def host_toolchain(cache: FileCache | None = None) -> Toolchain:
+    """A compiler for what this machine runs itself, whatever a bundle is built for.
+
+    That is `find_toolchain`'s, unless SPARROW_CC names one for another kind of machine.
+
+    Raises:
+        CompileError: There is none.
+    """
+    tools = find_toolchain(cache)
+    if tools.is_zig or _aims_here(tools.command):
+        return tools
+    return installed_zig(tools.cache)
+
+
+@functools.cache
+def _aims_here(command: tuple[str, ...]) -> bool:
+    asked = subprocess.run(
+        [*command, "-dumpmachine"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    arch = asked.stdout.decode("utf-8", "replace").strip().partition("-")[0]
+    # a driver that does not say is taken for one of this machine
+    return not arch or _ARCHES.get(arch, arch) == host_machine("scalar").arch

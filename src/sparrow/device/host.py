@@ -24,8 +24,8 @@ from sparrow.device.abi import (
     TensorInfo,
     parse_model_info,
 )
-from sparrow.device.build import NATIVE, Toolchain, Unit, find_toolchain
-from sparrow.device.here import host_machine
+from sparrow.device.build import NATIVE, Toolchain, Unit
+from sparrow.device.here import host_machine, host_toolchain
 from sparrow.device.session import (
     Tap,
     check_hooks,
@@ -372,7 +372,7 @@ def _weights(info: ModelInfo, given: NDArray[np.uint8] | None) -> tuple[Array | 
 @functools.cache
 def _runtime(toolchain: Toolchain | None) -> ctypes.CDLL:
     """Return native/runtime as a library, compiled for the baseline CPU of this machine."""
-    toolchain = toolchain or find_toolchain()
+    toolchain = toolchain or host_toolchain()
     target = host_machine("scalar")
     files = [NATIVE / "runtime" / name for name in ("pool.c", "profile.c")]
     sources = [Unit.from_file(path) for path in files]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.here import host_machine
+from sparrow.device.here import host_machine, host_toolchain
 from sparrow.device.remote import RemoteLibrary, RemoteSession
 from sparrow.errors import BadInput
 from sparrow.targets import Machine
@@ -139,6 +139,6 @@ def count_marks(
 
 
 def _counter() -> Path:
-    tools, machine = find_toolchain(), host_machine("scalar")
+    tools, machine = host_toolchain(), host_machine("scalar")
     unit = Unit.from_file(NATIVE / "runtime" / "count.c")
     return tools.link_shared(tools.compile_objects([unit], machine, ("-std=c99",)), machine)

@@ -6,8 +6,8 @@ import ctypes
 
 import numpy as np
 
-from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.here import host_machine
+from sparrow.device.build import NATIVE, Unit
+from sparrow.device.here import host_machine, host_toolchain
 from sparrow.device.host import shared_pool
 
 # Lines of 64 bytes that each thread reads: in L2, beyond L1; so many follow one another.
@@ -35,7 +35,7 @@ def sharing_figures(threads: int) -> dict[str, float]:
     pool = shared_pool(threads)
     if pool.threads < 2:
         return {}
-    machine, tools = host_machine("scalar"), find_toolchain()
+    machine, tools = host_machine("scalar"), host_toolchain()
     unit = Unit.from_file(NATIVE / "runtime" / "sharing.c")
     objects = tools.compile_objects([unit], machine, ("-std=c99",))
     system = {"windows": ("-lkernel32",), "macos": ("-lSystem",)}.get(machine.os, ())
