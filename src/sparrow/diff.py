@@ -164,13 +164,11 @@ def diff(
     """
     left, right = _Side(a), _Side(b)
     # the one that says its shapes tells them the other
-    sides = sorted((left, right), key=lambda s: bool(open_inputs(s.source, {})))
-    for side, name in zip(sides, ("", "the other model"), strict=True):
-        known = shapes or {}
-        if name:
-            known = shapes_from_graph(side.source, known, sides[0].graph, name)
-        known, calib = shapes_from_samples(side.source, known, calib)
-        side.read(known)
+    first, second = sorted((left, right), key=lambda s: bool(open_inputs(s.source)))
+    known, calib = shapes_from_samples(first.source, shapes or {}, calib)
+    first.read(known)
+    known = shapes_from_graph(second.source, shapes or {}, first.graph, "the other model")
+    second.read(known)
     f, g = left.graph, right.graph
     types = {x: f.types[x] for x in f.inputs}
     if {x: (t.shape, t.dtype) for x, t in types.items()} != {

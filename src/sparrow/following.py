@@ -30,10 +30,14 @@ class ShapeTaken(UserWarning):
     """Says which shapes of dynamic inputs were taken, and from where."""
 
 
-def open_inputs(model: Model, shapes: Shapes) -> dict[str, Declared]:
+def open_inputs(model: Model) -> frozenset[str]:
+    """Names of the inputs with extents that the model does not say."""
+    return frozenset(_left_open(declared_inputs(model), {}))
+
+
+def _left_open(declared: Mapping[str, Declared], shapes: Shapes) -> dict[str, Declared]:
     """The inputs with extents that neither the model nor ``shapes`` says."""
-    declared = declared_inputs(model)
-    bound = set(_symbols(declared, shapes))
+    bound = _symbols(declared, shapes)
     return {
         name: d
         for name, d in declared.items()
@@ -58,10 +62,11 @@ def shapes_from_samples(
         BadInput: A sample does not fit its input, or two say different extents of one dimension.
     """
     known = {k: tuple(v) for k, v in shapes.items()}
-    wanted = {} if calib is None else open_inputs(model, shapes)
+    declared = {} if calib is None else declared_inputs(model)
+    wanted = _left_open(declared, shapes)
     if not wanted:
         return known, calib
-    names = [n for n in declared_inputs(model) if n not in (states or {})]
+    names = [n for n in declared if n not in (states or {})]
     found, calib = _first_shapes(calib, names)
     if found is None:  # images
         alone = {}
@@ -69,17 +74,19 @@ def shapes_from_samples(
             rest = [n for n in (d.dims or ())[1:] if isinstance(n, int)]
             if d.dims and not isinstance(d.dims[0], int) and len(rest) == len(d.dims) - 1:
                 alone[name] = (1, *rest)
-        return _with(model, known, alone, "the samples"), calib
+        return _with(declared, known, alone, "the samples"), calib
     items, stacked = found
     taken = {
-        name: _of_sample(name, d, items[name], stacked, known, declared_inputs(model))
+        name: _of_sample(name, d, items[name], stacked, _symbols(declared, known))
         for name, d in wanted.items()
         if name in items and name not in (states or {})
     }
-    return _with(model, known, taken, "the samples"), calib
+    return _with(declared, known, taken, "the samples"), calib
 
 
-def shapes_from_graph(model: Model, shapes: Shapes, other: Graph, what: str) -> Shapes:
+def shapes_from_graph(
+    model: Model, shapes: Shapes, other: Graph, what: str
+) -> dict[str, tuple[int, ...]]:
     """``shapes`` and those that another graph has for inputs of the same names; what it is called.
 
     Raises:
@@ -87,7 +94,8 @@ def shapes_from_graph(model: Model, shapes: Shapes, other: Graph, what: str) -> 
     """
     known = {k: tuple(v) for k, v in shapes.items()}
     taken: dict[str, tuple[int, ...]] = {}
-    for name, d in open_inputs(model, shapes).items():
+    declared = declared_inputs(model)
+    for name, d in _left_open(declared, shapes).items():
         if name in other.inputs:
             assert d.dims is not None
             taken[name] = other.types[name].shape
@@ -96,7 +104,7 @@ def shapes_from_graph(model: Model, shapes: Shapes, other: Graph, what: str) -> 
                     f"input {name!r} is {_text(d.dims)}, in {what} {_text(taken[name])}",
                     hint="compare models of one network",
                 )
-    return _with(model, known, taken, what)
+    return _with(declared, known, taken, what)
 
 
 def _first_shapes(
@@ -139,11 +147,9 @@ def _of_sample(
     d: Declared,
     shape: tuple[int, ...],
     stacked: bool,
-    given: Shapes,
-    declared: Mapping[str, Declared],
+    bound: Mapping[str, tuple[int, str]],
 ) -> tuple[int, ...]:
     assert d.dims is not None
-    bound = _symbols(declared, given)
     dims = tuple(bound.get(n, (n, ""))[0] if isinstance(n, str) else n for n in d.dims)
     tries = [shape[1:], (1, *shape[1:]), shape] if stacked else [shape, (1, *shape)]
     for x in tries:
@@ -159,12 +165,11 @@ def _of_sample(
 
 
 def _with(
-    model: Model,
+    declared: Mapping[str, Declared],
     known: dict[str, tuple[int, ...]],
     taken: dict[str, tuple[int, ...]],
     where: str,
 ) -> dict[str, tuple[int, ...]]:
-    declared = declared_inputs(model)
     whole = {**known, **taken}
     bound = _symbols(declared, known)
     for name, shape in taken.items():

@@ -78,7 +78,7 @@ def blame_model(
 
 def _of(model: Model, shapes: Shapes | None) -> Shapes:
     """The shapes that are of inputs which the model leaves open."""
-    left = open_inputs(model, {})
+    left = open_inputs(model)
     return {k: v for k, v in (shapes or {}).items() if k in left}
 
 

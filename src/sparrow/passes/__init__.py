@@ -133,8 +133,7 @@ FRONT: tuple[Pass, ...] = (
         (*_rules(attention, group_heads), *TIDY),
     ),
 )
-BACK: tuple[Pass, ...] = (
-    Pass("signed", "integer operators are of int8, whichever the file says", (), signed),
+_BACK: tuple[Pass, ...] = (
     Pass(
         "integer",
         "functions of one value are single nodes now, and axes are the model's",
@@ -177,15 +176,18 @@ BACK: tuple[Pass, ...] = (
     Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads),
     Pass("clean", "what passes left behind", (), _merge),
 )
+BACK = (
+    Pass("signed", "integer operators are of int8, whichever the file says", (), signed),
+    *_BACK,
+)
+# where what multiplies bytes takes unsigned ones
+BACK_UNSIGNED = (
+    Pass("unsigned", "integer operators read codes as they lie", (), multiplied_unsigned),
+    *_BACK,
+)
 # The quantizer stands between the two: it sees what float passes recognized, in the order of axes
 # that the model has.
 PIPELINE = FRONT + BACK
-
-
-BACK_UNSIGNED = (
-    Pass("unsigned", "integer operators read what the target multiplies", (), multiplied_unsigned),
-    *BACK[1:],
-)
 
 
 def optimize(
