@@ -38,6 +38,7 @@ from sparrow.kernels import (
     pool_any,
     pool_i8,
     recurrent_i8,
+    reduce,
     resize,
     softmax_i8,
     tiling_i8,
@@ -54,18 +55,22 @@ from sparrow.ops.lookup import Lookup
 from sparrow.ops.lookup_linear import ENTRIES, REACH, LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.normalize import Normalize
 from sparrow.ops.pool import Pool
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.ops.softmax_codes import SoftmaxCodes
 from sparrow.ops.transpose import Transpose
+from sparrow.passes.integer import integer
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.targets import target
-from sparrow.tensor import F32, I8, I16, I32, U8, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I16, I32, U8, Affine, Array, DType, TensorType
 
 PORTABLE = (
     *loop.ROWS,
+    *reduce.ROWS,
     *(r for r in conv_any.ROWS if r.name == "conv_any"),
     *matmul_any.ROWS,
     *lookup.ROWS,
@@ -429,6 +434,25 @@ def resize_case(seed: int) -> Made:
     return c.finish(c.b.add(Resize(tuple(rows[seed % 2 :]), mode, rounded=True), x))
 
 
+def normalization_case(seed: int) -> Made:
+    """Its integer form: sums, int64, roots and divisions; extremes whose squares fill int64."""
+    c = _Case(seed)
+    given, to = ((I16, I16), (I16, I8), (I8, I16))[seed % 3]
+    shape = (c.n(1, 5), (c.n(1, 70), c.n(200, 600))[c.n(0, 1)])
+    c.feeds["x"] = c.codes(shape, given) >> (0, 0, 9)[c.n(0, 2)] * (given == I16)
+    step, unit = 10.0 ** c.rng.uniform(-5, -2), 8 / (to.limits[1] + 1)
+    x = c.b.add(Dequantize(per_step(step)), c.b.input("x", TensorType(shape, given)))
+    gain, bias = (c.b.const(c.rng.uniform(-2, 2, shape[1]).astype(np.float32)) for _ in range(2))
+    y = c.b.add(Normalize((1,), 1e-5, c.flag()), x, gain, bias)
+    g, feeds = c.finish(c.b.add(Quantize(per_step(unit), to), y))
+    return integer(g), feeds
+
+
+def per_step(scale: float) -> Affine:
+    """One scale for a matrix."""
+    return Affine(np.full((1, 1), scale, np.float32), np.zeros((1, 1), np.int32), (-1, -1))
+
+
 def pool_case(seed: int) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 2
@@ -449,6 +473,7 @@ def pool_case(seed: int) -> Made:
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
     *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case, wide_case),
+    normalization_case,
 )
 
 

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from sparrow import lane
+from sparrow.builder import Builder
 from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.exponential import LIMIT, halved
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
+from sparrow.ops.normalize import Normalize
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.softmax_codes import SoftmaxCodes
+from sparrow.passes.integer import integer
 from sparrow.passes.integer.tables import _between
 from sparrow.passes.requantize import Constants, Grid, blended, scaled
+from sparrow.reference import evaluate
 from sparrow.rewrite import Reject
-from sparrow.tensor import I8, I16, I32, Array, DType
+from sparrow.tensor import I8, I16, I32, Affine, Array, DType, TensorType
 
 F = np.float32
 
@@ -176,6 +181,36 @@ def test_attention(keys: int) -> None:
         for n in range(8):
             total = sum(e[j] * (int(v[0, 0, j, n]) - zv) for j in seen)
             assert got[0, 0, i, n] == z + clip(rne(F(total) * each), -128 - z, 127 - z)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize(("given", "to"), [(I8, I8), (I16, I16)], ids=str)
+def test_normalization(given: DType, to: DType, center: bool) -> None:
+    rng, n = np.random.default_rng(8), 48
+    x = rng.integers(given.limits[0], given.limits[1] + 1, (5, n)).astype(given.numpy)
+    x[1], x[2] = given.limits[0], x[2] // 99
+    x[3, ::2] = given.limits[1]
+    s_x, s_y, e = F(4 / given.limits[1]), F(5 / to.limits[1]), 1e-5
+    gain, bias = (rng.uniform(-2, 2, n).astype(F) for _ in range(2))
+    b = Builder("n")
+    steps = [Affine(F(v).reshape(1, 1), np.zeros((1, 1), np.int32), (-1, -1)) for v in (s_x, s_y)]
+    real = b.add(Dequantize(steps[0]), b.input("x", TensorType(x.shape, given)))
+    y = b.add(Normalize((1,), e, center), real, b.const(gain), b.const(bias))
+    g = integer(b.finish({"y": b.add(Quantize(steps[1], to), y)}, {}))
+    assert not any(isinstance(k.op, Quantize) for k in g.nodes)
+    got = evaluate(g, {"x": x})["y"]
+    unit = 1.0 if center else np.sqrt(n)
+    for row, codes in zip(x.astype(int).tolist(), got.tolist(), strict=True):
+        s, q = (sum(row) if center else 0), sum(c * c for c in row)
+        spread = n * q - s * s if center else q
+        room = F(e * (n * n if center else n) / float(s_x) ** 2)
+        r = F(1) / np.sqrt(F(spread) + room)
+        for k in range(n):
+            away = F(n * row[k] - s if center else row[k])
+            own = F(float(gain[k]) * (unit * 2**12 / float(s_y)))
+            shift = int(np.rint(float(bias[k]) * 2**12 / float(s_y)))
+            v = rne(away * (r * own)) + shift
+            assert codes[k] == clip((v + 2**11) >> 12, *to.limits)
 
 
 def _part(acc: int, ratio: np.float32) -> int:

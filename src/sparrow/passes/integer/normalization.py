@@ -7,6 +7,13 @@
 
 g' = g 2^F / s_y in float32, b' = rint(b 2^F / s_y). Without a mean S is 0 and n Q becomes Q. The
 scale of x cancels but for epsilon. No product feeds a sum: the first is rounded to an integer.
+
+|c| <= 2^8 of 8 bits, 2^15 of 16, and n <= 2^14: |S|, |n c| <= 2^29, so that n c - S stays in int32.
+Q of 16 bits does not; it is two sums of at most 2^29, of the digits of the squares in base 2^15,
+
+    Q = 2^15 sum(c^2 >> 15) + sum(c^2 & (2^15 - 1))      c^2 <= 2^30, put together in int64
+
+and n Q, S^2 <= 2^58.
 """
 
 from __future__ import annotations
@@ -20,17 +27,18 @@ from sparrow.graph import Node, Scheme
 from sparrow.ops.lane import Lane
 from sparrow.ops.normalize import Normalize
 from sparrow.ops.reduce import Reduce
-from sparrow.ops.sums import CODES
-from sparrow.passes.integer.codes import Edit, Target, codes_of
+from sparrow.passes.integer.codes import Codes, Edit, Target, codes_of
 from sparrow.passes.requantize import clamped
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import F32, I32, I64, Array
+from sparrow.tensor import F32, I16, I32, I64, Array
 
 # Bits below a step of the result, and what the scaled value is clipped to.
 FRACTION = 12
 LIMIT = float(1 << 29)
-# n c - S and the sum of squares stay in int32.
+# n c - S stays in int32, and so do the sums of squares or of their digits.
 MAX_COUNT = 1 << 14
+# Bits of the lower digit of a square.
+DIGIT = 15
 
 
 def normalize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
@@ -38,8 +46,10 @@ def normalize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     op = n.op
     assert isinstance(op, Normalize)
     x = codes_of(m, n.inputs[0])
-    if x is None or x.type.dtype not in CODES or scheme == "tflite":
-        return Reject("its input is no 8-bit codes of one scale, or LiteRT has a form of its own")
+    if x is None or scheme == "tflite":
+        return Reject("its input is no codes of one scale, or LiteRT has a form of its own")
+    if x.type.dtype == I16 and x.zero:
+        return Reject("16-bit codes with a zero point")
     if op.stats:
         return Reject("its statistics are used too")
     factors: list[Array | None] = [None, None]
@@ -53,22 +63,20 @@ def normalize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         return Reject(f"{count} elements are normalized together")
     e = Edit(m, n.origin)
     code = e.add(Lane(x.real(0)), x.name)
-    square = e.add(Lane(lane.call("mul", lane.Arg(0, I32), lane.Arg(0, I32))), code)
     total = Reduce("sum", op.axes)
-    squares = e.add(total, square)
-    wide: lane.Expr = lane.cast(lane.Arg(0, I32), I64)
+    squares, wide = _squares(e, x, code, total)
     operands = [code]
     spread: lane.Expr
     away: lane.Expr
     if op.center:
         s = e.add(total, code)
-        own = lane.cast(lane.Arg(1, I32), I64)
+        own = lane.cast(lane.Arg(len(squares), I32), I64)
         spread = lane.call(
             "sub",
             lane.call("mul", wide, lane.Imm(count, I64)),
             lane.call("mul", own, own),
         )
-        root = [squares, s]
+        root = [*squares, s]
         epsilon = op.epsilon * count**2 / x.scale**2
         away = lane.call(
             "sub",
@@ -77,7 +85,7 @@ def normalize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
         )
         unit = 1.0
     else:
-        spread, root, s = wide, [squares], ""
+        spread, root, s = wide, squares, ""
         epsilon, unit = op.epsilon * count / x.scale**2, float(np.sqrt(count))
         away = lane.Arg(0, I32)
     variance = lane.call("add", lane.cast(spread, F32), lane.Imm(float(np.float32(epsilon)), F32))
@@ -99,6 +107,19 @@ def normalize(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     y = clamped(lane.call("rshr", steps, lane.Imm(FRACTION, I32)), t.grid)
     e.add(Lane(y), *operands, y=t.node.outputs[0])
     return e.done(t.node)
+
+
+def _squares(e: Edit, x: Codes, code: str, total: Reduce) -> tuple[list[str], lane.Expr]:
+    """The sum of squares: int32 sums, and what they make in int64 as operands from 0 on."""
+    square = lane.call("mul", lane.Arg(0, I32), lane.Arg(0, I32))
+    if x.type.dtype != I16:
+        return [e.add(total, e.add(Lane(square), code))], lane.cast(lane.Arg(0, I32), I64)
+    low = lane.call("bitand", square, lane.Imm((1 << DIGIT) - 1, I32))
+    # a multiple of 2^DIGIT: nothing is rounded
+    high = lane.call("rshr", lane.call("sub", square, low), lane.Imm(DIGIT, I32))
+    sums = [e.add(total, e.add(Lane(digit), code)) for digit in (high, low)]
+    first, second = (lane.cast(lane.Arg(i, I32), I64) for i in range(2))
+    return sums, lane.call("add", lane.call("mul", first, lane.Imm(1 << DIGIT, I64)), second)
 
 
 def _operand(e: Edit, operands: list[str], values: Array) -> lane.Expr:
