@@ -149,6 +149,9 @@ SPARROW_API int model_run(const sparrow_call *call) {
 }
 
 SPARROW_API int model_reset(void *state, const void *weights) {
+#ifdef SP_ASKS_PROCESSOR
+  if (sp_processor_lacks()) return SPARROW_REFUSED;
+#endif
   (void)state;
   (void)weights;
   return SPARROW_OK;

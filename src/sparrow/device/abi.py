@@ -30,7 +30,7 @@ STATUSES = (
     "a buffer is not aligned",
     "an index in an input is out of range",
     "an input value is outside what the model defines",
-    "the system does not let this process use matrix registers (AMX); build for another target",
+    "the processor, or its system, lacks what the code needs; build for another target",
 )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sparrow.emit.amalgamate import amalgamate
-from sparrow.emit.interface import c_string, exports, header
+from sparrow.emit.interface import asks_processor, c_string, exports, header
 from sparrow.emit.lengths import declare_steps, step_of
 from sparrow.emit.parts import parts_of
 from sparrow.emit.steps import Bodies, address
@@ -120,6 +120,8 @@ def emit(plan: Plan, *, prefix: str = "model") -> Artifact:
         work.append("#endif")
     isa = plan.target.isa.name
     native = ["base.h", f"isa/{isa}.h", *_helpers("\n".join(work)), *headers]
+    if asks_processor(plan):
+        native.append("processor.h")
     text = [
         f"/* Emitted by Sparrow for {c_string(plan.target.name)[1:-1]}; instruction set: {isa}. */",
         '#include "sparrow.h"',

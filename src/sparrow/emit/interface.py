@@ -196,27 +196,47 @@ def _takes_matrices(plan: Plan) -> bool:
     return any(isinstance(c, Invoke) and c.params.get("matrix") for c in calls)
 
 
+def asks_processor(plan: Plan) -> bool:
+    """Whether `model_reset` asks the processor what it has: ``processor.h`` knows x86-64."""
+    return plan.target.machine.arch == "x86_64"
+
+
 def _reset_function(plan: Plan, prefix: str) -> str:
-    lines = [f"SPARROW_API int {prefix}_reset(void *state, const void *weights) {{"]
-    if not plan.state_bytes:
-        lines += ["  (void)state;", "  (void)weights;"]
+    head = f"SPARROW_API int {prefix}_reset(void *state, const void *weights) {{"
+    fill = _fill_state(plan)
+    if not asks_processor(plan):
+        return "\n".join([head, *fill, "}"])
+    if plan.state_bytes:
+        # a function of its own: one that has vectors ends with an instruction of theirs
+        sign = "SP_OUTLINE int sp_fill_state(void *state, const void *weights) {"
+        filled = [sign, *fill, "}"]
+        fill = ["  return sp_fill_state(state, weights);"]
     else:
-        lines += [
-            "  unsigned char *to = (unsigned char *)state;",
-            "  const unsigned char *from = (const unsigned char *)weights;",
-            "  (void)from;",
-            "  if (state == NULL) return SPARROW_NULL;",
-            f"  for (ptrdiff_t i = 0; i < {plan.state_bytes}; ++i) to[i] = 0;",
-        ]
-        if any(s.initial >= 0 for s in plan.states):
-            lines.append("  if (weights == NULL) return SPARROW_NULL;")
-        for s in plan.states:
-            if s.initial >= 0:
-                lines.append(
-                    f"  sp_copy_bytes(to + {s.offset}, from + {s.initial}, {s.type.bytes});"
-                )
-    lines += ["  return SPARROW_OK;", "}"]
-    return "\n".join(lines)
+        filled = []
+    refuse = "  if (sp_processor_lacks()) return SPARROW_REFUSED;"
+    return "\n".join(
+        [*filled, head, "#ifdef SP_ASKS_PROCESSOR", refuse, "#endif", *fill, "}"],
+    )
+
+
+def _fill_state(plan: Plan) -> list[str]:
+    """Statements that write the initial state."""
+    if not plan.state_bytes:
+        return ["  (void)state;", "  (void)weights;", "  return SPARROW_OK;"]
+    lines = [
+        "  unsigned char *to = (unsigned char *)state;",
+        "  const unsigned char *from = (const unsigned char *)weights;",
+        "  (void)from;",
+        "  if (state == NULL) return SPARROW_NULL;",
+        "  if (((uintptr_t)state & 63u) != 0) return SPARROW_MISALIGNED;",
+    ]
+    initial = [s for s in plan.states if s.initial >= 0]
+    if initial:
+        lines.append("  if (weights == NULL) return SPARROW_NULL;")
+    lines.append(f"  for (ptrdiff_t i = 0; i < {plan.state_bytes}; ++i) to[i] = 0;")
+    for s in initial:
+        lines.append(f"  sp_copy_bytes(to + {s.offset}, from + {s.initial}, {s.type.bytes});")
+    return [*lines, "  return SPARROW_OK;"]
 
 
 def header(plan: Plan, prefix: str) -> str:

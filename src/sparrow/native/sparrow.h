@@ -13,7 +13,12 @@
  *     call.outputs = outputs;      // info->entries[0].n_outputs pointers
  *     call.weights = info->weights != NULL ? info->weights : mapped_file;
  *     call.workspace = workspace;  // info->workspace_bytes, aligned to info->workspace_align
- *     int status = model_run(&call);
+ *     call.state = state;          // info->state_bytes, aligned to info->state_align; may be NULL if 0
+ *     int status = model_reset(call.state, call.weights); // once
+ *     if (status == SPARROW_OK) status = model_run(&call);
+ *
+ * Instructions that the processor does not have end the program. On x86-64 model_reset asks before
+ * and returns SPARROW_REFUSED; elsewhere compare model_info()->isa with what the system tells.
  */
 #ifndef SPARROW_H
 #define SPARROW_H
@@ -43,7 +48,8 @@ typedef enum sparrow_status {
   SPARROW_MISALIGNED = 3, /* weights, workspace or state not aligned as model_info says */
   SPARROW_BAD_INDEX = 4,  /* an index *value* in an input is out of range (Gather, OneHot, ...) */
   SPARROW_BAD_VALUE = 5,  /* another input value the graph does not define (a shape, a divisor) */
-  SPARROW_REFUSED = 6     /* the system does not let the process use registers that the code needs */
+  SPARROW_REFUSED = 6     /* the processor lacks instructions that the code needs (model_reset on
+                             x86-64), or the system does not let the process use its registers */
 } sparrow_status;
 
 /* Element types. A sub-byte integer takes one byte in a tensor that crosses this interface, sign or
@@ -157,7 +163,9 @@ typedef struct sparrow_call {
  * run    one inference; returns a sparrow_status.
  * info   constant facts; never NULL.
  * reset  writes the initial state into `state` (state_bytes, state_align); initial values may live
- *        in the weights. Needed once before the first run of a model with state. */
+ *        in the weights. Needed once before the first run of a model with state; without one both
+ *        arguments may be NULL. On x86-64 it also asks whether the processor runs the code, which
+ *        takes microseconds, so call it once before the first run of any model. */
 #define SPARROW_DECLARE(prefix)                                  \
   SPARROW_API int prefix##_run(const sparrow_call *call);        \
   SPARROW_API const sparrow_model_info *prefix##_info(void);     \

@@ -14,6 +14,9 @@
 #if !defined(__linux__)
 #error "isa/amx.h asks Linux for matrix registers"
 #endif
+#if !defined(__AMX_TILE__) || !defined(__AMX_INT8__) || !defined(__AMX_BF16__)
+#error "isa/amx.h needs AMX (-mamx-tile -mamx-int8 -mamx-bf16)"
+#endif
 
 #define SP_MATRIX 1
 /* What a product multiplies: unsigned or signed bytes by signed ones, or pairs of bfloat16. */

@@ -5,6 +5,10 @@
 #define SP_AVX512BF16_H
 #include "avx512vnni.h"
 
+#if !defined(__AVX512BF16__)
+#error "isa/avx512bf16.h needs AVX-512 BF16 (-mavx512bf16)"
+#endif
+
 #undef SP_ISA_NAME
 #define SP_ISA_NAME "avx512bf16"
 
