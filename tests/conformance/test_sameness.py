@@ -16,6 +16,7 @@ import native_harness as harness
 import sparrow
 from data import data, missing
 from small_models import classifier
+from sparrow import lane
 from sparrow.cli import main
 from sparrow.device.runners import Runner
 from sparrow.device.session import ModelLibrary, Tap
@@ -23,8 +24,10 @@ from sparrow.errors import BadBundle, BadInput
 from sparrow.evidence import sameness
 from sparrow.evidence.layers import tapped
 from sparrow.evidence.plan_record import EntryRecord
-from sparrow.graph import Graph
+from sparrow.graph import Graph, Node
+from sparrow.ops.lane import Lane
 from sparrow.targets import target
+from sparrow.tensor import F32, I8, TensorType
 
 SOME = ("x86_64", "aarch64", "riscv64_v", "cortex_m4f")
 
@@ -99,8 +102,10 @@ def test_integers_behind_floats_are_judged_on_what_the_target_computed(
         model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
     samples = rng.standard_normal((4, 64, 96)).astype(np.float32)
     sparrow.build(model, "cortex_m4f", tmp_path / "out", calib=samples, precision="int8")
-    rows = sameness.compare_targets(tmp_path / "out", "x86_64,x86_64_v3")
-    assert all(r.ok and 0 < r.behind < r.layers for r in rows)
+    rows = sameness.compare_targets(tmp_path / "out", "x86_64,x86_64_v3,cortex_m4f")
+    assert all(r.ok and 0 < r.behind < r.layers and not r.reason for r in rows)
+    # computed from the reference's floats they have one hash
+    assert len({r.digest for r in rows}) == 1
     assert "4 layers follow from floats" in sameness.table(rows)
 
     def spoiled(*arguments: Any) -> Any:
@@ -110,6 +115,28 @@ def test_integers_behind_floats_are_judged_on_what_the_target_computed(
     monkeypatch.setattr(sameness, "tapped", spoiled)
     (_, row) = sameness.compare_targets(tmp_path / "out", "x86_64")
     assert row.equal < row.layers and "differs" in row.reason
+
+
+def test_a_cut_graph_is_given_what_it_computed_as_floats() -> None:
+    f32, i8 = TensorType((4,), F32), TensorType((4,), I8)
+    code = lane.cast(lane.call("round", lane.Arg(0, F32)), I8)
+    real = lane.cast(lane.Arg(0, I8), F32)
+    twice = lane.call("add", lane.Arg(0, F32), lane.Arg(0, F32))
+    nodes = (
+        Node(Lane(twice), ("x",), ("a",)),  # read by floats alone
+        Node(Lane(twice), ("a",), ("b",)),
+        Node(Lane(code), ("b",), ("c",)),
+        Node(Lane(real), ("c",), ("d",)),
+        Node(Lane(twice), ("d",), ("y",)),
+    )
+    types = {**dict.fromkeys("xabdy", f32), "c": i8}
+    cut = sameness.fed(Graph("g", ("x",), ("y", "d"), nodes, types, {}))
+    assert cut.inputs == ("x", "b'", "d'") and cut.outputs == ("y", "d")
+    assert [(n.inputs, n.outputs) for n in cut.nodes] == [
+        (("b'",), ("c",)),
+        (("c",), ("d",)),
+        (("d'",), ("y",)),
+    ]
 
 
 def test_every_entry_point_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
