@@ -251,8 +251,12 @@ def test_emulated_arrays_end_where_access_ends(isa: str, tmp_path: Path) -> None
 RUNS = """
 void run(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t kq);
 void run(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t kq) {
-  sp_store_i32(acc, sp_dot_run_i32(sp_load_i32(acc), a, b, (int)kq, 0));
-  sp_store_i32(acc + SP_LANES, sp_dot_run_i32(sp_load_i32(acc + SP_LANES), a, b, (int)kq, 1));
+  sp_store_i32(acc, sp_dot_run_i32(sp_load_i32(acc), a, b, (int)kq, 0, 0));
+  sp_store_i32(acc + SP_LANES, sp_dot_run_i32(sp_load_i32(acc + SP_LANES), a, b, (int)kq, 1, 0));
+}
+void halves(int32_t *acc, const int16_t *a, const int8_t *b, ptrdiff_t kq);
+void halves(int32_t *acc, const int16_t *a, const int8_t *b, ptrdiff_t kq) {
+  sp_store_i32(acc, sp_dot_run_i32(sp_load_i32(acc), (const uint8_t *)a, b, (int)kq, 0, 1));
 }
 #define SHORT(kq)                                                                            \\
   void short##kq(int32_t *acc, const uint8_t *a, const int8_t *b, ptrdiff_t next,            \\
@@ -286,6 +290,12 @@ def test_sums_across_a_vector(tmp_path: Path) -> None:
     for kq in (1, 2, 3, 4, 5, 8, 11, 15):
         a = rng.integers(0, 256, 4 * kq, dtype=np.uint8)
         check("run", a, a, kq)
+        pairs = rng.integers(-(1 << 15), 1 << 15, 2 * kq).astype(np.int16)
+        w = rng.integers(-(1 << 15), 1 << 15, (kq, 4, 2)).astype(np.int16)  # pair, lane, half
+        acc = rng.integers(-(1 << 31), 1 << 31, 4).astype(np.int32)
+        total = acc + np.einsum("qlh,qh->l", w.astype(np.int64), pairs.reshape(kq, 2))
+        call(c, "halves", acc, pairs, w.view(np.int8), kq)
+        np.testing.assert_array_equal(acc, total.astype(np.uint64).astype(np.uint32).view(np.int32))
     for kq in (1, 2):
         for runs in range(1, 11):
             for apart in (4 * kq, 4 * kq + 5, 64):

@@ -115,13 +115,13 @@ class _Case:
             values = np.where(values > (low + high) // 2, high, low)
         return values.astype(dtype.numpy)
 
-    def input(self, shape: tuple[int, ...]) -> tuple[str, DType, int]:
-        """(codes, their type, a zero point)."""
-        dtype = (I8, U8)[self.n(0, 1)]
+    def input(self, shape: tuple[int, ...], wide: bool = False) -> tuple[str, DType, int]:
+        """(codes, their type, a zero point); of 16 bits 0."""
+        dtype = I16 if wide else (I8, U8)[self.n(0, 1)]
         name = f"in{len(self.feeds)}"
         self.feeds[name] = self.codes(shape, dtype)
         low, high = dtype.limits
-        zero = (low, high, 0, self.n(low, high))[self.n(0, 3)]
+        zero = 0 if wide else (low, high, 0, self.n(low, high))[self.n(0, 3)]
         return self.b.input(name, TensorType(shape, dtype)), dtype, zero
 
     def weights(self, shape: tuple[int, ...]) -> str:
@@ -348,8 +348,9 @@ def attention_case(seed: int) -> Made:
     rows, keys, d, e = c.n(1, 17), c.n(1, 70), c.n(1, 40), c.n(1, 40)
     inside = tuple(c.flag() for _ in range(4))
     shapes = [(groups * repeat, rows, d), (groups, keys, d), (groups, keys, e)]
+    wide = seed % 4 > 1
     q, k, v = (
-        c.input((batch, n, h, w) if swap else (batch, h, n, w))
+        c.input((batch, n, h, w) if swap else (batch, h, n, w), wide)
         for (h, n, w), swap in zip(shapes, inside, strict=False)
     )
     mask = []
@@ -364,9 +365,11 @@ def attention_case(seed: int) -> Made:
     step = float(np.float32(2.0 ** c.rng.uniform(-2, 9) * 100 / d))
     ratio = float(np.float32(c.rng.uniform(0.5, 2) * (200 if dtype == I16 else 1)))
     zero = 0 if dtype == I16 else c.n(*dtype.limits)
+    lost = ((d.bit_length() + 1) // 2, d.bit_length() // 2 + 1) if wide else (0, 0)
     op = AttentionCodes(
-        *(q[2], v[2], zero, dtype, step, ratio, c.flag(), c.n(-3, 60)),
+        *(q[2], v[2], zero, dtype, step / 1000 if wide else step, ratio, c.flag(), c.n(-3, 60)),
         (inside[0], inside[1], inside[2], inside[3]),
+        lost,
     )
     return c.finish(c.b.add(op, q[0], k[0], v[0], *mask))
 

@@ -39,10 +39,11 @@ def attention_i8(seed: int, rows_most: int = 17, features_most: int = 40) -> Mad
     shapes = [(groups * repeat, rows, features), (groups, keys, features), (groups, keys, e)]
     given: list[Array] = []
     zeros: list[int] = []
+    wide = d.n(0, 2) == 0
     for (h, n, w), swap in zip(shapes, inside, strict=False):
-        dtype = (I8, U8)[d.n(0, 1)]
+        dtype = I16 if wide else (I8, U8)[d.n(0, 1)]
         low, high = dtype.limits
-        zeros.append((low, high, 0, d.n(low, high))[d.n(0, 3)])
+        zeros.append(0 if wide else (low, high, 0, d.n(low, high))[d.n(0, 3)])
         shape = (batch, n, h, w) if swap else (batch, h, n, w)
         codes = d.codes(shape, low, high).astype(dtype.numpy)
         given.append(d.slice(codes) if d.n(0, 2) == 0 else codes)
@@ -58,7 +59,14 @@ def attention_i8(seed: int, rows_most: int = 17, features_most: int = 40) -> Mad
     ratio = float(np.float32(d.rng.uniform(0.5, 2) * (200 if dtype == I16 else 1)))
     zero = 0 if dtype == I16 else (low, high, d.n(low, high))[d.n(0, 2)]
     causal, offset = d.flag(), d.n(-3, keys)
-    op = AttentionCodes(zeros[0], zeros[2], zero, dtype, step, ratio, causal, offset, inside)
+    lost = (0, 0)
+    if wide:
+        least = features.bit_length() + 1
+        first = d.n(max(0, least - 15), min(15, least))
+        lost = first, least - first + d.n(0, 1) * (least - first < 15)
+        step /= 1 << min(30 - sum(lost), 16)
+    ops = zeros[0], zeros[2], zero, dtype, float(np.float32(step)), ratio, causal, offset
+    op = AttentionCodes(*ops, inside, lost)
     return Made(op, tuple(given), ())
 
 

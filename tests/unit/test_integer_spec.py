@@ -153,25 +153,32 @@ def test_softmax_to_8_bits() -> None:
         ]
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("keys", [5, 700])
-def test_attention(keys: int) -> None:
-    rng = np.random.default_rng(keys)
-    q, k, v = (rng.integers(-128, 128, (1, 1, n, 8)).astype(np.int8) for n in (3, keys, keys))
+def test_attention(keys: int, wide: bool) -> None:
+    rng, most = np.random.default_rng(keys), 2**15 if wide else 128
+    shapes = ((1, 1, n, 8) for n in (3, keys, keys))
+    q, k, v = (rng.integers(-most, most, n).astype(np.int16 if wide else np.int8) for n in shapes)
     mask = np.where(rng.random((3, keys)) < 0.2, -(1 << 31), rng.integers(-99, 99, (3, keys)))
     mask[2] = -(1 << 31)
-    zq, zv, z, u, ratio = 5, -9, 4, 2e-4, 0.7
+    zq, zv, z, u = (0, 0, 4, 1e-7) if wide else (5, -9, 4, 2e-4)
+    ratio, lost = (0.7, (2, 3)) if wide else (0.7, (0, 0))
     step = F(u * 2**15 * log2(np.e))
-    op = AttentionCodes(zq, zv, z, I8, float(step), float(F(ratio)))
+    op = AttentionCodes(zq, zv, z, I8, float(step), float(F(ratio)), shifts=lost)
     (got,) = op.eval(q, k, v, mask.astype(np.int32))
-    bits = min(14, floor(log2((2**31 - 1) // (255 * keys))))
+    bits = min(14, floor(log2((2**31 - 1) / (255 * keys))))
     assert bits == (14 if keys <= 514 else 13)
+
+    def short(x: Array, n: int) -> list[int]:
+        return [(int(c) + (1 << n >> 1)) >> n for c in x]
+
     for i in range(3):
         seen = [j for j in range(keys) if mask[i, j] != -(1 << 31)]
         if not seen:
             assert (got[0, 0, i] == z).all()
             continue
-        a = q[0, 0, i].astype(int) - zq
-        s = {j: int(a @ k[0, 0, j].astype(int)) + int(mask[i, j]) for j in seen}
+        a = np.array(short(q[0, 0, i], lost[0])) - zq
+        s = {j: int(a @ short(k[0, 0, j], lost[1])) + int(mask[i, j]) for j in seen}
         top = max(s.values())
         e = {}
         for j in seen:
@@ -180,6 +187,7 @@ def test_attention(keys: int) -> None:
         each = F(ratio) / F(sum(e.values()))
         for n in range(8):
             total = sum(e[j] * (int(v[0, 0, j, n]) - zv) for j in seen)
+            total = (total + 128) >> 8 if wide else total
             assert got[0, 0, i, n] == z + clip(rne(F(total) * each), -128 - z, 127 - z)
 
 

@@ -1,4 +1,4 @@
-"""The row of attention over 8-bit codes: keys and values are packed at run time."""
+"""The row of attention over codes: keys and values are packed at run time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
         return g
     at = g.at
     isa = case.target.isa
-    lanes, per = isa.lanes, isa.per
+    wide = q.type.dtype == I16
+    if wide and matrix:
+        return Reject("codes of 16 bits")
+    # halves by halves on every instruction set
+    paired = wide or isa.pairs
+    lanes, per = isa.lanes, 2 if paired else 4
     panels, vectors = -(-at.keys // lanes), -(-at.e // lanes)
     most = 4 if isa.registers > 16 else 1 if lanes == 1 else 2
     # products of halves by halves, as of bytes where the set has no better, need registers too
@@ -60,11 +65,13 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
         nk, ne = min(panels, held), min(vectors, held)
         panels = round_up(panels, nk)
 
+    unsigned = isa.dot_unsigned and not wide
+
     def seen(t: DType, unsigned: bool) -> int:
         return int((t == U8) != unsigned)
 
     flips = {
-        "flip_q": seen(q.type.dtype, isa.dot_unsigned),
+        "flip_q": seen(q.type.dtype, unsigned),
         "flip_k": seen(k.type.dtype, False),
         "flip_v": seen(v.type.dtype, False),
     }
@@ -73,19 +80,21 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     parts, share = row_parts(heads, at.rows, mr, case.threads)
     params: dict[str, Param] = {
         **g.sizes, "parts": parts, "share": share,
-        "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if isa.pairs else 0,
+        "mr": mr, "nk": nk, "ne": ne, "pair": PAIRED if paired else 0,
+        "wide": int(wide), "lost_q": op.shifts[0], "lost_k": op.shifts[1],
         "matrix": step, "along": along, **flips,
-        "zero_q": op.zero_q + flips["flip_q"] * (128 if isa.dot_unsigned else -128),
+        "zero_q": op.zero_q + flips["flip_q"] * (128 if unsigned else -128),
         "zero_v": op.zero_v - 128 * flips["flip_v"],
         "zero": op.zero, "lo": low, "hi": high, "put": _PUTS[op.dtype],
         "mask": int(g.masked), "causal": int(op.causal), "bits": weight_bits(at.keys),
         "offset": op.offset, "step": float(np.float32(op.step)),
         "ratio": float(np.float32(op.ratio)), **g.strides,
     }  # fmt: skip
-    wide = panels * lanes
-    line = round_up(4 * tq if matrix else at.keys, max(4, lanes)) * (2 if isa.pairs else 1)
-    words = wide * kq + wide + mr * wide
-    scratch = round_up(4 * words + 4 * vectors * lanes * tq + 4 * mr * kq + 2 * mr * line, 64)
+    across = panels * lanes
+    line = round_up(4 * tq if matrix else at.keys, max(4, lanes)) * (2 if paired else 1)
+    words = (kq + 1 + mr) * across
+    values = (2 if wide else 1) * vectors * lanes * tq
+    scratch = round_up(4 * (words + values + mr * kq) + 2 * mr * line, 64)
     tasks = heads * parts
     together = tasks if case.threads == 1 else 1
     arrays = () if g.masked else (np.zeros(1, np.int32),)
@@ -94,7 +103,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     name = "sp_attention_i8"
     call = Invoke("attention_i8.h", f"{name}_run", name, params, args, together)
     scores = prod(at.scores)
-    planes = 1 if isa.pairs else 2
+    planes = 1 if paired and not wide else 2
     if matrix:
         dots = scores / lanes * (kq / step + planes * vectors / lanes) * matrix_step(mr)
     else:

@@ -15,7 +15,7 @@ Dequantize.
                 the clamp is what is quantized, and saturating is what they do
     means       average pools and means have a range of their own
     attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
-                reads 8 bits of what a layer of 16 makes
+                reads 8 bits of what a layer of 16 makes, and all 16 where it is complete and of 16
     tables      constants that are looked up in, such as embeddings, are stored as codes; a row is
                 floats once it is picked
     recurrent   LSTM and GRU of constant weights: their input is codes, and what they give, which
@@ -275,8 +275,9 @@ def place(
     cells = {
         n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_recurrent(g, n)
     }
+    attends = ("int8", "int16x8") if complete else ("int8",)
     heads = {
-        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_attention(g, n)
+        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] in attends and _is_attention(g, n)
     }
     tables = tuple(n for n in g.nodes if asked[n.outputs[0]] and not complete and _is_table(g, n))
     ours = {*movement, *sums, *cells, *lanes, *means, *heads}
@@ -344,10 +345,13 @@ def place(
                 codes[root] = max(asks, codes.get(root, I8), key=lambda t: t.bits)
     kept = set(map(groups.find, narrow))
     codes |= {root: I16 for root in map(groups.find, wide) if root in codes and root not in kept}
-    for y in integer & (heads.keys() | cells.keys()):
+    # a value that two of them read has 8 bits
+    narrowing = sorted(integer & (heads.keys() | cells.keys()), key=lambda y: wanted[y] == "int8")
+    for y in narrowing:
         own = hidden_results(made[y]) if y in cells else ()
         roots = (groups.find(x) for x in (*operands(made[y]), *own))
-        codes |= {root: I8 for root in roots if root in codes}
+        width = I16 if y in heads and wanted[y] == "int16x8" else I8
+        codes |= {root: width for root in roots if root in codes}
     group = {x: groups.find(x) for x in (*g.types,) if groups.find(x) in codes}
     group = {x: r for x, r in group.items() if x not in inner and x not in g.consts}
     sources: dict[str, list[str]] = {}

@@ -18,6 +18,8 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.importers.onnx import import_onnx
+from sparrow.ops.attention import Attention
+from sparrow.ops.attention_codes import AttentionCodes
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
@@ -26,7 +28,7 @@ from sparrow.ops.normalize import Normalize
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reshape import Reshape
 from sparrow.ort import refusals
-from sparrow.passes import FRONT, optimize
+from sparrow.passes import BACK, FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
@@ -202,6 +204,45 @@ def test_products_of_a_normalised_residual_stream_read_16_bits() -> None:
     assert chosen(Recipe(residual="int8")) == ["int8"] * 2
     first = next(n.outputs[0] for n in g.nodes if isinstance(n.op, MatMul))
     assert chosen(Recipe(pins=((first, "int8"),))) == ["int8", "int16x8"]
+
+
+def attention_block(norm: Normalize) -> Graph:
+    """A transformer's layer with a class token, a mask of constants and heads that share keys."""
+    rng = np.random.default_rng(3)
+    b = Builder("block")
+
+    def product(x: str, columns: int) -> str:
+        w = rng.standard_normal((b.shape(x)[-1], columns)).astype(np.float32) / 4
+        return b.add(MatMul(), x, b.const(w))
+
+    token = b.const(rng.standard_normal((1, 1, 16)).astype(np.float32))
+    x = b.add(Concat(1), token, b.input("x", TensorType((1, 6, 16), F32)))
+    affine = [b.const(rng.uniform(0.5, 1, 16).astype(np.float32)) for _ in range(1 + norm.center)]
+    n = b.add(norm, x, *affine)
+    q, k, v = (b.reshape(product(n, 8 * h), (1, 7, h, 8)) for h in (2, 1, 1))
+    mask = b.const(np.where(np.arange(7) == 3, -np.inf, 0).astype(np.float32).reshape(1, 1, 1, 7))
+    y = b.add(Attention(0.35, interleaved=(True,) * 4), q, k, v, mask)
+    x = b.call("add", x, product(b.reshape(y, (1, 7, 16)), 16))
+    up = b.lane(lane.call("gelu", lane.Arg(0, F32)), product(b.add(norm, x, *affine), 24))
+    return b.finish({"y": b.call("add", x, product(up, 16))}, {})
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_a_complete_transformer_of_16_bits_is_integers_from_end_to_end(center: bool) -> None:
+    g = attention_block(Normalize((2,), 1e-5, center))
+    q = quantize(g, calls(g, 8), Recipe(complete=True, precision="int16x8"))
+    whole = optimize(q, BACK)
+    kinds = {type(n.op) for n in whole.nodes}
+    assert AttentionCodes in kinds and not kinds & {Attention, Normalize}
+    ends = {*whole.inputs, *whole.outputs}
+    for n in whole.nodes:
+        mine = [x for x in (*n.inputs, *n.outputs) if x and x not in whole.consts]
+        floats = {x for x in mine if whole.types[x].dtype == F32} - ends
+        # what is float is one number per row: roots of variances
+        assert all(whole.types[x].shape[-1] == 1 for x in floats), n
+    feeds = calls(g, 9)[-1]
+    y, z = evaluate(g, feeds)["y"], evaluate(whole, feeds)["y"]
+    assert np.square(z - y).sum() < 1e-3 * np.square(y).sum()
 
 
 def test_products_of_two_activations_of_a_stream_stay_float() -> None:

@@ -319,7 +319,7 @@ SP_INLINE sp_i32 sp_zip4_i8(const void *p, const void *q, const void *r, const v
   return vsliq_n_s32(v, sp_loadn_u8((const uint8_t *)s, n), 24);
 }
 
-/* Sums over runs of bytes: kq quads at a, and of each lane kq quads that lie 4 * SP_LANES bytes apart from
+/* Sums over runs of bytes, or of halves where pair: kq quads at a, and of each lane kq quads that lie 4 * SP_LANES bytes apart from
  * b on. Products are added up across a vector, into a general register for each lane. */
 #define SP_RUNS
 typedef struct sp_sums {
@@ -335,34 +335,42 @@ SP_INLINE sp_i32 sp_join_sums(sp_sums s) {
   v = vsetq_lane_s32(s.of[2], v, 2);
   return vsetq_lane_s32(s.of[3], v, 3);
 }
+/* Products of sixteen bytes, or of eight halves where they are pairs. */
+SP_INLINE int32_t sp_add_across(int32_t acc, int8x16_t q, sp_i32 w, int pair) {
+  return pair ? vmladavaq_s16(acc, vreinterpretq_s16_s8(q), vreinterpretq_s16_s32(w))
+              : vmladavaq_s8(acc, q, vreinterpretq_s8_s32(w));
+}
 /* Four quads: of the weights by structures of four words, the quads of a lane in a register. */
-SP_INLINE sp_sums sp_add_four_quads(sp_sums s, int8x16_t q, const int8_t *b, int flip) {
+SP_INLINE sp_sums sp_add_four_quads(sp_sums s, int8x16_t q, const int8_t *b, int flip, int pair) {
   const int32x4x4_t w = vld4q_s32((const int32_t *)(const void *)b);
   if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
   SP_UNROLL
   for (int l = 0; l < SP_LANES; ++l)
-    s.of[l] = vmladavaq_s8(s.of[l], q, vreinterpretq_s8_s32(w.val[l]));
+    s.of[l] = sp_add_across(s.of[l], q, w.val[l], pair);
   return s;
 }
 /* The first n < 4 of them. */
-SP_INLINE sp_sums sp_add_some_quads(sp_sums s, int n, int8x16_t q, const int8_t *b, int flip) {
+SP_INLINE sp_sums sp_add_some_quads(sp_sums s, int n, int8x16_t q, const int8_t *b, int flip,
+                                    int pair) {
   const uint32x4_t at = vidupq_n_u32(0, 4);
   if (flip) q = veorq_s8(q, vdupq_n_s8(-128));
   SP_UNROLL
   for (int l = 0; l < SP_LANES; ++l) {
     const int32_t *const from = (const int32_t *)(const void *)b + l;
     const sp_i32 w = vldrwq_gather_shifted_offset_z_s32(from, at, sp_first(n));
-    s.of[l] = vmladavaq_s8(s.of[l], q, vreinterpretq_s8_s32(w));
+    s.of[l] = sp_add_across(s.of[l], q, w, pair);
   }
   return s;
 }
-SP_INLINE sp_i32 sp_dot_run_i32(sp_i32 acc, const uint8_t *a, const int8_t *b, int kq, int flip) {
+SP_INLINE sp_i32 sp_dot_run_i32(sp_i32 acc, const uint8_t *a, const int8_t *b, int kq, int flip,
+                                int pair) {
   sp_sums s = sp_split_sums(acc);
   SP_ROLLED
   for (int i = 0; i < kq / 4; ++i, a += 16, b += 64)
-    s = sp_add_four_quads(s, vldrbq_s8((const int8_t *)a), b, flip);
+    s = sp_add_four_quads(s, vldrbq_s8((const int8_t *)a), b, flip, pair);
   if (kq % 4)
-    s = sp_add_some_quads(s, kq % 4, vldrbq_z_s8((const int8_t *)a, sp_first(kq % 4)), b, flip);
+    s = sp_add_some_quads(s, kq % 4, vldrbq_z_s8((const int8_t *)a, sp_first(kq % 4)), b, flip,
+                          pair);
   return sp_join_sums(s);
 }
 /* The same over `runs` runs of one or two quads, `next` bytes from one to the other: four quads of
@@ -377,13 +385,13 @@ SP_INLINE sp_i32 sp_dot_short_runs_i32(sp_i32 acc, const uint8_t *a, ptrdiff_t n
     q = vsetq_lane_s32(sp_quad(kq == 1 ? a + next : a + 4), q, 1);
     q = vsetq_lane_s32(sp_quad(kq == 1 ? a + 2 * next : a + next), q, 2);
     q = vsetq_lane_s32(sp_quad(kq == 1 ? a + 3 * next : a + next + 4), q, 3);
-    s = sp_add_four_quads(s, vreinterpretq_s8_s32(q), b, flip);
+    s = sp_add_four_quads(s, vreinterpretq_s8_s32(q), b, flip, 0);
   }
   if (rest) {
     sp_i32 q = vdupq_n_s32(sp_quad(a));
     if (rest * kq > 1) q = vsetq_lane_s32(sp_quad(kq == 1 ? a + next : a + 4), q, 1);
     if (rest * kq > 2) q = vsetq_lane_s32(sp_quad(a + 2 * next), q, 2);
-    s = sp_add_some_quads(s, rest * kq, vreinterpretq_s8_s32(q), b, flip);
+    s = sp_add_some_quads(s, rest * kq, vreinterpretq_s8_s32(q), b, flip, 0);
   }
   return sp_join_sums(s);
 }

@@ -1,15 +1,19 @@
-/* Scaled dot-product attention over 8-bit codes, head by head; the integers of ops/attention_codes.py.
+/* Scaled dot-product attention over codes, head by head; the integers of ops/attention_codes.py.
  *
  * One task is one key head of one sequence with all the query heads that read it, or `share` rows of
  * these where there are fewer heads than threads to share them. Its keys and values
  * are packed once, as weights of a product are at build time: a vector of keys, quads of features, and
  * a vector of features, quads of keys. Then for every block of mr rows: exact scores, weights of two
- * digits of seven bits, product with the values, codes. A block stays in the level-1 cache. */
+ * digits of seven bits, product with the values, codes. A block stays in the level-1 cache.
+ *
+ * Codes of 16 bits are halves, which sp_dot2_i32 multiplies on every instruction set: weights are one
+ * digit there, and values two, of eight bits. */
 #ifndef SP_ATTENTION_I8_H
 #define SP_ATTENTION_I8_H
 
 #include "../base.h"
 #include "exponential.h"
+#include "pack_i16.h"
 #include "pack_i8.h"
 #include "tile_matrix.h"
 
@@ -21,6 +25,7 @@
  *   parts, share            tasks of a key head, and their rows: whole blocks
  *   mr, nk, ne              rows of a block; vectors of keys and of features in one register tile
  *   pair                    SP_PAIRED where sums are taken by sp_dot2_i32 over halves, else 0
+ *   wide                    q, k and v are int16, and pair is SP_PAIRED; q and k lose bits: lost_q, lost_k
  *   matrix, along           quads of features and of keys of a step in matrix registers, else 0: mr rows
  *                           then take up to four of them, and keys are whole tiles
  *   flip_q, flip_k, flip_v  bytes of the other kind than the product takes
@@ -32,7 +37,7 @@
  *   bits                    of a weight */
 typedef struct sp_attention_i8 {
   int batch, groups, repeat, rows, keys, d, e, parts, share;
-  int mr, nk, ne, pair, matrix, along, flip_q, flip_k, flip_v;
+  int mr, nk, ne, pair, wide, lost_q, lost_k, matrix, along, flip_q, flip_k, flip_v;
   int zero_q, zero_v, zero, lo, hi, put;
   int mask, causal, bits;
   ptrdiff_t offset;
@@ -51,6 +56,14 @@ SP_INLINE int sp_attention_tq(const sp_attention_i8 p) {
 SP_INLINE int sp_attention_line(const sp_attention_i8 p) {
   const int keys = p.along ? 4 * sp_attention_tq(p) : p.keys;
   return sp_up_to(keys, SP_LANES > 4 ? SP_LANES : 4) * (p.pair ? 2 : 1);
+}
+/* Bytes of n codes of q, k or v. */
+SP_INLINE ptrdiff_t sp_attention_bytes(const sp_attention_i8 p, ptrdiff_t n) {
+  return p.wide ? 2 * n : n;
+}
+/* Bytes of the packed values, of each digit. */
+SP_INLINE ptrdiff_t sp_attention_plane(const sp_attention_i8 p) {
+  return (ptrdiff_t)sp_up_to(p.e, SP_LANES) * 4 * sp_attention_tq(p);
 }
 /* Scores of a row. */
 SP_INLINE int sp_attention_codes_ld(const sp_attention_i8 p) {
@@ -218,7 +231,12 @@ SP_INLINE void sp_attention_sums_i8(const sp_attention_i8 p, int m, int nv, int 
   SP_UNROLL
   for (int i = 0; i < m * nv; ++i) acc[i] = sp_set1_i32(0);
   sp_tile_dots_i8(t, e, values, acc);
-  if (!p.pair) {
+  if (p.wide) {
+    SP_UNROLL
+    for (int i = 0; i < m * nv; ++i)
+      acc[i] = sp_shr_i32(sp_add_i32(acc[i], sp_set1_i32(128)), 8);
+    sp_tile_dots_i8(t, e, values + sp_attention_plane(p), acc);
+  } else if (!p.pair) {
     SP_UNROLL
     for (int i = 0; i < m * nv; ++i) acc[i] = sp_shl_i32(acc[i], 7);
     sp_tile_dots_i8(t, e + plane, values, acc);
@@ -239,8 +257,15 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
   const int all = (int)last, vectors = sp_up_to(p.e, SP_LANES) / SP_LANES;
   const int used = sp_up_to(sp_pack_quads(p.pair, all), (int)sp_imax(p.along, 1));
   int32_t sums[SP_TILE_I8_MAX];
-  for (int i = 0; i < m; ++i)
-    sp_pack_row_i8(p.pair, p.d, quads, q + i * p.qs, p.flip_q, qs + 4 * i * quads);
+  for (int i = 0; i < m; ++i) {
+    const uint8_t *const from = q + sp_attention_bytes(p, i * p.qs);
+    uint8_t *const to = qs + 4 * i * quads;
+    if (p.wide)
+      sp_pack_row_i16(p.d, quads, (const int16_t *)(const void *)from, p.lost_q,
+                      (int16_t *)(void *)to);
+    else
+      sp_pack_row_i8(p.pair, p.d, quads, from, p.flip_q, to);
+  }
   sp_attention_scores_i8(p, m, sp_up_to(all, SP_LANES) / SP_LANES, qs, keys, start, s, ld);
   for (int i = 0; i < m; ++i) {
     const ptrdiff_t n = p.causal ? sp_imax(0, sp_imin(p.keys, row + i + 1 + p.offset)) : p.keys;
@@ -260,6 +285,20 @@ SP_INLINE void sp_attention_block_i8(const sp_attention_i8 p, int m, int row, co
   }
 }
 
+/* Keys and values of a head. */
+SP_INLINE void sp_attention_pack_i8(const sp_attention_i8 p, const uint8_t *k, const uint8_t *v,
+                                    int32_t *keys, int32_t *values) {
+  const int quads = sp_attention_kq(p), along = sp_attention_tq(p);
+  if (p.wide) {
+    sp_pack_columns_i16(p.keys, p.d, quads, (const int16_t *)(const void *)k, p.ks, p.lost_k, keys);
+    sp_pack_digits_i16(p.e, p.keys, along, (const int16_t *)(const void *)v, p.vs, values,
+                       values + sp_attention_plane(p) / 4);
+  } else {
+    sp_pack_columns_i8(p.pair, p.keys, p.d, quads, k, p.ks, p.flip_k, keys);
+    sp_pack_rows_i8(p.pair, p.e, p.keys, along, v, p.vs, p.flip_v, values);
+  }
+}
+
 SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const void *k,
                                    const void *v, const int32_t *mask, void *y, int32_t *work,
                                    int task) {
@@ -268,30 +307,28 @@ SP_INLINE void sp_attention_i8_run(const sp_attention_i8 p, const void *q, const
   const int quads = sp_attention_kq(p), keys = sp_attention_codes_ld(p);
   int32_t *packed = work, *start = packed + (ptrdiff_t)keys * quads, *s = start + keys;
   int8_t *values = (int8_t *)(void *)(s + (ptrdiff_t)p.mr * keys);
-  uint8_t *qs = (uint8_t *)values +
-                (ptrdiff_t)sp_up_to(p.e, SP_LANES) * 4 * sp_attention_tq(p);
+  uint8_t *qs = (uint8_t *)values + (p.wide ? 2 : 1) * sp_attention_plane(p);
   uint8_t *e = qs + 4 * (ptrdiff_t)p.mr * quads;
   const int8_t *const bytes = (const int8_t *)(const void *)packed;
   const int tail = p.rows % p.mr;
+  sp_attention_pack_i8(p, (const uint8_t *)k + sp_attention_bytes(p, b * p.kb + g * p.kh),
+                       (const uint8_t *)v + sp_attention_bytes(p, b * p.vb + g * p.vh), packed,
+                       (int32_t *)(void *)values);
   /* what a zero point of k adds to a row falls out; keys past the last have no weight */
-  sp_pack_columns_i8(p.pair, p.keys, p.d, quads, (const uint8_t *)k + b * p.kb + g * p.kh, p.ks, p.flip_k,
-                     packed);
   sp_pack_start_i8(p.pair, sp_up_to(p.keys, SP_LANES) / SP_LANES, p.d, quads, packed, p.zero_q, qs, start);
-  sp_pack_rows_i8(p.pair, p.e, p.keys, sp_attention_tq(p),
-                  (const uint8_t *)v + b * p.vb + g * p.vh, p.vs, p.flip_v,
-                  (int32_t *)(void *)values);
   for (int r = 0; r < p.repeat; ++r) {
     const int head = g * p.repeat + r;
-    const uint8_t *qh = (const uint8_t *)q + b * p.qb + head * p.qh;
+    const uint8_t *qh =
+        (const uint8_t *)q + sp_attention_bytes(p, b * p.qb + head * p.qh);
     const int32_t *mh = p.mask ? mask + b * p.mb + head * p.mh : mask;
     const ptrdiff_t at = b * p.yb + head * p.yh;
     for (int i = row; i + p.mr <= end; i += p.mr)
-      sp_attention_block_i8(p, p.mr, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
-                            at + i * p.ys, qs, s, e);
+      sp_attention_block_i8(p, p.mr, i, qh + sp_attention_bytes(p, i * p.qs), bytes, start, values,
+                            mh + i * p.ms, y, at + i * p.ys, qs, s, e);
     if (tail > 0 && end == p.rows) {
       const int i = p.rows - tail;
-      sp_attention_block_i8(p, tail, i, qh + i * p.qs, bytes, start, values, mh + i * p.ms, y,
-                            at + i * p.ys, qs, s, e);
+      sp_attention_block_i8(p, tail, i, qh + sp_attention_bytes(p, i * p.qs), bytes, start, values,
+                            mh + i * p.ms, y, at + i * p.ys, qs, s, e);
     }
   }
 #if SP_MATRIX

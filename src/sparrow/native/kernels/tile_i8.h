@@ -113,7 +113,7 @@ SP_INLINE void sp_tile_dots_i8(const sp_tile_i8 t, const uint8_t *a, const int8_
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       acc[i * t.nv + v] =
-          sp_dot_run_i32(acc[i * t.nv + v], a + i * t.xp, b + v * t.bv, t.kq, t.flip);
+          sp_dot_run_i32(acc[i * t.nv + v], a + i * t.xp, b + v * t.bv, t.kq, t.flip, t.pair);
   }
 }
 #else

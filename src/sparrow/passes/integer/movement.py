@@ -1,4 +1,4 @@
-"""Movement of codes; each operand is first brought to the scale of the result.
+"""Movement of codes; each operand is first brought to the scale of the result, constants as well.
 
 before   y = Quantize(move(Dequantize(x)))
 after    y = move(x)
@@ -12,6 +12,8 @@ after    y = Gather(table, index) * Gather(scale, index)
 from __future__ import annotations
 
 from dataclasses import replace
+
+import numpy as np
 
 from sparrow import lane
 from sparrow.graph import Node, Scheme
@@ -36,6 +38,11 @@ def move(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     inputs = list(n.inputs)
     for i in range(moved):
         x = codes_of(m, inputs[i])
+        fixed = m.const(inputs[i])
+        if x is None and moved > 1 and fixed is not None and fixed.dtype == np.float32:
+            (codes,) = t.node.op.eval(fixed)
+            inputs[i] = e.const(np.clip(codes, t.grid.low, t.grid.high), t.grid.dtype)
+            continue
         if x is None:
             return Reject("an operand is no codes of one scale")
         name = rescaled(e, x, t, scheme)
