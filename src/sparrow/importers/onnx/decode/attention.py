@@ -1,4 +1,4 @@
-"""Attention of the standard and of ONNX Runtime's domain."""
+"""Attention of the standard."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 
 from sparrow.importers.onnx.call import Call, Decoder
 from sparrow.importers.onnx.decode.heads import Heads, added, attend, bias_of, mask, split_heads
-from sparrow.importers.onnx.decode.movement import slice_axis
 from sparrow.ops.attention import Attention
 from sparrow.ops.matmul import MatMul
-from sparrow.tensor import BOOL, F32, F64, I64, Array, DType
+from sparrow.tensor import F32, F64, I64, Array
 
 
 def _lengths_bias(n: Call, lens: str, h: Heads, causal: bool, window: tuple[int, int]) -> str:
@@ -123,98 +122,4 @@ def _attention(n: Call) -> Sequence[str]:
     return results
 
 
-def _padding_bias(n: Call, i: int, h: Heads) -> str:
-    """Input ``i`` of an ONNX Runtime attention: 1 keeps a key, 0 hides it; [B, T] or [B, S, T].
-
-    Or [B]: how many keys are kept.
-    """
-    if not n.has(i):
-        return ""
-    batch, _, rows, keys = h.scores_shape()
-    shape = n.type(i).shape
-    low = float(n.attr("mask_filter_value", -10000.0))
-    if shape == (batch,):
-        places = n.b.const(n.b.places(keys).reshape(1, 1, 1, keys))
-        count = n.b.cast(n.b.reshape(n.x(i), (batch, 1, 1, 1)), I64)
-        return bias_of(n, n.b.call("lt", places, count), h.dtype, low)
-    if shape not in ((batch, keys), (batch, rows, keys)):
-        raise n.unsupported(
-            f"mask of shape {shape}",
-            f"give a 0/1 mask of shape {(batch, keys)} or {(batch, rows, keys)}",
-        )
-    x = n.b.reshape(n.x(i), (batch, 1, rows if len(shape) == 3 else 1, keys))
-    return bias_of(n, n.b.cast(x, BOOL), h.dtype, low)
-
-
-def _runtime_attention(n: Call, h: Heads, mask: int, bias: int, dtype: DType) -> str:
-    """What the attentions of ONNX Runtime share once heads are split; inputs by position."""
-    total = _padding_bias(n, mask, h)
-    if n.has(bias):
-        total = added(n, total, n.b.cast(n.x(bias), h.dtype))
-    # an attribute of 0 stands for the default
-    scale = float(n.attr("scale", 0.0)) or 1 / np.sqrt(max(1, h.shape(0)[3]))
-    causal = bool(n.attr("unidirectional", 0))
-    op = Attention(float(scale), 0.0, causal, h.past * causal)
-    return attend(h, op, total, flat=True, dtype=dtype)
-
-
-def _multi_head(n: Call) -> Sequence[str]:
-    """com.microsoft.MultiHeadAttention over separate q, k, v of rank 3."""
-    given, heads = n.type(0).dtype, int(n.attr("num_heads", 0))
-    dtype = F64 if given == F64 else F32
-    if not (n.has(1) and n.has(2)) or any(n.type(i).rank != 3 for i in range(3)):
-        raise n.unsupported("packed or cached queries, keys and values", "give q, k, v of rank 3")
-    if n.has(8) or n.has(9):
-        raise n.unsupported("past_sequence_length and cache_indirection")
-    parts = [n.b.cast(n.x(i), dtype) for i in range(3)]
-    if n.has(3):
-        widths = [n.b.shape(p)[2] for p in parts]
-        if n.type(3).shape != (sum(widths),):
-            raise n.bad(f"bias {n.type(3)} does not fit widths {widths}")
-        bias = n.b.cast(n.x(3), dtype)
-        starts = np.cumsum([0, *widths])
-        cuts = [slice_axis(n, bias, 0, int(a), w) for a, w in zip(starts, widths, strict=False)]
-        parts = [n.b.call("add", p, c) for p, c in zip(parts, cuts, strict=True)]
-    q, k, v = (split_heads(n, p, heads, "an operand") for p in parts)
-    h = Heads(n, q, k, v, [True] * 3, dtype)
-    if n.has(6) and n.has(7):
-        h.append(n.x(6), n.x(7))
-    y = _runtime_attention(n, h, 4, 5, given)
-    if n.n_outputs == 1:
-        return [y]
-    return [y, *(n.b.cast(h.heads_first(i), given) for i in (1, 2))]
-
-
-def _packed_attention(n: Call) -> Sequence[str]:
-    """com.microsoft.Attention: one projection gives q, k and v."""
-    given, heads = n.type(0).dtype, int(n.attr("num_heads", 0))
-    dtype = F64 if given == F64 else F32
-    if n.n_outputs > 1 or n.has(4) or n.has(6):
-        raise n.unsupported("past and present states", "use the Attention of opset 23")
-    if n.attr("do_rotary", 0):
-        raise n.unsupported("do_rotary")
-    x, w = n.b.cast(n.x(0), dtype), n.b.cast(n.x(1), dtype)
-    if n.type(0).rank != 3 or n.type(1).rank != 2:
-        raise n.bad(f"input {n.type(0)} and weights {n.type(1)}")
-    batch, rows, width = n.b.shape(x)
-    bias = n.b.cast(n.x(2), dtype) if n.has(2) else ""
-    flat = n.b.add(MatMul(), n.b.reshape(x, (batch * rows, width)), w, bias)
-    total = n.b.shape(flat)[1]
-    widths = n.ints("qkv_hidden_sizes") or (total // 3,) * 3
-    if len(widths) != 3 or sum(widths) != total:
-        raise n.bad(f"qkv_hidden_sizes {widths} do not fit weights {n.type(1)}")
-    y = n.b.reshape(flat, (batch, rows, total))
-    starts = np.cumsum([0, *widths])
-    q, k, v = (
-        split_heads(n, slice_axis(n, y, 2, int(a), size), heads, "the projection")
-        for a, size in zip(starts, widths, strict=False)
-    )
-    h = Heads(n, q, k, v, [True] * 3, dtype)
-    return [_runtime_attention(n, h, 3, 5, given)]
-
-
-DECODERS: Mapping[str, Decoder] = {
-    "Attention": _attention,
-    "com.microsoft.MultiHeadAttention": _multi_head,
-    "com.microsoft.Attention": _packed_attention,
-}
+DECODERS: Mapping[str, Decoder] = {"Attention": _attention}

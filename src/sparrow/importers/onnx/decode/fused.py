@@ -15,29 +15,41 @@ _PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "Tanh": (),
     "Sigmoid": (),
     "HardSwish": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Elu": ("alpha",),
     "LeakyRelu": ("alpha",),
+    "ThresholdedRelu": ("alpha",),
     "HardSigmoid": ("alpha", "beta"),
+    "Selu": ("alpha", "gamma"),
     "Clip": ("min", "max"),
 }
 # Clip has its bounds as attributes.
 _OPSET = 6
 
 
-def _activated(n: Call, y: str, params: Sequence[float]) -> str:
-    """The activation that attribute ``activation`` names, of ``y``."""
+def _activation(n: Call) -> str:
+    """The name in attribute ``activation``, which may be empty."""
     name = str(n.attr("activation", ""))
+    if name and name not in _PARAMETERS:
+        raise n.unsupported(f"activation {name}", f"known are {', '.join(_PARAMETERS)}")
+    return name
+
+
+def activated(n: Call, y: str) -> str:
+    """The activation that attributes ``activation`` and ``activation_params`` say, of ``y``."""
+    name = _activation(n)
+    params = [float(v) for v in n.attr("activation_params", ()) or ()]
+    return _applied(n, y, name, dict(zip(_PARAMETERS.get(name, ()), params, strict=False)))
+
+
+def _applied(n: Call, y: str, name: str, attrs: Mapping[str, float]) -> str:
+    """Activation ``name`` of ``y``, which is ``y`` without a name."""
     if not name:
         return y
-    if name not in _PARAMETERS:
-        raise n.unsupported(f"activation {name}", f"known are {', '.join(_PARAMETERS)}")
-    attrs = dict(zip(_PARAMETERS[name], params, strict=False))
     call = replace(n, op_type=name, version=_OPSET, inputs=(y,), n_outputs=1, attrs=attrs)
     (z,) = elementwise.DECODERS[name](call)
     return z
-
-
-def _params(n: Call) -> tuple[float, ...]:
-    return tuple(float(v) for v in n.attr("activation_params", ()) or ())
 
 
 def _fused_conv(n: Call) -> Sequence[str]:
@@ -45,14 +57,15 @@ def _fused_conv(n: Call) -> Sequence[str]:
     y = n.b.add(linear.convolution(n), n.x(0), n.x(1), n.opt(2))
     if n.has(3):
         y = n.b.call("add", y, n.x(3))
-    return [_activated(n, y, _params(n))]
+    return [activated(n, y)]
 
 
 def _fused_gemm(n: Call) -> Sequence[str]:
     """activation(Gemm); its parameters are attributes of their own."""
     (y,) = linear.DECODERS["Gemm"](n)
-    named = ("activation_alpha", "activation_beta", "activation_gamma")
-    return [_activated(n, y, [float(n.attr(k)) for k in named if n.attr(k) is not None])]
+    name = _activation(n)
+    given = {k: n.attr(f"activation_{k}") for k in _PARAMETERS.get(name, ())}
+    return [_applied(n, y, name, {k: float(v) for k, v in given.items() if v is not None})]
 
 
 def _fused_matmul(n: Call) -> Sequence[str]:
@@ -93,4 +106,5 @@ DECODERS: Mapping[str, Decoder] = {
     "com.microsoft.FusedMatMul": _fused_matmul,
     "com.microsoft.Gelu": _biased("gelu"),
     "com.microsoft.QuickGelu": _quick_gelu,
+    "com.microsoft.TransposeMatMul": _fused_matmul,
 }

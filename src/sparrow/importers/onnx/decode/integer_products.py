@@ -81,7 +81,7 @@ def _matmul_integer(n: Call) -> Sequence[str]:
     return [y]
 
 
-def _real_product(n: Call, codes: Sequence[str], scale_a: str, scale_b: str, bias: str) -> str:
+def real_product(n: Call, codes: Sequence[str], scale_a: str, scale_b: str, bias: str) -> str:
     """float32 (a - za) @ (b - zb) * sa * sb + bias of ``codes``: a, b and their zero points."""
     b = n.b
     (y,) = _matmul_integer(replace(n, inputs=tuple(codes)))
@@ -93,13 +93,13 @@ def _real_product(n: Call, codes: Sequence[str], scale_a: str, scale_b: str, bia
 def _matmul_integer_to_float(n: Call) -> Sequence[str]:
     """com.microsoft.MatMulIntegerToFloat: a, b, their scales, zero points, and a bias."""
     codes = (n.x(0), n.x(1), n.opt(4), n.opt(5))
-    return [_real_product(n, codes, n.x(2), n.x(3), n.opt(6))]
+    return [real_product(n, codes, n.x(2), n.x(3), n.opt(6))]
 
 
 def _dynamic_quantize_matmul(n: Call) -> Sequence[str]:
     """com.microsoft.DynamicQuantizeMatMul: real a, codes b, their scale, zero point, and a bias."""
     codes, scale, zero = _dynamic_quantize(n)
-    return [_real_product(n, (codes, n.x(1), zero, n.opt(3)), scale, n.x(2), n.opt(4))]
+    return [real_product(n, (codes, n.x(1), zero, n.opt(3)), scale, n.x(2), n.opt(4))]
 
 
 def _dynamic_quantize_lstm(n: Call) -> Sequence[str]:

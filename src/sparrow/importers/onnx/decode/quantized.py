@@ -9,7 +9,9 @@ import numpy as np
 
 from sparrow.importers.onnx.call import Call, Decoder, elem_type
 from sparrow.importers.onnx.decode import (
+    channels_last,
     elementwise,
+    indexing,
     linear,
     movement,
     normalize,
@@ -134,8 +136,11 @@ def _qlinear_conv(n: Call) -> Sequence[str]:
             scale = _scale(n, 1).reshape(-1)[:1] * _scale(n, 4).reshape(-1)
             quant = affine(scale, np.zeros(scale.shape, np.int32), n.type(8).shape, 0, 0)
             bias = dequantize(n, n.x(8), quant)
+    last = bool(n.attr("channels_last", 0))
+    if last:
+        x = channels_last.to_first(n, x)
     (y,) = linear.DECODERS["Conv"](replace(n, inputs=(x, w, bias)))
-    return [_write(n, y, 6)]
+    return [_write(n, channels_last.to_last(n, y) if last else y, 6)]
 
 
 def _rows_affine(n: Call, i: int, axis: int) -> Affine:
@@ -188,22 +193,12 @@ def _float(op_type: str, *reads: int, write: int) -> Decoder:
         inputs = [_read(n, i) for i in reads]
         last = bool(n.attr("channels_last", 0))
         if last:
-            inputs = [_to_first(n, x) for x in inputs]
+            inputs = [channels_last.to_first(n, x) for x in inputs]
         call = replace(n, op_type=op_type, version=_STANDARD_OPSET, inputs=tuple(inputs))
         (y,) = _FLOATS[op_type](call)
-        return [_write(n, _to_last(n, y) if last else y, write)]
+        return [_write(n, channels_last.to_last(n, y) if last else y, write)]
 
     return decode
-
-
-def _to_first(n: Call, x: str) -> str:
-    rank = len(n.b.shape(x))
-    return n.b.transpose(x, (0, rank - 1, *range(1, rank - 1)))
-
-
-def _to_last(n: Call, x: str) -> str:
-    rank = len(n.b.shape(x))
-    return n.b.transpose(x, (0, *range(2, rank), 1))
 
 
 def _qlinear_softmax(n: Call) -> Sequence[str]:
@@ -232,7 +227,7 @@ def _qlinear_reduce_mean(n: Call) -> Sequence[str]:
     return [_write(n, y, 3)]
 
 
-def _nibbles(packed: Array, bits: int, count: int) -> Array:
+def nibbles(packed: Array, bits: int, count: int) -> Array:
     """The first ``count`` codes of each row of bytes, low bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes = (packed[..., None] >> shifts) & np.uint8((1 << bits) - 1)
@@ -254,13 +249,13 @@ def _matmul_nbits(n: Call) -> Sequence[str]:
     if packed.size * (8 // bits) != rows * blocks * block or scale.size != rows * blocks:
         raise n.bad(f"weights {n.type(1)} and scales {n.type(2)} for N {rows}, K {depth}")
     dtype = U4 if bits == 4 else U8
-    codes = _nibbles(packed.reshape(rows, -1), bits, depth)
+    codes = nibbles(packed.reshape(rows, -1), bits, depth)
     zero = np.full((rows, blocks), 1 << (bits - 1), np.int32)
     if n.has(3):
         points = n.const(3, "the zero points")
         if points.dtype != np.uint8 or points.size != rows * -(-blocks * bits // 8):
             raise n.unsupported(f"zero points {n.type(3)}")
-        zero = _nibbles(points.reshape(rows, -1), bits, blocks).astype(np.int32)
+        zero = nibbles(points.reshape(rows, -1), bits, blocks).astype(np.int32)
     quant = affine(scale.reshape(rows, blocks), zero, (rows, depth), 1, block)
     w = dequantize(n, n.b.const(np.asarray(codes, order="C"), dtype), quant)
     x = n.b.cast(n.x(), F32)
@@ -272,6 +267,46 @@ def _matmul_nbits(n: Call) -> Sequence[str]:
     return [n.b.cast(y, n.type().dtype)]
 
 
+def _gather_blocks(n: Call) -> Sequence[str]:
+    """com.microsoft.GatherBlockQuantized: rows of a table of codes with scales per block.
+
+    Codes, indices, scales, zero points.
+    """
+    table, bits, block = n.const(0, "the table"), int(n.attr("bits", 4)), n.attr("block_size", 128)
+    packed = table.dtype == np.uint8 and bits == 4 and n.type(0).dtype == U8
+    if n.type(0).rank != 2 or bits not in (4, 8) or int(block) < 1:
+        raise n.unsupported(f"a table {n.type(0)} of {bits} bits in blocks of {block}")
+    if n.attr("gather_axis", 0) not in (0, -2) or n.attr("quantize_axis", 1) not in (1, -1):
+        raise n.unsupported("a gather axis other than 0, or blocks along another than 1")
+    depth = table.shape[1] * (2 if packed else 1)
+    codes = nibbles(table, 4, depth) if packed else table
+    scale = _scale(n, 2)
+    middle = 1 << (bits - 1) if n.type(0).dtype == U8 else 0
+    zero = np.full(scale.shape, middle, np.int32)
+    if n.has(3):
+        points = n.const(3, "the zero points")
+        zero = (nibbles(points, 4, scale.shape[-1]) if packed else points).astype(np.int32)
+    quant = affine(scale, zero, (table.shape[0], depth), 1, int(block))
+    dtype = U4 if packed else n.type(0).dtype
+    rows = dequantize(n, n.b.const(np.asarray(codes, order="C"), dtype), quant)
+    (y,) = indexing.DECODERS["Gather"](replace(n, inputs=(rows, n.x(1)), attrs={"axis": 0}))
+    return [n.b.cast(y, n.type(2).dtype)]
+
+
+def _embed_norm(n: Call) -> Sequence[str]:
+    """com.microsoft.QEmbedLayerNormalization: tables, scale and bias of the norm are codes."""
+    inputs = [n.x(0), n.opt(1)]
+    for i in range(2, 7):
+        if not n.has(i):
+            inputs.append("")
+            continue
+        scale = _scale(n, i + 6)
+        zero = _zero(n, i + 11, scale)
+        inputs.append(dequantize(n, n.x(i), affine(scale, zero, n.type(i).shape, 0, 0)))
+    call = replace(n, inputs=(*inputs, n.opt(7)))
+    return normalize.DECODERS["com.microsoft.EmbedLayerNormalization"](call)[: n.n_outputs]
+
+
 DECODERS: Mapping[str, Decoder] = {
     "QuantizeLinear": _quantize_linear,
     "DequantizeLinear": _dequantize_linear,
@@ -279,8 +314,11 @@ DECODERS: Mapping[str, Decoder] = {
     "QLinearMatMul": _qlinear_matmul,
     "com.microsoft.QuantizeLinear": _quantize_linear,
     "com.microsoft.DequantizeLinear": _dequantize_linear,
+    "com.microsoft.GatherBlockQuantized": _gather_blocks,
     "com.microsoft.MatMulNBits": _matmul_nbits,
+    "com.microsoft.QEmbedLayerNormalization": _embed_norm,
     "com.microsoft.QGemm": _qgemm,
+    "com.microsoft.QLinearConv": _qlinear_conv,
     "com.microsoft.QLinearAdd": _float("Add", 0, 3, write=6),
     "com.microsoft.QLinearMul": _float("Mul", 0, 3, write=6),
     "com.microsoft.QLinearSigmoid": _float("Sigmoid", 0, write=3),
