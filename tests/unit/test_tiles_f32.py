@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sparrow.kernels.params_f32 import simd_of
+from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
     block_of,
@@ -10,6 +10,7 @@ from sparrow.kernels.tiles_f32 import (
     prefetch_of,
     tile_cycles,
 )
+from sparrow.kernels.tiling_f32 import choose_conv2d
 from sparrow.targets import target
 
 CPU = simd_of(target("x86_64_v4"))
@@ -54,3 +55,15 @@ def test_results_larger_than_l2_are_finished_a_few_rows_at_a_time() -> None:
     assert block_of(196, 14, 64, 384, 6144, CPU) == 196
     # their weights would leave L2 as well
     assert block_of(12544, 14, 1024, 384, CPU.l2_bytes, CPU) * 1024 > CPU.l1_bytes
+
+
+def test_rows_of_a_callers_image_are_asked_for_ahead() -> None:
+    def layer(ci: int, side: int, kernel: int) -> Conv2dShape:
+        return Conv2dShape(
+            ih=side, iw=side, oh=side, ow=side, kh=kernel, kw=kernel, xn=0, xh=side, xw=1, ldy=32,
+            pt=kernel // 2, pl=kernel // 2, ci=ci, co=32, xc=side * side,
+        )  # fmt: skip
+
+    assert choose_conv2d(layer(3, 224, 3), CPU).ahead == 1
+    assert choose_conv2d(layer(64, 56, 3), CPU).ahead == 0
+    assert choose_conv2d(layer(3, 32, 3), CPU).ahead == 0  # comes whole from a near cache

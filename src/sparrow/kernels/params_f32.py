@@ -124,6 +124,7 @@ class Conv2d(Conv2dShape):
     every: int
     pair: int
     half: int
+    ahead: int
     tasks: int
 
 

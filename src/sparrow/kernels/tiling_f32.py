@@ -18,6 +18,10 @@ from sparrow.kernels.tiles_f32 import (
     weight_cycles,
 )
 
+# An image of so many channels is mostly the caller's, whose memory was left a whole call ago. Rows
+# of several planes are read by turns, and what a processor fetches unasked comes too late for them.
+FEW_CHANNELS = 4
+
 
 def choose_gemm(
     m: int,
@@ -168,6 +172,7 @@ def choose_conv2d(
         every=every,
         pair=int(pair),
         half=int(half),
+        ahead=int(s.ci <= FEW_CHANNELS and read[0] > cpu.l1_bytes),
         tasks=tasks,
     )
 

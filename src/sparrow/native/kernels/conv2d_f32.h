@@ -17,7 +17,8 @@
  * channels of the task before the next block. Task grid: batch x ceil(oh / task_h) rows x groups x
  * ceil(vectors of a group / task_n). as_gemm: the taps of a pixel are one
  * run of k and pixels lie at equal distances (1x1 stride 1, or one output pixel); then mc, task_m,
- * ku, pf, every are those of sp_gemm with m = oh * ow, and the row fields rb, task_h are not used. */
+ * ku, pf, every are those of sp_gemm with m = oh * ow, and the row fields rb, task_h and ahead are not
+ * used. ahead: each output row asks for the rows of x that the next one needs. */
 typedef struct sp_conv2d {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
@@ -25,7 +26,7 @@ typedef struct sp_conv2d {
   int mr, nv, ku;
   int rb, task_h, task_n;
   int as_gemm, mc, task_m, pf, every;
-  int pair, half;
+  int pair, half, ahead;
 } sp_conv2d;
 
 /* Tap kx of one kernel row when it is one of [k0, k1); x is the image row, w the kernel row. */
@@ -87,6 +88,19 @@ SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const floa
   sp_tile_put_f32(t, acc, sp_out_at(p.half, y, ox * p.ldy), p.ldy, row + ox, col, n, ep, e);
 }
 
+/* Asks for the rows that the output row after oy reads and this one does not. */
+SP_INLINE void sp_conv2d_ahead_f32(const sp_conv2d p, const float *x, int oy) {
+  const int from = oy * p.sh - p.pt + (p.kh - 1) * p.dh + 1;
+  const int planes = p.xc == 1 ? 1 : p.ci / p.groups;
+  const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(float);
+  for (int iy = (int)sp_imax(from, 0); iy < (int)sp_imin(from + p.sh, p.ih); ++iy) {
+    for (int c = 0; c < planes; ++c) {
+      const float *row = x + iy * p.xh + c * p.xc;
+      for (ptrdiff_t i = 0; i < p.iw * p.xw; i += line) sp_prefetch(row + i);
+    }
+  }
+}
+
 /* Output rows [oy0, oy1) of nv vectors of one group; x is the group's image, y and row its pixel 0.
  */
 SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float *x, const float *w,
@@ -108,6 +122,7 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
   for (int oy = oy0; oy < oy1; ++oy) {
     void *yr = sp_out_at(p.half, y, (ptrdiff_t)oy * p.ow * p.ldy);
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
+    if (p.ahead) sp_conv2d_ahead_f32(p, x, oy);
     if (lo > 0) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, 0, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
       sp_conv2d_tile_f32(p, t, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
