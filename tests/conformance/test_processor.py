@@ -26,8 +26,8 @@ from sparrow.targets import target
 from sparrow.tensor import F32, TensorType
 
 MISALIGNED, NULL = 3, 2
-# A row, and a processor of the emulator that lacks some of what it takes. There is no AVX-512 in it;
-# `max` without xsave is a system that does not keep AVX's registers.
+# A row, and a processor of the emulator that lacks some of what it takes: of AVX-512 it has none,
+# and `max` without xsave is a system that does not keep AVX's registers.
 LACKING: tuple[tuple[str, str], ...] = (
     ("x86_64_v2", "qemu64"),
     ("x86_64_v3", "Nehalem"),

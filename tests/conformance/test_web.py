@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,12 @@ from onnx import numpy_helper
 
 import native_harness as harness
 import sparrow
-from data import missing
+from page_server import in_chromium
 from small_models import accumulator, classifier, embedding
 from sparrow.bundle import Bundle
 from sparrow.device.build import NATIVE
-from sparrow.device.chromium import HEADERS, start_chromium
 from sparrow.device.remote import RemoteLibrary
 from sparrow.device.runners import Runner
-from sparrow.errors import BadInput
 from sparrow.folder import load_evidence
 from sparrow.rendering.page import page_gates
 
@@ -67,6 +62,49 @@ for (const kind of dots)
 console.log(JSON.stringify({{ kinds, found, refused }}));
 """
 OLDER = "--no-enable-avx-vnni"  # V8's relaxed dot product is another then
+# What a page of a strict policy does: all of it in files of its own, one beside the folder.
+STRICT = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'"
+LOADS = """
+import { load } from './model.mjs';
+const x = Float32Array.from({ length: 1728 }, (_, i) => Math.sin(i));
+export const facts = async (options) => {
+  try {
+    const model = await load(options), { y } = await model.run(x);
+    model.close();
+    return [model.path, model.threads, ...y];
+  } catch (e) {
+    return [e.name, e.message];
+  }
+};
+"""
+IN_SCOPES = """
+import { facts } from './loads.mjs';
+const ask = (start) => new Promise((resolve) => start(({ data }) => resolve(data)));
+const found = { page: await facts(), asked: await facts({ path: 'threads' }) };
+found.worker = await ask((answer) => {
+  new Worker('./worker.mjs', { type: 'module' }).onmessage = answer;
+});
+found.shared = await ask((answer) => {
+  new SharedWorker('./shared.mjs', { type: 'module' }).port.onmessage = answer;
+});
+const { installing } = await navigator.serviceWorker.register('./service.mjs', { type: 'module' });
+const { port1, port2 } = new MessageChannel();
+found.service = await ask((answer) => {
+  port1.onmessage = answer;
+  installing.postMessage('', [port2]);
+});
+await fetch('/done', { method: 'POST', body: JSON.stringify(found) });
+"""
+SCOPES = {
+    "/loads.mjs": LOADS.encode(),
+    "/scopes.mjs": IN_SCOPES.encode(),
+    "/worker.mjs": b"import { facts } from './loads.mjs'; facts().then((f) => postMessage(f));",
+    "/shared.mjs": b"""import { facts } from './loads.mjs';
+onconnect = ({ ports: [port] }) => facts().then((f) => port.postMessage(f));""",
+    "/service.mjs": b"""import { facts } from './loads.mjs';
+onmessage = ({ ports: [port] }) => facts().then((f) => port.postMessage(f));""",
+    "/scopes.html": b'<!doctype html><script type="module" src="scopes.mjs"></script>',
+}
 DEMO = """<script type="module">
 for (;;) {
   const { done, failed } = document.body.dataset;
@@ -109,66 +147,6 @@ def in_node(script: str, folder: Path, *flags: str) -> Any:
     return json.loads(done.stdout)
 
 
-class Server:
-    """Files of a folder and a few pages; waits for what a page posts."""
-
-    def __init__(self, folder: Path, pages: dict[str, bytes], isolated: bool) -> None:
-        self.answer: Any = None
-        self.done = threading.Event()
-        server = self
-
-        class Handler(SimpleHTTPRequestHandler):
-            def do_GET(self) -> None:
-                page = pages.get(self.path.split("?")[0])
-                if page is None:
-                    super().do_GET()
-                    return
-                self.send_response(200)
-                script = self.path.endswith(".mjs")
-                self.send_header("Content-Type", "text/javascript" if script else "text/html")
-                self.send_header("Content-Length", str(len(page)))
-                self.end_headers()
-                self.wfile.write(page)
-
-            def do_POST(self) -> None:
-                server.answer = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(204)
-                self.end_headers()
-                server.done.set()
-
-            def end_headers(self) -> None:
-                for name, value in HEADERS.items() if isolated else ():
-                    self.send_header(name, value)
-                super().end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        handler = functools.partial(Handler, directory=str(folder))
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
-def in_chromium(
-    folder: Path, profile: Path, pages: dict[str, bytes], page: str, isolated: bool = True
-) -> Any:
-    server = Server(folder, pages, isolated)
-    url = f"http://127.0.0.1:{server.http.server_port}{page}"
-    try:
-        process = start_chromium(url, profile)
-    except BadInput as e:
-        missing(str(e))
-        raise
-    try:
-        assert server.done.wait(90), "the page never answered"
-    finally:
-        process.kill()
-        process.wait()
-        server.http.shutdown()
-        server.http.server_close()
-    return server.answer
-
-
 def judge(found: Any, bundle: Bundle, threads: bool = True) -> None:
     assert "failed" not in found, found
     wanted = ["relaxed", "simd", "plain"]
@@ -197,7 +175,14 @@ def judge(found: Any, bundle: Bundle, threads: bool = True) -> None:
         "of another build?",
         "missing.bin cannot be",
         "missing.wasm cannot be",
+        "threads: expected 1 to 256, found 1.5",
+        "in 'http://[' is no URL",
+        "wasm is no module, or cut short: ",
+        "the module is no model",
+        "the weights ended after",
+        "of another build?",
     )
+    assert found["aborted"] == "left"
     for error, text in zip(found["errors"], texts, strict=True):
         assert text in error and "\n" not in error
 
@@ -213,6 +198,25 @@ def test_every_build_runs_in_chromium(bundle: Bundle, tmp_path: Path, isolated: 
     pages = {"/test.html": IN_PAGE.encode(), "/web_checks.mjs": CHECKS.read_bytes()}
     found = in_chromium(bundle.folder, tmp_path, pages, "/test.html", isolated)
     judge(found, bundle, threads=isolated)
+
+
+@pytest.mark.parametrize("policy", ["", STRICT, f"{STRICT}; worker-src 'self' blob:"])
+def test_workers_of_all_kinds_and_policies_load_what_they_can(
+    bundle: Bundle, tmp_path: Path, policy: str
+) -> None:
+    """Where none starts that shares the memory, a build of one thread runs."""
+    found = in_chromium(bundle.folder, tmp_path, SCOPES, "/scopes.html", True, policy)
+    alone = policy == STRICT
+    for scope in ("page", "worker", "shared", "service"):
+        one = alone or scope in ("shared", "service")
+        assert found[scope][0] == ("relaxed" if one else "threads"), found[scope]
+        assert (found[scope][1] == 1) == one
+        assert found[scope][2:] == found["page"][2:] and len(found[scope]) == 7
+    if alone:  # who names the build learns why it cannot be
+        assert found["asked"][0] == "SparrowError"
+        assert found["asked"][1] == "no worker starts here: does worker-src allow blob:?"
+    else:
+        assert found["asked"] == found["page"]
 
 
 @pytest.mark.parametrize("flags", [(), (OLDER,)])

@@ -1,3 +1,9 @@
+/* A response whose line breaks on the way. */
+const broken = (bytes) => {
+  const pull = (c) => c.error(new TypeError('network error'));
+  return new Response(new ReadableStream({ start: (c) => c.enqueue(bytes.slice(0, 8)), pull }));
+};
+
 /* What a page does with a model's folder, for Node and browsers alike: answers facts and outputs. */
 export async function check({ load, paths, SparrowError }, base, wasm, weights) {
   const found = { paths: paths(), runs: {}, errors: [] };
@@ -27,6 +33,8 @@ export async function check({ load, paths, SparrowError }, base, wasm, weights) 
   const model = await load({ base, path: 'simd', wasm, weights });
   found.fromBytes = Array.from(Object.values(await model.run(input(model)))[0]);
   const x = input(model), { name } = model.inputs[0];
+  const aborted = load({ base, signal: AbortSignal.abort('left') });
+  found.aborted = await aborted.catch((e) => e);
   const refused = [
     () => model.run(x.subarray(1)),
     () => model.run(new Float64Array(x)),
@@ -38,6 +46,12 @@ export async function check({ load, paths, SparrowError }, base, wasm, weights) 
     () => load({ base, weights: weights.slice(8) }),
     () => load({ base, weights: 'missing.bin' }),
     () => load({ base, wasm: 'missing.wasm' }),
+    () => load({ base, threads: 1.5 }),
+    () => load({ base: 'http://[' }),
+    () => load({ base, wasm: new TextEncoder().encode('<!doctype html>') }),
+    () => load({ base, wasm: Uint8Array.from([0, 97, 115, 109, 1, 0, 0, 0]) }),
+    () => load({ base, path: 'simd', weights: broken(weights) }),
+    () => load({ base, path: found.paths[0], weights: weights.slice(8) }),
   ];
   for (const call of refused) {
     try {

@@ -47,6 +47,8 @@ export interface LoadOptions {
   weights?: string | URL | Response | ArrayBuffer | Uint8Array;
   /** Called as weights arrive, in bytes. */
   progress?: (done: number, total: number) => void;
+  /** Of an AbortController: `load` then ends with its reason. */
+  signal?: AbortSignal;
 }
 
 /** What went wrong, in one line. */

@@ -17,10 +17,13 @@ const BUILDS = {};
 const inNode = typeof process !== 'undefined' && process.versions?.node !== undefined;
 /* An import that bundlers do not follow: a page has no such modules. */
 const ofNode = (name) => process.getBuiltinModule(`node:${name}`);
+/* Service workers and shared ones start no workers. */
+const startsWorkers = () => inNode || (typeof Worker === 'function' && !!URL.createObjectURL);
 const ABI_VERSION = 1;
 const ALIGN = 64;
 const PAGE = 65536;
 const STACK = 65536;
+const MAX_THREADS = 256;
 const I32 = 0x7f;
 const STATUS = [
   'ok',
@@ -92,12 +95,13 @@ function dots([n, firsts, seconds]) {
 }
 
 /**
- * Whether the engine has a feature: `simd`, `relaxed`, `threads` (with shared memory), or relaxed dot
+ * Whether the engine has a feature: `simd`, `relaxed`, `threads` (shared memory and workers), or relaxed dot
  * products of signed with unsigned (`usdot`; by twos `maddubs`) or signed bytes (`sdot`), which the standard
  * leaves open.
  */
 export function has(feature) {
-  if (feature === 'threads' && typeof SharedArrayBuffer === 'undefined') return false;
+  if (feature === 'threads' && (typeof SharedArrayBuffer === 'undefined' || !startsWorkers()))
+    return false;
   if (feature in DOTS) return (asked[feature] ??= has('relaxed') && dots(DOTS[feature]));
   return WebAssembly.validate(Uint8Array.from([...MAGIC, ...PROBES[feature]]));
 }
@@ -143,6 +147,7 @@ export function sharedMemory() {
 export class Native {
   constructor(instance, memory = instance.exports.memory) {
     const { model_info, __heap_base } = instance.exports;
+    if (!model_info || !__heap_base || !memory) throw new SparrowError('the module is no model');
     this.exports = instance.exports;
     this.memory = memory;
     this.top = __heap_base.value;
@@ -385,7 +390,7 @@ async function startPool(module, memory, native, threads) {
       ready();
       exports.sparrow_pool_work();
     };`;
-  let make;
+  let make, url;
   if (inNode) {
     const { Worker: NodeWorker } = ofNode('worker_threads');
     const body = `${source} const { parentPort } = require('node:worker_threads');
@@ -393,39 +398,49 @@ async function startPool(module, memory, native, threads) {
     make = () => new NodeWorker(body, { eval: true });
   } else {
     const body = `${source} onmessage = ({ data }) => start({ ...data, ready: () => postMessage(0) });`;
-    const url = URL.createObjectURL(new Blob([body], { type: 'text/javascript' }));
+    url = URL.createObjectURL(new Blob([body], { type: 'text/javascript' }));
     make = () => new Worker(url);
   }
-  const workers = await Promise.all(
-    Array.from({ length: threads - 1 }, async () => {
-      const worker = make();
-      const stack = native.allocate(STACK) + STACK;
-      await new Promise((resolve, reject) => {
-        if (inNode) worker.once('message', resolve).once('error', reject);
-        else [worker.onmessage, worker.onerror] = [resolve, reject];
-        worker.postMessage({ module, memory, stack });
-      });
-      // an idle model keeps no program alive
-      worker.unref?.();
-      return worker;
-    }),
-  );
-  return {
-    threads,
-    parallel: native.exports.sparrow_pool_function(),
-    close() {
-      native.exports.sparrow_pool_stop();
-      for (const worker of workers) worker.terminate();
-    },
+  const workers = [];
+  const start = async () => {
+    const worker = make();
+    workers.push(worker);
+    const stack = native.allocate(STACK) + STACK;
+    await new Promise((resolve, reject) => {
+      if (inNode) worker.once('message', resolve).once('error', reject);
+      else [worker.onmessage, worker.onerror] = [resolve, reject];
+      worker.postMessage({ module, memory, stack });
+    });
+    // an idle model keeps no program alive
+    worker.unref?.();
   };
+  const close = () => {
+    native.exports.sparrow_pool_stop();
+    for (const worker of workers) worker.terminate();
+  };
+  try {
+    await Promise.all(Array.from({ length: threads - 1 }, start));
+  } catch (e) {
+    close();
+    // of what a policy forbids there is an event without a text
+    throw new SparrowError(`no worker starts here: ${e.message ?? 'does worker-src allow blob:?'}`);
+  } finally {
+    if (url) URL.revokeObjectURL(url);
+  }
+  return { threads, parallel: native.exports.sparrow_pool_function(), close };
 }
 
 /* A response for a file given as bytes, a URL, or a name beside this module. */
-async function open(source, base = import.meta.url) {
+async function open(source, { base = import.meta.url, signal }) {
   if (source instanceof Response) return source;
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return new Response(source);
-  // a relative base is one of the page's
-  const url = new URL(source, new URL(base, globalThis.document?.baseURI ?? import.meta.url));
+  let url;
+  try {
+    // a relative base is one of the page's
+    url = new URL(source, new URL(base, globalThis.document?.baseURI ?? import.meta.url));
+  } catch {
+    throw new SparrowError(`'${source}' in '${base}' is no URL`);
+  }
   if (inNode && url.protocol === 'file:') {
     const { readFile } = ofNode('fs/promises');
     try {
@@ -434,7 +449,7 @@ async function open(source, base = import.meta.url) {
       throw new SparrowError(`${url.pathname} cannot be read: ${e.code}`);
     }
   }
-  const response = await fetch(url).catch((e) => {
+  const response = await fetch(url, { signal }).catch((e) => {
     throw new SparrowError(`${url} cannot be fetched: ${e.message}`);
   });
   if (!response.ok) throw new SparrowError(`${url} cannot be fetched: status ${response.status}`);
@@ -442,10 +457,14 @@ async function open(source, base = import.meta.url) {
 }
 
 async function compile(response) {
-  // streaming wants the MIME type, which not every server knows
-  const typed = response.headers.get('Content-Type')?.startsWith('application/wasm');
-  if (typed && WebAssembly.compileStreaming) return WebAssembly.compileStreaming(response);
-  return WebAssembly.compile(await response.arrayBuffer());
+  try {
+    // streaming wants the MIME type, which not every server knows
+    const typed = response.headers.get('Content-Type')?.startsWith('application/wasm');
+    if (typed && WebAssembly.compileStreaming) return await WebAssembly.compileStreaming(response);
+    return await WebAssembly.compile(await response.arrayBuffer());
+  } catch (e) {
+    throw new SparrowError(`${response.url || 'wasm'} is no module, or cut short: ${e.message}`);
+  }
 }
 
 /* The body of a response into memory as it arrives. */
@@ -454,7 +473,9 @@ async function pour(response, native, progress) {
   let done = 0;
   if (total > 0) {
     for (const reader = response.body.getReader(); ; ) {
-      const { done: end, value } = await reader.read();
+      const { done: end, value } = await reader.read().catch((e) => {
+        throw new SparrowError(`the weights ended after ${done} of ${total} bytes: ${e.message}`);
+      });
       if (end) break;
       if (done + value.length <= total) native.bytesAt(native.weights + done, value.length).set(value);
       done += value.length;
@@ -465,30 +486,61 @@ async function pour(response, native, progress) {
     throw new SparrowError(`the weights are ${done} bytes, the model needs ${total}: of another build?`);
 }
 
-/**
- * Load the model.
- *
- * Options: `base`, where the files are (this module's folder); `path`, one of `paths()`; `threads`;
- * `wasm` and `weights`, the two files as bytes, a URL or a Response; `progress(done, total)`.
- */
-export async function load(options = {}) {
+async function start(options) {
   const { base, progress } = options;
   const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
   const threads = options.threads ?? Math.min(4, cores);
+  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)
+    throw new SparrowError(`threads: expected 1 to ${MAX_THREADS}, found ${threads}`);
   const possible = paths().filter((p) => threads > 1 || !NEEDS[p].includes('threads'));
   const path = options.path ?? possible[0];
   if (!possible.includes(path))
     throw new SparrowError(`path '${path}' cannot run here; possible are ${possible.join(', ')}`);
   const build = BUILDS[path];
   const wasm = options.wasm ?? (base ? `model.${path}.wasm` : build.wasm);
-  const blob = open(options.weights ?? (base ? build.file : build.weights), base);
+  const blob = open(options.weights ?? (base ? build.file : build.weights), options);
   blob.catch(() => {}); // awaited below
-  const module = await compile(await open(wasm, base));
+  const module = await compile(await open(wasm, options));
   const shared = NEEDS[path].includes('threads');
-  const memory = shared ? sharedMemory() : undefined;
-  const instance = await WebAssembly.instantiate(module, shared ? { env: { memory } } : {});
-  const native = new Native(instance, memory);
-  const pool = shared ? await startPool(module, memory, native, threads) : undefined;
-  await pour(await blob, native, progress);
-  return new Model(native, path, pool);
+  let native, pool;
+  if (shared) {
+    try {
+      const memory = sharedMemory();
+      native = new Native(await WebAssembly.instantiate(module, { env: { memory } }), memory);
+      pool = await startPool(module, memory, native, threads);
+    } catch (e) {
+      if (options.path || options.wasm) throw e;
+      // the build of one thread takes the same weights
+      return start({ ...options, threads: 1, weights: await blob });
+    }
+  } else native = new Native(await WebAssembly.instantiate(module, {}));
+  try {
+    await pour(await blob, native, progress);
+    return new Model(native, path, pool);
+  } catch (e) {
+    pool?.close();
+    throw e;
+  }
+}
+
+/**
+ * Load the model.
+ *
+ * Options: `base`, where the files are (this module's folder); `path`, one of `paths()`; `threads`;
+ * `wasm` and `weights`, the two files as bytes, a URL or a Response; `progress(done, total)`; `signal`,
+ * of an AbortController.
+ */
+export async function load(options = {}) {
+  const { signal } = options;
+  try {
+    signal?.throwIfAborted();
+    const model = await start(options);
+    if (signal?.aborted) model.close();
+    signal?.throwIfAborted();
+    return model;
+  } catch (e) {
+    if (signal?.aborted) throw signal.reason;
+    if (e instanceof SparrowError) throw e;
+    throw new SparrowError(`the model cannot be loaded: ${e.message}`);
+  }
 }
