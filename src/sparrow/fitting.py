@@ -387,7 +387,8 @@ def _advice(
             found.append(f"{b.bytes:,} bytes of {types[0].dtype} {shape}, read or written there")
     if floats * 2 > top:
         found.append("int8 would take a quarter of the float32 buffers (--precision int8)")
-    if at * 4 <= len(e.steps) and len(e.steps) > 4:
+    images = any(e.graph.types[x].rank > 3 for x in e.graph.inputs)
+    if images and at * 4 <= len(e.steps) and len(e.steps) > 4:
         found.append(
             "it is among the first layers, where images are largest: half the input side takes a "
             "quarter of it"

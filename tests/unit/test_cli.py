@@ -108,6 +108,17 @@ def test_run_reads_arrays_and_images(files: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("error: input 'x' is missing")
 
 
+def test_bench_takes_the_shapes_of_a_bundle(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(files / "dynamic.onnx"), str(tmp_path / "out")
+    assert command("build", source, "-o", out, "--shape", "x=2x3x12x12") == 0
+    capsys.readouterr()
+    assert command("bench", out, "--rounds", "5", "--source", source) == 0
+    done = capsys.readouterr()
+    assert "onnxruntime" in done.out and done.err == ""
+
+
 def test_profile_bench_targets_doctor_report(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,6 +150,23 @@ def test_float_sizes_are_those_of_the_bundle(tmp_path: Path) -> None:
     assert (found.code_bytes, found.weights_bytes) == (memory.code_bytes, memory.weights_bytes)
     assert (found.arena_bytes, found.stack_bytes) == (memory.arena_bytes, memory.stack_bytes)
     assert any("int8 would take a quarter" in a for a in found.advice)
+    assert any("half the input side" in a for a in found.advice) == (found.peaks[0] <= 1)
+
+
+def test_vectors_are_told_nothing_of_images() -> None:
+    weights = {f"w{i}": np.eye(64, dtype=np.float32) for i in range(6)}
+    nodes = [
+        op
+        for i in range(6)
+        for op in (
+            helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"y{i}"]),
+            helper.make_node("Erf", [f"y{i}"], [f"x{i + 1}"]),
+        )
+    ]
+    m = model(nodes, [value("x0", (1, 64))], [value("x6", (1, 64))], weights)
+    found = sparrow.fits(m, CORE)
+    assert found.advice and found.peaks[0] * 4 <= len(found.layers)
+    assert not any("half the input side" in a for a in found.advice)
 
 
 def test_the_verdict_and_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,10 @@ def softmax(x: Array, axis: int) -> Array:
         (drawn(1, 12, 50) + 9 * (np.arange(50) == 3), ((1, 12),), "numbers"),
         (softmax(drawn(1, 12, 50) + 9 * (np.arange(50) == 3), 2), (), "classes"),
         (np.arange(6).reshape(1, 6), (), "integers"),
+        # a reconstruction, and classes of a vector of as many
+        (drawn(1, 12), ((1, 12),), "numbers"),
+        (drawn(12), ((12,), (3,)), "numbers"),
+        (softmax(drawn(1, 12), 1), ((1, 12),), "classes"),
     ],
 )
 def test_kinds_of_outputs(want: Array, inputs: tuple[tuple[int, ...], ...], meant: str) -> None:

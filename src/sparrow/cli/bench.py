@@ -52,7 +52,7 @@ def bench(
     from sparrow.api import build as build_bundle
     from sparrow.api import load_bundle
     from sparrow.sources import sources_of
-    from sparrow.timing.profiling import against_onnxruntime, check_sources_of
+    from sparrow.timing.profiling import against_onnxruntime, as_built, check_sources_of
 
     if against not in ("onnxruntime", "none"):
         raise BadInput(f"--against {against!r}", hint="there are onnxruntime and none")
@@ -68,6 +68,7 @@ def bench(
         sources = sources_of(models_of(source)) if source and not alone else {}
         if sources:
             check_sources_of(bundle, sources)
+            sources = as_built(bundle, sources)
     elif alone:
         raise BadInput(
             "a device and --sustained time a bundle", hint="`sparrow build -o out` first"

@@ -24,7 +24,8 @@ from sparrow.errors import BadInput
 from sparrow.evidence.golden import Golden
 from sparrow.evidence.oracle import Oracle
 from sparrow.evidence.plan_record import PlanRecord
-from sparrow.folder import hooked_library, load_evidence, weights_of
+from sparrow.folder import hooked_library, load_evidence, load_graphs, weights_of
+from sparrow.following import open_inputs
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
 from sparrow.tensor import Array
@@ -222,6 +223,18 @@ def check_sources_of(bundle: Bundle, sources: Mapping[str, Source]) -> None:
                 f"entry {r.entry!r} was built from a model of SHA-256 {r.sha256[:16]}.., "
                 f"this one has {found[:16]}.."
             )
+
+
+def as_built(bundle: Bundle, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The models a bundle was built from, dynamic inputs having the shapes of its entry points."""
+    graphs = load_graphs(bundle.folder, bundle.plan)
+    found = {}
+    for (name, s), g in zip(sources.items(), graphs, strict=True):
+        shapes = {i: t.shape for i, t in g.types.items() if i in g.inputs}
+        shapes |= {state.input: state.initial.shape for state in g.states}
+        left_open = open_inputs(s.model)
+        found[name] = replace(s, shapes={i: shapes[i] for i in left_open if i in shapes})
+    return found
 
 
 def machine() -> dict[str, Any]:
