@@ -14,6 +14,7 @@ import pytest
 
 from sparrow.device.build import Toolchain, Unit, find_toolchain
 from sparrow.device.cache import FileCache
+from sparrow.device.flags import gcc_cpu_flags
 from sparrow.device.here import host_machine, host_toolchain
 from sparrow.errors import BadInput, CompileError
 from sparrow.targets import Machine
@@ -248,6 +249,23 @@ def test_gcc_is_told_its_names(
     if found:
         library = toolchain.link_shared(toolchain.compile_objects([ANSWER], target), target)
         assert library.read_bytes().startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize(
+    ("triple", "cpu", "says"),
+    [
+        ("thumb-freestanding-eabi", "cortex_m0", "-mcpu=cortex-m0 -mthumb -mfloat-abi=soft"),
+        (
+            *("thumb-freestanding-eabihf", "cortex_m33+dsp+fp_armv8d16sp"),
+            "-mcpu=cortex-m33 -mthumb -mfloat-abi=hard -mfpu=fpv5-sp-d16",
+        ),
+        ("riscv32-freestanding-none", "generic_rv32+m+c", "-march=rv32imc -mabi=ilp32"),
+        ("aarch64-linux-musl", "cortex_a53", "-mcpu=cortex-a53 -mno-outline-atomics"),
+        ("arm-linux-musleabihf", "cortex_a7", "-mcpu=cortex-a7"),
+    ],
+)
+def test_gcc_is_told_of_cores(triple: str, cpu: str, says: str) -> None:
+    assert gcc_cpu_flags(Machine(triple, cpu, "scalar")) == tuple(says.split())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ ANDROID32 = ("-mfloat-abi=softfp", "-Xclang", "-target-feature", "-Xclang", "+vf
 BARE_FLAGS = ("-Os", "-fdata-sections")
 # What `device.stack` reads; of drivers other than zig's not all know the second one.
 STACK_FLAGS = ("-ffunction-sections", "-fstack-size-section")
+# gcc's and clang's names of the FPUs of Cortex-M.
+CORTEX_M_FPUS = {
+    "vfp4d16sp": "fpv4-sp-d16",
+    "fp_armv8d16sp": "fpv5-sp-d16",
+    "fp_armv8d16": "fpv5-d16",
+}
 # Systems refuse libraries made for later ones; zig's own choice is one of the last.
 OLDEST = {"macos": ".11.0", "ios": ".13.0"}
 
@@ -78,12 +84,27 @@ def link_flags(target: Machine) -> tuple[str, ...]:
 
 def gcc_cpu_flags(target: Machine) -> tuple[str, ...]:
     """What gcc and clang call a machine's CPU."""
+    if target.arch == "thumb":
+        return cortex_m_flags(target.cpu)
     cpu, *features = target.cpu.replace("_", "-").split("+")
     if target.triple.startswith("x86"):
         return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
     if cpu.startswith("generic"):
-        return _generic_flags(cpu, features)
-    return (f"-mcpu={'+'.join((cpu, *features))}",)
+        named = _generic_flags(cpu, features)
+    else:
+        named = (f"-mcpu={'+'.join((cpu, *features))}",)
+    # for cores before Armv8.1 both call libgcc for an exchange, which a library has not
+    return (*named, "-mno-outline-atomics") if target.arch == "aarch64" else named
+
+
+def cortex_m_flags(cpu: str) -> tuple[str, ...]:
+    """What gcc and clang call a Cortex-M; ``cpu`` is zig's name of it."""
+    core, *features = cpu.split("+")
+    named = (f"-mcpu={core.replace('_', '-')}", "-mthumb")
+    if core == "cortex_m55":
+        return (*named, "-mfloat-abi=hard", "-mfpu=auto")
+    fpu = next((CORTEX_M_FPUS[f] for f in features if f in CORTEX_M_FPUS), None)
+    return (*named, "-mfloat-abi=hard", f"-mfpu={fpu}") if fpu else (*named, "-mfloat-abi=soft")
 
 
 def _generic_flags(cpu: str, features: Sequence[str]) -> tuple[str, ...]:

@@ -6,14 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparrow.device.flags import cortex_m_flags
 from sparrow.packaging.naming import MODEL, Name
 
-# gcc's options for zig's names of cores with an FPU.
-_FPUS = {
-    "vfp4d16sp": "fpv4-sp-d16",
-    "fp_armv8d16sp": "fpv5-sp-d16",
-    "fp_armv8d16": "fpv5-d16",
-}
 # What emitted code needs of a compiler: one arena holds values of different types, and no product
 # is fused with a sum behind its back.
 NEEDED = ("-ffp-contract=off", "-fno-strict-aliasing")
@@ -55,12 +50,4 @@ class Sources:
     @property
     def cpu_flags(self) -> list[str]:
         """Options of gcc for the core; empty where its target says it all."""
-        core, *features = self.cpu.split("+")
-        if not core.startswith("cortex_m"):
-            return []
-        name = core.replace("_", "-")
-        flags = [f"-mcpu={name}", "-mthumb"]
-        fpu = next((_FPUS[f] for f in features if f in _FPUS), None)
-        if name == "cortex-m55":
-            return [*flags, "-mfloat-abi=hard", "-mfpu=auto"]
-        return [*flags, "-mfloat-abi=hard", f"-mfpu={fpu}"] if fpu else [*flags, "-mfloat-abi=soft"]
+        return list(cortex_m_flags(self.cpu)) if self.cpu.startswith("cortex_m") else []

@@ -39,7 +39,10 @@ __asm__(".globl _start\n_start: mov x29, #0\n mov x30, #0\n mov x0, sp\n and sp,
 #define SYS_R(n) __asm__("a" #n)
 #define SYS_NUMBER __asm__("a7")
 #define SYS_TRAP "ecall"
-__asm__(".globl _start\n_start: mv a0, sp\n andi sp, sp, -16\n call sys_start\n");
+/* GNU's linker turns addresses into offsets from gp */
+__asm__(
+    ".globl _start\n_start: .option push\n .option norelax\n la gp, __global_pointer$\n .option pop\n"
+    " mv a0, sp\n andi sp, sp, -16\n call sys_start\n");
 #endif
 static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
   register long r0 SYS_R(0) = a, r1 SYS_R(1) = b, r2 SYS_R(2) = c;

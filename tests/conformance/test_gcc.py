@@ -1,0 +1,95 @@
+"""Networks of every kind by gcc, every warning an error: built, run, proved layer by layer.
+
+One row of each architecture; `bench/gcc.py` is the same for all networks on all rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+import gcc
+import sparrow
+from data import data, missing
+from nets.build import Net, Value
+from nets.sequence import merge_heads, split_heads
+from small_models import accumulator, classifier
+from sparrow.compiler import Source, compile_sources, front
+from sparrow.errors import CompileError
+from sparrow.importers.model import Model
+from sparrow.targets import target
+
+ROWS = ("x86_64_v3", "aarch64", "armv7", "riscv64", "cortex_m4f", "rv32imc")
+
+
+def gru() -> onnx.ModelProto:
+    """Nine steps of 12 features, hidden 16."""
+    net = Net("gru")
+    x = net.input("frames", [9, 1, 12])
+    w, r = net.weight((1, 48, 12), 12), net.weight((1, 48, 16), 16)
+    _, last = net.nodes("GRU", 2, x, w, r, hidden_size=16, linear_before_reset=1)
+    state = Value(net.node("Squeeze", last, net.ints(0)), 16)
+    return net.finish(logits=net.gemm(state, 5).name)
+
+
+def transformer() -> onnx.ModelProto:
+    """One layer over 10 tokens of 24 features, two heads."""
+    net = Net("transformer")
+    x = Value(net.input("tokens", [1, 10, 24]), 24)
+    q, k, v = (split_heads(net, net.matmul(x, 24), 2) for _ in range(3))
+    q, v = (net.node("Transpose", t, perm=[0, 2, 1, 3]) for t in (q, v))
+    k = net.node("Transpose", k, perm=[0, 2, 3, 1])
+    merged = Value(merge_heads(net, net.attention(q, k, v, 12), 24), 24)
+    y = net.layer_norm(net.add(net.matmul(merged, 24), x))
+    inner = net.act(net.matmul(y, 48), "Gelu")
+    return net.finish(y=net.layer_norm(net.add(net.matmul(inner, 24), y)).name)
+
+
+def coded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same of integers."""
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    rng = np.random.default_rng(0)
+    return sparrow.quantize(model, [rng.standard_normal(shape, np.float32) for _ in range(4)])
+
+
+@pytest.fixture(scope="module")
+def every_kind() -> gcc.Network:
+    """Entry points of one module: int8 and float32."""
+    floats = {"gru": gru(), "transformer": transformer(), "classifier": classifier()}
+    face = coded(onnx.load(data("face/models/version-slim-320_simplified.onnx")))
+    keywords = data("models/mlperf_tiny/kws_dscnn_int8.tflite")
+    codes = {f"{name}_int8": coded(model) for name, model in floats.items()}
+    models: dict[str, Model] = {**floats, **codes, "face": face, "keywords": keywords}
+    sources = {name: Source(model) for name, model in models.items()}
+    return gcc.Network("every kind", "int8", front(sources))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_layer_is_right_without_a_warning(row: str, every_kind: gcc.Network) -> None:
+    machine = target(row).machine
+    compiler = gcc.COMPILERS[machine.arch]
+    if shutil.which(compiler) is None:
+        missing(f"{compiler} is not installed")
+    place = gcc.place(machine)
+    if isinstance(place, str):
+        missing(place)
+    cell = gcc.prove_on(every_kind, row, 1 if machine.bare else 2, gcc.Reference())
+    assert not cell.failure, cell
+    assert cell.ran and cell.layers > 60 and cell.compiler.startswith(compiler)
+
+
+def test_a_warning_is_a_failure() -> None:
+    if shutil.which("gcc") is None:
+        missing("gcc is not installed")
+    c = compile_sources({"net": Source(accumulator())}, target("x86_64"))
+    narrow = b"\nchar sparrow_narrow(int x);\nchar sparrow_narrow(int x) { return x; }\n"
+    files = {**c.artifact.files, "model.c": c.artifact.files["model.c"] + narrow}
+    spoiled = replace(c, artifact=replace(c.artifact, files=files))
+    with gcc.compiled_by("gcc"):
+        assert gcc.library(c, target("x86_64").machine).exists()
+        with pytest.raises(CompileError, match="conversion"):
+            gcc.library(spoiled, target("x86_64").machine)
