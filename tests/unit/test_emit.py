@@ -21,9 +21,11 @@ from sparrow.builder import Builder
 from sparrow.emit.amalgamate import amalgamate
 from sparrow.emit.c import emit
 from sparrow.emit.interface import c_string
+from sparrow.emit.loop_c import loop_function
 from sparrow.errors import UnsupportedOp
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
+from sparrow.kernels.case import In, Loop, Out, Stream
 from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.reference import evaluate
@@ -180,3 +182,17 @@ def test_what_a_loop_does_not_change_is_computed_before_it() -> None:
     loop = text[text.index("for (ptrdiff_t j = 0; j < 85") :]
     assert "sigmoid" in text[text.index("sp_frame;") :]
     assert "sigmoid" not in loop[: loop.index("}")]
+
+
+def test_copies_lie_apart_from_what_they_read_but_in_place() -> None:
+    """Compilers make vectors of a strided copy where they know that."""
+    of = TensorType((1936, 24), F32)
+
+    def parameters(expr: lane.Expr, strides: tuple[int, int]) -> str:
+        nest = Loop((1936, 24), expr, (Stream(In(0), of, strides),), Stream(Out(0), of, (48, 1)))
+        return " ".join(loop_function(nest, 1, 16)[1])
+
+    x = lane.Arg(0, F32)
+    assert parameters(x, (48, 2)).count("SP_RESTRICT") == 2
+    assert "SP_RESTRICT" not in parameters(x, (48, 1))
+    assert "SP_RESTRICT" not in parameters(lane.Call("neg", (x,), F32), (48, 2))

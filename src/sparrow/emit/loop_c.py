@@ -57,8 +57,11 @@ class _Nest:
 
     def parts(self) -> tuple[list[str], list[str], list[str]]:
         types = [element_type(self.c, s, self.lanes) for s in (*self.c.x, self.c.y)]
-        parameters = [f"const {t} *{n}" for t, n in zip(types, self.names, strict=False)]
-        parameters.append(f"{types[-1]} *y")
+        # in place are only results that lie as their operand does
+        alone = is_copy(self.c) and self.xs[0] != self.ys
+        pointer = "*SP_RESTRICT " if alone else "*"
+        parameters = [f"const {t} {pointer}{n}" for t, n in zip(types, self.names, strict=False)]
+        parameters.append(f"{types[-1]} {pointer}y")
         if self.tasks > 1:
             parameters.append("int task")
         return self.before, parameters, self.body(types)
