@@ -41,7 +41,7 @@ from sparrow.quant.weights import (
     largest_sum,
 )
 from sparrow.reference import one_thread
-from sparrow.tensor import I8, Affine, Array, DType
+from sparrow.tensor import I8, I16, Affine, Array, DType
 
 Codes = Mapping[str, tuple[DType, Affine]]
 Reals = NDArray[np.float64]
@@ -102,13 +102,14 @@ def shaped(g: Graph, codes: Codes) -> Codes:
     return {x: (dtype, of_rank(q, g.types[x].rank)) for x, (dtype, q) in codes.items()}
 
 
-def constant_codes(x: Array, recipe: Recipe) -> Coded:
-    """Codes of a constant operand of elementwise work: one scale for all."""
+def constant_codes(x: Array, recipe: Recipe, dtype: DType) -> Coded:
+    """Codes of a constant operand of elementwise work whose result is ``dtype``: one scale."""
+    dtype = I16 if dtype == I16 else I8
     block = (-1,) * x.ndim
-    scale = block_scales(x, block)
+    scale = block_scales(x, block, dtype)
     if recipe.scales == "power_of_two":
-        scale = weight_steps(x, scale, block)
-    return coded(x, scale, block)
+        scale = weight_steps(x, scale, block, dtype)
+    return coded(x, scale, block, dtype)
 
 
 def _output_axis(op: Sum, rank: int) -> int:

@@ -98,9 +98,10 @@ def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph
         layers.append(Layer(name, "Gather", n.outputs[0], "int8", wide=False))
     if recipe.complete:
         for n in g.nodes:
-            if isinstance(n.op, Lane) and p.stored(n.outputs[0]) in codes:
+            y = p.stored(n.outputs[0])
+            if isinstance(n.op, Lane) and y in codes:
                 constants[n.outputs[0]] = {
-                    i: constant_codes(g.consts[x], recipe)
+                    i: constant_codes(g.consts[x], recipe, codes[y][0])
                     for i, x in enumerate(n.inputs)
                     if x in g.consts
                 }

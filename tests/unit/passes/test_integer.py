@@ -13,8 +13,10 @@ import pytest
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Scheme
+from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gather import Gather
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
@@ -27,7 +29,7 @@ from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.affine import per_tensor
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, I8, I16, U8, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I16, I64, U8, Affine, Array, DType, TensorType
 
 SCHEMES: tuple[Scheme, ...] = ("f32", "fixed31")
 
@@ -169,6 +171,27 @@ def test_normalization(
     low = -2 if given == I8 else -5  # codes of 16 bits have no zero point
     g, feeds = between_codes(x, (given, to), ((low, 5), (-6, 6)), op)
     check(g, feeds)
+
+
+@pytest.mark.parametrize("to", [I8, I16], ids=str)
+def test_constants_that_are_joined_or_picked_from_are_codes(to: DType) -> None:
+    rng = np.random.default_rng(2)
+    token, table = (rng.uniform(-9, 9, (n, 16)).astype(np.float32) for n in (1, 20))
+
+    def op(b: Builder, x: str) -> str:
+        return b.add(Concat(0), b.const(token), x)
+
+    # values beyond the range are clipped
+    g, feeds = between_codes(codes(6, (3, 16), I8), (I8, to), ((-4, 4), (-6, 6)), op)
+    check(g, feeds)
+    b = Builder("g")
+    rows = b.add(Gather(0), b.const(table), b.input("x", TensorType((5, 2), I64)))
+    grid = affine(-6, 6, to, 3)
+    real = b.add(Dequantize(grid), b.add(Quantize(grid, to), rows))
+    g = b.finish({"y": real}, {})
+    whole, feeds = integer(g), {"x": rng.integers(0, 20, (5, 2))}
+    assert [type(n.op) for n in whole.nodes] == [Gather, Dequantize]
+    np.testing.assert_array_equal(evaluate(whole, feeds)["y"], evaluate(g, feeds)["y"])
 
 
 @pytest.mark.parametrize("center", [True, False])

@@ -30,13 +30,13 @@ from sparrow.ops.reshape import Reshape
 from sparrow.ort import refusals
 from sparrow.passes import BACK, FRONT, optimize
 from sparrow.portable import to_portable_onnx
-from sparrow.quant import Recipe, quantize, run
+from sparrow.quant import Precision, Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
 from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
-from sparrow.tensor import F32, I8, I16, I32, Affine, TensorType
+from sparrow.tensor import F32, I8, I16, I32, Affine, DType, TensorType
 
 
 def front(proto: object) -> Graph:
@@ -243,6 +243,22 @@ def test_a_complete_transformer_of_16_bits_is_integers_from_end_to_end(center: b
     feeds = calls(g, 9)[-1]
     y, z = evaluate(g, feeds)["y"], evaluate(whole, feeds)["y"]
     assert np.square(z - y).sum() < 1e-3 * np.square(y).sum()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("int8", I8), ("int16x8", I16)])
+def test_constants_beside_codes_have_as_many_bits(precision: Precision, dtype: DType) -> None:
+    """Angles of rotary embeddings of 8 bits cost stories260K 7 dB."""
+    rng = np.random.default_rng(3)
+    b = Builder("turned")
+    x = b.input("x", TensorType((1, 6, 8), F32))
+    angles = b.const(rng.uniform(-1, 1, (1, 6, 8)).astype(np.float32))
+    y = b.call("mul", b.add(MatMul(), x, b.const(np.eye(8, dtype=np.float32))), angles)
+    g = b.finish({"y": y}, {})
+    q = quantize(g, calls(g, 4), Recipe(complete=True, precision=precision))
+    last = q.producers()[q.producers()["y"].inputs[0]].inputs[0]
+    (turned,) = [n for n in q.nodes if last in n.outputs]
+    (codes,) = [n.inputs[0] for n in q.nodes if n.outputs[0] == turned.inputs[1]]
+    assert codes in q.consts and q.types[codes].dtype == dtype
 
 
 def test_products_of_two_activations_of_a_stream_stay_float() -> None:

@@ -96,7 +96,7 @@ def target_at(m: Match, n: Node) -> Target | Reject:
     zero = int(op.quant.zero_point.reshape(()))
     grid = Grid(zero, *op.dtype.limits, op.dtype)
     source, clipped = n.inputs[0], False
-    one = replace(op, quant=Affine(op.quant.scale.reshape(()), op.quant.zero_point.reshape(()), ()))
+    one = _of_rank(op, 0)
     while (c := m.producer(source, Lane)) is not None and len(c.inputs) == 1:
         assert isinstance(c.op, Lane)
         bounds = clip_of(c.op.expr)
@@ -109,6 +109,21 @@ def target_at(m: Match, n: Node) -> Target | Reject:
     if grid.low > grid.high:
         return Reject("clips that leave no code")
     return Target(n, source, float(op.quant.scale.reshape(())), grid, clipped)
+
+
+def _of_rank(q: Quantize, rank: int) -> Quantize:
+    """A Quantize per tensor, of operands of another rank."""
+    ones = (1,) * rank
+    quant = Affine(q.quant.scale.reshape(ones), q.quant.zero_point.reshape(ones), (-1,) * rank)
+    return replace(q, quant=quant)
+
+
+def constant_codes(values: Array, t: Target) -> Array:
+    """Codes of constants on the grid of the target."""
+    assert isinstance(t.node.op, Quantize)
+    (codes,) = _of_rank(t.node.op, values.ndim).eval(values)
+    clipped: Array = np.clip(codes, t.grid.low, t.grid.high)
+    return clipped
 
 
 class Edit:

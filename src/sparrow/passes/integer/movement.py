@@ -25,7 +25,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Pad
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reshape import Reshape
-from sparrow.passes.integer.codes import Edit, Target, codes_of, rescaled
+from sparrow.passes.integer.codes import Edit, Target, codes_of, constant_codes, rescaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I32, Affine, Array
 
@@ -38,10 +38,9 @@ def move(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Reject:
     inputs = list(n.inputs)
     for i in range(moved):
         x = codes_of(m, inputs[i])
-        fixed = m.const(inputs[i])
-        if x is None and moved > 1 and fixed is not None and fixed.dtype == np.float32:
-            (codes,) = t.node.op.eval(fixed)
-            inputs[i] = e.const(np.clip(codes, t.grid.low, t.grid.high), t.grid.dtype)
+        fixed = m.const(inputs[i]) if x is None else None
+        if fixed is not None and fixed.dtype == np.float32:
+            inputs[i] = e.const(constant_codes(fixed, t), t.grid.dtype)
             continue
         if x is None:
             return Reject("an operand is no codes of one scale")
