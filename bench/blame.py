@@ -20,6 +20,7 @@ from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.blame.measure import Judge
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
+from sparrow.ops.quantize import Quantize
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import decibels, quantize
@@ -48,10 +49,28 @@ def visible(f: Graph, q: Graph, samples: Sequence[Feeds], kind: str, seed: int) 
 
     before = error(q)
     for draw in range(DRAWS):
-        planted = plant(q, kind, (seed, draw))
+        try:
+            planted = plant(q, kind, (seed, draw))
+        except LookupError:
+            return None
         if decibels(error(planted.graph), before) > VISIBLE:
             return planted
     return None
+
+
+def faulty_layer(f: Graph, planted: Planted) -> str:
+    """The float value that ends the faulty layer: the first one, behind the fault, of both."""
+    g = planted.graph
+    at = cuts(f, dequantized_weights(g).graph)
+    known = {x: c.name for c in at for x in (c.before, c.after)}
+    made, users = g.producers(), g.users()
+    written = isinstance(made[planted.codes].op, Quantize)
+    todo = [*made[planted.codes].inputs[: int(written)], planted.codes]
+    for x in todo:
+        if x in known:
+            return known[x]
+        todo += [y for n in users.get(x, ()) for y in n.outputs if y not in todo]
+    return planted.codes
 
 
 def trial(
@@ -62,7 +81,7 @@ def trial(
     if planted is None:
         return None
     found = explain(planted.graph, f, samples[:COMPARED], cure=False)
-    guilty = planted.codes.removesuffix(".q")
+    guilty = faulty_layer(f, planted)
     rank = next((i for i, x in enumerate(found.layers) if x.value == guilty), len(found.layers))
     first = found.culprit
     said = f"{first.value[-40:]}: {first.cause} ({first.detail})"

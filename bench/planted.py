@@ -23,7 +23,7 @@ class Planted:
     Attributes:
         graph: It.
         kind: Of the fault, a row of `FAULTS`.
-        codes: The codes that the faulty layer writes.
+        codes: The codes that the faulty layer writes, or what its product makes.
     """
 
     graph: Graph
@@ -89,6 +89,8 @@ def _passes(g: Graph, n: Node) -> bool:
 
 
 def _pick(rng: np.random.Generator, count: int) -> int:
+    if not count:
+        raise LookupError("no layer can have this fault")
     return int(rng.integers(count))
 
 
@@ -262,6 +264,10 @@ FAULTS: Mapping[str, Fault] = {
 
 
 def plant(g: Graph, kind: str, seed: int | Sequence[int]) -> Planted:
-    """A fault of that kind in a layer of ``g``."""
+    """A fault of that kind in a layer of ``g``.
+
+    Raises:
+        LookupError: No layer of ``g`` can have it.
+    """
     graph, codes = FAULTS[kind](g, np.random.default_rng(seed))
     return Planted(graph, kind, codes)

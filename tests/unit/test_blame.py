@@ -26,6 +26,7 @@ from sparrow.cli import main
 from sparrow.evidence.gate import Gate
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
+from sparrow.passes import FRONT, optimize
 from sparrow.quant import Recipe, decibels
 
 Feeds = dict[str, NDArray[np.float32]]
@@ -99,6 +100,43 @@ def test_codes_inside_a_layer_are_no_wrong_implementation(tmp_path: Path) -> Non
     found = blame_model(q, str(path), samples[:4])
     assert {x.cause for x in found.layers} == {"rounding"}
     assert all("inside the layer" in x.detail for x in found.layers)
+
+
+def embedded() -> onnx.ModelProto:
+    """Rows of a table and their places, normalized, then a product."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "table": rng.standard_normal((64, 32)).astype(np.float32),
+        "places": rng.standard_normal((8, 32)).astype(np.float32),
+        "scale": np.ones(32, np.float32),
+        "shift": np.zeros(32, np.float32),
+        "w": rng.standard_normal((32, 16)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Add", ["rows", "places"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "scale", "shift"], ["norm"], axis=-1),
+        helper.make_node("MatMul", ["norm", "w"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, (1, 8))
+    return model(nodes, [ids], [value("y", (1, 8, 16))], constants)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_tables_of_codes_are_weights(damaged: bool) -> None:
+    """A layer that holds a lookup rounds its table, which is no other arithmetic."""
+    rng = np.random.default_rng(4)
+    samples = [{"ids": rng.integers(0, 64, (1, 8))} for _ in range(16)]
+    q = sparrow.quantize(embedded(), samples)
+    if damaged:
+        table = next(t for t in q.graph.initializer if list(t.dims) == [64, 32])
+        codes = numpy_helper.to_array(table)
+        table.CopyFrom(numpy_helper.from_array(codes[::-1].copy(), table.name))
+    f = optimize(import_model(embedded()).graph, FRONT)
+    found = explain(import_model(q).graph, f, samples, cure=False)
+    assert all(x.cause != "wrong implementation" for x in found.layers)
+    assert (found.culprit.cause == "foreign weights") == damaged
+    assert not damaged or found.culprit.value == "norm"
 
 
 def test_a_clip_that_codes_do_is_no_saturation() -> None:

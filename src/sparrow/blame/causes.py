@@ -77,8 +77,9 @@ class Constants:
 
     @property
     def levels(self) -> int:
-        """The largest code of the weights."""
-        return int(np.abs(self.real).max(initial=0) / max(float(self.step.max()), 1e-300) + 0.5)
+        """The largest code of the weights; not few where they are floats."""
+        step = float(self.step.max(initial=0))
+        return int(np.abs(self.real).max(initial=0) / step + 0.5) if step else FEW
 
     @property
     def uneven(self) -> float:

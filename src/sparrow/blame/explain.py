@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Node, Op
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gather import Gather
 from sparrow.ops.gru import GRU
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
@@ -48,6 +49,7 @@ class _Layer:
     made: Node | None
     product: Node | None
     constants: Constants | None
+    pairs: tuple[tuple[Node, Node], ...]
 
 
 def explain(
@@ -83,7 +85,7 @@ def explain(
     at = cuts(real, coded.graph)
     few = samples[:COMPARED]
     layers = {c.name: _layer(real, coded, at, c) for c in at}
-    recoded = with_constants(real, _replaced(coded, at, layers))
+    recoded = with_constants(real, _replaced(coded, layers.values()))
     progress("comparing layer by layer")
     errors = measure(real, recoded, coded.graph, at, channel_axes(real), few, engine)
     judge = Judge(real, at, few, engine)
@@ -156,8 +158,9 @@ def _cause(c: Cut, x: _Layer, errors: Mapping[str, Error]) -> Cause:
     return cause(errors[c.name], c, x.made, x.constants, operands)
 
 
-# Operands of constants: weights, of recurrent layers recurrent ones and the biases too.
+# Operands of constants: weights, of recurrent layers recurrent ones and the biases too; tables.
 CONSTANTS: Mapping[type[Op], tuple[int, ...]] = {
+    Gather: (0,),
     Conv: (1, 2),
     ConvTranspose: (1, 2),
     MatMul: (1, 2),
@@ -166,20 +169,28 @@ CONSTANTS: Mapping[type[Op], tuple[int, ...]] = {
 }
 
 
-def _product(nodes: Sequence[Node]) -> Node | None:
-    found = [n for n in nodes if type(n.op) in CONSTANTS]
-    return found[-1] if len(found) == 1 else None
+def _products(g: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """Those with constant weights, and lookups in constant tables."""
+    return [
+        n
+        for n in nodes
+        if type(n.op) in CONSTANTS and _operand(g, n, CONSTANTS[type(n.op)][0]) is not None
+    ]
 
 
 def _layer(f: Graph, coded: Quantization, at: Sequence[Cut], c: Cut) -> _Layer:
     inner = segment(f, c.name, frozenset(x.name for x in at) - {c.name})
     made = next((n for n in inner if c.name in n.outputs), None)
-    product = _product(inner)
-    other = _product(_quantized_segment(coded.graph, at, c))
-    constants = None
-    if product is not None and other is not None:
-        constants = _constants(f, product, coded, other)
-    return _Layer(c, made, product, constants)
+    mine = _products(f, inner)
+    others = _products(coded.graph, _quantized_segment(coded.graph, at, c))
+    pairs: list[tuple[Node, Node]] = []
+    if [type(n.op) for n in mine] == [type(n.op) for n in others]:
+        pairs = list(zip(mine, others, strict=True))
+    known = [(p, k) for p in pairs if (k := _constants(f, p[0], coded, p[1])) is not None]
+    # a table is not what a layer is called by
+    product = mine[0] if len(mine) == 1 and not isinstance(mine[0].op, Gather) else None
+    constants = max((k for _, k in known), key=lambda k: k.foreign, default=None)
+    return _Layer(c, made, product, constants, tuple(p for p, _ in known))
 
 
 def _quantized_segment(q: Graph, at: Sequence[Cut], c: Cut) -> list[Node]:
@@ -210,7 +221,7 @@ def _rows(n: Node, w: Array) -> Array:
 def _constants(f: Graph, n: Node, coded: Quantization, m: Node) -> Constants | None:
     recurrent = isinstance(n.op, LSTM | GRU)
     pairs = []
-    for i in (1, 2) if recurrent else (1,):
+    for i in (1, 2) if recurrent else CONSTANTS[type(n.op)][:1]:
         w, v = _operand(f, n, i), _operand(coded.graph, m, i)
         if w is None or v is None:
             return None
@@ -235,16 +246,10 @@ def _constants(f: Graph, n: Node, coded: Quantization, m: Node) -> Constants | N
     return Constants(real, codes, np.concatenate(steps, 1), bias)
 
 
-def _replaced(
-    coded: Quantization, at: Sequence[Cut], layers: Mapping[str, _Layer]
-) -> dict[tuple[str, int], Array]:
+def _replaced(coded: Quantization, layers: Iterable[_Layer]) -> dict[tuple[str, int], Array]:
     """The constants of the quantized products, for the products of the float graph."""
     found: dict[tuple[str, int], Array] = {}
-    for c in at:
-        n = layers[c.name].product
-        m = _product(_quantized_segment(coded.graph, at, c))
-        if n is None or layers[c.name].constants is None or m is None:
-            continue
+    for n, m in (pair for x in layers for pair in x.pairs):
         for i in CONSTANTS[type(n.op)]:
             x = _operand(coded.graph, m, i)
             if x is None:
