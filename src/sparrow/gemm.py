@@ -49,7 +49,8 @@ class _Call(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_ssize_t) for name in ("m", "n", "k", "row", "pack", "packed")),
-        *((name, ctypes.c_ssize_t) for name in ("task_m", "task_n", "block", "tasks", "check")),
+        *((name, ctypes.c_ssize_t) for name in ("task_m", "task_n", "block", "tasks")),
+        *((name, ctypes.c_ssize_t) for name in ("turn", "check", "refused")),
         *((name, ctypes.c_void_p) for name in ("a", "b", "start", "c", "scratch")),
         *((name, ctypes.c_void_p) for name in ("parallel_for", "parallel_ctx")),
     ]
@@ -80,6 +81,7 @@ class _Native:
     isa: Isa
     mr: int
     nv: int
+    tall: int  # rows of a tile of one vector
 
     @property
     def matrix(self) -> bool:
@@ -98,10 +100,10 @@ class _Native:
         return row + 64 if row and row % 512 == 0 else row
 
     def packs(self, a: NDArray[np.int8], n: int) -> bool:
-        """Whether rows of a are copied before they are multiplied."""
+        """Whether rows of a are copied before they are multiplied: quads must not reach beyond."""
         k = a.shape[1]
         if not self.matrix:
-            return self.isa.dot_unsigned or k % 4 != 0
+            return bool(k % 4)
         apart = (a.strides[0] | _address(a)) % 64 != 0
         return 4 * self.quads(k) != k or (apart and n >= WIDE)
 
@@ -111,15 +113,17 @@ def _native(isa: str) -> _Native:
     row = next(i for i in ISAS if i.name == isa)
     # two registers of 16 rows and two of 16 columns make four of sums
     mr, nv = (32, 2) if isa in MATRIX_ISAS else tile_of_any(row)
+    tall, _ = tile_of_any(row, vectors=1)
     text = (
         f'#include "isa/{isa}.h"\n#define SP_GEMM_MR {mr}\n#define SP_GEMM_NV {nv}\n'
+        f"#define SP_GEMM_TALL {tall}\n"
         '#include "runtime/gemm_s8.h"\n'
     )
     machine, tools = host_machine(isa), host_toolchain()
     objects = tools.compile_objects([Unit("gemm_s8.c", text, (NATIVE,))], machine, ("-std=c99",))
     library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
     library.sparrow_gemm_s8_quads.restype = ctypes.c_ssize_t
-    return _Native(library, row, mr, nv)
+    return _Native(library, row, mr, nv, mr if isa in MATRIX_ISAS else tall)
 
 
 @functools.cache
@@ -253,23 +257,24 @@ class GemmS8:
         row = native.row(k)
         pack = isinstance(a, np.ndarray) and native.packs(a, b.n)
         vectors = -(-b.n // native.isa.lanes)
+        rows = native.mr if vectors >= native.nv else native.tall
         many = max(1, min(threads, m * b.n * k // TASK_MACS))
         # rows first: tasks of the same rows pack them again
-        by_rows = m >= many * native.mr or vectors < many
-        task_m = -(-m // (many * native.mr)) * native.mr if by_rows else m
+        by_rows = m >= many * rows or vectors < many
+        task_m = -(-m // (many * rows)) * rows if by_rows else m
         task_n = vectors if by_rows else -(-vectors // (many * native.nv)) * native.nv
         panel = MATRIX_PANEL_BYTES if native.matrix else PANEL_BYTES
         near = panel // (4 * native.isa.lanes * native.quads(k)) // native.nv * native.nv
         task_n = min(task_n, max(near, native.nv))
         tasks = -(-m // task_m) * -(-vectors // task_n)
-        block = max(1, BLOCK_BYTES // (native.mr * row)) * native.mr if pack else task_m
+        block = max(1, BLOCK_BYTES // (rows * row)) * rows if pack else task_m
         block = min(block, task_m)
         scratch = aligned(tasks * block * row if pack else 0)
         data = a.data if isinstance(a, PackedA) else a
         pool = shared_pool(many) if tasks > 1 else None
         call = _Call(
             *(m, b.n, k, row if packed else data.strides[0], int(pack), row),
-            *(task_m, task_n, block, tasks, int(not packed)),
+            *(task_m, task_n, block, tasks, int(not packed and not pack), int(not packed), 0),
             *(_address(v) for v in (data, b.data, b.start, c, scratch)),
             *((pool.parallel_for, pool.handle) if pool else (None, None)),
         )
@@ -281,7 +286,7 @@ class GemmS8:
         """Multiply; returns `out`.
 
         Raises:
-            BadInput: a holds -128.
+            BadInput: a holds -128; `out` is undefined then.
         """
         if refused := self._run(self._call):
             raise (

@@ -70,7 +70,7 @@ def test_threads_and_views_change_nothing(isa: str) -> None:
             np.testing.assert_array_equal(sparrow.gemm_s8(a, b, threads=threads), want)
 
 
-def test_a_bound_product_multiplies_what_its_operand_holds(isa: str) -> None:
+def test_a_bound_boundmultiplies_what_its_operand_holds(isa: str) -> None:
     rng = np.random.default_rng(2)
     for threads, (m, n, k) in ((1, (5, 17, 9)), (2, (300, 65, 100))):
         a, b, out = codes(rng, m, k), codes(rng, k, n), np.zeros((m, n), np.int32)
@@ -84,7 +84,24 @@ def test_a_bound_product_multiplies_what_its_operand_holds(isa: str) -> None:
             bound()
 
 
-def test_a_bound_product_reads_rows_where_they_lie() -> None:
+def test_every_place_is_searched_for_the_lowest_code(isa: str) -> None:
+    rng = np.random.default_rng(4)
+    for threads, (m, n, k) in ((1, (37, 5, 36)), (1, (70, 40, 9)), (2, (300, 130, 64))):
+        wide = codes(rng, m, k + 12)
+        a, b = wide[:, :k], codes(rng, k, n)
+        bound = sparrow.GemmS8(a, b, threads=threads)
+        wide[:, k:] = -128  # beside the rows
+        np.testing.assert_array_equal(bound(), product(a, b))
+        for i in {0, 1, 13, 28, m // 2, m - 2, m - 1}:
+            for j in {0, 3, k // 2, k - 1}:
+                kept, a[i, j] = a[i, j], -128
+                with pytest.raises(BadInput, match="a holds -128"):
+                    bound()
+                a[i, j] = kept
+        np.testing.assert_array_equal(bound(), product(a, b))
+
+
+def test_a_bound_boundreads_rows_where_they_lie() -> None:
     with pytest.raises(BadInput, match="elements of a row of a are not adjacent"):
         sparrow.GemmS8(np.ones((4, 8), np.int8)[:, ::2], EYE)
 
@@ -98,6 +115,7 @@ def test_nothing_to_multiply_is_zero() -> None:
 _PRODUCT = """
 #define SP_GEMM_MR 5
 #define SP_GEMM_NV 2
+#define SP_GEMM_TALL 6
 #include "runtime/gemm_s8.h"
 void product(const uint8_t *a, const int8_t *b, int32_t *c, int32_t *work, ptrdiff_t m, ptrdiff_t n,
              ptrdiff_t k);
@@ -106,7 +124,8 @@ void product(const uint8_t *a, const int8_t *b, int32_t *c, int32_t *work, ptrdi
   int8_t *packed = (int8_t *)(work + 128);
   const ptrdiff_t row = (k + 3) / 4 * 4;
   uint8_t *scratch = (uint8_t *)(packed + 128 * row);
-  sparrow_gemm_s8 g = {m, n, k, k, 1, row, m, n, 7, 1, 1, a, packed, work, c, scratch, NULL, NULL};
+  sparrow_gemm_s8 g = {m, n, k, k, 1, row, m, n, 7, 1, 0, 1, 0,
+                       a, packed, work, c, scratch, NULL, NULL};
   sparrow_gemm_s8_pack_b(b, n, k, n, packed, work);
   sparrow_gemm_s8_run(&g);
 }

@@ -110,11 +110,14 @@ def tile_cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float
     return cycles * (1 + 0.1 * rests) if isa.lanes == 1 else cycles
 
 
-def tile_of_any(isa: Isa) -> tuple[int, int]:
-    """(mr, nv) where sizes are not known: what is best for many rows, columns and quads."""
+def tile_of_any(isa: Isa, vectors: int = 8) -> tuple[int, int]:
+    """(mr, nv) where sizes are not known: what is best for many rows, columns and quads.
+
+    ``vectors``: of columns that a tile takes at most.
+    """
 
     def each(t: Tile) -> float:
         return tile_cost(t, t.mr, t.nv, 64, isa) / (t.mr * t.nv)
 
-    t = min(tiles(32, 8, isa), key=each)
+    t = min(tiles(32, vectors, isa), key=each)
     return t.mr, t.nv

@@ -285,6 +285,7 @@ SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
 }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return _mm512_max_epi32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm512_min_epi32(a, b); }
+SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) { return _mm512_min_epi8(a, b); }
 
 /* convert */
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return _mm512_cvtepi32_ps(v); }
@@ -359,6 +360,15 @@ SP_INLINE sp_i32 sp_set1_quad(const void *p) {
   return v;
 }
 SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+#define SP_TURNED_QUADS
+/* One operation with its load. A broadcast and a flip would be two, and one more register. */
+SP_INLINE sp_i32 sp_set1_turned_quad(const void *p) {
+  __m512i v;
+  __asm__("vpxord %1%{1to16%}, %2, %0"
+          : "=v"(v)
+          : "m"(*(const sp_u32_at *)p), "v"(_mm512_set1_epi8(-128)));
+  return v;
+}
 SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return _mm512_loadu_si512(p); }
 SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) { _mm512_storeu_si512(p, v); }
 /* 16 bytes of each in a quarter; four by four, first quads and then bytes are transposed */

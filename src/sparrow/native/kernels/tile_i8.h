@@ -93,6 +93,10 @@ SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) 
   for (; i < n; ++i) to[i] = (int16_t)(((flip ? from[i] : from[i] ^ 128) & 255) - 128);
 }
 
+#ifndef SP_TURNED_QUADS /* a quad in all lanes, flipped, where a header has no such operation */
+SP_INLINE sp_i32 sp_set1_turned_quad(const void *p) { return sp_flip_i32(sp_set1_quad(p)); }
+#endif
+
 #ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
 typedef sp_i32 sp_single;
 SP_INLINE sp_single sp_set1_single(int code) { return sp_set1_i32(code); }
@@ -160,8 +164,8 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
       if (t.widens) sp_storeq_i32(t.wide + 2 * (b - t.narrow + v * t.bv), wv[v]);
     SP_UNROLL
     for (int i = 0; i < t.mr; ++i) {
-      sp_i32 q = sp_set1_quad(pixel[i] + 4 * s);
-      if (t.flip) q = sp_flip_i32(q);
+      const uint8_t *const at = pixel[i] + 4 * s;
+      const sp_i32 q = t.flip ? sp_set1_turned_quad(at) : sp_set1_quad(at);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) {
         sp_i32 *const sum = acc + i * t.nv + v;

@@ -1,6 +1,6 @@
 /* C = A * B of signed bytes, exact in int32: what `sparrow.gemm_s8` calls. Sizes are known at run time,
  * so that one instance serves all of them; the tile is SP_GEMM_MR rows x SP_GEMM_NV vectors of columns,
- * defined before this file, which comes after isa/<isa>.h.
+ * of a single vector SP_GEMM_TALL rows, defined before this file, which comes after isa/<isa>.h.
  *   a      int8 [m][k] in rows of `row` bytes, or as sparrow_gemm_s8_pack_a leaves it
  *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b
  *   start  int32 [vectors * SP_LANES], from there too: C before any product
@@ -14,6 +14,8 @@
 
 /* Whether a is multiplied as unsigned bytes. */
 #define SP_GEMM_UNSIGNED (SP_DOT_UNSIGNED && !SP_MATRIX)
+/* Bytes of a that are searched at once: fewer cost a call each, more leave the nearest cache. */
+#define SP_GEMM_LOOK 4096
 /* Rows of a matrix register. */
 #define SP_GEMM_ROWS 16
 
@@ -32,9 +34,10 @@ SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k) {
 
 /* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n), `tasks` in all. Where `pack`, a task copies
  * `block` rows at a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole
- * quads. Where `check`, a is searched for -128 first. */
+ * quads. Where `turn`, a lies as signed bytes and products may want unsigned ones. Where `check`, a is
+ * searched for -128, and `refused` says whether one was found. */
 typedef struct sparrow_gemm_s8 {
-  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block, tasks, check;
+  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block, tasks, turn, check, refused;
   const uint8_t *a;
   const int8_t *b;
   const int32_t *start;
@@ -111,39 +114,101 @@ SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrd
     sp_gemm_s8_down(g, 1, 1, rest, a, lda, whole, end, four, j1);
   }
 }
+/* a has been searched before. */
+SP_INLINE void sp_gemm_s8_searched(sparrow_gemm_s8 *g, int flip, const uint8_t *a, ptrdiff_t lda,
+                                   ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
+  (void)flip;
+  sp_gemm_s8_block(g, a, lda, first, end, j, j1);
+}
 #else
-/* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end. */
-SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, const uint8_t *a,
-                                     ptrdiff_t lda, ptrdiff_t first, ptrdiff_t row, ptrdiff_t end,
-                                     ptrdiff_t j) {
+/* The search for -128 in rows of a: those below `row` have been looked at, those from `end` on belong to
+ * others. `least` are the least bytes seen. */
+typedef struct sp_gemm_s8_search {
+  ptrdiff_t row, end;
+  sp_i32 least;
+} sp_gemm_s8_search;
+
+SP_INLINE sp_i32 sp_gemm_s8_least(const uint8_t *from, ptrdiff_t n, sp_i32 least) {
+  const ptrdiff_t one = 4 * SP_LANES;
+  ptrdiff_t i = 0;
+  for (; i + 4 * one <= n; i += 4 * one) {
+    sp_i32 v = sp_loadq_i32(from + i);
+    SP_UNROLL
+    for (int k = 1; k < 4; ++k) v = sp_min_i8(v, sp_loadq_i32(from + i + k * one));
+    least = sp_min_i8(least, v);
+  }
+  for (; i + one <= n; i += one) least = sp_min_i8(least, sp_loadq_i32(from + i));
+  int found = 0;
+  for (; i < n; ++i) found |= from[i] == 128;
+  return found ? sp_set1_i32(128) : least;
+}
+
+/* Looks at the rows below `end`, once they are some or the last. Out of line: what it has seen would
+ * take a register from the tiles between. */
+SP_OUTLINE void sp_gemm_s8_search_to(const sparrow_gemm_s8 *g, ptrdiff_t end,
+                                     sp_gemm_s8_search *s) {
+  if (end < s->end && (end - s->row) * g->k < SP_GEMM_LOOK) return;
+  const uint8_t *a = g->a + s->row * g->row;
+  if (g->row == g->k) {
+    s->least = sp_gemm_s8_least(a, (end - s->row) * g->k, s->least);
+    s->row = end;
+  }
+  for (; s->row < end; ++s->row, a += g->row) s->least = sp_gemm_s8_least(a, g->k, s->least);
+}
+
+/* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end.
+ * Rows are searched when they have been multiplied, and are near. */
+SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, int flip,
+                                     const uint8_t *a, ptrdiff_t lda, ptrdiff_t first,
+                                     ptrdiff_t row, ptrdiff_t end, ptrdiff_t j,
+                                     sp_gemm_s8_search *s) {
   const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = quads * 4 * SP_LANES;
   const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
   const sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads, .xp = lda,
-                        .bv = bv, .quad = 4 * SP_LANES, .put = SP_PUT_32, .ldy = g->n};
-  for (; row + mr <= end; row += mr)
+                        .bv = bv, .quad = 4 * SP_LANES, .flip = flip, .put = SP_PUT_32,
+                        .ldy = g->n};
+  for (; row + mr <= end; row += mr) {
     sp_tile_run_i8(t, a + (row - first) * lda, g->b + j * bv, g->start + j * SP_LANES, g->c,
                    row * g->n + j * SP_LANES, 0, 0, n, sp_ep_none_i32, NULL);
+    if (s) sp_gemm_s8_search_to(g, row + mr, s);
+  }
   return row;
 }
 
 /* Rows [first, end) of nv vectors from j on. */
-SP_INLINE void sp_gemm_s8_panel(const sparrow_gemm_s8 *g, int nv, const uint8_t *a, ptrdiff_t lda,
-                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j) {
-  ptrdiff_t row = sp_gemm_s8_tiles(g, SP_GEMM_MR, nv, a, lda, first, first, end, j);
-  row = sp_gemm_s8_tiles(g, 4, nv, a, lda, first, row, end, j);
-  sp_gemm_s8_tiles(g, 1, nv, a, lda, first, row, end, j);
+SP_INLINE void sp_gemm_s8_panel(const sparrow_gemm_s8 *g, int mr, int nv, int flip,
+                                const uint8_t *a, ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end,
+                                ptrdiff_t j, sp_gemm_s8_search *s) {
+  ptrdiff_t row = sp_gemm_s8_tiles(g, mr, nv, flip, a, lda, first, first, end, j, s);
+  row = sp_gemm_s8_tiles(g, 4, nv, flip, a, lda, first, row, end, j, s);
+  sp_gemm_s8_tiles(g, 1, nv, flip, a, lda, first, row, end, j, s);
 }
 
 /* Rows [first, end) of vectors [j, j1); a is row `first`. */
-SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrdiff_t lda,
-                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
-  for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV)
-    sp_gemm_s8_panel(g, SP_GEMM_NV, a, lda, first, end, j);
-  for (; j < j1; ++j) sp_gemm_s8_panel(g, 1, a, lda, first, end, j);
+SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, int flip, const uint8_t *a,
+                                ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
+                                ptrdiff_t j1, sp_gemm_s8_search *s) {
+  for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV, s = NULL)
+    sp_gemm_s8_panel(g, SP_GEMM_MR, SP_GEMM_NV, flip, a, lda, first, end, j, s);
+  for (; j < j1; ++j, s = NULL)
+    sp_gemm_s8_panel(g, SP_GEMM_TALL, 1, flip, a, lda, first, end, j, s);
+}
+
+/* The same of a task; where it has the first columns, it searches its rows. */
+SP_INLINE void sp_gemm_s8_searched(sparrow_gemm_s8 *g, int flip, const uint8_t *a, ptrdiff_t lda,
+                                   ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
+  sp_gemm_s8_search s = {first, end, sp_set1_i32(0)};
+  const sp_i32 lowest = sp_set1_i32((int32_t)0x80808080u), one = sp_set1_i32(0x01010101);
+  sp_gemm_s8_block(g, flip, a, lda, first, end, j, j1, g->check && j == 0 ? &s : NULL);
+  /* a byte is 0 where the borrow of 1 reaches a highest bit that was clear */
+  const sp_i32 zero = sp_xor_i32(s.least, lowest);
+  const sp_i32 borrow = sp_and_i32(sp_sub_i32(zero, one), sp_xor_i32(zero, sp_set1_i32(-1)));
+  if (sp_mask_any(sp_mask_not(sp_eq_i32(sp_and_i32(borrow, lowest), sp_set1_i32(0)))))
+    __atomic_store_n(&g->refused, 1, __ATOMIC_RELAXED);
 }
 #endif
 
-SP_INLINE void sp_gemm_s8_task(const sparrow_gemm_s8 *g, int task) {
+SP_INLINE void sp_gemm_s8_task(sparrow_gemm_s8 *g, int task) {
   const ptrdiff_t vectors = (g->n + SP_LANES - 1) / SP_LANES;
   const ptrdiff_t across = (vectors + g->task_n - 1) / g->task_n;
   const ptrdiff_t j0 = task % across * g->task_n, j1 = sp_imin(j0 + g->task_n, vectors);
@@ -152,19 +217,20 @@ SP_INLINE void sp_gemm_s8_task(const sparrow_gemm_s8 *g, int task) {
   for (ptrdiff_t row = row0; row < row1; row += g->block) {
     const ptrdiff_t end = sp_imin(row + g->block, row1);
     const uint8_t *a = g->a + row * g->row;
-    ptrdiff_t lda = g->row;
     if (g->pack) {
       sp_gemm_s8_pack(a, g->row, end - row, g->k, scratch, g->packed);
-      a = scratch;
-      lda = g->packed;
+      sp_gemm_s8_searched(g, 0, scratch, g->packed, row, end, j0, j1);
+    } else if (SP_GEMM_UNSIGNED && g->turn) {
+      sp_gemm_s8_searched(g, 1, a, g->row, row, end, j0, j1);
+    } else {
+      sp_gemm_s8_searched(g, 0, a, g->row, row, end, j0, j1);
     }
-    sp_gemm_s8_block(g, a, lda, row, end, j0, j1);
   }
 }
 
 SPARROW_API void sparrow_gemm_s8_task(void *arg, int task);
 SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
-  sp_gemm_s8_task((const sparrow_gemm_s8 *)arg, task);
+  sp_gemm_s8_task((sparrow_gemm_s8 *)arg, task);
 #if SP_MATRIX
   sp_matrix_release();
 #endif
@@ -184,11 +250,12 @@ SPARROW_API int sparrow_gemm_s8_symmetric(const uint8_t *a, ptrdiff_t row, ptrdi
   return !found;
 }
 
-/* C, or nothing and 1 where a holds -128, 2 where the system refuses matrix registers. */
+/* C; or 1 where a holds -128, and C is anything; or 2 where the system refuses matrix registers. */
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g);
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
-  if (g->check && !sparrow_gemm_s8_symmetric(g->a, g->row, g->m, g->k)) return 1;
+  g->refused = 0;
 #if SP_MATRIX
+  if (g->check && !sparrow_gemm_s8_symmetric(g->a, g->row, g->m, g->k)) return 1;
   if (sp_matrix_allow() != 0) return 2;
 #endif
   if (g->parallel_for)
@@ -198,7 +265,7 @@ SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
 #if SP_MATRIX
   sp_matrix_leave();
 #endif
-  return 0;
+  return g->refused != 0;
 }
 
 /* int8 [m][k] in rows of `row` bytes to rows of `packed` bytes. */
