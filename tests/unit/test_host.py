@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import shutil
 import sys
 import threading
 from dataclasses import replace
@@ -259,6 +261,32 @@ def test_enums_and_structs_mirror_the_header() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what Linux maps")
+def test_a_library_is_unloaded_with_its_last_session(tmp_path: Path) -> None:
+    x, b = random_inputs()
+    file = tmp_path / "other.so"
+    shutil.copyfile(axpy_library().path, file)
+
+    def mapped() -> bool:
+        return str(file) in Path("/proc/self/maps").read_text()
+
+    library = HostLibrary(file)
+    with pytest.raises(BadInput):
+        library.open(None)
+    session = Session(library, axpy_weights(3.0))
+    again = Session(HostLibrary(file), axpy_weights(3.0))
+    del library
+    gc.collect()
+    for s in (session, again):
+        assert mapped() and s.run(0, [x, b])[0].shape == x.shape
+    del session, s
+    gc.collect()
+    assert mapped() and again.run(0, [x, b])[0].shape == x.shape
+    del again
+    gc.collect()
+    assert not mapped()
+
+
 def test_forked_child_runs_without_the_pools_threads() -> None:
     x, b = random_inputs()
     session = Session(axpy_library(), axpy_weights(2.0), threads=2)

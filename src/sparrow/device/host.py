@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -54,6 +56,8 @@ _VIEW: Callable[[Array], Any] = (ctypes.c_char * 0).from_buffer  # type: ignore[
 class HostLibrary:
     """A model library in this process. Loading runs its code: load only what you would execute.
 
+    It is unloaded when neither it nor a session of it is left.
+
     Attributes:
         path: The library file.
         info: Parsed `model_info`.
@@ -87,6 +91,8 @@ class HostLibrary:
                 hint="build the model again",
             )
         self.info = parse_model_info(found)
+        # Sessions hold the library. Not at exit: a thread may still be inside the model then.
+        weakref.finalize(self, _unload, library._handle).atexit = False
 
     def open(self, weights: NDArray[np.uint8] | None, threads: int = 1) -> Session:
         """A new instance; see `Session`."""
@@ -385,6 +391,14 @@ def _address(function: object) -> int:
     address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
     assert address is not None
     return address
+
+
+def _unload(handle: int) -> None:
+    """What ctypes never does: a load would leave mappings, of which a process has 65,530."""
+    if sys.platform == "win32":
+        _ctypes.FreeLibrary(handle)
+    else:
+        _ctypes.dlclose(handle)
 
 
 def _destroy_pool(runtime: ctypes.CDLL, handle: int, owner: int) -> None:
