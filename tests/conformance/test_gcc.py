@@ -19,11 +19,38 @@ from nets.build import Net, Value
 from nets.sequence import merge_heads, split_heads
 from small_models import accumulator, classifier
 from sparrow.compiler import Source, compile_sources, front
+from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.elf import Elf
 from sparrow.errors import CompileError
 from sparrow.importers.model import Model
 from sparrow.targets import target
 
 ROWS = ("x86_64_v3", "aarch64", "armv7", "riscv64", "cortex_m4f", "rv32imc")
+
+
+# gcc 12 computes the addresses from 0 on, and took the function for one that writes nothing.
+COPY = """
+#include <stddef.h>
+#include <stdint.h>
+typedef struct frame { const void *call; unsigned char *ws; } frame;
+static void slice(const int8_t *x, int8_t *y) {
+  for (ptrdiff_t i = 0; i < 2; ++i) {
+    const int8_t *p = x + i;
+    int8_t *q = y + i * 64;
+    for (ptrdiff_t j = 0; j < 64; ++j) q[j] = p[j * 2];
+  }
+}
+static __attribute__((noinline)) void copy(const frame *f, int task) {
+  (void)task;
+  slice((const int8_t *)(f->ws + 38336) + 130, (int8_t *)(f->ws + 55552));
+}
+void run(const frame *f);
+void tap(unsigned char *p);
+void run(const frame *f) {
+  copy(f, 0);
+  tap(f->ws + 55552);
+}
+"""
 
 
 def gru() -> onnx.ModelProto:
@@ -93,3 +120,19 @@ def test_a_warning_is_a_failure() -> None:
         assert gcc.library(c, target("x86_64").machine).exists()
         with pytest.raises(CompileError, match="conversion"):
             gcc.library(spoiled, target("x86_64").machine)
+
+
+@pytest.mark.parametrize("row", ["aarch64", "armv7", "cortex_m0", "cortex_m4f"])
+@pytest.mark.parametrize("level", ["-O1", "-Os", "-O2"])
+def test_no_call_is_dropped(row: str, level: str) -> None:
+    machine = target(row).machine
+    compiler = gcc.COMPILERS[machine.arch]
+    if shutil.which(compiler) is None:
+        missing(f"{compiler} is not installed")
+    with gcc.compiled_by(compiler):
+        unit = Unit("copy.c", COPY)
+        (path,) = find_toolchain().compile_objects([unit], machine, (*gcc.PACKAGED, level))
+    code = Elf(path.read_bytes())
+    (run,) = (s.section for s in code.symbols if s.name == "run")
+    # of copy and of tap
+    assert sum(section == run for section, _, _ in code.relocated()) == 2
