@@ -12,15 +12,17 @@ from onnx import helper
 
 import sparrow
 from small_models import classifier, model, value
+from sparrow.builder import Builder
 from sparrow.evidence import twin
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.plan_record import PlanRecord
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph
-from sparrow.ops.quantize import Quantize
+from sparrow.ops.attention import Attention
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes.integer import integer
-from sparrow.tensor import I8, Affine, Array
+from sparrow.tensor import I8, I16, Affine, Array, DType, TensorType
 
 
 def built(m: onnx.ModelProto, out: Path, recipe: sparrow.Recipe | None = None) -> sparrow.Bundle:
@@ -167,3 +169,29 @@ def test_functions_that_litert_rounds_twice_are_within_a_step(tmp_path: Path) ->
     found = gate_of(built(model(nodes, [x], [y], constants), tmp_path / "out", recipe).folder)
     assert found.ok and "all of LiteRT's means and own functions" in found.expected
     assert not found.found.startswith("0 of")
+
+
+@pytest.mark.parametrize("dtype", [I8, I16], ids=str)
+def test_scores_of_16_bits_are_shortened(dtype: DType) -> None:
+    """Of tens: further from float32 than sums of 16 bits are, and still near."""
+    rng, b = np.random.default_rng(3), Builder("heads")
+    most = dtype.limits[1]
+    grid, to = (
+        Affine(np.full((1,) * 4, 4 / n, np.float32), np.zeros((1,) * 4, np.int32), (-1,) * 4)
+        for n in (most, I16.limits[1])
+    )
+    shape, feeds = (1, 2, 33, 8), {}
+    for x in "qkv":
+        feeds[x] = rng.integers(-most, most + 1, shape).astype(dtype.numpy)
+    real = [b.add(Dequantize(grid), b.input(x, TensorType(shape, dtype))) for x in "qkv"]
+    y = b.add(Quantize(to, I16), b.add(Attention(1.0), *real))
+    g = b.finish({y: y}, {})
+    done = twin._integers(g, feeds)
+    assert done.shortened == frozenset({y} if dtype == I16 else ())
+    assert done.fixed_point == frozenset({y})
+    again = twin._each(g, feeds, done)
+    assert not isinstance(again, str)
+    off = again[y].steps_from(done.codes[y], 0.0)
+    limit = (twin.SHORTENED_STEPS if dtype == I16 else twin.STEPS)[16]
+    assert np.mean(off > limit - 1) < twin.FIXED_POINT_SHARE and off.max() <= limit
+    assert dtype == I8 or off.max() > twin.STEPS[16]
