@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from itertools import islice
 
 from accuracy_tasks import Feeds, Task, tasks
-from planted import FAULTS, Planted, plant
+from planted import FAULTS, Planted, passes_on, plant
 from sparrow.blame import explain
 from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.blame.measure import Judge
-from sparrow.graph import Graph
+from sparrow.graph import Graph, Node
 from sparrow.importers.model import import_model
 from sparrow.ops.quantize import Quantize
 from sparrow.passes import FRONT, optimize
@@ -58,14 +58,26 @@ def visible(f: Graph, q: Graph, samples: Sequence[Feeds], kind: str, seed: int) 
     return None
 
 
+def _operand(g: Graph, n: Node) -> str:
+    """The only operand that varies."""
+    return next(x for x in n.inputs if x and x not in g.consts)
+
+
 def faulty_layer(f: Graph, planted: Planted) -> str:
     """The float value that ends the faulty layer: the first one, behind the fault, of both."""
     g = planted.graph
     at = cuts(f, dequantized_weights(g).graph)
     known = {x: c.name for c in at for x in (c.before, c.after)}
     made, users = g.producers(), g.users()
-    written = isinstance(made[planted.codes].op, Quantize)
-    todo = [*made[planted.codes].inputs[: int(written)], planted.codes]
+    start = made[planted.codes]
+    todo = [planted.codes]
+    if isinstance(start.op, Quantize):
+        todo = [start.inputs[0], planted.codes]
+    else:
+        # a product that stays float: what it makes may be of both before it is moved
+        while passes_on(g, start) and (made.get(x := _operand(g, start)) is not None):
+            todo.insert(0, x)
+            start = made[x]
     for x in todo:
         if x in known:
             return known[x]

@@ -71,7 +71,7 @@ def _products(g: Graph) -> list[_Product]:
         if len(users[w.outputs[0]]) > 1 or len(users[w.inputs[0]]) > 1:
             continue
         y = n
-        while len(users.get(y.outputs[0], ())) == 1 and _passes(g, users[y.outputs[0]][0]):
+        while len(users.get(y.outputs[0], ())) == 1 and passes_on(g, users[y.outputs[0]][0]):
             y = users[y.outputs[0]][0]
         readers = users.get(y.outputs[0], [])
         if len(readers) == 1 and isinstance(readers[0].op, Quantize):
@@ -82,7 +82,7 @@ def _products(g: Graph) -> list[_Product]:
     return found or floats
 
 
-def _passes(g: Graph, n: Node) -> bool:
+def passes_on(g: Graph, n: Node) -> bool:
     """Whether a node belongs to the layer of its only operand that varies."""
     live = [x for x in dict.fromkeys(n.inputs) if x and x not in g.consts]
     return isinstance(n.op, (Lane, Transpose, Reshape)) and len(live) == 1
