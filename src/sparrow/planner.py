@@ -29,8 +29,10 @@ from sparrow.selection import Choice, refuse
 from sparrow.targets import Target
 from sparrow.tuning import Tuning
 
-# How much larger the arena of several threads may be for bytes that keep their core.
-_SPREAD = 1.25
+# How much larger the arena of several threads may be for bytes that keep their core, and what one
+# of its bytes counts for beside them, in turn until it is no larger.
+_SPREAD = 1.05
+_GROWTH = (1, 2, 4)
 
 
 class Weights:
@@ -295,9 +297,9 @@ class _Planner:
         items += [Item(size, *abreast.get(i, (i, i))) for i, size in scratch]
         offsets, total = pack(items)
         if self.choosing.threads > 1:
-            settled, size = settle(items, self._seams(free, [i for i, _ in scratch]))
-            if size <= _SPREAD * total:
-                offsets, total = settled, size
+            seams = self._seams(free, [i for i, _ in scratch])
+            tried = (settle(items, seams, growth) for growth in _GROWTH)
+            offsets, total = next((t for t in tried if t[1] <= _SPREAD * total), (offsets, total))
         for b, offset in zip(free, offsets, strict=False):
             b.place = Place("arena", 0, offset)
         rest = offsets[len(free) :]

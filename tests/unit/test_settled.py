@@ -51,6 +51,15 @@ def test_settled_items_do_not_overlap(columns: int, raw: list[tuple[int, int, in
     assert settle(items, seams) == (offsets, total)
 
 
+def test_memory_may_count_for_more_than_bytes_that_change_cores() -> None:
+    lives = [(3840, 0, 0), (3840, 1, 2), (5760, 2, 3), (3200, 3, 3), (5120, 4, 5)]
+    items = [Item(*life) for life in lives]
+    seams = [(1920, 3840), (0, 3840), (1408, 5760), (3200, 3200), (0, 5120)]
+    (near, large), (tight, small) = settle(items, seams), settle(items, seams, 4)
+    assert small == lower_bound(items) < large
+    assert changes(near, seams) < changes(tight, seams)
+
+
 def test_halves_of_a_chain_meet_at_their_seams() -> None:
     """Sizes that grow and shrink; where all begin at one of two places many bytes change cores."""
     sizes = [6400, 1280, 3840, 640, 5120, 2560]
@@ -95,7 +104,7 @@ def test_bytes_of_a_plan_keep_their_core() -> None:
         seams.append(tuple(e - s.outputs[0].place.offset for e in ends))
     lines = changes([s.outputs[0].place.offset for s in inner], seams) / 64
     assert len(inner) == 4 and lines <= 16
-    assert p.arena_bytes <= 1.25 * planned(1).arena_bytes
+    assert p.arena_bytes <= 1.05 * planned(1).arena_bytes
 
 
 @pytest.mark.parametrize("name", ["x86_64_v3", "wasm32_relaxed"])

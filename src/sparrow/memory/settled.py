@@ -58,7 +58,7 @@ def _seams(
     )
 
 
-def settle(items: Sequence[Item], seams: Sequence[Seams]) -> tuple[list[int], int]:
+def settle(items: Sequence[Item], seams: Sequence[Seams], growth: int = 1) -> tuple[list[int], int]:
     """Byte offset of every item, multiples of ALIGN, and the bytes needed in all.
 
     The largest come first. Each is placed at a seam or an end of those before, where the fewest
@@ -67,6 +67,7 @@ def settle(items: Sequence[Item], seams: Sequence[Seams]) -> tuple[list[int], in
     Args:
         items: Buffers.
         seams: Of each item, all of one length or empty.
+        growth: Bytes of another core that a byte of memory counts for.
     """
     columns = max(map(len, seams), default=0)
     order = sorted((i for i, x in enumerate(items) if x.bytes), key=lambda i: (-items[i].bytes, i))
@@ -91,7 +92,7 @@ def settle(items: Sequence[Item], seams: Sequence[Seams]) -> tuple[list[int], in
         moved = shared[:, known[:k]].sum(axis=1) * int(known[k])
         low, high = before.min(), behind.max()
         grown = np.maximum(low - found, 0) + np.maximum(found + size[k] - high, 0)
-        at[k] = found[np.lexsort((np.abs(found), moved + grown))[0]]
+        at[k] = found[np.lexsort((np.abs(found), moved + growth * grown))[0]]
     offsets = [0] * len(items)
     for i, place in zip(order, (at - at.min(initial=0)).tolist(), strict=True):
         offsets[i] = place
