@@ -5,7 +5,7 @@
 Medians of interleaved rounds in 1e9 operations per second (a multiply-add counts two), and their
 share of the peak: independent `sp_dot4_i32` on one core, all operands in registers, which products
 in matrix registers exceed.
-    in C      s8 x s8, many times from C: B packed ahead, A checked for -128 and packed each time
+    in C      s8 x s8, many times from C: B packed ahead, A as it lies
     u8 x s8   `GemmS8`, both operands packed ahead: what the instruction multiplies, nothing else
     s8 x s8   `GemmS8`, B packed ahead
     gemm_s8   the function, B packed ahead

@@ -6,8 +6,9 @@
     product = sparrow.GemmS8(a, w, out=c)            # every address fixed:
     product()                                        # a call costs half a microsecond
 
-Values are symmetric, in [-127, 127], as quantizers write them and as kernels that add two products
-in 16 bits need them; -128 is refused. The native code is compiled for this machine at the first
+Values are symmetric, in [-127, 127], as quantizers write them. Kernels that add two products in 16
+bits need that of one operand: b with -128 is refused, a is searched for it only where k products
+of -128 may leave int32. The native code is compiled for this machine at the first
 call and cached. It is one instance for all sizes: these are known at run time.
 """
 
@@ -32,6 +33,8 @@ from sparrow.targets.types import ISAS, MATRIX_ISAS, Isa
 
 # Products of 127 * 127 that a sum in int32 holds.
 K_MAX = (2**31 - 1) // 127**2
+# And products of -128 * 127.
+K_FULL = (2**31 - 1) // (128 * 127)
 # Bytes of packed rows that stay in a first-level cache beside a panel of B.
 BLOCK_BYTES = 1 << 14
 # Bytes of B that stay in a second-level cache while all rows pass, and in one of 2 MB, which
@@ -50,7 +53,7 @@ class _Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_ssize_t) for name in ("m", "n", "k", "row", "pack", "packed")),
         *((name, ctypes.c_ssize_t) for name in ("task_m", "task_n", "block", "tasks")),
-        *((name, ctypes.c_ssize_t) for name in ("turn", "check", "refused")),
+        *((name, ctypes.c_ssize_t) for name in ("turn", "check")),
         *((name, ctypes.c_void_p) for name in ("a", "b", "start", "c", "scratch")),
         *((name, ctypes.c_void_p) for name in ("parallel_for", "parallel_ctx")),
     ]
@@ -169,13 +172,15 @@ def _address(x: NDArray[Any]) -> int:
 
 
 def pack_a_s8(a: NDArray[np.int8]) -> PackedA:
-    """Pack the left operand, int8 [m, k] in [-127, 127], for many products.
+    """Pack the left operand, int8 [m, k], for many products; in [-127, 127] where k > 132,104.
 
     Raises:
         BadInput: It is no such matrix.
     """
-    a = _symmetric(_matrix(a, "a"), "a")
+    a = _matrix(a, "a")
     m, k = a.shape
+    if k > K_FULL:
+        _symmetric(a, "a")
     native = _native(_here())
     data = aligned(m * native.row(k))
     row, rows, depth, packed = (ctypes.c_ssize_t(v) for v in (a.strides[0], m, k, native.row(k)))
@@ -208,7 +213,7 @@ class GemmS8:
     """A product whose operands stay where they are: a call multiplies what they then hold.
 
     Args:
-        a: int8 [m, k] in [-127, 127], or one packed by `pack_a_s8`.
+        a: int8 [m, k], or one packed by `pack_a_s8`; in [-127, 127] where k is over 132,104.
         b: int8 [k, n] in [-127, 127], which is packed here, or one packed by `pack_b_s8`.
         threads: Threads at most; small products take fewer. Never changes the result.
         out: C-contiguous int32 [m, n] to write to; a new one when None.
@@ -274,7 +279,14 @@ class GemmS8:
         pool = shared_pool(many) if tasks > 1 else None
         call = _Call(
             *(m, b.n, k, row if packed else data.strides[0], int(pack), row),
-            *(task_m, task_n, block, tasks, int(not packed and not pack), int(not packed), 0),
+            *(
+                task_m,
+                task_n,
+                block,
+                tasks,
+                int(not packed and not pack),
+                int(not packed and k > K_FULL),
+            ),
             *(_address(v) for v in (data, b.data, b.start, c, scratch)),
             *((pool.parallel_for, pool.handle) if pool else (None, None)),
         )
@@ -286,7 +298,7 @@ class GemmS8:
         """Multiply; returns `out`.
 
         Raises:
-            BadInput: a holds -128; `out` is undefined then.
+            BadInput: k is over 132,104 and a holds -128; `out` is as it was then.
         """
         if refused := self._run(self._call):
             raise (
@@ -314,7 +326,7 @@ def gemm_s8(
     """The product of two int8 matrices, exact; see `GemmS8`, which is faster for many small ones.
 
     Args:
-        a: int8 [m, k] in [-127, 127], or one packed by `pack_a_s8`.
+        a: int8 [m, k], or one packed by `pack_a_s8`; in [-127, 127] where k is over 132,104.
         b: int8 [k, n] in [-127, 127], or one packed by `pack_b_s8`.
         threads: Threads at most; small products take fewer. Never changes the result.
         out: C-contiguous int32 [m, n] to write to; a new one when None.
@@ -323,8 +335,8 @@ def gemm_s8(
         int32 [m, n].
 
     Raises:
-        BadInput: Wrong type or shape, a value of -128, or k is over 133,144, where sums could leave
-            int32.
+        BadInput: Wrong type or shape, -128 where it may not be, or k is over 133,144, where sums
+            could leave int32.
         CompileError: There is no C compiler for the first call.
     """
     if not isinstance(a, PackedA):

@@ -39,10 +39,6 @@ void dot(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) {
 }
 void flip(uint8_t *out, const uint8_t *a);
 void flip(uint8_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_flip_i32(sp_loadq_i32(a))); }
-void least(uint8_t *out, const uint8_t *a, const uint8_t *b);
-void least(uint8_t *out, const uint8_t *a, const uint8_t *b) {
-  sp_storeq_i32(out, sp_min_i8(sp_loadq_i32(a), sp_loadq_i32(b)));
-}
 void turned(uint8_t *out, const uint8_t *a);
 void turned(uint8_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_set1_turned_quad(a)); }
 void quad(uint8_t *out, const uint8_t *a);
@@ -207,9 +203,6 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(out, np.tile(a[5:9], lanes))
     call(c, "turned", out, a[5:])
     np.testing.assert_array_equal(out, np.tile(a[5:9] ^ 128, lanes))
-    call(c, "least", out, a, b[1:])
-    least = np.minimum(a.view(np.int8), np.roll(b, -1).view(np.int8))
-    np.testing.assert_array_equal(out.view(np.int8), least[: 4 * lanes])
     for n in {1, lanes - 1, lanes} - {0}:
         call(c, "zip", out, a, n)
         columns = a.reshape(4, 64)[:, :n].T

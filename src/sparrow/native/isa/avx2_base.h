@@ -236,7 +236,6 @@ SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
 }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return _mm256_max_epi32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return _mm256_min_epi32(a, b); }
-SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) { return _mm256_min_epi8(a, b); }
 
 /* convert */
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return _mm256_cvtepi32_ps(v); }

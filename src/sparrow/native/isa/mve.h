@@ -227,9 +227,6 @@ SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) { return vrshlq_s32(v, vnegq_s3
 SP_INLINE sp_i32 sp_rshr_n_i32(sp_i32 v, int n) { return vrshlq_n_s32(v, -n); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return vmaxq_s32(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return vminq_s32(a, b); }
-SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) {
-  return vreinterpretq_s32_s8(vminq_s8(vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)));
-}
 
 /* convert; to int32 they saturate. The compiler does not see products by powers of two beside those that
  * it would make conversions of fixed-point numbers with them, whose scale qemu 7.2 takes for another. */

@@ -20,7 +20,7 @@
  * - Four bytes of one lane are multiplied and summed by sp_dot4_i32: those of b are signed, those of
  *   a signed or, where SP_DOT_UNSIGNED, unsigned. The sum wraps. sp_flip_i32 turns one kind into the
  *   other (code + 128). sp_quad reads four bytes at any address, sp_set1_quad into all lanes;
- *   sp_zip4_i8 puts bytes l of p, q, r, s into lane l, sp_min_i8 takes the lesser of two signed bytes.
+ *   sp_zip4_i8 puts bytes l of p, q, r, s into lane l.
  * - Two halves of one lane are multiplied and summed by sp_dot2_i32; what they are is widened from
  *   bytes. sp_loadp_i32 widens 2 * SP_LANES int8 at p to the pairs of all lanes; sp_zip2_i8 puts
  *   bytes l of p and q, widened, into lane l. sp_addp_i32 and sp_subp_i32 are of halves, and wrap.

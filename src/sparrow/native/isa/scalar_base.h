@@ -204,14 +204,6 @@ SP_INLINE sp_i32 sp_rshr_i32(sp_i32 v, sp_i32 n) {
 }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return a > b ? a : b; }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return a < b ? a : b; }
-SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) {
-  uint32_t v = 0;
-  for (int i = 0; i < 32; i += 8) {
-    const int8_t x = (int8_t)(uint8_t)((uint32_t)a >> i), y = (int8_t)(uint8_t)((uint32_t)b >> i);
-    v |= (uint32_t)(uint8_t)(x < y ? x : y) << i;
-  }
-  return (sp_i32)v;
-}
 
 /* convert; the comparisons keep NaN and large values away from the cast, where C has no meaning */
 SP_INLINE sp_f32 sp_cvt_i32_f32(sp_i32 v) { return (float)v; }

@@ -35,7 +35,6 @@ typedef uint16_t sp_u16 SP_VECTOR(uint16_t, SP_LANES);
 typedef int8_t sp_s8 SP_VECTOR(int8_t, SP_LANES);
 typedef uint8_t sp_u8 SP_VECTOR(uint8_t, SP_LANES);
 typedef int64_t sp_s64 SP_VECTOR(int64_t, SP_LANES);
-typedef int8_t sp_s8_quads SP_VECTOR(int8_t, 4 * SP_LANES);
 typedef uint16_t sp_u16_pairs SP_VECTOR(uint16_t, 2 * SP_LANES);
 
 /* Unaligned accesses that may alias any type. */
@@ -134,9 +133,6 @@ SP_INLINE sp_f32 sp_floor_f32(sp_f32 v) { return __builtin_elementwise_floor(v);
 SP_INLINE sp_f32 sp_ceil_f32(sp_f32 v) { return __builtin_elementwise_ceil(v); }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return __builtin_elementwise_max(a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return __builtin_elementwise_min(a, b); }
-SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) {
-  return (sp_i32)__builtin_elementwise_min((sp_s8_quads)a, (sp_s8_quads)b);
-}
 SP_INLINE int32_t sp_sum_i32(sp_i32 v) { return (int32_t)__builtin_reduce_add((sp_u32)v); }
 #else
 SP_INLINE int sp_mask_any(sp_mask a) {
@@ -163,10 +159,6 @@ SP_INLINE sp_f32 sp_ceil_f32(sp_f32 v) {
 }
 SP_INLINE sp_i32 sp_max_i32(sp_i32 a, sp_i32 b) { return sp_select_i32(a > b, a, b); }
 SP_INLINE sp_i32 sp_min_i32(sp_i32 a, sp_i32 b) { return sp_select_i32(a < b, a, b); }
-SP_INLINE sp_i32 sp_min_i8(sp_i32 a, sp_i32 b) {
-  const sp_i32 less = (sp_i32)((sp_s8_quads)a < (sp_s8_quads)b);
-  return (a & less) | (b & ~less);
-}
 SP_INLINE int32_t sp_sum_i32(sp_i32 v) {
   uint32_t sum = 0;
   for (int i = 0; i < SP_LANES; ++i) sum += (uint32_t)v[i];

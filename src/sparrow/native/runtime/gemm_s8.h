@@ -6,7 +6,8 @@
  *   start  int32 [vectors * SP_LANES], from there too: C before any product
  *   c      int32 [m][n], dense
  * Where there are matrix registers these hold the sums, 32 rows x two vectors at a time.
- * Values are in [-127, 127] and k <= 133144, so that no result leaves int32; sums wrap on the way. */
+ * b holds no -128, so that two products fit 16 bits; nor does a where k > 132104. With k <= 133144 no
+ * result leaves int32; sums wrap on the way. */
 #ifndef SPARROW_RUNTIME_GEMM_S8_H
 #define SPARROW_RUNTIME_GEMM_S8_H
 #include "../kernels/conv2d_i8.h"
@@ -14,8 +15,6 @@
 
 /* Whether a is multiplied as unsigned bytes. */
 #define SP_GEMM_UNSIGNED (SP_DOT_UNSIGNED && !SP_MATRIX)
-/* Bytes of a that are searched at once: fewer cost a call each, more leave the nearest cache. */
-#define SP_GEMM_LOOK 4096
 /* Rows of a matrix register. */
 #define SP_GEMM_ROWS 16
 
@@ -35,9 +34,9 @@ SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k) {
 /* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n), `tasks` in all. Where `pack`, a task copies
  * `block` rows at a time to its own `block` rows of scratch. A packed row has `packed` bytes: whole
  * quads. Where `turn`, a lies as signed bytes and products may want unsigned ones. Where `check`, a is
- * searched for -128, and `refused` says whether one was found. */
+ * searched for -128. */
 typedef struct sparrow_gemm_s8 {
-  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block, tasks, turn, check, refused;
+  ptrdiff_t m, n, k, row, pack, packed, task_m, task_n, block, tasks, turn, check;
   const uint8_t *a;
   const int8_t *b;
   const int32_t *start;
@@ -99,8 +98,10 @@ SP_INLINE void sp_gemm_s8_down(const sparrow_gemm_s8 *g, int blocks, int nv, int
 }
 
 /* Rows [first, end) of vectors [j, j1); a is row `first`. */
-SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrdiff_t lda,
-                                ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
+SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, int flip, const uint8_t *a,
+                                ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
+                                ptrdiff_t j1) {
+  (void)flip; /* signed bytes are multiplied as they are */
   const int rest = (int)((end - first) % (2 * SP_GEMM_ROWS));
   const ptrdiff_t two = j1 - (j1 - j) % 2, four = j1 - (j1 - j) % 4, whole = end - rest;
   sp_gemm_s8_down(g, 2, 2, 2 * SP_GEMM_ROWS, a, lda, first, whole, j, two);
@@ -114,101 +115,42 @@ SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, const uint8_t *a, ptrd
     sp_gemm_s8_down(g, 1, 1, rest, a, lda, whole, end, four, j1);
   }
 }
-/* a has been searched before. */
-SP_INLINE void sp_gemm_s8_searched(sparrow_gemm_s8 *g, int flip, const uint8_t *a, ptrdiff_t lda,
-                                   ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
-  (void)flip;
-  sp_gemm_s8_block(g, a, lda, first, end, j, j1);
-}
 #else
-/* The search for -128 in rows of a: those below `row` have been looked at, those from `end` on belong to
- * others. `least` are the least bytes seen. */
-typedef struct sp_gemm_s8_search {
-  ptrdiff_t row, end;
-  sp_i32 least;
-} sp_gemm_s8_search;
-
-SP_INLINE sp_i32 sp_gemm_s8_least(const uint8_t *from, ptrdiff_t n, sp_i32 least) {
-  const ptrdiff_t one = 4 * SP_LANES;
-  ptrdiff_t i = 0;
-  for (; i + 4 * one <= n; i += 4 * one) {
-    sp_i32 v = sp_loadq_i32(from + i);
-    SP_UNROLL
-    for (int k = 1; k < 4; ++k) v = sp_min_i8(v, sp_loadq_i32(from + i + k * one));
-    least = sp_min_i8(least, v);
-  }
-  for (; i + one <= n; i += one) least = sp_min_i8(least, sp_loadq_i32(from + i));
-  int found = 0;
-  for (; i < n; ++i) found |= from[i] == 128;
-  return found ? sp_set1_i32(128) : least;
-}
-
-/* Looks at the rows below `end`, once they are some or the last. Out of line: what it has seen would
- * take a register from the tiles between. */
-SP_OUTLINE void sp_gemm_s8_search_to(const sparrow_gemm_s8 *g, ptrdiff_t end,
-                                     sp_gemm_s8_search *s) {
-  if (end < s->end && (end - s->row) * g->k < SP_GEMM_LOOK) return;
-  const uint8_t *a = g->a + s->row * g->row;
-  if (g->row == g->k) {
-    s->least = sp_gemm_s8_least(a, (end - s->row) * g->k, s->least);
-    s->row = end;
-  }
-  for (; s->row < end; ++s->row, a += g->row) s->least = sp_gemm_s8_least(a, g->k, s->least);
-}
-
-/* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end.
- * Rows are searched when they have been multiplied, and are near. */
+/* Tiles of mr rows from `row` while they fit below `end`; a is row `first`. Returns where they end. */
 SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, int flip,
                                      const uint8_t *a, ptrdiff_t lda, ptrdiff_t first,
-                                     ptrdiff_t row, ptrdiff_t end, ptrdiff_t j,
-                                     sp_gemm_s8_search *s) {
+                                     ptrdiff_t row, ptrdiff_t end, ptrdiff_t j) {
   const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = quads * 4 * SP_LANES;
   const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
   const sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads, .xp = lda,
                         .bv = bv, .quad = 4 * SP_LANES, .flip = flip, .put = SP_PUT_32,
                         .ldy = g->n};
-  for (; row + mr <= end; row += mr) {
+  for (; row + mr <= end; row += mr)
     sp_tile_run_i8(t, a + (row - first) * lda, g->b + j * bv, g->start + j * SP_LANES, g->c,
                    row * g->n + j * SP_LANES, 0, 0, n, sp_ep_none_i32, NULL);
-    if (s) sp_gemm_s8_search_to(g, row + mr, s);
-  }
   return row;
 }
 
 /* Rows [first, end) of nv vectors from j on. */
 SP_INLINE void sp_gemm_s8_panel(const sparrow_gemm_s8 *g, int mr, int nv, int flip,
                                 const uint8_t *a, ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end,
-                                ptrdiff_t j, sp_gemm_s8_search *s) {
-  ptrdiff_t row = sp_gemm_s8_tiles(g, mr, nv, flip, a, lda, first, first, end, j, s);
-  row = sp_gemm_s8_tiles(g, 4, nv, flip, a, lda, first, row, end, j, s);
-  sp_gemm_s8_tiles(g, 1, nv, flip, a, lda, first, row, end, j, s);
+                                ptrdiff_t j) {
+  ptrdiff_t row = sp_gemm_s8_tiles(g, mr, nv, flip, a, lda, first, first, end, j);
+  row = sp_gemm_s8_tiles(g, 4, nv, flip, a, lda, first, row, end, j);
+  sp_gemm_s8_tiles(g, 1, nv, flip, a, lda, first, row, end, j);
 }
 
 /* Rows [first, end) of vectors [j, j1); a is row `first`. */
 SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, int flip, const uint8_t *a,
                                 ptrdiff_t lda, ptrdiff_t first, ptrdiff_t end, ptrdiff_t j,
-                                ptrdiff_t j1, sp_gemm_s8_search *s) {
-  for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV, s = NULL)
-    sp_gemm_s8_panel(g, SP_GEMM_MR, SP_GEMM_NV, flip, a, lda, first, end, j, s);
-  for (; j < j1; ++j, s = NULL)
-    sp_gemm_s8_panel(g, SP_GEMM_TALL, 1, flip, a, lda, first, end, j, s);
-}
-
-/* The same of a task; where it has the first columns, it searches its rows. */
-SP_INLINE void sp_gemm_s8_searched(sparrow_gemm_s8 *g, int flip, const uint8_t *a, ptrdiff_t lda,
-                                   ptrdiff_t first, ptrdiff_t end, ptrdiff_t j, ptrdiff_t j1) {
-  sp_gemm_s8_search s = {first, end, sp_set1_i32(0)};
-  const sp_i32 lowest = sp_set1_i32((int32_t)0x80808080u), one = sp_set1_i32(0x01010101);
-  sp_gemm_s8_block(g, flip, a, lda, first, end, j, j1, g->check && j == 0 ? &s : NULL);
-  /* a byte is 0 where the borrow of 1 reaches a highest bit that was clear */
-  const sp_i32 zero = sp_xor_i32(s.least, lowest);
-  const sp_i32 borrow = sp_and_i32(sp_sub_i32(zero, one), sp_xor_i32(zero, sp_set1_i32(-1)));
-  if (sp_mask_any(sp_mask_not(sp_eq_i32(sp_and_i32(borrow, lowest), sp_set1_i32(0)))))
-    __atomic_store_n(&g->refused, 1, __ATOMIC_RELAXED);
+                                ptrdiff_t j1) {
+  for (; j + SP_GEMM_NV <= j1; j += SP_GEMM_NV)
+    sp_gemm_s8_panel(g, SP_GEMM_MR, SP_GEMM_NV, flip, a, lda, first, end, j);
+  for (; j < j1; ++j) sp_gemm_s8_panel(g, SP_GEMM_TALL, 1, flip, a, lda, first, end, j);
 }
 #endif
 
-SP_INLINE void sp_gemm_s8_task(sparrow_gemm_s8 *g, int task) {
+SP_INLINE void sp_gemm_s8_task(const sparrow_gemm_s8 *g, int task) {
   const ptrdiff_t vectors = (g->n + SP_LANES - 1) / SP_LANES;
   const ptrdiff_t across = (vectors + g->task_n - 1) / g->task_n;
   const ptrdiff_t j0 = task % across * g->task_n, j1 = sp_imin(j0 + g->task_n, vectors);
@@ -219,18 +161,18 @@ SP_INLINE void sp_gemm_s8_task(sparrow_gemm_s8 *g, int task) {
     const uint8_t *a = g->a + row * g->row;
     if (g->pack) {
       sp_gemm_s8_pack(a, g->row, end - row, g->k, scratch, g->packed);
-      sp_gemm_s8_searched(g, 0, scratch, g->packed, row, end, j0, j1);
+      sp_gemm_s8_block(g, 0, scratch, g->packed, row, end, j0, j1);
     } else if (SP_GEMM_UNSIGNED && g->turn) {
-      sp_gemm_s8_searched(g, 1, a, g->row, row, end, j0, j1);
+      sp_gemm_s8_block(g, 1, a, g->row, row, end, j0, j1);
     } else {
-      sp_gemm_s8_searched(g, 0, a, g->row, row, end, j0, j1);
+      sp_gemm_s8_block(g, 0, a, g->row, row, end, j0, j1);
     }
   }
 }
 
 SPARROW_API void sparrow_gemm_s8_task(void *arg, int task);
 SPARROW_API void sparrow_gemm_s8_task(void *arg, int task) {
-  sp_gemm_s8_task((sparrow_gemm_s8 *)arg, task);
+  sp_gemm_s8_task((const sparrow_gemm_s8 *)arg, task);
 #if SP_MATRIX
   sp_matrix_release();
 #endif
@@ -250,12 +192,11 @@ SPARROW_API int sparrow_gemm_s8_symmetric(const uint8_t *a, ptrdiff_t row, ptrdi
   return !found;
 }
 
-/* C; or 1 where a holds -128, and C is anything; or 2 where the system refuses matrix registers. */
+/* C; or 1 where a holds -128 and must not; or 2 where the system refuses matrix registers. */
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g);
 SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
-  g->refused = 0;
-#if SP_MATRIX
   if (g->check && !sparrow_gemm_s8_symmetric(g->a, g->row, g->m, g->k)) return 1;
+#if SP_MATRIX
   if (sp_matrix_allow() != 0) return 2;
 #endif
   if (g->parallel_for)
@@ -265,7 +206,7 @@ SPARROW_API int sparrow_gemm_s8_run(sparrow_gemm_s8 *g) {
 #if SP_MATRIX
   sp_matrix_leave();
 #endif
-  return g->refused != 0;
+  return 0;
 }
 
 /* int8 [m][k] in rows of `row` bytes to rows of `packed` bytes. */
