@@ -19,7 +19,7 @@ from nets.build import Net, Value
 from nets.sequence import merge_heads, split_heads
 from small_models import accumulator, classifier
 from sparrow.compiler import Source, compile_sources, front
-from sparrow.device.build import Unit, find_toolchain
+from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.elf import Elf
 from sparrow.errors import CompileError
 from sparrow.importers.model import Model
@@ -28,10 +28,9 @@ from sparrow.targets import target
 ROWS = ("x86_64_v3", "aarch64", "armv7", "riscv64", "cortex_m4f", "rv32imc")
 
 
-# gcc 12 computes the addresses from 0 on, and took the function for one that writes nothing.
+# gcc 12 computes the addresses from 0 on, and takes a function for one that writes nothing.
 COPY = """
-#include <stddef.h>
-#include <stdint.h>
+#include "base.h"
 typedef struct frame { const void *call; unsigned char *ws; } frame;
 static void slice(const int8_t *x, int8_t *y) {
   for (ptrdiff_t i = 0; i < 2; ++i) {
@@ -40,7 +39,7 @@ static void slice(const int8_t *x, int8_t *y) {
     for (ptrdiff_t j = 0; j < 64; ++j) q[j] = p[j * 2];
   }
 }
-static __attribute__((noinline)) void copy(const frame *f, int task) {
+SP_OUTLINE void copy(const frame *f, int task) {
   (void)task;
   slice((const int8_t *)(f->ws + 38336) + 130, (int8_t *)(f->ws + 55552));
 }
@@ -130,7 +129,7 @@ def test_no_call_is_dropped(row: str, level: str) -> None:
     if shutil.which(compiler) is None:
         missing(f"{compiler} is not installed")
     with gcc.compiled_by(compiler):
-        unit = Unit("copy.c", COPY)
+        unit = Unit("copy.c", COPY, (NATIVE,))
         (path,) = find_toolchain().compile_objects([unit], machine, (*gcc.PACKAGED, level))
     code = Elf(path.read_bytes())
     (run,) = (s.section for s in code.symbols if s.name == "run")

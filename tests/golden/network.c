@@ -12,7 +12,7 @@ SP_LINK void model_e0_s2(const sp_frame *f, int task);
 SP_LINK void model_e0_s3(const sp_frame *f, int task);
 
 #if SP_IN(1)
-static void model_f2(const float *p0, float *p1) {
+static SP_KEPT void model_f2(const float *p0, float *p1) {
   sp_softmax_f32((sp_softmax){..}, p0, p1, 0);
 }
 SP_LINK void model_e0_s3(const sp_frame *f, int task) {
@@ -29,7 +29,7 @@ SP_INLINE sp_f32 model_f0_ep(sp_f32 acc, const void *const *e, ptrdiff_t row, pt
   const sp_f32 t1 = sp_maxq_f32(sp_zero_f32(), t0);
   return t1;
 }
-static void model_f0(const float *p0, const float *p1, float *p2, const void *const *e) {
+static SP_KEPT void model_f0(const float *p0, const float *p1, float *p2, const void *const *e) {
   sp_conv2d_f32((sp_conv2d){..}, p0, p1, p2, model_f0_ep, e, 0);
 }
 SP_LINK void model_e0_s0(const sp_frame *f, int task) {

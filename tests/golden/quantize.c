@@ -22,7 +22,7 @@ SP_INLINE sp_i32 model_f0_code(const float *p0, const float *p1, ptrdiff_t j, in
 SP_INLINE void model_f0_lane(int8_t *q, const float *p0, const float *p1, ptrdiff_t j, int n) {
   sp_storen_i8(q + j, model_f0_code(p0, p1, j, n), n);
 }
-static void model_f0(const float *x0, const float *x1, int8_t *y) {
+static SP_KEPT void model_f0(const float *x0, const float *x1, int8_t *y) {
   const float *p0 = x0;
   const float *p1 = x1;
   int8_t *q = y;

@@ -19,7 +19,6 @@ from pathlib import Path
 from sparrow.device.cache import FileCache, cache_folder, copy_to, file_sha256
 from sparrow.device.flags import (
     ANDROID32,
-    GCC_FLAGS,
     OLDEST,
     STACK_FLAGS,
     compile_flags,
@@ -291,7 +290,7 @@ class Toolchain:
             triple = target.triple.replace(f"-{target.os}", f"-{target.os}{oldest}", 1)
             soft = ANDROID32 if triple == "arm-linux-androideabi" else ()
             return ("-target", triple, f"-mcpu={target.cpu}", *soft)
-        return (*gcc_cpu_flags(target), *GCC_FLAGS)
+        return gcc_cpu_flags(target)
 
     def _source_key(self, source: Unit, flags: Sequence[str]) -> str:
         digest = hashlib.sha256(repr((self.identity, source.name, tuple(flags))).encode())

@@ -21,10 +21,6 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-fno-asynchronous-unwind-tables",
 )
-# What emitted code needs of gcc beside FLAGS. Where gcc 12 computes a loop's addresses as offsets
-# from 0, it takes them for accesses of NULL, the function for one that writes nothing, and drops
-# calls of it.
-GCC_FLAGS = ("-fno-delete-null-pointer-checks",)
 # Android's calls pass no floats in registers; zig takes that as having none, and its features say
 # both that there is a NEON and that what it builds on is missing.
 ANDROID32 = ("-mfloat-abi=softfp", "-Xclang", "-target-feature", "-Xclang", "+vfp2")

@@ -33,10 +33,10 @@ class Artifact:
 _PRELUDE = """\
 #ifdef SPARROW_PART
 #define SP_IN(part) (SPARROW_PART == (part))
-#define SP_LINK
+#define SP_LINK SP_KEPT
 #else
 #define SP_IN(part) 1
-#define SP_LINK static
+#define SP_LINK static SP_KEPT
 #endif
 
 /* Where a call's memory is: weights, workspace, state. */

@@ -55,7 +55,9 @@ class Body:
 
     def definition(self) -> str:
         """C text; a body with several callers stays one function."""
-        kind = "SP_SMALL" if self.small else "SP_OUTLINE" if len(self.users) > 1 else "static"
+        kind = (
+            "SP_SMALL" if self.small else "SP_OUTLINE" if len(self.users) > 1 else "static SP_KEPT"
+        )
         return self.text.replace("@@", kind).replace("@", self.name)
 
 

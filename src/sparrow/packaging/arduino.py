@@ -7,7 +7,7 @@ from sparrow.packaging.sources import Sources
 # The Arduino builder takes no options from a library: what the code needs of gcc stands in it.
 _GCC = """\
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O2", "no-strict-aliasing", "fp-contract=off", "no-delete-null-pointer-checks")
+#pragma GCC optimize("O2", "no-strict-aliasing", "fp-contract=off")
 #endif
 """
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparrow.device.flags import GCC_FLAGS, cortex_m_flags
+from sparrow.device.flags import cortex_m_flags
 from sparrow.packaging.naming import MODEL, Name
 
 # What emitted code needs of a compiler: one arena holds values of different types, and no product
 # is fused with a sum behind its back.
-NEEDED = ("-ffp-contract=off", "-fno-strict-aliasing", *GCC_FLAGS)
+NEEDED = ("-ffp-contract=off", "-fno-strict-aliasing")
 
 
 @dataclass(frozen=True, slots=True)
