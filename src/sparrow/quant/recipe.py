@@ -18,6 +18,8 @@ from sparrow.ops.attention import Attention
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.transpose import Transpose
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8", "int16x8"]
 Granularity: TypeAlias = Literal["per_tensor", "per_channel", "per_group"]
@@ -213,15 +215,26 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
     return {n.outputs[0]: of(n) for n in g.nodes}
 
 
+# What may stand between a product and what is elementwise beside it.
+_MOVED = (Reshape, Transpose)
+
+
 def _stream(g: Graph) -> set[str]:
     """First results of products, attention and what is elementwise beside, between norms."""
     if not any(_over_last_axis(g, n) for n in g.nodes):
         return set()
     made, users = g.producers(), g.users()
 
+    def makers(n: Node) -> list[Node]:
+        near = (made[x] for x in n.inputs if x in made)
+        return [z for k in near for z in (makers(k) if isinstance(k.op, _MOVED) else [k])]
+
+    def readers(n: Node) -> list[Node]:
+        near = users.get(n.outputs[0], ())
+        return [z for k in near for z in (readers(k) if isinstance(k.op, _MOVED) else [k])]
+
     def beside(n: Node) -> bool:
-        near = [*(made[x] for x in n.inputs if x in made), *users.get(n.outputs[0], ())]
-        return any(isinstance(k.op, MatMul) for k in near)
+        return any(isinstance(k.op, MatMul) for k in (*makers(n), *readers(n)))
 
     return {
         n.outputs[0]

@@ -33,6 +33,7 @@ from sparrow.portable import to_portable_onnx
 from sparrow.quant import Precision, Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
+from sparrow.quant.recipe import precisions
 from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
@@ -204,6 +205,22 @@ def test_products_of_a_normalised_residual_stream_read_16_bits() -> None:
     assert chosen(Recipe(residual="int8")) == ["int8"] * 2
     first = next(n.outputs[0] for n in g.nodes if isinstance(n.op, MatMul))
     assert chosen(Recipe(pins=((first, "int8"),))) == ["int8", "int16x8"]
+
+
+def test_a_product_may_be_turned_before_it_joins_the_stream() -> None:
+    """As torch exports attention: its products are transposed and reshaped before the sum."""
+    rng = np.random.default_rng(3)
+    b = Builder("turned")
+    x = b.input("x", TensorType((1, 5, 16), F32))
+    ones = b.const(np.ones(16, np.float32))
+    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    down = b.add(MatMul(), n, b.const(rng.standard_normal((16, 16)).astype(np.float32)))
+    turned = b.transpose(b.reshape(b.transpose(down, (1, 0, 2)), (5, 16, 1)), (2, 0, 1))
+    y = b.call("add", x, turned)
+    last = b.call("mul", y, y)
+    g = b.finish({"y": last}, {})
+    found = precisions(g, Recipe())
+    assert found[down] == found[y] == "int16x8" and found["y"] == "int8"
 
 
 def attention_block(norm: Normalize) -> Graph:
