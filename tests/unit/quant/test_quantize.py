@@ -183,12 +183,17 @@ def test_sixteen_bits_hold_twice_what_was_seen() -> None:
     assert 32000 < codes.item() < I16.limits[1]
 
 
+def normalised(b: Builder) -> tuple[str, str]:
+    """An input of five tokens, and its layer norm."""
+    x = b.input("x", TensorType((1, 5, 16), F32))
+    ones = b.const(np.ones(16, np.float32))
+    return x, b.add(Normalize((2,), 1e-5), x, ones, ones)
+
+
 def transformer_block() -> Graph:
     rng = np.random.default_rng(3)
     b = Builder("block")
-    x = b.input("x", TensorType((1, 5, 16), F32))
-    ones = b.const(np.ones(16, np.float32))
-    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    x, n = normalised(b)
     up = b.add(MatMul(), n, b.const(rng.standard_normal((16, 24)).astype(np.float32)))
     act = b.lane(lane.call("gelu", lane.Arg(0, F32)), up)
     down = b.add(MatMul(), act, b.const(rng.standard_normal((24, 16)).astype(np.float32)))
@@ -211,9 +216,7 @@ def test_a_product_may_be_turned_before_it_joins_the_stream() -> None:
     """As torch exports attention: its products are transposed and reshaped before the sum."""
     rng = np.random.default_rng(3)
     b = Builder("turned")
-    x = b.input("x", TensorType((1, 5, 16), F32))
-    ones = b.const(np.ones(16, np.float32))
-    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    x, n = normalised(b)
     down = b.add(MatMul(), n, b.const(rng.standard_normal((16, 16)).astype(np.float32)))
     turned = b.transpose(b.reshape(b.transpose(down, (1, 0, 2)), (5, 16, 1)), (2, 0, 1))
     y = b.call("add", x, turned)
@@ -282,9 +285,7 @@ def test_products_of_two_activations_of_a_stream_stay_float() -> None:
     """Both would have 16 bits: four products, which float32 is as fast as or faster."""
     rng = np.random.default_rng(4)
     b = Builder("scores")
-    x = b.input("x", TensorType((1, 5, 16), F32))
-    ones = b.const(np.ones(16, np.float32))
-    n = b.add(Normalize((2,), 1e-5), x, ones, ones)
+    _, n = normalised(b)
     q, k = (
         b.add(MatMul(), n, b.const(rng.standard_normal((16, 8)).astype(np.float32))) for _ in "qk"
     )
