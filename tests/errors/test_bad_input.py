@@ -67,6 +67,28 @@ def test_dynamic_dimension_without_shape() -> None:
     assert "input 'x'" in text and "dynamic" in text and "--shape x=" in text
 
 
+@pytest.mark.parametrize("unnamed", ["?", -1, "None"])
+def test_dimensions_without_a_name_are_no_common_symbol(unnamed: str | int) -> None:
+    """As Paddle's exporter writes them: two axes may differ."""
+    m = classifier(shape=(unnamed, 3, unnamed, unnamed))
+    assert "input 'x' is ?x3x?x?: axis 0 is dynamic" in refused(m)
+    bundle = sparrow.build(m, shapes={"x": (1, 3, 12, 16)})
+    x = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    want = sparrow.build(classifier(shape=(1, 3, 12, 16))).run({"x": x})["y"]
+    assert np.array_equal(bundle.run({"x": x})["y"], want)
+
+
+def test_a_common_symbol_has_one_extent() -> None:
+    m = classifier(shape=(1, 3, "S", "S"))
+    assert "dimension 'S' is 16 in 'x' and 12 in 'x'" in refused(m, shapes={"x": (1, 3, 12, 16)})
+
+
+@pytest.mark.parametrize("extent", [-2, 1 << 50])
+def test_extents_out_of_range(extent: int) -> None:
+    text = refused(classifier(shape=(1, 3, extent, 12)), shapes={"x": (1, 3, 12, 12)})
+    assert f"an axis of extent {extent}" in text
+
+
 def test_wrong_shape_name_and_rank() -> None:
     m = classifier(shape=("N", 3, 12, 12))
     assert "'z', which is no input" in refused(m, shapes={"z": (1, 3, 12, 12)})

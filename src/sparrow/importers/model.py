@@ -13,6 +13,7 @@ from sparrow.export import to_onnx
 from sparrow.importers.file import read_file
 from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.onnx.decode import SUPPORTED
+from sparrow.importers.onnx.inputs import declared
 from sparrow.importers.onnx.read import import_onnx, load_proto
 from sparrow.importers.onnx.survey import survey_onnx
 from sparrow.importers.tflite.decode import DECODERS as TFLITE
@@ -105,10 +106,7 @@ def declared_inputs(model: Model) -> dict[str, Declared]:
 def _declared(i: onnx.ValueInfoProto) -> Declared:
     if not i.type.tensor_type.HasField("shape"):
         return Declared(None)
-    dims = i.type.tensor_type.shape.dim
-    return Declared(
-        tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
-    )
+    return Declared(tuple(declared(d) for d in i.type.tensor_type.shape.dim))
 
 
 def supported(model: Model) -> tuple[str, ...]:

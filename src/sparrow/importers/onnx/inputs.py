@@ -11,6 +11,19 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.onnx.call import elem_type
 from sparrow.tensor import TensorType
 
+# What exporters write where they know nothing of an axis: no symbol, so two axes may differ.
+UNNAMED = ("", "?", "-1", "None")
+
+
+def declared(d: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    """An axis as its model declares it: an extent, a symbol, or None where it says nothing.
+
+    Paddle's exporter writes the extent -1 or the symbol "?" for the latter; so do others.
+    """
+    if d.HasField("dim_value") and d.dim_value != -1:
+        return int(d.dim_value)
+    return None if d.dim_param in UNNAMED else str(d.dim_param)
+
 
 def freeze(
     model: onnx.ModelProto, shapes: Shapes
@@ -49,14 +62,14 @@ def freeze(
     for i in inputs:
         if i.name not in given or not i.type.tensor_type.HasField("shape"):
             continue
-        dims = i.type.tensor_type.shape.dim
+        dims = [declared(d) for d in i.type.tensor_type.shape.dim]
         if len(dims) != len(given[i.name]):
             raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
-        for d, n in zip(dims, given[i.name], strict=True):
-            if d.dim_param and symbols.setdefault(d.dim_param, (n, i.name))[0] != n:
-                other = symbols[d.dim_param]
+        for name, n in zip(dims, given[i.name], strict=True):
+            if isinstance(name, str) and symbols.setdefault(name, (n, i.name))[0] != n:
+                other = symbols[name]
                 raise BadInput(
-                    f"dimension {d.dim_param!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
+                    f"dimension {name!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
                 )
     result: list[tuple[str, TensorType]] = []
     for i in inputs:
@@ -72,36 +85,32 @@ def freeze(
             result.append((i.name, TensorType(given[i.name], dtype)))
             continue
         shape: list[int] = []
-        bad = [d.dim_value for d in tt.shape.dim if not 0 <= d.dim_value < 1 << 40]
+        dims = [declared(d) for d in tt.shape.dim]
+        bad = [d for d in dims if isinstance(d, int) and not 0 <= d < 1 << 40]
         if bad:
             raise BadModel(
                 f"input {i.name!r} has an axis of extent {bad[0]}",
                 hint="export the model with a named dynamic dimension there",
             )
-        for axis, d in enumerate(tt.shape.dim):
-            if d.HasField("dim_value"):
-                n = int(d.dim_value)
+        for axis, d in enumerate(dims):
+            if isinstance(d, int):
+                n = d
                 if i.name in given and given[i.name][axis] != n:
                     raise BadInput(
                         f"input {i.name!r} axis {axis} is {n}, shape given {given[i.name]}"
                     )
             elif i.name in given:
                 n = given[i.name][axis]
-                frozen.append(f"{i.name}[{axis}] ({d.dim_param or '?'}) = {n} from shape {i.name}")
-            elif d.dim_param in symbols:
-                n, source = symbols[d.dim_param]
-                frozen.append(f"{i.name}[{axis}] ({d.dim_param}) = {n} from shape {source}")
+                frozen.append(f"{i.name}[{axis}] ({d or '?'}) = {n} from shape {i.name}")
+            elif isinstance(d, str) and d in symbols:
+                n, source = symbols[d]
+                frozen.append(f"{i.name}[{axis}] ({d}) = {n} from shape {source}")
             else:
-                dims_text = "x".join(
-                    str(q.dim_value) if q.HasField("dim_value") else q.dim_param or "?"
-                    for q in tt.shape.dim
-                )
+                text = "x".join("?" if q is None else str(q) for q in dims)
                 raise BadInput(
-                    f"input {i.name!r} is {dims_text}: axis {axis} is dynamic",
+                    f"input {i.name!r} is {text}: axis {axis} is dynamic",
                     hint=f"give --shape {i.name}="
-                    + "x".join(
-                        str(q.dim_value) if q.HasField("dim_value") else "N" for q in tt.shape.dim
-                    ),
+                    + "x".join(str(q) if isinstance(q, int) else "N" for q in dims),
                 )
             if n < 0:
                 raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
