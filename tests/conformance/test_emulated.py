@@ -127,6 +127,31 @@ def test_gcc_computes_the_same_without_a_warning(
     assert_equals_reference(emulated_library(linked(p, tmp_path), machine), p, g)
 
 
+@pytest.mark.parametrize(("calls", "adds"), [(5, 2.0), (0, None)])
+def test_gcc_divides_integers_on_armv7(
+    calls: int, adds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # this core does not: libgcc does, and raises a signal for a division by zero
+    if shutil.which(GCC["armv7"]) is None:
+        missing(f"{GCC['armv7']} is not installed")
+    machine = target("armv7").machine
+    harness.emulator(machine)
+    monkeypatch.setenv("SPARROW_CC", GCC["armv7"])
+    text = MODEL.read_text(encoding="utf-8")
+    divides = text.replace("(float)*calls", f"(float)(12 / (*calls + {calls}))")
+    assert divides != text
+    tools, unit = find_toolchain(), Unit(MODEL.name, divides, (NATIVE,))
+    objects = tools.compile_objects([unit], machine, ("-std=c99", *STRICT))
+    session = emulated_library(tools.link_shared(objects, machine), machine).open(axpy_weights(0.0))
+    x, b = random_inputs()
+    if adds is None:
+        with pytest.raises(BadBundle, match="an integer was divided by zero"):
+            session.run(0, [x, b])
+    else:
+        (y,) = session.run(0, [x, b])
+        assert y[0] == b[0] + np.float32(adds)
+
+
 def test_a_bundle_is_proved_and_runs(name: str, tmp_path: Path) -> None:
     bundle = sparrow.build(classifier(), name, tmp_path / "out")
     assert bundle.receipt.ok and "emulator" in bundle.receipt.verdict

@@ -1,7 +1,7 @@
 /* Loads an ELF shared library that needs no other library: what dlopen does, without a libc.
  *
  * Maps its segments from the file, applies its relocations, and finds exported functions. Symbols
- * it leaves open may only be memcpy, memmove, memset and memcmp, which freestanding.h has. */
+ * it leaves open may only be memcpy, memmove, memset, memcmp and raise, which freestanding.h has. */
 #ifndef SPARROW_RUNTIME_LOADER_H
 #define SPARROW_RUNTIME_LOADER_H
 
@@ -86,6 +86,7 @@ static ld_word ld_resolve(const ld_library *library, uint32_t index) {
   if (ld_equal(name, "memmove")) return (ld_word)memmove;
   if (ld_equal(name, "memset")) return (ld_word)memset;
   if (ld_equal(name, "memcmp")) return (ld_word)memcmp;
+  if (ld_equal(name, "raise")) return (ld_word)raise;
   if (s->info >> 4 == 2) return 0; /* weak */
   sys_complain("the library needs a function that is in no library: ");
   sys_die(name);
