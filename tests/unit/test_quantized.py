@@ -14,10 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from sparrow.export import to_onnx
 from sparrow.graph import Graph
 from sparrow.importers.onnx import import_onnx
+from sparrow.ops.conv import Conv
+from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize, affine, spread
 from sparrow.parse import parse_graph
 from sparrow.reference import evaluate
-from sparrow.tensor import I8, Affine, Array
+from sparrow.tensor import I8, Affine, Array, DType
 from sparrow.text import print_graph
 
 RNG = np.random.default_rng(7)
@@ -141,23 +143,32 @@ def test_blocks_need_not_divide_the_axis() -> None:
     assert spread(q.scale, q.block, (5,)).tolist() == [1, 1, 2, 2, 3]
 
 
+def multiplied_by(g: Graph) -> DType:
+    """The type of the weights of the first product: int8 is what fast kernels take."""
+    return g.types[next(n for n in g.nodes if isinstance(n.op, Conv | MatMul)).inputs[1]].dtype
+
+
 @pytest.mark.parametrize("group", [1, 2])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 2, 1]])
 @pytest.mark.parametrize("zeros", ["", "x", "w", "xw", "xc"])
-def test_integer_convolution(group: int, pads: list[int], zeros: str) -> None:
-    x, w = codes(np.uint8, 2, 4, 5, 6), codes(np.int8, 6, 4 // group, 3, 2)
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_integer_convolution(
+    group: int, pads: list[int], zeros: str, dtype: type[np.integer[Any]]
+) -> None:
+    x, w = codes(np.uint8, 2, 4, 5, 6), codes(dtype, 6, 4 // group, 3, 2)
     consts = {"w": w}
     names = ["x", "w", "", ""]
     if "x" in zeros:
         names[2], consts["zx"] = "zx", np.array(117, np.uint8)
     if "w" in zeros:
-        names[3], consts["zw"] = "zw", np.array(-5, np.int8)
+        names[3], consts["zw"] = "zw", np.array(-5).astype(dtype)
     if "c" in zeros:
-        names[3], consts["zw"] = "zw", codes(np.int8, 6)
+        names[3], consts["zw"] = "zw", codes(dtype, 6)
     node = helper.make_node("ConvInteger", names, ["y"], group=group, pads=pads, strides=[1, 2])
     m = model([node], {"x": x}, consts, TensorProto.INT32)
     g = import_onnx(m).graph
     got = evaluate(g, {"x": x})["y"]
+    assert multiplied_by(g) == I8
     if "c" in zeros:
         # ONNX Runtime takes one zero point only: the sum written out
         zx, zw = int(consts["zx"]), consts["zw"].astype(int)
@@ -175,13 +186,17 @@ def test_integer_convolution(group: int, pads: list[int], zeros: str) -> None:
 @pytest.mark.parametrize("a", [np.uint8, np.int8])
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("columns", [False, True])
-def test_integer_product(a: type[np.integer[Any]], rows: bool, columns: bool) -> None:
-    x, w = codes(a, 2, 3, 7), codes(np.int8, 7, 4)
+@pytest.mark.parametrize("b", [np.int8, np.uint8])
+def test_integer_product(
+    a: type[np.integer[Any]], rows: bool, columns: bool, b: type[np.integer[Any]]
+) -> None:
+    x, w = codes(a, 2, 3, 7), codes(b, 7, 4)
     za = codes(a, 3) if rows else np.array(9, a)
-    zb = codes(np.int8, 4) if columns else np.array(-3, np.int8)
+    zb = codes(b, 4) if columns else np.array(-3).astype(b)
     node = helper.make_node("MatMulInteger", ["x", "w", "za", "zb"], ["y"])
     m = model([node], {"x": x}, {"w": w, "za": za, "zb": zb}, TensorProto.INT32)
     g = import_onnx(m).graph
+    assert multiplied_by(g) == I8
     left = x.astype(int) - (za.astype(int)[:, None] if rows else int(za))
     want = left @ (w.astype(int) - zb.astype(int))
     got = evaluate(g, {"x": x})["y"]

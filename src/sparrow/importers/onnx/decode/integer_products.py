@@ -3,6 +3,8 @@
 The sums over the codes are exact, and corrected for zero points afterwards:
 
     sum (x - zx)(w - zw) = sum x w - zx sum w - zw sum x + zx zw sum 1
+
+Constant uint8 weights become int8, which is what kernels of codes multiply by.
 """
 
 from __future__ import annotations
@@ -52,9 +54,21 @@ def _check_bytes(n: Call, *inputs: int) -> None:
             raise n.bad(f"input {i} is {n.type(i)}, expected int8 or uint8")
 
 
+def _with_signed_weights(n: Call) -> Call:
+    """``n`` with constant uint8 weights (input 1) and their zero point (input 3) 128 lower."""
+    w = n.b.value(n.x(1))
+    zero = n.b.value(n.x(3)) if n.has(3) else np.zeros((), np.uint8)
+    if w is None or zero is None or w.dtype != np.uint8 or zero.dtype != np.uint8:
+        return n
+    # the top bit of a byte turned is its value less 128
+    lower = [n.b.const((v ^ np.uint8(128)).view(np.int8), I8) for v in (w, zero)]
+    return replace(n, inputs=(n.x(0), lower[0], n.opt(2), lower[1]))
+
+
 def _matmul_integer(n: Call) -> Sequence[str]:
     """(a - za) @ (b - zb) in int32; za per tensor or row, zb per tensor or column."""
     _check_bytes(n, 0, 1)
+    n = _with_signed_weights(n)
     b, ta, tb = n.b, n.type(0), n.type(1)
     if ta.rank < 2 or tb.rank < 2:
         raise n.unsupported(f"integer product of ranks {ta.rank} and {tb.rank}")
@@ -132,6 +146,7 @@ def _ones(n: Call, shape: Sequence[int]) -> str:
 def _conv_integer(n: Call) -> Sequence[str]:
     """Convolution of codes in int32; zero points x per tensor, w per tensor or output channel."""
     _check_bytes(n, 0, 1)
+    n = _with_signed_weights(n)
     b, tx, tw = n.b, n.type(0), n.type(1)
     op = linear.convolution(n)
     y = b.add(op, n.x(0), n.x(1))
