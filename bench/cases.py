@@ -73,7 +73,7 @@ def described(reference: Path) -> dict[str, Any]:
 
 def exported(path: Path) -> onnx.ModelProto:
     """A TFLite file as ONNX: its import, before any pass; a call from its first states."""
-    model, states = as_onnx(path, {}, {}, {})
+    model, states, _ = as_onnx(path, {}, {}, {})
     assert isinstance(model, onnx.ModelProto)
     for value in [v for v in model.graph.input if v.name in states]:
         kind = value.type.tensor_type

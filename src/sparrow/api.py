@@ -15,6 +15,7 @@ from sparrow.compiler import (
     compile_front,
     compile_sources,
     front,
+    import_source,
 )
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, BadModel
@@ -26,7 +27,7 @@ from sparrow.evidence.lossy import (
 )
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, import_model
+from sparrow.importers.model import Model
 from sparrow.kernels.case import Kernel
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.code_signs import unsigned
@@ -62,6 +63,7 @@ def build(
     budget: Budget | None = None,
     *,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     kernels: Sequence[Kernel] = (),
     recipe: Recipe | None = None,
     code: str = "auto",
@@ -92,6 +94,7 @@ def build(
         threads: Threads the bundle will run with.
         budget: Goals of ``auto`` and gates of all; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.
+        constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
         kernels: Rows preferred to the built-in table where they cost no more.
         recipe: How to quantize, and pins; the defaults are those of docs/quantization.md, and for a
             CPU without an FPU the scheme ``tflite``. That of a bundle, ``recipe.json``, with
@@ -137,7 +140,7 @@ def build(
         check_place(place)
     say = progress or (lambda _: None)
     say("reading the model")
-    sources, calib = sources_and_samples(model, shapes, states, calib)
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     if calib is None and recipe is not None:
         raise BadInput(
             "a recipe or a pin needs samples", hint="give calib=, an .npz or an image folder"
@@ -165,6 +168,7 @@ def plan_precisions(
     budget: Budget | None = None,
     *,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
     code: str = "auto",
     progress: Progress | None = None,
@@ -183,7 +187,7 @@ def plan_precisions(
     say = progress or (lambda _: None)
     if calib is None:
         raise BadInput("a plan needs samples", hint="give calib=, an .npz or an image folder")
-    sources, calib = sources_and_samples(model, shapes, states, calib)
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     row = resolve_target(target)
     request = Request(threads, "auto", calib, evaluate, budget or Budget(), say)
     say("reading the model")
@@ -199,6 +203,7 @@ def check(
     shapes: Shapes | None = None,
     *,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Check:
     """What would become of every node on a target; lists all that is missing.
 
@@ -207,11 +212,12 @@ def check(
         target: Name of a target row, or ``host``.
         shapes: Static shapes of inputs with dynamic dimensions.
         states: Model input -> output pairs carried from call to call.
+        constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
 
     Raises:
         SparrowError: The model cannot be read, or a dynamic dimension has no value.
     """
-    return check_sources(sources_of(model, shapes, states), resolve_target(target))
+    return check_sources(sources_of(model, shapes, states, constants), resolve_target(target))
 
 
 def fits(
@@ -222,6 +228,7 @@ def fits(
     precision: str = "auto",
     *,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     flash: int | None = None,
     ram: int | None = None,
 ) -> Fit:
@@ -234,6 +241,7 @@ def fits(
         calib: Samples to quantize with. For int8 without any, drawn ones give the same sizes.
         precision: ``float32``, ``int8``, or ``auto``: int8 with ``calib``, else float32.
         states: Model input -> output pairs carried from call to call.
+        constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
         flash: Flash in bytes, instead of the row's.
         ram: RAM in bytes, instead of the row's. Where it is not enough, layers are computed in
             strips of rows, and the figures are of that.
@@ -247,7 +255,7 @@ def fits(
     if precision not in ("float32", "int8", "auto"):
         raise BadInput(f"precision {precision!r}", hint="use float32, int8 or auto")
     row = resolve_target(target)
-    sources, calib = sources_and_samples(model, shapes, states, calib)
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     found = front(sources)
     note = ""
     wanted = precision == "int8" or (precision == "auto" and calib is not None)
@@ -294,6 +302,7 @@ def quantize_model(
     *,
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
     evaluation: Iterable[Any] | str | Path | None = None,
     progress: Progress | None = None,
@@ -308,10 +317,10 @@ def quantize_model(
     say("reading the model")
     # what loading code says of images is for every source of them
     how = pixels or Pixels()
-    sources, calib = sources_and_samples(model, shapes, states, calib)
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     ((name, source),) = sources.items()
     with one_thread():
-        g = import_model(source.model, source.shapes, states=source.states, name=name).graph
+        g = import_source(source, name).graph
         # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
         g = standard_layout(optimize(g, FRONT))
     types = {x: g.types[x] for x in g.inputs}
@@ -341,6 +350,7 @@ def quantize(
     *,
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
     evaluation: Iterable[Any] | str | Path | None = None,
     progress: Progress | None = None,
@@ -356,6 +366,7 @@ def quantize(
         recipe: How; the defaults are those of docs/quantization.md.
         shapes: Static shapes of inputs with dynamic dimensions.
         states: Model input -> output pairs carried from sample to sample.
+        constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
         pixels: How images of a folder become numbers; [0, 1] by default.
         evaluation: Samples the result will be judged on: refused among ``calib``.
         progress: Told what happens, a few words each.
@@ -369,6 +380,7 @@ def quantize(
         recipe,
         shapes=shapes,
         states=states,
+        constants=constants,
         pixels=pixels,
         evaluation=evaluation,
         progress=progress,

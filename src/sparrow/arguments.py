@@ -94,6 +94,35 @@ def states_of(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+def constants_of(texts: list[str] | None) -> dict[str, Any]:
+    """Input name -> number, truth value, or list of those, from ``sr=16000`` or ``sizes=3,5``.
+
+    Raises:
+        BadInput: A text does not read so.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        try:
+            values = [_number(v) for v in value.split(",")]
+        except ValueError:
+            name = ""
+        if not name:
+            raise BadInput(f"--constant {text!r}", hint="write --constant sr=16000")
+        if name in found:
+            raise BadInput(f"--constant {name!r} is given twice")
+        found[name] = values if "," in value else values[0]
+    return found
+
+
+def _number(text: str) -> bool | int | float:
+    known = {"true": True, "false": False}
+    word = text.strip().lower()
+    if word in known:
+        return known[word]
+    return int(word) if re.fullmatch(r"[+-]?\d{1,19}", word) else float(word)
+
+
 def seconds_of(text: str | None, off: bool, tuning: Path | None) -> float:
     """Seconds to measure tiles in, from what ``--tune``, ``--no-tune`` and ``--tuning`` say.
 

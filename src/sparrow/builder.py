@@ -44,6 +44,9 @@ class Builder:
 
     A value is a name. Ops over constants only are evaluated at once, so shape arithmetic never
     reaches the Graph.
+
+    Attributes:
+        fixable: Inputs of a few numbers, which a user may be asked to fix.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,6 +55,7 @@ class Builder:
         self.consts: dict[str, Array] = {}
         self.nodes: list[Node] = []
         self.inputs: list[str] = []
+        self.fixable: frozenset[str] = frozenset()
         self.states: list[State] = []
         self.lengths: dict[str, tuple[int, str]] = {}
         self.sequences: dict[str, tuple[str, ...]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.blocking import blocked
@@ -25,7 +26,6 @@ from sparrow.quant.bfloat16 import rounded_products
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
 from sparrow.targets import Target
-from sparrow.tensor import Array
 from sparrow.tuning import Tuning
 
 
@@ -36,13 +36,13 @@ class Source:
     Attributes:
         model: Path or ModelProto.
         shapes: Static shapes of dynamic inputs.
-        constants: Inputs bound to fixed values.
+        constants: Inputs bound to fixed values; one number fills the shape of its input.
         states: Model input -> output pairs carried between calls.
     """
 
     model: Model
     shapes: Shapes = field(default_factory=dict)
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,6 +78,11 @@ class Front:
     remarks: tuple[Remark, ...]
 
 
+def import_source(s: Source, name: str) -> Imported:
+    """Decode a model with all that was said of it."""
+    return import_model(s.model, s.shapes, constants=s.constants, states=s.states, name=name)
+
+
 def front(sources: Mapping[str, Source]) -> Front:
     """Import every entry point and recognize what is in it."""
     if not sources:
@@ -88,9 +93,7 @@ def front(sources: Mapping[str, Source]) -> Front:
     remarks: list[Remark] = []
     for name, s in sources.items():
         with one_thread():
-            found = import_model(
-                s.model, s.shapes, constants=s.constants, states=s.states, name=name
-            )
+            found = import_source(s, name)
             imported.append(found)
             graphs.append(optimize(found.graph, FRONT, remarks))
     return Front(tuple(imported), tuple(graphs), tuple(remarks))

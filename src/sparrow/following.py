@@ -9,7 +9,7 @@ they are resized to their input.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def _left_open(declared: Mapping[str, Declared], shapes: Shapes) -> dict[str, De
 
 
 def shapes_from_samples(
-    model: Model, shapes: Shapes, calib: Any, states: Mapping[str, str] | None = None
+    model: Model, shapes: Shapes, calib: Any, unsampled: Collection[str] = ()
 ) -> tuple[dict[str, tuple[int, ...]], Any]:
     """``shapes`` and those that follow from samples, and the samples with none of them consumed.
 
@@ -56,7 +56,7 @@ def shapes_from_samples(
         model: Path or ModelProto.
         shapes: What was given, which wins.
         calib: Samples, see `sparrow.build`; None says nothing.
-        states: Model input -> output pairs; samples have no such inputs.
+        unsampled: Inputs that samples do not have: states, and what is fixed.
 
     Raises:
         BadInput: A sample does not fit its input, or two say different extents of one dimension.
@@ -66,7 +66,7 @@ def shapes_from_samples(
     wanted = _left_open(declared, shapes)
     if not wanted:
         return known, calib
-    names = [n for n in declared if n not in (states or {})]
+    names = [n for n in declared if n not in unsampled]
     found, calib = _first_shapes(calib, names)
     if found is None:  # images
         alone = {}
@@ -79,7 +79,7 @@ def shapes_from_samples(
     taken = {
         name: _of_sample(name, d, items[name], stacked, _symbols(declared, known))
         for name, d in wanted.items()
-        if name in items and name not in (states or {})
+        if name in items and name not in unsampled
     }
     return _with(declared, known, taken, "the samples"), calib
 

@@ -10,12 +10,13 @@ from typing import Any
 import onnx
 
 from sparrow.api import quantize_model
+from sparrow.compiler import Source, import_source
 from sparrow.compression import masked_bytes
 from sparrow.conforming import conforming, rules_of
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, import_model
+from sparrow.importers.model import Model
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.layout import standard_layout
@@ -59,6 +60,7 @@ def offload(
     precision: str | None = None,
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
     evaluation: Iterable[Any] | str | Path | None = None,
     progress: Progress | None = None,
@@ -73,6 +75,7 @@ def offload(
         precision: ``int8`` or ``int16x8``, or one of the row's modes, such as ``FP16.32``.
         shapes: Static shapes of inputs with dynamic dimensions.
         states: Model input -> output pairs carried from sample to sample.
+        constants: Inputs fixed to a value.
         pixels: How images of a folder become numbers.
         evaluation: Samples the result will be judged on: refused among ``calib``.
         progress: Told what happens.
@@ -82,10 +85,10 @@ def offload(
             asked for.
     """
     rules = rules_of(device)
-    sources, calib = sources_and_samples(model, shapes, states, calib)
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     ((_, source),) = sources.items()
     shapes = source.shapes
-    g = _graph(model, shapes, states)
+    g = _graph(sources_of(model, shapes, states, constants))
     if not rules.weight_bits:
         if calib is not None:
             raise BadInput(
@@ -114,6 +117,7 @@ def offload(
         conforming(recipe or Recipe(), device, precision),
         shapes=shapes,
         states=states,
+        constants=constants,
         evaluation=evaluation,
         progress=progress,
     )
@@ -127,6 +131,7 @@ def inspect(
     device: Device,
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> Residency:
     """Where the operators of a model would run, before anything is quantized.
 
@@ -135,17 +140,18 @@ def inspect(
         device: A row with rules.
         shapes: Static shapes of inputs with dynamic dimensions.
         states: Model input -> output pairs.
+        constants: Inputs fixed to a value.
     """
     rules = rules_of(device)
-    g = _graph(model, shapes, states)
+    g = _graph(sources_of(model, shapes, states, constants))
     mode = "" if rules.weight_bits else _float_mode(device, None)
     return residency(to_portable_onnx(g), device, mode)
 
 
-def _graph(model: Model, shapes: Shapes | None, states: Mapping[str, str] | None) -> Graph:
-    ((name, source),) = sources_of(model, shapes, states).items()
+def _graph(sources: Mapping[str, Source]) -> Graph:
+    ((name, source),) = sources.items()
     with one_thread():
-        g = import_model(source.model, source.shapes, states=source.states, name=name).graph
+        g = import_source(source, name).graph
         coded = any(isinstance(n.op, (Quantize, Dequantize)) for n in g.nodes)
         return standard_layout(g if coded else optimize(g, FRONT))
 

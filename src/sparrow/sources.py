@@ -21,17 +21,19 @@ def sources_of(
     model: Model | Mapping[str, Model],
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> dict[str, Source]:
     """Entry points of one file or proto, or of several by name.
 
-    With several, a shape or state speaks of every entry point that has an input of that name.
+    With several, a shape, state or constant is that of every entry point with an input of that
+    name.
 
     Raises:
-        BadInput: It is no model, or a shape or state names an input that no entry point has.
+        BadInput: It is no model, or one of these names an input that no entry point has.
     """
-    shapes, states = shapes or {}, states or {}
+    shapes, states, constants = shapes or {}, states or {}, constants or {}
     if not isinstance(model, Mapping):
-        return {"main": Source(_checked(model), shapes, states=states)}
+        return {"main": Source(_checked(model), shapes, constants, states)}
     if not model:
         raise BadInput("no model given")
     found: dict[str, Source] = {}
@@ -44,12 +46,13 @@ def sources_of(
         found[str(name)] = Source(
             m,
             {k: v for k, v in shapes.items() if k in inputs},
-            states={k: v for k, v in states.items() if k in inputs},
+            {k: v for k, v in constants.items() if k in inputs},
+            {k: v for k, v in states.items() if k in inputs},
         )
-    unknown = [k for k in (*shapes, *states) if k not in known]
+    unknown = [k for k in (*shapes, *states, *constants) if k not in known]
     if unknown:
         raise BadInput(
-            f"shape or state given for {unknown[0]!r}, which is no input of any entry point",
+            f"shape, state or constant for {unknown[0]!r}, which is no input of any entry point",
             hint=f"inputs: {', '.join(sorted(known))}",
         )
     return found
@@ -60,18 +63,19 @@ def sources_and_samples(
     shapes: Shapes | None,
     states: Mapping[str, str] | None,
     calib: Any,
+    constants: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Source], Any]:
     """`sources_of`, dynamic inputs having the shape of samples, and the samples to go on with.
 
     Raises:
         BadInput: As `sources_of` and `shapes_from_samples`.
     """
-    found = sources_of(model, shapes, states)
+    found = sources_of(model, shapes, states, constants)
     parts = by_entry(calib, list(found))
     rest: dict[str, Any] = {}
     for name, s in found.items():
         given = calib if parts is None else parts.get(name)
-        taken, given = shapes_from_samples(s.model, s.shapes, given, s.states)
+        taken, given = shapes_from_samples(s.model, s.shapes, given, {*s.states, *s.constants})
         found[name] = replace(s, shapes=taken)
         if parts is None:
             calib = given

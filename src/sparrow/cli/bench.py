@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparrow.arguments import models_of, shapes_of, states_of
+from sparrow.arguments import constants_of, models_of, shapes_of, states_of
 from sparrow.cli.options import (
+    ConstantOption,
     CoresOption,
     DeviceOption,
     JsonOption,
@@ -37,6 +38,7 @@ def bench(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     threads: ThreadsOption = 1,
     rounds: Annotated[int, typer.Option(min=5, max=10000)] = 20,
     source: Annotated[
@@ -56,6 +58,7 @@ def bench(
 
     if against not in ("onnxruntime", "none"):
         raise BadInput(f"--against {against!r}", hint="there are onnxruntime and none")
+    constants = constants_of(constant)
     alone = against == "none" or sustained is not None or device not in ("auto", "host")
     folder = Path(model[0])
     if len(model) == 1 and os.path.isdir(folder):
@@ -65,7 +68,7 @@ def bench(
                 hint="give --source model.onnx, or --against none",
             )
         bundle = load_bundle(folder, threads, device, cores)
-        sources = sources_of(models_of(source)) if source and not alone else {}
+        sources = sources_of(models_of(source), constants=constants) if source and not alone else {}
         if sources:
             check_sources_of(bundle, sources)
             sources = as_built(bundle, sources)
@@ -75,12 +78,13 @@ def bench(
         )
     else:
         shapes, states = shapes_of(shape), states_of(state)
-        sources = sources_of(models_of(model), shapes, states)
+        sources = sources_of(models_of(model), shapes, states, constants)
         bundle = build_bundle(
             models_of(model),
             target,
             shapes=shapes,
             states=states,
+            constants=constants,
             threads=threads,
             progress=progress,
         )

@@ -11,6 +11,7 @@ import typer
 from sparrow.arguments import (
     budget_of,
     calib_of,
+    constants_of,
     evaluator,
     models_of,
     recipe_of,
@@ -20,6 +21,7 @@ from sparrow.arguments import (
 )
 from sparrow.cli.options import (
     CodeOption,
+    ConstantOption,
     DropOption,
     EntriesCalibOption,
     EvaluateOption,
@@ -53,6 +55,7 @@ def build(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     calib: EntriesCalibOption = None,
     evaluate: EvaluateOption = None,
     precision: Annotated[
@@ -86,6 +89,7 @@ def build(
         threads,
         budget_of(drop, latency, size, ram),
         states=states_of(state),
+        constants=constants_of(constant),
         recipe=recipe_of(pin, recipe),
         code=code,
         tune=seconds_of(tune, no_tune, tuning),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from sparrow.arguments import models_of, shapes_of, states_of
+from sparrow.arguments import constants_of, models_of, shapes_of, states_of
 from sparrow.cli.options import (
+    ConstantOption,
     JsonOption,
     ModelArgument,
     ShapeOption,
@@ -22,6 +23,7 @@ def check(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say of every node what would become of it: ok, decomposed, folded or missing.
@@ -34,15 +36,20 @@ def check(
     from sparrow.targets import device
 
     row = device(target) if target != "host" else None
+    constants = constants_of(constant)
     if row is not None and row.rules is not None:
         from sparrow.offload import inspect
 
         if len(model) != 1:
             raise BadInput("an accelerator takes one model at a time")
-        there = inspect(model[0], row, shapes_of(shape), states_of(state))
+        there = inspect(model[0], row, shapes_of(shape), states_of(state), constants)
         show_residency(there, as_json)
         return
-    found = check_model(models_of(model), target, shapes_of(shape), states=states_of(state))
+    found = check_model(
+        *(models_of(model), target, shapes_of(shape)),
+        states=states_of(state),
+        constants=constants,
+    )
     if as_json:
         show({"ok": found.ok, **asdict(found), "counts": found.counts})
     else:

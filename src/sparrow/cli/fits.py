@@ -7,8 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sparrow.arguments import UNITS, calib_of, models_of, quantity, shapes_of, states_of
+from sparrow.arguments import (
+    UNITS,
+    calib_of,
+    constants_of,
+    models_of,
+    quantity,
+    shapes_of,
+    states_of,
+)
 from sparrow.cli.options import (
+    ConstantOption,
     EntriesCalibOption,
     JsonOption,
     ModelArgument,
@@ -27,6 +36,7 @@ def fits(
     ] = None,
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     calib: EntriesCalibOption = None,
     precision: Annotated[str, typer.Option(help="float32, int8 or auto")] = "auto",
     flash: Annotated[str | None, typer.Option(help="flash instead of the row's: 512kB")] = None,
@@ -62,6 +72,7 @@ def fits(
                     fit(
                         *(m, t, shapes_of(shape), calib_of(calib), precision),
                         states=states_of(state),
+                        constants=constants_of(constant),
                         flash=None if flash_bytes is None else int(flash_bytes),
                         ram=None if ram_bytes is None else int(ram_bytes),
                     )

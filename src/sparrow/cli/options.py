@@ -29,6 +29,9 @@ ShapeOption = Annotated[
 StateOption = Annotated[
     list[str] | None, typer.Option(help="input that carries an output to the next call: in=out")
 ]
+ConstantOption = Annotated[
+    list[str] | None, typer.Option(help="input fixed to a value, which vanishes: sr=16000")
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

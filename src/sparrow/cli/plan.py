@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import budget_of, evaluator, recipe_of, shapes_of, states_of
+from sparrow.arguments import budget_of, constants_of, evaluator, recipe_of, shapes_of, states_of
 from sparrow.cli.options import (
     CalibOption,
     CodeOption,
+    ConstantOption,
     DropOption,
     EvaluateOption,
     JsonOption,
@@ -37,6 +38,7 @@ def plan(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     evaluate: EvaluateOption = None,
     threads: ThreadsOption = 1,
     drop: DropOption = None,
@@ -65,6 +67,7 @@ def plan(
         threads,
         budget_of(drop, latency, size, ram),
         states=states_of(state),
+        constants=constants_of(constant),
         recipe=recipe_of(pin, recipe),
         code=code,
         progress=progress,

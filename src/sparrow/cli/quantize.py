@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import numbers, quantization_facts, recipe_of, shapes_of, states_of
+from sparrow.arguments import (
+    constants_of,
+    numbers,
+    quantization_facts,
+    recipe_of,
+    shapes_of,
+    states_of,
+)
 from sparrow.cli.options import (
+    ConstantOption,
     JsonOption,
     PinOption,
     ShapeOption,
@@ -32,6 +40,7 @@ def quantize(
     ] = None,
     shape: ShapeOption = None,
     state: StateOption = None,
+    constant: ConstantOption = None,
     ranges: Annotated[
         str | None, typer.Option(help="minmax, percentile, entropy, mse, aciq or octav")
     ] = None,
@@ -89,7 +98,7 @@ def quantize(
         # said in so many words, it holds for every layer
         residual="int8" if precision == "int8" and not target else None,
     )
-    shapes, states = shapes_of(shape), states_of(state)
+    shapes, states, constants = shapes_of(shape), states_of(state), constants_of(constant)
     pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
     if target is not None:
         from sparrow.offload import offload
@@ -99,6 +108,7 @@ def quantize(
             precision=precision,
             shapes=shapes,
             states=states,
+            constants=constants,
             pixels=pixels,
             evaluation=evaluation,
             progress=progress,
@@ -120,6 +130,7 @@ def quantize(
         recipe,
         shapes=shapes,
         states=states,
+        constants=constants,
         pixels=pixels,
         evaluation=evaluation,
         progress=progress,

@@ -162,7 +162,7 @@ def on_held_out(
     lost = {}
     for source, g, x in zip(sources.values(), graphs, lossy, strict=True):
         oracle, lost[g.name] = Oracle(source), Loss(g.types[x].shape for x in g.inputs)
-        initial = {**source.constants, **{s.input: s.initial for s in g.states}}
+        initial = {s.input: s.initial for s in g.states}
         for feeds in x.held:
             bundle.reset()
             found = oracle.run({**initial, **feeds})
@@ -262,7 +262,7 @@ class _Models:
             self.called[name] = Oracle(source)
         oracle = self.called[name]
         states = {s.input: self.states.get(s.name, s.initial) for s in g.states}
-        found = oracle.run({**source.constants, **states, **feeds})
+        found = oracle.run({**states, **feeds})
         self.states.update((s.name, found[oracle.states[s.input]]) for s in g.states)
         return {n: found[n] for n in g.outputs if n in found}
 

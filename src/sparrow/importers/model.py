@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from sparrow.export import to_onnx
 from sparrow.importers.file import read_file
+from sparrow.importers.fixed import fixed, with_own_shapes
 from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.onnx.decode import SUPPORTED
-from sparrow.importers.onnx.inputs import declared
+from sparrow.importers.onnx.inputs import declared, freeze
 from sparrow.importers.onnx.read import import_onnx, load_proto
 from sparrow.importers.onnx.survey import survey_onnx
 from sparrow.importers.tflite.decode import DECODERS as TFLITE
@@ -40,7 +42,7 @@ def import_model(
     model: Model,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:
@@ -54,7 +56,7 @@ def survey_model(
     model: Model,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:
@@ -158,13 +160,16 @@ def facts(model: Model) -> Facts:
 
 
 def as_onnx(
-    model: Model, shapes: Shapes, constants: Mapping[str, Array], states: Mapping[str, str]
-) -> tuple[Model, dict[str, str]]:
-    """The model for an ONNX runtime, and which output is the next value of which input.
+    model: Model, shapes: Shapes, constants: Mapping[str, Any], states: Mapping[str, str]
+) -> tuple[Model, dict[str, str], dict[str, Array]]:
+    """The model for an ONNX runtime, which output is the next value of which input, and what
+    fixed inputs are to be fed.
 
     What is no ONNX file is exported from its Graph as imported, before any pass.
     """
     if isinstance(model, onnx.ModelProto) or not is_tflite(model):
-        return model, dict(states)
+        types = freeze(load_proto(model)[0], with_own_shapes(shapes, constants))[0]
+        given = {n: fixed(constants[n], n, t) for n, t in types if n in constants}
+        return model, dict(states), given
     graph = import_tflite(model, shapes, constants=constants, states=states).graph
-    return to_onnx(graph), {s.input: s.output for s in graph.states}
+    return to_onnx(graph), {s.input: s.output for s in graph.states}, {}

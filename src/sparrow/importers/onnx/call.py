@@ -111,10 +111,28 @@ class Call:
         """
         v = self.b.value(self.x(i))
         if v is None:
-            raise self.unsupported(
-                f"{what} must be constant", "export the model with static shapes and constants"
-            )
+            hint = self.fixing(self.x(i)) or "export the model with static shapes and constants"
+            raise self.unsupported(f"{what} must be constant", hint)
         return v
+
+    def fixing(self, value: str) -> str:
+        """How a user makes ``value`` known, where it follows from inputs of a few numbers alone."""
+        made = {y: node.inputs for node in self.b.nodes for y in node.outputs}
+        found: dict[str, None] = {}
+        seen, left = set[str](), [value]
+        while left:
+            x = left.pop()
+            if not x or x in seen or x in self.b.consts:
+                continue
+            seen.add(x)
+            if x in made:
+                left += reversed(made[x])
+            elif x in self.b.fixable:
+                found[x] = None
+            else:
+                return ""
+        given = " ".join(f"--constant {x}=.." for x in found)
+        return f"fix what decides it: {given}" if given else ""
 
     def ints_at(self, i: int, what: str) -> tuple[int, ...] | None:
         """Constant integers of input ``i``, None when absent."""

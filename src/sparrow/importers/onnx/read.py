@@ -15,6 +15,7 @@ from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.export import SCHEME
 from sparrow.graph import SCHEMES, Scheme, State
 from sparrow.importers.file import check_operands, read_file
+from sparrow.importers.fixed import fixed, said, with_own_shapes
 from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.onnx.call import Call, attribute, elem_type, to_array
@@ -32,9 +33,10 @@ from sparrow.importers.onnx.limits import (
 )
 from sparrow.importers.onnx.order import in_order
 from sparrow.importers.onnx.schema import attribute_types
-from sparrow.tensor import Array
 
 MIN_OPSET = 6
+# Elements of an input that a user may be asked to fix: a rate, a length, a flag.
+MAX_FIXED = 16
 # What is often found in the place of a model, by its first bytes: what it is, and what to do.
 OTHER_FILES = {
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
@@ -230,7 +232,7 @@ def import_onnx(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:
@@ -267,7 +269,7 @@ def _listed(names: Iterable[str]) -> str:
 def decode(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes,
-    constants: Mapping[str, Array],
+    constants: Mapping[str, Any],
     states: Mapping[str, str],
     name: str,
     make: Callable[[onnx.ModelProto, Path | None, str], Reader],
@@ -296,15 +298,18 @@ def decode(
     reader = make(model, folder, name)
     reader.b.scheme = _scheme(model)
     env: dict[str, str] = {}
-    fixed, bound = dict(constants), dict(states)
-    types, frozen = freeze(model, shapes)
-    declared = {n for n, _ in types}
-    for what, names in (("constant", fixed), ("state", bound)):
+    bound = dict(states)
+    initialized = {t.name for t in model.graph.initializer}
+    known = {i.name for i in model.graph.input} - initialized
+    for what, names in (("constant", constants), ("state", bound)):
         for n in names:
-            if n not in declared:
+            if n not in known:
                 raise BadInput(
-                    f"{what} {n!r} is no input of the model", hint=f"inputs: {_listed(declared)}"
+                    f"{what} {n!r} is no input of the model", hint=f"inputs: {_listed(known)}"
                 )
+    if both := set(constants) & set(bound):
+        raise BadInput(f"input {min(both)!r} is given as a constant and as a state")
+    types, frozen = freeze(model, with_own_shapes(shapes, constants))
     outputs = {o.name for o in model.graph.output}
     for n, out in bound.items():
         if out not in outputs:
@@ -312,16 +317,20 @@ def decode(
                 f"state {n!r}: {out!r} is no output of the model",
                 hint=f"outputs: {_listed(outputs)}",
             )
+    reader.b.fixable = frozenset(
+        n for n, t in types if t.size <= MAX_FIXED and n not in (*bound, *constants)
+    )
     for n, t in types:
         if n in bound:
             reader.b.types[n] = t
             env[n] = n
-        elif n not in fixed:
+        elif n not in constants:
             env[n] = reader.b.input(n, t)
     for n, t in types:
-        if n in fixed:
-            array = np.asarray(fixed[n]).astype(t.dtype.numpy)
+        if n in constants:
+            array = fixed(constants[n], n, t)
             env[n] = reader.b.stored(array, t.dtype)
+            frozen = (*frozen, said(n, array))
     results = reader.graph(model.graph, env)
     result = dict(zip((o.name for o in model.graph.output), results, strict=True))
     for out, value in result.items():

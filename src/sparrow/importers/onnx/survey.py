@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -14,7 +15,7 @@ from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.onnx.call import ELEM
 from sparrow.importers.onnx.decode import DECODERS
 from sparrow.importers.onnx.read import Reader, decode
-from sparrow.tensor import Array, TensorType, dtype_of
+from sparrow.tensor import TensorType, dtype_of
 
 # Constants up to this many elements may say what a shape is; larger ones are only weights.
 SHAPE_ELEMENTS = 1024
@@ -125,7 +126,7 @@ def survey_onnx(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from sparrow.builder import MAX_ELEMENTS, Builder
 from sparrow.errors import BadInput, BadModel, InvalidGraph, UnsupportedOp
 from sparrow.graph import State
 from sparrow.importers.file import check_operands, read_file
+from sparrow.importers.fixed import fixed, said, with_own_shapes
 from sparrow.importers.imported import Imported, Shapes, Verdict
 from sparrow.importers.nearest import nearest
 from sparrow.importers.tflite.call import Call
 from sparrow.importers.tflite.decode import DECODERS
 from sparrow.importers.tflite.schema import Model, Operator, Tensor, constant, read_model
-from sparrow.tensor import I8, Affine, Array, TensorType
+from sparrow.tensor import I8, Affine, TensorType
 
 
 def load_model(path: str | Path) -> Model:
@@ -60,7 +62,7 @@ class Reader:
         self.stored: dict[int, str] = {}
         self.loaded: dict[int, str] = {}
 
-    def inputs(self, shapes: Shapes, constants: Mapping[str, Array]) -> None:
+    def inputs(self, shapes: Shapes, constants: Mapping[str, Any]) -> None:
         """Declare the inputs, their dynamic extents taken from ``shapes`` or from the file."""
         m = self.model
         known = [m.tensors[i].name for i in m.inputs]
@@ -72,6 +74,9 @@ class Reader:
                         f"{what} given for {k!r}, which is no input of the model",
                         hint=f"inputs: {', '.join(map(repr, known))}",
                     )
+        if both := set(constants) & set(self.bound):
+            raise BadInput(f"input {min(both)!r} is given as a constant and as a state")
+        shapes = with_own_shapes(shapes, constants)
         for k, out in self.bound.items():
             if out not in outs:
                 raise BadInput(
@@ -85,8 +90,9 @@ class Reader:
             shape = self._shape(t, shapes.get(t.name))
             full = TensorType(shape, t.dtype, quant=_quant(t, shape))
             if t.name in constants:
-                value = np.broadcast_to(np.asarray(constants[t.name]), shape)
-                self.env[i] = self.b.const(value.astype(t.dtype.numpy), t.dtype, full.quant)
+                value = fixed(constants[t.name], t.name, full)
+                self.env[i] = self.b.const(value, t.dtype, full.quant)
+                self.frozen.append(said(t.name, value))
             elif t.name in self.bound:
                 self.b.types[t.name] = full
                 self.env[i] = t.name
@@ -296,7 +302,7 @@ def _decode(
     make: type[Reader],
     path: str | Path,
     shapes: Shapes | None,
-    constants: Mapping[str, Array] | None,
+    constants: Mapping[str, Any] | None,
     states: Mapping[str, str] | None,
     name: str,
 ) -> Imported:
@@ -311,7 +317,7 @@ def import_tflite(
     path: str | Path,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:
@@ -340,7 +346,7 @@ def survey_tflite(
     path: str | Path,
     shapes: Shapes | None = None,
     *,
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     states: Mapping[str, str] | None = None,
     name: str = "main",
 ) -> Imported:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from sparrow.errors import BadModel, UnsupportedOp
 from sparrow.importers.onnx.call import Call, Decoder, elem_type
 from sparrow.importers.onnx.decode.movement import slice_axis
 from sparrow.ops.concat import Concat
@@ -32,9 +33,18 @@ def _if(n: Call) -> Sequence[str]:
     if known is not None:
         return n.run(body_of(n, "then_branch" if known.ravel()[0] else "else_branch"), ())
     before = len(n.b.nodes)
-    then, other = n.run(body_of(n, "then_branch"), ()), n.run(body_of(n, "else_branch"), ())
+    fixing = n.fixing(n.x())
+    hint = fixing or "fold the condition, or export the branch you need"
+    try:
+        then, other = n.run(body_of(n, "then_branch"), ()), n.run(body_of(n, "else_branch"), ())
+    except (BadModel, UnsupportedOp) as e:
+        if not fixing or fixing == e.hint:
+            raise
+        # a branch for another sample rate need not fit these shapes
+        raise n.unsupported(
+            f"the condition is computed at run time, and in a branch {e.message}", hint
+        ) from None
     steps = len(n.b.nodes) - before
-    hint = "fold the condition, or export the branch you need"
     if steps > MAX_BOTH_BRANCHES:
         raise n.unsupported(
             f"the condition is computed at run time and the branches have {steps} operators, "
