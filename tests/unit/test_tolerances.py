@@ -57,6 +57,31 @@ def test_lane_bound_holds_and_is_not_vacuous(names: list[str], seed: int) -> Non
         assert (bound <= 2e-3 * np.maximum(np.abs(exact[ok]), 1)).all()
 
 
+@pytest.mark.parametrize("block", [1, 5, 16, 100])
+@pytest.mark.parametrize("erring", [False, True])
+def test_large_tensors_are_analysed_in_blocks(
+    block: int, erring: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(block)
+    a, b, c = (
+        rng.uniform(-3, 3, shape).astype(np.float32) for shape in [(1, 3, 5, 7), (7,), (3, 1, 1)]
+    )
+    joined = lane.call("add", lane.call("mul", X, lane.Arg(1, F32)), lane.Arg(2, F32))
+    over = lane.call("gt", joined, lane.Imm(0.0, F32))
+    errors = (np.full((5, 1), 1e-3), None, None) if erring else (None,) * 3
+    for e in (lane.call("silu", joined), over):
+        y, error = lane_error(e, (a, b, c), errors)
+        with monkeypatch.context() as patched:
+            patched.setattr("sparrow.evidence.rounding.BLOCK", block)
+            cut, off = lane_error(e, (a, b, c), errors)
+        np.testing.assert_allclose(cut, y, rtol=1e-12)
+        assert error is not None and off is not None
+        np.testing.assert_allclose(off, np.broadcast_to(error, off.shape), rtol=1e-9)
+    exact = lane.call("relu", X)
+    monkeypatch.setattr("sparrow.evidence.rounding.BLOCK", block)
+    assert lane_error(exact, (a,), (None,))[1] is None
+
+
 @pytest.mark.parametrize("half", [F16, BF16])
 def test_half_types_err_like_float32_until_they_are_stored(half: DType) -> None:
     x = np.array([0.5, 0.0], np.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,10 @@ STEEPEST = {
 CONVEX = frozenset(("relu", "exp", "expm1", "softplus"))
 
 
+# Elements analysed at once: an analysis holds two doubles of each for every part of the expression.
+BLOCK = 1 << 15
+
+
 def in_double(a: Array) -> Array:
     """Floats in double precision; anything else as it is."""
     return a.astype(np.float64) if a.dtype.kind == "f" else a
@@ -64,6 +70,41 @@ def lane_error(
     Returns:
         Value, and its error or None where it is exact.
     """
+    shape = np.broadcast_shapes(*(a.shape for a in (*operands, *errors) if a is not None))
+    if prod(shape) <= BLOCK:
+        return _error_of(e, operands, errors)
+    axis = next(i for i, n in enumerate(shape) if n > 1)
+    rows = max(1, BLOCK * shape[axis] // prod(shape))
+    y = error = None
+    for start in range(0, shape[axis], rows):
+        taken = slice(start, start + rows)
+        place = (*(slice(None),) * axis, taken)
+        part, off = lane_error(
+            e,
+            [_rows(a, axis - len(shape), taken) for a in operands],
+            [None if a is None else _rows(a, axis - len(shape), taken) for a in errors],
+        )
+        y = np.empty(shape, part.dtype) if y is None else y
+        y[place] = part
+        if off is not None:
+            error = np.zeros(shape) if error is None else error
+            error[place] = off
+    assert y is not None
+    return y, error
+
+
+def _rows(a: Array, axis: int, taken: slice) -> Array:
+    """Of an axis, counted from the end; all of an operand that is broadcast along it."""
+    if a.ndim < -axis or a.shape[axis] == 1:
+        return a
+    place: tuple[Any, ...] = (..., taken, *(slice(None),) * (-axis - 1))
+    rows: Array = a[place]
+    return rows
+
+
+def _error_of(
+    e: lane.Expr, operands: Sequence[Array], errors: Sequence[Array | None]
+) -> tuple[Array, Array | None]:
     done: dict[lane.Expr, tuple[Array, Array | None]] = {}
 
     def visit(x: lane.Expr) -> tuple[Array, Array | None]:
