@@ -44,6 +44,7 @@ from sparrow.text import print_graph
 # By architecture, as Debian calls them.
 COMPILERS = {
     "x86_64": "gcc",
+    "x86": "i686-linux-gnu-gcc",
     "aarch64": "aarch64-linux-gnu-gcc",
     "arm": "arm-linux-gnueabihf-gcc",
     "riscv64": "riscv64-linux-gnu-gcc",
@@ -55,7 +56,7 @@ PACKAGED = ("-Os", *NEEDED, "-ffunction-sections", "-fdata-sections")
 ROWS = (
     *("x86_64_v4_vnni", "aarch64_dotprod", "armv7", "riscv64", "cortex_m4f", "rv32imc"),
     *("x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v3_vnni", "x86_64_v4", "x86_64_v4_bf16"),
-    *("x86_64_v4_amx", "aarch64", "aarch64_i8mm", "armv7_vfpv4", "riscv64_v"),
+    *("x86", "x86_64_v4_amx", "aarch64", "aarch64_i8mm", "armv7_vfpv4", "riscv64_v"),
     *("cortex_m0", "cortex_m3", "cortex_m7", "cortex_m33", "cortex_m55"),
 )
 PRECISIONS = ("int8", "float32")

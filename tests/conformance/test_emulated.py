@@ -29,7 +29,7 @@ from sparrow.graph import Module
 from sparrow.planner import plan
 from sparrow.targets import Machine, target
 
-TARGETS = ("aarch64", "armv7", "riscv64")
+TARGETS = ("aarch64", "armv7", "riscv64", "x86")
 # The network once more on each vector vocabulary that these do not use.
 VECTORS = ("aarch64_dotprod", "aarch64_i8mm", "armv7_vfpv4", "riscv64_v")
 
@@ -108,6 +108,7 @@ GCC = {
     "aarch64_dotprod": "aarch64-linux-gnu-gcc",
     "aarch64_i8mm": "aarch64-linux-gnu-gcc",
     "armv7": "arm-linux-gnueabihf-gcc",
+    "x86": "i686-linux-gnu-gcc",
     "riscv64": "riscv64-linux-gnu-gcc",
     "riscv64_v": "riscv64-linux-gnu-gcc",
 }

@@ -25,7 +25,7 @@ from sparrow.errors import CompileError
 from sparrow.importers.model import Model
 from sparrow.targets import target
 
-ROWS = ("x86_64_v3", "aarch64", "armv7", "riscv64", "cortex_m4f", "rv32imc")
+ROWS = ("x86_64_v3", "x86", "aarch64", "armv7", "riscv64", "cortex_m4f", "rv32imc")
 
 
 # gcc 12 computes the addresses from 0 on, and takes a function for one that writes nothing.

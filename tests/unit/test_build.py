@@ -262,6 +262,7 @@ def test_gcc_is_told_its_names(
         ("riscv32-freestanding-none", "generic_rv32+m+c", "-march=rv32imc -mabi=ilp32"),
         ("aarch64-linux-musl", "cortex_a53", "-mcpu=cortex-a53 -mno-outline-atomics"),
         ("arm-linux-musleabihf", "cortex_a7", "-mcpu=cortex-a7"),
+        ("x86-linux-musl", "pentium4", "-march=pentium4 -msse2 -mfpmath=sse"),
     ],
 )
 def test_gcc_is_told_of_cores(triple: str, cpu: str, says: str) -> None:

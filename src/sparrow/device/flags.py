@@ -88,7 +88,9 @@ def gcc_cpu_flags(target: Machine) -> tuple[str, ...]:
         return cortex_m_flags(target.cpu)
     cpu, *features = target.cpu.replace("_", "-").split("+")
     if target.triple.startswith("x86"):
-        return (f"-march={cpu}", *(f"-m{feature}" for feature in features))
+        # where floats go through the registers of x87 by default, results have too many bits
+        sse = ("-msse2", "-mfpmath=sse") if target.arch == "x86" else ()
+        return (f"-march={cpu}", *sse, *(f"-m{feature}" for feature in features))
     if cpu.startswith("generic"):
         named = _generic_flags(cpu, features)
     else:

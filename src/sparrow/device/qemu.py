@@ -77,7 +77,7 @@ def emulator_command(machine: Machine, cpu: str = "") -> list[str]:
         raise BadInput(f"programs for {machine.triple} cannot be emulated here")
     if machine.isa.startswith("avx512") or machine.isa in ("avxvnni", "amx"):
         raise BadInput(f"qemu does not emulate {machine.isa}")
-    name = f"qemu-{machine.arch}"
+    name = f"qemu-{'i386' if machine.arch == 'x86' else machine.arch}"
     found = shutil.which(name) or shutil.which(f"{name}-static")
     if found is None:
         raise BadInput(f"{name} is not installed", hint="install qemu-user, which has it")

@@ -26,6 +26,7 @@ _GREETING_LINES = 200
 # What `uname -m` says where code of an architecture runs.
 _NAMES = {
     "x86_64": ("x86_64", "amd64"),
+    "x86": ("i386", "i486", "i586", "i686", "x86_64", "amd64"),
     "aarch64": ("aarch64", "arm64"),
     "arm": ("armv7l", "armv8l", "aarch64"),
     "riscv64": ("riscv64",),

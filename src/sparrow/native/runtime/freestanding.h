@@ -1,7 +1,7 @@
 /* A Linux program without a libc: entry point, system calls, memory, and pipes in both directions.
  *
  * Included by the one file of a program that defines `int sparrow_main(int argc, char **argv)`.
- * x86-64, AArch64, Armv7, RV64 and RV32; linked with -static -nostdlib. */
+ * x86-64, x86, AArch64, Armv7, RV64 and RV32; linked with -static -nostdlib. */
 #ifndef SPARROW_RUNTIME_FREESTANDING_H
 #define SPARROW_RUNTIME_FREESTANDING_H
 
@@ -23,6 +23,21 @@ static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
   return r;
 }
 __asm__(".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call sys_start\n");
+#elif defined(__i386__)
+enum { SYS_READ = 3, SYS_WRITE = 4, SYS_MMAP = 192, SYS_MPROTECT = 125, SYS_OPENAT = 295 };
+enum { SYS_CLOSE = 6, SYS_EXIT = 252, SYS_CLOCK = 265, SYS_AFFINITY = 241 };
+static long sys_call(long n, long a, long b, long c, long d, long e, long f) {
+  long r;
+  /* ebp, which has the sixth argument, is no operand */
+  __asm__ volatile("pushl %7\n push %%ebp\n mov 4(%%esp), %%ebp\n int $128\n pop %%ebp\n add $4, %%esp"
+                   : "=a"(r)
+                   : "a"(n), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e), "g"(f)
+                   : "memory");
+  return r;
+}
+__asm__(
+    ".globl _start\n_start: xor %ebp, %ebp\n mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n"
+    " push %eax\n call sys_start\n");
 #elif defined(__aarch64__) || defined(__riscv)
 enum { SYS_READ = 63, SYS_WRITE = 64, SYS_MMAP = 222, SYS_MPROTECT = 226, SYS_OPENAT = 56 };
 #if UINTPTR_MAX > 0xffffffffu

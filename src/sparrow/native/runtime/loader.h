@@ -43,9 +43,11 @@ typedef struct ld_segment {
   ld_word align;
 } ld_segment;
 
-/* Relocations: base + addend, symbol + addend in data, symbol. Armv7 keeps addends in place. */
+/* Relocations: base + addend, symbol + addend in data, symbol. Armv7 and x86 keep addends in place. */
 #if defined(__x86_64__)
 enum { LD_RELATIVE = 8, LD_ABSOLUTE = 1, LD_GLOB_DAT = 6, LD_JUMP_SLOT = 7, LD_IN_PLACE = 0 };
+#elif defined(__i386__)
+enum { LD_RELATIVE = 8, LD_ABSOLUTE = 1, LD_GLOB_DAT = 6, LD_JUMP_SLOT = 7, LD_IN_PLACE = 1 };
 #elif defined(__aarch64__)
 enum { LD_RELATIVE = 1027, LD_ABSOLUTE = 257, LD_GLOB_DAT = 1025, LD_JUMP_SLOT = 1026 };
 enum { LD_IN_PLACE = 0 };

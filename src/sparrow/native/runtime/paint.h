@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #define PAINT_HERE "mov %%rsp, %0"
+#elif defined(__i386__)
+#define PAINT_HERE "mov %%esp, %0"
 #elif defined(__riscv)
 #define PAINT_HERE "mv %0, sp"
 #else
