@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from sparrow.abreast import abreast
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.blocking import blocked
 from sparrow.emit.c import Artifact, emit
@@ -150,7 +151,7 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        for faster in (partial(blocked, threads=threads), in_parts):
+        for faster in (partial(blocked, threads=threads), in_parts, abreast):
             module = faster(planned, planned=planned_for, remarks=remarks)
             planned = planned if module is planned.module else planned_for(module)
     else:

@@ -52,6 +52,7 @@ ORDER = [
         "patching",
         "blocking",
         "overlapping",
+        "abreast",
         "emit",
         "compiler",
         "device",

@@ -18,12 +18,17 @@ from sparrow.plan import Step, View
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Bytes [low, high) of the arena, the states, or an input or output of the caller."""
+    """Bytes [low, high) of the arena, the states, or an input or output of the caller.
+
+    With a ``period``, of these the first ``width`` of every so many from ``low`` on.
+    """
 
     memory: tuple[str, int]
     low: int
     high: int
     written: bool
+    period: int = 0
+    width: int = 0
 
     def conflicts(self, other: Use) -> bool:
         """Whether the order of the two matters."""
@@ -32,7 +37,15 @@ class Use:
             and (self.written or other.written)
             and self.low < other.high
             and other.low < self.high
+            and not self._between(other)
         )
+
+    def _between(self, other: Use) -> bool:
+        """Whether each lies in the gaps of the other, as columns of a matrix do."""
+        if not self.period or self.period != other.period:
+            return False
+        behind = (other.low - self.low) % self.period
+        return self.width <= behind <= self.period - other.width
 
 
 def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
@@ -85,7 +98,7 @@ def uses_of(s: Step, tasks: range) -> Iterator[Use]:
     for kind, views in ((In, s.inputs), (Out, s.outputs)):
         for k, v in enumerate(views):
             if v is not None and v.place.kind != "weights" and (kind, k) not in named:
-                yield _all_of(v, kind is Out)
+                yield use_of(v, kind is Out)
     if s.scratch is not None:
         per = max((a.per_task for a in scratch_of(s.lowered)), default=0)
         low, high = 0, s.lowered.scratch_bytes
@@ -94,7 +107,22 @@ def uses_of(s: Step, tasks: range) -> Iterator[Use]:
         yield Use(("arena", 0), s.scratch.offset + low, s.scratch.offset + high, True)
 
 
-def _all_of(v: View, written: bool) -> Use:
+def use_of(v: View, written: bool) -> Use:
+    """What a step touches that reads or writes all of a view."""
     low, high = v.span
     start = v.place.offset
-    return Use((v.place.kind, v.place.index), start + low, start + high, written)
+    memory = v.place.kind, v.place.index
+    return Use(memory, start + low, start + high, written, *_gaps(v))
+
+
+def _gaps(v: View) -> tuple[int, int]:
+    """Period and width of what a view takes of its span, in bytes; zeros where it has no gaps."""
+    size = v.type.dtype.bytes
+    axes = sorted((abs(s) * size, d) for s, d in zip(v.strides, v.type.shape, strict=True) if d > 1)
+    found, width = (0, 0), size
+    for k, (stride, extent) in enumerate(axes):
+        # the widest gaps that come back evenly
+        if stride > width and all(outer % stride == 0 for outer, _ in axes[k:]):
+            found = stride, width
+        width += (extent - 1) * stride
+    return found
