@@ -11,6 +11,7 @@ from types import ModuleType
 
 import sparrow.importers.onnx.decode as onnx_families
 import sparrow.importers.tflite.decode as tflite_families
+from sparrow.importers.tflite import control
 
 
 def tables(families: ModuleType) -> tuple[dict[str, list[str]], list[str]]:
@@ -40,6 +41,8 @@ def page() -> str:
     """The page as Markdown."""
     supported, refused = tables(onnx_families)
     tflite, _ = tables(tflite_families)
+    assert control.__doc__
+    tflite[control.__doc__.splitlines()[0].rstrip(".")] = sorted(control.OWN)
     count = sum(len(names) for names in supported.values())
     lines = [
         "# Operators",
@@ -56,7 +59,7 @@ def page() -> str:
         "",
         "## TFLite",
         "",
-        f"{sum(map(len, tflite.values()))} builtin operators of `.tflite` files, over float32, and",
+        f"{sum(map(len, tflite.values()))} operators of `.tflite` files, over float32, and",
         "over int8, uint8 and int16 codes where LiteRT has them so.",
         "",
         *rows(tflite),

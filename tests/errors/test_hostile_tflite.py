@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sparrow
-import tflite_files
 from sparrow.errors import BadInput, BadModel, SparrowError, UnsupportedOp
 from sparrow.importers.tflite import import_tflite
 from sparrow.importers.tflite.flatbuffer import MAX_ITEMS
-from sparrow.tensor import BF16, F32, I8
-from tflite_files import O, T, constant, write
+from sparrow.importers.tflite.model import Sparsity
+from sparrow.tensor import BOOL, F32, I8, I32
+from tflite_files import G, O, T, constant, write
 
 
 def good() -> bytes:
@@ -132,12 +133,56 @@ def test_unknown_operators_are_named_with_a_hint(tmp_path: Path) -> None:
     assert sparrow.check(path).counts == {"missing": 1, "ok": 1}
 
 
-def test_variables_are_to_be_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tflite_files._CODES, "bfloat16", 13)
-    tensors = [T("x", (2,), F32), T("v", (), BF16), T("y", (2,), F32)]
-    data = write(tensors, [O("READ_VARIABLE", ["v"], ["y"])], ["x"], ["y"])
-    with pytest.raises(UnsupportedOp, match=r"'v': element type resource .*; freeze the variables"):
-        load(tmp_path, data)
+def test_variables_are_read_by_their_own_operators_only(tmp_path: Path) -> None:
+    handle, x, y = T("h", (), I32, resource=True), T("x", (2,), F32), T("y", (2,), F32)
+    name = O("VAR_HANDLE", [], ["h"], {"name": "v"})
+    read, end = O("READ_VARIABLE", ["h"], ["y"]), (["x"], ["y"])
+    with pytest.raises(UnsupportedOp, match="variable 'v' is read, and nothing gives it a value"):
+        load(tmp_path, write([handle, x, y], [name, read], *end))
+    with pytest.raises(UnsupportedOp, match="variable 'v' is passed on; only READ_VARIABLE"):
+        load(tmp_path, write([handle, x, y], [name, O("RELU", ["h"], ["y"])], *end))
+    with pytest.raises(UnsupportedOp, match="no variable that VAR_HANDLE"):
+        load(tmp_path, write([handle, x, y], [read], *end))
+    three = T("z", (3,), F32)
+    with pytest.raises(UnsupportedOp, match=r"'v' holds .*\[2\].* and is assigned .*\[3\]"):
+        assign = O("ASSIGN_VARIABLE", ["h", "z"], [])
+        load(tmp_path, write([handle, three, y], [name, read, assign], ["z"], ["y"]))
+    with pytest.raises(BadModel, match="subgraph 7 of 1"):
+        load(tmp_path, write([x, y], [O("CALL_ONCE", [], [], {"subgraph": 7})], *end))
+
+
+def test_sparse_tensors_are_checked(tmp_path: Path) -> None:
+    first, at = np.array([0, 2, 3], np.int32), np.array([0, 3, 1], np.uint8)
+    good = Sparsity((0, 1), (), (2, (first, at)))
+    data = np.array([1, 2, 3], np.float32)
+    for s, message in (
+        (replace(good, order=(0, 0)), "order"),
+        (replace(good, levels=(2,)), "1 levels"),
+        (replace(good, blocked=(5,), order=(0, 1, 2)), "levels"),
+        (replace(good, levels=(3, (first, at))), "a level of 3"),
+        (replace(good, levels=(2, (first[:2], at))), "row ends"),
+        (replace(good, levels=(2, (first[::-1].copy(), at))), "row ends"),
+        (replace(good, levels=(2, (first, at + 1))), "outside"),
+        (replace(good, order=(0, 1, 2), blocked=(1,), levels=(2, (first, at), 3)), "a block of 3"),
+    ):
+        c, y = T("c", (2, 4), F32, data, sparsity=s), T("y", (2, 4), F32)
+        with pytest.raises(BadModel, match=message):
+            load(tmp_path, write([c, y], [O("DENSIFY", ["c"], ["y"])], [], ["y"]))
+    empty = Sparsity((0, 1), (), (1 << 15, (np.zeros((1 << 15) + 1, np.int32), at[:0])))
+    c, y = T("c", (1 << 15, 1 << 15), F32, data, sparsity=empty), T("y", (1 << 15, 1 << 15), F32)
+    with pytest.raises(UnsupportedOp, match="'c' is stored sparse: float32"):
+        load(tmp_path, write([c, y], [O("DENSIFY", ["c"], ["y"])], [], ["y"]))
+
+
+def test_branches_of_branches_are_refused(tmp_path: Path) -> None:
+    p, x, y = T("p", (), BOOL), T("x", (2,), F32), T("y", (2,), F32)
+    again = O("IF", ["p", "p", "x"], ["y"], {"then": 1, "otherwise": 1})
+    inner = G([p, x, y], [again], ["p", "x"], ["y"])
+    with pytest.raises(UnsupportedOp, match=r"IF-1.*no decoder"):
+        load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [inner]))
+    wrong = G([x, y], [O("RELU", ["x"], ["y"])], ["x"], ["y"])
+    with pytest.raises(BadModel, match="2 values for 1 inputs"):
+        load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [wrong]))
 
 
 def test_shapes_are_checked_against_the_file(tmp_path: Path) -> None:

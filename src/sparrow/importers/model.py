@@ -18,6 +18,7 @@ from sparrow.importers.onnx.decode import SUPPORTED
 from sparrow.importers.onnx.inputs import declared, freeze
 from sparrow.importers.onnx.read import import_onnx, load_proto
 from sparrow.importers.onnx.survey import survey_onnx
+from sparrow.importers.tflite.control import OWN
 from sparrow.importers.tflite.decode import DECODERS as TFLITE
 from sparrow.importers.tflite.read import import_tflite, load_model, survey_tflite
 from sparrow.importers.tflite.schema import MAGIC
@@ -113,7 +114,7 @@ def _declared(i: onnx.ValueInfoProto) -> Declared:
 
 def supported(model: Model) -> tuple[str, ...]:
     """Operators of the format of a model that can be decoded."""
-    return tuple(TFLITE) if is_tflite(model) else SUPPORTED
+    return (*TFLITE, *OWN) if is_tflite(model) else SUPPORTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.errors import BadModel, UnsupportedOp
-from sparrow.importers.tflite.schema import Tensor
+from sparrow.importers.tflite.model import Tensor
 from sparrow.ops.lane import Lane
 from sparrow.ops.quantize import Dequantize, Quantize, affine
 from sparrow.tensor import BF16, F16, F32, F64, I16, I32, I64, Affine, Array, TensorType

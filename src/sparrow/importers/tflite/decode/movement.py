@@ -395,6 +395,7 @@ DECODERS: Mapping[str, Decoder] = {
     "BATCH_TO_SPACE_ND": _batch_to_space,
     "BROADCAST_TO": _broadcast_to,
     "CONCATENATION": _concat,
+    "DENSIFY": lambda n: [n.x()],  # sparse constants are read dense
     "DEPTH_TO_SPACE": _depth_to_space,
     "EMBEDDING_LOOKUP": _embedding,
     "EXPAND_DIMS": _expand_dims,
