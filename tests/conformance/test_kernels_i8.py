@@ -233,6 +233,18 @@ def wide_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
 
 
+def signal_case(seed: int) -> Made:
+    """Windows of hundreds of samples of a signal, as spectra are computed from."""
+    c = _Case(seed)
+    channels, flat = c.n(1, 3), (1,) * c.n(0, 1)
+    taps, outputs = c.n(240, 600), c.n(1, 20)
+    x, _, zero = c.input((1, *flat, c.n(taps, 1500), channels))
+    pads = ((0, 0),) * len(flat) + ((c.n(0, 200), c.n(0, 200)) if c.flag() else (0, 0),)
+    op = Conv((*flat, c.n(1, 400)), (1,) * (1 + len(flat)), pads, 1, True, zero=zero)
+    w = c.weights((outputs, channels, *flat, taps))
+    return c.sum(op, x, w, c.bias(outputs), channels * taps, outputs)
+
+
 def rows_case(seed: int) -> Made:
     """Depthwise rows that `compact_i8` takes in twos, of which blocks have any number."""
     c = _Case(seed)
@@ -647,6 +659,18 @@ def test_products_by_twos_have_no_weight_that_cannot_be_negated() -> None:
         module = Module("m", (c.finish(c.b.add(op, x, c.b.const(w.astype(np.int8), I8)))[0],))
         steps = plan(module, target("wasm32_maddubs")).entries[0].steps
         assert {s.kernel for s in steps} == {taken}
+
+
+@pytest.mark.parametrize(
+    ("isa", "threads"),
+    [("scalar", 1), ("wasm_simd", 1), ("wasm_usdot", 1), ("wasm_usdot", 3), ("wasm_maddubs", 1)],
+)
+def test_windows_of_a_signal_take_no_portable_row(isa: str, threads: int, tmp_path: Path) -> None:
+    if isa.startswith("wasm"):
+        engine(isa)
+    kernels = COMPACT if isa == "scalar" else KERNELS
+    used = _compare([signal_case(s) for s in range(16)], isa, kernels, tmp_path, threads)
+    assert used & {"conv2d_compact_i8", "conv2d_maddubs_i8"} and "conv_any" not in used
 
 
 @pytest.mark.parametrize("threads", [1, 3])

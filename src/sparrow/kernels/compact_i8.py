@@ -51,13 +51,16 @@ PAIR_TILES = {2: ((4, 1), (2, 2)), 1: ((7, 1), (5, 1), (4, 1), (5, 2))}
 # Pixels of a pointwise layer that are worth a task, for the last tile is computed in part again.
 PAIR_SHARE = 32
 HEADER, STRUCT = "compact_i8.h", "sp_compact_i8"
+# Columns of a depthwise window, whose code is unrolled.
+MOST_COLUMNS = 255
 # A row of the band of a convolution stays near; more rows than this gain nothing.
 BAND_BYTES = 1 << 14
 # Fields of `sp_compact_i8` by their bits.
 _FIELDS = {
     **dict.fromkeys(("xn", "xh", "xw", "ldy", "iw", "ow", "ci", "co"), 31),
-    **dict.fromkeys(("batch", "ih", "oh", "groups", "rb", "panels"), 16),
-    **dict.fromkeys(("kh", "kw", "sh", "sw", "dh", "dw", "pt", "pl", "runs", "pad"), 8),
+    # a window of a signal is hundreds of samples
+    **dict.fromkeys(("batch", "ih", "oh", "groups", "rb", "panels", "kw", "sw"), 16),
+    **dict.fromkeys(("kh", "sh", "dh", "dw", "pt", "pl", "runs", "pad"), 8),
 }
 
 
@@ -284,6 +287,8 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isa.engine:
         # rows of a column begin whole lines of scratch, which elsewhere may be short
         s, w = one_column(s, w)
+    if s.kw > MOST_COLUMNS:
+        return Reject(f"columns are unrolled, and {s.kw} are too many")
     lanes = isa.lanes
     line = round_up(((s.ow - 1) * s.sw + (s.kw - 1) * s.dw + 1) * s.ci + 3, 64)
     rows = max(1, min(-(-s.oh // case.threads), 4 * BAND_BYTES // (line * s.sh)))

@@ -22,8 +22,8 @@
 /* As in sp_conv2d_i8, in as few bytes: a layer has one of these. */
 typedef struct sp_compact_i8 {
   int32_t xn, xh, xw, ldy, iw, ow, ci, co;
-  uint16_t batch, ih, oh, groups, rb, panels;
-  uint8_t kh, kw, sh, sw, dh, dw, pt, pl, runs, pad;
+  uint16_t batch, ih, oh, groups, rb, panels, kw, sw;
+  uint8_t kh, sh, dh, dw, pt, pl, runs, pad;
 } sp_compact_i8;
 
 SP_INLINE ptrdiff_t sp_compact_i8_line(const sp_compact_i8 *g, int pair) {
