@@ -121,6 +121,20 @@ def test_a_warning_is_a_failure() -> None:
             gcc.library(spoiled, target("x86_64").machine)
 
 
+@pytest.mark.parametrize("row", [*ROWS, "cortex_m0", "cortex_m55"])
+def test_the_runtime_compiles_without_a_warning(row: str) -> None:
+    machine = target(row).machine
+    compiler = gcc.COMPILERS[machine.arch]
+    if shutil.which(compiler) is None:
+        missing(f"{compiler} is not installed")
+    processes = ("benchmark.c", "pool.c", "profile.c", "runner.c", "sharing.c")
+    own = {"thumb": ("firmware.c",), "riscv32": ("linked.c",)}.get(machine.arch, processes)
+    units = [Unit.from_file(NATIVE / "runtime" / name) for name in (*own, "serve_uart.c")]
+    with gcc.compiled_by(compiler):
+        objects = find_toolchain().compile_objects(units, machine, ("-fno-builtin",))
+    assert len(objects) == len(units)
+
+
 @pytest.mark.parametrize("row", ["aarch64", "armv7", "cortex_m0", "cortex_m4f"])
 @pytest.mark.parametrize("level", ["-O1", "-Os", "-O2"])
 def test_no_call_is_dropped(row: str, level: str) -> None:

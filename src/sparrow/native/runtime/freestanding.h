@@ -131,7 +131,7 @@ int raise(int signal) {
 }
 
 /* n bytes of standard input. Ends the program, quietly, where the input ends before the first. */
-static void sys_read_all(void *data, uint64_t n) {
+static void __attribute__((unused)) sys_read_all(void *data, uint64_t n) {
   unsigned char *p = (unsigned char *)data;
   while (n > 0) {
     const long done = sys_call(SYS_READ, 0, (long)p, (long)(n < 1 << 30 ? n : 1 << 30), 0, 0, 0);
