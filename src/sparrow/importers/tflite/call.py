@@ -45,6 +45,7 @@ class Call:
         inner: Intermediate tensors, which only carry quantization.
         load: Value of variable input ``i`` at the start of a call.
         store: Makes a value the new one of variable input ``i``.
+        custom: Options of a custom operator.
     """
 
     b: Builder
@@ -58,6 +59,7 @@ class Call:
     inner: tuple[Tensor | None, ...]
     load: Callable[[int], str]
     store: Callable[[int, str], None]
+    custom: bytes = b""
 
     def has(self, i: int) -> bool:
         """Whether input ``i`` is present."""

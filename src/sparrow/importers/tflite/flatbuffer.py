@@ -18,7 +18,7 @@ from sparrow.errors import BadModel
 
 MAX_ITEMS = 1 << 22
 MAX_TEXT = 1024
-_FORMATS = {c: struct.Struct("<" + c) for c in "bBhHiIqQf?"}
+_FORMATS = {c: struct.Struct("<" + c) for c in "bBhHiIqQfd?"}
 
 
 class File:

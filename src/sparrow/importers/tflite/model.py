@@ -31,6 +31,7 @@ from sparrow.tensor import I32, Affine, DType
 MAX_OPS = 200_000
 MAX_RANK = 8
 MAX_OPERANDS = 1 << 16
+MAX_CUSTOM = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +103,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator of the file; inputs and outputs are tensor numbers, -1 where absent."""
+    """An operator of the file; inputs and outputs are tensor numbers, -1 where absent.
+
+    ``custom`` are the options of a custom operator, in a form of its own.
+    """
 
     name: str
     version: int
@@ -110,6 +114,7 @@ class Operator:
     outputs: tuple[int, ...]
     options: Mapping[str, Any]
     intermediates: tuple[int, ...]
+    custom: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +257,15 @@ def _operator(t: Table, kind: tuple[int, str, int], file: File) -> Operator:
         t.ints(2, MAX_OPERANDS) or (),
         _options(t, layout, name, file) if layout else {},
         t.ints(8, MAX_OPERANDS) or (),
+        _custom(t, name, file) if code == CUSTOM else b"",
     )
+
+
+def _custom(t: Table, name: str, file: File) -> bytes:
+    v = t.vector(5, "u1")
+    if v is not None and v.size > MAX_CUSTOM:
+        raise file.bad(f"{name}: {v.size} bytes of options, at most {MAX_CUSTOM} are read")
+    return b"" if v is None else v.tobytes()
 
 
 def _tensor(

@@ -182,6 +182,7 @@ class Reader:
             tuple(tensors[i] if i >= 0 else None for i in op.intermediates),
             lambda i: self.load(state(i)),
             store,
+            op.custom,
         )
 
     def where(self, k: int, op: Operator) -> str:

@@ -8,6 +8,7 @@ from sparrow.importers.tflite.call import Decoder
 from sparrow.importers.tflite.decode import (
     convolution,
     elementwise,
+    mediapipe,
     movement,
     recurrent,
     reduction,
@@ -16,6 +17,7 @@ from sparrow.importers.tflite.decode import (
 DECODERS: Mapping[str, Decoder] = {
     **convolution.DECODERS,
     **elementwise.DECODERS,
+    **mediapipe.DECODERS,
     **movement.DECODERS,
     **recurrent.DECODERS,
     **reduction.DECODERS,
