@@ -176,6 +176,23 @@ def conv_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(group * co), depth, group * co)
 
 
+def upright_case(seed: int) -> Made:
+    """One output pixel a row: images one wide, kernels as wide as they are, a step beyond."""
+    c = _Case(seed)
+    group = (1, 1, 1, 2)[c.n(0, 3)]
+    ci, co = c.n(1, 12), c.n(1, 40)
+    wide, kh, sh, dh = c.n(1, 6), c.n(1, 4), c.n(1, 3), c.n(1, 2)
+    kw = (wide, c.n(1, wide))[c.n(0, 1)]
+    pads = ((c.n(0, 2), c.n(0, 2)), (0, 0))
+    if kw == wide and c.flag():
+        pads = (pads[0], (c.n(0, 1), 0))
+        kw += pads[1][0]
+    x, _, zero = c.input((c.n(1, 2), c.n(9, 40), wide, group * ci))
+    op = Conv((sh, wide), (dh, 1), pads, group, True, zero=zero)
+    w = c.weights((group * co, ci, kh, kw))
+    return c.sum(op, x, w, c.bias(group * co), ci * kh * kw, group * co)
+
+
 def two_rows_case(seed: int) -> Made:
     """Kernels that step by fewer rows than they have, over up to one vector of channels."""
     c = _Case(seed)
@@ -488,7 +505,7 @@ def pool_case(seed: int) -> Made:
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
     *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case, wide_case),
-    normalization_case,
+    *(normalization_case, upright_case),
 )
 
 

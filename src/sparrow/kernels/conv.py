@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -98,6 +99,41 @@ def _two_d(w: Tensor) -> Array:
     return w.const if len(kernel) == 2 else w.const.reshape(o, i, 1, *kernel)
 
 
+W = TypeVar("W", bound=Window)
+
+
+def lying(s: W, w: Array) -> tuple[W, Array]:
+    """A column of output pixels as a row of them, image and OIHW kernel transposed: registers take
+    neighbours of one row, a single pixel of a column.
+    """
+    if s.ow != 1 or s.oh == 1:
+        return s, w
+    turned = replace(
+        s,
+        **{"ih": s.iw, "iw": s.ih, "oh": s.ow, "ow": s.oh, "kh": s.kw, "kw": s.kh},
+        **{"xh": s.xw, "xw": s.xh, "sh": s.sw, "sw": s.sh, "dh": s.dw, "dw": s.dh},
+        **{"pt": s.pl, "pl": s.pt},
+    )
+    return turned, w.swapaxes(2, 3)
+
+
+def _rows_as_channels(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
+    """A window as wide as all that is read of the image, whose places of a row lie side by side, as
+    one place of all their channels.
+    """
+    dense = s.kw == 1 or (s.dw == 1 and s.xw == s.ci)
+    if s.ow != 1 or s.oh == 1 or s.pl or s.kw > s.iw or s.groups != 1 or s.xc != 1 or not dense:
+        return s, w
+    across = s.kw * s.ci
+    merged = replace(s, ci=across, iw=1, kw=1, sw=1, dw=1, xw=across)
+    return merged, w.transpose(0, 3, 1, 2).reshape(w.shape[0], across, w.shape[2], 1)
+
+
+def in_a_row(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
+    """`lying`, and rows of the kernel as one place where the image is no wider."""
+    return lying(*_rows_as_channels(s, w))
+
+
 def _depthwise(case: Case) -> Lowered | Reject:
     half_in = case.x[0] is not None and case.x[0].type.dtype == BF16
     common = _common(case, BF16 if half_in else F32)
@@ -116,9 +152,8 @@ def _depthwise(case: Case) -> Lowered | Reject:
     if isinstance(ep, Reject):
         return ep
     simd = simd_of(case.target)
-    weights = _two_d(w)
     ep, half = stored_half(ep)
-    s = Window(**window)
+    s, weights = lying(Window(**window), _two_d(w))
     p = choose_depthwise(s, c, simd, threads=case.threads, xhalf=half_in, half=half, tile=case.tile)
     call = Invoke(
         "depthwise_f32.h",
@@ -130,7 +165,7 @@ def _depthwise(case: Case) -> Lowered | Reject:
     flops = op.flops([t.type if t else None for t in case.x], (case.y[0].type,))
     columns = -(-c // simd.lanes) * simd.lanes
     packed = Pack(
-        (window["kh"] * window["kw"], columns),
+        (s.kh * s.kw, columns),
         np.dtype(np.float32),
         lambda: pack_depthwise(weights, simd.lanes),
     )
@@ -162,7 +197,9 @@ def _shape_of(case: Case, dtype: DType = F32) -> tuple[Conv2dShape, Epilogue, Ar
     if isinstance(ep, Reject):
         return ep
     ci, co, xc = x.shape[-1], w.shape[0], image_strides(x)[3]
-    return Conv2dShape(**window, ci=ci, co=co, groups=op.group, xc=xc), ep, _two_d(w)
+    s = Conv2dShape(**window, ci=ci, co=co, groups=op.group, xc=xc)
+    s, weights = in_a_row(s, _two_d(w))
+    return s, ep, weights
 
 
 def bf16_shape(case: Case) -> tuple[Conv2dShape, Array] | Reject:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Pack, Reject, Tensor, row_stride
-from sparrow.kernels.conv import window_of
+from sparrow.kernels.conv import in_a_row, window_of
 from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_i8 import start_of
@@ -141,7 +141,12 @@ def _conv_shape(
         return window
     s = Conv2dShape(**window, ci=x.shape[-1], co=weights.shape[0], groups=op.group)
     o, i, *kernel = weights.shape
-    return s, weights if len(kernel) == 2 else weights.reshape(o, i, 1, *kernel)
+    w = weights if len(kernel) == 2 else weights.reshape(o, i, 1, *kernel)
+    # strips of rows share code, which those of columns would not; depthwise taps go by columns
+    if case.target.machine.bare or op.group != 1:
+        return s, w
+    s, w = in_a_row(s, w)
+    return s, np.ascontiguousarray(w)
 
 
 def _product_shape(
