@@ -86,6 +86,13 @@ def test_what_is_to_be_fixed_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "frozen      sr = 16000 as a constant" in capsys.readouterr().out
 
 
+def test_a_comparison_asks_for_what_was_fixed() -> None:
+    feeds = {"x": np.zeros((1, 8), np.float32), "h": np.zeros((1, 4), np.float32)}
+    with pytest.raises(BadInput, match=r"input 'sr' of the source model; --constant sr=\.\."):
+        Oracle(Source(parse(RATES), {"x": (1, 8)})).run(feeds)
+    assert Oracle(Source(parse(RATES), {"x": (1, 8)}, {"sr": 16000})).run(feeds)
+
+
 def test_what_data_decide_is_not_named() -> None:
     text = """g (float[9000] x, bool c) => (float[N] y) {
       big = ReduceMax<keepdims = 0>(x)

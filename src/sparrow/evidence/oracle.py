@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from sparrow.compiler import Source
-from sparrow.errors import SparrowError
+from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.golden import Golden
 from sparrow.graph import Graph
 from sparrow.importers.model import as_onnx, is_tflite
@@ -54,10 +54,16 @@ class Oracle:
         """All outputs of one call.
 
         Raises:
+            BadInput: An input is neither fed nor fixed.
             OracleRefused: ONNX Runtime fails on these inputs.
         """
+        given = {**self.fixed, **feeds}
+        if missing := [n for n in self.inputs if n not in given]:
+            raise BadInput(
+                f"nothing is known of input {missing[0]!r} of the source model",
+                hint=f"--constant {missing[0]}=.. where the bundle was built with one",
+            )
         try:
-            given = {**self.fixed, **feeds}
             found = self.session.run(self.outputs, {n: given[n] for n in self.inputs})
         except refusals() as e:
             raise OracleRefused(f"onnxruntime fails: {first_line(e)}") from None
