@@ -23,6 +23,21 @@ FUNCTIONS: dict[str, tuple[str, int | None]] = {
     "calls": ("addi sp, sp, -16; call large; call medium; addi sp, sp, 16; ret", 16 + 2208),
     "jumps": ("tail calls", 16 + 2208),
     "short": ("jal calls; j small", 16 + 2208),
+    "ends": ("addi sp, sp, -16; addi sp, sp, 16; tail large", 2208),
+    "either": (
+        "beqz a0, 1f; addi sp, sp, -16; addi sp, sp, 16; ret; 1: addi sp, sp, -48; "
+        "addi sp, sp, 48; ret",
+        48,
+    ),
+    "late": (
+        "addi sp, sp, -16; beqz a0, 1f; addi sp, sp, -32; call medium; addi sp, sp, 32; 1: "
+        "addi sp, sp, 16; ret",
+        48 + 496,
+    ),
+    "grows": ("1: addi sp, sp, -16; j 1b", None),
+    "shrinks": ("addi sp, sp, 16; ret", None),
+    "outside": ("j large + 2", None),
+    "saves": ("jal t0, large; ret", None),
     "loops": ("1: addi a0, a0, -1; bnez a0, 1b; beq a0, a1, 1b; ret", 0),
     "recurs": ("addi sp, sp, -16; call recurs; addi sp, sp, 16; ret", None),
     "indirect": ("jalr a0; ret", None),

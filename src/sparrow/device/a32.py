@@ -1,7 +1,7 @@
 """How much stack code of Armv7 in 32-bit instructions takes whose compiler noted no frames.
 
 The compiler's library, which divides integers of 64 bits and makes floats of them, is such code.
-As in `device.thumb`, all that a function pushes and subtracts anywhere in it is its frame. A frame
+All that a function pushes and subtracts anywhere in it is its frame. A frame
 pointer that was set above the stack pointer may bring it back to where that was. A stack pointer
 computed otherwise, and a jump through a register, have no bound.
 """
@@ -43,7 +43,7 @@ def read(data: bytes, start: int, starts: Collection[int]) -> Function | None:
             if taken is None:
                 return None
             frame += taken
-    return Function(frame, frozenset(calls))
+    return Function(frame, dict.fromkeys(calls, frame))
 
 
 def _immediate(w: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sparrow.device.elf import FUNCTION, Elf
 
@@ -16,12 +17,13 @@ class Function:
     """What instructions say of a function.
 
     Attributes:
-        frame: Bytes of stack that it takes, over all ways through it.
-        calls: Where else it goes.
+        frame: Bytes of stack that it takes at most.
+        calls: Where else it goes, and the most that it has taken there; a jump that ends it often
+            has given all back.
     """
 
     frame: int
-    calls: frozenset[int]
+    calls: Mapping[int, int]
 
 
 # The code of a function, its address, where functions begin; None: it has no bound
@@ -64,12 +66,79 @@ def depths(
             f = read(data, start, starts.keys()) if data else None
             inner = [deepest(c) for c in f.calls] if f is not None else [None]
             if f is not None and None not in inner:
-                known[start] = f.frame + max((x for x in inner if x is not None), default=0)
+                below = zip(f.calls.values(), inner, strict=True)
+                known[start] = max(f.frame, *(own + x for own, x in below if x is not None), 0)
         return known[start]
 
     found = {n: deepest(at[n]) if n in at else None for n in names}
     bounds = {n: d for n, d in found.items() if d is not None}
     return bounds if len(bounds) == len(found) else None
+
+
+class Step(NamedTuple):
+    """One instruction.
+
+    Attributes:
+        size: Bytes.
+        takes: Bytes of stack; fewer than none where it gives some back.
+        to: Where it may go besides; -1: nowhere.
+        calls: Comes back from there.
+        falls: May go on behind itself.
+    """
+
+    size: int
+    takes: int = 0
+    to: int = -1
+    calls: bool = False
+    falls: bool = True
+
+
+# More than any function takes: a loop that takes some in every turn.
+_ENDLESS = 1 << 20
+
+
+def follow(
+    start: int, size: int, starts: Collection[int], step: Callable[[int], Step | None]
+) -> Function | None:
+    """All ways through a function, from one instruction to those that may follow.
+
+    Args:
+        start: Its address.
+        size: Bytes of its code.
+        starts: Where functions begin.
+        step: The instruction at an address; None where it leaves the stack pointer, or goes,
+            unknown.
+
+    Returns:
+        None where a way is not known, or has no end of the stack that it takes.
+    """
+    deepest, calls = {start: 0}, dict[int, int]()
+    todo = [start]
+    while todo:
+        at = todo.pop()
+        s = step(at)
+        if s is None:
+            return None
+        after = deepest[at] + s.takes
+        if not 0 <= after < _ENDLESS:
+            return None
+        ways = [(at + s.size, s.falls), (s.to, s.to >= 0 and not s.calls)]
+        if s.calls:
+            if s.to not in starts:
+                return None
+            calls[s.to] = max(after, calls.get(s.to, 0))
+        for to, taken in ways:
+            if not taken:
+                continue
+            if start <= to < start + size:
+                if after > deepest.get(to, -1):
+                    deepest[to] = after
+                    todo.append(to)
+            elif to in starts:
+                calls[to] = max(after, calls.get(to, 0))
+            elif not s.calls:  # behind a call that is the last instruction nothing is
+                return None
+    return Function(max(deepest.values()), calls)
 
 
 def signed(value: int, bits: int) -> int:

@@ -4,8 +4,9 @@ The compiler's library, which computes floats for RV32 without an FPU, notes no 
 compiler does note of code for vectors leaves out the vectors: a frame of those is as many times
 ``vlenb`` (the bytes of a register, which the processor decides) as the code before its ``sub sp``
 says. Registers are followed from one jump to the next; a stack pointer computed from what is not
-known there, and a jump through such a register, have no bound. All that a function subtracts
-anywhere in it counts.
+known there, and a jump through such a register, have no bound. Of the library every way through a
+function is followed, with what it has taken of the stack; of an object all that a function
+subtracts anywhere in it counts, because where its jumps go is not linked yet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sparrow.device.depths import Function, signed
+from sparrow.device.depths import Function, Step, follow, signed
 
 _RA, _SP = 1, 2
 # Calls keep the stack pointer a multiple of it.
@@ -57,19 +58,10 @@ class _Value(NamedTuple):
 
 def read(data: bytes, start: int, starts: Collection[int]) -> Function | None:
     """What the instructions of a linked RV32 function say of it; None where it has no bound."""
-    goes: list[tuple[bool, int | None]] = []
-    frame = _follow(data, start, False, goes)
-    if frame is None or frame.scaled:
+    steps = dict[int, Step | None]()
+    if _follow(data, start, False, steps) is None:
         return None
-    calls = set[int]()
-    for returns, to in goes:
-        inside = to is not None and start <= to < start + len(data)
-        if inside and not returns:
-            continue
-        if to is None or to not in starts:
-            return None
-        calls.add(to)
-    return Function(frame.fixed + frame.lost, frozenset(calls))
+    return follow(start, len(data), starts, steps.get)
 
 
 def frame(data: bytes, wide: bool) -> Frame | None:
@@ -79,45 +71,60 @@ def frame(data: bytes, wide: bool) -> Frame | None:
         data: Its code.
         wide: RV64, whose compressed instructions differ.
     """
-    return _follow(data, 0, wide, [])
+    return _follow(data, 0, wide, {})
 
 
-def _follow(
-    data: bytes, start: int, wide: bool, goes: list[tuple[bool, int | None]]
-) -> Frame | None:
-    """The frame; adds to ``goes`` whether and where each call (it returns) or jump goes."""
+def _follow(data: bytes, start: int, wide: bool, steps: dict[int, Step | None]) -> Frame | None:
+    """The frame; adds every instruction to ``steps``."""
     code = list(_decode(data, start, wide))
     meets = {at + i.imm for at, i in code if i.op in ("branch", "jal")}
+    ends = [at for at, _ in code[1:]] + [start + len(data)]
     known: dict[int, _Value] = {}
     fixed = lost = scaled = 0
-    for at, i in code:
+    for (at, i), end in zip(code, ends, strict=True):
         if at in meets:
             known = {}
         known[0] = _Value(0)
         value = _value(i, at, known)
-        if i.op == "branch":
-            goes.append((False, at + i.imm))
-        elif i.op == "jal":
-            goes.append((i.rd != 0, at + i.imm))
-        elif i.op == "jalr" and not (i.rd == 0 and i.rs1 == _RA):
-            to = known.get(i.rs1)
-            goes.append((i.rd != 0, None if to is None else to.number + i.imm & 0xFFFFFFFF))
+        step: Step | None = Step(end - at)
         if i.rd == _SP:
             if i.op == "andi" and i.rs1 == _SP:
-                lost += max(0, -i.imm - _ALIGN)
+                rounded = max(0, -i.imm - _ALIGN)
+                lost += rounded
+                steps[at] = Step(end - at, rounded)
                 continue
             taken = _taken(i, known)
             if taken is None:
                 return None
             fixed += max(0, taken.number)
             scaled += max(0, taken.scaled)
+            step = None if taken.scaled else Step(end - at, taken.number)
         elif i.op in ("jal", "jalr"):
+            step = _goes(i, at, end, known)
             known = {}  # what a call leaves, or what another jump brings to the code behind one
+        elif i.op == "branch":
+            step = Step(end - at, to=at + i.imm)
         elif value is None:
             known.pop(i.rd, None)
         else:
             known[i.rd] = value
+        steps[at] = step
     return Frame(fixed, lost, scaled)
+
+
+def _goes(i: _Instruction, at: int, end: int, known: dict[int, _Value]) -> Step | None:
+    """A call, a jump or a return; None where its target is not known."""
+    linked = i.rd != 0
+    if i.rd not in (0, _RA):
+        return None
+    if i.op == "jal":
+        return Step(end - at, to=at + i.imm, calls=linked, falls=linked)
+    if i.rs1 == _RA and not linked:
+        return Step(end - at, falls=False)
+    to = known.get(i.rs1)
+    if to is None:
+        return None
+    return Step(end - at, to=to.number + i.imm & 0xFFFFFFFF, calls=linked, falls=linked)
 
 
 def _value(i: _Instruction, at: int, known: dict[int, _Value]) -> _Value | None:
