@@ -16,11 +16,13 @@ from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.bundle import Bundle
 from sparrow.device.cache import file_sha256
-from sparrow.errors import BadBundle
+from sparrow.errors import BadBundle, GateFailed
+from sparrow.evidence import outputs
 from sparrow.evidence.golden import make_golden
 from sparrow.evidence.layers import gap, tapped
-from sparrow.evidence.outputs import CODED_BOUND, OUTPUT_BOUND, _output_bound
+from sparrow.evidence.outputs import CODED_BOUND, OUTPUT_BOUND, _output_bound, output_gate
 from sparrow.evidence.plan_record import ValueRecord
+from sparrow.folder import load_evidence
 from sparrow.tensor import F32, I8, TensorType
 
 
@@ -264,3 +266,35 @@ def test_codes_of_a_sum_with_a_product_may_tip(product: bool, bound: float) -> N
     steps = lane.call("round", lane.call("div", v, lane.Imm(0.02, F32)))
     y = b.lane(lane.cast(steps, I8), x)
     assert _output_bound([b.finish({"y": y}, {})]) == bound
+
+
+def cancelling(tmp_path: Path) -> Bundle:
+    """A network whose sums lose their last bits: another order of a product shows."""
+    rng = np.random.default_rng(2)
+    w = rng.standard_normal((512, 64)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "one"),
+        helper.make_node("MatMul", ["x", "v"], ["g"], "other"),
+        helper.make_node("Relu", ["h"], ["p"], "relu"),
+        helper.make_node("Relu", ["g"], ["q"], "relu_"),
+        helper.make_node("Sub", ["p", "q"], ["y"], "near"),
+    ]
+    near = w + 1e-4 * rng.standard_normal(w.shape).astype(np.float32)
+    consts = {"w": w, "v": near.astype(np.float32)}
+    source = model(nodes, [value("x", (8, 512))], [value("y", (8, 64))], consts)
+    return sparrow.build(source, out=tmp_path / "out")
+
+
+def test_what_rounding_the_inputs_moves_rounding_inside_may_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = cancelling(tmp_path)
+    gate = next(g for g in b.receipt.gates if g.name == "outputs equal the reference")
+    assert gate.ok and "one more rounding of the inputs" in gate.expected
+    assert b.verify().ok
+    graphs, golden = load_evidence(b.folder, b.plan)
+    wrong = [{k: v * np.float32(1.5) for k, v in c.outputs.items()} for c in golden.calls]
+    assert not output_gate(graphs, golden, wrong).ok
+    monkeypatch.setattr(outputs, "ROUNDINGS", 0)
+    with pytest.raises(GateFailed, match="beyond"):
+        cancelling(tmp_path / "again")
