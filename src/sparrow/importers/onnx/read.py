@@ -122,7 +122,8 @@ class Reader:
                 raise BadModel(
                     f"graph {g.name!r}: its loops unfold to more than {self.limit} nodes and "
                     "values",
-                    hint="compile a loop's body as a model of its own and call it in a loop",
+                    hint="freeze fewer steps with --shape, or compile a loop's body alone and call "
+                    "it in a loop",
                 )
             self.node(node, env)
         self.depth -= 1

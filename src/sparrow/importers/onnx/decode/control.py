@@ -104,7 +104,7 @@ def _too_long(n: Call, steps: int, nodes: int = 0) -> None:
         if count > most:
             raise n.unsupported(
                 f"{count} {what} would be unrolled, at most {most}",
-                "compile the body as a model of its own and call it in a loop",
+                "freeze fewer with --shape, or compile the body alone and call it in a loop",
             )
 
 
