@@ -11,7 +11,7 @@ from sparrow.builder import Builder
 from sparrow.export import to_onnx
 from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, TensorType
+from sparrow.tensor import F32, I64, TensorType
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
@@ -64,6 +64,15 @@ def test_a_slope_below_zero_is_one_node() -> None:
     session = ort.InferenceSession(proto.SerializeToString())
     for name, y in zip(g.outputs, session.run(None, feeds), strict=True):
         np.testing.assert_array_equal(y, want[name])
+
+
+def test_integers_without_a_relu_of_onnxruntime_take_another_operator() -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((5,), I64))
+    g = b.finish({"y": b.lane(lane.call("relu", lane.Arg(0, I64)), x)}, {})
+    session = ort.InferenceSession(to_onnx(g).SerializeToString())
+    feeds = {"x": np.array([-(2**40), -1, 0, 1, 2**40])}
+    np.testing.assert_array_equal(session.run(None, feeds)[0], [0, 0, 0, 1, 2**40])
 
 
 def test_a_ramp_is_one_node() -> None:

@@ -109,10 +109,9 @@ SP_INLINE void sp_winograd_load_f32(const sp_winograd p, const float *x, int y0,
   }
 }
 
-/* All channels of one tile into v. */
-SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int y0, int x0,
-                                       float *v, ptrdiff_t vf) {
-  const int full = p.ci / SP_LANES * SP_LANES;
+/* Full vectors of channels of one tile into v. */
+SP_INLINE void sp_winograd_inside_f32(const sp_winograd p, const float *x, int y0, int x0, int full,
+                                      float *v, ptrdiff_t vf) {
   if (y0 >= 0 && y0 + 6 <= p.ih && x0 >= 0 && x0 + 6 <= p.iw) {
     for (int c = 0; c < full; c += SP_LANES)
       sp_winograd_load_f32(p, x + c, y0, x0, 0, SP_LANES, v + c, vf);
@@ -120,11 +119,28 @@ SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int 
     for (int c = 0; c < full; c += SP_LANES)
       sp_winograd_load_f32(p, x + c, y0, x0, 1, SP_LANES, v + c, vf);
   }
+}
+
+/* One function for all layers, where code is downloaded. */
+SP_OUTLINE void sp_winograd_shared_in_f32(int ih, int iw, ptrdiff_t xh, ptrdiff_t xw, const float *x,
+                                          int y0, int x0, int full, float *v, ptrdiff_t vf) {
+  const sp_winograd p = {.ih = ih, .iw = iw, .xh = xh, .xw = xw};
+  sp_winograd_inside_f32(p, x, y0, x0, full, v, vf);
+}
+
+/* All channels of one tile into v. */
+SP_INLINE void sp_winograd_tile_in_f32(const sp_winograd p, const float *x, int y0, int x0,
+                                       float *v, ptrdiff_t vf) {
+  const int full = p.ci / SP_LANES * SP_LANES;
+  if (p.raw)
+    sp_winograd_shared_in_f32(p.ih, p.iw, p.xh, p.xw, x, y0, x0, full, v, vf);
+  else
+    sp_winograd_inside_f32(p, x, y0, x0, full, v, vf);
   if (full < p.ci) sp_winograd_load_f32(p, x + full, y0, x0, 1, p.ci - full, v + full, vf);
 }
 
 /* A vector of output channels of raw weights to u[36] at distance uf. */
-SP_INLINE void sp_winograd_weights_in_f32(int ci, const float *w, float *u, ptrdiff_t uf) {
+SP_OUTLINE void sp_winograd_weights_in_f32(int ci, const float *w, float *u, ptrdiff_t uf) {
   const ptrdiff_t tap = (ptrdiff_t)ci * SP_LANES;
   SP_ROLLED
   for (int c = 0; c < ci; ++c, w += SP_LANES, u += SP_LANES) {
@@ -143,6 +159,19 @@ SP_INLINE void sp_winograd_weights_in_f32(int ci, const float *w, float *u, ptrd
   }
 }
 
+/* Four pixels of an output row. */
+SP_INLINE void sp_winograd_row_f32(const sp_winograd p, const sp_f32 *o, void *y, int z, int py,
+                                   int ox, ptrdiff_t col, int n, sp_ep_f32 ep,
+                                   const void *const *e) {
+  SP_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int px = ox + i;
+    const ptrdiff_t row = ((ptrdiff_t)z * p.oh + py) * p.ow + px;
+    if (py < p.oh && px < p.ow)
+      sp_put_out(p.half, y, row * p.ldy, ep(o[i], e, row, col, n), n);
+  }
+}
+
 /* One vector of n channels of one tile: m[36] at distance mf -> output pixels (oy, ox) and on. */
 SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdiff_t mf, void *y,
                                      int z, int oy, int ox, ptrdiff_t col, int n, sp_ep_f32 ep,
@@ -154,12 +183,14 @@ SP_INLINE void sp_winograd_store_f32(const sp_winograd p, const float *m, ptrdif
   for (int i = 0; i < 6; ++i) sp_winograd_out_f32(d + i, 6, t + i, 6);
   SP_UNROLL
   for (int i = 0; i < 4; ++i) sp_winograd_out_f32(t + 6 * i, 1, o + 4 * i, 1);
-  SP_UNROLL
-  for (int i = 0; i < 16; ++i) {
-    const int py = oy + i / 4, px = ox + i % 4;
-    const ptrdiff_t row = ((ptrdiff_t)z * p.oh + py) * p.ow + px;
-    if (py < p.oh && px < p.ow)
-      sp_put_out(p.half, y, row * p.ldy, ep(o[i], e, row, col, n), n);
+  if (p.raw) { /* an epilogue may be long */
+    SP_ROLLED
+    for (int i = 0; i < 4; ++i)
+      sp_winograd_row_f32(p, o + 4 * i, y, z, oy + i, ox, col, n, ep, e);
+  } else {
+    SP_UNROLL
+    for (int i = 0; i < 4; ++i)
+      sp_winograd_row_f32(p, o + 4 * i, y, z, oy + i, ox, col, n, ep, e);
   }
 }
 
@@ -203,13 +234,15 @@ SP_INLINE void sp_winograd_panel_f32(const sp_winograd p, int nv, int n, const f
     const int z = (t0 + i) / (th * tw);
     const int oy = (t0 + i) / tw % th * 4;
     const int ox = (t0 + i) % tw * 4;
-    for (int j = 0; j < nv - 1; ++j)
+    const int full = n == SP_LANES ? nv : nv - 1;
+    for (int j = 0; j < full; ++j)
       sp_winograd_store_f32(p, m + (i * nv + j) * SP_LANES, mf,
                             sp_out_at(p.half, y, j * SP_LANES), z, oy, ox, col + j * SP_LANES,
                             SP_LANES, ep, e);
-    sp_winograd_store_f32(p, m + (i * nv + nv - 1) * SP_LANES, mf,
-                          sp_out_at(p.half, y, (nv - 1) * SP_LANES), z, oy, ox,
-                          col + (nv - 1) * SP_LANES, n, ep, e);
+    if (full < nv)
+      sp_winograd_store_f32(p, m + (i * nv + full) * SP_LANES, mf,
+                            sp_out_at(p.half, y, full * SP_LANES), z, oy, ox,
+                            col + full * SP_LANES, n, ep, e);
   }
 }
 
