@@ -242,4 +242,5 @@ def test_codes_are_within_a_step_of_litert(case: Case, tmp_path: Path) -> None:
 
 
 def test_most_operators_have_a_case() -> None:
-    assert len(set(DECODERS) - {c.op for c in CASES}) <= 25
+    builtin = {k for k in DECODERS if not k.startswith("CUSTOM:")}
+    assert len(builtin - {c.op for c in CASES}) <= 25

@@ -196,6 +196,22 @@ def test_shapes_are_checked_against_the_file(tmp_path: Path) -> None:
         import_tflite(path, {"z": (1,)})
 
 
+def test_a_window_is_not_larger_than_its_image(tmp_path: Path) -> None:
+    tensors = [
+        T("x", (1, 1, 1, 1), F32, signature=(1, 1, -1, 1)),
+        constant("w", np.ones((2, 1, 5, 1), np.float32)),
+        T("y", (1, 1, 1, 2), F32),
+    ]
+    conv = {"padding": 1, "stride_w": 1, "stride_h": 1, "dilation_w": 2, "dilation_h": 1}
+    data = write(tensors, [O("CONV_2D", ["x", "w", ""], ["y"], conv)], ["x"], ["y"])
+    with pytest.raises(BadModel, match=r"window of \[1, 5\] .* image of \[1, 1\]; give the shapes"):
+        load(tmp_path, data)
+    found = import_tflite(tmp_path / "m.tflite", {"x": (1, 1, 9, 1)})
+    assert found.graph.types["y"].shape == (1, 1, 1, 2)
+    with pytest.raises(BadModel, match="larger than its image"):
+        import_tflite(tmp_path / "m.tflite", {"x": (1, 1, 8, 1)})
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(b"hello, this is not a model")

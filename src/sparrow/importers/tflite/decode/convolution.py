@@ -33,6 +33,11 @@ def _pads(
     """(begin, end) pads per spatial axis; an odd one goes to the end."""
     kind = n.option("padding")
     if kind == VALID:
+        if any((k - 1) * d >= size for size, k, d in zip(spatial, kernel, dilations, strict=True)):
+            raise n.bad(
+                f"a window of {list(kernel)} is larger than its image of {list(spatial)}; give "
+                "the shapes of inputs of which the file has dynamic ones"
+            )
         return ((0, 0),) * len(kernel)
     if kind != SAME:
         raise n.bad(f"padding is {kind}, expected 0 (same) or 1 (valid)")
