@@ -103,6 +103,8 @@ class Writer:
             y = self._expr(_float_mod(*e.args), names, done)
         elif e.fn == "rshr":
             y = self._expr(_rounding_shift(*e.args), names, done)
+        elif e.fn == "relu" and e.dtype.kind == "int":  # ONNX Runtime has none of int64
+            y = self._expr(lane.call("max", e.args[0], lane.imm_like(0, e.args[0])), names, done)
         elif e.fn in EXPANSIONS:
             y = self._expr(EXPANSIONS[e.fn](e.args[0]), names, done)
         elif e.fn in ("gelu", "gelu_tanh"):

@@ -44,6 +44,18 @@ def test_the_lowest_opset_that_can_say_it(proto: onnx.ModelProto, opset: int) ->
     np.testing.assert_allclose(y, evaluate(g, feeds)[g.outputs[0]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
+def test_integers_above_zero_are_said_so_that_onnxruntime_runs_them(dtype: type) -> None:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    wide = [helper.make_node("Cast", ["x"], ["a"], to=element)]
+    wide += [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Cast", ["b"], ["y"], to=1)]
+    g = optimize(import_onnx(model(wide, [value("x", (2, 3))], [value("y", (2, 3))])).graph, FRONT)
+    m = to_portable_onnx(g)
+    feeds = {"x": np.array([[-3, -1, 0], [1, 2, 100]], np.float32)}
+    (y,) = ort.InferenceSession(m.SerializeToString()).run(None, feeds)
+    np.testing.assert_array_equal(y, np.maximum(feeds["x"], 0))
+
+
 def test_idle_nodes_are_left_out_and_names_kept() -> None:
     g = optimize(import_onnx(classifier()).graph, FRONT)
     m = to_portable_onnx(g)
