@@ -1,7 +1,7 @@
 """What a model takes on a target before there is a board: flash, RAM, stack, time, and why.
 
 Flash is that of the linked image, RAM what the plan and the proved stack say: what a run in the
-emulator then takes, to the byte.
+emulator then takes, to the byte (`device.canary` looks at the stack of one).
 """
 
 from __future__ import annotations
@@ -12,29 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparrow.compiler import Compiled
 from sparrow.device.elf import Elf
 from sparrow.device.firmware import link_alone
-from sparrow.device.host import Session
 from sparrow.device.library import code_bytes_of, compile_library, compile_objects
-from sparrow.device.qemu import count_marks
-from sparrow.device.remote import RemoteLibrary
-from sparrow.device.runners import find_runner
-from sparrow.device.session import to_native
 from sparrow.device.stack import read_frames, stack_bytes
-from sparrow.errors import BadInput, DeviceError
 from sparrow.evidence.describe import buffers, live_bytes
-from sparrow.evidence.golden import SEED
 from sparrow.evidence.plan_record import BufferRecord
 from sparrow.plan import Entry, Plan
-from sparrow.samples import draw
 from sparrow.targets import Figure
-from sparrow.timing.instructions import per_step
-from sparrow.timing.latency import latency
+from sparrow.timing.forecast import seen_stack, timed
 
-_MEASURE_S = 0.1
 # Above this share of the peak a buffer is worth a word.
 _LARGE = 0.1
 
@@ -79,6 +67,7 @@ class Fit:
         state_bytes: RAM kept between calls.
         io_bytes: RAM of inputs and outputs.
         stack_bytes: Proved bound, or None where the code calls a library whose frames are unknown.
+        stack_seen: Stack that a run in the emulator took; None where nothing here shows it.
         ram_limit: RAM of the device, or 0 if unknown.
         live_bytes: Least arena that any placement needs.
         layers: Every step of the first entry point.
@@ -100,6 +89,7 @@ class Fit:
     state_bytes: int
     io_bytes: int
     stack_bytes: int | None
+    stack_seen: int | None
     ram_limit: int
     live_bytes: int
     layers: tuple[Layer, ...]
@@ -138,6 +128,9 @@ class Fit:
 
     def __str__(self) -> str:
         stack = "not proved" if self.stack_bytes is None else f"{self.stack_bytes:,}"
+        if self.stack_seen is not None:
+            less = "" if self.stack_seen == self.stack_bytes else f" {self.stack_seen:,} of it"
+            stack += f" (a run in the emulator took{less or ' as much'})"
         note = f" ({self.note})" if self.note else ""
         lines = [
             f"{self.model} on {self.target}, {self.precision}{note}",
@@ -237,7 +230,8 @@ def fit(
     first = p.entries[0]
     held = buffers(first)
     code = _code_of_steps(first, objects, library, p) if machine.bare else {}
-    counts, time, source = _timed(compiled, library)
+    counts, time, source = timed(compiled, library)
+    seen = seen_stack(p, library) if machine.bare and counts else None
     live = [live_bytes(held, i) for i in range(len(first.steps))]
     layers = tuple(
         Layer(
@@ -266,6 +260,7 @@ def fit(
         state_bytes=p.state_bytes,
         io_bytes=io,
         stack_bytes=stack_bytes(objects, machine),
+        stack_seen=seen,
         ram_limit=ram if ram is not None else int(device_ram.value) if device_ram else 0,
         live_bytes=max(e.live_bytes for e in p.entries),
         layers=layers,
@@ -314,48 +309,6 @@ def _code_of_steps(e: Entry, objects: Sequence[Path], library: Path, p: Plan) ->
         for name in names:
             users[name] = users.get(name, 0) + 1
     return {i: sum(sizes.get(n, 0) // users[n] for n in names) for i, names in uses.items()}
-
-
-def _timed(compiled: Compiled, library: Path) -> tuple[list[int], float, str]:
-    """Instructions of every step, if they are counted; time in ns; what it is."""
-    p = compiled.plan
-    machine, g = p.target.machine, p.module.entries[0]
-    feeds = draw(g, (SEED, 0, 0))
-    inputs = [to_native(feeds[n], g.types[n].dtype) for n in g.inputs]
-    weights = np.frombuffer(p.weights, np.uint8)
-    try:
-        runner = find_runner(machine)
-    except BadInput as e:
-        return [], *_roofline(p, e.message)
-    if runner.name == "host":
-        session = runner.load(library).open(weights)
-        assert isinstance(session, Session)
-        return [], latency(session, 0, inputs, _MEASURE_S).median_ns, "measured on this machine"
-    files, parts = compiled.artifact.files, compiled.artifact.parts
-    library = compile_library(files, machine, parts, hooks=True)
-    try:
-        hooked = runner.load(library)
-        if not isinstance(hooked, RemoteLibrary) or hooked.timed:
-            return [], *_roofline(p, f"{runner.name} counts no instructions")
-        counts = per_step(count_marks(hooked, weights, 0, inputs))
-    except DeviceError as e:  # it is larger than what the emulator has
-        return [], *_roofline(p, str(e))
-    n, mhz = sum(counts), p.target.ghz * 1e3
-    text = f"{n:,} instructions counted in the emulator, at one a cycle of {mhz:g} MHz"
-    return counts, n / p.target.ghz, text
-
-
-def _roofline(p: Plan, why: str) -> tuple[float, str]:
-    """The larger of arithmetic and traffic at the row's peaks, step by step."""
-    t, e = p.target, p.entries[0]
-    peak = t.isa.flops_per_cycle * t.ghz
-    total = 0.0
-    for s in e.steps:
-        moved = sum(v.type.bytes for v in (*s.inputs, *s.outputs) if v is not None)
-        moved += sum(a.nbytes for a in s.lowered.packed)
-        flops = s.node.op.flops(e.graph.in_types(s.node), e.graph.out_types(s.node))
-        total += max(flops / peak, moved / t.bandwidth_gbs)
-    return total, f"roofline of the row's figures, no less than this ({why})"
 
 
 def _advice(

@@ -51,11 +51,11 @@ def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_p
     assert (found.arena_bytes, found.state_bytes) == (info.workspace_bytes, info.state_bytes)
     (entry,) = info.entries
     assert found.io_bytes == sum(t.bytes for t in (*entry.inputs, *entry.outputs))
+    assert found.stack_seen == found.stack_bytes
+    assert "(a run in the emulator took as much)" in str(found)
+    # paint shows what was written, not the padding that a frame may end in
     assert isinstance(bundle.session, RemoteSession)
-    inputs = [np.asarray(samples[0])]
-    # paint shows what was written: the lowest word of the deepest frame, a multiple of 8 bytes, may
-    # be padding or a local that these inputs do not reach (test_stack traces the pointer)
-    painted = bundle.session.stack_bytes(0, inputs)
+    painted = bundle.session.stack_bytes(0, [np.asarray(samples[0])])
     assert found.stack_bytes is not None and 0 <= found.stack_bytes - painted < 8
     assert [x.op for x in found.layers] == [s.op for s in bundle.plan.entries[0].steps]
     assert max(x.live_bytes for x in found.layers) == found.layers[found.peaks[0]].live_bytes
@@ -130,6 +130,7 @@ def test_what_no_emulated_board_holds_has_its_sizes_and_one_line(
     onnx.save(model(nodes, *shapes, w), path)
     found = sparrow.fits(path, CORE)
     assert not found.ok and found.flash_bytes > 0 and found.stack_bytes is not None
+    assert found.stack_seen is None
     line = re.search(
         r"emulated board mps2-an386: (\w+): ([\d,]+) .*, ([\d,]+) there; int8", str(found)
     )
@@ -217,6 +218,7 @@ def test_drawn_inputs_say_so_and_roofline_where_nothing_counts() -> None:
     assert "drawn inputs" in found.note and found.precision == "int8"
     there = sparrow.fits(classifier(), "aarch64_ios")
     assert "roofline" in there.time_source and there.layers[0].code_bytes == -1
+    assert there.stack_seen is None and there.stack_bytes is None
     here = sparrow.fits(classifier(), "host")
     assert "measured" in here.time_source and 0 < here.time_ns < 1e9
 

@@ -9,7 +9,7 @@ import pytest
 from assembled import assembled, firmware
 from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
-from sparrow.device.riscv import Frame, frame, read
+from sparrow.device.riscv import Frame, accesses, frame, read
 
 # name: instructions, bytes of stack of a call
 FUNCTIONS: dict[str, tuple[str, int | None]] = {
@@ -93,3 +93,16 @@ def test_vectors_count_as_often_as_their_length_is_taken(body: str, want: Frame 
     found = assembled("riscv64_v", {"f": f"{body}; ret"})
     code = b"".join(found.sections[i].data for i in sorted(found.code))
     assert frame(code, found.wide) == want
+
+
+def test_accesses_say_where_the_stack_pointer_is() -> None:
+    body = (
+        "addi sp, sp, -2032; sw ra, 2028(sp); sw s0, 12(sp); lw a0, 252(sp); lbu a1, 5(sp); "
+        "sw a0, 4(s0); lw a1, 8(a0); sh a1, -2(sp); lw a2, 64(sp); sw a3, 196(sp); ret"
+    )
+    image = assembled("rv32imc", dict.fromkeys(("model_run", "model_info", "model_reset"), body))
+    (run,) = (s for s in image.symbols if s.name == "model_run")
+    code = image.sections[run.section]
+    found = list(accesses(code.data[run.value - code.address :][: run.size]))
+    assert [above for _, above, _ in found] == [2028, 12, 252, 5, -2, 64, 196]
+    assert {taken for *_, taken in found} == {2032} and found[0][0] == 4

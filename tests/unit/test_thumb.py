@@ -6,10 +6,10 @@ import functools
 
 import pytest
 
-from assembled import firmware
+from assembled import assembled, firmware
 from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
-from sparrow.device.thumb import read
+from sparrow.device.thumb import accesses, read
 
 # name: instructions, bytes of stack of a call
 FUNCTIONS: dict[str, tuple[str, int | None]] = {
@@ -64,3 +64,29 @@ def test_a_frame_is_what_the_instructions_take(name: str) -> None:
 def test_what_is_not_there_has_no_bound() -> None:
     assert depths(image(), ["leaf", "moon"], (), read) is None
     assert depths(image(), ["leaf", "calls"], (), read) == {"leaf": 0, "calls": 64}
+
+
+@pytest.mark.parametrize(
+    ("row", "body", "want"),
+    [
+        ("cortex_m0", "push {r4, lr}; sub sp, #8; str r0, [sp, #4]; add sp, #8; pop {r4, pc}", 4),
+        ("cortex_m4f", "str r8, [sp, #-8]!; ldrb.w r8, [sp, #3]; ldr r8, [sp], #8; bx lr", 3),
+        ("cortex_m4f", "push.w {r4-r11}; strd r4, r5, [sp, #16]; pop.w {r4-r11}; bx lr", 16),
+        ("cortex_m4f", "strd r4, r5, [sp, #-8]!; vldr d9, [sp, #40]; bx lr", 40),
+        ("cortex_m4f", "vpush {d8}; vstr s3, [sp, #4]; vpop {d8}; bx lr", 4),
+        ("cortex_m55", "vpush {d8}; vldrh.u16 q1, [sp, #6]; vpop {d8}; bx lr", 6),
+        ("cortex_m55", "vpush {d8}; vstrw.32 q7, [sp, #48]; vpop {d8}; bx lr", 48),
+        # what is not at the stack pointer, and negative distances
+        ("cortex_m4f", "push {r4}; ldr.w r0, [sp, r1]; ldr r0, [r1, #4]; str r0, [r7, #-4]", None),
+    ],
+)
+def test_accesses_say_where_the_stack_pointer_is(row: str, body: str, want: int | None) -> None:
+    image = assembled(row, {"model_run": body, "model_info": "bx lr", "model_reset": "bx lr"})
+    (run,) = (s for s in image.symbols if s.name == "model_run")
+    code = image.sections[run.section]
+    found = list(accesses(code.data[(run.value & ~1) - code.address :][: run.size]))
+    assert [above for _, above, _ in found[:2]] == ([0] if want is None else [0, want])
+    taken = {"str r8": 8, "strd r4": 8, "push {r4}": 4, "vpush": 8, "push.w": 32}
+    assert found[0][0] == 0 and found[0][2] == next(
+        (n for start, n in taken.items() if body.startswith(start)), 8
+    )

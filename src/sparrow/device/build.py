@@ -178,14 +178,15 @@ class Toolchain:
         Args:
             objects: From `compile_objects`, and archives of such.
             target: Device to link for.
-            script: Linker script; the linker's own when empty. With one, symbols are kept.
+            script: Linker script; the linker's own when empty. With one, or for a device without
+                a system, symbols are kept.
             flags: Appended.
 
         Raises:
             CompileError: The linker failed.
             BadInput: The cache folder cannot be written.
         """
-        kept = "-Wl,--gc-sections" if script else "-s"
+        kept = "-Wl,--gc-sections" if script or target.bare else "-s"
         everything = ("-static", "-nostdlib", kept, *flags)
         program = self._link(objects, target, everything, ".exe", script)
         if not os.access(program, os.X_OK):

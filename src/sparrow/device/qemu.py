@@ -130,7 +130,7 @@ def count_marks(
     with tempfile.TemporaryDirectory(prefix="sparrow-") as folder:
         out = Path(folder) / "marks"
         mark = f",mark={library.mark}" if library.mark else ""
-        wire = library.connect(("-plugin", f"{_counter()},out={out}{mark}"))
+        wire = library.connect(("-plugin", f"{plugin('count')},out={out}{mark}"))
         session = RemoteSession(library, weights, wire=wire)
         session.mark(entry, inputs)
         session.close()
@@ -138,7 +138,8 @@ def count_marks(
     return [(int(step), int(begin), int(count)) for step, begin, count in rows]
 
 
-def _counter() -> Path:
+def plugin(name: str) -> Path:
+    """One of our plugins of the emulator, ``runtime/<name>.c``, compiled for this machine."""
     tools, machine = host_toolchain(), host_machine("scalar")
-    unit = Unit.from_file(NATIVE / "runtime" / "count.c")
+    unit = Unit.from_file(NATIVE / "runtime" / f"{name}.c")
     return tools.link_shared(tools.compile_objects([unit], machine, ("-std=c99",)), machine)

@@ -64,6 +64,35 @@ def read(data: bytes, start: int, starts: Collection[int]) -> Function | None:
     return follow(start, len(data), starts, steps.get)
 
 
+def accesses(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """RV32 instructions that read or write memory at a known distance from the stack pointer.
+
+    Yields:
+        Where each is, how far above the stack pointer, and the bytes of stack that the code before
+        it has taken, were there no jumps.
+    """
+    taken = 0
+    for at, i in _decode(data, 0, False):
+        taken -= i.imm if (i.op, i.rd, i.rs1) == ("addi", _SP, _SP) else 0
+        above = _above(data[at : at + 4])
+        if above is not None:
+            yield at, above, taken
+
+
+def _above(code: bytes) -> int | None:
+    """How far above the stack pointer an instruction reads or writes; None: somewhere else."""
+    w = int.from_bytes(code, "little")
+    if w & 3 == 3:
+        if w >> 15 & 31 != _SP or w & 0x7F not in (0x03, 0x23):
+            return None
+        return signed(w >> 20 if w & 0x7F == 0x03 else w >> 25 << 5 | w >> 7 & 31, 12)
+    if w & 0xE003 == 0x4002:  # c.lwsp
+        return (w >> 4 & 7) << 2 | (w >> 12 & 1) << 5 | (w >> 2 & 3) << 6
+    if w & 0xE003 == 0xC002:  # c.swsp
+        return (w >> 9 & 15) << 2 | (w >> 7 & 3) << 6
+    return None
+
+
 def frame(data: bytes, wide: bool) -> Frame | None:
     """The frame of a function, linked or not, its callees apart; None where it is not understood.
 

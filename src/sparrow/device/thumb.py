@@ -8,7 +8,7 @@ a jump through a register, have no bound.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from sparrow.device.depths import Function, Step, follow, signed
 
@@ -35,6 +35,49 @@ def read(data: bytes, start: int, starts: Collection[int]) -> Function | None:
         return s._replace(takes=max(0, s.takes), falls=True)
 
     return follow(start, len(data), starts, step)
+
+
+def accesses(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Instructions that read or write memory at a known distance from the stack pointer.
+
+    Not what gives some of it back: a pop shows nothing that a push did not.
+
+    Yields:
+        Where each is, how far above the stack pointer that it leaves, and the bytes of stack that
+        the code before it and it have taken, were there no jumps.
+    """
+    at = taken = 0
+    while h := _halfwords(data, at):
+        s = _narrow(h[0], 0) if len(h) == 1 else _wide(h[0], h[1], 0)
+        taken += s.takes if s is not None else 0
+        above = _above(h)
+        if above is not None:
+            yield at, above, taken
+        at += 2 * len(h)
+
+
+def _above(h: tuple[int, ...]) -> int | None:
+    """How far above the stack pointer an instruction reads or writes; None: somewhere else."""
+    a, b = h[0], h[-1]
+    if len(h) == 1:
+        if a & 0xFE00 == 0xB400:  # push
+            return 0
+        return 4 * (a & 0xFF) if a & 0xF000 == 0x9000 else None  # str, ldr
+    if a == 0xE92D or a & 0xFFBF == 0xED2D:  # push, vpush
+        return 0
+    if a & 0xFE8F == 0xF80D and b & 0x0F00 == 0x0D00:  # str, ldr [sp, #-n]!
+        return 0
+    if a & 0xFE8F == 0xF88D:  # str, ldr
+        return b & 0xFFF
+    if a & 0xFFEF == 0xE96D:  # strd, ldrd [sp, #-n]!
+        return 0
+    if a & 0xFFEF == 0xE9CD:  # strd, ldrd
+        return 4 * (b & 0xFF)
+    if a & 0xFFAF == 0xED8D and b & 0x0E00 == 0x0A00:  # vstr, vldr
+        return 4 * (b & 0xFF)
+    if a & 0xFFAF == 0xED8D and b & 0x1E00 == 0x1E00:  # of Helium
+        return (b & 0x7F) << (b >> 7 & 3)
+    return None
 
 
 def _halfwords(data: bytes, at: int) -> tuple[int, ...]:
