@@ -180,6 +180,9 @@ def test_branches_of_branches_are_refused(tmp_path: Path) -> None:
     inner = G([p, x, y], [again], ["p", "x"], ["y"])
     with pytest.raises(UnsupportedOp, match=r"IF-1.*no decoder"):
         load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [inner]))
+    kept = G([p, x, replace(y, variable=True)], [], ["p", "x"], ["y"])
+    with pytest.raises(BadModel, match="a branch gives a variable tensor"):
+        load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [kept]))
     wrong = G([x, y], [O("RELU", ["x"], ["y"])], ["x"], ["y"])
     with pytest.raises(BadModel, match="2 values for 1 inputs"):
         load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [wrong]))

@@ -6,12 +6,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 
 from fuzz.words import HOSTILE, INTEGERS
-from sparrow.tensor import F32, I8, I32
-from tflite_files import O, T, constant, write
+from sparrow.importers.tflite.model import Sparsity
+from sparrow.tensor import BOOL, F32, I8, I32
+from tflite_files import G, O, T, constant, write
 
 NAN = float("nan")
 X, Y = T("x", (1, 4, 4, 2), F32), T("y", (1, 4, 4, 2), F32)
@@ -118,6 +120,48 @@ def sharing() -> Iterator[bytes]:
     yield write([*many, Y], ops, [t.name for t in many], ["y"])
 
 
+def control() -> Iterator[bytes]:
+    """Variables, branches, sparse constants and options of custom operators that say anything."""
+    p, h, y = T("p", (), BOOL), T("h", (), I32, resource=True), replace(Y, name="y")
+    handle, read = O("VAR_HANDLE", [], ["h"], {"name": "v"}), O("READ_VARIABLE", ["h"], ["y"])
+    for n in {_small(i) for i in INTEGERS}:
+        begin = O("CALL_ONCE", [], [], {"subgraph": n})
+        yield write([h, X, y], [begin, handle, read], ["x"], ["y"], [G([h, X], [begin, handle])])
+        branch = O("IF", ["p", "x"], ["y"], {"then": n, "otherwise": 1})
+        inner = G([p, X, y], [branch], ["x"], ["y"])
+        yield write([p, X, y], [branch], ["p", "x"], ["y"], [inner])
+        first, at = np.array([0, n], np.int32), np.array([n], np.int32)
+        for s in (
+            Sparsity((0, 1), (), (1, (first, at))),
+            Sparsity((n, 1), (n,), (n, (first, at), n)),
+            Sparsity((0, 1, 2), (1,), (1, (np.array([0, 1], np.int32), at), n)),
+        ):
+            c = T("c", (1, 4), F32, np.ones(1, np.float32), sparsity=s)
+            yield write([c, replace(Y, shape=(1, 4))], [O("DENSIFY", ["c"], ["y"])], [], ["y"])
+    for name in HOSTILE:
+        if "\ud7ff" not in name:
+            named = O("VAR_HANDLE", [], ["h"], {"name": name, "container": name})
+            yield write(
+                [h, X, y], [named, O("ASSIGN_VARIABLE", ["h", "x"], []), read], ["x"], ["y"]
+            )
+    matrix = T("m", (1, 4, 4), F32)
+    options = (
+        b"",
+        b"\0" * 24,
+        b"\xff" * 24,
+        b"\1\0\0\0" * 6,
+        bytes(range(64)),
+        b"\4\4\x24\1",
+    )
+    names = (
+        *("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"),
+        *("TransformTensorBilinear", "Landmarks2TransformMatrix", "TransformLandmarks"),
+    )
+    for op, custom in product(names, options):
+        node = O(f"CUSTOM:{op}", ["x", "m"], ["y"], custom=custom, version=2)
+        yield write([X, matrix, Y], [node], ["x", "m"], ["y"])
+
+
 def envelopes() -> Iterator[bytes]:
     """Files that are hardly any."""
     good = write([X, Y], [O("RELU", ["x"], ["y"])], ["x"], ["y"])
@@ -137,5 +181,5 @@ def envelopes() -> Iterator[bytes]:
 @cache
 def files() -> tuple[bytes, ...]:
     """All of them."""
-    parts = (quantizations, numbers, circles, sharing, envelopes)
+    parts = (quantizations, numbers, circles, sharing, control, envelopes)
     return tuple(data for part in parts for data in part())

@@ -136,7 +136,10 @@ class Controlled(Reader):
             reader.operator(k, op)
         if reader.loaded:
             raise UnsupportedOp(f"{self.b.origin}: a branch that keeps a state")
-        return [reader.value(i, self.b.origin) for i in graph.outputs]
+        found = [reader.value(i, self.b.origin) for i in graph.outputs]
+        if not all(found):
+            raise BadModel(f"{self.b.origin}: a branch gives a variable tensor")
+        return found
 
     def _if(self, op: Operator, where: str) -> None:
         """The branch that a constant condition takes; else both, selected elementwise."""
