@@ -139,6 +139,25 @@ def test_the_stack_pointer_goes_to_the_proved_bound(core: str, tmp_path: Path) -
     assert deepest_stack(library, machine, blob(c.plan), 0, inputs) == bound
 
 
+def test_inputs_that_lead_there_take_the_deepest_way_through_the_library(core: str) -> None:
+    """The division of 64-bit integers needs more where quotients are large."""
+    p = plan(Module("m", (GRAPHS["arithmetic"](),)), target(core))
+    artifact, machine = emit(p), target(core).machine
+    archive = compile_library(artifact.files, machine, artifact.parts)
+    library = find_runner(machine, "qemu").load(archive)
+    assert isinstance(library, RemoteLibrary)
+    rng = np.random.default_rng(1)
+    types = [p.module.entries[0].types[n] for n in p.module.entries[0].inputs]
+    inputs = [
+        rng.integers(-(2**62), 2**62, t.shape)
+        if t.dtype.name == "int64"
+        else rng.standard_normal(t.shape, np.float32)
+        for t in types
+    ]
+    bound = stack_bytes(compile_objects(artifact.files, machine, artifact.parts), machine)
+    assert deepest_stack(library, machine, blob(p), 0, inputs) == bound
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",

@@ -8,7 +8,9 @@
  * lowest from then on. */
 #include "plugin.h"
 
-enum { MOST = 1 << 16, STORES_AND_LOADS = 3 };
+/* What lies further below is no stack: qemu 7 calls back for accesses of other instructions, too, once
+ * an instrumented one has left its block early. */
+enum { MOST = 1 << 16, STORES_AND_LOADS = 3, WHOLE_STACK = 1 << 16 };
 
 typedef void (*accessed)(unsigned cpu, uint32_t how, uint64_t address, void *data);
 typedef void (*ended)(plugin_id, void *);
@@ -25,7 +27,7 @@ static void on_access(unsigned cpu, uint32_t how, uint64_t address, void *data) 
   const uint64_t *row = (const uint64_t *)data, sp = address - row[1];
   (void)cpu, (void)how;
   if (row[0] == first && (found[0] == 0 || sp < found[0])) found[0] = found[1] = sp;
-  if (found[0] != 0 && sp < found[1]) found[1] = sp;
+  if (found[0] != 0 && sp < found[1] && found[0] - sp < WHOLE_STACK) found[1] = sp;
 }
 
 static void on_block(plugin_id id, struct qemu_plugin_tb *block) {
