@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparrow import lane
 from sparrow.graph import Graph
-from sparrow.tensor import BF16, BOOL, DTYPES, F32, F64, I64, Array, DType, TensorType
+from sparrow.tensor import BF16, BOOL, DTYPES, F32, F64, Array, DType, TensorType
 
 OPSET = 21
 IR_VERSION = 10
@@ -110,9 +110,6 @@ class Writer:
         elif e.fn in ("gelu", "gelu_tanh"):
             form = "tanh" if e.fn == "gelu_tanh" else "none"
             y = self.node("Gelu", [self._expr(e.args[0], names, done)], approximate=form)
-        elif e.fn == "relu" and e.dtype == I64:
-            # the standard has Relu of int64, onnxruntime does not
-            y = self.node("Max", [self._expr(e.args[0], names, done), self.scalar(0, I64)])
         elif (slope := slope_of(e)) is not None:
             y = self.node("LeakyRelu", [self._expr(e.args[2], names, done)], alpha=slope)
         elif (ramp := _ramp(e)) is not None:
