@@ -21,6 +21,7 @@ from sparrow.overlapping import in_parts
 from sparrow.passes import BACK, BACK_UNSIGNED, FRONT, optimize
 from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
+from sparrow.pixel_groups import in_pixel_groups
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.quant.bfloat16 import rounded_products
@@ -144,6 +145,8 @@ def compile_front(
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))
         if bfloat16 or only:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks, only) for g in graphs)
+        by_one = partial(plan, target=target, kernels=kernels)
+        graphs = tuple(in_pixel_groups(g, target, by_one, remarks) for g in graphs)
     module = Module(graphs[0].name, graphs)
 
     def planned_for(m: Module) -> Plan:

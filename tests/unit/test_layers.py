@@ -51,6 +51,7 @@ ORDER = [
         "memory.stages",
         "patching",
         "blocking",
+        "pixel_groups",
         "overlapping",
         "abreast",
         "emit",

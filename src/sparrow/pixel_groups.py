@@ -1,0 +1,58 @@
+"""Which convolutions with few output channels compute several pixels of a row as channels.
+
+What fills vectors costs columns of zeros (`passes.pixel_groups`). Both forms are planned, each by
+the row that its kernel family has for it, and the faster is taken: for one thread, so that the
+number of threads does not change how sums are rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sparrow.blocking import alone
+from sparrow.graph import Graph, Module, Node, retyped
+from sparrow.passes.pixel_groups import group_of, grouped
+from sparrow.plan import Plan
+from sparrow.rewrite import Remark, namer
+from sparrow.targets import Target
+
+# Least speed-up that is predicted: rows of other kinds are compared, and predictions err.
+GAIN = 1.2
+
+
+def in_pixel_groups(
+    g: Graph, target: Target, planned: Callable[[Module], Plan], remarks: list[Remark]
+) -> Graph:
+    """The graph with the convolutions in groups of pixels that are predicted to gain by it.
+
+    Not for firmware, whose vectors are short and whose weights are flash.
+
+    Args:
+        g: As it is planned.
+        target: Of the plan.
+        planned: Plans a module for one thread.
+        remarks: Told which layers were chosen.
+    """
+    if target.machine.bare:
+        return g
+    fresh = namer(g)
+    consts = dict(g.consts)
+    nodes: list[Node] = []
+    for i, n in enumerate(g.nodes):
+        pixels = group_of(g, n, target.isa.lanes)
+        if pixels > 1:
+            made, added = grouped(g, n, pixels, fresh)
+            one = alone(g, i, i)
+            trial = retyped(one, made, consts={**one.consts, **added})
+            if GAIN * _cycles(planned, trial) < _cycles(planned, one):
+                nodes += made
+                consts |= added
+                why = f"{pixels} pixels of a row at once"
+                remarks.append(Remark("pixels", n.origin, why, True))
+                continue
+        nodes.append(n)
+    return retyped(g, nodes, consts=consts) if len(consts) > len(g.consts) else g
+
+
+def _cycles(planned: Callable[[Module], Plan], g: Graph) -> float:
+    return sum(s.lowered.cycles for s in planned(Module("pixels", (g,))).entries[0].steps)
