@@ -95,6 +95,7 @@ ORDER = [
         "timing.tune",
         "timing.benchmark",
         "timing.instructions",
+        "timing.forecast",
         "rendering.page",
         "evidence.verify",
         "fitting",
