@@ -36,7 +36,7 @@ COPY_RATE = 16
 # What a stage must gain of the time of its layers.
 LEAST = 0.05
 # Kernels whose tiles of several rows begin with the first: a strip begins others.
-TILED = ("winograd_f32", "winograd_raw_f32")
+TILED = ("winograd_f32", "winograd_raw_f32", "winograd_stream_f32")
 
 
 class _Gains:

@@ -27,7 +27,8 @@ from sparrow.kernels import params_f32 as pm
 from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm, gemm_of
 from sparrow.kernels.tiling_windows import choose_depthwise, choose_mean2d, choose_pool2d
 from sparrow.kernels.tiling_winograd import choose_winograd, winograd_tiles
-from sparrow.kernels.winograd import pack_winograd
+from sparrow.kernels.tiling_winograd_stream import choose_winograd_stream
+from sparrow.kernels.winograd import pack_stream, pack_winograd
 from sparrow.targets import target
 
 F32 = NDArray[np.float32]
@@ -297,6 +298,29 @@ def winograd_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def winograd_stream_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
+    shapes = (  # one tile, tails of tiles, of channels and of vectors, several blocks
+        ((4, 3), (1, 1, 1, 1), 32, 16, 1),
+        ((9, 11), (1, 1, 1, 1), 5, 35, 2),
+        ((13, 14), (1, 0, 1, 2), 70, 17, 1),
+        ((33, 41), (2, 2, 2, 2), 33, 48, 1),
+    )
+    small = replace(cpu, l2_bytes=cpu.l2_bytes // 4)
+    for size, pads, ci, co, batch in shapes:
+        base = window(size, (3, 3), pads=pads, c=ci, xw=ci + 1, ldy=co + 2, batch=batch)
+        s = pm.Conv2dShape(**base_fields(base), ci=ci, co=co)
+        p = choose_winograd_stream(s, small, threads=threads)
+        assert p is not None
+        x, w = conv_data(s)
+        want = conv_reference(s)
+        yield Case(
+            f"winograd stream {size} {ci} {co}",
+            f"sp_winograd_stream_f32({pm.c_literal(p)}, a, b, y, scratch, ep, e, i)",
+            *(p.tasks, strided(x, ci + 1), pack_stream(w, cpu.lanes), want, s.ldy),
+            *(p.scratch_bytes, 1e-5 * float(np.abs(want).max())),
+        )
+
+
 def depthwise_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     for name, geometry, _, c, more in CONVS:
         if more.get("nchw"):
@@ -358,7 +382,7 @@ def pool_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
 
 
 def build(cases: list[Case], isa: str, flags: list[str], path: Path) -> ctypes.CDLL:
-    heads = ("gemm", "conv2d", "depthwise", "pool", "winograd")
+    heads = ("gemm", "conv2d", "depthwise", "pool", "winograd", "winograd_stream")
     text = [f'#include "isa/{isa}.h"', *(f'#include "kernels/{h}_f32.h"' for h in heads), EPILOGUE]
     for number, case in enumerate(cases):
         text.append(
@@ -398,7 +422,8 @@ def test_kernels(isa: str, cpu: pm.Simd, flags: list[str], feature: str, tmp_pat
     have = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     if feature and not have.get(feature):
         pytest.skip(f"this CPU has no {feature}")
-    makers = (gemm_cases, conv_cases, winograd_cases, depthwise_cases, pool_cases)
+    convs = (conv_cases, winograd_cases, winograd_stream_cases, depthwise_cases)
+    makers = (gemm_cases, *convs, pool_cases)
     cases = [case for make in makers for case in make(cpu, 1)]
     cases += [case for make in makers for case in make(cpu, 16) if case.tasks > 1]
     with ThreadPoolExecutor(2) as pool:  # half of the cases each

@@ -133,6 +133,11 @@ _BY_KERNEL = {
         bounds.winograd_raw,
         "the same, of the transform of the weights as well",
     ),
+    "winograd_stream_f32": Tolerance(
+        (Conv,),
+        bounds.winograd_raw,
+        "as winograd_raw_f32: sums are scaled by their quotients, weights take fewer roundings",
+    ),
 }
 
 

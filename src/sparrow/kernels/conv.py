@@ -30,7 +30,12 @@ from sparrow.kernels.spans import channels_of, gemm_spans, window_spans
 from sparrow.kernels.tiling_f32 import choose_conv2d, conv2d_cycles, conv2d_tiles, gemm_of
 from sparrow.kernels.tiling_windows import choose_depthwise, depthwise_tiles
 from sparrow.kernels.tiling_winograd import choose_winograd, winograd_cycles, winograd_tiles
-from sparrow.kernels.winograd import pack_winograd
+from sparrow.kernels.tiling_winograd_stream import (
+    choose_winograd_stream,
+    inside,
+    winograd_stream_cycles,
+)
+from sparrow.kernels.winograd import pack_stream, pack_winograd
 from sparrow.ops.conv import Conv
 from sparrow.targets.types import ENGINE_ISAS
 from sparrow.tensor import BF16, F32, Array, DType
@@ -312,6 +317,42 @@ def _winograd(case: Case, raw: bool = False) -> Lowered | Reject:
     )
 
 
+# Of L2, from where on weights are streamed: what stays near is cheaper to transform once for all.
+STREAM_FROM = 1.0
+
+
+def _winograd_stream(case: Case) -> Lowered | Reject:
+    """Few tiles, and weights that come from memory: a quarter of the bytes of `_winograd`."""
+    found = _shape_of(case)
+    if isinstance(found, Reject):
+        return found
+    s, ep, w = found
+    simd = simd_of(case.target)
+    ep, half = stored_half(ep)
+    p = choose_winograd_stream(s, simd, threads=case.threads, half=half)
+    if p is None:
+        return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
+    if w.nbytes <= STREAM_FROM * simd.l2_bytes:
+        return Reject("its weights stay near")
+    serial = case.threads == 1
+    call = Invoke(
+        "winograd_stream_f32.h",
+        "sp_winograd_stream_f32",
+        "sp_winograd_stream",
+        params_of(p),
+        (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep),
+        p.tasks if serial else 1,
+    )
+    shape = (-(-s.co // simd.lanes), s.ci, 9, simd.lanes)
+    packed = Pack(shape, np.dtype(np.float32), lambda: pack_stream(w, simd.lanes))
+    tasks = 1 if serial else p.tasks
+    return Lowered(
+        *((call,), tasks, (packed,), p.scratch_bytes * tasks),
+        cycles=WINOGRAD_GAIN * winograd_stream_cycles(p, simd, case.threads) / inside(s),
+        shape=shape_text(s, half=int(half)),
+    )
+
+
 ROWS = (
     Kernel("depthwise_f32", Conv, _depthwise),
     Kernel("conv2d_f32", Conv, _conv2d),
@@ -321,6 +362,12 @@ ROWS = (
         Conv,
         _winograd,
         isas=("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neon_dot"),
+    ),
+    Kernel(
+        "winograd_stream_f32",
+        Conv,
+        _winograd_stream,
+        isas=("avx512", "avx512vnni", "avx512bf16", "amx"),
     ),
     Kernel(
         "winograd_raw_f32",

@@ -200,6 +200,34 @@ class Winograd:
     scratch_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WinogradStream:
+    """`sp_winograd_stream` of winograd_stream_f32.h."""
+
+    batch: int
+    ih: int
+    iw: int
+    ci: int
+    oh: int
+    ow: int
+    co: int
+    pt: int
+    pl: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    half: int
+    np: int
+    nt: int
+    kc: int
+    tb: int
+    task_b: int
+    task_n: int
+    tasks: int
+    scratch_bytes: int
+
+
 def shape_text(s: Window | Gemm, **more: int) -> str:
     """Sizes and strides, and ``more``, as a key of measured times; zeros and defaults left out."""
     chosen = ("mr", "nv", "ku", "pf", "every", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
@@ -219,7 +247,7 @@ def simd_of(target: Target) -> Simd:
     return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, *rates)
 
 
-Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd
+Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd | WinogradStream
 
 _STRUCTS = {
     Gemm: "sp_gemm",
@@ -228,6 +256,7 @@ _STRUCTS = {
     Pool2d: "sp_pool2d",
     Mean2d: "sp_mean2d",
     Winograd: "sp_winograd",
+    WinogradStream: "sp_winograd_stream",
 }
 
 

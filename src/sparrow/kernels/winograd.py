@@ -78,6 +78,14 @@ def pack_winograd(w: F32, lanes: int) -> F32:
     return np.ascontiguousarray(out.reshape(-1, lanes, ci, IN * IN).transpose(0, 3, 2, 1))
 
 
+def pack_stream(w: F32, lanes: int) -> F32:
+    """[co, ci, 3, 3] -> [ceil(co / lanes), ci, 9, lanes], zero padded."""
+    co, ci, _, _ = w.shape
+    out = np.zeros((round_up(co, lanes), ci, 9), np.float32)
+    out[:co] = w.reshape(co, ci, 9)
+    return np.ascontiguousarray(out.reshape(-1, lanes, ci, 9).transpose(0, 2, 3, 1))
+
+
 def rounding_error(
     x: Array,
     w: Array,
