@@ -58,11 +58,13 @@ class Sum:
         )
 
 
-def conv2d_sum(case: Case, either: bool = False, unsigned: bool | None = None) -> Sum | Reject:
+def conv2d_sum(
+    case: Case, either: bool = False, unsigned: bool | None = None, upright: bool = False
+) -> Sum | Reject:
     """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
 
     ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: what it
-    takes, if not what others do.
+    takes, if not what others do. ``upright``: the window stays that of the convolution.
     """
     op = case.op
     assert isinstance(op, Conv | MatMul)
@@ -74,13 +76,16 @@ def conv2d_sum(case: Case, either: bool = False, unsigned: bool | None = None) -
     if isinstance(found, Reject):
         return found
     s, taps = found
+    # strips of rows share code, which those of columns would not
+    if isinstance(op, Conv) and s.groups == 1 and not (upright or case.target.machine.bare):
+        s, taps = in_a_row(s, taps)
     if bias is not None:
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and s.ci // s.groups < 4:
         return Reject("groups of fewer than four channels")
     if unsigned is None:
         unsigned = x.type.dtype == U8 if either else case.target.isa.dot_unsigned
-    return _sum(case, s, taps, bias, unsigned)
+    return _sum(case, s, np.ascontiguousarray(taps), bias, unsigned)
 
 
 def depthwise_sum(case: Case) -> Sum | Reject:
@@ -141,12 +146,7 @@ def _conv_shape(
         return window
     s = Conv2dShape(**window, ci=x.shape[-1], co=weights.shape[0], groups=op.group)
     o, i, *kernel = weights.shape
-    w = weights if len(kernel) == 2 else weights.reshape(o, i, 1, *kernel)
-    # strips of rows share code, which those of columns would not; depthwise taps go by columns
-    if case.target.machine.bare or op.group != 1:
-        return s, w
-    s, w = in_a_row(s, w)
-    return s, np.ascontiguousarray(w)
+    return s, weights if len(kernel) == 2 else weights.reshape(o, i, 1, *kernel)
 
 
 def _product_shape(

@@ -54,7 +54,7 @@ _TILES = {
 
 
 def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
-    found = conv2d_sum(case, unsigned=False)
+    found = conv2d_sum(case, unsigned=False, upright=True)
     if isinstance(found, Reject):
         return found
     s, w = found.shape, found.weights
