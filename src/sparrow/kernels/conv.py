@@ -25,7 +25,15 @@ from sparrow.kernels.case import (
 )
 from sparrow.kernels.epilogue import epilogue_of, stored_half
 from sparrow.kernels.packing_f32 import pack_conv, pack_depthwise, pack_pairs
-from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, shape_text, simd_of
+from sparrow.kernels.params_f32 import (
+    Conv2dShape,
+    Window,
+    Winograd,
+    WinogradStream,
+    params_of,
+    shape_text,
+    simd_of,
+)
 from sparrow.kernels.spans import channels_of, gemm_spans, window_spans
 from sparrow.kernels.tiling_f32 import choose_conv2d, conv2d_cycles, conv2d_tiles, gemm_of
 from sparrow.kernels.tiling_windows import choose_depthwise, depthwise_tiles
@@ -293,28 +301,30 @@ def _winograd(case: Case, raw: bool = False) -> Lowered | Reject:
     p = choose_winograd(s, simd, threads=case.threads, half=half, raw=raw, tile=case.tile)
     if p is None:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
-    arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
-    serial = case.threads == 1
-    call = Invoke(
-        "winograd_f32.h",
-        "sp_winograd_f32",
-        "sp_winograd",
-        params_of(p),
-        arguments,
-        p.tasks if serial else 1,
-    )
     packed = _packed_conv(s, w, simd.lanes)
     if not raw:
         shape = (-(-s.co // simd.lanes), 36, s.ci, simd.lanes)
         packed = Pack(shape, packed.dtype, lambda: pack_winograd(w, simd.lanes))
-    tasks = 1 if serial else p.tasks
     return Lowered(
-        *((call,), tasks, (packed,), p.scratch_bytes * tasks),
+        *_winograd_call(case, "winograd", p, ep, packed),
         cycles=WINOGRAD_GAIN * winograd_cycles(p, simd),
         shape=shape_text(s, half=int(half)),
         tiles=winograd_tiles(p, simd),
         tile=Tile(p.mr, p.nv),
     )
+
+
+def _winograd_call(
+    case: Case, name: str, p: Winograd | WinogradStream, ep: Epilogue, packed: Pack
+) -> tuple[tuple[Invoke, ...], int, tuple[Pack, ...], int]:
+    """The call, its tasks, weights and bytes of scratch; one thread has all tasks in one."""
+    tasks = 1 if case.threads == 1 else p.tasks
+    arguments = (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep)
+    call = Invoke(
+        *(f"{name}_f32.h", f"sp_{name}_f32", f"sp_{name}", params_of(p), arguments),
+        p.tasks // tasks,
+    )
+    return (call,), tasks, (packed,), p.scratch_bytes * tasks
 
 
 # Of L2, from where on weights are streamed: what stays near is cheaper to transform once for all.
@@ -334,20 +344,10 @@ def _winograd_stream(case: Case) -> Lowered | Reject:
         return Reject("not a dense 3x3 convolution of stride 1 with adjacent channels")
     if w.nbytes <= STREAM_FROM * simd.l2_bytes:
         return Reject("its weights stay near")
-    serial = case.threads == 1
-    call = Invoke(
-        "winograd_stream_f32.h",
-        "sp_winograd_stream_f32",
-        "sp_winograd_stream",
-        params_of(p),
-        (In(0), Packed(0), Out(0), Scratch("float", p.scratch_bytes), ep),
-        p.tasks if serial else 1,
-    )
     shape = (-(-s.co // simd.lanes), s.ci, 9, simd.lanes)
     packed = Pack(shape, np.dtype(np.float32), lambda: pack_stream(w, simd.lanes))
-    tasks = 1 if serial else p.tasks
     return Lowered(
-        *((call,), tasks, (packed,), p.scratch_bytes * tasks),
+        *_winograd_call(case, "winograd_stream", p, ep, packed),
         cycles=WINOGRAD_GAIN * winograd_stream_cycles(p, simd, case.threads) / inside(s),
         shape=shape_text(s, half=int(half)),
     )
