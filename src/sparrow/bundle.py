@@ -245,6 +245,7 @@ class Bundle:
         model: Model | None = None,
         calib: Iterable[Any] | str | Path | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        constants: Mapping[str, Any] | None = None,
     ) -> Blame:
         """Say which layer lost the accuracy to quantization, why, and what cures it.
 
@@ -253,13 +254,14 @@ class Bundle:
                 weights are the rounded ones.
             calib: Samples, see `sparrow.quantize`; the golden calls of the bundle when None.
             shapes: Static shapes of inputs of ``model`` with dynamic dimensions.
+            constants: Inputs of ``model`` that the bundle was built with as constants.
 
         Raises:
             BadInput: The bundle is not quantized, or ``model`` is not what it was made of.
         """
         from sparrow.blame import blame_bundle
 
-        return blame_bundle(self, model, calib, shapes=shapes)
+        return blame_bundle(self, model, calib, shapes=shapes, constants=constants)
 
     def _repr_html_(self) -> str:
         from html import escape

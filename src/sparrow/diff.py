@@ -7,7 +7,7 @@ outputs what its native code does.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from sparrow.errors import BadInput
 from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, import_model
+from sparrow.importers.model import Model, import_model, input_names
 from sparrow.quant.engine import literally
 from sparrow.samples import Feeds, Pixels, draw, samples
 from sparrow.tensor import Array
@@ -121,9 +121,9 @@ class _Side:
             source = str(folder / Path(self.bundle.plan.entries[0].model).name)
         self.source = source
 
-    def read(self, shapes: Shapes) -> None:
+    def read(self, shapes: Shapes, constants: Mapping[str, Any]) -> None:
         """Import the graph."""
-        self.graph: Graph = import_model(self.source, shapes).graph
+        self.graph: Graph = import_model(self.source, shapes, constants=constants).graph
         if self.graph.states:
             raise BadInput(f"{self.graph.name}: models with states cannot be compared yet")
 
@@ -146,6 +146,7 @@ def diff(
     *,
     tolerance: float = TOLERANCE,
     shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
 ) -> Diff:
     """Compare two models value by value.
@@ -157,6 +158,8 @@ def diff(
         tolerance: Share of a value's largest magnitude from which on it differs.
         shapes: Static shapes of inputs with dynamic dimensions; where not given, those of the
             other model or of the samples.
+        constants: Inputs fixed to a value, such as a sample rate, in the model that has them; they
+            vanish, as from the file or bundle that was made with them fixed.
         pixels: How images become numbers.
 
     Raises:
@@ -165,10 +168,14 @@ def diff(
     left, right = _Side(a), _Side(b)
     # the one that says its shapes tells them the other
     first, second = sorted((left, right), key=lambda s: bool(open_inputs(s.source)))
-    known, calib = shapes_from_samples(first.source, shapes or {}, calib)
-    first.read(known)
+    constants = constants or {}
+    theirs = {k: v for k, v in constants.items() if k in input_names(second.source)}
+    # what neither has is refused by the first
+    ours = {k: v for k, v in constants.items() if k in input_names(first.source) or k not in theirs}
+    known, calib = shapes_from_samples(first.source, shapes or {}, calib, constants)
+    first.read(known, ours)
     known = shapes_from_graph(second.source, shapes or {}, first.graph, "the other model")
-    second.read(known)
+    second.read(known, theirs)
     f, g = left.graph, right.graph
     types = {x: f.types[x] for x in f.inputs}
     if {x: (t.shape, t.dtype) for x, t in types.items()} != {

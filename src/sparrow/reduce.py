@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -132,6 +132,7 @@ def reduce(
     fails: Fails,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Reduced:
     """Cut a model down while it fails.
@@ -140,12 +141,13 @@ def reduce(
         model: Path or ModelProto.
         fails: Whether a model shows the failure; called with models that are valid ONNX.
         shapes: Static shapes of inputs with dynamic dimensions.
+        constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
         progress: Told what happens.
 
     Raises:
         BadInput: The whole model does not show the failure.
     """
-    g = import_model(model, shapes or {}).graph
+    g = import_model(model, shapes or {}, constants=constants).graph
     tried = 0
 
     def shows(nodes: Sequence[Node]) -> bool:

@@ -201,3 +201,57 @@ def test_samples_lack_what_is_fixed() -> None:
             constants={"sr": 16000},
         )
     assert b.run({"x": samples[0][0]})["y"].shape == (1, 4)
+
+
+SCALED = """
+g (float[1,8] x, int64 rate) => (float[1,4] y)
+<float[8,4] w = {W}> {{
+  sixteen = Constant<value = int64 {{16}}>()
+  high = Equal(rate, sixteen)
+  y = If (high) <
+    then_branch = a () => (float[1,4] p) {{ p = MatMul(x, w) }},
+    else_branch = b () => (float[1,4] q) {{ s = MatMul(x, w)  q = Neg(s) }}>
+}}""".replace("{W}", "{{" + ", ".join(str((7 * i) % 11 - 5) for i in range(32)) + "}}").format()
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as e:
+        main([str(w) for w in words])
+    return int(str(e.value.code))
+
+
+def test_models_are_compared_where_one_has_an_input_fixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, q, out = tmp_path / "m.onnx", tmp_path / "q.onnx", tmp_path / "out"
+    onnx.save(parse(SCALED), model)
+    x = np.random.default_rng(0).standard_normal((40, 1, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    calib = ("--calib", tmp_path / "x.npz")
+    assert command("quantize", model, "-o", q, *calib, "--constant", "rate=16") == 0
+    sparrow.build(parse(SCALED), out=out, constants={"rate": 16})
+    assert command("diff", model, out, "--constant", "rate=16") == 0
+    assert command("diff", out, model, *calib, "--constant", "rate=16") == 0
+    assert command("diff", model, out, "--constant", "rate=8") == 1
+    assert command("diff", model, q, *calib, "--constant", "rate=16", "--tolerance", "0.1") == 0
+    capsys.readouterr()
+    for a, b in ((model, out), (out, model)):
+        assert command("diff", a, b, "--constant", "speed=16") == 2
+        err = capsys.readouterr().err
+        assert "constant 'speed' is no input of the model" in err and err.count("\n") == 1
+    blame = ("blame", q, "--model", model, *calib)
+    assert command(*blame) == 2
+    assert "takes 'rate', the quantized one x; fix" in capsys.readouterr().err
+    assert command(*blame, "--constant", "rate=16", "--apply", tmp_path / "r.onnx") == 0
+    assert "MatMul" in capsys.readouterr().out
+    assert list(import_model(tmp_path / "r.onnx").graph.inputs) == ["x"]
+
+
+def test_a_model_with_an_input_fixed_is_reduced(tmp_path: Path) -> None:
+    onnx.save(parse(SCALED), tmp_path / "m.onnx")
+    (tmp_path / "p.py").write_text(
+        "def f(m):\n    return any(n.op_type == 'MatMul' for n in m.graph.node)\n"
+    )
+    words = ("reduce", tmp_path / "m.onnx", "-o", tmp_path / "s.onnx", "--fails")
+    assert command(*words, f"{tmp_path / 'p.py'}:f", "--constant", "rate=16") == 0
+    assert [n.op_type for n in onnx.load(tmp_path / "s.onnx").graph.node] == ["MatMul"]

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from sparrow.blame.align import dequantized_weights
 from sparrow.blame.measure import Judge
 from sparrow.blame.result import NEAR, Cure, LayerBlame
+from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Precision, Recipe, literal
@@ -88,7 +89,12 @@ def cures_of(
     def attempt(what: str, other: Recipe, layer: str) -> None:
         nonlocal first
         progress(f"trying: {what}")
-        done = run(f, samples, other)
+        try:
+            done = run(f, samples, other)
+        except BadInput:
+            if not layer:
+                raise
+            return  # the last layer in codes, which float would leave no quantization
         size = constant_bytes(done.graph)
         first = size if first is None else first
         q = dequantized_weights(done.graph).graph

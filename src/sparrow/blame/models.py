@@ -13,7 +13,7 @@ from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, import_model
+from sparrow.importers.model import Model, import_model, input_names
 from sparrow.passes import FRONT, optimize
 from sparrow.quant.health import Watch
 from sparrow.quant.noise import decibels
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 Calib = Iterable[Any] | str | Path
 
 
-def float_graph(model: Model, shapes: Shapes | None = None) -> Graph:
+def float_graph(
+    model: Model, shapes: Shapes | None = None, constants: Mapping[str, Any] | None = None
+) -> Graph:
     """A float model as its quantization sees it."""
     with one_thread():
-        return optimize(import_model(model, shapes or {}).graph, FRONT)
+        return optimize(import_model(model, shapes or {}, constants=constants).graph, FRONT)
 
 
 def blame_model(
@@ -40,6 +42,7 @@ def blame_model(
     *,
     recipe: Recipe | None = None,
     shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
     milliseconds: Mapping[str, float] | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -53,6 +56,8 @@ def blame_model(
         recipe: The one it was made by, if known.
         shapes: Static shapes of inputs with dynamic dimensions; where not given, the samples say
             those of the quantized model, and that says those of the float one.
+        constants: Inputs fixed to a value, such as a sample rate; the quantized model need not
+            have them any more.
         pixels: How images of a folder become numbers; [0, 1] by default.
         milliseconds: Measured time of layers by name.
         progress: Told what happens.
@@ -62,12 +67,23 @@ def blame_model(
             one is not finite.
     """
     progress("reading the models")
-    known, calib = shapes_from_samples(quantized, _of(quantized, shapes), calib)
-    q = import_model(quantized, known).graph
+    constants = constants or {}
+    # what the float model has may have vanished from the quantized one
+    names = input_names(quantized) if model is not None else constants
+    left = {k: v for k, v in constants.items() if k in names}
+    known, calib = shapes_from_samples(quantized, _of(quantized, shapes), calib, constants)
+    q = import_model(quantized, known, constants=left).graph
     if model is None:
         f = None
     else:
-        f = float_graph(model, shapes_from_graph(model, shapes or {}, q, "the quantized model"))
+        known = shapes_from_graph(model, shapes or {}, q, "the quantized model")
+        f = float_graph(model, known, constants)
+        for x in f.inputs:
+            if x not in q.inputs:
+                raise BadInput(
+                    f"the float model takes {x!r}, the quantized one {', '.join(q.inputs)}",
+                    hint=f"fix what that has fixed: --constant {x}=.., or give its own float model",
+                )
     types = {x: q.types[x] for x in q.inputs}
     feeds: list[Feeds] = list(samples(calib, types, pixels or Pixels()))
     watch = Watch(q)
@@ -88,6 +104,7 @@ def blame_bundle(
     calib: Calib | None = None,
     *,
     shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Blame:
@@ -98,6 +115,7 @@ def blame_bundle(
         model: The float model; None takes the one inside the bundle, whose weights are rounded.
         calib: Samples; the golden calls of the bundle when None.
         shapes: As for `blame_model`.
+        constants: As for `blame_model`.
         pixels: As for `blame_model`.
         progress: Told what happens.
 
@@ -122,6 +140,7 @@ def blame_bundle(
         calib,
         recipe=recipe_of_bundle(bundle),
         shapes=shapes,
+        constants=constants,
         pixels=pixels,
         milliseconds=_milliseconds(bundle),
         progress=progress,
@@ -161,6 +180,7 @@ def apply_cure(
     out: Path,
     *,
     shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
 ) -> Cure:
     """Quantize a float model anew by the best cure.
@@ -171,6 +191,7 @@ def apply_cure(
         calib: Samples to calibrate on.
         out: A ``.onnx`` file to write in QDQ form, or a bundle folder to build.
         shapes: As for `blame_model`.
+        constants: As for `blame_model`.
         pixels: As for `blame_model`.
 
     Raises:
@@ -184,13 +205,23 @@ def apply_cure(
     if cure is None:
         raise GateFailed("no cure gains anything; nothing was written")
     if out.suffix == ".onnx":
-        done = quantize(model, calib, cure.recipe, shapes=shapes, pixels=pixels)
+        done = quantize(
+            *(model, calib, cure.recipe), shapes=shapes, constants=constants, pixels=pixels
+        )
         replace_file(out, done.SerializeToString(deterministic=True))
     else:
-        shapes, calib = shapes_from_samples(model, shapes or {}, calib)
-        f = float_graph(model, shapes)
+        shapes, calib = shapes_from_samples(model, shapes or {}, calib, constants or {})
+        f = float_graph(model, shapes, constants)
         feeds = samples(calib, {x: f.types[x] for x in f.inputs}, pixels or Pixels())
-        build(model, out=out, shapes=shapes, calib=feeds, precision="int8", recipe=cure.recipe)
+        build(
+            model,
+            out=out,
+            shapes=shapes,
+            calib=feeds,
+            precision="int8",
+            constants=constants,
+            recipe=cure.recipe,
+        )
     return cure
 
 

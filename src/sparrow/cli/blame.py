@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import numbers, shapes_of
-from sparrow.cli.options import JsonOption, ShapeOption, progress, show
+from sparrow.arguments import constants_of, numbers, shapes_of
+from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, progress, show
 from sparrow.errors import BadInput, printable
 
 
@@ -21,6 +21,7 @@ def blame(
         Path | None, typer.Option(help="samples: .npz, .npy or a folder of images")
     ] = None,
     shape: ShapeOption = None,
+    constant: ConstantOption = None,
     mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
     std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
     bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
@@ -35,13 +36,15 @@ def blame(
     from sparrow.blame import apply_cure, blame_bundle, blame_model
 
     pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
-    shapes, source = shapes_of(shape), None if model is None else str(model)
+    shapes, constants = shapes_of(shape), constants_of(constant)
+    source = None if model is None else str(model)
     if apply is not None and (source is None or calib is None):
         raise BadInput("--apply quantizes anew", hint="give --model and --calib as well")
     if quantized.is_dir():
         found = blame_bundle(
             *(load_bundle(quantized), source, calib),
             shapes=shapes,
+            constants=constants,
             pixels=pixels,
             progress=progress,
         )
@@ -49,11 +52,17 @@ def blame(
         raise BadInput("a model is compared on samples", hint="give --calib")
     else:
         found = blame_model(
-            *(str(quantized), source, calib), shapes=shapes, pixels=pixels, progress=progress
+            *(str(quantized), source, calib),
+            shapes=shapes,
+            constants=constants,
+            pixels=pixels,
+            progress=progress,
         )
     cure = None
     if apply is not None and source is not None and calib is not None:
-        cure = apply_cure(found, source, calib, apply, shapes=shapes, pixels=pixels)
+        cure = apply_cure(
+            *(found, source, calib, apply), shapes=shapes, constants=constants, pixels=pixels
+        )
     progress.clear()
     if as_json:
         show({**found.as_json(), "applied": None if cure is None else cure.what})

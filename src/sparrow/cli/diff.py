@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import numbers, shapes_of
-from sparrow.cli.options import JsonOption, ShapeOption, show
+from sparrow.arguments import constants_of, numbers, shapes_of
+from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, show
 from sparrow.errors import printable
 
 
@@ -22,6 +22,7 @@ def diff(
         float, typer.Option(min=0, help="share of a value's largest magnitude")
     ] = 1e-3,
     shape: ShapeOption = None,
+    constant: ConstantOption = None,
     mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
     std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
     bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
@@ -35,6 +36,7 @@ def diff(
         *(str(a), str(b), calib),
         tolerance=tolerance,
         shapes=shapes_of(shape),
+        constants=constants_of(constant),
         pixels=Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr),
     )
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import failure_of, shapes_of
-from sparrow.cli.options import JsonOption, ShapeOption, progress, show
+from sparrow.arguments import constants_of, failure_of, shapes_of
+from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, progress, show
 
 
 def reduce(
@@ -22,13 +22,19 @@ def reduce(
         ),
     ] = "native-differs",
     shape: ShapeOption = None,
+    constant: ConstantOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cut a model down to the smallest one that still shows a failure."""
     from sparrow.publish import replace_file
     from sparrow.reduce import reduce as cut_down
 
-    found = cut_down(str(model), failure_of(fails), shapes=shapes_of(shape), progress=progress)
+    found = cut_down(
+        *(str(model), failure_of(fails)),
+        shapes=shapes_of(shape),
+        constants=constants_of(constant),
+        progress=progress,
+    )
     progress.clear()
     replace_file(out, found.model.SerializeToString(deterministic=True))
     if as_json:
