@@ -76,6 +76,12 @@ def shapes_from_samples(
                 alone[name] = (1, *rest)
         return _with(declared, known, alone, "the samples"), calib
     items, stacked = found
+    missing = next((n for n in wanted if items and n not in items and n not in unsampled), None)
+    if missing is not None:
+        where = calib if isinstance(calib, (str, Path)) else "the samples"
+        raise BadInput(
+            f"{where}: no array for input {missing!r}", hint=f"it holds {', '.join(items)}"
+        )
     taken = {
         name: _of_sample(name, d, items[name], stacked, _symbols(declared, known))
         for name, d in wanted.items()
@@ -154,7 +160,8 @@ def _of_sample(
     tries = [shape[1:], (1, *shape[1:]), shape] if stacked else [shape, (1, *shape)]
     for x in tries:
         # an extent of axis 0 that is another's batch makes the whole array one sample
-        if _fits(x, dims) and (x != shape or not stacked or isinstance(dims[0], int)):
+        whole = x == shape and stacked and shape[0] != 1
+        if _fits(x, dims) and (not whole or isinstance(dims[0], int)):
             return x
     kind = "stacked samples" if stacked else "the first sample"
     raise BadInput(

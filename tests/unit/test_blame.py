@@ -404,5 +404,11 @@ def test_misuse_is_one_line(
 
 
 def test_another_model_is_refused(files: Path) -> None:
-    with pytest.raises(sparrow.SparrowError, match="in common"):
+    with pytest.raises(sparrow.SparrowError, match="takes 'image', the quantized one x"):
         blame_model(str(files / "q.onnx"), str(DIGITS), noise(0, 1))
+    other = onnx.load(DIGITS)
+    for n in other.graph.node:
+        n.input[:] = ["x" if i == "image" else i for i in n.input]
+    other.graph.input[0].name = "x"
+    with pytest.raises(sparrow.SparrowError, match="in common"):
+        blame_model(str(files / "q.onnx"), other, noise(0, 1))

@@ -63,6 +63,8 @@ def zeros(*shape: int) -> np.ndarray[Any, Any]:
         ((5, "t"), zeros(10, 5, 7), (5, 7)),
         (("n",), zeros(10), (1,)),
         (("n",), zeros(10, 6), (6,)),
+        (("batch", 3, "t"), zeros(1, 3, 7), (1, 3, 7)),
+        (("batch", 3, "t"), {"x": zeros(1, 3, 7)}, (1, 3, 7)),
         (("batch", 3, "t"), [zeros(4, 3, 7)], (4, 3, 7)),
         (("batch", 3, "t"), [zeros(3, 7)], (1, 3, 7)),
         (("batch", 3, "t"), [(zeros(3, 7),)], (1, 3, 7)),
@@ -113,6 +115,8 @@ def test_images_say_the_batch_alone(tmp_path: Path) -> None:
     ("inputs", "given", "says"),
     [
         ((("x", ("b", 3)),), {"x": zeros(9, 4)}, r"'x' are 9x4, the model takes bx3 each"),
+        ((("x", ("b", 3)),), {"y": zeros(9, 3)}, r"no array for input 'x'; it holds y"),
+        ((("x", ("b", 3)),), [{"y": zeros(9, 3)}], r"no array for input 'x'; it holds y"),
         ((("x", ("b", 3)),), {"x": zeros(9, 2, 3, 3)}, r"'x' are 9x2x3x3, the model takes bx3"),
         (
             (("x", ("b", 3)), ("m", ("b", 5))),

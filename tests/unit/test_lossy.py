@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 import sparrow
 from data import REPO
 from native_harness import emulator
+from small_models import classifier
 from sparrow.arguments import recipe_of
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
+from sparrow.evidence.lossy import EVERY, HELD, number_in_source, quantized_entry
+from sparrow.importers.model import import_model
+from sparrow.passes import FRONT, optimize
 from sparrow.request import Budget
 from sparrow.targets import target
 
@@ -130,6 +134,9 @@ ON_CORES = """
 import os, sys
 import sparrow, sparrow.assemble
 from sparrow.evidence.gate import Gate
+from sparrow.evidence.lossy import EVERY, HELD, number_in_source, quantized_entry
+from sparrow.importers.model import import_model
+from sparrow.passes import FRONT, optimize
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 sparrow.assemble.race = lambda *_: (Gate("not slower than float32", "", "", True), {})
 sparrow.build(sys.argv[2], out=sys.argv[4], calib=sys.argv[3], precision="int8")
@@ -202,3 +209,22 @@ def test_other_processors_give_the_same_integers(
     r = sparrow.build(MODEL, name, tmp_path / "out", calib=samples, precision="int8").receipt
     sums = [c for c in r.layers if c.op in ("Conv", "MatMul", "Lookup")]
     assert len(sums) > 10 and all(c.bound == 0.0 and c.own == 0.0 for c in sums)
+
+
+@pytest.mark.parametrize("bad", [3, 4, 14, 17, 22])
+def test_a_sample_that_is_no_number_is_named_by_its_place_in_the_source(bad: int) -> None:
+    g = optimize(import_model(classifier()).graph, FRONT)
+    x = np.random.default_rng(0).uniform(-1, 1, (25, 3, 12, 12)).astype(np.float32)
+    x[bad, 0, 1, 2] = np.nan
+    with pytest.raises(sparrow.SparrowError, match=f"^calibration sample {bad}: input 'x' has NaN"):
+        quantized_entry(g, x, None, lambda _: None)
+
+
+def test_places_in_the_source_are_those_of_what_is_not_held_out() -> None:
+    kept, held = [], 0
+    for i in range(500):
+        if i % EVERY == EVERY - 1 and held < HELD:
+            held += 1
+        else:
+            kept.append(i)
+    assert [number_in_source(n) for n in range(len(kept))] == kept

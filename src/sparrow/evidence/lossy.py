@@ -18,6 +18,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.sums import CODES
 from sparrow.quant import Quantized, Recipe, digest, run
+from sparrow.quant.health import refuse_not_finite
 from sparrow.quant.place import place
 from sparrow.quant.recipe import Pins, precisions
 from sparrow.reference import one_thread
@@ -69,6 +70,11 @@ def quantizable(g: Graph) -> bool:
     return bool(place(g, precisions(g, Recipe())).sums)
 
 
+def number_in_source(n: int) -> int:
+    """Which of the samples that were given is the n-th of those that calibrate; 0 is the first."""
+    return n + min(n // (EVERY - 1), HELD)
+
+
 def quantized_entry(
     g: Graph,
     calib: Iterable[Any] | str | Path,
@@ -95,6 +101,7 @@ def quantized_entry(
     def calibrating() -> Iterator[Feeds]:
         for i, f in enumerate(samples(calib, types)):
             if i % EVERY == EVERY - 1 and len(held) < HELD:
+                refuse_not_finite(g, f, i)
                 held.append(f)
                 continue
             if len(kept) < KEPT:
@@ -102,7 +109,9 @@ def quantized_entry(
             yield f
 
     with one_thread():
-        done = run(g, calibrating(), recipe, later=later, progress=progress)
+        done = run(
+            *(g, calibrating(), recipe), later=later, number=number_in_source, progress=progress
+        )
     seen = set(done.calibration.digests)
     # a sample that also calibrates judges nothing
     judges = tuple(f for f in held if digest(f) not in seen)

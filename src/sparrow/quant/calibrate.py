@@ -115,6 +115,7 @@ def calibrate(
     also: Sequence[str] = (),
     moments: bool = False,
     evaluation: frozenset[str] = frozenset(),
+    number: Callable[[int], int] = lambda n: n,
     engine: Engine = fastest,
     progress: Progress = lambda _: None,
 ) -> Calibration:
@@ -127,6 +128,7 @@ def calibrate(
         also: Further values, of which nothing is known where they are not finite.
         moments: Whether to keep moments of the inputs of products, for rounding.
         evaluation: Digests of samples the result will be judged on.
+        number: Of the n-th of ``samples`` in the source that a user knows.
         engine: How the graph is run.
         progress: Told what happens.
 
@@ -147,10 +149,10 @@ def calibrate(
         name = digest(feeds)
         if name in evaluation:
             raise BadInput(
-                f"calibration sample {len(digests)} is also in the evaluation set",
+                f"calibration sample {number(len(digests))} is also in the evaluation set",
                 hint="calibrate on other samples, or the accuracy says nothing",
             )
-        watch.sample(feeds, len(digests))
+        watch.sample(feeds, number(len(digests)))
         found = run(feeds)
         for x in wanted:
             if x not in values:
@@ -161,7 +163,8 @@ def calibrate(
                     del values[x]
                     continue
                 raise BadInput(
-                    f"sample {len(digests)} gives NaN or infinite values at {place_of(g, x)}",
+                    f"sample {number(len(digests))} gives NaN or infinite values "
+                    f"at {place_of(g, x)}",
                     hint="leave that sample out, or pin the layer to float32",
                 )
             values[x].add(a, axes[x])

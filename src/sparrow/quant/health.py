@@ -58,24 +58,43 @@ def dead_channels(values: Mapping[str, Statistics]) -> tuple[str, ...]:
     )
 
 
+def refuse_not_finite(g: Graph, feeds: Mapping[str, Array], number: int) -> None:
+    """Refuse a sample that a graph's float inputs cannot be.
+
+    Raises:
+        BadInput: It holds NaN or infinite values.
+    """
+    for x in g.inputs:
+        if g.types[x].dtype.kind == "float":
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.asarray(feeds[x], np.float32)).all()
+            if not finite:
+                raise BadInput(
+                    f"calibration sample {number}: input {x!r} has NaN or infinity",
+                    hint="leave that sample out; the first is number 0",
+                )
+
+
 class Watch:
     """Looks at the samples as they pass."""
 
     def __init__(self, g: Graph) -> None:
+        self.graph = g
         self.floats = [x for x in g.inputs if g.types[x].dtype.kind == "float"]
+        self.numbers: list[int] = []
         self.peaks: dict[str, list[float]] = {x: [] for x in self.floats}
         self.ranges: dict[str, tuple[float, float]] = {}
 
     def sample(self, feeds: Mapping[str, Array], index: int) -> None:
-        """Take in one sample.
+        """Take in one sample, whose place in its source is ``index``.
 
         Raises:
             BadInput: It holds NaN or infinite values.
         """
+        refuse_not_finite(self.graph, feeds, index)
+        self.numbers.append(index)
         for x in self.floats:
             a = np.asarray(feeds[x], np.float32)
-            if not np.isfinite(a).all():
-                raise BadInput(f"calibration sample {index}: input {x!r} has NaN or infinity")
             if not a.size:
                 continue
             low, high = float(a.min()), float(a.max())
@@ -108,7 +127,7 @@ class Watch:
             far = [i for i, p in enumerate(peaks) if middle and p > OUTLIER * middle]
             if far:
                 notes.append(
-                    f"input {x!r}: sample {far[0]} reaches {peaks[far[0]]:g}, "
+                    f"input {x!r}: sample {self.numbers[far[0]]} reaches {peaks[far[0]]:g}, "
                     f"the middle one {middle:g} ({len(far)} such samples)"
                 )
         return Health(len(digests), tuple(notes))

@@ -116,6 +116,7 @@ def run(
     *,
     evaluation: frozenset[str] = frozenset(),
     later: Pins = (),
+    number: Callable[[int], int] = lambda n: n,
     engine: Engine = fastest,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Quantized:
@@ -128,6 +129,7 @@ def run(
         recipe: How; `Recipe()` when None.
         evaluation: Digests (`digest`) of samples the result will be judged on; refused here.
         later: Pins that will be put on the result: what they fit is not widened either.
+        number: See `sparrow.quant.calibrate.calibrate`.
         engine: What runs the float graph.
         progress: Told what happens.
 
@@ -177,6 +179,7 @@ def run(
         also=list(free.codes),
         moments=recipe.rounding != "nearest",
         evaluation=evaluation,
+        number=number,
         engine=engine,
         progress=progress,
     )
