@@ -39,6 +39,15 @@ class View:
         return low, high
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A single bool, where it lies, and what it has to be for a step to run."""
+
+    value: str
+    view: View
+    holds: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One node to run: its views, its call, where its packed arrays and scratch lie.
@@ -46,7 +55,8 @@ class Step:
     ``inputs[k]`` is None where the input is absent or only its packed form is read. Output 0 may
     lie on the inputs that ``inplace`` names. ``options`` are the rows that could compute it. Tasks
     of a ``whole`` step run one after the other: sharing them among threads does not pay, or other
-    threads have such steps of their own.
+    threads have such steps of their own. Where one of the ``guards``, looked at in order, does not
+    hold, no output depends on the step and it may be left out.
     """
 
     node: Node
@@ -60,6 +70,7 @@ class Step:
     inplace: tuple[int, ...] = ()
     options: tuple[Option, ...] = ()
     whole: bool = False
+    guards: tuple[Guard, ...] = ()
 
     @property
     def column(self) -> int | None:

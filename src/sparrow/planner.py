@@ -14,6 +14,7 @@ from itertools import accumulate
 import numpy as np
 
 from sparrow import lane
+from sparrow.branches import conditions
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
@@ -23,7 +24,7 @@ from sparrow.memory.partition import Flow, share, split_cycles, worth_splitting
 from sparrow.memory.settled import Seams, output_seams, scratch_seams, settle
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
 from sparrow.ops.lane import Lane
-from sparrow.plan import Entry, Plan, StateSlot, Step, View, stored_bytes
+from sparrow.plan import Entry, Guard, Plan, StateSlot, Step, View, stored_bytes
 from sparrow.rewrite import namer
 from sparrow.selection import Choice, refuse
 from sparrow.targets import Target
@@ -102,6 +103,7 @@ class _Planner:
         self.choosing = choosing
         self.state_places = {s.name: Place("state", 0, state_at[s.name]) for s in g.states}
         self.stored = [s for s in self.g.states if s.output != s.input]
+        self.conditions = conditions(self.g)
 
     def run(self) -> Entry:
         g = self.g
@@ -127,7 +129,11 @@ class _Planner:
             if a.buffer.place is not None
         }
         steps = tuple(
-            replace(self._step(n, self.choices[i], at, scratch.get(i)), whole=i in self.whole)
+            replace(
+                self._step(n, self.choices[i], at, scratch.get(i)),
+                whole=i in self.whole,
+                guards=tuple(Guard(v, at[v], holds) for v, holds in self.conditions.get(i, ())),
+            )
             for i, n in self._running()
         )
         copies = tuple((at[s.output], self.state_places[s.name]) for s in commits)
@@ -201,22 +207,29 @@ class _Planner:
     def _keep_apart(self) -> None:
         """Give what threads compute beside one another memory of its own."""
         for i, (first, last) in self._abreast().items():
-            n = self.g.nodes[i]
-            for v in (*n.inputs, *n.outputs):
-                if v:
-                    b = self._buffer(v)
-                    b.first = min(b.first, first)
-                    b.last = max(b.last, last)
+            for v in self._touched(i):
+                b = self._buffer(v)
+                b.first = min(b.first, first)
+                b.last = max(b.last, last)
 
     def _buffer(self, name: str) -> Buffer:
         return self.views.alias[name].buffer
 
+    def _deciding(self, i: int) -> list[Buffer]:
+        """What says whether a node runs."""
+        return [self._buffer(v) for v, _ in self.conditions.get(i, ())]
+
+    def _touched(self, i: int) -> Iterator[str]:
+        """Values that a node, or the decision whether it runs, reads or writes."""
+        n = self.g.nodes[i]
+        yield from (v for v in (*n.inputs, *n.outputs) if v)
+        yield from (v for v, _ in self.conditions.get(i, ()))
+
     def _lifetimes(self) -> None:
-        for i, n in self._running():
-            for v in (*n.inputs, *n.outputs):
-                if v:
-                    b = self._buffer(v)
-                    b.first, b.last = min(b.first, i), max(b.last, i)
+        for i, _ in self._running():
+            for v in self._touched(i):
+                b = self._buffer(v)
+                b.first, b.last = min(b.first, i), max(b.last, i)
         for name in self.g.live_out():
             self._buffer(name).last = len(self.g.nodes)
 
@@ -231,6 +244,8 @@ class _Planner:
         old = self._buffer(s.input)
         written = self._buffer(s.output).first
         for i, n in self._running():
+            if i >= written and any(b is old for b in self._deciding(i)):
+                return False
             for k, v in enumerate(n.inputs):
                 if not v or self._buffer(v) is not old or i < written:
                     continue
@@ -263,6 +278,8 @@ class _Planner:
         x, y = n.inputs[k], n.outputs[0]
         dying, out = self._buffer(x), self._buffer(y)
         if dying is out or dying.place is not None or x in self.g.consts or dying.last != i:
+            return False
+        if any(b is dying for b in self._deciding(i)):
             return False
         if dying.bytes != out.bytes or not self._same_elements(x, y):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,6 +63,27 @@ def test_if_of_two_shapes_is_refused() -> None:
     }"""
     with pytest.raises(SparrowError, match="computed at run time and the branches give"):
         import_onnx(parse(text))
+
+
+def chains(steps: int) -> str:
+    """A choice between two chains of elementwise operators."""
+
+    def chain(op: str, last: str) -> str:
+        names = ["x", *(f"{last}{i}" for i in range(steps - 1)), last]
+        return "  ".join(f"{b} = {op}({a})" for a, b in itertools.pairwise(names))
+
+    return f"""g (bool c, float[3] x) => (float[3] y) {{
+      y = If (c) <
+        then_branch = a () => (float[3] p) {{ {chain("Sin", "p")} }},
+        else_branch = b () => (float[3] q) {{ {chain("Neg", "q")} }}>
+    }}"""
+
+
+def test_if_of_long_branches() -> None:
+    for c in (False, True):
+        check(chains(101), {"c": np.array(c), "x": np.array([1, -2, 3], np.float32)})
+    with pytest.raises(SparrowError, match="branches have 1200 operators, more than 1024"):
+        import_onnx(parse(chains(600)))
 
 
 LOOP = """

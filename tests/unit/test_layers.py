@@ -31,6 +31,7 @@ ORDER = [
     *(
         "builder",
         "importers",
+        "branches",
         "rewrite",
         "vectors",
         "passes",

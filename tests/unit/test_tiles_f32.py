@@ -10,7 +10,7 @@ from sparrow.kernels.tiles_f32 import (
     prefetch_of,
     tile_cycles,
 )
-from sparrow.kernels.tiling_f32 import choose_conv2d
+from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm
 from sparrow.targets import target
 
 CPU = simd_of(target("x86_64_v4"))
@@ -47,6 +47,21 @@ def test_weights_that_stay_in_l1_or_panels_larger_than_l2_are_not_prefetched() -
     assert prefetch_of(RegisterTile(13, 2, 1), 4, 0, 16, 64, CPU)[0] == 0
     assert prefetch_of(RegisterTile(4, 6, 1), 4, 0, 9 * 2048, 512, CPU)[0] == 0
     assert prefetch_of(RegisterTile(13, 2, 1), 4, CPU.l2_bytes, 512, 512, CPU)[0] == 0
+
+
+def test_one_row_reads_few_streams_and_asks_ahead_where_they_pass_through_l2() -> None:
+    def chosen(k: int, n: int, threads: int = 1) -> tuple[int, int]:
+        p = choose_gemm(1, n, k, CPU, threads=threads)
+        return p.nv, p.pf
+
+    assert chosen(64, 128)[1] == 0 and chosen(64, 128)[0] > 4  # in L1 fewer rows of a are read
+    assert chosen(1536, 128) == (4, 0)
+    assert chosen(1024, 1024) == (2, 16)
+    assert chosen(4096, 4096) == (4, 0)
+    # each of two cores reads half of it
+    assert chosen(1024, 512) == (2, 16)
+    assert chosen(1024, 512, threads=2) == (4, 0)
+    assert chosen(2048, 16)[0] == 1
 
 
 def test_results_larger_than_l2_are_finished_a_few_rows_at_a_time() -> None:

@@ -28,7 +28,7 @@ from sparrow.kernels.case import (
     Scratch,
 )
 from sparrow.memory.views import Place
-from sparrow.plan import Step, View
+from sparrow.plan import Guard, Step, View
 from sparrow.tensor import F32, I8, I32
 from sparrow.vectors import WIDE, vector_type
 
@@ -110,7 +110,7 @@ class Bodies:
     def step(self, name: str, step: Step) -> StepFunction:
         """The function of a step, its bodies registered here."""
         calls = step.lowered.calls
-        lines: list[str] = []
+        lines = [_guard(g) for g in step.guards]
         bodies: list[Body] = []
         for k, call in enumerate(calls):
             # several calls are a task each; the tasks of a single call are its own
@@ -142,6 +142,12 @@ class Bodies:
             name = f"{self.prefix}_f{len(self._by_text)}"
             self._by_text[text] = Body(name, text, header, small)
         return self._by_text[text]
+
+
+def _guard(g: Guard) -> str:
+    """Leave a step out whose results nobody takes; taps see them all."""
+    at = f"*(const unsigned char *)({address(g.view.place, g.view.offset)})"
+    return f"  if (f->call->tap == NULL && {at} {'==' if g.holds else '!='} 0) return;"
 
 
 def _mentions(text: str, word: str) -> bool:

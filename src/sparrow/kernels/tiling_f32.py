@@ -74,7 +74,8 @@ def choose_gemm(
     rows = -(-m // task_m)
     cols = -(-vectors // task_n)
     rest = 4 * min(m, mc) * (k + n)
-    pf, every = prefetch_of(t, -(-min(m, mc) // t.mr), rest, k, n, cpu) if b == "packed" else (0, 1)
+    tiles = -(-min(m, mc) // t.mr)
+    pf, every = prefetch_of(t, tiles, rest, k, n, cpu, cols) if b == "packed" else (0, 1)
     pack = b == "trans" or (b == "plain" and min(m, task_m) >= 8 * t.mr)
     return Gemm(
         m=m,

@@ -169,6 +169,11 @@ class _Run:
         for x, view in zip(s.node.inputs, s.inputs, strict=True):
             if view is not None and not self._holds(view, self.tokens[x]):
                 yield f"{where}: input {x!r} is not there any more"
+        for g in s.guards:
+            if not self._holds(g.view, self.tokens[g.value]):
+                yield f"{where}: condition {g.value!r} is not there any more"
+            if any(_meet(g.view, y) for y in s.outputs):
+                yield f"{where}: an output overwrites condition {g.value!r}"
         if not isinstance(s.node.op, Concat):
             yield from self._aliasing(s, where)
         for y, v in zip(s.node.outputs, s.outputs, strict=True):

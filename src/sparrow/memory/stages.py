@@ -95,6 +95,9 @@ def uses_of(s: Step, tasks: range) -> Iterator[Use]:
             at = v.place.offset + v.offset
             if v.place.kind != "weights" and x.low < x.high:
                 yield Use((v.place.kind, v.place.index), at + x.low, at + x.high, written)
+    for guard in s.guards:
+        if guard.view.place.kind != "weights":
+            yield use_of(guard.view, False)
     for kind, views in ((In, s.inputs), (Out, s.outputs)):
         for k, v in enumerate(views):
             if v is not None and v.place.kind != "weights" and (kind, k) not in named:

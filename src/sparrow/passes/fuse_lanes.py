@@ -13,10 +13,12 @@ after    y = hardswish(x)                   `fuse_unary`: functions of one value
 from __future__ import annotations
 
 from sparrow import lane
+from sparrow.branches import sides
 from sparrow.graph import Node
 from sparrow.ops.lane import Lane
 from sparrow.passes.literals import spans
 from sparrow.rewrite import Match, Reject, Rewrite
+from sparrow.tensor import BOOL
 
 MAX_CALLS = 48
 MAX_OPERANDS = 12
@@ -58,6 +60,8 @@ def fuse_unary(m: Match, n: Node) -> Rewrite | Reject | None:
 
 def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     assert isinstance(n.op, Lane) and isinstance(p.op, Lane)
+    if _decides(m, n, x):
+        return Reject(f"{x} says which branch runs")
     others = [u for u in m.users(x) if u is not n]
     inner, outer = m.type(x), m.type(n.outputs[0])
     if inner.size < outer.size and lane.cost(p.op.expr) > 2:
@@ -69,6 +73,17 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     if _bytes_saved(m, n, x, p, others) <= 0:
         return Reject(f"{x} is used elsewhere, and reading it is less than reading its operands")
     return _joined(m, n, x, p, (n,))
+
+
+def _decides(m: Match, n: Node, x: str) -> bool:
+    """Whether a single bool selects what other nodes have computed."""
+    assert isinstance(n.op, Lane)
+    if m.type(x).dtype != BOOL or m.type(x).size != 1:
+        return False
+    return any(
+        m.producer(n.inputs[k]) is not None and any(n.inputs[c] == x for c, _ in under)
+        for k, under in sides(n.op.expr).items()
+    )
 
 
 def _bytes_saved(m: Match, n: Node, x: str, p: Node, others: list[Node]) -> int:

@@ -142,7 +142,10 @@ class Controlled(Reader):
         return found
 
     def _if(self, op: Operator, where: str) -> None:
-        """The branch that a constant condition takes; else both, selected elementwise."""
+        """The branch that a constant condition takes; else both, selected elementwise.
+
+        What only the side that is not taken needs does not run (`sparrow.branches`).
+        """
         call = self.call(op, where)
         condition, values = call.x(0), call.inputs[1:]
         if call.type(0).size != 1 or call.type(0).dtype != BOOL:

@@ -14,7 +14,7 @@ from sparrow.ops.concat import Concat
 from sparrow.tensor import BOOL, I64
 
 MAX_STEPS = 4096
-MAX_BOTH_BRANCHES = 64
+MAX_BOTH_BRANCHES = 1024
 
 
 def body_of(n: Call, name: str) -> onnx.GraphProto:
@@ -26,7 +26,10 @@ def body_of(n: Call, name: str) -> onnx.GraphProto:
 
 
 def _if(n: Call) -> Sequence[str]:
-    """The branch a constant condition takes; else both, selected elementwise at run time."""
+    """The branch a constant condition takes; else both, selected elementwise at run time.
+
+    What only the side that is not taken needs does not run (`sparrow.branches`).
+    """
     if n.type().size != 1 or n.type().dtype != BOOL:
         raise n.bad(f"the condition is {n.type()}, expected one bool")
     known = n.b.value(n.x())
@@ -48,7 +51,7 @@ def _if(n: Call) -> Sequence[str]:
     if steps > MAX_BOTH_BRANCHES:
         raise n.unsupported(
             f"the condition is computed at run time and the branches have {steps} operators, "
-            f"more than {MAX_BOTH_BRANCHES} to compute both",
+            f"more than {MAX_BOTH_BRANCHES} to keep both",
             hint,
         )
     if len(then) != len(other):
