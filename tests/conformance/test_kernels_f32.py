@@ -162,6 +162,9 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         (17, 65, 20),
         (64, 96, 33),
         (100, 130, 70),
+        (49, 24, 40),
+        (9, 40, 11),
+        (15, 8, 6),
     ]
     for m, n, k in sizes:
         a, b = rnd(m, k), rnd(k, n)
@@ -425,6 +428,9 @@ def test_kernels(isa: str, cpu: pm.Simd, flags: list[str], feature: str, tmp_pat
     convs = (conv_cases, winograd_cases, winograd_stream_cases, depthwise_cases)
     makers = (gemm_cases, *convs, pool_cases)
     cases = [case for make in makers for case in make(cpu, 1)]
+    if not cpu.shares:  # the vocabulary has it for all
+        shared = [c for m in (gemm_cases, conv_cases) for c in m(replace(cpu, shares=True), 1)]
+        cases += [replace(c, name=f"{c.name} shared") for c in shared if ".shared = 1" in c.call]
     cases += [case for make in makers for case in make(cpu, 16) if case.tasks > 1]
     with ThreadPoolExecutor(2) as pool:  # half of the cases each
         parts = (cases[::2], cases[1::2])

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
+
+from sparrow.kernels.packing_f32 import pack_gemm_b
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
@@ -10,7 +13,7 @@ from sparrow.kernels.tiles_f32 import (
     prefetch_of,
     tile_cycles,
 )
-from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm
+from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm, gemm_cycles
 from sparrow.targets import target
 
 CPU = simd_of(target("x86_64_v4"))
@@ -82,3 +85,26 @@ def test_rows_of_a_callers_image_are_asked_for_ahead() -> None:
     assert choose_conv2d(layer(3, 224, 3), CPU).ahead == 1
     assert choose_conv2d(layer(64, 56, 3), CPU).ahead == 0
     assert choose_conv2d(layer(3, 32, 3), CPU).ahead == 0  # comes whole from a near cache
+
+
+def test_two_pixels_share_the_vector_of_which_channels_fill_half() -> None:
+    kept = replace(CPU, shares=False)
+    for n, gain in ((24, 0.8), (40, 0.9), (8, 1.0), (116, 0.97)):
+        vectors = -(-n // CPU.lanes)
+        alone, both = (choose_gemm(784, n, 96, cpu) for cpu in (kept, CPU))
+        assert (alone.shared, both.shared) == (0, 1)
+        assert gemm_cycles(both, CPU) < gain * gemm_cycles(alone, kept)
+        assert both.mr * vectors >= alone.mr  # the pairs leave registers for more rows
+    for n in (16, 26, 32, 58, 320):  # whole vectors, or more than half of one
+        assert choose_gemm(784, n, 96, CPU) == choose_gemm(784, n, 96, kept)
+    assert choose_gemm(1, 24, 96, CPU).shared == 0  # one row has nobody to share with
+    assert choose_gemm(784, 24, 96, CPU, pair=True).shared == 0
+
+
+def test_columns_lie_twice_where_there_is_room() -> None:
+    w = np.arange(1, 1 + 3 * 24, dtype=np.float32).reshape(3, 24)
+    last = pack_gemm_b(w, 16)[-1]
+    assert (last[:, :8] == w[:, 16:]).all() and (last[:, 8:] == w[:, 16:]).all()
+    wide = pack_gemm_b(np.concatenate([w, w[:, :1]], axis=1), 16)[-1]
+    assert (wide[:, :8] == w[:, 16:]).all() and (wide[:, 8] == w[:, 0]).all()
+    assert not wide[:, 9:].any()

@@ -15,21 +15,35 @@ F32: TypeAlias = NDArray[np.float32]
 
 
 def pack_gemm_b(b: F32, lanes: int) -> F32:
-    """[k, n] -> [ceil(n / lanes), k, lanes], zero padded."""
-    k, n = b.shape
-    out = np.zeros((k, round_up(n, lanes)), np.float32)
-    out[:, :n] = b
-    return np.ascontiguousarray(out.reshape(k, -1, lanes).transpose(1, 0, 2))
+    """[k, n] -> [ceil(n / lanes), k, lanes], see `padded`."""
+    return np.ascontiguousarray(padded(b, 1, lanes).reshape(len(b), -1, lanes).transpose(1, 0, 2))
 
 
 def pack_conv(w: F32, groups: int, lanes: int) -> F32:
-    """OIHW [co, i, kh, kw] -> [groups, ceil(co / groups / lanes), kh, kw, i, lanes]."""
+    """OIHW [co, i, kh, kw] -> [groups, ceil(co / groups / lanes), kh, kw, i, lanes], `padded`."""
     co, ci, kh, kw = w.shape
-    g = co // groups
-    out = np.zeros((groups, round_up(g, lanes), ci, kh, kw), np.float32)
-    out[:, :g] = w.reshape(groups, g, ci, kh, kw)
+    out = padded(w.reshape(groups, co // groups, ci, kh, kw), 1, lanes)
     split = out.reshape(groups, -1, lanes, ci, kh, kw)
     return np.ascontiguousarray(split.transpose(0, 1, 4, 5, 3, 2))
+
+
+def padded(w: F32, axis: int, lanes: int) -> F32:
+    """Whole vectors along an axis: zeros behind, or what the last one has once more in its upper
+    half, where there is room for that (`shared` of tile_f32.h).
+    """
+    n, half = w.shape[axis], lanes // 2
+    moved = np.moveaxis(w, axis, 0)
+    out = np.zeros((round_up(n, lanes), *moved.shape[1:]), np.float32)
+    out[:n] = moved
+    if fits_twice(n, lanes):
+        full = n // lanes * lanes
+        out[full + half :][: n - full] = moved[full:]
+    return np.moveaxis(out, 0, axis)
+
+
+def fits_twice(n: int, lanes: int) -> bool:
+    """Whether at most half of the last vector of n elements is used, and some of it."""
+    return 0 < n % lanes <= lanes // 2
 
 
 def pack_pairs(packed: F32) -> NDArray[np.uint16]:

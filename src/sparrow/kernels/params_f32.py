@@ -18,8 +18,9 @@ class Simd:
     """What the tile choice needs to know of a CPU.
 
     `registers` counts those a tile may use; `ways` is the associativity of the level-1 data cache;
-    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` is as in `Isa`;
-    `l2_rate` and `memory_rate` are bytes that a core reads per cycle from L2 and from memory.
+    `dot2_ops` counts the instructions of two products of bfloat16; `both_held` and `shares` are as
+    in `Isa`; `l2_rate` and `memory_rate` are bytes that a core reads per cycle from L2 and from
+    memory.
     """
 
     lanes: int
@@ -32,6 +33,7 @@ class Simd:
     l2_rate: float
     memory_rate: float
     core: Core
+    shares: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Gemm:
     sc: int
     pair: int
     half: int
+    shared: int
     tasks: int
     scratch_bytes: int
 
@@ -124,6 +127,7 @@ class Conv2d(Conv2dShape):
     every: int
     pair: int
     half: int
+    shared: int
     ahead: int
     tasks: int
 
@@ -230,7 +234,8 @@ class WinogradStream:
 
 def shape_text(s: Window | Gemm, **more: int) -> str:
     """Sizes and strides, and ``more``, as a key of measured times; zeros and defaults left out."""
-    chosen = ("mr", "nv", "ku", "pf", "every", "mc", "task_m", "task_n", "tasks", "scratch_bytes")
+    tile = ("mr", "nv", "ku", "shared", "pf", "every", "mc", "task_m", "task_n")
+    chosen = (*tile, "tasks", "scratch_bytes")
     own = {
         f.name: getattr(s, f.name)
         for f in fields(s)
@@ -244,7 +249,7 @@ def simd_of(target: Target) -> Simd:
     isa, t = target.isa, target
     caches = (t.l1_bytes, t.l2_bytes, t.l1_ways)
     rates = (t.l2_rate, t.memory_rate, core_of(t))
-    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, *rates)
+    return Simd(isa.lanes, isa.registers, *caches, isa.dot2_ops, isa.both_held, *rates, isa.shares)
 
 
 Params: TypeAlias = Gemm | Conv2d | Depthwise | Pool2d | Mean2d | Winograd | WinogradStream

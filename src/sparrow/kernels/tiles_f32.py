@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,11 +20,16 @@ _PASSING_STREAMS, _PASSING_AHEAD = 2, 16
 
 @dataclass(frozen=True, slots=True)
 class RegisterTile:
-    """`mr` rows x `nv` vectors, in `ku` sets of partial sums."""
+    """`mr` rows x `nv` vectors, in `ku` sets of partial sums; rows may share the last vector."""
 
     mr: int
     nv: int
     ku: int
+    shared: bool = False
+
+    def sums(self, vectors: int, last: bool) -> int:
+        """Of one set, in a panel of so many vectors that is the last one or not."""
+        return self.mr * vectors - self.mr // 2 * (self.shared and last)
 
 
 def choose_tile(
@@ -37,16 +42,18 @@ def choose_tile(
     tile: Tile | None = None,
     parts: int = 1,
     *,
+    shared: bool = False,
     part: int | None = None,
     seam: float = 0.0,
 ) -> RegisterTile:
     """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None.
 
     One row of `parts` or more vectors leaves as many tiles, of few vectors where L1 does not hold
-    the weights. A task has `part` rows, all by default,
-    and each that its tiles compute beyond them takes `seam` cycles more.
+    the weights. `shared`: two rows may share the last vector, of which the columns fill half at
+    most. A task has `part` rows, all by default, and each that its tiles compute beyond them takes
+    `seam` cycles more.
     """
-    tiles = list(_tiles(rows, vectors, cpu))
+    tiles = list(_tiles(rows, vectors, cpu, shared))
     if tile is not None:
         return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
     if rows == 1:
@@ -64,21 +71,24 @@ def choose_tile(
 
 
 def ranked_tiles(
-    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool
+    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool, shared: bool = False
 ) -> tuple[Tile, ...]:
     """All register tiles, by predicted time."""
     tiles = sorted(
-        _tiles(rows, vectors, cpu),
+        _tiles(rows, vectors, cpu, shared),
         key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair),
     )
     return tuple(Tile(t.mr, t.nv) for t in tiles)
 
 
-def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[RegisterTile]:
+def _tiles(rows: int, vectors: int, cpu: Simd, shared: bool = False) -> Iterator[RegisterTile]:
     for nv in range(1, min(vectors, 8) + 1):
         for mr in range(1, min(rows, cpu.registers) + 1):
-            operands = nv + (mr if cpu.both_held else 1)
-            if mr * nv + operands >= cpu.registers:  # one to spare: an exact fill spills in places
+            t = RegisterTile(mr, nv, 1, shared and mr > 1)
+            # rows that share a vector are taken by twos, and put together
+            operands = nv + (3 if t.shared else mr if cpu.both_held else 1)
+            sums = t.sums(nv, vectors <= nv)
+            if sums + operands >= cpu.registers:  # one to spare: an exact fill spills in places
                 break
             ku = 1  # partial sums are for tiles that cannot be larger
             while (
@@ -88,7 +98,7 @@ def _tiles(rows: int, vectors: int, cpu: Simd) -> Iterator[RegisterTile]:
                 and 2 * ku * mr * nv + operands < cpu.registers
             ):
                 ku *= 2
-            yield RegisterTile(mr, nv, ku)
+            yield replace(t, ku=ku)
 
 
 def tile_cycles(
@@ -98,20 +108,23 @@ def tile_cycles(
     sets = 4096 // int(np.gcd(row_bytes, 4096))
     dot = cpu.dot2_ops if pair else 1
 
-    def tile(mr: int, nv: int) -> float:
+    def tile(mr: int, nv: int, last: bool) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         # rows and vectors that share too few cache sets come from L2 more than once a line
         evicted = 0.5 * max(0, mr + nv - cpu.ways * sets)
         beyond_l1 = 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
         lines = 4 * (nv * cpu.lanes + mr) / cpu.l2_rate if beyond_l1 else 0.0
-        step = max(mr * nv * dot / 2, (mr + nv) / 2 + 0.25, lines, (6 if pair else 4.7) / t.ku)
+        sums = replace(t, mr=mr).sums(nv, last)
+        step = max(sums * dot / 2, (mr + nv) / 2 + 0.25, lines, (6 if pair else 4.7) / t.ku)
         return k * (step + evicted) + 1.5 * mr * nv + 20
 
     full_m, tail_m = divmod(rows, t.mr)
     full_n, tail_n = divmod(vectors, t.nv)
-    return full_n * (full_m * tile(t.mr, t.nv) + tile(tail_m, t.nv)) + (
-        full_m * tile(t.mr, tail_n) + tile(tail_m, tail_n)
+    if tail_n == 0:  # what may be shared is in the last one
+        full_n, tail_n = full_n - 1, t.nv
+    return full_n * (full_m * tile(t.mr, t.nv, False) + tile(tail_m, t.nv, False)) + (
+        full_m * tile(t.mr, tail_n, True) + tile(tail_m, tail_n, True)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from sparrow.kernels.case import Tile
-from sparrow.kernels.packing_f32 import round_up
+from sparrow.kernels.packing_f32 import fits_twice, round_up
 from sparrow.kernels.params_f32 import Conv2d, Conv2dShape, Gemm, Simd
 from sparrow.kernels.tasks import part_of, seam_cycles, split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
@@ -21,6 +21,11 @@ from sparrow.kernels.tiles_f32 import (
 # An image of so many channels is mostly the caller's, whose memory was left a whole call ago. Rows
 # of several planes are read by turns, and what a processor fetches unasked comes too late for them.
 FEW_CHANNELS = 4
+
+
+def shares(n: int, cpu: Simd, pair: bool) -> bool:
+    """Whether two rows may share the last vector of n packed columns."""
+    return cpu.shares and not pair and fits_twice(n, cpu.lanes)
 
 
 def choose_gemm(
@@ -63,7 +68,10 @@ def choose_gemm(
     part = part_of(flops * batch, m, 1, threads)
     seam = seam_cycles(cpu.core, 1, 4 * (k + n))
     row_bytes = 4 if a_trans else 4 * lda
-    t = choose_tile(m, vectors, k, row_bytes, cpu, pair, tile, parts, part=part, seam=seam)
+    shared = b == "packed" and shares(n, cpu, pair)
+    t = choose_tile(
+        *(m, vectors, k, row_bytes, cpu, pair, tile, parts), shared=shared, part=part, seam=seam
+    )
     grid = task_grid(
         *(flops, m, vectors, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv),
         y=(2 if half else 4) * m * n,
@@ -101,6 +109,7 @@ def choose_gemm(
         sc=ldc * m if sc is None else sc,
         pair=int(pair),
         half=int(half),
+        shared=int(t.shared),
         tasks=rows * cols * batch,
         scratch_bytes=4 * min(task_n, vectors) * k * cpu.lanes if pack else 0,
     )
@@ -126,14 +135,16 @@ def choose_conv2d(
     k = s.kh * s.kw * ci
     flops = 2 * s.oh * s.ow * co * k * (1 + pair)
     read, stored = (4 * s.ih * s.iw * ci, 4 * k * co), (2 if half else 4) * s.oh * s.ow * co
-    as_gemm = _is_gemm(s)
+    as_gemm, shared = _is_gemm(s), shares(co, cpu, pair)
     mc = task_m = rb = task_h = 0
     if as_gemm:
         m = s.oh * s.ow
         image = (s.oh, s.ow) if s.oh > 1 else (m, 1)
         part = part_of(flops * s.batch, *image, threads)
         seam = seam_cycles(cpu.core, 1, 4 * (k + co))
-        t = choose_tile(m, vectors, k, 4 * s.xw, cpu, pair, tile, part=part, seam=seam)
+        t = choose_tile(
+            *(m, vectors, k, 4 * s.xw, cpu, pair, tile), shared=shared, part=part, seam=seam
+        )
         grid = task_grid(
             *(flops, image[0], vectors, s.batch, threads, cpu.core, *read, t.nv),
             y=stored,
@@ -145,7 +156,7 @@ def choose_conv2d(
         tiles, rest = -(-min(m, mc) // t.mr), 4 * min(m, mc) * (k + co)
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
-        t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile)
+        t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile, shared=shared)
         copies = s.batch * s.groups
         grid = task_grid(
             *(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv),
@@ -173,6 +184,7 @@ def choose_conv2d(
         every=every,
         pair=int(pair),
         half=int(half),
+        shared=int(t.shared),
         ahead=int(s.ci <= FEW_CHANNELS and read[0] > cpu.l1_bytes),
         tasks=tasks,
     )
@@ -210,6 +222,7 @@ def gemm_of(p: Conv2d) -> Gemm | None:
         sc=m * p.ldy,
         pair=p.pair,
         half=p.half,
+        shared=p.shared,
         tasks=p.tasks,
         scratch_bytes=0,
     )
@@ -228,7 +241,7 @@ def _is_gemm(s: Conv2dShape) -> bool:
 
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
     """Predicted cycles on one core of a product with packed weights."""
-    tile, vectors = RegisterTile(p.mr, p.nv, p.ku), -(-p.n // cpu.lanes)
+    tile, vectors = RegisterTile(p.mr, p.nv, p.ku, bool(p.shared)), -(-p.n // cpu.lanes)
     work = tile_cycles(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
     return p.batch * work + 0.3 * weight_cycles(4 * p.k * p.n, cpu)
 
@@ -237,7 +250,7 @@ def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
     """Predicted cycles on one core."""
     ci, co = p.ci // p.groups, p.co // p.groups
     k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
-    tile = RegisterTile(p.mr, p.nv, p.ku)
+    tile = RegisterTile(p.mr, p.nv, p.ku, bool(p.shared))
     if p.as_gemm:
         work = tile_cycles(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
     else:
@@ -248,11 +261,13 @@ def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
 def gemm_tiles(p: Gemm, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a product may take, the one predicted best first."""
     row_bytes = 4 if p.a_trans else 4 * p.lda
-    return ranked_tiles(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair))
+    shared = bool(p.b_packed) and shares(p.n, cpu, bool(p.pair))
+    return ranked_tiles(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair), shared)
 
 
 def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a convolution may take, the one predicted best first."""
     vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
     rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
-    return ranked_tiles(rows, vectors, k, 4 * step, cpu, bool(p.pair))
+    shared = shares(p.co // p.groups, cpu, bool(p.pair))
+    return ranked_tiles(rows, vectors, k, 4 * step, cpu, bool(p.pair), shared)

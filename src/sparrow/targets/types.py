@@ -34,6 +34,7 @@ class Isa:
         quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
         twos: Despite ``pairs``, convolutions add products of bytes by twos in 16 bits
             (`sp_maddubs_i32`).
+        shares: Two pixels share a vector of output channels of which half are left (SP_HALVES).
         shortens: Stores count on what is known to fit 16 bits (SP_SHORTENS).
     """
 
@@ -55,6 +56,7 @@ class Isa:
     matrix: bool = False
     quads: bool = False
     twos: bool = False
+    shares: bool = False
     shortens: bool = False
 
     @property
@@ -97,11 +99,11 @@ ISAS = (
     Isa("mve", 4, 8, 8, 1, runs=True),
     Isa("avx2", 8, 16, 32, 5),
     Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
-    Isa("avx512", 16, 32, 64, 5),
-    Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True),
-    Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1),
+    Isa("avx512", 16, 32, 64, 5, shares=True),
+    Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True, shares=True),
+    Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1, shares=True),
     # vdpbf16ps takes four times as long as a multiply-add there
-    Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=4, matrix=True),
+    Isa("amx", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=4, matrix=True, shares=True),
     Isa("neon32", 4, 16, 8, 4, group=2, halves=True),
     Isa("neon", 4, 32, 16, 4, group=2, halves=True, shortens=True),
     Isa("neon_dot", 4, 32, 16, 1, group=4, shortens=True),

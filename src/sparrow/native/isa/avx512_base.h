@@ -174,6 +174,9 @@ SP_INLINE sp_i32 sp_gather_pair_i32(const int32_t *t, sp_i32 i, sp_i32 *next) {
 }
 SP_INLINE sp_i32 sp_bits_f32(sp_f32 v) { return _mm512_castps_si512(v); }
 SP_INLINE sp_f32 sp_from_bits_f32(sp_i32 v) { return _mm512_castsi512_ps(v); }
+#define SP_HALVES 1
+SP_INLINE sp_f32 sp_halves_f32(sp_f32 a, sp_f32 b) { return _mm512_mask_blend_ps(0xff00, a, b); }
+SP_INLINE sp_f32 sp_second_half_f32(sp_f32 v) { return _mm512_shuffle_f32x4(v, v, 0xee); }
 
 /* compare and masks */
 SP_INLINE sp_mask sp_lt_f32(sp_f32 a, sp_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }

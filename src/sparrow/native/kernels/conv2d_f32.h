@@ -2,8 +2,8 @@
  *   Y[n][oy][ox][o] = ep(sum over ky, kx, c of X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W)
  * Included after isa/<isa>.h; all fields of sp_conv2d are literals in emitted code.
  *   x  element (n, y, x, c) at x[n * xn + y * xh + x * xw + c * xc]: NHWC, views, or NCHW
- *   w  [groups][ceil(co / groups / SP_LANES)][kh][kw][ci / groups][SP_LANES], zero padded, by
- *      packing_f32.pack_conv()
+ *   w  [groups][ceil(co / groups / SP_LANES)][kh][kw][ci / groups][SP_LANES], by packing_f32.pack_conv(),
+ *      padded as b of sp_gemm
  *   y  pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy, channels innermost, bfloat16
  *      where `half`; the epilogue sees that pixel number as its row; must not alias x or w
  * Where `pair`, elements of x and w are pairs of bfloat16 (tile_f32.h), and ci, xn, xh and xw count
@@ -26,7 +26,7 @@ typedef struct sp_conv2d {
   int mr, nv, ku;
   int rb, task_h, task_n;
   int as_gemm, mc, task_m, pf, every;
-  int pair, half, ahead;
+  int pair, half, shared, ahead;
 } sp_conv2d;
 
 /* Tap kx of one kernel row when it is one of [k0, k1); x is the image row, w the kernel row. */
@@ -109,7 +109,8 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
   const ptrdiff_t bv = (ptrdiff_t)p.kh * p.kw * (p.ci / p.groups) * SP_LANES;
   sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = p.sw * p.xw, .ak = p.xc,
                .bv = bv, .bk = SP_LANES, .bn = SP_LANES, .pf = p.pf, .every = p.every,
-               .pair = p.pair, .half = p.half, .next = nv * bv, .left = nv};
+               .pair = p.pair, .half = p.half, .shared = p.shared && n < SP_LANES, .next = nv * bv,
+               .left = nv};
   const int ci = p.ci / p.groups;
   const int run = p.xc == 1 && p.dw == 1 && p.xw == ci ? p.kw * ci : ci;
   const int tiles = p.ow / p.mr;
@@ -147,7 +148,7 @@ SP_INLINE void sp_conv2d_f32(const sp_conv2d p, const void *x, const void *w, vo
                        .b_packed = 1, .mr = p.mr, .nv = p.nv, .ku = p.ku, .pf = p.pf,
                        .every = p.every, .mc = p.mc, .task_m = p.task_m, .task_n = p.task_n,
                        .batch = p.batch, .sa = p.xn,
-                       .sc = m * p.ldy, .pair = p.pair, .half = p.half};
+                       .sc = m * p.ldy, .pair = p.pair, .half = p.half, .shared = p.shared};
     sp_gemm_f32(g, x, w, y, ep, e, task);
   } else {
     const int ci = p.ci / p.groups;

@@ -2,7 +2,8 @@
  *   C[z][i][j] = ep(sum_k A[z][i][k] * B[z][k][j], row z * m + i, column j)   z < batch
  * Included after isa/<isa>.h; all fields of sp_gemm are literals in emitted code.
  *   a  row i, k at a[z * sa + i * lda + k], or [.. + k * lda + i] when a_trans
- *   b  b_packed: [ceil(n / SP_LANES)][k][SP_LANES], zero padded, by packing_f32.pack_gemm_b();
+ *   b  b_packed: [ceil(n / SP_LANES)][k][SP_LANES], by packing_f32.pack_gemm_b(), padded by zeros or, where
+ *      columns of the last vector fit there twice, by these, which `shared` takes (tile_f32.h);
  *      else row-major, (k, j) at b[z * sb + k * ldb + j], or [.. + j * ldb + k] when b_trans
  *   c  element (i, j) at c[z * sc + i * ldc + j], bfloat16 where `half`; must not alias a or b
  * Where `pair`, elements of a and of b, which is then packed, are pairs of bfloat16 (tile_f32.h), and k,
@@ -26,7 +27,7 @@ typedef struct sp_gemm {
   int mc, task_m, task_n;
   int batch;
   ptrdiff_t sa, sb, sc;
-  int pair, half;
+  int pair, half, shared;
 } sp_gemm;
 
 SP_INLINE void sp_gemm_tile_f32(const sp_gemm p, const sp_tile t, const float *a, const float *b,
@@ -48,7 +49,7 @@ SP_INLINE void sp_gemm_panel_f32(const sp_gemm p, int nv, int n, const float *a,
   const int bn = p.b_packed ? SP_LANES : n;
   sp_tile t = {.mr = p.mr, .nv = nv, .ku = p.ku, .ai = ai, .ak = p.a_trans ? p.lda : 1,
                .bv = bv, .bk = bk, .bn = bn, .pf = p.pf, .every = p.every, .pair = p.pair,
-               .half = p.half, .next = nv * bv, .left = nv};
+               .half = p.half, .shared = p.shared && n < SP_LANES, .next = nv * bv, .left = nv};
   int i = i0;
   for (; i + p.mr <= i1; i += p.mr) {
     sp_gemm_tile_f32(p, t, a + i * ai, b, sp_out_at(p.half, c, i * p.ldc), row + i, col, n, ep, e);

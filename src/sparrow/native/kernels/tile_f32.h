@@ -21,6 +21,24 @@ SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
 }
 #endif
 
+/* The lower half of a and the upper half of b; the upper half of v, moved down, under what lanes there are.
+ * Instruction sets whose tiles share vectors define SP_HALVES. */
+#ifndef SP_HALVES
+SP_INLINE sp_f32 sp_halves_f32(sp_f32 a, sp_f32 b) {
+  float low[SP_LANES], high[SP_LANES];
+  sp_store_f32(low, a);
+  sp_store_f32(high, b);
+  for (int i = SP_LANES / 2; i < SP_LANES; ++i) low[i] = high[i];
+  return sp_load_f32(low);
+}
+SP_INLINE sp_f32 sp_second_half_f32(sp_f32 v) {
+  float lanes[SP_LANES];
+  sp_store_f32(lanes, v);
+  for (int i = 0; i < SP_LANES / 2; ++i) lanes[i] = lanes[i + SP_LANES / 2];
+  return sp_load_f32(lanes);
+}
+#endif
+
 /* Every field is a literal in emitted code.
  *   ku      partial sums per output element (1, 2, 4 or 8): k modulo ku picks one; summed at the end
  *   ai, ak  distance of two rows and of two k in A
@@ -31,12 +49,14 @@ SP_INLINE sp_f32 sp_dot2_f32(sp_f32 acc, sp_i32 a, sp_i32 b) {
  *           L2 wait in, unless they come evenly. A power of two
  *   pair    elements of A and B are pairs of bfloat16; then bn is SP_LANES
  *   half    results are stored as bfloat16
+ *   shared  the last vector of B has its columns twice, in both halves: two rows share a sum of
+ *           it, the first one's, and their broadcasts are put together for it; not with pair
  *   next, part, left   not literals: where what is needed later lies, the part of its vectors that is next,
  *           and how often v vectors are left; see sp_tile_onward */
 typedef struct sp_tile {
   int mr, nv, ku;
   ptrdiff_t ai, ak, bv, bk;
-  int bn, pf, every, pair, half;
+  int bn, pf, every, pair, half, shared;
   ptrdiff_t next;
   int part, left;
 } sp_tile;
@@ -59,6 +79,30 @@ SP_INLINE void sp_tile_zero_f32(const sp_tile t, sp_f32 *acc) {
   for (int i = 0; i < t.ku * t.mr * t.nv; ++i) acc[i] = sp_zero_f32();
 }
 
+/* One k of rows i and i + 1, where they are some of [i0, i1), by weights w of which the last vector is
+ * shared. */
+SP_INLINE void sp_tile_two_rows_f32(const sp_tile t, sp_f32 *acc, int i, int i0, int i1,
+                                    const float *a, ptrdiff_t at, const sp_f32 *w) {
+  const int first = i >= i0 && i < i1;
+  const int second = i + 1 < t.mr && i + 1 >= i0 && i + 1 < i1;
+  const int own = t.nv - 1;
+  sp_f32 *both = &acc[i * t.nv + own];
+  sp_f32 x = sp_zero_f32(), z = sp_zero_f32();
+  if (first) x = sp_set1_f32(a[at + i * t.ai]);
+  if (second) z = sp_set1_f32(a[at + (i + 1) * t.ai]);
+  SP_UNROLL
+  for (int v = 0; v < own; ++v) {
+    if (first) acc[i * t.nv + v] = sp_fma_f32(x, w[v], acc[i * t.nv + v]);
+    if (second) acc[(i + 1) * t.nv + v] = sp_fma_f32(z, w[v], acc[(i + 1) * t.nv + v]);
+  }
+  if (first && second)
+    *both = sp_fma_f32(sp_halves_f32(x, z), w[own], *both);
+  else if (first)
+    *both = sp_halves_f32(sp_fma_f32(x, w[own], *both), *both);
+  else if (second)
+    *both = sp_halves_f32(*both, sp_fma_f32(z, w[own], *both));
+}
+
 /* One k of rows [i0, i1): acc[i][v] += a[at + i * ai] * b[v]. */
 SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, const float *a,
                                 ptrdiff_t at, const float *b) {
@@ -77,12 +121,13 @@ SP_INLINE void sp_tile_step_f32(const sp_tile t, sp_f32 *acc, int i0, int i1, co
   }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
-    if (i >= i0 && i < i1 && t.pair) {
+    if (t.shared) {
+      if (i % 2 == 0) sp_tile_two_rows_f32(t, acc, i, i0, i1, a, at, w);
+    } else if (i >= i0 && i < i1 && t.pair) {
       const sp_i32 x = sp_set1_quad(a + (at + i * t.ai));
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_dot2_f32(acc[i * t.nv + v], x, h[v]);
-    }
-    if (i >= i0 && i < i1 && !t.pair) {
+    } else if (i >= i0 && i < i1) {
       const sp_f32 x = sp_set1_f32(a[at + i * t.ai]);
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) acc[i * t.nv + v] = sp_fma_f32(x, w[v], acc[i * t.nv + v]);
@@ -132,6 +177,11 @@ SP_INLINE void sp_tile_put_f32(const sp_tile t, sp_f32 *acc, void *y, ptrdiff_t 
   if (t.ku > 4) sp_tile_fold_f32(t, acc, 4);
   if (t.ku > 2) sp_tile_fold_f32(t, acc, 2);
   if (t.ku > 1) sp_tile_fold_f32(t, acc, 1);
+  if (t.shared) {
+    SP_UNROLL
+    for (int i = 0; i + 1 < t.mr; i += 2)
+      acc[(i + 2) * t.nv - 1] = sp_second_half_f32(acc[(i + 1) * t.nv - 1]);
+  }
   /* all epilogues before the first store: the compiler then loads a bias once per tile */
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i) {
