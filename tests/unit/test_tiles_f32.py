@@ -33,6 +33,21 @@ def test_panels_that_stay_in_l1_do_not_ask_the_second_cache() -> None:
     assert tile_cycles(WIDE, 120, 60, 16, 1088, slow) == tile_cycles(WIDE, 120, 60, 16, 1088, CPU)
 
 
+def test_panels_beyond_l1_are_not_read_again_for_every_two_rows() -> None:
+    # half of 14 x 14 x 1024 -> 256, whose rows share a set; and of 672 -> 112
+    for rows, vectors, k in ((98, 16, 1024), (98, 7, 672)):
+        assert choose_tile(rows, vectors, k, 4 * k, CPU).mr >= 4
+
+
+def test_weights_of_one_row_come_from_the_second_cache_by_any_tile() -> None:
+    narrow, wide = (RegisterTile(1, nv, 2) for nv in (1, 4))
+    for rate in (50.0, 26.0):
+        slow = replace(CPU, l2_rate=rate)
+        for vectors, k in ((64, 1024), (40, 576), (40, 128)):
+            costs = [tile_cycles(t, 1, vectors, k, 4 * k, slow) for t in (narrow, wide)]
+            assert costs[0] > costs[1]
+
+
 def test_rows_a_page_apart_take_tiles_of_fewer_rows_than_the_cache_has_ways() -> None:
     for ways in (8, 12):
         cpu = replace(CPU, ways=ways)

@@ -107,13 +107,15 @@ def tile_cycles(
     """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
     sets = 4096 // int(np.gcd(row_bytes, 4096))
     dot = cpu.dot2_ops if pair else 1
+    # no second row of tiles finds a panel in L1, however narrow it is
+    once = rows <= t.mr and 4 * k * vectors * cpu.lanes > cpu.l1_bytes
 
     def tile(mr: int, nv: int, last: bool) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         # rows and vectors that share too few cache sets come from L2 more than once a line
         evicted = 0.5 * max(0, mr + nv - cpu.ways * sets)
-        beyond_l1 = 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
+        beyond_l1 = once or 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
         lines = 4 * (nv * cpu.lanes + mr) / cpu.l2_rate if beyond_l1 else 0.0
         sums = replace(t, mr=mr).sums(nv, last)
         step = max(sums * dot / 2, (mr + nv) / 2 + 0.25, lines, (6 if pair else 4.7) / t.ku)
