@@ -4,6 +4,7 @@ bit the interpreter's integers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,6 +204,19 @@ def two_rows_case(seed: int) -> Made:
     x, _, zero = c.input((c.n(1, 2), *spatial, ci))
     op = Conv((stride, c.n(1, 2)), (1, c.n(1, 2)), pads, 1, True, zero=zero)
     return c.sum(op, x, c.weights((co, ci, *kernel)), c.bias(co), ci * kernel[0] * kernel[1], co)
+
+
+def short_sums_case(seed: int) -> Made:
+    """Rows of whole tiles and of a rest, or of one tile, vectors that are filled and that are not,
+    kernel rows of one run and of several.
+    """
+    c = _Case(seed)
+    ci, co, k = c.n(1, 48), (c.n(1, 70), 16 * c.n(1, 4))[c.n(0, 1)], (1, c.n(1, 3))[c.n(0, 1)]
+    spatial = (c.n(k, 6), (c.n(k, 60), 42 + k - 1)[c.n(0, 1)])
+    pads = tuple((c.n(0, k - 1), c.n(0, k - 1)) for _ in range(2))
+    x, _, zero = c.input((c.n(1, 2), *spatial, ci))
+    op = Conv((c.n(1, 2), c.n(1, 2)), (1, c.n(1, 2)), pads, 1, True, zero=zero)
+    return c.sum(op, x, c.weights((co, ci, k, k)), c.bias(co), k * k * ci, co)
 
 
 def winograd_case(seed: int) -> Made:
@@ -712,6 +726,18 @@ def test_two_rows_share_broadcasts(isa: str, threads: int, tmp_path: Path) -> No
         module = Module("m", tuple(g for g, _ in cases))
         planned = plan(module, target(BYTES_TARGETS[isa]), threads=threads)
         assert emit(planned).files["model.c"].decode().count(".ro = 2") > len(cases) // 2
+
+
+@pytest.mark.parametrize(("isa", "threads"), [("avx512vnni", 1), ("avx512vnni", 3), ("avx2", 1)])
+def test_epilogues_between_the_sums_of_the_next_tile(
+    isa: str, threads: int, tmp_path: Path
+) -> None:
+    cases = [short_sums_case(s) for s in range(48)]
+    assert _compare(cases, isa, conv_i8.ROWS, tmp_path, threads) >= {"conv2d_i8"}
+    module = Module("m", tuple(g for g, _ in cases))
+    text = emit(plan(module, target(BYTES_TARGETS[isa]), threads=threads)).files["model.c"].decode()
+    turns = len(re.findall(r"\.between = [1-9]", text))
+    assert turns > len(cases) // 3 if isa == "avx512vnni" else not turns
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Conv2dI8:
     part: int
     each: int
     fetch: int
+    between: int
     band: int
     pair: int
     flip: int

@@ -13,6 +13,9 @@ EPILOGUE = 3.0
 # Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
+# Quads up to which tiles are small enough for two in registers, the epilogue of one between sums of
+# the other. Of longer sums the epilogue is little, and weights would pass twice as often.
+INTERLEAVED = 64
 
 
 def _operands(mr: int, nv: int, isa: Isa) -> int:
@@ -66,6 +69,35 @@ def cost_of_two(mr: int, pixels: int, s: Conv2dShape, quads: int, isa: Isa) -> f
         return quads * steps + EPILOGUE * n + 12 if n else 0.0
 
     return pixels // mr * tile(mr) + tile(pixels % mr)
+
+
+def between(t: Tile, s: Conv2dShape, quads: int, run: int, wide: bool, isa: Isa) -> int:
+    """Quads of a tile's first run that each have a part of the former tile's epilogue behind them.
+
+    0 where epilogues follow their own sums. ``quads`` of a sum, ``run`` of its first run. ``wide``:
+    results are of 32 bits, functions of floats, whose constants take registers as well.
+    """
+    sums = t.mr * t.nv
+    held = 2 * sums + t.nv + (5 if wide else 1)
+    if not isa.interleaves or quads > INTERLEAVED or held >= isa.registers:
+        return 0
+    along, rest = divmod(s.ow, t.mr)
+    if along * (1 if rest else s.oh) < 3:
+        return 0
+    return min(run, sums if wide else -(-sums // 2))
+
+
+def interleaved_cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:
+    """Cycles of one output row as of `tile_cost` where `between` is not 0."""
+
+    def tile(nv: int) -> float:
+        step = max(_step(t.mr, nv, isa), t.mr * nv / 2 + 0.5)
+        alone = 1.5 * t.mr * nv if pixels % t.mr else 0
+        return pixels // t.mr * (quads * step + t.mr * nv / 2 + 4) + alone
+
+    full, rest = divmod(vectors, t.nv)
+    tail = tile_cost(Tile(t.mr, t.nv), pixels % t.mr, vectors, quads, isa)
+    return full * tile(t.nv) + (tile(rest) if rest else 0) + tail
 
 
 def tile_cost(t: Tile, pixels: int, vectors: int, quads: int, isa: Isa) -> float:

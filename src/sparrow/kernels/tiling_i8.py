@@ -10,7 +10,7 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
-from sparrow.kernels.tiles_i8 import cost_of_two, tile_cost, tiles
+from sparrow.kernels.tiles_i8 import between, cost_of_two, interleaved_cost, tile_cost, tiles
 from sparrow.kernels.tiles_matrix import (
     DENSE,
     SHAPED,
@@ -125,15 +125,17 @@ class _Tiles:
         flat: Pixels from row to row where tiles run on from one to the next, 0 otherwise.
         across: Panels that are multiplied with a tile of pixels before the next ones, while the
             epilogue of the former is computed; of others that follows each tile.
+        between: See `tiles_i8.between`.
     """
 
     cycles: dict[Tile, float]
     rows: int = 1
     flat: int = 0
     across: Mapping[Tile, int] = field(default_factory=dict)
+    between: Mapping[Tile, int] = field(default_factory=dict)
 
 
-def _tiles(w: _Walk, vectors: int, target: Target) -> _Tiles:
+def _tiles(w: _Walk, vectors: int, target: Target, wide: bool) -> _Tiles:
     s, isa = w.s, target.isa
     if w.step:
         walk = Walk(
@@ -167,7 +169,11 @@ def _tiles(w: _Walk, vectors: int, target: Target) -> _Tiles:
         two = {Tile(mr, 1): cost_of_two(mr, s.ow, s, w.runs * w.kq, isa) for mr in held}
         if min(two.values()) < min(found.values()):
             return _Tiles(cycles=two, rows=2)
-    return _Tiles(cycles=found)
+    turns = {t: between(t, s, w.quads, w.kq, wide, isa) for t in found}
+    for t, n in turns.items():
+        if n:
+            found[t] = interleaved_cost(t, s.ow, vectors, w.quads, isa)
+    return _Tiles(cycles=found, between=turns)
 
 
 def choose_conv2d(
@@ -186,7 +192,8 @@ def choose_conv2d(
     """
     w = _walk(s, code, target, threads, matrix)
     co, vectors = s.co // s.groups, -(-s.co // s.groups // target.isa.lanes)
-    choice = _tiles(w, vectors, target)
+    wide = STORED[code.put] == 4
+    choice = _tiles(w, vectors, target, wide)
     copies, core = s.batch * s.groups, core_of(target)
     flops = 2 * s.oh * s.ow * co * w.quads
     read, stored = s.ih * s.iw * w.ci, s.oh * s.ow * co * STORED[code.put]
@@ -195,7 +202,7 @@ def choose_conv2d(
     part, predicted = part_of(copies * flops, rows, width, threads), choice.cycles
     if w.s.oh == 1 and part < w.s.ow:
         pixel = (read + stored) // w.s.ow
-        shared = _tiles(replace(w, s=replace(w.s, ow=part)), vectors, target)
+        shared = _tiles(replace(w, s=replace(w.s, ow=part)), vectors, target, wide)
         predicted = {
             t: c + seam_cycles(core, -part % t.mr, pixel) for t, c in shared.cycles.items()
         }
@@ -231,9 +238,9 @@ def choose_conv2d(
         near, rb = 1, rb if band else 1
     along, passing = -(-min(task_w, s.ow) // t.mr), choice.across.get(t, 0)
     # those of a tile that passes all panels leave at once
-    wide = along if passing > 1 else min(along, max(1, near))
+    tiles_along = along if passing > 1 else min(along, max(1, near))
     # equal blocks
-    wide = -(-along // -(-along // wide))
+    tiles_along = -(-along // -(-along // tiles_along))
     task_n = columns * t.nv
     # what L2 does not hold is asked for while the sums before it are made; results of 32 bits are
     # mostly the caller's, whose memory was left a whole call ago
@@ -253,6 +260,7 @@ def choose_conv2d(
         ldp=code.ldp,
         each=int(code.each),
         fetch=size if fetched else 0,
+        between=choice.between.get(t, 0),
         tame=0,
         matrix=w.step,
         kind=code.kind if matrix else 0,
@@ -268,7 +276,7 @@ def choose_conv2d(
         nv=t.nv,
         ro=choice.rows,
         rb=rb,
-        wb=s.ow if flat else wide * t.mr,
+        wb=s.ow if flat else tiles_along * t.mr,
         task_h=task_h,
         task_w=task_w,
         task_n=task_n,

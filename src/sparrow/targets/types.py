@@ -73,6 +73,13 @@ class Isa:
         return self.both_held
 
     @property
+    def interleaves(self) -> bool:
+        """Whether sums over bytes leave room for what becomes of others meanwhile: a product is one
+        instruction, registers hold the sums of two tiles, and no engine or matrix takes them.
+        """
+        return self.dot_unsigned and self.registers == 32 and not self.matrix
+
+    @property
     def per(self) -> int:
         """Products that a lane of a sum over bytes takes at once."""
         return 2 if self.pairs else 4

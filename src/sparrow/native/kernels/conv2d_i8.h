@@ -28,12 +28,13 @@
  * behind the channels meet zeros, and so does w. flat: pixels of a row of scratch where tiles run on
  * from row to row, whose steps are of one pixel. across: so many panels are multiplied with a tile of
  * pixels before the next, in matrix registers, while the epilogue of the former tile is computed; 0: of
- * one panel, and the epilogue follows each tile. */
+ * one panel, and the epilogue follows each tile. between: of so many quads of a tile's first run each is
+ * followed by a part of the epilogue of the former tile; 0: by none. */
 typedef struct sp_conv2d_i8 {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
   ptrdiff_t xn, xh, xw, ldy, ldp;
-  int part, each, fetch, band, pair, flip, pad, put;
+  int part, each, fetch, between, band, pair, flip, pad, put;
   int tame, matrix, kind, flat, across, runs, kq;
   ptrdiff_t xr, xp, xt, line;
   int mr, nv, ro, rb, wb, task_h, task_w, task_n;
@@ -124,6 +125,36 @@ SP_INLINE int sp_conv2d_i8_rest(const sp_conv2d_i8 p) {
   return (p.ow % p.wb ? p.ow % p.wb : p.wb) % p.mr;
 }
 
+#ifndef SP_RUNS
+/* What sp_conv2d_i8_panel does where epilogues are computed between the sums of the next tile. Before the
+ * first tile there is none: its place takes what no sums become, and then what its own do. */
+SP_INLINE void sp_conv2d_i8_between(const sp_conv2d_i8 p, const sp_tile_i8 t, int n,
+                                    const uint8_t *x, const int8_t *w, const int32_t *init, void *y,
+                                    ptrdiff_t at, int oy0, int oy1, int ox0, int ox1, ptrdiff_t row,
+                                    ptrdiff_t col, sp_ep_i32 ep, const void *const *e) {
+  const int tail = (ox1 - ox0) % p.mr, end = ox1 - tail;
+  sp_tile_i8 rest = t;
+  sp_former_i8 former;
+  rest.mr = sp_conv2d_i8_rest(p);
+  for (int oy = oy0; oy < oy1; ++oy) {
+    const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
+    const ptrdiff_t left = (ptrdiff_t)oy * p.ow;
+    if (oy == oy0 || tail) {
+      sp_tile_begin_i8(t, init, former.acc);
+      former.at = at + (left + ox0) * p.ldy;
+      former.row = row + left + ox0;
+    }
+    for (int ox = ox0; ox < end; ox += p.mr)
+      sp_tile_next_i8(t, p.between, xr + ox * t.xp, w, init, y, at + (left + ox) * p.ldy,
+                      row + left + ox, col, n, &former, ep, e);
+    if (ox0 < end && (tail || oy + 1 == oy1))
+      sp_tile_end_i8(t, former.acc, y, former.at, former.row, col, n, ep, e);
+    if (rest.mr > 0 && tail) /* wb is a multiple of mr: only the last block has one */
+      sp_conv2d_i8_tile(p, rest, 1, xr + end * t.xp, w, init, y, at, left + end, row, col, n, ep, e);
+  }
+}
+#endif
+
 /* Rows [oy0, oy1) x pixels [ox0, ox1) of nv vectors; x is where output row oy0, pixel 0 begins to
  * read. */
 SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uint8_t *x,
@@ -133,6 +164,12 @@ SP_INLINE void sp_conv2d_i8_panel(const sp_conv2d_i8 p, int nv, int n, const uin
   const sp_tile_i8 t = sp_conv2d_i8_tile_of(p, nv);
   sp_tile_i8 tail = t;
   tail.mr = sp_conv2d_i8_rest(p);
+#ifndef SP_RUNS
+  if (p.between && !sp_reaches_across_i8(t, col, n)) {
+    sp_conv2d_i8_between(p, t, n, x, w, init, y, at, oy0, oy1, ox0, ox1, row, col, ep, e);
+    return;
+  }
+#endif
   for (int oy = oy0, rows; oy < oy1; oy += rows) {
     const uint8_t *xr = x + (ptrdiff_t)(oy - oy0) * p.sh * p.xr;
     rows = p.ro == 2 && oy + 1 < oy1 ? 2 : 1;

@@ -372,6 +372,11 @@ SP_INLINE ptrdiff_t sp_in_part_i8(const sp_tile_i8 t, ptrdiff_t col) {
   return t.part ? col / t.part * t.ldp + col % t.part : 0;
 }
 
+/* Whether results of a tile from channel `col` on reach into the next part. */
+SP_INLINE int sp_reaches_across_i8(const sp_tile_i8 t, ptrdiff_t col, int n) {
+  return t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part;
+}
+
 /* The lines that a tile's results from channel `col` on begin in. */
 SP_INLINE void sp_tile_fetch_i8(const sp_tile_i8 t, const void *y, ptrdiff_t at, ptrdiff_t col) {
   const char *to = (const char *)y + (at + sp_in_part_i8(t, col)) * t.fetch;
@@ -407,7 +412,7 @@ SP_INLINE void sp_put_across_i8(const sp_tile_i8 t, void *y, ptrdiff_t at, ptrdi
 /* Epilogue, store; the last vector has n valid lanes. */
 SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_t at, ptrdiff_t row,
                               ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
-  const int across = t.part && col % t.part + (t.nv - 1) * SP_LANES + n > t.part;
+  const int across = sp_reaches_across_i8(t, col, n);
   const ptrdiff_t to = at + sp_in_part_i8(t, col);
   /* else all epilogues before the first store: the compiler then loads a multiplier once per tile */
   SP_UNROLL
@@ -440,6 +445,49 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
   sp_tile_order_i8(t, acc);
   sp_tile_end_i8(t, acc, y, at, row, col, n, ep, e);
 }
+
+#ifndef SP_RUNS
+/* A tile whose epilogue is computed between the sums of the next one: a processor that looks ahead by
+ * less than a tile would else multiply first, and then convert, scale and store. */
+typedef struct sp_former_i8 {
+  sp_i32 acc[SP_TILE_I8_MAX];
+  ptrdiff_t at, row;
+} sp_former_i8;
+
+/* The sums of a tile, pixel 0 at element `at`, which is the former one then. Behind each of the first
+ * `between` quads, at most kq of them, comes a part of the epilogue of what was. */
+SP_INLINE void sp_tile_next_i8(const sp_tile_i8 t, int between, const uint8_t *x, const int8_t *w,
+                               const int32_t *init, void *y, ptrdiff_t at, ptrdiff_t row,
+                               ptrdiff_t col, int n, sp_former_i8 *former, sp_ep_i32 ep,
+                               const void *const *e) {
+  const int all = t.mr * t.nv, each = (all + between - 1) / between;
+  const ptrdiff_t run = t.kq * t.quad, to = former->at + sp_in_part_i8(t, col);
+  sp_i32 acc[SP_TILE_I8_MAX];
+  sp_tile_i8 rest = t;
+  if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
+  sp_tile_begin_i8(t, init, acc);
+  SP_UNROLL
+  for (int s = 0; s < between; ++s) {
+    sp_tile_round_i8(t, 1, x + 4 * s, w + s * t.quad, acc);
+    SP_UNROLL
+    for (int k = s * each; k < (int)sp_imin((s + 1) * each, all); ++k) {
+      const int i = k / t.nv, v = k % t.nv, lanes = v == t.nv - 1 ? n : SP_LANES;
+      sp_put_sum(t.put, y, to + i * t.ldy + v * SP_LANES,
+                 ep(former->acc[k], e, former->row + i, col + v * SP_LANES, lanes), lanes);
+    }
+  }
+  rest.kq -= between;
+  if (rest.kq) sp_tile_dots_i8(rest, x + 4 * between, w + between * t.quad, acc);
+  rest = t;
+  --rest.runs;
+  sp_tile_sums_i8(rest, 1, x + t.xt, w + run, acc);
+  sp_tile_sums_i8(t, t.kh - 1, x + t.xr, w + t.runs * run, acc);
+  SP_UNROLL
+  for (int k = 0; k < all; ++k) former->acc[k] = acc[k];
+  former->at = at;
+  former->row = row;
+}
+#endif
 
 /* The same of one vector for two rows of `ow` pixels, of which the second begins to read `step` kernel
  * rows below the first, step < kh: what both read is broadcast once. Not for octets. */
