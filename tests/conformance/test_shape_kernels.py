@@ -97,6 +97,12 @@ def _integers(c: _Case) -> Graph:
     return c.done(Reduce(c.one(("max", "min", "sum", "prod")), (axis,)), x)
 
 
+def _short(c: _Case) -> Graph:
+    """float32 rows of less than a vector up to several, more of them than lanes or fewer."""
+    x = c.input((*c.ns(2, 1, 9), c.n(2, 70)), F32)
+    return c.done(Reduce(c.one(get_args(ReduceKind)), (2,)), x)
+
+
 def _along(c: _Case) -> Graph:
     shape = c.ns(3, 1, 9)
     axis = c.n(0, 2)
@@ -294,7 +300,7 @@ def _deform(c: _Case) -> Graph:
 
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
-    _reduce, _integers, _along, _arg, _normalize, _response, _pool,
+    _reduce, _integers, _short, _along, _arg, _normalize, _response, _pool,
     _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid, _regions, _unpool,
     _deform,
 )  # fmt: skip

@@ -27,14 +27,17 @@ def _rows(case: Case) -> Lowered | Reject:
     outer, n, inner = view
     if n == 1 and inner == 1:
         outer, inner = 1, outer
-    rows = rows_per_task(case, outer, x.type.size)
+    lanes = max(1, case.target.isa.lanes * 32 // dtype.bits)
+    # float32 takes short rows by whole vectors of them, in an order of its own: tasks share these
+    turned = dtype == F32 and inner == 1 and n < 4 * lanes
+    together = lanes if turned else 1
+    rows = together * rows_per_task(case, -(-outer // together), x.type.size)
     params = {
         "kind": KINDS.index(op.kind), "outer": outer, "n": n, "inner": inner, "task_rows": rows,
     }  # fmt: skip
     name = f"sp_reduce_rows_{suffix(dtype)}"
     call = Invoke("reduce.h", name, "sp_rows", params, (In(0), Out(0)))
-    lanes = max(1, case.target.isa.lanes * 32 // dtype.bits)
-    width = min(lanes, n if inner == 1 else inner)
+    width = min(lanes, inner if inner > 1 else 4 if turned else n)
     cycles = x.type.size / width + 10 * y.type.size / lanes
     return Lowered((call,), -(-outer // rows), cycles=cycles)
 

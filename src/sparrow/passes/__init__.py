@@ -43,6 +43,7 @@ from sparrow.passes.regions import scatter_region, slice_of_concat
 from sparrow.passes.report import compare
 from sparrow.passes.simplify import simplify
 from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_softmax
+from sparrow.passes.stacks import reduced_stack
 from sparrow.passes.tidy import TIDY, lane_before_transpose
 from sparrow.passes.transposed import few_channels, unit_stride
 from sparrow.passes.whole_rows import whole_rows
@@ -149,6 +150,11 @@ _BACK: tuple[Pass, ...] = (
     ),
     Pass("legalize", "types change when nothing more is recognized", _rules(legalize)),
     Pass("few_channels", "integers have their phases; layout places them", _rules(few_channels)),
+    Pass(
+        "stacks",
+        "a reduction of codes moves them, and those are settled; layout places the chain",
+        _rules(reduced_stack),
+    ),
     Pass(
         "groups",
         "their channels move as one with the layout",

@@ -109,9 +109,31 @@ SP_INLINE void sp_reduce_lanes_f32(const sp_rows p, const float *x, float *y, in
   sp_storen_f32(y, a, lanes);
 }
 
+/* SP_LANES rows at once, whose elements turn into vectors of one element of each. */
+SP_INLINE void sp_reduce_turned_f32(const sp_rows p, const float *x, float *y) {
+  sp_f32 a = sp_reduce_start_f32(p.kind);
+  for (int k = 0; k < p.n; k += SP_LANES) {
+    const int n = (int)sp_imin(SP_LANES, p.n - k);
+    sp_f32 v[SP_LANES];
+    SP_UNROLL
+    for (int l = 0; l < SP_LANES; ++l) v[l] = sp_loadn_f32(x + (ptrdiff_t)l * p.n + k, n);
+    sp_transpose_f32(v);
+    SP_UNROLL
+    for (int l = 0; l < SP_LANES; ++l)
+      if (l < n) a = sp_reduce_step_f32(p.kind, a, v[l]);
+  }
+  if (p.kind == SP_MEAN) a = sp_div_f32(a, sp_set1_f32((float)p.n));
+  sp_store_f32(y, a);
+}
+
 SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int task) {
   const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
-  for (int i = lo; i < hi; ++i) {
+  int i = lo;
+  /* a row of few vectors is added up across its lanes, which takes longer than to turn them all */
+  if (p.inner == 1 && p.n < 4 * SP_LANES) {
+    for (; i + SP_LANES <= hi; i += SP_LANES) sp_reduce_turned_f32(p, x + (ptrdiff_t)i * p.n, y + i);
+  }
+  for (; i < hi; ++i) {
     const float *q = x + (ptrdiff_t)i * p.n * p.inner;
     float *o = y + (ptrdiff_t)i * p.inner;
     if (p.inner == 1) {
