@@ -459,6 +459,20 @@ def lstm_case(seed: int) -> Made:
     return _first(c, op, [*operands, h0, c0])
 
 
+def lstm_of_halves_case(seed: int) -> Made:
+    """Hidden codes of up to 16 bits, whose ratios are those of weights that mean something."""
+    c = _Case(seed)
+    (_, batch, hidden), (x, r, _) = _gates(c, 4)
+    most = (32767, 16384, c.n(200, 32767))[c.n(0, 2)]
+    ratio = c.b.const(c.rng.uniform(0.1, 30, 4 * hidden).astype(np.float32) / np.float32(most))
+    h0 = _state(c, "h0", I16, (batch, hidden), most)
+    c0 = _state(c, "c0", I32, (batch, hidden), 1 << (31 if c.flag() else 23))
+    step = float(np.float32(2.0**-30 * most * c.rng.uniform(0.9, 1.2)))
+    clip = (0, 0, c.n(100, 40000))[c.n(0, 2)]
+    op = LSTMCodes(0, step, c.flag(), c.flag(), clip, c.flag(), most)
+    return _first(c, op, [x, r, ratio, h0, c0])
+
+
 def gru_case(seed: int) -> Made:
     c = _Case(seed)
     (_, batch, hidden), operands = _gates(c, 3)
@@ -518,7 +532,15 @@ def pool_case(seed: int) -> Made:
 
 MAKERS = (
     *(conv_case, depthwise_case, matmul_case, lookup_case, pool_case, softmax_case, resize_case),
-    *(attention_case, lstm_case, gru_case, product_case, lookup_linear_case, wide_case),
+    *(
+        attention_case,
+        lstm_case,
+        lstm_of_halves_case,
+        gru_case,
+        product_case,
+        lookup_linear_case,
+        wide_case,
+    ),
     *(normalization_case, upright_case),
 )
 

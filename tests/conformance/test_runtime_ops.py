@@ -12,6 +12,8 @@ from onnx import helper
 from conformance.test_sequence_onnx import check, model_of, run
 from sparrow.errors import SparrowError
 from sparrow.importers.onnx import import_onnx
+from sparrow.importers.onnx.decode.dynamic_recurrent import MAX_STEPS
+from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.reference import evaluate
 from sparrow.tensor import Array
 
@@ -52,28 +54,73 @@ def test_integer_products_to_float(a: type) -> None:
     check(model_of(node, inputs, weights), inputs)
 
 
-@pytest.mark.parametrize("per_column", [False, True])
-def test_an_lstm_of_codes_is_near_one_whose_steps_are_rounded(per_column: bool) -> None:
+def lstm_of_codes(
+    kind: type = np.int8,
+    per_column: bool = False,
+    *,
+    states: bool = False,
+    lengths: bool = False,
+    zero: int = 0,
+    steps: int = 6,
+    **attrs: Any,
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A bidirectional DynamicQuantizeLSTM of 8 units; uint8 weights have the zero point 128."""
     scale = (2, 32) if per_column else (2,)
-    weights = {
-        "w": codes(np.int8, 2, 4, 32),
-        "r": codes(np.int8, 2, 8, 32),
+    point = np.full(scale, (128 if kind is np.uint8 else 0) + zero, kind)
+    weights: dict[str, Array] = {
+        "w": codes(kind, 2, 4, 32),
+        "r": codes(kind, 2, 8, 32),
         "b": floats(2, 2, 64),
         "ws": np.full(scale, 0.004, np.float32),
-        "wz": np.zeros(scale, np.int8),
+        "wz": point,
         "rs": np.full(scale, 0.003, np.float32),
-        "rz": np.zeros(scale, np.int8),
+        "rz": point,
     }
+    inputs: dict[str, Array] = {"x": floats(0, steps, 2, 4)}
     names = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
-    attrs: dict[str, Any] = {"hidden_size": 8, "direction": "bidirectional"}
-    node = helper.make_node("DynamicQuantizeLSTM", names, ["y", "h"], domain=DOMAIN, **attrs)
-    inputs = {"x": floats(0, 6, 1, 4)}
-    m = model_of(node, inputs, weights)
-    want, got = run(m, inputs), evaluate(import_onnx(m).graph, inputs)
+    if states:
+        inputs |= {"h0": np.tanh(floats(5, 2, 2, 8)), "c0": floats(6, 2, 2, 8)}
+        names[5:7] = ["h0", "c0"]
+    if lengths:
+        inputs["lens"], names[4] = np.array([steps, steps - 2], np.int32), "lens"
+    attrs = {"hidden_size": 8, "direction": "bidirectional", **attrs}
+    node = helper.make_node("DynamicQuantizeLSTM", names, ["y", "h", "c"], domain=DOMAIN, **attrs)
+    return model_of(node, inputs, weights), inputs
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("states", [False, True])
+def test_an_lstm_of_codes_is_near_one_whose_steps_are_rounded(
+    kind: type, per_column: bool, states: bool
+) -> None:
+    m, inputs = lstm_of_codes(kind, per_column, states=states)
+    want, g = run(m, inputs), import_onnx(m).graph
+    assert sum(isinstance(n.op, LSTMCodes) for n in g.nodes) == 2
+    got = evaluate(g, inputs)
     for name, y in want.items():
         assert got[name].shape == y.shape
-        # the 8 bits of x and of h over six steps
+        # the 8 bits of h over six steps
         np.testing.assert_allclose(got[name], y, 0, 0.02)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"lengths": True},
+        {"zero": 3},
+        {"steps": MAX_STEPS},
+        {"activations": ["Relu", "Tanh", "Tanh"] * 2},
+    ],
+)
+def test_other_lstms_of_codes_have_real_weights(other: dict[str, Any]) -> None:
+    m, inputs = lstm_of_codes(**other)
+    g = import_onnx(m).graph
+    assert not any(isinstance(n.op, LSTMCodes) for n in g.nodes)
+    if other.get("steps", 0) < MAX_STEPS:
+        got = evaluate(g, inputs)
+        for name, y in run(m, inputs).items():
+            np.testing.assert_allclose(got[name], y, 0.05, 0.03)
 
 
 @pytest.mark.parametrize("optional", ["", "segments", "mask", "places"])

@@ -225,21 +225,27 @@ def _part(acc: int, ratio: np.float32) -> int:
     return rne(F(clip(float(F(acc) * ratio), -(2**20), 2**20)))
 
 
-def _code(value: int, unit: np.float32, z: int) -> int:
-    return z + int(clip(rne(F(value) * unit), -128 - z, 127 - z))
+def _code(value: int, unit: np.float32, z: int, halves: int = 0) -> int:
+    low, high = (-halves, halves) if halves else (-128, 127)
+    return z + int(clip(rne(F(value) * unit), low - z, high - z))
 
 
 def _gate(v: int, most: int) -> int:
     return int(clip(v, max(-(2**15), -most), min(2**15 - 1, most)))
 
 
-@pytest.mark.parametrize("couple", [False, True])
-def test_lstm(couple: bool) -> None:
-    rng, n, z, most = np.random.default_rng(3), 4, -3, 20000
+@pytest.mark.parametrize(
+    ("couple", "z", "halves"), [(False, -3, 0), (True, -3, 0), (False, 0, 9000)]
+)
+def test_lstm(couple: bool, z: int, halves: int) -> None:
+    rng, n, most = np.random.default_rng(3), 4, 20000
     x = rng.integers(-30000, 30000, (6, 1, 4 * n)).astype(np.int32)
     r = rng.integers(-127, 128, (4 * n, n)).astype(np.int8)
-    ratio, unit = rng.uniform(0.1, 0.4, 4 * n).astype(F), F(2.0**-30 * 128)
-    got, last, cell = LSTMCodes(z, float(unit), clip=most, couple=couple).eval(x, r, ratio)
+    codes = halves or 128
+    ratio = (rng.uniform(13, 51, 4 * n) / codes).astype(F)
+    unit = F(2.0**-30 * codes)
+    op = LSTMCodes(z, float(unit), clip=most, couple=couple, most=halves)
+    got, last, cell = op.eval(x, r, ratio)
     q, c = [z] * n, [0] * n
     for t in range(6):
         acc = [sum((q[j] - z) * int(r[g, j]) for j in range(n)) for g in range(4 * n)]
@@ -248,7 +254,7 @@ def test_lstm(couple: bool) -> None:
             i, o, f = (sigmoid(a[k + n * g]) for g in range(3))
             f = (1 << 15) - i if couple else f
             c[k] = times(c[k], f) + ((i * tanh(a[k + 3 * n]) + 2**9) >> 10)
-            q[k] = _code(o * tanh((c[k] + 2**8) >> 9), unit, z)
+            q[k] = _code(o * tanh((c[k] + 2**8) >> 9), unit, z, halves)
         assert got[t, 0].tolist() == q
     assert last[0].tolist() == q and cell[0].tolist() == c
 

@@ -8,6 +8,7 @@ import pytest
 
 from sparrow import lane
 from sparrow.builder import Builder
+from sparrow.errors import InvalidGraph
 from sparrow.evidence.recurrence import Trace, single_steps
 from sparrow.graph import Graph, Op
 from sparrow.ops.gru import GRU
@@ -110,3 +111,42 @@ def test_other_activations_stay_float(op: Op) -> None:
     assert isinstance(op, LSTM | GRU)
     g, _ = _layer(op, False)
     assert not any(isinstance(n.op, LSTMCodes | GRUCodes) for n in integer(g).nodes)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_hidden_codes_of_16_bits(reverse: bool) -> None:
+    """Nearer the float layer than 8 bits can be, and the same in ONNX Runtime."""
+    rng, hidden, most = np.random.default_rng(8), 12, 16384
+    b = Builder("h")
+    r = rng.integers(-127, 128, (4 * hidden, hidden)).astype(np.int8)
+    scale = np.float32(0.004)
+    gates = rng.normal(0, 1, (20, 2, 4 * hidden)).astype(np.float32)
+    fixed = np.rint(gates * 2048).astype(np.int32)
+    op = LSTMCodes(0, most * 2.0**-30, reverse, most=most)
+    ratio = np.full(4 * hidden, scale * 2048 / most, np.float32)
+    x = b.input("x", TensorType(fixed.shape, I32))
+    outputs = b.add_n(op, x, b.const(r, I8), b.const(ratio))
+    g = b.finish(dict(zip("yhc", outputs, strict=True)), {})
+    got = evaluate(g, {"x": fixed})
+    want = LSTM(reverse).eval(gates, None, r * scale)
+    assert np.abs(got["y"] / most - want[0]).max() < 0.002
+    assert got["y"].dtype == got["h"].dtype == np.int16
+    session = ort.InferenceSession(
+        to_portable_onnx(g).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for name, y in zip("yhc", session.run(list("yhc"), {"x": fixed}), strict=True):
+        np.testing.assert_array_equal(y, got[name])
+
+
+@pytest.mark.parametrize(
+    ("op", "hidden"),
+    [
+        (LSTMCodes(1, 1.0, most=100), 4),
+        (LSTMCodes(0, 1.0, most=1 << 15), 4),
+        (LSTMCodes(0, 1.0, most=(1 << 15) - 1), 513),
+    ],
+)
+def test_hidden_codes_that_no_sum_has_room_for(op: LSTMCodes, hidden: int) -> None:
+    x, r = TensorType((1, 1, 4 * hidden), I32), TensorType((4 * hidden, hidden), I8)
+    with pytest.raises(InvalidGraph):
+        op.infer(x, r, TensorType((4 * hidden,), F32))

@@ -56,7 +56,7 @@ class Trace:
         zeros = np.zeros((x.shape[1], r.shape[1]), np.int32)
         start: list[Array] = [zeros]
         if isinstance(one, LSTMCodes):
-            start = [np.full(zeros.shape, one.zero, np.int8), zeros]
+            start = [np.full(zeros.shape, one.zero, one.hidden_type.numpy), zeros]
         now = tuple(s if g is None else g for s, g in zip(start, rest, strict=False))
         seen = [np.zeros((len(x), *zeros.shape), s.dtype) for s in now]
         for t in range(len(x))[:: -1 if self.op.reverse else 1]:

@@ -40,9 +40,20 @@ def _gates_together(a: Array, gates: int, lanes: int) -> Array:
     return np.ascontiguousarray(np.swapaxes(split, 0, 1).reshape(-1, *a.shape[1:]))
 
 
+def _wide(op: LSTMCodes | GRUCodes) -> bool:
+    """Whether hidden codes have 16 bits."""
+    return isinstance(op, LSTMCodes) and op.most > 0
+
+
+def _per(case: Case) -> int:
+    """Hidden codes of a lane that are multiplied at once."""
+    assert isinstance(case.op, LSTMCodes | GRUCodes)
+    return 2 if _wide(case.op) else case.target.isa.per
+
+
 def _packed(case: Case, r: Array, ratio: Array, gates: int, zero: int) -> tuple[Pack, ...]:
     """Weights, where sums start, and ratios of some gates."""
-    lanes, per = case.target.isa.lanes, case.target.isa.per
+    lanes, per = case.target.isa.lanes, _per(case)
     rows = gates * round_up(len(r) // gates, lanes)
     hidden = r.shape[1]
 
@@ -78,19 +89,21 @@ def _lower(
     ends = case.y[1:] if op.sequence else case.y
     if not all(t.contiguous for t in (*ends, *(t for t in case.x[3:] if t is not None))):
         return Reject("states are not dense")
-    isa, hidden = case.target.isa, r.shape[1]
+    isa, hidden, wide = case.target.isa, r.shape[1], _wide(op)
+    flip = isa.dot_unsigned and not wide
     gates = max(n for _, n in parts)
     most = MAX_SUMS // gates if isa.registers > 16 else 1
     params: dict[str, Param] = {
         "time": x.shape[0], "batch": x.shape[1], "hidden": hidden,
         "nv": min(most, -(-hidden // isa.lanes)), "reverse": int(op.reverse),
         "sequence": int(op.sequence), "couple": 0, "after": 0, "clip": op.clip,
-        "pair": int(isa.pairs), "flip": int(isa.dot_unsigned), "zero": op.zero,
+        "pair": int(isa.pairs or wide), "flip": int(flip), "zero": op.zero,
+        "most": op.most if isinstance(op, LSTMCodes) else 0,
         "step": float(np.float32(op.step)), "xt": x.strides[0], "xb": x.strides[1],
         "yt": first.strides[0] if op.sequence else 0,
         "yb": first.strides[1] if op.sequence else 0,
     }  # fmt: skip
-    seen = op.zero + 128 * int(isa.dot_unsigned)
+    seen = op.zero + 128 * int(flip)
     packed = [
         array
         for at, n in parts
@@ -121,7 +134,9 @@ def _finish(
     outputs = [Out(i) for i in range(len(case.y))]
     if not params["sequence"]:
         outputs.insert(0, Out(0))
-    dots = r.type.size / (isa.lanes * isa.per) * isa.dot_ops
+    # halves are widened as they are loaded
+    ops = 2 if _per(case) < isa.per else isa.dot_ops
+    dots = r.type.size / (isa.lanes * _per(case)) * ops
     per_step = dots + 120 * -(-hidden // isa.lanes) + 40
     one = batch if case.threads == 1 else 1
     args = (*arguments, *outputs, scratch)
@@ -133,9 +148,9 @@ def _finish(
 
 def _line(case: Case, hidden: int) -> int:
     """Bytes of hidden codes as the product takes them, a multiple of 4."""
-    isa = case.target.isa
-    width = 2 if isa.pairs else 1
-    return max(round_up(hidden, isa.lanes) * width, 4 * -(-hidden // isa.per))
+    isa, per = case.target.isa, _per(case)
+    width = 2 if isa.pairs or per < isa.per else 1
+    return max(round_up(hidden, isa.lanes) * width, 4 * -(-hidden // per))
 
 
 def _given(case: Case, i: int, otherwise: Array, packed: list[Array | Pack]) -> In | Packed:
@@ -154,7 +169,7 @@ def _lstm(case: Case) -> Lowered | Reject:
         return found
     params, packed = found[0] | {"couple": int(op.couple)}, [*found[1]]
     arrays: list[Array | Pack] = [*packed]
-    h0 = _given(case, 3, np.full(end, op.zero, np.int8), arrays)
+    h0 = _given(case, 3, np.full(end, op.zero, op.hidden_type.numpy), arrays)
     c0 = _given(case, 4, np.zeros(end, np.int32), arrays)
     arguments = (In(0), Packed(0), Packed(1), Packed(2), h0, c0)
     scratch = Scratch("uint8_t", round_up(2 * _line(case, end[1]), 64))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparrow import lane
+from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.lane import Expr
 from sparrow.ops import recurrent_codes as rc
 from sparrow.ops.exponential import ONE
 from sparrow.ops.recurrent import results, scan
-from sparrow.tensor import F32, I8, I32, Array, TensorType
+from sparrow.tensor import F32, I8, I16, I32, Array, DType, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -25,7 +26,7 @@ def _arg(i: int) -> Expr:
 
 @dataclass(frozen=True, slots=True)
 class LSTMCodes(Op):
-    """(y, y_h, y_c) of `LSTM` with int8 weights, hidden states of 8 bits and cells of 32.
+    """(y, y_h, y_c) of `LSTM` with int8 weights, hidden states of 8 or 16 bits and cells of 32.
 
     Inputs: x int32 [T, B, 4H], gates i, o, f, c of the inputs in units of 2^-11, within 2^20;
     r int8 [4H, H]; ratio float32 [4H], what a unit of a sum over hidden codes is in units of 2^-11;
@@ -35,7 +36,8 @@ class LSTMCodes(Op):
         c' = clip(F * c + (i g + 2^9 >> 10))        a * b = (a b + 2^14) >> 15, in units of 2^-20
         h' = clip(zero + rne(float32(o tanh(c' + 2^8 >> 9)) step))
 
-    Outputs: y int8 [T, B, H] (only with ``sequence``), y_h int8 and y_c int32 [B, H].
+    Outputs: y int8 [T, B, H] (only with ``sequence``), y_h int8 and y_c int32 [B, H]. With
+    ``most`` h0, y and y_h are int16.
 
     Attributes:
         zero: Zero point of the hidden codes.
@@ -44,6 +46,7 @@ class LSTMCodes(Op):
         sequence: Give every step's output, not only the last.
         clip: Limit of the gates in units of 2^-11, 0 for none.
         couple: F = 1 - i.
+        most: Largest magnitude of hidden codes of 16 bits, 0 for those of 8.
     """
 
     zero: int
@@ -52,6 +55,16 @@ class LSTMCodes(Op):
     sequence: bool = True
     clip: int = 0
     couple: bool = False
+    most: int = 0
+
+    @property
+    def hidden_type(self) -> DType:
+        """Type of the hidden codes."""
+        return I16 if self.most else I8
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        return (-self.most, self.most) if self.most else I8.limits
 
     def infer(
         self,
@@ -62,9 +75,12 @@ class LSTMCodes(Op):
         c0: TensorType | None = None,
     ) -> tuple[TensorType, ...]:
         end = (x.shape[1], r.shape[-1]) if x.rank == 3 else ()
-        h, c = TensorType(end, I8), TensorType(end, I32)
-        time, batch, hidden = rc.check(4, x, r, ratio, ((h0, h), (c0, c)), self.zero)
-        return results(self, TensorType((time, batch, hidden), I8), (h, c))
+        if not 0 <= self.most <= I16.limits[1] or (self.most and self.zero):
+            raise InvalidGraph(f"hidden codes up to {self.most} around {self.zero}")
+        h, c = TensorType(end, self.hidden_type), TensorType(end, I32)
+        states, reach = ((h0, h), (c0, c)), self.most or 255
+        time, batch, hidden = rc.check(4, x, r, ratio, states, self.zero, reach)
+        return results(self, TensorType((time, batch, hidden), self.hidden_type), (h, c))
 
     def _gate(self, i: int) -> Expr:
         """Gate i of x, sums and ratios, which are operands i, 4 + i and 8 + i."""
@@ -86,7 +102,8 @@ class LSTMCodes(Op):
     def _hidden(self) -> Expr:
         """The next h of the operands of `_gate` and the next c, operand 12."""
         out = rc.tanh(rc.shifted(_arg(12), rc.STATE - rc.GATE))
-        return rc.code(lane.call("mul", rc.sigmoid(self._gate(1)), out), self.step, self.zero)
+        value = lane.call("mul", rc.sigmoid(self._gate(1)), out)
+        return rc.code(value, self.step, self.zero, self._limits)
 
     def eval(
         self,
@@ -109,7 +126,8 @@ class LSTMCodes(Op):
         limit = rc.STATE_LIMIT
         c = np.zeros(end, np.int32) if c0 is None else np.clip(c0, -limit, limit)
         y, (h, c) = scan(step, x, None, self.reverse, (h, c))
-        return results(self, y.astype(np.int8), (h.astype(np.int8), c))
+        narrow = self.hidden_type.numpy
+        return results(self, y.astype(narrow), (h.astype(narrow), c))
 
     def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
         gates, r = x[:2]
@@ -122,6 +140,9 @@ class LSTMCodes(Op):
         (time, batch, _), hidden = x.shape, r.shape[1]
         names = (*site.inputs, *("",) * (5 - len(site.inputs)))
         turned = w.node("Transpose", [names[1]], perm=[1, 0])
+        if self.most:
+            # integer products of ONNX take bytes; sums of the others are exact all the same
+            turned = w.node("Cast", [turned], to=I32)
         ratios = rc.export_gates(w, names[2], 4)
         end = (batch, hidden)
         h = w.node("Cast", [names[3]], to=I32) if names[3] else ""
@@ -132,14 +153,15 @@ class LSTMCodes(Op):
         front = w.const(np.array([0], np.int64))
         for t in reversed(range(time)) if self.reverse else range(time):
             gates = rc.export_gates(w, rc.export_step(w, names[0], t), 4)
-            own = rc.export_gates(w, rc.export_sums(w, h, turned, self.zero), 4)
+            wide = w.node("MatMul", [h, turned]) if self.most else ""
+            own = rc.export_gates(w, wide or rc.export_sums(w, h, turned, self.zero), 4)
             operands = (*gates, *own, *ratios)
             c = w.expr(self._cell(), (*operands, c), shapes)
             h = w.expr(self._hidden(), (*operands, c), shapes)
-            every[t] = w.node("Unsqueeze", [w.node("Cast", [h], to=I8), front])
+            every[t] = w.node("Unsqueeze", [w.node("Cast", [h], to=self.hidden_type), front])
         ends = site.outputs
         if self.sequence:
             w.node("Concat", [every[t] for t in range(time)], [site.outputs[0]], axis=0)
             ends = site.outputs[1:]
-        w.node("Cast", [h], [ends[0]], to=I8)
+        w.node("Cast", [h], [ends[0]], to=self.hidden_type)
         w.node("Identity", [c], [ends[1]])

@@ -92,16 +92,16 @@ def clipped(x: Expr, clip: int) -> Expr:
     return lane.clip(x, number(low), number(high))
 
 
-def code(value: Expr, ratio: float, zero: int) -> Expr:
-    """An int32 value of the hidden state as its int8 code, in int32."""
+def code(value: Expr, ratio: float, zero: int, limits: tuple[int, int] = I8.limits) -> Expr:
+    """An int32 value of the hidden state as its code within ``limits``, in int32."""
     steps = lane.call("mul", lane.cast(value, F32), lane.Imm(float(np.float32(ratio)), F32))
-    low, high = (lane.Imm(float(v - zero), F32) for v in I8.limits)
+    low, high = (lane.Imm(float(v - zero), F32) for v in limits)
     codes = lane.cast(lane.call("round", lane.clip(steps, low, high)), I32)
     return lane.call("add", codes, number(zero)) if zero else codes
 
 
 def sums(codes: Array, r: Array, zero: int) -> Array:
-    """(codes - zero) r', exact; int32 codes [B, H], int8 r [.., H]."""
+    """(codes - zero) r', exact; int32 codes [B, H] of at most 16 bits, int8 r [.., H]."""
     return ((codes - zero).astype(np.float64) @ r.T).astype(np.int32)
 
 
@@ -112,6 +112,7 @@ def check(
     ratio: TensorType,
     states: Sequence[tuple[TensorType | None, TensorType]],
     zero: int,
+    reach: int = 255,
 ) -> tuple[int, int, int]:
     """(time, batch, hidden) of a layer, checked.
 
@@ -122,6 +123,7 @@ def check(
         ratio: float32 [gates * H].
         states: (found, expected) types of optional operands.
         zero: Zero point of the hidden codes.
+        reach: Largest magnitude of a hidden code less its zero point.
     """
     if x.rank != 3 or r.rank != 2 or r.shape[0] != gates * r.shape[1]:
         raise InvalidGraph(f"gates {x} and recurrent weights {r} are no sequence of {gates} gates")
@@ -129,7 +131,7 @@ def check(
         raise InvalidGraph(f"gates {x} and recurrent weights {r}, expected int32 and int8")
     if ratio != TensorType(r.shape[:1], F32):
         raise InvalidGraph(f"ratios {ratio} of {r.shape[0]} rows")
-    if r.shape[1] * 255 * 128 >= 1 << 31:
+    if r.shape[1] * reach * 128 >= 1 << 31:
         raise InvalidGraph(f"sums over {r.shape[1]} hidden units may leave int32")
     for found, expected in states:
         if found is not None and (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -139,7 +141,7 @@ def check(
 
 
 def export_sums(w: Writer, codes: str, turned: str, zero: int) -> str:
-    """`sums` in ONNX, of int32 codes and weights [H, ..] transposed already."""
+    """`sums` in ONNX, of int32 codes of 8 bits and weights [H, ..] transposed already."""
     as_bytes = w.node("Cast", [w.node("Add", [codes, w.scalar(128, I32)])], to=U8)
     return w.node("MatMulInteger", [as_bytes, turned, w.scalar(zero + 128, U8)])
 

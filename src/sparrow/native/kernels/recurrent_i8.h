@@ -20,10 +20,12 @@
  *   clip     limit of gates in units of 2^-11, 0 for none
  *   pair     hidden codes are multiplied as halves;  flip: as unsigned bytes, 128 more
  *   zero     zero point of the hidden codes
- *   step     a unit of what becomes codes, in steps of the codes */
+ *   step     a unit of what becomes codes, in steps of the codes
+ *   most     LSTM: largest magnitude of hidden codes of 16 bits, whose zero point is 0 and `pair` 1;
+ *            else 0, and they are int8 */
 typedef struct sp_recur_i8 {
   int time, batch, hidden, nv;
-  int reverse, sequence, couple, after, clip, pair, flip, zero;
+  int reverse, sequence, couple, after, clip, pair, flip, zero, most;
   float step;
   ptrdiff_t xt, xb, yt, yb;
 } sp_recur_i8;
@@ -74,7 +76,8 @@ SP_INLINE sp_i32 sp_gate_i32(const sp_recur_i8 p, sp_i32 v) {
 }
 /* The hidden code of a value. */
 SP_INLINE sp_i32 sp_hidden_i32(const sp_recur_i8 p, sp_i32 v) {
-  const sp_f32 low = sp_set1_f32((float)(-128 - p.zero)), high = sp_set1_f32((float)(127 - p.zero));
+  const int least = p.most ? -p.most : -128, most = p.most ? p.most : 127;
+  const sp_f32 low = sp_set1_f32((float)(least - p.zero)), high = sp_set1_f32((float)(most - p.zero));
   const sp_f32 s = sp_mul_f32(sp_cvt_i32_f32(v), sp_set1_f32(p.step));
   return sp_add_i32(sp_rne_f32_i32(sp_minq_f32(sp_maxq_f32(s, low), high)), sp_set1_i32(p.zero));
 }
@@ -102,6 +105,16 @@ SP_INLINE void sp_recur_put_i8(const sp_recur_i8 p, uint8_t *h, ptrdiff_t at, sp
     sp_store_u8(h + at, sp_add_i32(code, sp_set1_i32(128)));
   } else {
     sp_store_i8((int8_t *)h + at, code);
+  }
+}
+/* The codes of n units from `at` on where they go. */
+SP_INLINE void sp_recur_give_i8(const sp_recur_i8 p, void *y, ptrdiff_t at, sp_i32 code, int n) {
+  if (p.most) {
+    int32_t lanes[SP_LANES];
+    sp_store_i32(lanes, code);
+    for (int l = 0; l < n; ++l) ((int16_t *)y)[at + l] = (int16_t)lanes[l];
+  } else {
+    sp_storen_i8((int8_t *)y + at, code, n);
   }
 }
 SP_INLINE int8_t sp_recur_code(const sp_recur_i8 p, const uint8_t *h, ptrdiff_t at) {
@@ -140,7 +153,7 @@ SP_INLINE sp_i32 sp_recur_x_i32(const sp_recur_i8 p, const int32_t *x, int g, pt
 
 SP_INLINE void sp_lstm_block_i8(const sp_recur_i8 p, int j, int nv, int n, const int32_t *x,
                                 const int8_t *r, const int32_t *start, const float *ratio,
-                                const uint8_t *h, uint8_t *next, int32_t *c, int8_t *y) {
+                                const uint8_t *h, uint8_t *next, int32_t *c, void *y) {
   const ptrdiff_t bv = (ptrdiff_t)sp_recur_quads(p) * (p.pair ? 2 : 4) * SP_LANES;
   sp_i32 acc[SP_GATES_I8];
   sp_recur_sums_i8(p, 4 * nv, h, r + 4 * j * bv, start + 4 * j * SP_LANES, acc);
@@ -163,18 +176,21 @@ SP_INLINE void sp_lstm_block_i8(const sp_recur_i8 p, int j, int nv, int n, const
     code = sp_tanh_i32(sp_shifted_i32(cell, 9));
     code = sp_hidden_i32(p, sp_mul_i32(sp_sigmoid_i32(a[1]), code));
     sp_recur_put_i8(p, next, at, code);
-    if (p.sequence) sp_storen_i8(y + at, code, lanes);
+    if (p.sequence) sp_recur_give_i8(p, y, at, code, lanes);
   }
 }
 
 /* Codes [hidden] to what the product takes, zero beyond. */
-SP_INLINE void sp_recur_load_i8(const sp_recur_i8 p, const int8_t *from, uint8_t *h) {
+SP_INLINE void sp_recur_load_i8(const sp_recur_i8 p, const void *from, ptrdiff_t at, uint8_t *h) {
+  const int8_t *const codes = (const int8_t *)from + at;
   for (int i = 0; i < sp_recur_line(p); ++i) h[i] = 0;
   for (int i = 0; i < p.hidden; ++i) {
-    if (p.pair)
-      ((int16_t *)(void *)h)[i] = from[i];
+    if (p.most)
+      ((int16_t *)(void *)h)[i] = ((const int16_t *)from)[at + i];
+    else if (p.pair)
+      ((int16_t *)(void *)h)[i] = codes[i];
     else
-      h[i] = (uint8_t)(from[i] + (p.flip ? 128 : 0));
+      h[i] = (uint8_t)(codes[i] + (p.flip ? 128 : 0));
   }
 }
 SP_INLINE void sp_recur_start_i32(const sp_recur_i8 p, const int32_t *from, int32_t *to) {
@@ -184,26 +200,33 @@ SP_INLINE void sp_recur_start_i32(const sp_recur_i8 p, const int32_t *from, int3
                                        : from[i];
 }
 
-/* work: two lines of hidden codes. y may be anything when sequence is 0. */
+/* work: two lines of hidden codes. h0, y and yh: int8, or int16 where most is not 0; y may be anything
+ * when sequence is 0. */
 SP_INLINE void sp_lstm_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r,
-                          const int32_t *start, const float *ratio, const int8_t *h0,
-                          const int32_t *c0, int8_t *y, int8_t *yh, int32_t *yc, uint8_t *work,
-                          int b) {
+                          const int32_t *start, const float *ratio, const void *h0,
+                          const int32_t *c0, void *y, void *yh, int32_t *yc, uint8_t *work, int b) {
   uint8_t *h = work, *next = work + sp_recur_line(p);
   int32_t *c = yc + (ptrdiff_t)b * p.hidden;
-  sp_recur_load_i8(p, h0 + (ptrdiff_t)b * p.hidden, h);
+  sp_recur_load_i8(p, h0, (ptrdiff_t)b * p.hidden, h);
   for (int i = 0; i < sp_recur_line(p); ++i) next[i] = 0;
   sp_recur_start_i32(p, c0 + (ptrdiff_t)b * p.hidden, c);
   for (int i = 0; i < p.time; ++i) {
     const int t = p.reverse ? p.time - 1 - i : i;
     const int32_t *xi = x + t * p.xt + b * p.xb;
-    int8_t *yi = p.sequence ? y + t * p.yt + b * p.yb : y;
+    const ptrdiff_t place = p.sequence ? (t * p.yt + b * p.yb) * (p.most ? 2 : 1) : 0;
+    void *yi = (int8_t *)y + place;
     uint8_t *const last = h;
     SP_RECUR_I8_BLOCKS(p, sp_lstm_block_i8(p, j, nv, n, xi, r, start, ratio, h, next, c, yi));
     h = next;
     next = last;
   }
-  for (int i = 0; i < p.hidden; ++i) yh[(ptrdiff_t)b * p.hidden + i] = sp_recur_code(p, h, i);
+  for (int i = 0; i < p.hidden; ++i) {
+    const ptrdiff_t at = (ptrdiff_t)b * p.hidden + i;
+    if (p.most)
+      ((int16_t *)yh)[at] = ((const int16_t *)(const void *)h)[i];
+    else
+      ((int8_t *)yh)[at] = sp_recur_code(p, h, i);
+  }
 }
 
 /* Gates z, r and h of a step with the reset gate after the product, or z and r before it. */

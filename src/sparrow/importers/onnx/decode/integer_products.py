@@ -17,13 +17,13 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.importers.onnx.call import Call, Decoder
-from sparrow.importers.onnx.decode import linear, recurrent
+from sparrow.importers.onnx.decode import linear
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.reduce import Reduce
 from sparrow.tensor import F32, I8, I32, U8
 
 
-def _dynamic_quantize(n: Call) -> Sequence[str]:
+def dynamic_quantize(n: Call) -> Sequence[str]:
     """uint8 codes with the scale and zero point of this very tensor, computed at run time."""
     b, x = n.b, n.x()
     axes = tuple(range(n.type().rank))
@@ -43,12 +43,18 @@ def _dynamic_quantize(n: Call) -> Sequence[str]:
     return [codes, scale, b.cast(point, U8)]
 
 
-def _is_zero(n: Call, i: int) -> bool:
+def is_zero(n: Call, i: int) -> bool:
+    """Whether input ``i`` is absent or known to be zero."""
     v = n.b.value(n.x(i)) if n.has(i) else None
     return not n.has(i) or (v is not None and not v.any())
 
 
-def _check_bytes(n: Call, *inputs: int) -> None:
+def check_bytes(n: Call, *inputs: int) -> None:
+    """Refuse inputs that are not of 8 bits.
+
+    Raises:
+        BadModel: One is of another type.
+    """
     for i in inputs:
         if n.type(i).dtype not in (I8, U8):
             raise n.bad(f"input {i} is {n.type(i)}, expected int8 or uint8")
@@ -67,14 +73,14 @@ def _with_signed_weights(n: Call) -> Call:
 
 def _matmul_integer(n: Call) -> Sequence[str]:
     """(a - za) @ (b - zb) in int32; za per tensor or row, zb per tensor or column."""
-    _check_bytes(n, 0, 1)
+    check_bytes(n, 0, 1)
     n = _with_signed_weights(n)
     b, ta, tb = n.b, n.type(0), n.type(1)
     if ta.rank < 2 or tb.rank < 2:
         raise n.unsupported(f"integer product of ranks {ta.rank} and {tb.rank}")
     y = b.add(MatMul(), n.x(0), n.x(1))
     za = zb = ""
-    if not _is_zero(n, 2):
+    if not is_zero(n, 2):
         za = b.cast(n.x(2), I32)
         if n.type(2).size > 1:
             shape = (ta.shape[-2], 1) if n.type(2).rank == 1 else n.type(2).shape
@@ -83,7 +89,7 @@ def _matmul_integer(n: Call) -> Sequence[str]:
             za = b.reshape(za, ())
         columns = b.add(Reduce("sum", (tb.rank - 2,)), b.cast(n.x(1), I32))
         y = b.call("sub", y, b.call("mul", za, columns))
-    if not _is_zero(n, 3):
+    if not is_zero(n, 3):
         zb = b.cast(n.x(3), I32)
         if n.type(3).size == 1:
             zb = b.reshape(zb, ())
@@ -112,30 +118,8 @@ def _matmul_integer_to_float(n: Call) -> Sequence[str]:
 
 def _dynamic_quantize_matmul(n: Call) -> Sequence[str]:
     """com.microsoft.DynamicQuantizeMatMul: real a, codes b, their scale, zero point, and a bias."""
-    codes, scale, zero = _dynamic_quantize(n)
+    codes, scale, zero = dynamic_quantize(n)
     return [real_product(n, (codes, n.x(1), zero, n.opt(3)), scale, n.x(2), n.opt(4))]
-
-
-def _dynamic_quantize_lstm(n: Call) -> Sequence[str]:
-    """com.microsoft.DynamicQuantizeLSTM: weights [directions, inputs, 4 * hidden] of 8 bits.
-
-    What they multiply is rounded to 8 bits at every step there, and is not here.
-    """
-    b, weights = n.b, []
-    for i, s in ((1, 8), (2, 10)):
-        _check_bytes(n, i)
-        t, shape = n.type(i), n.type(s).shape
-        if t.rank != 3 or shape not in ((t.shape[0],), (t.shape[0], t.shape[2])):
-            raise n.bad(f"weights {t} with scales {n.type(s)}")
-        wide = (shape[0], 1, *(shape[1:] or (1,)))
-        w = n.x(i)
-        if not _is_zero(n, s + 1):
-            zero = b.reshape(b.cast(n.x(s + 1), I32), wide)
-            w = b.call("sub", b.cast(w, I32), zero)
-        w = b.call("mul", b.cast(w, F32), b.reshape(n.x(s), wide))
-        weights.append(b.transpose(w, (0, 2, 1)))
-    inputs = (n.x(0), *weights, *(n.opt(i) for i in range(3, 8)))
-    return recurrent.DECODERS["LSTM"](replace(n, inputs=inputs))
 
 
 def _ones(n: Call, shape: Sequence[int]) -> str:
@@ -145,7 +129,7 @@ def _ones(n: Call, shape: Sequence[int]) -> str:
 
 def _conv_integer(n: Call) -> Sequence[str]:
     """Convolution of codes in int32; zero points x per tensor, w per tensor or output channel."""
-    _check_bytes(n, 0, 1)
+    check_bytes(n, 0, 1)
     n = _with_signed_weights(n)
     b, tx, tw = n.b, n.type(0), n.type(1)
     op = linear.convolution(n)
@@ -155,7 +139,7 @@ def _conv_integer(n: Call) -> Sequence[str]:
     zx = zw = ""
     # a tap in the padding stands for a real 0, so only taps inside x count
     one_x = _ones(n, (1, *tx.shape[1:])) if any(map(any, op.pads)) else ""
-    if not _is_zero(n, 2):
+    if not is_zero(n, 2):
         if n.type(2).size != 1:
             raise n.bad(f"x_zero_point is {n.type(2)}, expected one element")
         zx = b.reshape(b.cast(n.x(2), I32), ())
@@ -165,7 +149,7 @@ def _conv_integer(n: Call) -> Sequence[str]:
             sums = b.add(Reduce("sum", tuple(range(1, tw.rank))), b.cast(n.x(1), I32))
             taps = b.reshape(sums, (m, *spatial))
         y = b.call("sub", y, b.call("mul", zx, taps))
-    if not _is_zero(n, 3):
+    if not is_zero(n, 3):
         if n.type(3).size not in (1, m):
             raise n.bad(f"w_zero_point is {n.type(3)} for {m} output channels")
         zw = b.cast(n.x(3), I32)
@@ -188,10 +172,9 @@ def _conv_integer(n: Call) -> Sequence[str]:
 
 
 DECODERS: Mapping[str, Decoder] = {
-    "DynamicQuantizeLinear": _dynamic_quantize,
+    "DynamicQuantizeLinear": dynamic_quantize,
     "MatMulInteger": _matmul_integer,
     "ConvInteger": _conv_integer,
-    "com.microsoft.DynamicQuantizeLSTM": _dynamic_quantize_lstm,
     "com.microsoft.DynamicQuantizeMatMul": _dynamic_quantize_matmul,
     "com.microsoft.MatMulIntegerToFloat": _matmul_integer_to_float,
 }

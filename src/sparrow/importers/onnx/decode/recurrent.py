@@ -14,11 +14,11 @@ from sparrow.ops.rnn import RNN
 from sparrow.tensor import F32, F64, I32
 
 # (n, direction, reverse, activations) -> the outputs of one direction
-Cell = Callable[["_Layer", int, bool, Sequence[Activation]], Sequence[str]]
+Cell = Callable[["Layer", int, bool, Sequence[Activation]], Sequence[str]]
 _BY_LOWER = {name.lower(): name for name in ACTIVATIONS}
 
 
-class _Layer:
+class Layer:
     """What the three operators share: operands by direction, in the dtype computed in."""
 
     def __init__(self, n: Call, gates: int) -> None:
@@ -116,7 +116,7 @@ def _activations(n: Call, count: int, defaults: Sequence[Activation]) -> list[Ac
 
 def _decoder(gates: int, defaults: Sequence[Activation], cell: Cell) -> Decoder:
     def decode(n: Call) -> Sequence[str]:
-        layer = _Layer(n, gates)
+        layer = Layer(n, gates)
         per = len(defaults)
         chosen = _activations(n, per * len(layer.reverse), defaults)
         found = [
@@ -136,7 +136,7 @@ def _decoder(gates: int, defaults: Sequence[Activation], cell: Cell) -> Decoder:
     return decode
 
 
-def _lstm(layer: _Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
+def _lstm(layer: Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
     couple = bool(layer.n.attr("input_forget", 0))
     op = LSTM(reverse, layer.sequence, layer.clip, couple, *a)
     w, r = layer.part(1, d), layer.part(2, d)
@@ -144,7 +144,7 @@ def _lstm(layer: _Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequ
     return layer.n.b.add_n(op, layer.x, w, r, layer.bias(d), layer.lens, h0, c0, p)
 
 
-def _gru(layer: _Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
+def _gru(layer: Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
     n = layer.n
     after = bool(n.attr("linear_before_reset", 0))
     op = GRU(reverse, layer.sequence, layer.clip, after, *a)
@@ -159,7 +159,7 @@ def _gru(layer: _Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Seque
     return n.b.add_n(op, layer.x, w, r, bias, layer.lens, layer.state(5, d), rb)
 
 
-def _rnn(layer: _Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
+def _rnn(layer: Layer, d: int, reverse: bool, a: Sequence[Activation]) -> Sequence[str]:
     op = RNN(reverse, layer.sequence, layer.clip, *a)
     w, r = layer.part(1, d), layer.part(2, d)
     return layer.n.b.add_n(op, layer.x, w, r, layer.bias(d), layer.lens, layer.state(5, d))
