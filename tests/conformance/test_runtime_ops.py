@@ -66,7 +66,7 @@ def lstm_of_codes(
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """A bidirectional DynamicQuantizeLSTM of 8 units; uint8 weights have the zero point 128."""
     scale = (2, 32) if per_column else (2,)
-    point = np.full(scale, (128 if kind is np.uint8 else 0) + zero, kind)
+    point: Array = np.full(scale, (128 if kind is np.uint8 else 0) + zero, kind)
     weights: dict[str, Array] = {
         "w": codes(kind, 2, 4, 32),
         "r": codes(kind, 2, 8, 32),

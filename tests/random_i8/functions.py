@@ -169,13 +169,12 @@ def lstm_i8(seed: int) -> Made:
     end = (x.shape[1], r.shape[1])
     h0 = d.codes(end, -128, 127).astype(np.int8) if d.flag() else None
     c0 = _state(d, end, (23, 31)[d.n(0, 1)])
-    zero, step, *flags, clip = _cell(d, 30)
-    op = LSTMCodes(zero, step, *flags, clip, d.flag())
+    op = LSTMCodes(*_cell(d, 30), d.flag())
     if d.n(0, 2) == 0 and x.shape[2] < 2048:
         # hidden codes of 16 bits
         most = (32767, d.n(200, 32767))[d.n(0, 1)]
         h0 = None if h0 is None else (h0.astype(np.int32) * most // 128).astype(np.int16)
-        op = replace(op, zero=0, step=float(np.float32(step * most / 128)), most=most)
+        op = replace(op, zero=0, step=float(np.float32(op.step * most / 128)), most=most)
         ratio = ratio * np.float32(128 / most)
     return Made(op, (x, r, ratio, h0, c0))
 

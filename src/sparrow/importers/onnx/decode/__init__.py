@@ -37,6 +37,7 @@ from sparrow.importers.onnx.decode import (
     selection,
     sequence,
     spectral,
+    tabular,
 )
 
 DECODERS: Mapping[str, Decoder] = {
@@ -69,6 +70,7 @@ DECODERS: Mapping[str, Decoder] = {
     **selection.DECODERS,
     **sequence.DECODERS,
     **spectral.DECODERS,
+    **tabular.DECODERS,
 }
 # What has a decoder that does more than say why not.
 SUPPORTED: tuple[str, ...] = tuple(k for k in DECODERS if k not in refused.DECODERS)

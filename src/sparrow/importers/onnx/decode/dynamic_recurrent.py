@@ -169,7 +169,7 @@ def _hidden(n: Call, x: str, most: int) -> str:
 
 def _real(n: Call, codes: str, unit: float) -> str:
     """Codes as float32."""
-    return n.b.call("mul", n.b.cast(codes, F32), n.b.const(np.float32(unit)))
+    return n.b.call("mul", n.b.cast(codes, F32), n.b.scalar(unit, F32))
 
 
 DECODERS: Mapping[str, Decoder] = {"com.microsoft.DynamicQuantizeLSTM": _dynamic_quantize_lstm}
