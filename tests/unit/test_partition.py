@@ -16,7 +16,7 @@ from sparrow.builder import Builder
 from sparrow.emit.c import emit
 from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
-from sparrow.kernels.tasks import core_of, task_grid
+from sparrow.kernels.tasks import Grid, core_of, task_grid
 from sparrow.kernels.tiling_f32 import choose_gemm
 from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
@@ -87,29 +87,34 @@ def test_uneven_tasks_cost_the_longest_share() -> None:
     assert split_cycles(300.0, 4, 2, CPU) == 150.0 + CPU.fork_cycles
 
 
+def tasks(flops: int, rows: int, columns: int, **more: int) -> tuple[int, int]:
+    """Of two cores."""
+    return task_grid(Grid(flops=flops, rows=rows, columns=columns, **more), 2, core_of(CPU))
+
+
 def test_rows_are_split_before_columns() -> None:
     """So that the next layer finds its rows where they were written."""
-    core = core_of(CPU)
+    image = 4 * 49 * 512
     # 7 rows do not halve evenly, 32 columns would, but then half of the input has to move
-    assert task_grid(900_000, 7, 32, 1, 2, core, 4 * 49 * 512) == (4, 32)
+    assert tasks(900_000, 7, 32, input_bytes=image) == (4, 32)
     # where there is much to compute, balance counts for more
-    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512) == (7, 16)
+    assert tasks(500_000_000, 7, 32, input_bytes=image) == (7, 16)
     # one row: nothing else is left
-    assert task_grid(50_000_000, 1, 64, 1, 2, core, 4096, 4 << 20) == (1, 32)
+    assert tasks(50_000_000, 1, 64, input_bytes=4096, weight_bytes=4 << 20) == (1, 32)
     # too little work
-    assert task_grid(10_000, 64, 64, 1, 2, core, 4096, 4096) == (64, 64)
+    assert tasks(10_000, 64, 64, input_bytes=4096, weight_bytes=4096) == (64, 64)
 
 
 def test_columns_are_halved_between_panels() -> None:
     """7 rows of 32 columns in panels of 3: halves of 16, each with a narrow panel at its end."""
-    core = core_of(CPU)
-    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512, panel=3) == (7, 16)
+    image = 4 * 49 * 512
+    assert tasks(500_000_000, 7, 32, input_bytes=image, panel=3) == (7, 16)
     # whole panels balance as well
-    assert task_grid(500_000_000, 7, 32, 1, 2, core, 4 * 49 * 512, panel=4) == (7, 16)
-    assert task_grid(500_000_000, 1, 30, 1, 2, core, 4096, panel=5) == (1, 15)
+    assert tasks(500_000_000, 7, 32, input_bytes=image, panel=4) == (7, 16)
+    assert tasks(500_000_000, 1, 30, input_bytes=4096, panel=5) == (1, 15)
     # a narrow panel takes more than its share, and here the whole one that it would spare
-    assert task_grid(500_000_000, 1, 7, 1, 2, core, 4096, panel=2) == (1, 4)
-    assert task_grid(10_000, 7, 32, 1, 2, core, 4096, panel=3) == (7, 32)
+    assert tasks(500_000_000, 1, 7, input_bytes=4096, panel=2) == (1, 4)
+    assert tasks(10_000, 7, 32, input_bytes=4096, panel=3) == (7, 32)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])

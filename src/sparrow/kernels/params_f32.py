@@ -176,8 +176,8 @@ class Mean2d:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Winograd:
-    """`sp_winograd` of winograd_f32.h."""
+class WinogradShape:
+    """A dense 3x3 convolution of stride 1, as both structs begin; addresses as in `Window`."""
 
     batch: int
     ih: int
@@ -193,6 +193,12 @@ class Winograd:
     xw: int
     ldy: int
     half: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winograd(WinogradShape):
+    """`sp_winograd` of winograd_f32.h."""
+
     raw: int
     mr: int
     nv: int
@@ -205,23 +211,9 @@ class Winograd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WinogradStream:
+class WinogradStream(WinogradShape):
     """`sp_winograd_stream` of winograd_stream_f32.h."""
 
-    batch: int
-    ih: int
-    iw: int
-    ci: int
-    oh: int
-    ow: int
-    co: int
-    pt: int
-    pl: int
-    xn: int
-    xh: int
-    xw: int
-    ldy: int
-    half: int
     np: int
     nt: int
     kc: int
@@ -230,6 +222,15 @@ class WinogradStream:
     task_n: int
     tasks: int
     scratch_bytes: int
+
+
+def winograd_shape(s: Conv2dShape, half: bool) -> WinogradShape | None:
+    """What F(4x4, 3x3) takes; None where it does not apply. `half`: the output is bfloat16."""
+    plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
+    if not plain or s.kh != 3 or s.kw != 3:
+        return None
+    own = {f.name: getattr(s, f.name) for f in fields(WinogradShape) if f.name != "half"}
+    return WinogradShape(**own, half=int(half))
 
 
 def shape_text(s: Window | Gemm, **more: int) -> str:

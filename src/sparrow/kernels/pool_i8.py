@@ -9,7 +9,7 @@ from sparrow.kernels.conv import window_of
 from sparrow.kernels.element import suffix
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Window
-from sparrow.kernels.tasks import task_grid
+from sparrow.kernels.tasks import Grid, task_grid
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.pool import Pool
 from sparrow.ops.sums import CODES
@@ -31,7 +31,8 @@ def _max(case: Case) -> Lowered | Reject:
     if isinstance(window, Reject):
         return window
     s, c = Window(**window), x.shape[-1]
-    task_h = task_grid(s.oh * s.ow * c * (s.kh + s.kw), s.oh, 1, s.batch, case.threads)[0]
+    flops = s.oh * s.ow * c * (s.kh + s.kw)
+    task_h, _ = task_grid(Grid(flops=flops, rows=s.oh, columns=1, copies=s.batch), case.threads)
     tasks = s.batch * -(-s.oh // task_h)
     size = dtype.bits // 8
     line = round_up(s.iw * c * size, 64)

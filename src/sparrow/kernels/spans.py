@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 
 from sparrow.kernels.case import Epilogue, In, Out, Span, Tensor
@@ -11,16 +10,6 @@ from sparrow.kernels.params_f32 import Gemm, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 
 Walked = Window | Conv2dI8 | DepthwiseI8
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Pixels [y0, y1) x [x0, x1) of an image of the batch, channels [c0, c1)."""
-
-    image: int
-    y: tuple[int, int]
-    x: tuple[int, int]
-    c: tuple[int, int]
 
 
 def channels_of(channels: int, lanes: int, task_n: int, groups: int = 1) -> list[tuple[int, int]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import fits_twice, round_up
 from sparrow.kernels.params_f32 import Conv2d, Conv2dShape, Gemm, Simd
-from sparrow.kernels.tasks import part_of, seam_cycles, split_of, task_grid
+from sparrow.kernels.tasks import Grid, part_of, seam_cycles, split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
     block_of,
@@ -72,12 +72,19 @@ def choose_gemm(
     t = choose_tile(
         *(m, vectors, k, row_bytes, cpu, pair, tile, parts), shared=shared, part=part, seam=seam
     )
-    grid = task_grid(
-        *(flops, m, vectors, batch, threads, cpu.core, 4 * m * k, 4 * n * k, t.nv),
-        y=(2 if half else 4) * m * n,
+    grid = Grid(
+        flops=flops,
+        rows=m,
+        columns=vectors,
+        copies=batch,
         mr=t.mr,
+        panel=t.nv,
+        input_bytes=4 * m * k,
+        output_bytes=(2 if half else 4) * m * n,
+        weight_bytes=4 * n * k,
     )
-    task_m, task_n = grid[0] * t.mr, grid[1]
+    down, task_n = task_grid(grid, threads, cpu.core)
+    task_m = down * t.mr
     mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * n, 4 * k * n, cpu))
     rows = -(-m // task_m)
     cols = -(-vectors // task_n)
@@ -134,7 +141,15 @@ def choose_conv2d(
     vectors = -(-co // cpu.lanes)
     k = s.kh * s.kw * ci
     flops = 2 * s.oh * s.ow * co * k * (1 + pair)
-    read, stored = (4 * s.ih * s.iw * ci, 4 * k * co), (2 if half else 4) * s.oh * s.ow * co
+    grid = Grid(
+        flops=flops,
+        rows=s.oh,
+        columns=vectors,
+        copies=s.batch,
+        input_bytes=4 * s.ih * s.iw * ci,
+        output_bytes=(2 if half else 4) * s.oh * s.ow * co,
+        weight_bytes=4 * k * co,
+    )
     as_gemm, shared = _is_gemm(s), shares(co, cpu, pair)
     mc = task_m = rb = task_h = 0
     if as_gemm:
@@ -145,25 +160,17 @@ def choose_conv2d(
         t = choose_tile(
             *(m, vectors, k, 4 * s.xw, cpu, pair, tile), shared=shared, part=part, seam=seam
         )
-        grid = task_grid(
-            *(flops, image[0], vectors, s.batch, threads, cpu.core, *read, t.nv),
-            y=stored,
-            width=image[1],
-            mr=t.mr,
-        )
-        task_m, task_n = grid[0] * t.mr, grid[1]
+        grid = replace(grid, rows=image[0], width=image[1], mr=t.mr, panel=t.nv)
+        down, task_n = task_grid(grid, threads, cpu.core)
+        task_m = down * t.mr
         mc = min(task_m, block_of(round_up(m, t.mr), t.mr, 4 * k, 4 * co, 4 * k * co, cpu))
         tiles, rest = -(-min(m, mc) // t.mr), 4 * min(m, mc) * (k + co)
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
         t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile, shared=shared)
         copies = s.batch * s.groups
-        grid = task_grid(
-            *(flops, s.oh, vectors, copies, threads, cpu.core, *read, t.nv),
-            y=stored,
-            halo=4 * s.halo * s.iw * ci,
-        )
-        task_h, task_n = grid
+        grid = replace(grid, copies=copies, panel=t.nv, halo_bytes=4 * s.halo * s.iw * ci)
+        task_h, task_n = task_grid(grid, threads, cpu.core)
         row_bytes = 4 * s.sh * s.iw * ci, 4 * s.ow * co
         rb = min(task_h, block_of(s.oh, 1, *row_bytes, 4 * k * co, cpu))
         tiles, rest = rb, rb * sum(row_bytes)
@@ -185,7 +192,7 @@ def choose_conv2d(
         pair=int(pair),
         half=int(half),
         shared=int(t.shared),
-        ahead=int(s.ci <= FEW_CHANNELS and read[0] > cpu.l1_bytes),
+        ahead=int(s.ci <= FEW_CHANNELS and grid.input_bytes > cpu.l1_bytes),
         tasks=tasks,
     )
 

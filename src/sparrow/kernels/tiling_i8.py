@@ -9,7 +9,7 @@ from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
-from sparrow.kernels.tasks import core_of, part_of, seam_cycles, task_grid
+from sparrow.kernels.tasks import Grid, core_of, part_of, seam_cycles, task_grid
 from sparrow.kernels.tiles_i8 import between, cost_of_two, interleaved_cost, tile_cost, tiles
 from sparrow.kernels.tiles_matrix import (
     DENSE,
@@ -218,13 +218,19 @@ def choose_conv2d(
     if flat:
         line = w.width * ci
     one = s.oh == 1
-    task_h, columns = task_grid(
-        *(flops, rows, -(-vectors // t.nv), copies, threads, core, read, weights),
-        y=stored,
-        halo=s.halo * s.iw * ci,
+    grid = Grid(
+        flops=flops,
+        rows=rows,
+        columns=-(-vectors // t.nv),
+        copies=copies,
         width=width,
         mr=t.mr if one else 1,
+        input_bytes=read,
+        output_bytes=stored,
+        weight_bytes=weights,
+        halo_bytes=s.halo * s.iw * ci,
     )
+    task_h, columns = task_grid(grid, threads, core)
     task_h, task_w = (1, task_h * t.mr) if one else (task_h, s.ow)
     # a block's input and output stay in L2 until all channels have visited them: panels share the
     # lines of the output
@@ -362,9 +368,15 @@ def choose_depthwise(
     core, stored = core_of(target), s.oh * s.ow * c * STORED[code.put]
     # what a product would do in that time. An odd row of a task is done alone
     flops = int(cycles * core.flops_per_cycle) // s.batch
-    task_h, task_c = task_grid(
-        flops, s.oh, vectors, s.batch, threads, core, s.ih * s.iw * c, y=stored
+    grid = Grid(
+        flops=flops,
+        rows=s.oh,
+        columns=vectors,
+        copies=s.batch,
+        input_bytes=s.ih * s.iw * c,
+        output_bytes=stored,
     )
+    task_h, task_c = task_grid(grid, threads, core)
     pixel_bytes = min(c, task_c * target.isa.lanes)
     room = target.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     # where RAM is short a row at a time, so that it may run over what it was made from

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Depthwise, Mean2d, Pool2d, Simd, Window
-from sparrow.kernels.tasks import task_grid
+from sparrow.kernels.tasks import Grid, task_grid
 
 # Columns of the input under a depthwise tile, each of which is code of its own.
 MAX_COLUMNS = 64
@@ -30,9 +30,15 @@ def choose_depthwise(
     """
     vectors = -(-c // cpu.lanes)
     mr = (tile or depthwise_tiles(s, cpu)[0]).mr
-    flops = 2 * s.oh * s.ow * c * s.kh * s.kw
-    read, stored = 4 * s.ih * s.iw * c, (2 if half else 4) * s.oh * s.ow * c
-    task_h, task_c = task_grid(flops, s.oh, vectors, s.batch, threads, cpu.core, read, y=stored)
+    grid = Grid(
+        flops=2 * s.oh * s.ow * c * s.kh * s.kw,
+        rows=s.oh,
+        columns=vectors,
+        copies=s.batch,
+        input_bytes=4 * s.ih * s.iw * c,
+        output_bytes=(2 if half else 4) * s.oh * s.ow * c,
+    )
+    task_h, task_c = task_grid(grid, threads, cpu.core)
     pixel_bytes = 4 * min(c, task_c * cpu.lanes)
     room = cpu.l2_bytes // 2 // pixel_bytes - s.kh * s.iw
     return Depthwise(
@@ -82,7 +88,8 @@ def choose_pool2d(
     threads: int = 1,
 ) -> Pool2d:
     """Tasks of a pooling layer; the pads after the image, `pb` and `pr`, only count taps."""
-    task_h = task_grid(s.oh * s.ow * c * s.kh * s.kw, s.oh, 1, s.batch, threads)[0]
+    flops = s.oh * s.ow * c * s.kh * s.kw
+    task_h, _ = task_grid(Grid(flops=flops, rows=s.oh, columns=1, copies=s.batch), threads)
     return Pool2d(
         **asdict(s),
         c=c,
@@ -117,7 +124,8 @@ def choose_mean2d(
     vectors = -(-c // cpu.lanes)
     task_n, task_c = -(-batch // threads), round_up(vectors, 4)
     if batch < threads:
-        task_n, task_c = 1, 4 * task_grid(ih * iw * c, 1, -(-vectors // 4), batch, threads)[1]
+        grid = Grid(flops=ih * iw * c, rows=1, columns=-(-vectors // 4), copies=batch)
+        task_n, task_c = 1, 4 * task_grid(grid, threads)[1]
     return Mean2d(
         batch=batch,
         ih=ih,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.params_f32 import Conv2dShape, Simd, Winograd
+from sparrow.kernels.params_f32 import Conv2dShape, Simd, Winograd, winograd_shape
 from sparrow.kernels.tasks import split_of
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
@@ -31,8 +33,8 @@ def choose_winograd(
     bfloat16. `raw`: weights are those of the direct sum, transformed in each call. `tile`: of the
     products, one of `winograd_tiles`, the first by default.
     """
-    plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
-    if not plain or s.kh != 3 or s.kw != 3:
+    shape = winograd_shape(s, half)
+    if shape is None:
         return None
     tiles = s.batch * -(-s.oh // 4) * -(-s.ow // 4)
     vectors = -(-s.co // cpu.lanes)
@@ -56,20 +58,7 @@ def choose_winograd(
         group = t.nv if whole else task_n
         u = group * (s.ci * cpu.lanes + 16) if raw else 0
         return Winograd(
-            batch=s.batch,
-            ih=s.ih,
-            iw=s.iw,
-            ci=s.ci,
-            oh=s.oh,
-            ow=s.ow,
-            co=s.co,
-            pt=s.pt,
-            pl=s.pl,
-            xn=s.xn,
-            xh=s.xh,
-            xw=s.xw,
-            ldy=s.ldy,
-            half=int(half),
+            **asdict(shape),
             raw=int(raw),
             mr=t.mr,
             nv=t.nv,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import product
 
 from sparrow.kernels.packing_f32 import round_up
-from sparrow.kernels.params_f32 import Conv2dShape, Simd, WinogradStream
+from sparrow.kernels.params_f32 import Conv2dShape, Simd, WinogradStream, winograd_shape
 from sparrow.kernels.tasks import split_of
 from sparrow.kernels.tiles_f32 import weight_cycles
 
@@ -25,8 +26,8 @@ def choose_winograd_stream(
     The function is that of `choose_winograd`, rounding errors are those of raw weights. `half`: the
     output is bfloat16.
     """
-    plain = s.sh == s.sw == s.dh == s.dw == s.groups == s.xc == 1
-    if not plain or s.kh != 3 or s.kw != 3:
+    shape = winograd_shape(s, half)
+    if shape is None:
         return None
     tiles = s.batch * -(-s.oh // 4) * -(-s.ow // 4)
     vectors = -(-s.co // cpu.lanes)
@@ -41,20 +42,7 @@ def choose_winograd_stream(
     np, nt = min(shapes, key=lambda t: _channel_cycles(t[0], t[1], tb), default=(3, 1))
     task_n = -(-vectors // min(wish, vectors))
     return WinogradStream(
-        batch=s.batch,
-        ih=s.ih,
-        iw=s.iw,
-        ci=s.ci,
-        oh=s.oh,
-        ow=s.ow,
-        co=s.co,
-        pt=s.pt,
-        pl=s.pl,
-        xn=s.xn,
-        xh=s.xh,
-        xw=s.xw,
-        ldy=s.ldy,
-        half=int(half),
+        **asdict(shape),
         np=np,
         nt=nt,
         kc=CHUNK,
