@@ -20,7 +20,7 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Declared, Model, declared_inputs
-from sparrow.npz import read_arrays
+from sparrow.npz import read_shapes
 from sparrow.samples import IMAGES
 
 _HINT = "give its shape: --shape {}={}"
@@ -124,7 +124,7 @@ def _first_shapes(
         path = Path(calib)
         if path.is_dir() or path.suffix.lower() in IMAGES:
             return None, calib
-        return (_named({k: v.shape for k, v in read_arrays(path).items()}, names), True), calib
+        return (_named(read_shapes(path), names), True), calib
     if isinstance(calib, np.ndarray):
         return (_named({"": calib.shape}, names), True), calib
     if isinstance(calib, Mapping):

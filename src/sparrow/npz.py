@@ -12,15 +12,17 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from sparrow.errors import BadInput
 from sparrow.tensor import Array
 
+T = TypeVar("T")
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 4096
 MAX_MEMBERS = 100_000
@@ -39,11 +41,16 @@ def read_arrays(path: Path) -> dict[str, Array]:
     Raises:
         BadInput: The file cannot be read, is malformed, or holds anything but plain arrays.
     """
-    try:
-        with open(path, "rb", opener=_opener) as f:
-            return parse_arrays(f, os.fstat(f.fileno()).st_size, str(path))
-    except (OSError, ValueError) as e:  # the name may hold a NUL
-        raise BadInput(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
+    return _read(path, _array)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `read_arrays` returns, whose elements are not read.
+
+    Raises:
+        BadInput: The file cannot be read, or a header is not that of a plain array.
+    """
+    return _read(path, lambda f, size: _header(f, size)[2])
 
 
 def parse_arrays(f: IO[bytes], size: int, where: str) -> dict[str, Array]:
@@ -52,13 +59,28 @@ def parse_arrays(f: IO[bytes], size: int, where: str) -> dict[str, Array]:
     Raises:
         BadInput: It is malformed, or holds anything but plain arrays.
     """
+    return _parse(f, size, where, _array)
+
+
+def _read(path: Path, each: Callable[[IO[bytes], int], T]) -> dict[str, T]:
+    """What ``each`` reads of every array of a file."""
+    try:
+        with open(path, "rb", opener=_opener) as f:
+            return _parse(f, os.fstat(f.fileno()).st_size, str(path), each)
+    except (OSError, ValueError) as e:  # the name may hold a NUL
+        raise BadInput(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
+
+
+def _parse(
+    f: IO[bytes], size: int, where: str, each: Callable[[IO[bytes], int], T]
+) -> dict[str, T]:
     try:
         if f.read(len(MAGIC)) == MAGIC:
             f.seek(0)
-            return {"": _array(f, size)}
+            return {"": each(f, size)}
         f.seek(0)
         with zipfile.ZipFile(f) as z:
-            return dict(_members(z, size))
+            return dict(_members(z, size, each))
     except _MALFORMED as e:
         raise BadInput(f"{where}: not a .npy or .npz file of plain arrays: {e}") from None
 
@@ -79,7 +101,9 @@ def _opener(name: str, flags: int) -> int:
     return handle
 
 
-def _members(z: zipfile.ZipFile, size: int) -> Iterator[tuple[str, Array]]:
+def _members(
+    z: zipfile.ZipFile, size: int, each: Callable[[IO[bytes], int], T]
+) -> Iterator[tuple[str, T]]:
     infos = z.infolist()
     if len(infos) > MAX_MEMBERS:
         raise ValueError(f"{len(infos)} members")
@@ -91,11 +115,13 @@ def _members(z: zipfile.ZipFile, size: int) -> Iterator[tuple[str, Array]]:
     for info in infos:
         name = info.filename.removesuffix(".npy")
         with z.open(info) as f:
-            yield name, _array(f, info.file_size)
+            yield name, each(f, info.file_size)
 
 
-def _array(f: IO[bytes], size: int) -> Array:
-    """The array of a stream that is said to have ``size`` bytes."""
+def _header(f: IO[bytes], size: int) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """Of the array of a stream that is said to have ``size`` bytes: dtype, whether the first axis
+    is the innermost, and shape.
+    """
     start = f.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) != len(MAGIC) + 2 or start[-2] not in (1, 2, 3):
         raise ValueError("no .npy data")
@@ -109,19 +135,22 @@ def _array(f: IO[bytes], size: int) -> Array:
         raise ValueError(f"header {header[:80]!r} is not that of a plain array")
     dtype = np.dtype(m[1])
     shape = tuple(int(d) for d in m[3].split(",") if d.strip())
-    count = 1
-    for d in shape:
-        count *= d
-    need = count * dtype.itemsize
+    need = prod(shape) * dtype.itemsize
     if need > size or len(shape) > 64 or any(d >= 1 << 62 for d in shape):
         raise ValueError(f"shape {shape} needs {need} bytes, there are {size}")
+    return dtype, m[2] == "True", shape
+
+
+def _array(f: IO[bytes], size: int) -> Array:
+    dtype, backwards, shape = _header(f, size)
+    need = prod(shape) * dtype.itemsize
     data = f.read(need)
     if len(data) != need:
         raise ValueError(f"shape {shape} needs {need} bytes, there are {len(data)}")
     flat = np.frombuffer(bytearray(data), dtype)
-    if m[2] == "True":
+    if backwards:
         return flat.reshape(shape[::-1]).transpose()
     return flat.reshape(shape)
 
 
-__all__ = ["parse_arrays", "read_arrays"]
+__all__ = ["parse_arrays", "read_arrays", "read_shapes"]

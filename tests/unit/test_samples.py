@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sparrow.errors import BadInput
-from sparrow.npz import read_arrays
+from sparrow.npz import read_arrays, read_shapes
 from sparrow.samples import Pixels, fit, load_image, samples
 from sparrow.tensor import F32, I8, I64, U8, TensorType
 
@@ -58,6 +58,19 @@ def test_pixels_become_what_the_model_was_trained_on(tmp_path: Path) -> None:
         load_image(tmp_path / "p.png", "x", IMAGE, Pixels((1, 2), (1,)))
     with pytest.raises(BadInput, match="expected numbers"):
         Pixels(std=(0,))
+
+
+def test_shapes_are_read_without_the_elements(tmp_path: Path) -> None:
+    arrays = {"a": np.zeros((3, 0, 5), np.int8), "b": np.zeros((), np.float32)}
+    arrays["c"] = np.asfortranarray(np.zeros((20, 7)))
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    assert read_shapes(tmp_path / "x.npz") == {k: v.shape for k, v in arrays.items()}
+    np.save(tmp_path / "x.npy", arrays["c"])
+    assert read_shapes(tmp_path / "x.npy") == {"": (20, 7)}
+    data = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(data[:200])
+    with pytest.raises(BadInput, match=r"shape \(20, 7\) needs 1120 bytes"):
+        read_shapes(tmp_path / "cut.npy")
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
