@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from math import atan2, cos, floor, sin
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,12 +189,27 @@ def test_what_is_not_published_so_is_refused(tmp_path: Path) -> None:
         load("TransformTensorBilinear", flex(output_height=5, output_width=8), 1)
     with pytest.raises(BadModel, match="'output_width' is 0, expected 1 to 4096"):
         load("TransformTensorBilinear", flex(output_height=5))
+    with pytest.raises(BadModel, match="'output_width' is a list, expected a number"):
+        load("TransformTensorBilinear", flex(output_height=5, output_width=[8] * 4000))
     with pytest.raises(BadModel, match="options are no map"):
         load("TransformTensorBilinear", b"abc")
     with pytest.raises(BadModel, match="4 bytes of options, expected 24"):
         load("MaxUnpooling2D", bytes(4))
     with pytest.raises(UnsupportedOp, match=r"CUSTOM:Unheard-2.*no decoder"):
         load("Unheard", b"")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("option", ["subset_idxs", "scale_x", "target_rotation_radians"])
+def test_options_that_are_no_numbers_are_refused(tmp_path: Path, option: str, value: float) -> None:
+    options: dict[str, Any] = {"left_rotation_idx": 0, "right_rotation_idx": 1, "scale_y": 1}
+    options |= {"output_width": 8, "output_height": 8, "scale_x": 1, "subset_idxs": [0, 1]}
+    options[option] = [value, 1.0] if option == "subset_idxs" else value
+    feeds = {"x": f32(1, 5, 3)}
+    path = tmp_path / "m.tflite"
+    path.write_bytes(custom("Landmarks2TransformMatrix", feeds, [(1, 4, 4)], flex(**options), 2))
+    with pytest.raises(BadModel, match=f"'{option}' is .*, expected a number of float32"):
+        import_tflite(path)
 
 
 def test_options_end_in_one_line_wherever_they_are_cut_or_changed() -> None:

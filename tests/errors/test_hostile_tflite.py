@@ -151,6 +151,39 @@ def test_variables_are_read_by_their_own_operators_only(tmp_path: Path) -> None:
         load(tmp_path, write([x, y], [O("CALL_ONCE", [], [], {"subgraph": 7})], *end))
 
 
+def variable(t: T, begin: T | None = None, at: int = 0) -> bytes:
+    """Adds its input to a variable, which operator ``at`` gives its beginning."""
+    x, p, y = (replace(t, name=name) for name in "xpy")
+    handle, h = O("VAR_HANDLE", [], ["h"], {"name": "v", "container": ""}), T("h", (), I32)
+    h = replace(h, resource=True)
+    ops = [
+        handle,
+        O("READ_VARIABLE", ["h"], ["p"]),
+        O("ADD", ["p", "x"], ["y"], {"activation": 0}),
+        O("ASSIGN_VARIABLE", ["h", "y"], []),
+    ]
+    others = []
+    if begin is not None:
+        ops.insert(at, O("CALL_ONCE", [], [], {"subgraph": 1}))
+        others = [G([h, begin], [handle, O("ASSIGN_VARIABLE", ["h", begin.name], [])])]
+    return write([h, x, p, y], ops, ["x"], ["y"], others)
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_a_variable_begins_before_it_is_read(tmp_path: Path, at: int) -> None:
+    t, begin = T("t", (1, 4), F32), constant("c", np.zeros((2, 7), np.float32))
+    with pytest.raises(UnsupportedOp, match="'v' begins after it was read"):
+        load(tmp_path, variable(t, begin, at))
+
+
+def test_states_of_a_few_bytes_take_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(variable(T("t", (1, 1 << 30), I8, scale=[0.1], zero=[3])))
+    (state,) = import_tflite(path).graph.states
+    assert state.initial.shape == (1, 1 << 30) and state.initial[0, 5] == 3
+    assert not any(state.initial.strides)
+
+
 def test_sparse_tensors_are_checked(tmp_path: Path) -> None:
     first, at = np.array([0, 2, 3], np.int32), np.array([0, 3, 1], np.uint8)
     good = Sparsity((0, 1), (), (2, (first, at)))
@@ -183,6 +216,10 @@ def test_branches_of_branches_are_refused(tmp_path: Path) -> None:
     kept = G([p, x, replace(y, variable=True)], [], ["p", "x"], ["y"])
     with pytest.raises(BadModel, match="a branch gives a variable tensor"):
         load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [kept]))
+    plain, twice = (G([p, x, y], [O("RELU", ["x"], ["y"])], ["p", "x"], ["y"] * k) for k in (1, 2))
+    with pytest.raises(BadModel, match="its branches give 1 and 2 outputs"):
+        chosen = O("IF", ["p", "p", "x"], ["y"], {"then": 1, "otherwise": 2})
+        load(tmp_path, write([p, x, y], [chosen], ["p", "x"], ["y"], [plain, twice]))
     wrong = G([x, y], [O("RELU", ["x"], ["y"])], ["x"], ["y"])
     with pytest.raises(BadModel, match="2 values for 1 inputs"):
         load(tmp_path, write([p, x, y], [again], ["p", "x"], ["y"], [wrong]))

@@ -155,10 +155,12 @@ class Controlled(Reader):
         if known is not None:
             found = self._branch(then if known.ravel()[0] else other, values)
         else:
-            pairs = list(zip(self._branch(then, values), self._branch(other, values), strict=False))
+            one, two = self._branch(then, values), self._branch(other, values)
+            if len(one) != len(two):
+                raise call.bad(f"its branches give {len(one)} and {len(two)} outputs")
             bare = self.b.reshape(condition, ())
             found = []
-            for a, b in pairs:
+            for a, b in zip(one, two, strict=True):
                 ta, tb = self.b.type(a), self.b.type(b)
                 if (ta.shape, ta.dtype) != (tb.shape, tb.dtype):
                     raise call.unsupported(

@@ -36,11 +36,9 @@ def stored_value(b: Builder, y: str, states: Sequence[str]) -> str:
 
 
 def zero_codes(t: TensorType) -> Array:
-    """What stands for 0."""
-    zero = np.zeros(t.shape, t.dtype.numpy)
-    if isinstance(t.quant, Affine):
-        zero += t.quant.zero_point.reshape(-1)[0].astype(zero.dtype)
-    return zero
+    """What stands for 0, the same element everywhere: a shape of any size takes no memory."""
+    zero = t.quant.zero_point.reshape(-1)[0] if isinstance(t.quant, Affine) else 0
+    return np.broadcast_to(np.array(zero).astype(t.dtype.numpy), t.shape)
 
 
 @dataclass(slots=True)
@@ -72,12 +70,14 @@ class Variables:
         return self._all.setdefault(name, _Variable())
 
     def begin(self, name: str, y: str, where: str) -> None:
-        """Let a variable begin as ``y``, which must be constant."""
+        """Let a variable begin as ``y``, which must be constant, before anything asks for it."""
         if self.b.value(y) is None:
             raise UnsupportedOp(
                 f"{where}: variable {name!r} begins as something computed at run time",
                 hint="initialize it with a constant",
             )
+        if self._of(name).now:
+            raise UnsupportedOp(f"{where}: variable {name!r} begins after it was read or assigned")
         self._of(name).initial = y
 
     def read(self, name: str, t: TensorType, where: str) -> str:

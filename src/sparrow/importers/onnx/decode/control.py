@@ -36,23 +36,22 @@ def _if(n: Call) -> Sequence[str]:
     if known is not None:
         return n.run(body_of(n, "then_branch" if known.ravel()[0] else "else_branch"), ())
     before = len(n.b.nodes)
-    fixing = n.fixing(n.x())
-    hint = fixing or "fold the condition, or export the branch you need"
+
+    def at_run_time(why: str) -> UnsupportedOp:
+        hint = n.fixing(n.x()) or "fold the condition, or export the branch you need"
+        return n.unsupported(f"the condition is computed at run time{why}", hint)
+
     try:
         then, other = n.run(body_of(n, "then_branch"), ()), n.run(body_of(n, "else_branch"), ())
     except (BadModel, UnsupportedOp) as e:
-        if not fixing or fixing == e.hint:
+        if n.fixing(n.x()) in ("", e.hint):
             raise
         # a branch for another sample rate need not fit these shapes
-        raise n.unsupported(
-            f"the condition is computed at run time, and in a branch {e.message}", hint
-        ) from None
+        raise at_run_time(f", and in a branch {e.message}") from None
     steps = len(n.b.nodes) - before
     if steps > MAX_BOTH_BRANCHES:
-        raise n.unsupported(
-            f"the condition is computed at run time and the branches have {steps} operators, "
-            f"more than {MAX_BOTH_BRANCHES} to keep both",
-            hint,
+        raise at_run_time(
+            f" and the branches have {steps} operators, more than {MAX_BOTH_BRANCHES} to keep both"
         )
     if len(then) != len(other):
         raise n.bad(f"branches have {len(then)} and {len(other)} outputs")
@@ -60,14 +59,10 @@ def _if(n: Call) -> Sequence[str]:
     results = []
     for a, b in zip(then, other, strict=True):
         if {a, b} & n.b.sequences.keys():
-            raise n.unsupported(
-                "the condition is computed at run time and the branches give sequences", hint
-            )
+            raise at_run_time(" and the branches give sequences")
         ta, tb = n.b.type(a), n.b.type(b)
         if (ta.shape, ta.dtype) != (tb.shape, tb.dtype) or {a, b} & n.b.lengths.keys():
-            raise n.unsupported(
-                f"the condition is computed at run time and the branches give {ta} and {tb}", hint
-            )
+            raise at_run_time(f" and the branches give {ta} and {tb}")
         results.append(a if a == b else n.b.call("where", condition, a, b))
     return results
 

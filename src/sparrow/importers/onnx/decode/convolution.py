@@ -8,21 +8,16 @@ from math import prod
 import numpy as np
 
 from sparrow.importers.onnx.call import Call, Decoder
-from sparrow.importers.onnx.decode.linear import per_axis, resolve_pads
+from sparrow.importers.onnx.decode.linear import per_axis, resolve_pads, window
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.deform_conv import DeformConv
 from sparrow.tensor import BOOL, I32
 
 
 def _conv_transpose(n: Call) -> Sequence[str]:
-    x, w = n.type(0), n.type(1)
-    rank = x.rank - 2
-    if rank < 1 or w.rank != x.rank:
-        raise n.bad(f"x {x} and weights {w} are no convolution")
-    kernel = n.ints("kernel_shape") or w.shape[2:]
-    if tuple(kernel) != w.shape[2:]:
-        raise n.bad(f"kernel_shape {kernel} does not fit weights {w.shape}")
-    strides, dilations = per_axis(n, "strides", rank), per_axis(n, "dilations", rank)
+    x = n.type(0)
+    kernel, strides, dilations = window(n)
+    rank = len(kernel)
     extra = n.ints("output_padding") or (0,) * rank
     if len(extra) != rank or min(extra) < 0:
         raise n.bad(f"output_padding is {extra}, expected {rank} values")

@@ -44,8 +44,8 @@ def per_axis(n: Call, name: str, rank: int) -> tuple[int, ...]:
     return v
 
 
-def convolution(n: Call) -> Conv:
-    """The op of a node that convolves input 0 with the weights at input 1."""
+def window(n: Call) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Extents, strides and dilations of the weights at input 1, per spatial axis of input 0."""
     x, w = n.type(0), n.type(1)
     rank = x.rank - 2
     if rank < 1 or w.rank != x.rank:
@@ -53,8 +53,13 @@ def convolution(n: Call) -> Conv:
     kernel = n.ints("kernel_shape") or w.shape[2:]
     if tuple(kernel) != w.shape[2:]:
         raise n.bad(f"kernel_shape {kernel} does not fit weights {w.shape}")
-    strides, dilations = per_axis(n, "strides", rank), per_axis(n, "dilations", rank)
-    pads = resolve_pads(n, x.shape[2:], kernel, strides, dilations)
+    return w.shape[2:], per_axis(n, "strides", rank), per_axis(n, "dilations", rank)
+
+
+def convolution(n: Call) -> Conv:
+    """The op of a node that convolves input 0 with the weights at input 1."""
+    kernel, strides, dilations = window(n)
+    pads = resolve_pads(n, n.type(0).shape[2:], kernel, strides, dilations)
     return Conv(strides, dilations, pads, int(n.attr("group", 1)))
 
 

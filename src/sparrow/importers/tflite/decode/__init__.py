@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sparrow.importers.tflite.call import Decoder
 from sparrow.importers.tflite.decode import (
+    blocks,
     convolution,
     elementwise,
     mediapipe,
@@ -15,6 +16,7 @@ from sparrow.importers.tflite.decode import (
 )
 
 DECODERS: Mapping[str, Decoder] = {
+    **blocks.DECODERS,
     **convolution.DECODERS,
     **elementwise.DECODERS,
     **mediapipe.DECODERS,

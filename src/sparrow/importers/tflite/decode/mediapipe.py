@@ -59,8 +59,14 @@ def _options(n: Call) -> Mapping[str, Numbers]:
 
 def _number(n: Call, options: Mapping[str, Numbers], name: str, default: float = 0) -> float:
     v = options.get(name, default)
-    if isinstance(v, tuple) or not np.isfinite(v):
-        raise n.bad(f"option {name!r} is {v}, expected a number")
+    if isinstance(v, tuple):
+        raise n.bad(f"option {name!r} is a list, expected a number")
+    return _float32(n, name, v)
+
+
+def _float32(n: Call, name: str, v: float) -> float:
+    if not abs(v) <= -LOWEST:  # nor is NaN
+        raise n.bad(f"option {name!r} is {v}, expected a number of float32")
     return v
 
 
@@ -155,7 +161,8 @@ def _matrix_of_landmarks(n: Call) -> Sequence[str]:
         raise n.unsupported(f"landmarks {t}, expected float32[1, n, 3]")
     subset = o.get("subset_idxs", ())
     ends = [int(_number(n, o, f"{side}_rotation_idx", -1)) for side in ("left", "right")]
-    picked = [int(v) for v in (subset if isinstance(subset, tuple) else (subset,))]
+    listed = subset if isinstance(subset, tuple) else (subset,)
+    picked = [int(_float32(n, "subset_idxs", v)) for v in listed]
     if not picked or not all(0 <= v < t.shape[1] for v in (*ends, *picked)):
         raise n.bad(f"landmarks {ends} and {picked[:8]} of {t}")
     size = _extent(n, o, "output_width"), _extent(n, o, "output_height")

@@ -170,21 +170,23 @@ def _strided_slice(n: Call) -> Sequence[str]:
     return [n.b.reshape(y, kept)]
 
 
-def _pairs(n: Call, i: int, what: str, rank: int) -> tuple[tuple[int, int], ...]:
+def pairs(n: Call, i: int, what: str, rank: int) -> tuple[tuple[int, int], ...]:
+    """Input ``i`` as ``rank`` constant pairs, none of them negative."""
     flat = n.ints(i, what)
     if len(flat) != 2 * rank or min((0, *flat)) < 0:
         raise n.bad(f"{what} are {flat}, expected {rank} pairs")
     return tuple((flat[2 * k], flat[2 * k + 1]) for k in range(rank))
 
 
-def _zero_code(n: Call) -> int:
+def zero_code(n: Call) -> int:
+    """What means zero in input 0: its zero point, 0 where it holds numbers."""
     t = n.tensor(0)
     return int(t.zero_point[0]) if t.quantized else 0
 
 
 def _pad(n: Call) -> Sequence[str]:
-    pads = _pairs(n, 1, "the pads", n.type().rank)
-    value: float | int | bool = _zero_code(n)
+    pads = pairs(n, 1, "the pads", n.type().rank)
+    value: float | int | bool = zero_code(n)
     if n.has(2):
         known = n.const(2, "the value")
         if known.size != 1:
@@ -197,7 +199,7 @@ def _pad(n: Call) -> Sequence[str]:
 
 def _mirror_pad(n: Call) -> Sequence[str]:
     """Mode 0 leaves the border element out, mode 1 repeats it: ours has the first only."""
-    pads = _pairs(n, 1, "the pads", n.type().rank)
+    pads = pairs(n, 1, "the pads", n.type().rank)
     mode: PadMode = "reflect"
     if n.option("mode") != 0:
         if max(v for p in pads for v in p) > 1:
@@ -279,7 +281,7 @@ def _fill(n: Call) -> Sequence[str]:
 def _zeros_like(n: Call) -> Sequence[str]:
     t = n.type()
     n.b.made(t.size, f"shape {t.shape}")
-    return [n.b.const(np.full(t.shape, _zero_code(n), t.dtype.numpy), t.dtype)]
+    return [n.b.const(np.full(t.shape, zero_code(n), t.dtype.numpy), t.dtype)]
 
 
 def _range(n: Call) -> Sequence[str]:
@@ -291,77 +293,6 @@ def _range(n: Call) -> Sequence[str]:
         raise n.bad(f"range({a}, {b}, {s}) is too long")
     n.b.made(4 * int(abs(b - a) / abs(s)), "the range")
     return [n.b.const(np.arange(a, b, s).astype(start.dtype), n.type(0).dtype)]
-
-
-def _block(n: Call) -> int:
-    block = int(n.option("block"))
-    if n.type().rank != 4 or not 1 <= block <= 1 << 16:
-        raise n.bad(f"blocks of {block} of {n.type()}")
-    return block
-
-
-def _space_to_depth(n: Call) -> Sequence[str]:
-    block = _block(n)
-    b, h, w, c = n.type().shape
-    if h % block or w % block:
-        raise n.bad(f"blocks of {block} of {n.type()}")
-    y = n.b.reshape(n.x(), (b, h // block, block, w // block, block, c))
-    y = n.b.transpose(y, (0, 1, 3, 2, 4, 5))
-    return [n.b.reshape(y, (b, h // block, w // block, c * block * block))]
-
-
-def _depth_to_space(n: Call) -> Sequence[str]:
-    block = _block(n)
-    b, h, w, c = n.type().shape
-    if c % (block * block):
-        raise n.bad(f"blocks of {block} of {n.type()}")
-    y = n.b.reshape(n.x(), (b, h, w, block, block, c // (block * block)))
-    y = n.b.transpose(y, (0, 1, 3, 2, 4, 5))
-    return [n.b.reshape(y, (b, h * block, w * block, c // (block * block)))]
-
-
-def _blocks(n: Call) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-    """(block per spatial axis, pads or crops per spatial axis)."""
-    blocks = n.ints(1, "the block shape")
-    if not 1 <= len(blocks) < n.type().rank or min(blocks) < 1:
-        raise n.bad(f"blocks {blocks} of {n.type()}")
-    return blocks, _pairs(n, 2, "pads or crops", len(blocks))
-
-
-def _space_to_batch(n: Call) -> Sequence[str]:
-    blocks, pads = _blocks(n)
-    shape, k = n.type().shape, len(blocks)
-    rest = shape[1 + k :]
-    full = ((0, 0), *pads, *((0, 0),) * len(rest))
-    x = n.b.add(Pad(full, "constant", _zero_code(n)), n.x()) if any(map(any, full)) else n.x()
-    spatial = n.b.shape(x)[1 : 1 + k]
-    if any(d % b for d, b in zip(spatial, blocks, strict=True)):
-        raise n.bad(f"blocks {blocks} of padded extents {spatial}")
-    outer = [d // b for d, b in zip(spatial, blocks, strict=True)]
-    split = [e for d, b in zip(outer, blocks, strict=True) for e in (d, b)]
-    y = n.b.reshape(x, (shape[0], *split, *rest))
-    inner = [2 + 2 * i for i in range(k)]
-    order = [*inner, 0, *(i - 1 for i in inner), *range(1 + 2 * k, 1 + 2 * k + len(rest))]
-    return [n.b.reshape(n.b.transpose(y, order), (shape[0] * prod(blocks), *outer, *rest))]
-
-
-def _batch_to_space(n: Call) -> Sequence[str]:
-    blocks, crops = _blocks(n)
-    shape, k = n.type().shape, len(blocks)
-    spatial, rest = shape[1 : 1 + k], shape[1 + k :]
-    if shape[0] % prod(blocks):
-        raise n.bad(f"blocks {blocks} of {n.type()}")
-    batch = shape[0] // prod(blocks)
-    y = n.b.reshape(n.x(), (*blocks, batch, *spatial, *rest))
-    order = [k, *(e for i in range(k) for e in (k + 1 + i, i))]
-    y = n.b.transpose(y, [*order, *range(2 * k + 1, 2 * k + 1 + len(rest))])
-    grown = [d * b for d, b in zip(spatial, blocks, strict=True)]
-    y = n.b.reshape(y, (batch, *grown, *rest))
-    for i, (a, e) in enumerate(crops):
-        if a + e > grown[i]:
-            raise n.bad(f"crops {crops} of {grown}")
-        y = cut(n, y, 1 + i, a, grown[i] - a - e)
-    return [y]
 
 
 def _reverse(n: Call) -> Sequence[str]:
@@ -392,11 +323,9 @@ def _one_hot(n: Call) -> Sequence[str]:
 
 
 DECODERS: Mapping[str, Decoder] = {
-    "BATCH_TO_SPACE_ND": _batch_to_space,
     "BROADCAST_TO": _broadcast_to,
     "CONCATENATION": _concat,
     "DENSIFY": lambda n: [n.x()],  # sparse constants are read dense
-    "DEPTH_TO_SPACE": _depth_to_space,
     "EMBEDDING_LOOKUP": _embedding,
     "EXPAND_DIMS": _expand_dims,
     "FILL": _fill,
@@ -413,8 +342,6 @@ DECODERS: Mapping[str, Decoder] = {
     "REVERSE_V2": _reverse,
     "SHAPE": _shape,
     "SLICE": _slice,
-    "SPACE_TO_BATCH_ND": _space_to_batch,
-    "SPACE_TO_DEPTH": _space_to_depth,
     "SPLIT": _split,
     "SPLIT_V": _split_v,
     "SQUEEZE": _squeeze,
