@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ import onnx
 from onnx import helper, numpy_helper
 from PIL import Image
 
+from conformance import test_tflite_control as control
+from conformance import test_tflite_mediapipe as mediapipe
 from conformance.onnx_cases import Case, load_cases
 from conformance.test_tflite_ops import CASES, file_of
 from small_models import accumulator, classifier, embedding, model, strange, value
@@ -227,6 +230,56 @@ def _graphs(folder: Path, models: Mapping[str, bytes]) -> None:
         (folder / f"{op}.txt").write_text(text, encoding="utf-8")
 
 
+def _rare() -> dict[str, bytes]:
+    """Branches, variables, sparse constants, and custom operators."""
+    dense = np.zeros((3, 8), np.float32)
+    dense[::2, 2:5] = 1.5
+    data, sparsity = control.blocks(dense)
+    sparse = write(
+        [
+            T("x", (2, 8), F32),
+            T("sparse", (3, 8), F32, data, sparsity=sparsity),
+            T("w", (3, 8), F32),
+            T("y", (2, 3), F32),
+        ],
+        [
+            O("DENSIFY", ["sparse"], ["w"]),
+            O("FULLY_CONNECTED", ["x", "w", ""], ["y"], {"activation": 0}),
+        ],
+        ["x"],
+        ["y"],
+    )
+    x, matrix = np.ones((1, 4, 4, 2), np.float32), np.ones((1, 4, 4), np.float32)
+    points, half = np.ones((1, 5, 3), np.float32), np.ones((1, 2, 2, 2), np.float32)
+    weights = {"w": np.ones((2, 2, 2, 2), np.float32), "b": np.ones(2, np.float32)}
+    turn = mediapipe.flex(
+        left_rotation_idx=0,
+        right_rotation_idx=1,
+        output_width=8,
+        output_height=8,
+        scale_x=1.5,
+        scale_y=1.5,
+        subset_idxs=[0, 2, 3],
+        target_rotation_radians=0.5,
+    )
+    size = mediapipe.flex(output_height=3, output_width=5)
+    one, two = struct.pack("<3i", 1, 2, 2), struct.pack("<6i", 1, 2, 2, 2, 2, 0)
+    customs = {
+        "Convolution2DTransposeBias": ({"x": x}, [(1, 8, 8, 2)], one, 1, weights),
+        "Landmarks2TransformMatrix": ({"x": points}, [(1, 4, 4)], turn, 2, {}),
+        "MaxPoolingWithArgmax2D": ({"x": x}, [half.shape] * 2, two, 1, {}),
+        "MaxUnpooling2D": ({"x": half, "at": half}, [x.shape], two, 1, {}),
+        "TransformLandmarks": ({"x": points, "m": matrix}, [points.shape], b"", 2, {}),
+        "TransformTensorBilinear": ({"x": x, "m": matrix}, [(1, 3, 5, 2)], size, 2, {}),
+    }
+    return {
+        "if.tflite": control.branching(False),
+        "variable.tflite": control.window(np.ones((1, 3, 1, 4), np.int8)),
+        "sparse.tflite": sparse,
+        **{f"{k.lower()}.tflite": mediapipe.custom(k, *v) for k, v in customs.items()},
+    }
+
+
 def _tflite() -> dict[str, bytes]:
     """Tables of every kind: codes with scales per channel, shape operands, a state."""
     weights = np.arange(24, dtype=np.int8).reshape(3, 2, 2, 2)
@@ -260,7 +313,7 @@ def _tflite() -> dict[str, bytes]:
         ["x"],
         ["y"],
     )
-    found = {"network.tflite": network, "shapes.tflite": shapes}
+    found = {"network.tflite": network, "shapes.tflite": shapes, **_rare()}
     # the smallest file of each operator, as numbers and as codes
     for case in CASES:
         for kind, steps in (("f32", None), ("i8", case.steps)):
