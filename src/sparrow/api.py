@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from sparrow.compiler import (
     compile_front,
     compile_sources,
     front,
-    import_source,
 )
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, BadModel
@@ -29,14 +28,10 @@ from sparrow.evidence.receipt import SearchRecord
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model
 from sparrow.kernels.case import Kernel
-from sparrow.passes import FRONT, optimize
-from sparrow.passes.code_signs import unsigned
-from sparrow.passes.layout import standard_layout
-from sparrow.portable import to_portable_onnx
-from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
-from sparrow.reference import one_thread
+from sparrow.quant import Recipe
+from sparrow.quantizing import qdq_file, quantize_model
 from sparrow.request import Budget, Evaluate, Progress, Request
-from sparrow.samples import Feeds, Pixels, draw, samples
+from sparrow.samples import Pixels, draw
 from sparrow.sources import sources_and_samples, sources_of
 from sparrow.targets import SUFFIXES, device
 from sparrow.tuning import read_tuning
@@ -47,8 +42,6 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 # To measure in.
 MAX_TUNE_S = 3600.0
-# Samples over which the layers of a quantization are compared.
-REPORTED = 4
 
 
 def build(
@@ -295,54 +288,6 @@ def fits(
     return in_strips(whole, fitted(room))
 
 
-def quantize_model(
-    model: Model,
-    calib: Iterable[Any] | str | Path,
-    recipe: Recipe | None = None,
-    *,
-    shapes: Shapes | None = None,
-    states: Mapping[str, str] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    pixels: Pixels | None = None,
-    evaluation: Iterable[Any] | str | Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[Quantized, list[LayerReport]]:
-    """`quantize`, with the statistics behind it and how far every layer is from the float one.
-
-    Layers are compared on the first samples of ``evaluation``; without one of those that calibrate.
-    """
-    if calib is None:
-        raise BadInput("quantization needs samples", hint="give calib=, an .npz or an image folder")
-    say = progress or (lambda _: None)
-    say("reading the model")
-    # what loading code says of images is for every source of them
-    how = pixels or Pixels()
-    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
-    ((name, source),) = sources.items()
-    with one_thread():
-        g = import_source(source, name).graph
-        # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
-        g = standard_layout(optimize(g, FRONT))
-    types = {x: g.types[x] for x in g.inputs}
-    first: list[Feeds] = []
-
-    def noted(source: Iterable[Any] | str | Path) -> Iterator[Feeds]:
-        for f in samples(source, types, how):
-            if len(first) < REPORTED:
-                first.append(f)
-            yield f
-
-    judged, calibrating = frozenset[str](), noted(calib)
-    if evaluation is not None:
-        # what calibrated is no judge where there is another
-        judged, calibrating = frozenset(map(digest, noted(evaluation))), samples(calib, types, how)
-        if not judged:
-            raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
-    done = run(g, calibrating, recipe, evaluation=judged, progress=say)
-    say("comparing layer by layer")
-    return done, report(done, first)
-
-
 def quantize(
     model: Model,
     calib: Iterable[Any] | str | Path,
@@ -388,13 +333,6 @@ def quantize(
     return qdq_file(done)
 
 
-def qdq_file(done: Quantized) -> onnx.ModelProto:
-    """A quantization as a file for other runtimes, as `quantize` gives it."""
-    r = done.recipe
-    ruled = r.symmetric or r.complete or r.scales != "float" or r.scheme == "tflite"
-    return to_portable_onnx(done.graph if ruled else unsigned(done.graph))
-
-
 def emit_sources(
     model: Model | Mapping[str, Model],
     target: str = "x86_64_v3",
@@ -418,7 +356,5 @@ __all__ = [
     "fits",
     "load_bundle",
     "plan_precisions",
-    "qdq_file",
     "quantize",
-    "quantize_model",
 ]

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from sparrow.device.build import NATIVE, Unit
 from sparrow.device.cpu import host_isa
 from sparrow.device.here import host_machine, host_toolchain
-from sparrow.device.host import aligned, shared_pool
+from sparrow.device.host import aligned
+from sparrow.device.pool import shared_pool
 from sparrow.errors import BadInput
 from sparrow.kernels.tiles_i8 import tile_of_any
 from sparrow.targets.types import ISAS, MATRIX_ISAS, Isa

@@ -6,26 +6,24 @@ left is packed into one arena by liveness (`arena`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
 
-from sparrow import lane
 from sparrow.branches import conditions
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Module, Node, State
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Epilogue, In, Invoke, Kernel, Lowered
-from sparrow.memory.arena import ALIGN, Item, aligned, alive, pack
+from sparrow.memory.arena import Item, aligned, alive, pack
+from sparrow.memory.blob import Weights
 from sparrow.memory.partition import Flow, share, split_cycles, worth_splitting
 from sparrow.memory.settled import Seams, output_seams, scratch_seams, settle
 from sparrow.memory.views import Alias, Buffer, Choosing, Place, Views
-from sparrow.ops.lane import Lane
+from sparrow.passes.own_outputs import with_own_outputs
 from sparrow.plan import Entry, Guard, Plan, StateSlot, Step, View, stored_bytes
-from sparrow.rewrite import namer
 from sparrow.selection import Choice, refuse
 from sparrow.targets import Target
 from sparrow.tuning import Tuning
@@ -34,62 +32,6 @@ from sparrow.tuning import Tuning
 # of its bytes counts for beside them, in turn until it is no larger.
 _SPREAD = 1.05
 _GROWTH = (1, 2, 4)
-
-
-class Weights:
-    """The weight blob under construction; equal bytes are stored once, each aligned to ALIGN."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._seen: dict[bytes, int] = {}
-
-    def add(self, data: bytes) -> int:
-        """Byte offset of ``data`` in the blob."""
-        key = hashlib.sha256(data).digest()
-        if key not in self._seen:
-            pad = -self._size % ALIGN
-            self._parts += [bytes(pad), data]
-            self._seen[key] = self._size + pad
-            self._size += pad + len(data)
-        return self._seen[key]
-
-    def blob(self) -> bytes:
-        """All parts."""
-        return b"".join(self._parts)
-
-
-def with_own_outputs(g: Graph) -> Graph:
-    """``g`` with every output and stored state computed by a node and none of them twice.
-
-    An output that is an input, a constant, the old value of a state, or another output as well
-    becomes a copy made at the end.
-    """
-    taken = {*g.inputs, *g.consts, *(s.input for s in g.states)}
-    fresh = namer(g)
-    types = dict(g.types)
-    copies: list[Node] = []
-
-    def own(value: str) -> str:
-        if value not in taken:
-            taken.add(value)
-            return value
-        name = fresh()
-        types[name] = types[value]
-        expr = lane.Arg(0, types[value].dtype)
-        copies.append(Node(Lane(expr), (value,), (name,), f"copy of {value}"))
-        return name
-
-    outputs = tuple(map(own, g.outputs))
-    # a state that keeps its value needs no step
-    states = tuple(
-        s if s.output == s.input else State(s.name, s.input, own(s.output), s.initial)
-        for s in g.states
-    )
-    if not copies:
-        return g
-    nodes = (*g.nodes, *copies)
-    return replace(g, nodes=nodes, outputs=outputs, states=states, types=types)
 
 
 class _Planner:

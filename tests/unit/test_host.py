@@ -19,7 +19,8 @@ from sparrow.device import abi, host
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa, isas_of_flags
 from sparrow.device.here import host_machine
-from sparrow.device.host import HostLibrary, Pool, Session, aligned
+from sparrow.device.host import HostLibrary, Session, aligned
+from sparrow.device.pool import Pool
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadBundle, BadInput
 

@@ -46,6 +46,7 @@ ORDER = [
     *(
         "memory.arena",
         "memory.settled",
+        "memory.blob",
         "plan",
         "planner",
         "memory.audit",
@@ -65,6 +66,7 @@ ORDER = [
         "following",
         "request",
         "sources",
+        "quantizing",
     ),
     *(
         "evidence.loss",

@@ -78,9 +78,10 @@ def quantize(
 
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
-    from sparrow.api import Pixels, qdq_file, quantize_model
     from sparrow.publish import replace_file
     from sparrow.quant import to_npz
+    from sparrow.quantizing import qdq_file, quantize_model
+    from sparrow.samples import Pixels
     from sparrow.targets import device
 
     recipe = recipe_of(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import functools
-import os
 import sys
 import threading
 import weakref
@@ -26,8 +24,7 @@ from sparrow.device.abi import (
     TensorInfo,
     parse_model_info,
 )
-from sparrow.device.build import NATIVE, Toolchain, Unit
-from sparrow.device.here import host_machine, host_toolchain
+from sparrow.device.pool import Pool, function_address, runtime_library, shared_pool
 from sparrow.device.session import (
     Tap,
     check_hooks,
@@ -97,38 +94,6 @@ class HostLibrary:
     def open(self, weights: NDArray[np.uint8] | None, threads: int = 1) -> Session:
         """A new instance; see `Session`."""
         return Session(self, weights, threads)
-
-
-class Pool:
-    """A native thread pool; any number of sessions may share it.
-
-    Attributes:
-        threads: Participants, the calling thread included; at most what was asked for.
-
-    Raises:
-        BadInput: ``threads`` is less than 1.
-        CompileError: The runtime could not be compiled.
-    """
-
-    def __init__(self, threads: int, toolchain: Toolchain | None = None) -> None:
-        if threads < 1:
-            raise BadInput(f"threads must be at least 1, got {threads}")
-        runtime = _runtime(toolchain)
-        runtime.sparrow_pool_create.restype = ctypes.c_void_p
-        handle: int | None = runtime.sparrow_pool_create(ctypes.c_int(threads))
-        if handle is None:
-            raise MemoryError("sparrow_pool_create")
-        self.handle = handle
-        self.threads: int = runtime.sparrow_pool_threads(ctypes.c_void_p(handle))
-        self.parallel_for = _address(runtime.sparrow_pool_parallel_for)
-        # Not at exit: a thread may still be inside a model then, and the system ends the workers.
-        weakref.finalize(self, _destroy_pool, runtime, handle, os.getpid()).atexit = False
-
-
-@functools.cache
-def shared_pool(threads: int) -> Pool:
-    """Return the process's pool of this many threads."""
-    return Pool(threads)
 
 
 class Session:
@@ -274,7 +239,7 @@ class Session:
         n_steps = self.library.info.entries[entry].n_steps
         stamps = np.zeros((runs, n_steps, 2), np.uint64)
         record = CProfile(None, n_steps)
-        hook = _address(_runtime(None).sparrow_profile_hook)
+        hook = function_address(runtime_library(None).sparrow_profile_hook)
         call = self._calls[entry].call
         with self._lock:
             call.profile, call.hook_ctx = hook, ctypes.addressof(record)
@@ -301,7 +266,7 @@ class Session:
         native = _TAP(hook)
         call = self._calls[entry].call
         with self._lock:
-            call.tap = _address(native)
+            call.tap = function_address(native)
             try:
                 outputs = self.run(entry, inputs)
             finally:
@@ -375,33 +340,9 @@ def _weights(info: ModelInfo, given: NDArray[np.uint8] | None) -> tuple[Array | 
     return given, given.ctypes.data
 
 
-@functools.cache
-def _runtime(toolchain: Toolchain | None) -> ctypes.CDLL:
-    """Return native/runtime as a library, compiled for the baseline CPU of this machine."""
-    toolchain = toolchain or host_toolchain()
-    target = host_machine("scalar")
-    files = [NATIVE / "runtime" / name for name in ("pool.c", "profile.c")]
-    sources = [Unit.from_file(path) for path in files]
-    objects = toolchain.compile_objects(sources, target, ("-std=c99",))
-    system = {"windows": ("-lkernel32",), "macos": ("-lSystem",)}.get(target.os, ())
-    return ctypes.CDLL(str(toolchain.link_shared(objects, target, flags=system)))
-
-
-def _address(function: object) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
-    assert address is not None
-    return address
-
-
 def _unload(handle: int) -> None:
     """What ctypes never does: a load would leave mappings, of which a process has 65,530."""
     if sys.platform == "win32":
         _ctypes.FreeLibrary(handle)
     else:
         _ctypes.dlclose(handle)
-
-
-def _destroy_pool(runtime: ctypes.CDLL, handle: int, owner: int) -> None:
-    # A forked child has the pool's memory but none of its threads: there is nothing to join.
-    if os.getpid() == owner:
-        runtime.sparrow_pool_destroy(ctypes.c_void_p(handle))

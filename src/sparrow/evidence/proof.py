@@ -86,7 +86,6 @@ def prove(
     two = run_calls(shipped.open(weights, threads=2), graphs, golden)
     session = hooked.open(weights)
     found = Layers()
-    outputs = []
     for call in golden.calls:
         g, entry = graphs[call.entry], plan.entries[call.entry]
         before = session.state()

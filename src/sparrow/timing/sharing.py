@@ -8,7 +8,7 @@ import numpy as np
 
 from sparrow.device.build import NATIVE, Unit
 from sparrow.device.here import host_machine, host_toolchain
-from sparrow.device.host import shared_pool
+from sparrow.device.pool import shared_pool
 
 # Lines of 64 bytes that each thread reads: in L2, beyond L1; so many follow one another.
 LINES = 2048

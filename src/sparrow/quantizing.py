@@ -1,0 +1,81 @@
+"""Model and samples -> the same model in QDQ form, and how far each layer is from the float one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from sparrow.compiler import import_source
+from sparrow.errors import BadInput
+from sparrow.importers.imported import Shapes
+from sparrow.importers.model import Model
+from sparrow.passes import FRONT, optimize
+from sparrow.passes.code_signs import unsigned
+from sparrow.passes.layout import standard_layout
+from sparrow.portable import to_portable_onnx
+from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
+from sparrow.reference import one_thread
+from sparrow.request import Progress
+from sparrow.samples import Feeds, Pixels, samples
+from sparrow.sources import sources_and_samples
+
+# Samples over which layers are compared.
+REPORTED = 4
+
+
+def quantize_model(
+    model: Model,
+    calib: Iterable[Any] | str | Path,
+    recipe: Recipe | None = None,
+    *,
+    shapes: Shapes | None = None,
+    states: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    pixels: Pixels | None = None,
+    evaluation: Iterable[Any] | str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Quantized, list[LayerReport]]:
+    """`quantize`, with the statistics behind it and how far every layer is from the float one.
+
+    Layers are compared on the first samples of ``evaluation``; without one of those that calibrate.
+    """
+    if calib is None:
+        raise BadInput("quantization needs samples", hint="give calib=, an .npz or an image folder")
+    say = progress or (lambda _: None)
+    say("reading the model")
+    # what loading code says of images is for every source of them
+    how = pixels or Pixels()
+    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
+    ((name, source),) = sources.items()
+    with one_thread():
+        g = import_source(source, name).graph
+        # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
+        g = standard_layout(optimize(g, FRONT))
+    types = {x: g.types[x] for x in g.inputs}
+    first: list[Feeds] = []
+
+    def noted(source: Iterable[Any] | str | Path) -> Iterator[Feeds]:
+        for f in samples(source, types, how):
+            if len(first) < REPORTED:
+                first.append(f)
+            yield f
+
+    judged, calibrating = frozenset[str](), noted(calib)
+    if evaluation is not None:
+        # what calibrated is no judge where there is another
+        judged, calibrating = frozenset(map(digest, noted(evaluation))), samples(calib, types, how)
+        if not judged:
+            raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
+    done = run(g, calibrating, recipe, evaluation=judged, progress=say)
+    say("comparing layer by layer")
+    return done, report(done, first)
+
+
+def qdq_file(done: Quantized) -> onnx.ModelProto:
+    """A quantization as a file for other runtimes, as `quantize` gives it."""
+    r = done.recipe
+    ruled = r.symmetric or r.complete or r.scales != "float" or r.scheme == "tflite"
+    return to_portable_onnx(done.graph if ruled else unsigned(done.graph))
