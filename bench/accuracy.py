@@ -21,11 +21,11 @@ import onnx
 import onnxruntime as ort
 
 from accuracy_tasks import Feeds, Predict, Task, fidelity, mean, paired, tasks
-from sparrow.api import qdq_file
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import Recipe, run
+from sparrow.quantizing import qdq_file
 from sparrow.tensor import Array
 
 Quantizer = Callable[[Path, Sequence[Feeds]], onnx.ModelProto]

@@ -18,8 +18,8 @@ import numpy as np
 from random_graphs import levels
 from random_native import check
 from random_networks import Floats, answers, network, recipe, samples
-from sparrow.api import qdq_file, quantize_model
 from sparrow.errors import SparrowError
+from sparrow.quantizing import qdq_file, quantize_model
 from sparrow.reference import evaluate
 
 # Power of the outputs over that of the difference between the file and the integers: a code that

@@ -16,7 +16,7 @@ from sparrow.importers.nearest import nearest
 from sparrow.kernels import KERNELS
 from sparrow.kernels.case import Case
 from sparrow.passes import optimize
-from sparrow.planner import with_own_outputs
+from sparrow.passes.own_outputs import with_own_outputs
 from sparrow.selection import choose, tensors
 from sparrow.targets import Target
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 
-from sparrow.api import quantize_model
 from sparrow.compiler import Source, import_source
 from sparrow.compression import masked_bytes
 from sparrow.conforming import conforming, rules_of
@@ -23,6 +22,7 @@ from sparrow.passes.layout import standard_layout
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe
 from sparrow.quant.engine import literally
+from sparrow.quantizing import quantize_model
 from sparrow.reference import one_thread
 from sparrow.request import Progress
 from sparrow.residency import Residency, residency

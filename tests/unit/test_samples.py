@@ -61,11 +61,11 @@ def test_pixels_become_what_the_model_was_trained_on(tmp_path: Path) -> None:
 
 
 def test_shapes_are_read_without_the_elements(tmp_path: Path) -> None:
-    arrays = {"a": np.zeros((3, 0, 5), np.int8), "b": np.zeros((), np.float32)}
-    arrays["c"] = np.asfortranarray(np.zeros((20, 7)))
-    np.savez_compressed(tmp_path / "x.npz", **arrays)
-    assert read_shapes(tmp_path / "x.npz") == {k: v.shape for k, v in arrays.items()}
-    np.save(tmp_path / "x.npy", arrays["c"])
+    a, b = np.zeros((3, 0, 5), np.int8), np.zeros((), np.float32)
+    c = np.asfortranarray(np.zeros((20, 7)))
+    np.savez_compressed(tmp_path / "x.npz", a=a, b=b, c=c)
+    assert read_shapes(tmp_path / "x.npz") == {"a": (3, 0, 5), "b": (), "c": (20, 7)}
+    np.save(tmp_path / "x.npy", c)
     assert read_shapes(tmp_path / "x.npy") == {"": (20, 7)}
     data = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "cut.npy").write_bytes(data[:200])

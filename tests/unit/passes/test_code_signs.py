@@ -13,10 +13,10 @@ from onnx import helper, numpy_helper
 
 import small_models
 import sparrow
-from sparrow.api import quantize_model
 from sparrow.compiler import Source, compile_sources
 from sparrow.ops.gru_codes import GRUCodes
 from sparrow.portable import to_portable_onnx
+from sparrow.quantizing import quantize_model
 from sparrow.reference import evaluate
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, U8, Array, DType
