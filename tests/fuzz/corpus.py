@@ -12,7 +12,7 @@ import re
 import shutil
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -230,6 +230,10 @@ def _graphs(folder: Path, models: Mapping[str, bytes]) -> None:
         (folder / f"{op}.txt").write_text(text, encoding="utf-8")
 
 
+# feeds, shapes of the outputs, options, version, constants
+_Custom = tuple[Mapping[str, Array], Sequence[tuple[int, ...]], bytes, int, Mapping[str, Array]]
+
+
 def _rare() -> dict[str, bytes]:
     """Branches, variables, sparse constants, and custom operators."""
     dense = np.zeros((3, 8), np.float32)
@@ -264,7 +268,7 @@ def _rare() -> dict[str, bytes]:
     )
     size = mediapipe.flex(output_height=3, output_width=5)
     one, two = struct.pack("<3i", 1, 2, 2), struct.pack("<6i", 1, 2, 2, 2, 2, 0)
-    customs = {
+    customs: dict[str, _Custom] = {
         "Convolution2DTransposeBias": ({"x": x}, [(1, 8, 8, 2)], one, 1, weights),
         "Landmarks2TransformMatrix": ({"x": points}, [(1, 4, 4)], turn, 2, {}),
         "MaxPoolingWithArgmax2D": ({"x": x}, [half.shape] * 2, two, 1, {}),
