@@ -33,6 +33,7 @@ from sparrow.passes.normalization import (
 )
 from sparrow.passes.pads import fold_pad, merge_pads
 from sparrow.passes.parts import part_heads
+from sparrow.passes.pointwise import pointwise
 from sparrow.passes.products import (
     absorb_transpose,
     slice_before_reshape,
@@ -174,6 +175,11 @@ _BACK: tuple[Pass, ...] = (
         (*_rules(fuse_lanes), *SCALARS),
     ),
     Pass("fuse_rest", "a fused chain may now end at a sum", _rules(fuse_epilogue, simplify)),
+    Pass(
+        "pointwise",
+        "the convolution has what lies between the transposes; what follows joins the product",
+        _rules(pointwise, fuse_epilogue),
+    ),
     Pass(
         "depth",
         "an epilogue does not see through the reshapes",
