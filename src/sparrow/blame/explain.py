@@ -39,7 +39,7 @@ from sparrow.tensor import Array
 
 # Layers of which it is tried what the outputs gain when they alone are float.
 TRIED = 12
-# Samples on which layers are compared; calibration of cures takes all.
+# Samples on which layers are compared; outputs are on all that judge.
 COMPARED = 8
 
 
@@ -57,6 +57,8 @@ def explain(
     f: Graph | None,
     samples: Sequence[Mapping[str, Array]],
     *,
+    judges: Sequence[Mapping[str, Array]] | None = None,
+    which: str = "",
     recipe: Recipe | None = None,
     milliseconds: Mapping[str, float] | None = None,
     cure: bool = True,
@@ -69,7 +71,10 @@ def explain(
         q: Quantized graph in QDQ form, as imported.
         f: Its float graph after `sparrow.passes.FRONT`; None takes the one inside ``q``, whose
             weights are the rounded ones.
-        samples: Feeds for the inputs.
+        samples: Feeds for the inputs, on which cures calibrate.
+        judges: Feeds on which networks are compared, layers on the first few; None takes the first
+            few of ``samples``.
+        which: In words, which samples those are.
         recipe: The one ``q`` was made by, which cures start from.
         milliseconds: Measured time of layers by name.
         cure: Whether to look for cures; they need ``f``.
@@ -83,12 +88,13 @@ def explain(
     coded = dequantized_weights(q)
     real = without_quantization(coded.graph) if f is None else prepared(f, recipe, samples)
     at = cuts(real, coded.graph)
-    few = samples[:COMPARED]
+    judges = samples[:COMPARED] if judges is None else judges
+    few = judges[:COMPARED]
     layers = {c.name: _layer(real, coded, at, c) for c in at}
     recoded = with_constants(real, _replaced(coded, layers.values()))
     progress("comparing layer by layer")
     errors = measure(real, recoded, coded.graph, at, channel_axes(real), few, engine)
-    judge = Judge(real, at, few, engine)
+    judge = Judge(real, at, judges, engine)
     whole = judge.noise(coded.graph)
     ranked = sorted(at, key=lambda c: _share(errors[c.name]), reverse=True)
     effects: dict[str, float] = {}
@@ -133,7 +139,7 @@ def explain(
     reference = (
         "the float network inside it (weights as rounded)" if f is None else "the float model"
     )
-    return Blame(reference, len(few), decibels(1.0, whole), tuple(found), cures)
+    return Blame(reference, len(judges), which, decibels(1.0, whole), tuple(found), cures)
 
 
 def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Array]]) -> Graph:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparrow.blame.explain import explain
+from sparrow.blame.judging import split
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
@@ -41,6 +42,7 @@ def blame_model(
     calib: Calib,
     *,
     recipe: Recipe | None = None,
+    calibrated: Collection[str] | None = None,
     shapes: Shapes | None = None,
     constants: Mapping[str, Any] | None = None,
     pixels: Pixels | None = None,
@@ -54,6 +56,8 @@ def blame_model(
         model: The float model; None takes the one inside ``quantized``.
         calib: Samples, see `sparrow.quantize`.
         recipe: The one it was made by, if known.
+        calibrated: SHA-256 of the samples that it was calibrated on, if known: the others judge
+            (`sparrow.blame.judging`).
         shapes: Static shapes of inputs with dynamic dimensions; where not given, the samples say
             those of the quantized model, and that says those of the float one.
         constants: Inputs fixed to a value, such as a sample rate; the quantized model need not
@@ -89,7 +93,15 @@ def blame_model(
     watch = Watch(q)
     for i, sample in enumerate(feeds):
         watch.sample(sample, i)
-    return explain(q, f, feeds, recipe=recipe, milliseconds=milliseconds, progress=progress)
+    parts = split(feeds, calibrated)
+    return explain(
+        *(q, f, parts.calibrates),
+        judges=parts.judges,
+        which=parts.kind,
+        recipe=recipe,
+        milliseconds=milliseconds,
+        progress=progress,
+    )
 
 
 def _of(model: Model, shapes: Shapes | None) -> Shapes:
@@ -139,6 +151,7 @@ def blame_bundle(
         model,
         calib,
         recipe=recipe_of_bundle(bundle),
+        calibrated={x for r in bundle.receipt.quantization or () for x in r.calibrated} or None,
         shapes=shapes,
         constants=constants,
         pixels=pixels,

@@ -64,7 +64,8 @@ class Blame:
 
     Attributes:
         reference: Which float network it was compared with.
-        samples: Number of samples.
+        samples: Number of samples that judge.
+        judged: In words, which samples these are.
         output_db: Power of the float outputs over that of their error.
         layers: The worst first.
         cures: The best first.
@@ -72,6 +73,7 @@ class Blame:
 
     reference: str
     samples: int
+    judged: str
     output_db: float
     layers: tuple[LayerBlame, ...]
     cures: tuple[Cure, ...]
@@ -107,8 +109,8 @@ class Blame:
     def lines(self, most: int = 12) -> list[str]:
         """The report, at most that many layers."""
         out = [
-            f"outputs {_db(self.output_db)} above their error, over {self.samples} samples, "
-            f"against {self.reference}",
+            f"outputs {_db(self.output_db)} above their error, over {self.samples} samples"
+            f"{self.judged and ' ' + self.judged}, against {self.reference}",
             f"{'layer':40} {'op':13} {'own':>9} {'inherited':>9} {'effect':>9}  cause",
         ]
         for x in self.layers[:most]:
