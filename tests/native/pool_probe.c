@@ -1,4 +1,4 @@
-/* Drives the pool from C: counts how often each index runs, nests, and times an empty region. */
+/* Drives the pool from C: counts how often each index runs, nests, and pauses between regions. */
 #include "runtime/clock.h"
 #include "runtime/pool.h"
 
@@ -30,11 +30,6 @@ static void outer_task(void *arg, int index) {
   sparrow_pool_parallel_for(p->pool, inner_task, &n, p->inner);
 }
 
-static void nothing_task(void *arg, int index) {
-  (void)arg;
-  (void)index;
-}
-
 /* Runs `regions` regions of changing size 0 .. most and checks that each index ran exactly once;
  * returns the number of regions in which one did not. */
 SPARROW_API int probe_exactly_once(sparrow_pool *pool, int regions, int most);
@@ -64,19 +59,6 @@ int probe_nested(sparrow_pool *pool, int outer, int inner) {
   return wrong;
 }
 
-/* Nanoseconds of each of `regions` empty regions of n tasks, `gap_ns` of idling before each. */
-SPARROW_API void probe_fork_join(sparrow_pool *pool, int n, int regions, uint64_t gap_ns, uint64_t *ns);
-void probe_fork_join(sparrow_pool *pool, int n, int regions, uint64_t gap_ns, uint64_t *ns) {
-  for (int r = 0; r < regions; ++r) {
-    uint64_t idle = sparrow_now_ns();
-    while (sparrow_now_ns() - idle < gap_ns) {
-    }
-    uint64_t start = sparrow_now_ns();
-    sparrow_pool_parallel_for(pool, nothing_task, NULL, n);
-    ns[r] = sparrow_now_ns() - start;
-  }
-}
-
 /* One region whose tasks each last `task_ns`: longer than any spinning, so that threads park. */
 typedef struct lasting {
   uint64_t task_ns;
@@ -97,5 +79,18 @@ int probe_lasting(sparrow_pool *pool, int n, uint64_t task_ns) {
   sparrow_pool_parallel_for(pool, lasting_task, &l, n);
   int wrong = 0;
   for (int i = 0; i < n; ++i) wrong += l.runs[i] != 1;
+  return wrong;
+}
+
+/* As probe_exactly_once, `gap_ns` of idling before each region, in which workers may go to sleep. */
+SPARROW_API int probe_after_pauses(sparrow_pool *pool, int regions, int most, uint64_t gap_ns);
+int probe_after_pauses(sparrow_pool *pool, int regions, int most, uint64_t gap_ns) {
+  int wrong = 0;
+  for (int r = 0; r < regions; ++r) {
+    const uint64_t idle = sparrow_now_ns();
+    while (sparrow_now_ns() - idle < gap_ns) {
+    }
+    wrong += probe_exactly_once(pool, most + 1, most);
+  }
   return wrong;
 }

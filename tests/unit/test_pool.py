@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Iterator
 
@@ -62,10 +63,55 @@ def test_create_and_destroy_leave_nothing_behind() -> None:
     probe.sparrow_pool_destroy(None)
 
 
-def test_wakes_after_parking() -> None:
+# Of a pause workers poll the first 0.3 ms; who was woken within 2 ms polls as long the next time.
+PAUSES_NS = (200_000, 500_000, 3_000_000)
+
+
+@pytest.mark.parametrize("pause", PAUSES_NS)
+def test_workers_that_poll_linger_or_sleep_run_every_index_once(
+    pool: ctypes.c_void_p, pause: int
+) -> None:
+    assert pool_probe().probe_after_pauses(pool, 20, 9, ctypes.c_uint64(pause)) == 0
+
+
+def test_regions_after_pauses_of_every_length_by_turns(pool: ctypes.c_void_p) -> None:
+    for pause in (*PAUSES_NS, *reversed(PAUSES_NS)) * 3:
+        assert pool_probe().probe_after_pauses(pool, 2, 9, ctypes.c_uint64(pause)) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads choose no core here")
+@pytest.mark.parametrize("threads", [2, 3])
+def test_workers_that_wake_where_the_caller_runs(threads: int) -> None:
+    probe, cores = pool_probe(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # workers inherit it
+    try:
+        handle = ctypes.c_void_p(probe.sparrow_pool_create(threads))
+    finally:
+        os.sched_setaffinity(0, cores)
+    for own in ({min(cores)}, cores):
+        os.sched_setaffinity(0, own)
+        try:
+            for pause in PAUSES_NS:
+                assert probe.probe_after_pauses(handle, 10, 9, ctypes.c_uint64(pause)) == 0
+        finally:
+            os.sched_setaffinity(0, cores)
+    probe.sparrow_pool_destroy(handle)  # joins workers that sleep and have not been woken
+
+
+def test_two_pools_by_turns() -> None:
     probe = pool_probe()
-    handle = ctypes.c_void_p(probe.sparrow_pool_create(2))
-    ns = (ctypes.c_uint64 * 200)()
-    probe.probe_fork_join(handle, 8, 200, ctypes.c_uint64(200_000), ns)
-    assert all(ns)
-    probe.sparrow_pool_destroy(handle)
+    pools = [ctypes.c_void_p(probe.sparrow_pool_create(n)) for n in (2, 3)]
+    for pause in PAUSES_NS * 5:
+        for handle in pools:
+            assert probe.probe_after_pauses(handle, 1, 9, ctypes.c_uint64(pause)) == 0
+    for handle in pools:
+        probe.sparrow_pool_destroy(handle)
+
+
+def test_pools_end_while_their_workers_poll_or_sleep() -> None:
+    probe = pool_probe()
+    for pause in (0, *PAUSES_NS):
+        for _ in range(5):
+            handle = ctypes.c_void_p(probe.sparrow_pool_create(3))
+            probe.probe_after_pauses(handle, 2, 3, ctypes.c_uint64(pause))
+            probe.sparrow_pool_destroy(handle)

@@ -16,13 +16,21 @@
 
 /* How long an idle thread polls before it sleeps. To wake it costs its caller some 10 us and comes
  * 10 us later still, so it outlasts a step that is not split and the longer half of one that is;
- * an inference now and then does not keep a core busy. */
+ * an inference now and then does not keep a core busy. Who was woken sooner than LINGER_NS polls as
+ * long the next time, and beyond SPIN_NS lets others have the core between two looks. */
 #define SPIN_NS 300000u
+#define LINGER_NS 2000000u
+/* What lies between two such offers: long beside their cost, so that regions are seen at once. */
+#define OFFER_NS 5000u
 /* How long an idle thread leaves a share to its owner, who may be about to begin: what one core has
  * written for the next step arrives slowly at another. An owner that did not come is not waited for
  * in the next regions. */
 #define PATIENCE_NS 2000u
 #define RUSH 16
+/* How long a worker that came to where the caller is at work leaves it alone: another core may be
+ * free then. Twice as long each time, since to look costs the caller some 5 us. */
+#define NAP_NS 100000
+#define LONGEST_NAP_NS 800000
 
 #define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
 
@@ -58,6 +66,12 @@ static void unpark(parking *p, const uint32_t *word) {
   ReleaseSRWLockExclusive(&p->lock);
   WakeAllConditionVariable(&p->changed);
 }
+static void offer_core(void) { SwitchToThread(); }
+static void nap(int ns) {
+  (void)ns;
+  Sleep(1);
+}
+static int this_core(void) { return (int)GetCurrentProcessorNumber(); }
 static int worker_start(worker_id *id, worker_result(WORKER_CALL *fn)(void *), void *arg) {
   *id = CreateThread(NULL, 0, fn, arg, 0, NULL);
   return *id != NULL;
@@ -79,19 +93,34 @@ typedef unsigned long worker_id; /* pthread_t of glibc, musl and bionic is one m
 extern int pthread_create(worker_id *id, const void *attributes, void *(*fn)(void *), void *arg);
 extern int pthread_join(worker_id id, void **result);
 extern long syscall(long number, ...);
+extern int nanosleep(const struct sparrow_timespec *time, struct sparrow_timespec *rest);
 extern void *calloc(size_t count, size_t bytes);
 extern void free(void *p);
 
 #if defined(__x86_64__)
 #define SYS_FUTEX 202L
-#elif defined(__i386__) || defined(__arm__)
+#define SYS_SCHED_YIELD 24L
+#define SYS_GETCPU 309L
+#elif defined(__i386__)
 #define SYS_FUTEX 240L
-#elif defined(__riscv) && __riscv_xlen == 32
-#define SYS_FUTEX 422L
+#define SYS_SCHED_YIELD 158L
+#define SYS_GETCPU 318L
+#elif defined(__arm__)
+#define SYS_FUTEX 240L
+#define SYS_SCHED_YIELD 158L
+#define SYS_GETCPU 345L
 #elif defined(__powerpc__)
 #define SYS_FUTEX 221L
+#define SYS_SCHED_YIELD 158L
+#define SYS_GETCPU 302L
+#else /* the generic table: aarch64, riscv, loongarch64 */
+#if defined(__riscv) && __riscv_xlen == 32
+#define SYS_FUTEX 422L
 #else
-#define SYS_FUTEX 98L /* the generic table: aarch64, riscv64, loongarch64 */
+#define SYS_FUTEX 98L
+#endif
+#define SYS_SCHED_YIELD 124L
+#define SYS_GETCPU 168L
 #endif
 
 typedef struct parking {
@@ -112,9 +141,19 @@ static void unpark(parking *p, const uint32_t *word) {
   (void)p;
   syscall(SYS_FUTEX, word, 129L /* FUTEX_WAKE_PRIVATE */, 0x7fffffffL, (void *)0, (void *)0, 0L);
 }
+static void offer_core(void) { syscall(SYS_SCHED_YIELD); }
+static void nap(int ns) {
+  const struct sparrow_timespec time = {0, ns};
+  nanosleep(&time, (struct sparrow_timespec *)0);
+}
+static int this_core(void) {
+  unsigned core = 0;
+  return syscall(SYS_GETCPU, &core, (void *)0, (void *)0) == 0 ? (int)core : -1;
+}
 
 #else
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 typedef pthread_t worker_id;
@@ -145,6 +184,12 @@ static void unpark(parking *p, const uint32_t *word) {
   pthread_mutex_unlock(&p->lock);
   pthread_cond_broadcast(&p->changed);
 }
+static void offer_core(void) { sched_yield(); }
+static void nap(int ns) {
+  const struct timespec time = {0, ns};
+  nanosleep(&time, NULL);
+}
+static int this_core(void) { return -1; }
 
 #endif
 
@@ -178,6 +223,7 @@ struct sparrow_pool {
   int n;
   int threads;
   uint32_t stop;
+  int core;    /* of the caller when it woke others; -1 where that is not known */
   int rush;    /* regions in which the caller does not wait for owners */
   void *block; /* what take_memory gave */
   parking workers_park, caller_park;
@@ -215,6 +261,16 @@ static int spin(const uint32_t *word, uint32_t seen, uint32_t ns) {
     if (start == 0) start = now;
     if (now - start > ns) return 0;
   }
+}
+
+/* As spin, offering the core to others in between. */
+static int linger(const uint32_t *word, uint32_t seen, uint32_t ns) {
+  const uint64_t start = sparrow_now_ns();
+  while (sparrow_now_ns() - start < ns) {
+    if (spin(word, seen, OFFER_NS)) return 1;
+    offer_core();
+  }
+  return 0;
 }
 
 /* Rounded up: of few indices the caller, who is there, has the first. */
@@ -258,28 +314,54 @@ static uint32_t steal(sparrow_pool *pool, int number) {
   return done;
 }
 
+/* Sleeps until the region changes; returns for how long. */
+static uint64_t sleep_until(sparrow_pool *pool, uint32_t seen) {
+  const uint64_t start = sparrow_now_ns();
+  /* Either the caller sees the sleeper after changing `region`, or park sees the change. */
+  __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+  park(&pool->workers_park, &pool->region, seen);
+  __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+  return sparrow_now_ns() - start;
+}
+
+/* Whether this thread was put where the caller is at work, who stands still meanwhile. */
+static int in_the_way(const sparrow_pool *pool) {
+  const int core = __atomic_load_n(&pool->core, __ATOMIC_RELAXED);
+  return core >= 0 && core == this_core();
+}
+
 static worker_result WORKER_CALL worker_main(void *self) {
   share *me = (share *)self;
   sparrow_pool *pool = me->pool;
   uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
+  uint32_t lingering = 0;
+  int crowded = 0;
   for (;;) {
-    if (!spin(&pool->region, seen, SPIN_NS)) {
-      /* Either the caller sees the sleeper after changing `region`, or park sees the change. */
-      __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
-      park(&pool->workers_park, &pool->region, seen);
-      __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+    if (crowded || !(spin(&pool->region, seen, SPIN_NS) || linger(&pool->region, seen, lingering))) {
+      lingering = sleep_until(pool, seen) < LINGER_NS ? LINGER_NS - SPIN_NS : 0;
+      crowded = in_the_way(pool);
     }
     seen = __atomic_load_n(&pool->region, __ATOMIC_ACQUIRE);
+    /* the caller gets on faster alone than by turns; what is left later may be worth coming */
+    for (int ns = NAP_NS; crowded && __atomic_load_n(&pool->busy, __ATOMIC_RELAXED) &&
+                          __atomic_load_n(&pool->region, __ATOMIC_RELAXED) == seen;
+         ns = ns < LONGEST_NAP_NS ? 2 * ns : ns) {
+      nap(ns);
+      crowded = in_the_way(pool);
+    }
     if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return 0;
+    if (crowded) continue;
     drain(pool, me->number);
     if (!spin(&pool->region, seen, PATIENCE_NS)) steal(pool, me->number);
   }
 }
 
+/* Opens a region: its caller can always do all of it, so that nobody has to be woken. */
 static void announce(sparrow_pool *pool) {
   __atomic_add_fetch(&pool->region, 1, __ATOMIC_SEQ_CST);
-  if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) != 0)
-    unpark(&pool->workers_park, &pool->region);
+  if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) == 0) return;
+  __atomic_store_n(&pool->core, this_core(), __ATOMIC_RELAXED);
+  unpark(&pool->workers_park, &pool->region);
 }
 
 sparrow_pool *sparrow_pool_create(int threads) {
@@ -300,6 +382,7 @@ sparrow_pool *sparrow_pool_create(int threads) {
     return NULL;
   }
   pool->threads = threads;
+  pool->core = -1;
   int started = 1;
   for (; started < threads; ++started) {
     share *s = &pool->shares[started].s;
@@ -365,7 +448,8 @@ void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
 void sparrow_pool_destroy(sparrow_pool *pool) {
   if (pool == NULL) return;
   __atomic_store_n(&pool->stop, 1, __ATOMIC_RELEASE);
-  announce(pool);
+  __atomic_add_fetch(&pool->region, 1, __ATOMIC_SEQ_CST);
+  unpark(&pool->workers_park, &pool->region);
   for (int t = 1; t < pool->threads; ++t) worker_join(pool->shares[t].s.worker);
   parking_close(&pool->workers_park);
   parking_close(&pool->caller_park);
