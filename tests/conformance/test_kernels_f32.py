@@ -254,6 +254,10 @@ def conv_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         call = f"sp_conv2d_f32({pm.c_literal(p)}, a, b, y, ep, e, i)"
         packed = pf.pack_conv(w, groups, cpu.lanes)
         yield Case(f"conv {name}", call, p.tasks, data, packed, want, s.ldy)
+        if name in ("3x3", "7x7/2 nchw"):  # as larger images have it
+            assert not p.ahead
+            call = f"sp_conv2d_f32({pm.c_literal(replace(p, ahead=1))}, a, b, y, ep, e, i)"
+            yield Case(f"conv {name} ahead", call, p.tasks, data, packed, want, s.ldy)
         if (product := gemm_of(p)) is not None:
             yield gemm_case(f"conv {name} as gemm", product, data, packed, want)
     base = window((7, 7), (3, 3), pads=(1, 1, 1, 1), c=6, xw=6, ldy=150)

@@ -18,7 +18,7 @@
  * ceil(vectors of a group / task_n). as_gemm: the taps of a pixel are one
  * run of k and pixels lie at equal distances (1x1 stride 1, or one output pixel); then mc, task_m,
  * ku, pf, every are those of sp_gemm with m = oh * ow, and the row fields rb, task_h and ahead are not
- * used. ahead: each output row asks for the rows of x that the next one needs. */
+ * used. ahead: each tile asks for its part of the rows of x that the next output row needs. */
 typedef struct sp_conv2d {
   int batch, ih, iw, ci, oh, ow, co;
   int kh, kw, sh, sw, dh, dw, pt, pl, groups;
@@ -55,6 +55,23 @@ SP_INLINE void sp_conv2d_taps_f32(const sp_conv2d p, const sp_tile t, sp_f32 *ac
     sp_conv2d_tap_f32(p, t, acc, x, w, ox, k0, k1, kx);
 }
 
+/* Asks for what the output row after oy reads and this one does not, of the columns under mr pixels from
+ * ox: as evenly as tiles come, since a processor waits where it is asked for more than it can keep
+ * track of. */
+SP_INLINE void sp_conv2d_ahead_f32(const sp_conv2d p, const float *x, int oy, int ox, int mr) {
+  const int from = oy * p.sh - p.pt + (p.kh - 1) * p.dh + 1;
+  const int planes = p.xc == 1 ? 1 : p.ci / p.groups;
+  const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(float);
+  const ptrdiff_t first = (ox * p.sw * p.xw + line - 1) / line * line;
+  const ptrdiff_t end = ox + mr < p.ow ? (ox + mr) * p.sw * p.xw : p.iw * p.xw;
+  for (int iy = (int)sp_imax(from, 0); iy < (int)sp_imin(from + p.sh, p.ih); ++iy) {
+    for (int c = 0; c < planes; ++c) {
+      const float *row = x + iy * p.xh + c * p.xc;
+      for (ptrdiff_t i = first; i < end; i += line) sp_prefetch(row + i);
+    }
+  }
+}
+
 /* mr pixels from column ox. Taps [k0, k1) of a kernel row reach all of them; each tap before and
  * after gets its own loop over the pixels it reaches. At an edge ox is a literal wherever speed
  * matters, so that all this folds into constant displacements. */
@@ -70,6 +87,7 @@ SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const floa
   const int k0 = edge && left < 0 ? (int)sp_imin((-left + p.dw - 1) / p.dw, p.kw) : 0;
   const int k1 = edge ? (right < 0 ? k0 : (int)sp_imax(k0, sp_imin(right / p.dw + 1, p.kw))) : p.kw;
   sp_f32 acc[SP_TILE_MAX];
+  if (p.ahead) sp_conv2d_ahead_f32(p, x, oy, ox, t.mr);
   sp_tile_zero_f32(t, acc);
   for (int ky = ky0; ky < ky1; ++ky) {
     const float *xr = x + (top + ky * p.dh) * p.xh;
@@ -86,19 +104,6 @@ SP_INLINE void sp_conv2d_tile_f32(const sp_conv2d p, const sp_tile t, const floa
     sp_conv2d_taps_f32(p, t, acc, xr, wr, ox, k1, p.kw);
   }
   sp_tile_put_f32(t, acc, sp_out_at(p.half, y, ox * p.ldy), p.ldy, row + ox, col, n, ep, e);
-}
-
-/* Asks for the rows that the output row after oy reads and this one does not. */
-SP_INLINE void sp_conv2d_ahead_f32(const sp_conv2d p, const float *x, int oy) {
-  const int from = oy * p.sh - p.pt + (p.kh - 1) * p.dh + 1;
-  const int planes = p.xc == 1 ? 1 : p.ci / p.groups;
-  const ptrdiff_t line = 64 / (ptrdiff_t)sizeof(float);
-  for (int iy = (int)sp_imax(from, 0); iy < (int)sp_imin(from + p.sh, p.ih); ++iy) {
-    for (int c = 0; c < planes; ++c) {
-      const float *row = x + iy * p.xh + c * p.xc;
-      for (ptrdiff_t i = 0; i < p.iw * p.xw; i += line) sp_prefetch(row + i);
-    }
-  }
 }
 
 /* Output rows [oy0, oy1) of nv vectors of one group; x is the group's image, y and row its pixel 0.
@@ -123,7 +128,6 @@ SP_INLINE void sp_conv2d_panel_f32(const sp_conv2d p, int nv, int n, const float
   for (int oy = oy0; oy < oy1; ++oy) {
     void *yr = sp_out_at(p.half, y, (ptrdiff_t)oy * p.ow * p.ldy);
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
-    if (p.ahead) sp_conv2d_ahead_f32(p, x, oy);
     if (lo > 0) sp_conv2d_tile_f32(p, t, x, w, yr, 1, oy, 0, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
       sp_conv2d_tile_f32(p, t, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
