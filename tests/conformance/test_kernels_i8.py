@@ -349,7 +349,8 @@ def product_case(seed: int) -> Made:
 
 def lookup_case(seed: int) -> Made:
     c = _Case(seed)
-    x, _, _ = c.input((c.n(1, 3), c.n(1, 41)))
+    shape = (c.n(1, 11), (16, 32)[c.n(0, 1)]) if seed % 4 == 3 else (c.n(1, 3), c.n(1, 41))
+    x, _, _ = c.input(shape)
     to = (I8, U8, F32)[seed % 3]
     table = c.rng.standard_normal(256) if to == F32 else c.codes((256,), to)
     y = c.b.add(Lookup(), x, c.b.const(table.astype(to.numpy), to))

@@ -76,7 +76,7 @@ def lookup(seed: int) -> Made:
     """A table of 8, 16 or 32 bits, over whole tensors and slices."""
     d = Draw(seed)
     given, to = (I8, U8)[d.n(0, 1)], (I8, U8, I16, I32, F32)[d.n(0, 4)]
-    shape = (d.n(1, 5), (d.n(1, 70), d.n(1, 700))[d.n(0, 1)])
+    shape = (d.n(1, 9), (d.n(1, 70), d.n(1, 700), 16, 32)[d.n(0, 3)])
     x = d.codes(shape, *given.limits).astype(given.numpy)
     table = d.rng.standard_normal(256) if to == F32 else d.codes((256,), *to.limits)
     operands = d.slice(x) if d.flag() else x, table.astype(to.numpy)

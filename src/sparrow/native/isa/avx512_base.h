@@ -422,17 +422,56 @@ SP_INLINE void sp_interleave_3(void *p, const void *a, const void *b, const void
 /* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. */
 #ifdef __AVX512VBMI__
 /* Seven bits of a byte pick one of 128 entries, the eighth which of two such. */
+typedef struct sp_table {
+  __m512i t[4];
+} sp_table;
+SP_INLINE sp_table sp_load_table(const uint8_t *p) {
+  const sp_table table = {{_mm512_loadu_si512(p), _mm512_loadu_si512(p + 64),
+                           _mm512_loadu_si512(p + 128), _mm512_loadu_si512(p + 192)}};
+  return table;
+}
+SP_INLINE __m512i sp_entries_of(const sp_table table, __m512i k) {
+  const __m512i low = _mm512_permutex2var_epi8(table.t[0], k, table.t[1]);
+  const __m512i high = _mm512_permutex2var_epi8(table.t[2], k, table.t[3]);
+  return _mm512_mask_blend_epi8(_mm512_movepi8_mask(k), low, high);
+}
+/* Rows of n bytes, 16 or 32, of which a vector holds several: as many as it holds, or a multiple. */
+#define SP_LOOKS_UP_ROWS
+SP_INLINE void sp_lookup_rows(const uint8_t *table, const uint8_t *x, ptrdiff_t ldx, uint8_t *y,
+                              ptrdiff_t ldy, ptrdiff_t rows, int n, int offset) {
+  const __m512i add = _mm512_set1_epi8((char)offset);
+  const sp_table entries = sp_load_table(table);
+  for (; rows > 0; rows -= 64 / n, x += 64 / n * ldx, y += 64 / n * ldy) {
+    __m512i k;
+    if (n == 32) {
+      k = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)x));
+      k = _mm512_inserti64x4(k, _mm256_loadu_si256((const __m256i *)(const void *)(x + ldx)), 1);
+    } else {
+      k = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)x));
+      k = _mm512_inserti32x4(k, _mm_loadu_si128((const __m128i *)(const void *)(x + ldx)), 1);
+      k = _mm512_inserti32x4(k, _mm_loadu_si128((const __m128i *)(const void *)(x + 2 * ldx)), 2);
+      k = _mm512_inserti32x4(k, _mm_loadu_si128((const __m128i *)(const void *)(x + 3 * ldx)), 3);
+    }
+    const __m512i v = sp_entries_of(entries, _mm512_add_epi8(k, add));
+    if (n == 32) {
+      _mm256_storeu_si256((__m256i *)(void *)y, _mm512_castsi512_si256(v));
+      _mm256_storeu_si256((__m256i *)(void *)(y + ldy), _mm512_extracti64x4_epi64(v, 1));
+    } else {
+      _mm_storeu_si128((__m128i *)(void *)y, _mm512_castsi512_si128(v));
+      _mm_storeu_si128((__m128i *)(void *)(y + ldy), _mm512_extracti32x4_epi32(v, 1));
+      _mm_storeu_si128((__m128i *)(void *)(y + 2 * ldy), _mm512_extracti32x4_epi32(v, 2));
+      _mm_storeu_si128((__m128i *)(void *)(y + 3 * ldy), _mm512_extracti32x4_epi32(v, 3));
+    }
+  }
+}
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
                                int offset) {
   const __m512i add = _mm512_set1_epi8((char)offset);
-  const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
-  const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+  const sp_table entries = sp_load_table(table);
   for (ptrdiff_t i = 0; i < n; i += 64) {
     const __mmask64 there = n - i < 64 ? ((__mmask64)1 << (n - i)) - 1 : ~(__mmask64)0;
     const __m512i k = _mm512_add_epi8(_mm512_maskz_loadu_epi8(there, x + i), add);
-    const __m512i low = _mm512_permutex2var_epi8(t0, k, t1);
-    const __m512i high = _mm512_permutex2var_epi8(t2, k, t3);
-    _mm512_mask_storeu_epi8(y + i, there, _mm512_mask_blend_epi8(_mm512_movepi8_mask(k), low, high));
+    _mm512_mask_storeu_epi8(y + i, there, sp_entries_of(entries, k));
   }
 }
 #else

@@ -18,6 +18,14 @@ SP_INLINE ptrdiff_t sp_lookup_end(const sp_lookup p, int task) {
 SP_INLINE void sp_lookup_8(const sp_lookup p, const void *x, const void *table, void *y, int task) {
   const ptrdiff_t end = sp_lookup_end(p, task);
   ptrdiff_t row = task * p.task_rows;
+#ifdef SP_LOOKS_UP_ROWS
+  if (p.n == 16 || p.n == 32) {
+    const ptrdiff_t together = 64 / p.n, rows = (end / p.n - row) / together * together;
+    sp_lookup_rows((const uint8_t *)table, (const uint8_t *)x + row * p.ldx, p.ldx,
+                   (uint8_t *)y + row * p.ldy, p.ldy, rows, (int)p.n, p.offset);
+    row += rows;
+  }
+#endif
   for (; row * p.n < end; ++row)
     sp_lookup_bytes((const uint8_t *)table, (const uint8_t *)x + row * p.ldx,
                     (uint8_t *)y + row * p.ldy, sp_imin(end - row * p.n, p.n), p.offset);
