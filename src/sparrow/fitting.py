@@ -1,7 +1,7 @@
 """What a model takes on a target before there is a board: flash, RAM, stack, time, and why.
 
 Flash is that of the linked image, RAM what the plan and the proved stack say: what a run in the
-emulator then takes, to the byte (`device.canary` looks at the stack of one).
+emulator then takes, to the byte (`device.depth` looks at the stack of one).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from small_graphs import GRAPHS
 from small_models import accumulator, classifier
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.build import NATIVE, Unit, find_toolchain
-from sparrow.device.canary import deepest_stack
+from sparrow.device.depth import deepest_stack
 from sparrow.device.elf import ALLOCATED, EXECUTABLE, NO_BITS, WRITABLE, Elf
 from sparrow.device.firmware import board_of, firmware_library, flash_bytes, link_alone
 from sparrow.device.library import compile_library, compile_objects

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sparrow.compiler import Compiled
-from sparrow.device.canary import deepest_stack
+from sparrow.device.depth import deepest_stack
 from sparrow.device.host import Session
 from sparrow.device.library import compile_library
 from sparrow.device.qemu import count_marks

@@ -10,7 +10,7 @@
 
 /* What lies further below is no stack: qemu 7 calls back for accesses of other instructions, too, once
  * an instrumented one has left its block early. */
-enum { MOST = 1 << 16, STORES_AND_LOADS = 3, WHOLE_STACK = 1 << 16 };
+enum { MOST = 1 << 18, STORES_AND_LOADS = 3, WHOLE_STACK = 1 << 16 };
 
 typedef void (*accessed)(unsigned cpu, uint32_t how, uint64_t address, void *data);
 typedef void (*ended)(plugin_id, void *);
@@ -65,7 +65,9 @@ int qemu_plugin_install(plugin_id id, const void *about, int argc, char **argv) 
   }
   if (file < 0 || in < 0) return -1;
   const ptrdiff_t n = read(in, table, sizeof table);
-  if (n <= 0) return -1;
+  char more;
+  /* frames of functions that are left out would go unseen */
+  if (n <= 0 || read(in, &more, 1) != 0) return -1;
   rows = (size_t)n / sizeof table[0];
   qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
   qemu_plugin_register_atexit_cb(id, on_end, NULL);
