@@ -67,6 +67,26 @@ def test_dynamic_dimension_without_shape() -> None:
     assert "input 'x'" in text and "dynamic" in text and "--shape x=" in text
 
 
+def test_every_shape_that_is_missing_is_named_at_once() -> None:
+    """Inputs that share a dimension by name need it once; what is given is not asked for."""
+    table: tuple[tuple[str, tuple[int | str, ...]], ...] = (
+        ("a", (1, "rows")),
+        ("b", ("rows", 4)),
+        ("c", ("?",)),
+        ("d", ("rows", "more")),
+    )
+    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _ in table]
+    m = model(
+        nodes,
+        [value(name, shape) for name, shape in table],
+        [value(f"{name}_out", shape) for name, shape in table],
+    )
+    assert "give --shape a=1xN --shape c=N --shape d=NxN" in refused(m)
+    with pytest.raises(BadInput) as e:
+        sparrow.build(m, shapes={"d": (3, 5)})
+    assert str(e.value).endswith("give --shape c=N")
+
+
 @pytest.mark.parametrize("unnamed", ["?", -1, "None"])
 def test_dimensions_without_a_name_are_no_common_symbol(unnamed: str | int) -> None:
     """As Paddle's exporter writes them: two axes may differ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Container, Sequence
 
 import onnx
 
@@ -23,6 +24,24 @@ def declared(d: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if d.HasField("dim_value") and d.dim_value != -1:
         return int(d.dim_value)
     return None if d.dim_param in UNNAMED else str(d.dim_param)
+
+
+def _missing(
+    inputs: Sequence[onnx.ValueInfoProto], given: Container[str], symbols: Container[str]
+) -> str:
+    """The options that would bind every dimension that is not, in order: a name binds it once."""
+    options: list[str] = []
+    named: set[str] = set()
+    for i in inputs:
+        if i.name in given or not i.type.tensor_type.HasField("shape"):
+            continue
+        dims = [declared(d) for d in i.type.tensor_type.shape.dim]
+        symbolic = {d for d in dims if isinstance(d, str) and d not in symbols}
+        if None in dims or symbolic - named:
+            extents = (str(d) if isinstance(d, int) else "N" for d in dims)
+            options.append(f"--shape {i.name}={'x'.join(extents)}")
+            named |= symbolic
+    return " ".join(options)
 
 
 def freeze(
@@ -109,8 +128,7 @@ def freeze(
                 text = "x".join("?" if q is None else str(q) for q in dims)
                 raise BadInput(
                     f"input {i.name!r} is {text}: axis {axis} is dynamic",
-                    hint=f"give --shape {i.name}="
-                    + "x".join(str(q) if isinstance(q, int) else "N" for q in dims),
+                    hint=f"give {_missing(inputs, given, symbols)}",
                 )
             if n < 0:
                 raise BadInput(f"input {i.name!r}: extent {n} given for axis {axis}")
