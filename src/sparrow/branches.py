@@ -16,6 +16,7 @@ from typing import TypeAlias
 from sparrow import lane
 from sparrow.graph import Graph, Node
 from sparrow.ops.lane import Lane
+from sparrow.ops.reshape import Reshape
 from sparrow.tensor import BOOL
 
 Condition: TypeAlias = tuple[str, bool]
@@ -30,10 +31,11 @@ def conditions(g: Graph) -> dict[int, tuple[Condition, ...]]:
     """
     needed = {v: frozenset[Condition]() for v in g.live_out()}
     own: list[frozenset[Condition]] = []
+    made = g.producers()
     for n in reversed(g.nodes):
         uses = [needed[y] for y in n.outputs if y in needed]
         own.append(frozenset.intersection(*uses) if uses else frozenset())
-        sides = _chosen(g, n)
+        sides = _chosen(g, n, made)
         for k, x in enumerate(n.inputs):
             under = own[-1] | sides.get(k, frozenset())
             needed[x] = needed[x] & under if x in needed else under
@@ -47,15 +49,22 @@ def conditions(g: Graph) -> dict[int, tuple[Condition, ...]]:
     return found
 
 
-def _chosen(g: Graph, n: Node) -> dict[int, frozenset[Condition]]:
+def _chosen(g: Graph, n: Node, made: Mapping[str, Node]) -> dict[int, frozenset[Condition]]:
     """Of inputs of a node: what holds where it takes anything of them."""
     if not isinstance(n.op, Lane):
         return {}
     single = {k for k, x in enumerate(n.inputs) if g.types[x].size == 1}
     return {
-        k: frozenset((n.inputs[c], holds) for c, holds in under if c in single)
+        k: frozenset((_source(n.inputs[c], made), holds) for c, holds in under if c in single)
         for k, under in sides(n.op.expr).items()
     }
+
+
+def _source(v: str, made: Mapping[str, Node]) -> str:
+    """The value that one is a reshape of: importers write those behind the branches."""
+    while v in made and isinstance(made[v].op, Reshape):
+        v = made[v].inputs[0]
+    return v
 
 
 def sides(e: lane.Expr) -> Mapping[int, frozenset[tuple[int, bool]]]:

@@ -101,6 +101,19 @@ def test_a_node_that_runs_before_its_condition_is_known_always_runs() -> None:
     assert 1 not in conditions(moved)
 
 
+def test_a_condition_may_be_reshaped_behind_the_branches() -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((2, 5), F32))
+    c = b.call("gt", b.add(Reduce("max", (0, 1)), x), b.scalar(0.5, F32))
+    first, second = b.add(Softmax(1), x), b.add(Softmax(0), x)
+    y = b.call("where", b.reshape(b.reshape(c, (1, 1, 1)), ()), first, second)
+    g = b.finish({"y": y}, {})
+    found = conditions(g)
+    assert sorted(found.values()) == [((c, False),), ((c, True),)]
+    p = planned(g)
+    assert audit(p) == [] and sum(bool(s.guards) for s in p.entries[0].steps) == 2
+
+
 def test_a_condition_stays_a_value_of_its_own() -> None:
     b = Builder("g")
     x = b.input("x", TensorType((2, 5), F32))
