@@ -424,10 +424,29 @@ def test_the_command(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"schema": 9}', '{"schema": 1, "range": 1}', '{"schema": 1, "pins": 3}']
+    ("text", "says"),
+    [
+        ("", "it is no JSON"),
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "it is no JSON"),
+        ("[]", "it holds list, expected an object; write {"),
+        ("{}", "schema is None, expected 1"),
+        ('{"schema": 9}', "schema is 9, expected 1"),
+        ('{"schema": 1, "rangs": 1}', "has no 'rangs'; it has ranges"),
+        ('{"schema": 1, "ranges": "foo"}', "ranges is 'foo'; use one of minmax"),
+        ('{"schema": 1, "ranges": ["mse"]}', "ranges is .*; use one of minmax"),
+        ('{"schema": 1, "pins": 3}', r"pins are a list of \[pattern, precision\]"),
+        ('{"schema": 1, "pins": [["a"]]}', r"pins are a list of \[pattern, precision\]"),
+        ('{"schema": 1, "pins": ["ab"]}', r"pins are a list of \[pattern, precision\]"),
+        ('{"schema": 1, "pins": {"a": "int8"}}', r"pins are a list of \[pattern, precision\]"),
+        ('{"schema": 1, "pins": [["a", "int4"]]}', "pin 'a' is 'int4'; use one of float32"),
+        ('{"schema": 1, "wide": [1]}', "wide is a list of names"),
+        ('{"schema": 1, "wide": "abc"}', "wide is a list of names"),
+        ('{"schema": 1, "fidelity": NaN}', "fidelity is nan, expected decibels"),
+    ],
 )
-def test_files_that_are_no_recipe(text: str) -> None:
-    with pytest.raises(BadInput, match=r"r\.json"):
+def test_files_that_are_no_recipe(text: str, says: str) -> None:
+    with pytest.raises(BadInput, match=rf"^r\.json.*{says}"):
         from_json(text.encode(), "r.json")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from sparrow.errors import BadInput
 from sparrow.graph import SCHEMES, Graph, Node, Scheme
@@ -31,6 +31,7 @@ Pins: TypeAlias = tuple[tuple[str, Precision], ...]
 SCHEMA = 1
 # A pin takes some thirty bytes.
 MAX_BYTES = 1 << 20
+_EXAMPLE = 'write {"schema": 1, "pins": [["head*", "float32"]]}'
 _SWITCHES = ("symmetric", "bias_correction", "equalize", "widen", "complete")
 
 
@@ -155,16 +156,26 @@ def from_json(data: bytes, where: str) -> Recipe:
     """
     try:
         found = json.loads(data)
-        if found.pop("schema") != SCHEMA:
-            raise BadInput(f"{where} is a recipe of another version", hint=f"this is {SCHEMA}")
-        known = {f.name for f in fields(Recipe)}
-        strange = [k for k in found if k not in known]
-        if strange:
-            raise BadInput(f"{where}: a recipe has no {strange[0]!r}")
-        found["pins"] = tuple((str(p), v) for p, v in found.get("pins", ()))
-        found["wide"] = tuple(map(str, found.get("wide", ())))
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as e:
-        raise BadInput(f"{where} is no recipe: {type(e).__name__}: {e}") from None
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f"{where} is no recipe: it is no JSON: {e}") from None
+    if not isinstance(found, dict):
+        raise BadInput(
+            f"{where} is no recipe: it holds {type(found).__name__}, expected an object",
+            hint=_EXAMPLE,
+        )
+    if (schema := found.pop("schema", None)) != SCHEMA:
+        raise BadInput(f"{where}: schema is {schema!r}, expected {SCHEMA}", hint=_EXAMPLE)
+    known = [f.name for f in fields(Recipe)]
+    strange = next((k for k in found if k not in known), None)
+    if strange is not None:
+        near = get_close_matches(strange, known, 1) or [", ".join(known)]
+        raise BadInput(f"{where}: a recipe has no {strange!r}", hint=f"it has {near[0]}")
+    pins, wide = found.get("pins", ()), found.get("wide", ())
+    if not _each(pins, lambda p: _each(p, lambda x: isinstance(x, str)) and len(p) == 2):
+        raise BadInput(f"{where}: pins are a list of [pattern, precision]", hint=_EXAMPLE)
+    if not _each(wide, lambda x: isinstance(x, str)):
+        raise BadInput(f"{where}: wide is a list of names of values")
+    found["pins"], found["wide"] = tuple((p, v) for p, v in pins), tuple(wide)
     if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
         raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
     if type(found.get("fidelity", 0.0)) not in (int, float):
@@ -172,7 +183,14 @@ def from_json(data: bytes, where: str) -> Recipe:
     smooth = found.get("smooth")
     if smooth is not None and type(smooth) not in (int, float):
         raise BadInput(f"{where}: smooth is {smooth!r}, expected a share between 0 and 1")
-    return Recipe(**found)
+    try:
+        return Recipe(**found)
+    except BadInput as e:
+        raise BadInput(f"{where}: {e.message}", hint=e.hint) from None
+
+
+def _each(items: object, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(items, list | tuple) and all(map(holds, items))
 
 
 def _names(n: Node) -> tuple[str, ...]:
