@@ -17,11 +17,12 @@ import numpy as np
 
 from sparrow.bundle import load_bundle
 from sparrow.errors import BadInput
+from sparrow.folder import load_graphs
 from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
-from sparrow.quant.engine import literally
+from sparrow.quant.engine import literally, with_states
 from sparrow.samples import Feeds, Pixels, draw, samples
 from sparrow.tensor import Array
 
@@ -114,10 +115,13 @@ class _Side:
     def __init__(self, source: Model) -> None:
         folder = Path(source) if isinstance(source, (str, Path)) else None
         self.bundle = None
+        # of a bundle, whose twin has its states as inputs
+        self.carrying: Graph | None = None
         if folder is not None and folder.is_dir():
             self.bundle = load_bundle(folder)
             if len(self.bundle.plan.entries) != 1:
                 raise BadInput(f"{folder}: diff takes bundles of one entry point")
+            (self.carrying,) = load_graphs(folder, self.bundle.plan)
             source = str(folder / Path(self.bundle.plan.entries[0].model).name)
         self.source = source
 
@@ -131,10 +135,13 @@ class _Side:
         """The named values for each sample."""
         run = literally(self.graph, names)
         found = []
+        if self.bundle is not None:
+            self.bundle.reset()
         for feeds in given:
             row = run(feeds)
-            if self.bundle is not None:
-                row |= {k: v for k, v in self.bundle.run(feeds).items() if k in row}
+            if self.bundle is not None and self.carrying is not None:
+                own = self.bundle.run({x: feeds[x] for x in self.carrying.inputs})
+                row |= {k: v for k, v in own.items() if k in row}
             found.append(row)
         return found
 
@@ -154,7 +161,8 @@ def diff(
     Args:
         a: Model, or bundle folder.
         b: Model, or bundle folder.
-        calib: Samples, see `sparrow.quantize`; drawn from a seed when None.
+        calib: Samples, see `sparrow.quantize`; drawn from a seed when None. States of a bundle
+            carry over in order.
         tolerance: Share of a value's largest magnitude from which on it differs.
         shapes: Static shapes of inputs with dynamic dimensions; where not given, those of the
             other model or of the samples.
@@ -172,7 +180,8 @@ def diff(
     theirs = {k: v for k, v in constants.items() if k in input_names(second.source)}
     # what neither has is refused by the first
     ours = {k: v for k, v in constants.items() if k in input_names(first.source) or k not in theirs}
-    known, calib = shapes_from_samples(first.source, shapes or {}, calib, constants)
+    held = [s.input for x in (left, right) if x.carrying for s in x.carrying.states]
+    known, calib = shapes_from_samples(first.source, shapes or {}, calib, [*constants, *held])
     first.read(known, ours)
     known = shapes_from_graph(second.source, shapes or {}, first.graph, "the other model")
     second.read(known, theirs)
@@ -187,12 +196,19 @@ def diff(
             "be the same",
             hint="rename the inputs of one, or export both with the same names",
         )
+    graphs = [s.carrying for s in (left, right) if s.carrying is not None]
+    carrying = next((g for g in graphs if g.states), None)
+    carried = [] if carrying is None else [s.input for s in carrying.states]
+    free = {x: t for x, t in types.items() if x not in carried}
     if calib is None:
-        given = [draw(f, (0, k)) for k in range(DRAWN)]
+        drawn = (draw(f, (0, k)) for k in range(DRAWN))
+        given: list[Feeds] = [{x: d[x] for x in free} for d in drawn]
     else:
-        given = list(islice(samples(calib, types, pixels or Pixels()), COMPARED))
+        given = list(islice(samples(calib, free, pixels or Pixels()), COMPARED))
     if not given:
         raise BadInput("no sample to compare on")
+    if carrying is not None:
+        given = list(with_states(carrying, given))
     made = f.producers()
     names = [
         y

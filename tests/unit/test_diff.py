@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import sparrow
 from data import REPO
-from small_models import classifier
+from small_models import classifier, model
 from sparrow.cli import main
 from sparrow.diff import diff
 from sparrow.errors import BadInput
@@ -106,3 +106,43 @@ def test_reduce_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_the_reference_agrees_with_onnxruntime_on_digits() -> None:
     assert not differs_from_onnxruntime(onnx.load(DIGITS))
+
+
+def streaming() -> onnx.ModelProto:
+    """A network whose input h is to carry its output n: y = relu(x w + h) v, n = tanh(x w + h)."""
+    rng = np.random.default_rng(3)
+    w = {k: rng.standard_normal((16, 16), np.float32) / 4 for k in ("w", "v")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "first"),
+        helper.make_node("Add", ["a", "h"], ["b"], "sum"),
+        helper.make_node("Relu", ["b"], ["c"], "relu"),
+        helper.make_node("MatMul", ["c", "v"], ["y"], "second"),
+        helper.make_node("Tanh", ["b"], ["n"], "tanh"),
+    ]
+    info = {
+        k: helper.make_tensor_value_info(k, TensorProto.FLOAT, (1, 16))
+        for k in ("x", "h", "y", "n")
+    }
+    return model(nodes, [info["x"], info["h"]], [info["y"], info["n"]], w)
+
+
+def test_a_bundle_that_carries_a_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    m, out, calib = tmp_path / "m.onnx", tmp_path / "out", tmp_path / "x.npz"
+    onnx.save(streaming(), m)
+    np.savez(calib, x=np.random.default_rng(0).standard_normal((40, 1, 16)).astype(np.float32))
+    sparrow.build(str(m), out=out, states={"h": "n"})
+    for words in ([m, out], [out, m], [m, out, "--calib", calib]):
+        assert command("diff", *map(str, words)) == 0, capsys.readouterr()
+    small = tmp_path / "small"
+    sparrow.build(str(m), out=small, calib=str(calib), states={"h": "n"})
+    assert command("diff", str(m), str(small), "--tolerance", "0.2") == 0
+    assert command("diff", str(m), str(small), "--tolerance", "1e-6") == 1
+    capsys.readouterr()
+    assert command("blame", str(small)) == 0
+    blame = ("blame", str(small), "--model", str(m), "--calib", str(calib))
+    assert command(*blame) == 0
+    found = capsys.readouterr().out
+    assert "first" in found and "second" in found
+    assert command(*blame, "--apply", str(tmp_path / "again")) == 0
+    again = sparrow.load_bundle(tmp_path / "again")
+    assert set(again.run({"x": np.zeros((1, 16), np.float32)})) == {"y"}

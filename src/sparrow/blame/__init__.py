@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from sparrow.blame.explain import explain
-from sparrow.blame.models import apply_cure, blame_bundle, blame_model
+from sparrow.blame.models import apply_cure, blame_bundle, blame_model, states_of_bundle
 from sparrow.blame.result import Blame, Cure, LayerBlame
 
-__all__ = ["Blame", "Cure", "LayerBlame", "apply_cure", "blame_bundle", "blame_model", "explain"]
+__all__ = [
+    "Blame",
+    "Cure",
+    "LayerBlame",
+    "apply_cure",
+    "blame_bundle",
+    "blame_model",
+    "explain",
+    "states_of_bundle",
+]

@@ -16,6 +16,7 @@ from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.passes import FRONT, optimize
+from sparrow.quant.engine import with_states
 from sparrow.quant.health import Watch
 from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Recipe, read_recipe
@@ -29,11 +30,15 @@ Calib = Iterable[Any] | str | Path
 
 
 def float_graph(
-    model: Model, shapes: Shapes | None = None, constants: Mapping[str, Any] | None = None
+    model: Model,
+    shapes: Shapes | None = None,
+    constants: Mapping[str, Any] | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> Graph:
     """A float model as its quantization sees it."""
     with one_thread():
-        return optimize(import_model(model, shapes or {}, constants=constants).graph, FRONT)
+        found = import_model(model, shapes or {}, constants=constants, states=states)
+        return optimize(found.graph, FRONT)
 
 
 def blame_model(
@@ -125,7 +130,7 @@ def blame_bundle(
     Args:
         bundle: Built with int8 precision; its ``model.onnx`` says in QDQ form what it computes.
         model: The float model; None takes the one inside the bundle, whose weights are rounded.
-        calib: Samples; the golden calls of the bundle when None.
+        calib: Samples; the golden calls of the bundle when None. States carry over in order.
         shapes: As for `blame_model`.
         constants: As for `blame_model`.
         pixels: As for `blame_model`.
@@ -142,9 +147,12 @@ def blame_bundle(
         raise BadBundle(f"{bundle.folder}: {altered}", hint="build it anew")
     if len(bundle.plan.entries) != 1:
         raise BadInput(f"{bundle.folder}: blame takes bundles of one entry point")
+    (g, *_), golden = load_evidence(bundle.folder, bundle.plan)
     if calib is None:
-        _, golden = load_evidence(bundle.folder, bundle.plan)
         calib = [dict(c.feeds) for c in golden.calls]
+    if g.states:
+        types = {x: g.types[x] for x in g.inputs}
+        calib = list(with_states(g, samples(calib, types, pixels or Pixels())))
     quantized = bundle.folder / Path(bundle.plan.entries[0].model).name
     found = blame_model(
         str(quantized),
@@ -194,6 +202,7 @@ def apply_cure(
     *,
     shapes: Shapes | None = None,
     constants: Mapping[str, Any] | None = None,
+    states: Mapping[str, str] | None = None,
     pixels: Pixels | None = None,
 ) -> Cure:
     """Quantize a float model anew by the best cure.
@@ -205,6 +214,7 @@ def apply_cure(
         out: A ``.onnx`` file to write in QDQ form, or a bundle folder to build.
         shapes: As for `blame_model`.
         constants: As for `blame_model`.
+        states: Model input -> output pairs carried from call to call, see `states_of_bundle`.
         pixels: As for `blame_model`.
 
     Raises:
@@ -219,12 +229,17 @@ def apply_cure(
         raise GateFailed("no cure gains anything; nothing was written")
     if out.suffix == ".onnx":
         done = quantize(
-            *(model, calib, cure.recipe), shapes=shapes, constants=constants, pixels=pixels
+            *(model, calib, cure.recipe),
+            shapes=shapes,
+            states=states,
+            constants=constants,
+            pixels=pixels,
         )
         replace_file(out, done.SerializeToString(deterministic=True))
     else:
-        shapes, calib = shapes_from_samples(model, shapes or {}, calib, constants or {})
-        f = float_graph(model, shapes, constants)
+        unsampled = {**(constants or {}), **(states or {})}
+        shapes, calib = shapes_from_samples(model, shapes or {}, calib, unsampled)
+        f = float_graph(model, shapes, constants, states)
         feeds = samples(calib, {x: f.types[x] for x in f.inputs}, pixels or Pixels())
         build(
             model,
@@ -232,10 +247,18 @@ def apply_cure(
             shapes=shapes,
             calib=feeds,
             precision="int8",
+            states=states,
             constants=constants,
             recipe=cure.recipe,
         )
     return cure
+
+
+def states_of_bundle(bundle: Bundle) -> dict[str, str]:
+    """Model input -> output pairs that a bundle of one entry point carries."""
+    from sparrow.folder import load_graphs
+
+    return {s.input: s.output for s in load_graphs(bundle.folder, bundle.plan)[0].states}
 
 
 def recipe_of_bundle(bundle: Bundle) -> Recipe | None:

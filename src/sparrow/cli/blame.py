@@ -33,16 +33,19 @@ def blame(
 ) -> None:
     """Say which layer lost the accuracy to int8, why, and what cures it."""
     from sparrow.api import Pixels, load_bundle
-    from sparrow.blame import apply_cure, blame_bundle, blame_model
+    from sparrow.blame import apply_cure, blame_bundle, blame_model, states_of_bundle
 
     pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
     shapes, constants = shapes_of(shape), constants_of(constant)
     source = None if model is None else str(model)
     if apply is not None and (source is None or calib is None):
         raise BadInput("--apply quantizes anew", hint="give --model and --calib as well")
+    states: dict[str, str] = {}
     if quantized.is_dir():
+        bundle = load_bundle(quantized)
+        states = states_of_bundle(bundle)
         found = blame_bundle(
-            *(load_bundle(quantized), source, calib),
+            *(bundle, source, calib),
             shapes=shapes,
             constants=constants,
             pixels=pixels,
@@ -61,7 +64,11 @@ def blame(
     cure = None
     if apply is not None and source is not None and calib is not None:
         cure = apply_cure(
-            *(found, source, calib, apply), shapes=shapes, constants=constants, pixels=pixels
+            *(found, source, calib, apply),
+            shapes=shapes,
+            constants=constants,
+            states=states,
+            pixels=pixels,
         )
     progress.clear()
     if as_json:

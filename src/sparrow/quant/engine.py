@@ -8,7 +8,7 @@ depend on the number of cores. State goes from one call to the next.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -125,3 +125,16 @@ def engine(name: str) -> Engine:
     if name not in ENGINES:
         raise BadInput(f"engine {name!r}", hint=f"use one of {', '.join(ENGINES)}")
     return ENGINES[name]
+
+
+def with_states(g: Graph, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """Samples with what the states of ``g`` hold when their turn comes, from the initial values on.
+
+    For what has the same states as inputs and outputs, as the ONNX twin of a bundle has.
+    """
+    if not g.states:
+        yield from map(dict, samples)
+        return
+    run = literally(g, [s.input for s in g.states])
+    for feeds in samples:
+        yield {**feeds, **run(feeds)}
