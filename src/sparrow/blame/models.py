@@ -16,6 +16,7 @@ from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.passes import FRONT, optimize
+from sparrow.quant.calibrate import digest
 from sparrow.quant.engine import with_states
 from sparrow.quant.health import Watch
 from sparrow.quant.noise import decibels
@@ -150,16 +151,21 @@ def blame_bundle(
     (g, *_), golden = load_evidence(bundle.folder, bundle.plan)
     if calib is None:
         calib = [dict(c.feeds) for c in golden.calls]
+    calibrated = {x for r in bundle.receipt.quantization or () for x in r.calibrated}
     if g.states:
         types = {x: g.types[x] for x in g.inputs}
-        calib = list(with_states(g, samples(calib, types, pixels or Pixels())))
+        given = list(samples(calib, types, pixels or Pixels()))
+        calib = list(with_states(g, given))
+        # the receipt knows them without what is carried
+        pairs = zip(given, calib, strict=True)
+        calibrated |= {digest(c) for x, c in pairs if digest(x) in calibrated}
     quantized = bundle.folder / Path(bundle.plan.entries[0].model).name
     found = blame_model(
         str(quantized),
         model,
         calib,
         recipe=recipe_of_bundle(bundle),
-        calibrated={x for r in bundle.receipt.quantization or () for x in r.calibrated} or None,
+        calibrated=calibrated or None,
         shapes=shapes,
         constants=constants,
         pixels=pixels,
