@@ -160,7 +160,8 @@ def cuts(f: Graph, q: Graph) -> list[Cut]:
             product = isinstance(n.op, Conv | ConvTranspose | MatMul) and not clamped
             if y in f.outputs or product:
                 found[y] = Cut(y, y, y, None, None)
-    order = {x: i for i, x in enumerate((*f.inputs, *(y for n in f.nodes for y in n.outputs)))}
+    begin = (*f.inputs, *(s.input for s in f.states))
+    order = {x: i for i, x in enumerate((*begin, *(y for n in f.nodes for y in n.outputs)))}
     return sorted(found.values(), key=lambda c: order[c.name])
 
 
