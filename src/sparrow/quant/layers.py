@@ -21,9 +21,11 @@ from sparrow.quant.adaround import adaround
 from sparrow.quant.affine import code_limits, per_tensor
 from sparrow.quant.bias_correction import mean_error
 from sparrow.quant.calibrate import Calibration
+from sparrow.quant.functions import seen
 from sparrow.quant.gptq import gptq
 from sparrow.quant.histogram import Histogram
 from sparrow.quant.moments import Moments
+from sparrow.quant.mse import mse
 from sparrow.quant.place import Placement
 from sparrow.quant.power_of_two import above, activation_steps, weight_steps
 from sparrow.quant.ranges import RANGES
@@ -82,7 +84,10 @@ def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
         dtype = p.codes[root]
         # 16 bits have room to spare, and kernels of no zero points are faster
         symmetric = recipe.symmetric or dtype.bits > 8
-        limits = RANGES[recipe.ranges](h, dtype, symmetric)
+        if recipe.ranges == "mse" and dtype.bits == 8 and root in p.functions:
+            limits = mse(h, dtype, symmetric, seen(p.functions[root]))
+        else:
+            limits = RANGES[recipe.ranges](h, dtype, symmetric)
         if dtype.bits > 8:
             limits = limits[0] * HEADROOM, limits[1] * HEADROOM
         quant = per_tensor(limits, dtype, 0, symmetric)

@@ -6,12 +6,14 @@ histogram instead of the values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sparrow.quant.affine import Range, round_trip
 from sparrow.quant.histogram import Histogram
-from sparrow.tensor import DType
+from sparrow.tensor import Array, DType
 
 STEPS = 64
 ROUNDS = 2
@@ -33,9 +35,15 @@ def _error(
     limits: Range,
     dtype: DType,
     symmetric: bool,
+    seen: Callable[[Array], Array] | None = None,
 ) -> float:
-    e = round_trip(x, limits, dtype, symmetric) - x
-    return float(np.dot(e * e, counts))
+    found = round_trip(x, limits, dtype, symmetric)
+    if seen is None:
+        e = found - x
+        return float(np.dot(e * e, counts))
+    with np.errstate(all="ignore"):
+        total = float((np.square(seen(found) - seen(x)) @ counts).sum())
+    return total if np.isfinite(total) else np.inf
 
 
 def _ends(limit: float) -> NDArray[np.float64]:
@@ -43,14 +51,28 @@ def _ends(limit: float) -> NDArray[np.float64]:
     return limit * np.geomspace(1.0, 0.01, STEPS)
 
 
-def mse(h: Histogram, dtype: DType, symmetric: bool) -> Range:
-    """Range of least squared error; never worse than min-max, which is the first candidate."""
+def mse(
+    h: Histogram,
+    dtype: DType,
+    symmetric: bool,
+    seen: Callable[[Array], Array] | None = None,
+) -> Range:
+    """Range of least squared error; never worse than min-max, which is the first candidate.
+
+    Args:
+        h: What was counted.
+        dtype: Integer type of the codes.
+        symmetric: Zero point 0.
+        seen: What is made of values [N] by all that read them, [.., N]: the error is that of this.
+    """
     low, high = min(h.low, 0.0), max(h.high, 0.0)
     x, counts = _counted(h)
+    if seen is not None and not np.isfinite(seen(x)).all():
+        seen = None
     if symmetric:
         bound = max(-low, high)
         ends = [(-float(b), float(b)) for b in _ends(bound)]
-        return min(ends, key=lambda r: _error(x, counts, r, dtype, True))
+        return min(ends, key=lambda r: _error(x, counts, r, dtype, True, seen))
     best = (low, high)
     for _ in range(ROUNDS):
         for side in (0, 1):
@@ -61,5 +83,5 @@ def mse(h: Histogram, dtype: DType, symmetric: bool) -> Range:
             tried += [
                 (float(v), best[1]) if side == 0 else (best[0], float(v)) for v in _ends(limit)
             ]
-            best = min(tried, key=lambda r: _error(x, counts, r, dtype, False))
+            best = min(tried, key=lambda r: _error(x, counts, r, dtype, False, seen))
     return best

@@ -12,7 +12,7 @@ Dequantize.
                 product (normalising pixels, decoding boxes) stays float, where it loses nothing,
                 and so does a residual stream that only float normalisation reads
     clamps      Relu and clips of a result nobody else reads need no codes in between: the range of
-                the clamp is what is quantized, and saturating is what they do
+                the clamp is what is quantized; so of some functions (`sparrow.quant.functions`)
     means       average pools and means have a range of their own
     attention   queries, keys and values are 8-bit codes where an integer op reads the result; it
                 reads 8 bits of what a layer of 16 makes, and all 16 where it is complete and of 16
@@ -51,6 +51,7 @@ from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
+from sparrow.quant.functions import fused, read_by_functions
 from sparrow.quant.recipe import Precision
 from sparrow.tensor import F32, I8, I16, DType
 
@@ -71,9 +72,11 @@ class Placement:
         sums: Nodes with weights or two activations to multiply as codes.
         cells: Recurrent layers over codes.
         tables: Nodes that look up in constants.
-        clamped: Result that is never stored -> the result of its clamp.
+        clamped: Result that is never stored -> the result of its clamp or function.
         coded: First results of the nodes that compute on codes or move them; all others read
             as floats what is made as floats.
+        functions: Stand-in -> all that reads its group, of those that functions of one value alone
+            read.
     """
 
     codes: Mapping[str, DType]
@@ -84,6 +87,7 @@ class Placement:
     tables: tuple[Node, ...]
     clamped: Mapping[str, str]
     coded: frozenset[str]
+    functions: Mapping[str, tuple[Node, ...]]
 
     def stored(self, y: str) -> str:
         """The value under which a result is stored: its own name, or that of its clamp."""
@@ -251,6 +255,7 @@ def place(
     complete: bool = False,
     wide: Iterable[str] = (),
     narrow: Iterable[str] = (),
+    fuse: bool = True,
 ) -> Placement:
     """Decide which ops of a float graph compute on codes.
 
@@ -260,6 +265,7 @@ def place(
         complete: See `Recipe.complete`.
         wide: See `Recipe.wide`.
         narrow: Values that are not wide all the same, nor what shares a scale with them.
+        fuse: Whether cheap functions may read the floats of a sum (`sparrow.quant.functions`).
     """
     made, users = g.producers(), g.users()
     outputs = g.live_out()
@@ -321,6 +327,9 @@ def place(
         integer -= useless
     # a clamp that stayed while what it clamps did not is an op of its own again
     inner = {x: y for x, y in inner.items() if x in integer and y in integer}
+    if fuse and not complete:
+        over_codes = {y: n for y, n in lanes.items() if y in integer}
+        inner = fused(g, sums, over_codes) | inner
 
     if not complete:
         # what is float is moved as float where some reader wants it exact
@@ -367,6 +376,7 @@ def place(
         tables,
         inner,
         frozenset(integer | movement),
+        read_by_functions(g, group, movement, integer),
     )
 
 

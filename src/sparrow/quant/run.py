@@ -153,7 +153,8 @@ def run(
     p = _placed(g, recipe)
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
-    free = place(g, precisions(g, replace(recipe, precision="int8", pins=())), recipe.complete)
+    plain = precisions(g, replace(recipe, precision="int8", pins=()))
+    free = place(g, plain, recipe.complete, fuse=_may_fuse(recipe))
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         nothing = "no convolution, product or recurrent layer of constant weights to quantize"
         why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
@@ -229,7 +230,13 @@ def run(
 
 def _placed(g: Graph, recipe: Recipe) -> Placement:
     narrow = pinned(g, recipe, ("int8",))
-    return place(g, precisions(g, recipe), recipe.complete, recipe.wide, narrow)
+    wanted = precisions(g, recipe)
+    return place(g, wanted, recipe.complete, recipe.wide, narrow, _may_fuse(recipe))
+
+
+def _may_fuse(recipe: Recipe) -> bool:
+    """Whether what follows a sum may read the float that it is scaled to."""
+    return recipe.scheme == "f32" and recipe.scales == "float"
 
 
 def _may_widen(recipe: Recipe) -> bool:
