@@ -369,7 +369,7 @@ def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
     from sklearn.datasets import load_digits
 
     images = (load_digits().images / 16).astype(np.float32)
-    feeds = [{"image": x[None, None]} for x in images[:64]]
+    feeds = [{"image": x[None, None]} for x in images[:264]]
     g = optimize(import_model(REPO / "examples" / "digits" / "digits.onnx").graph, FRONT)
     near = run(g, feeds[:32], Recipe())
     assert near.recipe.wide == ()  # 20 dB are asked for, and there are more
@@ -381,7 +381,7 @@ def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
         pairs = [(evaluate(g, x), evaluate(q.graph, x)) for x in feeds[32:]]
         return float(sum(np.square(a[y] - b[y]).sum() for a, b in pairs for y in g.outputs))
 
-    assert error(nearer) < 0.8 * error(near)
+    assert error(nearer) < 0.9 * error(near)
 
 
 def test_a_wide_value_that_is_none_is_refused() -> None:
