@@ -21,29 +21,13 @@ ROUNDS = 2
 
 def squared_error(h: Histogram, limits: Range, dtype: DType, symmetric: bool) -> float:
     """Sum of squared differences between the counted values and what their codes say."""
-    return _error(*_counted(h), limits, dtype, symmetric)
+    x, counts = _counted(h)
+    return float(np.square(round_trip(x, limits, dtype, symmetric) - x) @ counts)
 
 
 def _counted(h: Histogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     used = h.counts > 0
     return h.centers()[used], h.counts[used]
-
-
-def _error(
-    x: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    limits: Range,
-    dtype: DType,
-    symmetric: bool,
-    seen: Callable[[Array], Array] | None = None,
-) -> float:
-    found = round_trip(x, limits, dtype, symmetric)
-    if seen is None:
-        e = found - x
-        return float(np.dot(e * e, counts))
-    with np.errstate(all="ignore"):
-        total = float((np.square(seen(found) - seen(x)) @ counts).sum())
-    return total if np.isfinite(total) else np.inf
 
 
 def _ends(limit: float) -> NDArray[np.float64]:
@@ -67,12 +51,21 @@ def mse(
     """
     low, high = min(h.low, 0.0), max(h.high, 0.0)
     x, counts = _counted(h)
-    if seen is not None and not np.isfinite(seen(x)).all():
-        seen = None
+    made = x if seen is None else seen(x)
+    if not np.isfinite(made).all():
+        seen, made = None, x
+
+    def error(limits: Range) -> float:
+        found = round_trip(x, limits, dtype, symmetric)
+        if seen is not None:
+            found = seen(found)
+        total = float((np.square(found - made) @ counts).sum())
+        return total if np.isfinite(total) else np.inf
+
     if symmetric:
         bound = max(-low, high)
         ends = [(-float(b), float(b)) for b in _ends(bound)]
-        return min(ends, key=lambda r: _error(x, counts, r, dtype, True, seen))
+        return min(ends, key=error)
     best = (low, high)
     for _ in range(ROUNDS):
         for side in (0, 1):
@@ -83,5 +76,5 @@ def mse(
             tried += [
                 (float(v), best[1]) if side == 0 else (best[0], float(v)) for v in _ends(limit)
             ]
-            best = min(tried, key=lambda r: _error(x, counts, r, dtype, False, seen))
+            best = min(tried, key=error)
     return best

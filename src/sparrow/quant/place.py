@@ -327,7 +327,7 @@ def place(
         integer -= useless
     # a clamp that stayed while what it clamps did not is an op of its own again
     inner = {x: y for x, y in inner.items() if x in integer and y in integer}
-    if fuse and not complete:
+    if fuse:
         over_codes = {y: n for y, n in lanes.items() if y in integer}
         inner = fused(g, sums, over_codes) | inner
 

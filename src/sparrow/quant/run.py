@@ -236,7 +236,7 @@ def _placed(g: Graph, recipe: Recipe) -> Placement:
 
 def _may_fuse(recipe: Recipe) -> bool:
     """Whether what follows a sum may read the float that it is scaled to."""
-    return recipe.scheme == "f32" and recipe.scales == "float"
+    return recipe.scheme == "f32" and recipe.scales == "float" and not recipe.complete
 
 
 def _may_widen(recipe: Recipe) -> bool:

@@ -74,9 +74,7 @@ class Isa:
 
     @property
     def interleaves(self) -> bool:
-        """Whether sums over bytes leave room for what becomes of others meanwhile: a product is one
-        instruction, registers hold the sums of two tiles, and no engine or matrix takes them.
-        """
+        """Whether a product over bytes is one instruction, and registers hold sums of two tiles."""
         return self.dot_unsigned and self.registers == 32 and not self.matrix
 
     @property

@@ -365,11 +365,17 @@ def test_a_value_that_8_bits_do_not_hold_takes_16() -> None:
     assert [x.precision for x in q.layers] != ["int8", "int8"]
 
 
-def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
+def test_time_is_spent_on_values_that_make_much_of_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from sklearn.datasets import load_digits
 
+    # functions that read floats leave less to widen
+    for name in ("fused", "read_by_functions"):
+        monkeypatch.setattr(f"sparrow.quant.place.{name}", lambda *_: {})
+
     images = (load_digits().images / 16).astype(np.float32)
-    feeds = [{"image": x[None, None]} for x in images[:264]]
+    feeds = [{"image": x[None, None]} for x in images[:64]]
     g = optimize(import_model(REPO / "examples" / "digits" / "digits.onnx").graph, FRONT)
     near = run(g, feeds[:32], Recipe())
     assert near.recipe.wide == ()  # 20 dB are asked for, and there are more
@@ -381,7 +387,7 @@ def test_time_is_spent_on_values_that_make_much_of_the_error() -> None:
         pairs = [(evaluate(g, x), evaluate(q.graph, x)) for x in feeds[32:]]
         return float(sum(np.square(a[y] - b[y]).sum() for a, b in pairs for y in g.outputs))
 
-    assert error(nearer) < 0.9 * error(near)
+    assert error(nearer) < 0.8 * error(near)
 
 
 def test_a_wide_value_that_is_none_is_refused() -> None:
