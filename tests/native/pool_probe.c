@@ -94,3 +94,25 @@ int probe_after_pauses(sparrow_pool *pool, int regions, int most, uint64_t gap_n
   }
   return wrong;
 }
+
+/* One region of two tasks that each last `task_ns`; whether two threads ran them. */
+typedef struct shared {
+  uint64_t task_ns;
+  uintptr_t ran[2]; /* a place on the stack of who did */
+} shared;
+
+static void shared_task(void *arg, int index) {
+  shared *s = (shared *)arg;
+  const uint64_t start = sparrow_now_ns();
+  while (sparrow_now_ns() - start < s->task_ns) {
+  }
+  s->ran[index] = (uintptr_t)&start;
+}
+
+SPARROW_API int probe_shared(sparrow_pool *pool, uint64_t task_ns);
+int probe_shared(sparrow_pool *pool, uint64_t task_ns) {
+  shared s = {task_ns, {0, 0}};
+  sparrow_pool_parallel_for(pool, shared_task, &s, 2);
+  const uintptr_t apart = s.ran[0] > s.ran[1] ? s.ran[0] - s.ran[1] : s.ran[1] - s.ran[0];
+  return s.ran[0] == 0 || s.ran[1] == 0 ? -1 : apart > 65536;
+}

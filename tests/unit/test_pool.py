@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -96,6 +97,54 @@ def test_workers_that_wake_where_the_caller_runs(threads: int) -> None:
         finally:
             os.sched_setaffinity(0, cores)
     probe.sparrow_pool_destroy(handle)  # joins workers that sleep and have not been woken
+
+
+def worker_cores() -> list[set[int]]:
+    """The cores that threads of this process other than this one may use."""
+    others = [int(t) for t in os.listdir("/proc/self/task") if int(t) != threading.get_native_id()]
+    return [os.sched_getaffinity(t) for t in others]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads choose no core here")
+def test_workers_come_to_callers_that_sleep_between_calls() -> None:
+    probe, cores = pool_probe(), os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core: nobody can work beside the caller")
+    before = len(worker_cores())
+    handle = ctypes.c_void_p(probe.sparrow_pool_create(2))
+    shared = []
+    for _ in range(40):
+        time.sleep(0.004)
+        shared.append(probe.probe_shared(handle, ctypes.c_uint64(2_000_000)))
+    allowed = worker_cores()
+    probe.sparrow_pool_destroy(handle)
+    assert min(shared) >= 0
+    assert sum(shared) >= 4
+    assert len(allowed) == before + 1
+    # it left at most its caller's core
+    assert all(a <= cores and len(cores - a) <= 1 for a in allowed)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads choose no core here")
+def test_a_worker_that_was_given_one_core_keeps_it() -> None:
+    probe, cores = pool_probe(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # the worker inherits it, and meets its caller there
+    try:
+        handle = ctypes.c_void_p(probe.sparrow_pool_create(2))
+        for _ in range(30):
+            time.sleep(0.002)
+            assert probe.probe_shared(handle, ctypes.c_uint64(100_000)) >= 0
+        assert {min(cores)} in worker_cores()
+    finally:
+        os.sched_setaffinity(0, cores)
+    probe.sparrow_pool_destroy(handle)
+
+
+@pytest.mark.parametrize("task_ns", [0, 50_000, 3_000_000])
+def test_short_and_long_regions_by_turns_after_sleep(pool: ctypes.c_void_p, task_ns: int) -> None:
+    for k in range(60):  # many enough for callers to be left alone, and for retries
+        time.sleep(0.001)
+        assert pool_probe().probe_shared(pool, ctypes.c_uint64(task_ns if k % 20 == 19 else 0)) >= 0
 
 
 def test_two_pools_by_turns() -> None:

@@ -27,10 +27,16 @@
  * in the next regions. */
 #define PATIENCE_NS 2000u
 #define RUSH 16
-/* How long a worker that came to where the caller is at work leaves it alone: another core may be
- * free then. Twice as long each time, since to look costs the caller some 5 us. */
-#define NAP_NS 100000
-#define LONGEST_NAP_NS 800000
+#define MOST_CORES 1024 /* of a machine on which workers choose theirs */
+
+/* To wake sleepers costs the caller a system call, and who is done before they come has nothing for
+ * it. After TRIALS regions in a row of a task to which nobody came, only one in RETRY of its next
+ * ones wakes somebody. TRIALS doubles, up to MOST_TRIALS, whenever one that was left to its caller
+ * lasts much longer than those did. */
+#define TRIALS 8
+#define MOST_TRIALS 65536
+#define RETRY 16
+#define HABITS 8 /* tasks of which a pool knows this; a power of two */
 
 #define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
 
@@ -67,11 +73,20 @@ static void unpark(parking *p, const uint32_t *word) {
   WakeAllConditionVariable(&p->changed);
 }
 static void offer_core(void) { SwitchToThread(); }
-static void nap(int ns) {
-  (void)ns;
-  Sleep(1);
-}
 static int this_core(void) { return (int)GetCurrentProcessorNumber(); }
+
+typedef struct cores {
+  int unused;
+} cores;
+#define NO_CORES {0}
+
+static int leave(cores *c, int core) {
+  (void)c;
+  DWORD_PTR own = 0, all = 0;
+  if (!GetProcessAffinityMask(GetCurrentProcess(), &own, &all)) return 0;
+  own &= ~((DWORD_PTR)1 << core);
+  return own != 0 && SetThreadAffinityMask(GetCurrentThread(), own) != 0;
+}
 static int worker_start(worker_id *id, worker_result(WORKER_CALL *fn)(void *), void *arg) {
   *id = CreateThread(NULL, 0, fn, arg, 0, NULL);
   return *id != NULL;
@@ -93,7 +108,6 @@ typedef unsigned long worker_id; /* pthread_t of glibc, musl and bionic is one m
 extern int pthread_create(worker_id *id, const void *attributes, void *(*fn)(void *), void *arg);
 extern int pthread_join(worker_id id, void **result);
 extern long syscall(long number, ...);
-extern int nanosleep(const struct sparrow_timespec *time, struct sparrow_timespec *rest);
 extern void *calloc(size_t count, size_t bytes);
 extern void free(void *p);
 
@@ -101,18 +115,26 @@ extern void free(void *p);
 #define SYS_FUTEX 202L
 #define SYS_SCHED_YIELD 24L
 #define SYS_GETCPU 309L
+#define SYS_SETAFFINITY 203L
+#define SYS_GETAFFINITY 204L
 #elif defined(__i386__)
 #define SYS_FUTEX 240L
 #define SYS_SCHED_YIELD 158L
 #define SYS_GETCPU 318L
+#define SYS_SETAFFINITY 241L
+#define SYS_GETAFFINITY 242L
 #elif defined(__arm__)
 #define SYS_FUTEX 240L
 #define SYS_SCHED_YIELD 158L
 #define SYS_GETCPU 345L
+#define SYS_SETAFFINITY 241L
+#define SYS_GETAFFINITY 242L
 #elif defined(__powerpc__)
 #define SYS_FUTEX 221L
 #define SYS_SCHED_YIELD 158L
 #define SYS_GETCPU 302L
+#define SYS_SETAFFINITY 222L
+#define SYS_GETAFFINITY 223L
 #else /* the generic table: aarch64, riscv, loongarch64 */
 #if defined(__riscv) && __riscv_xlen == 32
 #define SYS_FUTEX 422L
@@ -121,6 +143,8 @@ extern void free(void *p);
 #endif
 #define SYS_SCHED_YIELD 124L
 #define SYS_GETCPU 168L
+#define SYS_SETAFFINITY 122L
+#define SYS_GETAFFINITY 123L
 #endif
 
 typedef struct parking {
@@ -142,13 +166,38 @@ static void unpark(parking *p, const uint32_t *word) {
   syscall(SYS_FUTEX, word, 129L /* FUTEX_WAKE_PRIVATE */, 0x7fffffffL, (void *)0, (void *)0, 0L);
 }
 static void offer_core(void) { syscall(SYS_SCHED_YIELD); }
-static void nap(int ns) {
-  const struct sparrow_timespec time = {0, ns};
-  nanosleep(&time, (struct sparrow_timespec *)0);
-}
 static int this_core(void) {
   unsigned core = 0;
   return syscall(SYS_GETCPU, &core, (void *)0, (void *)0) == 0 ? (int)core : -1;
+}
+
+#define CORE_BITS (8 * (int)sizeof(unsigned long))
+#define CORE_WORDS (MOST_CORES / CORE_BITS)
+
+/* The cores of a worker: those that it was given, and the set it made of them. */
+typedef struct cores {
+  unsigned long given[CORE_WORDS], set[CORE_WORDS];
+} cores;
+#define NO_CORES {{0}, {0}}
+
+/* Moves this thread off a core and keeps it from there; 0 where it has no other. It may have been
+ * given a new set since. */
+static int leave(cores *c, int core) {
+  unsigned long now[CORE_WORDS] = {0}, others[CORE_WORDS];
+  const long bytes = syscall(SYS_GETAFFINITY, 0L, sizeof now, now);
+  if (bytes <= 0 || core >= MOST_CORES) return 0;
+  int given = 0;
+  for (int i = 0; i < CORE_WORDS; ++i) given |= now[i] != c->set[i];
+  unsigned long any = 0;
+  for (int i = 0; i < CORE_WORDS; ++i) {
+    if (given) c->given[i] = c->set[i] = now[i];
+    others[i] = c->given[i];
+    if (i == core / CORE_BITS) others[i] &= ~(1UL << core % CORE_BITS);
+    any |= others[i];
+  }
+  if (any == 0 || syscall(SYS_SETAFFINITY, 0L, bytes, others) != 0) return 0;
+  for (int i = 0; i < CORE_WORDS; ++i) c->set[i] = others[i];
+  return 1;
 }
 
 #else
@@ -185,11 +234,18 @@ static void unpark(parking *p, const uint32_t *word) {
   pthread_cond_broadcast(&p->changed);
 }
 static void offer_core(void) { sched_yield(); }
-static void nap(int ns) {
-  const struct timespec time = {0, ns};
-  nanosleep(&time, NULL);
-}
 static int this_core(void) { return -1; }
+
+typedef struct cores {
+  int unused;
+} cores;
+#define NO_CORES {0}
+
+static int leave(cores *c, int core) {
+  (void)c;
+  (void)core;
+  return 0;
+}
 
 #endif
 
@@ -215,6 +271,15 @@ typedef union share_line {
   char line[LINE];
 } share_line;
 
+/* What became of the regions of a task that found sleepers. */
+typedef struct habit {
+  sparrow_task fn;
+  uint32_t due;     /* regions to which nobody comes until callers are left alone */
+  uint32_t trials;  /* what `due` is after one to which somebody came */
+  uint32_t spared;  /* regions since, retries counted */
+  uint64_t lone_ns; /* the longest to which nobody came */
+} habit;
+
 struct sparrow_pool {
   /* Written by the caller, once per region. */
   uint32_t region; /* changes when a region opens or the pool stops */
@@ -226,6 +291,7 @@ struct sparrow_pool {
   int core;    /* of the caller when it woke others; -1 where that is not known */
   int rush;    /* regions in which the caller does not wait for owners */
   void *block; /* what take_memory gave */
+  habit habits[HABITS];
   parking workers_park, caller_park;
   char pad0[LINE];
   uint32_t pending; /* indices of the open region not yet reported as run */
@@ -324,10 +390,12 @@ static uint64_t sleep_until(sparrow_pool *pool, uint32_t seen) {
   return sparrow_now_ns() - start;
 }
 
-/* Whether this thread was put where the caller is at work, who stands still meanwhile. */
-static int in_the_way(const sparrow_pool *pool) {
+/* Whether this thread is where the caller is at work, who stands still meanwhile, and has no other
+ * core. Linux puts a worker there when the others are at work, and in a virtual machine when they
+ * sleep: to it their cores are the host's then. */
+static int in_the_way(const sparrow_pool *pool, cores *c) {
   const int core = __atomic_load_n(&pool->core, __ATOMIC_RELAXED);
-  return core >= 0 && core == this_core();
+  return core >= 0 && core == this_core() && !leave(c, core);
 }
 
 static worker_result WORKER_CALL worker_main(void *self) {
@@ -336,32 +404,41 @@ static worker_result WORKER_CALL worker_main(void *self) {
   uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
   uint32_t lingering = 0;
   int crowded = 0;
+  cores mine = NO_CORES;
   for (;;) {
     if (crowded || !(spin(&pool->region, seen, SPIN_NS) || linger(&pool->region, seen, lingering))) {
       lingering = sleep_until(pool, seen) < LINGER_NS ? LINGER_NS - SPIN_NS : 0;
-      crowded = in_the_way(pool);
+      crowded = in_the_way(pool, &mine);
     }
     seen = __atomic_load_n(&pool->region, __ATOMIC_ACQUIRE);
-    /* the caller gets on faster alone than by turns; what is left later may be worth coming */
-    for (int ns = NAP_NS; crowded && __atomic_load_n(&pool->busy, __ATOMIC_RELAXED) &&
-                          __atomic_load_n(&pool->region, __ATOMIC_RELAXED) == seen;
-         ns = ns < LONGEST_NAP_NS ? 2 * ns : ns) {
-      nap(ns);
-      crowded = in_the_way(pool);
-    }
     if (__atomic_load_n(&pool->stop, __ATOMIC_ACQUIRE)) return 0;
-    if (crowded) continue;
+    if (crowded) continue; /* the caller gets on faster alone than by turns */
     drain(pool, me->number);
     if (!spin(&pool->region, seen, PATIENCE_NS)) steal(pool, me->number);
   }
 }
 
-/* Opens a region: its caller can always do all of it, so that nobody has to be woken. */
-static void announce(sparrow_pool *pool) {
-  __atomic_add_fetch(&pool->region, 1, __ATOMIC_SEQ_CST);
-  if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) == 0) return;
-  __atomic_store_n(&pool->core, this_core(), __ATOMIC_RELAXED);
-  unpark(&pool->workers_park, &pool->region);
+static habit *habit_of(sparrow_pool *pool, sparrow_task fn) {
+  /* one function of several libraries often has the same place within its page */
+  const uint64_t place = (uint64_t)(uintptr_t)fn * 0x9e3779b97f4a7c15u;
+  habit *h = &pool->habits[place >> 32 & (HABITS - 1)];
+  if (h->fn != fn) *h = (habit){fn, TRIALS, TRIALS, 0, 0};
+  return h;
+}
+
+/* Learns from a region that found sleepers and took its caller `ns`, all of it where `alone`. */
+static void learn(habit *h, int woken, int alone, uint64_t ns) {
+  if (woken && alone) {
+    if (h->due > 0) --h->due;
+    if (ns > h->lone_ns) h->lone_ns = ns;
+  } else if (woken) {
+    h->due = h->trials;
+    h->lone_ns = 0;
+  } else if (ns > 2 * h->lone_ns) {
+    if (h->trials < MOST_TRIALS) h->trials *= 2;
+    h->due = h->trials;
+    h->lone_ns = 0;
+  }
 }
 
 sparrow_pool *sparrow_pool_create(int threads) {
@@ -422,13 +499,29 @@ void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
     __atomic_store_n(&pool->shares[t].s.left, end - start, __ATOMIC_RELEASE);
     start = end;
   }
-  announce(pool);
-  drain(pool, 0);
-  if (pool->rush > 0) {
+  __atomic_add_fetch(&pool->region, 1, __ATOMIC_SEQ_CST);
+  habit *h = NULL;
+  uint64_t opened = 0;
+  int woken = 0;
+  if (__atomic_load_n(&pool->sleepers, __ATOMIC_SEQ_CST) != 0) {
+    h = habit_of(pool, fn);
+    woken = h->due > 0 || ++h->spared % RETRY == 0;
+    if (woken) {
+      __atomic_store_n(&pool->core, this_core(), __ATOMIC_RELAXED);
+      unpark(&pool->workers_park, &pool->region);
+    }
+    opened = sparrow_now_ns();
+  }
+  uint32_t own = drain(pool, 0);
+  if (h != NULL && !woken) {
+    own += steal(pool, 0);
+  } else if (pool->rush > 0) {
     --pool->rush;
-    steal(pool, 0);
-  } else if (!finished(pool, PATIENCE_NS) && steal(pool, 0) != 0) {
-    pool->rush = RUSH;
+    own += steal(pool, 0);
+  } else if (!finished(pool, PATIENCE_NS)) {
+    const uint32_t stolen = steal(pool, 0);
+    if (stolen != 0) pool->rush = RUSH;
+    own += stolen;
   }
   while (!finished(pool, SPIN_NS)) {
     uint32_t seen = __atomic_load_n(&pool->pending, __ATOMIC_ACQUIRE);
@@ -442,6 +535,7 @@ void sparrow_pool_parallel_for(void *ctx, sparrow_task fn, void *arg, int n) {
       }
     }
   }
+  if (h != NULL) learn(h, woken, own == (uint32_t)n, sparrow_now_ns() - opened);
   __atomic_store_n(&pool->busy, 0, __ATOMIC_RELEASE);
 }
 
