@@ -11,7 +11,7 @@ from sparrow.abreast import abreast
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.blocking import blocked
 from sparrow.emit.c import Artifact, emit
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, CompileError
 from sparrow.graph import Graph, Module
 from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
@@ -159,6 +159,7 @@ def compile_front(
             planned = planned if module is planned.module else planned_for(module)
     else:
         planned = within(planned, ram, planned_for, remarks)
+    _reachable(planned)
     steps = (s for e in planned.entries for s in e.steps)
     used = tuning.of({o.work for s in steps for o in s.options}, threads) if tuning else None
     return Compiled(
@@ -170,6 +171,21 @@ def compile_front(
         tuple(remarks),
         used,
     )
+
+
+def _reachable(p: Plan) -> None:
+    """Differences of pointers are signed: half of what a pointer could name is within reach.
+
+    Raises:
+        CompileError: Memory of the plan is beyond it.
+    """
+    needed = len(p.weights) + p.state_bytes + p.arena_bytes + p.io_bytes
+    most = (1 << p.target.machine.address_bits - 1) - 1
+    if needed > most:
+        raise CompileError(
+            f"weights, states, arena, inputs and outputs take {needed:,} bytes, and"
+            f" {p.target.name} addresses {most:,}: give smaller shapes or another target"
+        )
 
 
 def compile_sources(
@@ -190,6 +206,7 @@ def compile_sources(
         tuning: Measured times of tiles.
 
     Raises:
-        SparrowError: The model is malformed, unsupported, or has no kernel for the target.
+        SparrowError: The model is malformed, unsupported, has no kernel for the target, or takes
+            more memory than its pointers reach.
     """
     return compile_front(front(sources), target, threads=threads, kernels=kernels, tuning=tuning)

@@ -244,7 +244,6 @@ def fit(
     )
     top = max(live, default=0)
     peaks = tuple(i for i, n in enumerate(live) if n == top and n)
-    io = max(sum(g.types[x].bytes for x in (*g.inputs, *g.outputs)) for g in p.module)
     device_ram = figures.get("sram_bytes") or figures.get("ram_bytes")
     device_flash = figures.get("flash_bytes")
     return Fit(
@@ -258,7 +257,7 @@ def fit(
         flash_limit=flash if flash is not None else int(device_flash.value) if device_flash else 0,
         arena_bytes=p.arena_bytes,
         state_bytes=p.state_bytes,
-        io_bytes=io,
+        io_bytes=p.io_bytes,
         stack_bytes=stack_bytes(objects, machine),
         stack_seen=seen,
         ram_limit=ram if ram is not None else int(device_ram.value) if device_ram else 0,

@@ -132,6 +132,11 @@ class Plan:
     weights: bytes
     threads: int = 1
 
+    @property
+    def io_bytes(self) -> int:
+        """Inputs and outputs of the entry point that has the most."""
+        return max(sum(g.types[x].bytes for x in (*g.inputs, *g.outputs)) for g in self.module)
+
 
 def stored_bytes(array: Array, t: TensorType) -> bytes:
     """An array in the byte form it has at run time (bfloat16 as its upper half)."""

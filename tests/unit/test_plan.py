@@ -15,8 +15,9 @@ import strategies
 from emitted import compiled, planned, session
 from sparrow import lane
 from sparrow.builder import Builder
+from sparrow.compiler import Front, compile_front
 from sparrow.device.host import aligned
-from sparrow.errors import UnsupportedOp
+from sparrow.errors import CompileError, UnsupportedOp
 from sparrow.graph import Graph, State, retyped, verify
 from sparrow.memory.arena import Item, lower_bound, pack
 from sparrow.memory.audit import audit
@@ -30,6 +31,7 @@ from sparrow.ops.slice import Slice
 from sparrow.ops.softmax import Softmax
 from sparrow.plan import Plan, Step, View
 from sparrow.reference import evaluate
+from sparrow.targets import target
 from sparrow.tensor import F32, Array, TensorType
 
 X = lane.Arg(0, F32)
@@ -528,3 +530,12 @@ def test_the_arena_is_nearly_as_small_as_what_is_alive(
 ) -> None:
     e = planned(graph_of(case)).entries[0]
     assert e.live_bytes <= e.arena_bytes <= 1.05 * e.live_bytes
+
+
+@pytest.mark.parametrize("row", ["armv7", "x86", "cortex_m7", "web"])
+def test_memory_beyond_32_bits_of_address_is_refused(row: str) -> None:
+    b = Sketch("g")
+    front = Front((), (b.graph([b.tanh(b.x(1 << 28))]),), ())  # 1 GiB in, 1 GiB out
+    with pytest.raises(CompileError, match=r"take 2,147,483,648 bytes.* addresses 2,147,483,647"):
+        compile_front(front, target(row))
+    assert compile_front(front, target("x86_64")).plan.io_bytes == 1 << 31

@@ -201,7 +201,7 @@ class Toolchain:
         suffix: str,
         script: str = "",
     ) -> Path:
-        if target.arch in ("arm", "thumb", "riscv32", "x86"):
+        if target.address_bits == 32 and target.arch != "wasm32":
             # 32-bit CPUs divide 64-bit integers, and some compute floats, by calls of the compiler
             calls = "-rtlib=compiler-rt" if self.is_zig else "-lgcc"
             flags = (*flags, calls, "-Wl,--gc-sections")

@@ -164,6 +164,11 @@ class Machine:
         return self.triple.split("-")[0]
 
     @property
+    def address_bits(self) -> int:
+        """Bits of a pointer."""
+        return 32 if self.arch in ("arm", "thumb", "riscv32", "x86", "wasm32") else 64
+
+    @property
     def os(self) -> str:
         """The operating system of the triple: linux, macos, ios, windows, freestanding."""
         return self.triple.split("-")[1]
