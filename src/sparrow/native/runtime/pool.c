@@ -22,6 +22,8 @@
 #define LINGER_NS 2000000u
 /* What lies between two such offers: long beside their cost, so that regions are seen at once. */
 #define OFFER_NS 5000u
+#define TAKEN_NS 50000u /* an offer that lasted longer was taken */
+#define SHY 16          /* sleeps after one that was until the next offer */
 /* How long an idle thread leaves a share to its owner, who may be about to begin: what one core has
  * written for the next step arrives slowly at another. An owner that did not come is not waited for
  * in the next regions. */
@@ -329,14 +331,17 @@ static int spin(const uint32_t *word, uint32_t seen, uint32_t ns) {
   }
 }
 
-/* As spin, offering the core to others in between. */
+/* As spin, offering the core to others in between; -1 as soon as one has taken it: who sleeps is
+ * woken in its place, who polls has to wait for its turn. */
 static int linger(const uint32_t *word, uint32_t seen, uint32_t ns) {
   const uint64_t start = sparrow_now_ns();
-  while (sparrow_now_ns() - start < ns) {
+  for (;;) {
     if (spin(word, seen, OFFER_NS)) return 1;
+    const uint64_t offered = sparrow_now_ns();
+    if (offered - start > ns) return 0;
     offer_core();
+    if (sparrow_now_ns() - offered > TAKEN_NS) return -1;
   }
-  return 0;
 }
 
 /* Rounded up: of few indices the caller, who is there, has the first. */
@@ -403,11 +408,15 @@ static worker_result WORKER_CALL worker_main(void *self) {
   sparrow_pool *pool = me->pool;
   uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
   uint32_t lingering = 0;
-  int crowded = 0;
+  int crowded = 0, shy = 0;
   cores mine = NO_CORES;
   for (;;) {
-    if (crowded || !(spin(&pool->region, seen, SPIN_NS) || linger(&pool->region, seen, lingering))) {
-      lingering = sleep_until(pool, seen) < LINGER_NS ? LINGER_NS - SPIN_NS : 0;
+    int met = !crowded && spin(&pool->region, seen, SPIN_NS);
+    if (!met && lingering > 0) met = linger(&pool->region, seen, lingering);
+    if (met < 0) shy = SHY;
+    if (met <= 0) {
+      if (shy > 0) --shy;
+      lingering = sleep_until(pool, seen) < LINGER_NS && shy == 0 ? LINGER_NS - SPIN_NS : 0;
       crowded = in_the_way(pool, &mine);
     }
     seen = __atomic_load_n(&pool->region, __ATOMIC_ACQUIRE);
