@@ -412,7 +412,7 @@ static worker_result WORKER_CALL worker_main(void *self) {
   cores mine = NO_CORES;
   for (;;) {
     int met = !crowded && spin(&pool->region, seen, SPIN_NS);
-    if (!met && lingering > 0) met = linger(&pool->region, seen, lingering);
+    if (!met && !crowded && lingering > 0) met = linger(&pool->region, seen, lingering);
     if (met < 0) shy = SHY;
     if (met <= 0) {
       if (shy > 0) --shy;
