@@ -60,6 +60,7 @@ def build(
     kernels: Sequence[Kernel] = (),
     recipe: Recipe | None = None,
     code: str = "auto",
+    pixels: Pixels | None = None,
     tune: float = 0.0,
     tuning: str | Path | None = None,
     progress: Progress | None = None,
@@ -94,6 +95,7 @@ def build(
             ``int8`` gives the bundle's bytes again.
         code: Of sums over codes: ``fast``; ``compact``, a third of the bytes in up to twice the
             time; or ``auto``: fast, and compact where ``budget.size`` is not kept otherwise.
+        pixels: How images of ``calib`` become numbers; [0, 1] by default.
         tune: Seconds to measure register tiles and algorithms in, on this machine; times are kept
             in the cache for later builds that tune. 0: kernels are chosen by predictions alone, or
             by ``tuning``.
@@ -138,7 +140,9 @@ def build(
         raise BadInput(
             "a recipe or a pin needs samples", hint="give calib=, an .npz or an image folder"
         )
-    request = Request(threads, precision, calib, evaluate, budget or Budget(), say)
+    request = Request(
+        threads, precision, calib, evaluate, budget or Budget(), say, pixels or Pixels()
+    )
     known = None if tuning is None else read_tuning(Path(tuning))
     tuner = Tuner(row, known, tune, threads, say)
     try:
@@ -164,6 +168,7 @@ def plan_precisions(
     constants: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
     code: str = "auto",
+    pixels: Pixels | None = None,
     progress: Progress | None = None,
 ) -> tuple[SearchRecord, Recipe]:
     """What `build` would choose for every layer within a budget, and the recipe that says so.
@@ -182,9 +187,10 @@ def plan_precisions(
         raise BadInput("a plan needs samples", hint="give calib=, an .npz or an image folder")
     sources, calib = sources_and_samples(model, shapes, states, calib, constants)
     row = resolve_target(target)
-    request = Request(threads, "auto", calib, evaluate, budget or Budget(), say)
+    request = Request(threads, "auto", calib, evaluate, budget or Budget(), say, pixels or Pixels())
     say("reading the model")
-    attempts = Attempts(front(sources), row, request, Tuner(row, None, 0.0, threads, say))
+    tuner = Tuner(row, None, 0.0, threads, say)
+    attempts = Attempts(front(sources), row, request, tuner, ram=request.budget.ram)
     search = search_of(attempts, attempts.in_floats(0.0), attempts.in_codes(code), recipe)
     best = next(search.candidates())
     return best.record, search.recipe_of((x.name, x.precision) for x in best.record.layers)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparrow.quant.recipe import Recipe
     from sparrow.reduce import Fails
     from sparrow.request import Budget, Evaluate, Predict
+    from sparrow.samples import Pixels
 
 UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20}
 TIMES = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
@@ -145,6 +146,17 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(v) for v in text.split(","))
     except ValueError:
         raise BadInput(f"{option} {text!r}", hint=f"write {option} 127 or 124,116,104") from None
+
+
+def pixels_of(mean: str, std: str, bgr: bool) -> Pixels:
+    """How images become numbers, from ``124,116,104`` and ``58,57,57``.
+
+    Raises:
+        BadInput: A text does not read so.
+    """
+    from sparrow.samples import Pixels
+
+    return Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
 
 
 def recipe_of(pins: list[str] | None, path: Path | None, **fields: object) -> Recipe | None:

@@ -150,7 +150,8 @@ def _fill(
     if row.builds:
         write_page(work, compiled)
     request.progress("running the reference")
-    golden = make_golden(graphs, steps, first_samples(lossy) if lossy else request.calib)
+    calib = first_samples(lossy) if lossy else request.calib
+    golden = make_golden(graphs, steps, calib, request.pixels)
     shown = [x.quantized.graph for x in lossy] or compiled.whole
     golden = _write_graphs(work, graphs, shown, models, golden, quantized=bool(lossy))
     if lossy:

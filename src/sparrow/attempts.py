@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from sparrow.graph import Graph
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes.integer.sums import wide_sums
-from sparrow.precision.search import Search
+from sparrow.precision.search import Candidate, Search
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
 from sparrow.quant.recipe import precisions
@@ -139,7 +139,7 @@ def write_first_that_holds(
         return _write_mix(search_of(a, plain, ways, recipe), sources, place)
 
     request.progress("calibrating")
-    lossy = quantized_entries(graphs, calib, recipe, request.progress)
+    lossy = quantized_entries(graphs, calib, recipe, request.progress, request.pixels)
     for way in ways:
         try:
             compiled = way([x.quantized.graph for x in lossy])
@@ -216,14 +216,24 @@ def search_of(
     assert request.calib is not None
     request.progress("calibrating")
     free = replace(recipe, precision="int8", pins=())
-    lossy = quantized_entry(g, request.calib, free, request.progress, later=recipe.pins)
+    lossy = quantized_entry(
+        *(g, request.calib, free, request.progress, request.pixels), later=recipe.pins
+    )
     return Search(plain, lossy, recipe.pins, request, ways)
+
+
+def _within_goals(search: Search) -> Iterator[Candidate]:
+    """The candidates of a search whose bundle is to be written."""
+    try:
+        yield from search.candidates()
+    except GateFailed as e:
+        raise GateFailed(e.message, hint="no bundle was written", gate=e.gate) from None
 
 
 def _write_mix(search: Search, sources: Mapping[str, Source], place: Path | None) -> Bundle:
     """The bundle of the best mix whose gates hold on what was held out and in a race."""
     failed: GateFailed | None = None
-    for c in search.candidates():
+    for c in _within_goals(search):
         asked = search.request if c.lossy else replace(search.request, calib=search.lossy.first)
         lossy, rival = ((c.lossy,), search.plain) if c.lossy else ((), None)
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from sparrow.errors import BadInput
+from sparrow.samples import PLAIN, Pixels
 from sparrow.tensor import Array
 
 
@@ -36,7 +38,7 @@ class Budget:
         ram: Largest workspace plus state in bytes.
 
     Raises:
-        BadInput: The drop is more than all accuracy.
+        BadInput: The drop is no share, or a limit is not above zero.
     """
 
     drop: float | None = None
@@ -45,8 +47,13 @@ class Budget:
     ram: int | None = None
 
     def __post_init__(self) -> None:
-        if self.drop is not None and self.drop > 1:
-            raise BadInput(f"drop {self.drop:g}: expected at most 1", hint="write 0.01 or 1%")
+        if self.drop is not None and not 0 <= self.drop <= 1:
+            expected = "expected at most 1" if self.drop > 1 else "expected a share from 0 to 1"
+            raise BadInput(f"drop {self.drop:g}: {expected}", hint="write 0.01 or 1%")
+        limits = {"latency": self.latency, "size": self.size, "ram": self.ram}
+        for name, most in limits.items():
+            if most is not None and not 0 < most < math.inf:
+                raise BadInput(f"{name} {most:g}: expected more than 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +67,7 @@ class Request:
         evaluate: Accuracy of a predictor, for the drop; of every entry point that it calls.
         budget: Gates.
         progress: Told what happens, a few words each.
+        pixels: How images among the samples become numbers.
     """
 
     threads: int
@@ -68,3 +76,4 @@ class Request:
     evaluate: Evaluate | None
     budget: Budget
     progress: Progress
+    pixels: Pixels = PLAIN

@@ -264,4 +264,4 @@ def draw(g: Graph, seed: Sequence[int]) -> Feeds:
     return feeds
 
 
-__all__ = ["IMAGES", "Feeds", "Pixels", "by_entry", "draw", "fit", "load_image", "samples"]
+__all__ = ["IMAGES", "PLAIN", "Feeds", "Pixels", "by_entry", "draw", "fit", "load_image", "samples"]

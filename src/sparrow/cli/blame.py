@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import constants_of, numbers, shapes_of
-from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, progress, show
+from sparrow.arguments import constants_of, pixels_of, shapes_of
+from sparrow.cli.options import (
+    BgrOption,
+    ConstantOption,
+    JsonOption,
+    MeanOption,
+    ShapeOption,
+    StdOption,
+    progress,
+    show,
+)
 from sparrow.errors import BadInput, printable
 
 
@@ -22,9 +31,9 @@ def blame(
     ] = None,
     shape: ShapeOption = None,
     constant: ConstantOption = None,
-    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
-    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
-    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     apply: Annotated[
         Path | None,
         typer.Option(help="quantize anew with the best cure: .onnx, or a bundle folder to build"),
@@ -32,10 +41,10 @@ def blame(
     as_json: JsonOption = False,
 ) -> None:
     """Say which layer lost the accuracy to int8, why, and what cures it."""
-    from sparrow.api import Pixels, load_bundle
+    from sparrow.api import load_bundle
     from sparrow.blame import apply_cure, blame_bundle, blame_model, states_of_bundle
 
-    pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
+    pixels = pixels_of(mean, std, bgr)
     shapes, constants = shapes_of(shape), constants_of(constant)
     source = None if model is None else str(model)
     if apply is not None and (source is None or calib is None):

@@ -14,12 +14,14 @@ from sparrow.arguments import (
     constants_of,
     evaluator,
     models_of,
+    pixels_of,
     recipe_of,
     seconds_of,
     shapes_of,
     states_of,
 )
 from sparrow.cli.options import (
+    BgrOption,
     CodeOption,
     ConstantOption,
     DropOption,
@@ -27,6 +29,7 @@ from sparrow.cli.options import (
     EvaluateOption,
     JsonOption,
     LatencyOption,
+    MeanOption,
     ModelArgument,
     NoTuneOption,
     PinOption,
@@ -35,6 +38,7 @@ from sparrow.cli.options import (
     ShapeOption,
     SizeOption,
     StateOption,
+    StdOption,
     TargetOption,
     ThreadsOption,
     TuneOption,
@@ -57,6 +61,9 @@ def build(
     state: StateOption = None,
     constant: ConstantOption = None,
     calib: EntriesCalibOption = None,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     evaluate: EvaluateOption = None,
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, int8 (needs --calib) or auto")
@@ -92,6 +99,7 @@ def build(
         constants=constants_of(constant),
         recipe=recipe_of(pin, recipe),
         code=code,
+        pixels=pixels_of(mean, std, bgr),
         tune=seconds_of(tune, no_tune, tuning),
         tuning=tuning,
         progress=progress,

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import constants_of, numbers, shapes_of
-from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, show
+from sparrow.arguments import constants_of, pixels_of, shapes_of
+from sparrow.cli.options import (
+    BgrOption,
+    ConstantOption,
+    JsonOption,
+    MeanOption,
+    ShapeOption,
+    StdOption,
+    show,
+)
 from sparrow.errors import printable
 
 
@@ -23,13 +31,12 @@ def diff(
     ] = 1e-3,
     shape: ShapeOption = None,
     constant: ConstantOption = None,
-    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
-    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
-    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name the first value where two models, or a model and a bundle, part; exits with 1 if so."""
-    from sparrow.api import Pixels
     from sparrow.diff import diff as compare
 
     found = compare(
@@ -37,7 +44,7 @@ def diff(
         tolerance=tolerance,
         shapes=shapes_of(shape),
         constants=constants_of(constant),
-        pixels=Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr),
+        pixels=pixels_of(mean, std, bgr),
     )
     if as_json:
         show(found.as_json())

@@ -66,6 +66,9 @@ PinOption = Annotated[
 RecipeOption = Annotated[
     Path | None, typer.Option(help="recipe.json of a bundle or of `sparrow plan`")
 ]
+MeanOption = Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")]
+StdOption = Annotated[str, typer.Option(help="of image pixels, divided by after mean")]
+BgrOption = Annotated[bool, typer.Option("--bgr", help="images are given blue first")]
 CodeOption = Annotated[
     str, typer.Option(help="of int8: fast, compact, or auto: compact where --size needs it")
 ]

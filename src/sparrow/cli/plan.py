@@ -8,8 +8,17 @@ from typing import Annotated
 
 import typer
 
-from sparrow.arguments import budget_of, constants_of, evaluator, recipe_of, shapes_of, states_of
+from sparrow.arguments import (
+    budget_of,
+    constants_of,
+    evaluator,
+    pixels_of,
+    recipe_of,
+    shapes_of,
+    states_of,
+)
 from sparrow.cli.options import (
+    BgrOption,
     CalibOption,
     CodeOption,
     ConstantOption,
@@ -17,19 +26,21 @@ from sparrow.cli.options import (
     EvaluateOption,
     JsonOption,
     LatencyOption,
+    MeanOption,
     PinOption,
     RamOption,
     RecipeOption,
     ShapeOption,
     SizeOption,
     StateOption,
+    StdOption,
     TargetOption,
     ThreadsOption,
     progress,
     show,
     show_search,
 )
-from sparrow.errors import printable
+from sparrow.errors import GateFailed, printable
 
 
 def plan(
@@ -39,6 +50,9 @@ def plan(
     shape: ShapeOption = None,
     state: StateOption = None,
     constant: ConstantOption = None,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     evaluate: EvaluateOption = None,
     threads: ThreadsOption = 1,
     drop: DropOption = None,
@@ -58,20 +72,26 @@ def plan(
     from sparrow.publish import replace_file
     from sparrow.quant.recipe import to_json
 
-    record, found = plan_precisions(
-        str(model),
-        target,
-        shapes_of(shape),
-        calib,
-        evaluator(evaluate),
-        threads,
-        budget_of(drop, latency, size, ram),
-        states=states_of(state),
-        constants=constants_of(constant),
-        recipe=recipe_of(pin, recipe),
-        code=code,
-        progress=progress,
-    )
+    try:
+        record, found = plan_precisions(
+            str(model),
+            target,
+            shapes_of(shape),
+            calib,
+            evaluator(evaluate),
+            threads,
+            budget_of(drop, latency, size, ram),
+            states=states_of(state),
+            constants=constants_of(constant),
+            recipe=recipe_of(pin, recipe),
+            code=code,
+            pixels=pixels_of(mean, std, bgr),
+            progress=progress,
+        )
+    except GateFailed as e:
+        if out is None:
+            raise
+        raise GateFailed(e.message, hint=f"{out} was not written", gate=e.gate) from None
     progress.clear()
     if out is not None:
         replace_file(out, to_json(found))

@@ -9,18 +9,21 @@ import typer
 
 from sparrow.arguments import (
     constants_of,
-    numbers,
+    pixels_of,
     quantization_facts,
     recipe_of,
     shapes_of,
     states_of,
 )
 from sparrow.cli.options import (
+    BgrOption,
     ConstantOption,
     JsonOption,
+    MeanOption,
     PinOption,
     ShapeOption,
     StateOption,
+    StdOption,
     progress,
     show,
     show_residency,
@@ -63,9 +66,9 @@ def quantize(
         str | None, typer.Option(help="int8 or int16x8; or a mode of the target, such as FP16.32")
     ] = None,
     pin: PinOption = None,
-    mean: Annotated[str, typer.Option(help="of image pixels 0..255: 127 or 124,116,104")] = "0",
-    std: Annotated[str, typer.Option(help="of image pixels, divided by after mean")] = "255",
-    bgr: Annotated[bool, typer.Option("--bgr", help="images are given blue first")] = False,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     evaluation: Annotated[
         Path | None, typer.Option(help="samples that judge the layers: refused in --calib")
     ] = None,
@@ -81,7 +84,6 @@ def quantize(
     from sparrow.publish import replace_file
     from sparrow.quant import to_npz
     from sparrow.quantizing import qdq_file, quantize_model
-    from sparrow.samples import Pixels
     from sparrow.targets import device
 
     recipe = recipe_of(
@@ -100,7 +102,7 @@ def quantize(
         residual="int8" if precision == "int8" and not target else None,
     )
     shapes, states, constants = shapes_of(shape), states_of(state), constants_of(constant)
-    pixels = Pixels(numbers(mean, "--mean"), numbers(std, "--std"), bgr)
+    pixels = pixels_of(mean, std, bgr)
     if target is not None:
         from sparrow.offload import offload
 

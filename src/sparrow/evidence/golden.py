@@ -20,7 +20,7 @@ from sparrow.errors import BadBundle, BadInput
 from sparrow.graph import Graph, Node
 from sparrow.npz import read_arrays
 from sparrow.reference import evaluate
-from sparrow.samples import Feeds, by_entry, draw, samples
+from sparrow.samples import PLAIN, Feeds, Pixels, by_entry, draw, samples
 from sparrow.tensor import I64, Array, TensorType
 
 SEED = 0
@@ -86,7 +86,9 @@ def thin(y: Array, cap: int) -> Array:
     return flat[np.arange(cap, dtype=np.int64) * flat.size // cap]
 
 
-def _feeds(graphs: Sequence[Graph], calib: Any, count: int) -> list[tuple[int, Feeds]]:
+def _feeds(
+    graphs: Sequence[Graph], calib: Any, count: int, pixels: Pixels
+) -> list[tuple[int, Feeds]]:
     """Entry and inputs of each call: given samples where there are some, drawn ones elsewhere."""
     given: dict[int, list[Feeds]] = {}
     if calib is not None:
@@ -95,7 +97,7 @@ def _feeds(graphs: Sequence[Graph], calib: Any, count: int) -> list[tuple[int, F
             source = calib if named is None else named.get(g.name)
             if source is not None and (e == 0 or named is not None):
                 types = {n: g.types[n] for n in g.inputs}
-                given[e] = list(islice(samples(source, types), count))
+                given[e] = list(islice(samples(source, types, pixels), count))
                 if not given[e]:
                     raise BadInput(
                         f"the calibration data of entry point {g.name!r} hold no sample",
@@ -112,7 +114,10 @@ def _feeds(graphs: Sequence[Graph], calib: Any, count: int) -> list[tuple[int, F
 
 
 def make_golden(
-    graphs: Sequence[Graph], steps: Sequence[Sequence[Sequence[str]]], calib: Any = None
+    graphs: Sequence[Graph],
+    steps: Sequence[Sequence[Sequence[str]]],
+    calib: Any = None,
+    pixels: Pixels = PLAIN,
 ) -> Golden:
     """Run the reference on a few samples.
 
@@ -121,10 +126,11 @@ def make_golden(
         steps: For each entry, the output values of each step.
         calib: See `samples`; for several entry points it feeds the first, or is a mapping from
             entry name to samples. Random inputs where None.
+        pixels: How images become numbers.
     """
     work = sum(g.flops() for g in graphs)
     count = max(1, min(CALLS, int(FLOPS / max(work, 1))))
-    feeds = _feeds(graphs, calib, count)
+    feeds = _feeds(graphs, calib, count, pixels)
     cap = _cap(graphs, steps, [e for e, _ in feeds])
     states: dict[str, Array] = {}
     calls = []

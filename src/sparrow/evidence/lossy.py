@@ -18,15 +18,16 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.sums import CODES
 from sparrow.quant import Quantized, Recipe, digest, run
+from sparrow.quant.few import Few
 from sparrow.quant.health import refuse_not_finite
 from sparrow.quant.place import place
 from sparrow.quant.recipe import Pins, precisions
 from sparrow.reference import one_thread
-from sparrow.samples import Feeds, by_entry, samples
+from sparrow.samples import PLAIN, Feeds, Pixels, by_entry, samples
 
 EVERY = 5
 HELD = 64
-# Golden calls are taken from the first samples that calibrate; a search looks at more of them.
+# Golden calls are taken from the first samples that calibrate; a search looks at more.
 FIRST = 3
 KEPT = 32
 
@@ -38,17 +39,14 @@ class Lossy:
     Attributes:
         quantized: The QDQ graph and what it rests on.
         held: Samples that did not calibrate.
-        kept: The first `KEPT` samples that did.
+        kept: `KEPT` of those that did, spread over all, the first ones where there are states.
+        first: The samples of the golden calls: the first that did.
     """
 
     quantized: Quantized
     held: tuple[Feeds, ...]
     kept: tuple[Feeds, ...]
-
-    @property
-    def first(self) -> tuple[Feeds, ...]:
-        """The samples of the golden calls."""
-        return self.kept[:FIRST]
+    first: tuple[Feeds, ...]
 
 
 def coded(graphs: Sequence[Graph]) -> bool:
@@ -80,6 +78,7 @@ def quantized_entry(
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None,
     progress: Callable[[str], None],
+    pixels: Pixels = PLAIN,
     later: Pins = (),
 ) -> Lossy:
     """Quantize an entry point that float passes have seen, on the samples that are not held out.
@@ -89,6 +88,7 @@ def quantized_entry(
         calib: See `sparrow.samples.samples`; read once.
         recipe: How; the defaults when None.
         progress: Told what happens.
+        pixels: How images become numbers.
         later: See `sparrow.quant.run.run`.
 
     Raises:
@@ -96,16 +96,18 @@ def quantized_entry(
     """
     types = {x: g.types[x] for x in g.inputs}
     held: list[Feeds] = []
-    kept: list[Feeds] = []
+    first: list[Feeds] = []
+    kept: Few[Feeds] = Few(KEPT, in_a_row=bool(g.states))
 
     def calibrating() -> Iterator[Feeds]:
-        for i, f in enumerate(samples(calib, types)):
+        for i, f in enumerate(samples(calib, types, pixels)):
             if i % EVERY == EVERY - 1 and len(held) < HELD:
                 refuse_not_finite(g, f, i)
                 held.append(f)
                 continue
-            if len(kept) < KEPT:
-                kept.append(f)
+            if len(first) < FIRST:
+                first.append(f)
+            kept.add(f)
             yield f
 
     with one_thread():
@@ -115,7 +117,7 @@ def quantized_entry(
     seen = set(done.calibration.digests)
     # a sample that also calibrates judges nothing
     judges = tuple(f for f in held if digest(f) not in seen)
-    return Lossy(done, judges, tuple(kept))
+    return Lossy(done, judges, tuple(kept.taken), tuple(first))
 
 
 def quantized_entries(
@@ -123,6 +125,7 @@ def quantized_entries(
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None,
     progress: Callable[[str], None],
+    pixels: Pixels = PLAIN,
 ) -> tuple[Lossy, ...]:
     """Quantize every entry point on samples of its own.
 
@@ -136,12 +139,13 @@ def quantized_entries(
         recipe: As for `quantized_entry`; a pin fits some layer of each. One for all, so that no
             values of a single one take more bits than asked for (`Recipe.widen`).
         progress: Told what happens.
+        pixels: As for `quantized_entry`.
 
     Raises:
         BadInput: As for `quantized_entry`, or an entry point has no samples.
     """
     if len(graphs) == 1:
-        return (quantized_entry(graphs[0], calib, recipe, progress),)
+        return (quantized_entry(graphs[0], calib, recipe, progress, pixels),)
     named = by_entry(calib, [g.name for g in graphs])
     if named is None and isinstance(calib, Iterator):
         raise BadInput(
@@ -158,7 +162,7 @@ def quantized_entries(
                 hint=f"give --calib {g.name}=samples.npz as well",
             )
         try:
-            found.append(quantized_entry(g, source, recipe, progress))
+            found.append(quantized_entry(g, source, recipe, progress, pixels))
         except BadInput as e:
             hint = e.hint if named else f"give it samples of its own: --calib {g.name}=samples.npz"
             raise BadInput(f"entry point {g.name!r}: {e.message}", hint=hint) from None

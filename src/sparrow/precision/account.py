@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparrow.errors import GateFailed
 from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
-from sparrow.precision.choice import Mix, Quantity, binding, front, mix_of, solve
+from sparrow.precision.choice import Mix, Quantity, binding, front, solve, uniform
 from sparrow.precision.tables import Tables
 from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Precision
@@ -23,12 +24,16 @@ SENSITIVITY = "error of the outputs with one layer quantized, measured (arXiv:15
 EXACT_DB = 999.0
 
 
-def say(what: Quantity, value: float) -> str:
-    """A value with its unit."""
+def say(what: Quantity, value: float, up: bool = False) -> str:
+    """A value with its unit, in four digits; ``up``: no less than it is, as a goal has to be."""
     scale, unit = UNITS[what]
     if what == "noise":
         return f"{decibels(1.0, value):.1f} dB" if value > 0 else "no error"
-    return f"{value / scale:,.4g} {unit}"
+    shown = value / scale
+    if up and shown > 0:
+        step = 10.0 ** (math.floor(math.log10(shown)) - 3)
+        shown = math.ceil(shown / step - 1e-9) * step
+    return f"{shown:,.4g} {unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def record_of(t: Tables, f: Found) -> SearchRecord:
     """What a bundle tells of the search for its mix."""
     every = [f.mix, *f.shown, *front(t.problem, "size", f.goals)]
     ends: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-    unique = {m.precisions: m for m in (*every, *(_uniform(t, p) for p in ends))}
+    unique = {m.precisions: m for m in (*every, *(uniform(t.problem, p) for p in ends))}
     asked: dict[str, float] = {str(k): v for k, v in f.goals.items()}
     asked |= {} if f.drop is None else {"drop": f.drop}
     return SearchRecord(
@@ -123,12 +128,6 @@ def _binds(t: Tables, f: Found) -> list[str]:
             found.append(f"{gate}: {say('latency', m.latency)} failed it as built")
             break
     return found
-
-
-def _uniform(t: Tables, p: Precision) -> Mix:
-    """One precision wherever it can be chosen; elsewhere the layer's first."""
-    layers = t.problem.layers
-    return mix_of(t.problem, [p if p in x.costs else next(iter(x.costs)) for x in layers])
 
 
 def _prices(t: Tables, f: Found) -> tuple[PriceRecord, ...]:

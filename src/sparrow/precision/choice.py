@@ -153,6 +153,11 @@ def mix_of(p: Problem, precisions: Sequence[Precision]) -> Mix:
     )
 
 
+def uniform(p: Problem, q: Precision) -> Mix:
+    """One precision wherever it can be chosen; elsewhere the layer's first."""
+    return mix_of(p, [q if q in x.costs else next(iter(x.costs)) for x in p.layers])
+
+
 def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix | None:
     """The mix with the least of one quantity within limits of others; None if there is none.
 

@@ -9,7 +9,9 @@ remembered by their code; elsewhere they are the predicted cycles of the kernels
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +79,26 @@ def converts(s: Step) -> int:
     types = s.inputs[0].type, s.outputs[0].type
     before, after = (t.dtype == BF16 or t.dtype in CODES for t in types)
     return types[1].size if before != after else 0
+
+
+@contextmanager
+def compiling(builds: Iterable[Compiled]) -> Iterator[None]:
+    """The libraries of builds are compiled beside what is done meanwhile.
+
+    Raises:
+        CompileError: The compiler is missing.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        jobs = [
+            pool.submit(compile_library, b.artifact.files, b.plan.target.machine, b.artifact.parts)
+            for b in builds
+        ]
+        yield
+        for job in jobs:
+            job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def step_ns(

@@ -20,22 +20,24 @@ from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.runners import find_runner
 from sparrow.device.session import to_native
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.loss import Loss
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.account import Found, record_of, say
-from sparrow.precision.choice import Mix, Quantity, front, nearest, solve
-from sparrow.precision.tables import Compile, tables_of
-from sparrow.quant.engine import literally
+from sparrow.precision.choice import WIDTH, Mix, Quantity, front, nearest, solve, uniform
+from sparrow.precision.drops import Drops
+from sparrow.precision.tables import Compile, Tables, tables_of
 from sparrow.quant.recipe import Pins, Precision, Recipe, literal
 from sparrow.quant.run import Quantized, requantized
-from sparrow.request import Budget, Predict, Request
-from sparrow.tensor import Array
+from sparrow.request import Budget, Request
 from sparrow.timing.latency import latency
 
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4
 LATENCY_S = 0.2
+# By how much a build may be smaller than predicted: code that layers share is counted with each.
+DOUBT = 0.1
+# Halvings of the decibels between a mix that keeps a drop and one that does not.
+HALVINGS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +76,7 @@ class Search:
         pins: The user's pins.
         request: What was asked for.
         ways: From graphs after `FRONT` to C; a later one where an earlier keeps no size.
+        larger: The search of an earlier way, whose accuracy is that of this one.
 
     Raises:
         BadInput: A pin asks for a precision that the target does not compute.
@@ -86,13 +89,19 @@ class Search:
         pins: Pins,
         request: Request,
         ways: Sequence[Compile],
+        larger: Search | None = None,
     ) -> None:
         self.plain, self.lossy, self.request = plain, lossy, request
         self.build, *self.others = ways
         self.recipe = lossy.quantized.recipe
         self.refused: dict[tuple[Precision, ...], GateFailed] = {}
         self.off: Mapping[Quantity, float] = {}  # what the last build differed from its prediction
-        self.tables = tables_of(plain, lossy, pins, request, self.build)
+        self.drops: Drops = larger.drops if larger else Drops(lossy, request.evaluate)
+        self.lost: dict[tuple[Precision, ...], float] = larger.lost if larger else {}
+        self.missed = 0.0  # what is nearest to a goal that no mix keeps
+        self.reals: dict[tuple[Precision, ...], dict[Quantity, float]] = {}
+        noise = larger.tables.noise if larger else None
+        self.tables: Tables = tables_of(plain, lossy, pins, request, self.build, noise)
         self.problem = self.tables.problem
 
     def candidates(self) -> Iterator[Candidate]:
@@ -107,9 +116,16 @@ class Search:
             if e.gate != "size" or not self.others:
                 raise
             self.request.progress("once more in smaller code")
-            smaller = Search(self.plain, self.lossy, self.tables.pins, self.request, self.others)
+            smaller = Search(
+                *(self.plain, self.lossy, self.tables.pins, self.request, self.others), larger=self
+            )
             self.refused = smaller.refused
-            yield from smaller.candidates()
+            try:
+                yield from smaller.candidates()
+            except GateFailed as other:
+                # of some networks the smaller code is larger
+                nearer = other.gate == "size" and self.missed < smaller.missed
+                raise (e if nearer else other) from None
 
     def refuse(self, c: Candidate, why: GateFailed) -> None:
         """Note that a gate of its bundle refused a candidate: the records of others say so."""
@@ -120,67 +136,124 @@ class Search:
         least: Quantity = "noise" if goals and drop is None else "latency"
         limits: Mapping[Quantity, float] = goals
         shown = front(self.problem, "latency", limits)
-        if not shown and not self.others:
-            # what is predicted to miss a goal may keep it as built
+        if not shown:
+            missed = self._infeasible(goals)
+            if self.others and missed.gate == "size" and not self._near(goals):
+                raise missed
+            # what is predicted to miss a goal may keep it as built, and what is nearest is built
             limits = self._moved(goals)
             shown = front(self.problem, "latency", limits)
         if not shown:
-            raise self._infeasible(goals, self.off)
-        drops: dict[tuple[Precision, ...], float] = {}
-        yielded = False
+            raise self._infeasible(goals)
+        tried: dict[tuple[Precision, ...], float] = {}
+        yielded: set[tuple[Precision, ...]] = set()
         if least == "noise":
-            tries = [solve(self.problem, "noise", limits), *shown[::-1]]
+            tries: Iterable[Mix] = self._most_accurate(shown, limits)
         else:
-            tries = list(shown)
-        for mix in tries:
-            assert mix is not None
+            tries = self._fastest(shown, limits, tried)
+        for first in tries:
             # the cheap question first: a drop needs no compiler
-            if not self._keeps(mix, drops):
+            if not self._keeps(first, tried):
                 continue
-            found = self._built(mix, least, goals)
+            found = self._built(first, least, goals)
             if found is None:
                 continue
             mix, compiled, quantized, real = found
-            if not self._keeps(mix, drops):
+            if mix.precisions in yielded or not self._keeps(mix, tried):
                 continue
-            yielded = True
+            yielded.add(mix.precisions)
             built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
-            way = Found(mix, least, goals, drop, shown, drops, built, self.refused)
+            way = Found(mix, least, goals, drop, shown, self.lost, built, self.refused)
             lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
             yield Candidate(mix, compiled, lossy, record_of(self.tables, way))
-            if least == "noise":
-                return
         if not yielded:
-            if drop is not None and drops:
-                best = min(drops.values())
+            if drop is not None and tried and min(tried.values()) > drop:
+                best = min(tried.values())
                 within = " within the other goals" if goals else ""
                 raise GateFailed(
                     f"goal drop: no mix of precisions loses at most {drop:.2%}{within}; "
                     f"the nearest loses {best:.2%}",
-                    hint="no bundle was written",
                     gate="drop",
                 )
-            raise self._infeasible(goals, self.off)
+            raise self._infeasible(goals)
 
-    def _keeps(self, mix: Mix, drops: dict[tuple[Precision, ...], float]) -> bool:
-        """Whether a mix keeps the drop on samples; what was found is noted in ``drops``."""
+    def _uniform(self, limits: Mapping[Quantity, float]) -> list[Mix]:
+        """One precision for all layers, of those within limits."""
+        each = (uniform(self.problem, p) for p in WIDTH)
+        return [m for m in each if all(m.value(k) <= most for k, most in limits.items())]
+
+    def _most_accurate(
+        self, shown: Sequence[Mix], limits: Mapping[Quantity, float]
+    ) -> Iterator[Mix]:
+        """Mixes within limits, the most accurate first."""
+        best = solve(self.problem, "noise", limits)
+        assert best is not None
+        unique = {m.precisions: m for m in (best, *shown, *self._uniform(limits))}
+        yield from sorted(unique.values(), key=lambda m: m.noise)
+
+    def _fastest(
+        self,
+        shown: Sequence[Mix],
+        limits: Mapping[Quantity, float],
+        tried: dict[tuple[Precision, ...], float],
+    ) -> Iterator[Mix]:
+        """Mixes within limits in the order of their time; where one keeps the drop and the one
+        before it does not, those between them come first.
+        """
+        unique = {m.precisions: m for m in (*shown, *self._uniform(limits))}
+        order = sorted(unique.values(), key=lambda m: m.latency)
+        for i, mix in enumerate(order):
+            asked = i > 0 and self.request.budget.drop is not None
+            if asked and self._keeps(mix, tried) and not self._keeps(order[i - 1], tried):
+                yield from self._between(order[i - 1], mix, limits, tried)
+            yield mix
+
+    def _between(
+        self,
+        noisy: Mix,
+        kept: Mix,
+        limits: Mapping[Quantity, float],
+        tried: dict[tuple[Precision, ...], float],
+    ) -> Sequence[Mix]:
+        """Mixes that are faster than one that keeps the drop and keep it as well, the fastest
+        first, by halving the decibels between it and one that does not.
+        """
+        found: list[Mix] = []
+        high, low = noisy.noise, kept.noise
+        for _ in range(HALVINGS):
+            if not 0 < low < high:
+                break
+            middle = float(np.sqrt(high * low))
+            mix = solve(self.problem, "latency", {**limits, "noise": middle})
+            if mix is None or mix.latency >= kept.latency:
+                break
+            if self._keeps(mix, tried):
+                found.append(mix)
+                low = mix.noise
+            else:
+                high = min(mix.noise, middle)
+        return sorted(found, key=lambda m: m.latency)
+
+    def _keeps(self, mix: Mix, tried: dict[tuple[Precision, ...], float]) -> bool:
+        """Whether a mix keeps the drop on samples; what it loses is noted in ``tried``."""
         most = self.request.budget.drop
         if most is None:
             return True
-        if mix.precisions not in drops:
-            drops[mix.precisions] = self._drop(self._quantized(mix))
-        return drops[mix.precisions] <= most
+        if mix.precisions not in self.lost:
+            self.request.progress(f"accuracy of mix {len(self.lost) + 1}")
+            self.lost[mix.precisions] = self.drops.of(self._quantized(mix))
+        tried[mix.precisions] = self.lost[mix.precisions]
+        return tried[mix.precisions] <= most
 
     def _built(
         self, mix: Mix, least: Quantity, goals: Mapping[Quantity, float]
     ) -> tuple[Mix, Compiled, Quantized | None, dict[Quantity, float]] | None:
         """A mix that keeps the goals as built, starting from one that keeps them as predicted."""
         for _ in range(CORRECTIONS):
-            quantized = self._quantized(mix)
-            compiled = self.plain if quantized is None else self.build((quantized.graph,))
-            real = self._real(compiled, goals)
+            real = self._real_of(mix, goals)
             if all(real[k] <= most for k, most in goals.items()):
-                return mix, compiled, quantized, real
+                quantized = self._quantized(mix)
+                return mix, self._compiled(quantized), quantized, real
             self.off = {k: real[k] - mix.value(k) for k in goals}
             limits = {k: most - self.off[k] for k, most in goals.items()}
             if least != "noise":
@@ -225,31 +298,19 @@ class Search:
             found["latency"] = latency(session, 0, inputs, LATENCY_S).median_ns
         return found
 
-    def _drop(self, q: Quantized | None) -> float:
-        """Loss of accuracy of a quantization, on samples that calibrated or by the user's function.
+    def _real_of(self, mix: Mix, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
+        """What goals are about, of the build of a mix, which is built once."""
+        if mix.precisions not in self.reals:
+            self.reals[mix.precisions] = self._real(self._compiled(self._quantized(mix)), goals)
+        return self.reals[mix.precisions]
 
-        The integers of the build are those of its QDQ graph but for ties.
-        """
-        if q is None:
-            return 0.0
-        f, evaluate = self.lossy.quantized.source, self.request.evaluate
-        runs = literally(f, f.outputs), literally(q.graph, q.graph.outputs)
+    def _compiled(self, quantized: Quantized | None) -> Compiled:
+        return self.plain if quantized is None else self.build((quantized.graph,))
 
-        def predict(at: int) -> Predict:
-            def run(feeds: Mapping[str, Array], entry: str | None = None) -> dict[str, Array]:
-                if entry not in (None, f.name):
-                    raise BadInput(f"entry {entry!r} is unknown", hint=f"entries: {f.name}")
-                found = runs[at](feeds)
-                return {y: found[y] for y in f.outputs}
-
-            return run
-
-        if evaluate is not None:
-            return float(evaluate(predict(0))) - float(evaluate(predict(1)))
-        loss = Loss(f.types[x].shape for x in f.inputs)
-        for x in self.lossy.kept:
-            loss.add(predict(1)(x), predict(0)(x))
-        return loss.share
+    def _near(self, goals: Mapping[Quantity, float]) -> bool:
+        """Whether a size that no mix keeps as predicted could be kept as built."""
+        found = nearest(self.problem, goals)
+        return "size" in found and found["size"] <= goals["size"] * (1 + DOUBT)
 
     def _moved(self, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
         """Goals that no mix keeps as predicted, moved by what a build of the nearest differs."""
@@ -259,24 +320,50 @@ class Search:
         what = min(found, key=lambda k: found[k] / goals[k])
         mix = solve(self.problem, what, {k: v for k, v in goals.items() if k != what})
         assert mix is not None
-        quantized = self._quantized(mix)
-        compiled = self.plain if quantized is None else self.build((quantized.graph,))
-        real = self._real(compiled, goals)
-        self.off = {k: real[k] - mix.value(k) for k in goals}
+
+        def excess(m: Mix) -> float:
+            real = self._real_of(m, goals)
+            return max(real[k] / most for k, most in goals.items())
+
+        # conversions, which a bound of memory leaves out, are none where all layers are alike
+        best = min((mix, *self._uniform({})), key=excess)
+        real = self.reals[best.precisions]
+        self.off = {k: real[k] - best.value(k) for k in goals}
         return {k: most - self.off[k] for k, most in goals.items()}
 
-    def _infeasible(
-        self, goals: Mapping[Quantity, float], off: Mapping[Quantity, float]
-    ) -> GateFailed:
-        limits = {k: v - off.get(k, 0.0) for k, v in goals.items()}
-        found = {k: v + off.get(k, 0.0) for k, v in nearest(self.problem, limits).items()}
+    def _infeasible(self, goals: Mapping[Quantity, float]) -> GateFailed:
+        """What to say of goals that no mix keeps: the one that is nearest to being kept."""
+        limits = {k: v - self.off.get(k, 0.0) for k, v in goals.items()}
+        found = {k: v + self.off.get(k, 0.0) for k, v in nearest(self.problem, limits).items()}
+        found = {k: v for k, v in found.items() if v > goals[k]}
+        measured: dict[Quantity, float] = {}
+        for real in self.reals.values():
+            over = [k for k, most in goals.items() if real[k] > most]
+            if len(over) == 1:
+                (k,) = over
+                measured[k] = min(measured.get(k, real[k]), real[k])
+        # what was built can be had
+        found |= measured
         if not found:
-            return GateFailed("goals: no two of them can be kept", hint="no bundle was written")
+            return self._hopeless(goals)
         what = min(found, key=lambda k: found[k] / goals[k])
+        self.missed = found[what]
         within = " within the other goals" if len(goals) > 1 else ""
         return GateFailed(
             f"goal {what}: no mix of precisions keeps {say(what, goals[what])}{within}; "
-            f"the nearest is {say(what, found[what])}",
-            hint="no bundle was written",
+            f"the nearest is {say(what, found[what], up=True)}",
             gate=what,
+        )
+
+    def _hopeless(self, goals: Mapping[Quantity, float]) -> GateFailed:
+        """What to say of goals of which no one can be given up for the others."""
+        alone = {k: solve(self.problem, k, {}) for k in goals}
+        far = {k: m.value(k) for k, m in alone.items() if m is not None and m.value(k) > goals[k]}
+        if not far:
+            return GateFailed("goals: no mix of precisions keeps more than one of them")
+        each = ", ".join(f"{k} {say(k, v, up=True)}" for k, v in far.items())
+        return GateFailed(
+            f"goals {', '.join(far)}: no mix of precisions keeps one of them; the nearest of each "
+            f"alone: {each}",
+            gate="size" if "size" in far else next(iter(far)),
         )

@@ -12,12 +12,11 @@ from dataclasses import replace
 
 from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.blame.measure import Judge
+from sparrow.quant.few import spread
 from sparrow.quant.recipe import Precision, literal
 from sparrow.quant.run import Quantized, requantized
+from sparrow.quant.widen import COMPARED, IN_A_ROW
 from sparrow.samples import Feeds
-
-# Samples that layers are compared on.
-COMPARED = 4
 
 
 def sensitivities(
@@ -33,11 +32,12 @@ def sensitivities(
         whole: The network with every layer quantized.
         layers: Names of products.
         precisions: Those to try; float32 has no noise.
-        samples: Feeds; the first few are used.
+        samples: Feeds, some of which are used.
         progress: Told what happens.
     """
     f = whole.source
-    judge = Judge(f, cuts(f, dequantized_weights(whole.graph).graph), samples[:COMPARED])
+    few = samples[:IN_A_ROW] if f.states else spread(samples, COMPARED)
+    judge = Judge(f, cuts(f, dequantized_weights(whole.graph).graph), few)
     found: dict[tuple[str, Precision], float] = {}
     for i, name in enumerate(layers):
         progress(f"sensitivity of layer {i + 1} of {len(layers)}")

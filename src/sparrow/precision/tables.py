@@ -12,13 +12,14 @@ from sparrow.errors import BadInput
 from sparrow.evidence.lossy import Lossy, coded
 from sparrow.graph import Graph
 from sparrow.precision.choice import Layer, Problem
-from sparrow.precision.costs import measure_costs
+from sparrow.precision.costs import compiling, measure_costs
 from sparrow.precision.sensitivity import sensitivities
 from sparrow.quant.recipe import Pins, Precision, Recipe, precision_of
 from sparrow.quant.run import requantized
 from sparrow.request import Request
 
 Compile: TypeAlias = Callable[[Sequence[Graph]], Compiled]
+Noise: TypeAlias = Mapping[tuple[str, Precision], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,14 @@ class Tables:
         pins: The user's.
         how: Where the times come from, in words.
         names: What a pin may call a layer: its name, its operator and its results.
+        noise: Of layers at precisions, whether they may have these or not.
     """
 
     free: Problem
     pins: Pins
     how: str
     names: Mapping[str, tuple[str, ...]]
+    noise: Noise
 
     def pinned(self, pins: Pins) -> dict[str, Precision]:
         """The layers that pins fit, and what the first of these gives each."""
@@ -49,7 +52,12 @@ class Tables:
 
 
 def tables_of(
-    plain: Compiled, lossy: Lossy, pins: Pins, request: Request, build: Compile
+    plain: Compiled,
+    lossy: Lossy,
+    pins: Pins,
+    request: Request,
+    build: Compile,
+    noise: Noise | None = None,
 ) -> Tables:
     """The tables, from whole builds at every precision that has kernels.
 
@@ -59,6 +67,7 @@ def tables_of(
         pins: The user's pins.
         request: What was asked for.
         build: From graphs after `FRONT` to C.
+        noise: What it is, where that is known.
 
     Raises:
         BadInput: A pin asks for a precision that the target does not compute.
@@ -77,23 +86,26 @@ def tables_of(
     if plain.plan.target.isa.multiplies_bfloat16:
         builds["bfloat16"] = at("bfloat16")
     kinds = {x.name: x.op for x in whole.layers}
+    with compiling(builds.values()):
+        if noise is None:
+            noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
     measured = measure_costs(
         *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
     )
-    noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
+    noises = noise
     # of bfloat16, only layers that gain by it
     halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
 
     def noisy(x: Layer) -> Layer:
         taken = {p: c for p, c in x.costs.items() if p != "bfloat16" or x.name in halves}
-        return replace(x, costs={p: replace(c, noise=noise[x.name, p]) for p, c in taken.items()})
+        return replace(x, costs={p: replace(c, noise=noises[x.name, p]) for p, c in taken.items()})
 
     layers = tuple(map(noisy, measured.problem.layers))
     results: dict[str, list[str]] = {}
     for n in whole.source.nodes:
         results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
     names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
-    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names)
+    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names, noise)
     asked = found.pinned(pins)
     for x in layers:
         if (p := asked.get(x.name)) is not None and p not in x.costs:

@@ -68,7 +68,7 @@ class Statistics:
         self.count += rows.shape[1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Calibration:
     """What a set of samples told of a graph.
 

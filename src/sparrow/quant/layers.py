@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from weakref import WeakKeyDictionary
@@ -55,7 +55,8 @@ ROUNDINGS: Mapping[Rounding, Callable[[Reals, Reals, int, int], Reals]] = {
 # Of 16 bits one can be spared: outliers of other samples go beyond those seen, and one that
 # saturates costs more than all rounding.
 HEADROOM = 2.0
-# A search asks for the same layer again and again.
+# A search asks for the same layers and values again and again.
+_SCALES: WeakKeyDictionary[Calibration, dict[Hashable, Affine]] = WeakKeyDictionary()
 _ROUNDED: WeakKeyDictionary[Moments, dict[tuple[Rounding, bool, bytes], Array]] = (
     WeakKeyDictionary()
 )
@@ -78,22 +79,29 @@ class Constants:
 
 def activation_codes(p: Placement, c: Calibration, recipe: Recipe) -> Codes:
     """Type and scale (of rank 0) of every value that becomes codes; equal within a group."""
+    known = _SCALES.setdefault(c, {})
     of_group: dict[str, tuple[DType, Affine]] = {}
     for root, sources in p.sources.items():
-        h = reduce(Histogram.merged, (c.values[x].histogram for x in sources))
         dtype = p.codes[root]
         # 16 bits have room to spare, and kernels of no zero points are faster
         symmetric = recipe.symmetric or dtype.bits > 8
-        if recipe.ranges == "mse" and dtype.bits == 8 and root in p.functions:
-            limits = mse(h, dtype, symmetric, seen(p.functions[root]))
-        else:
-            limits = RANGES[recipe.ranges](h, dtype, symmetric)
-        if dtype.bits > 8:
-            limits = limits[0] * HEADROOM, limits[1] * HEADROOM
-        quant = per_tensor(limits, dtype, 0, symmetric)
-        if recipe.scales == "power_of_two":
-            quant = activation_steps(h, dtype, quant)
-        of_group[root] = (dtype, quant)
+        by_error = recipe.ranges == "mse" and dtype.bits == 8
+        readers = p.functions.get(root, ()) if by_error else ()
+        made = tuple((n.op, len(n.inputs)) for n in readers)
+        key = (sources, dtype, symmetric, recipe.ranges, recipe.scales, made)
+        if key not in known:
+            h = reduce(Histogram.merged, (c.values[x].histogram for x in sources))
+            if readers:
+                limits = mse(h, dtype, symmetric, seen(readers))
+            else:
+                limits = RANGES[recipe.ranges](h, dtype, symmetric)
+            if dtype.bits > 8:
+                limits = limits[0] * HEADROOM, limits[1] * HEADROOM
+            quant = per_tensor(limits, dtype, 0, symmetric)
+            if recipe.scales == "power_of_two":
+                quant = activation_steps(h, dtype, quant)
+            known[key] = quant
+        of_group[root] = (dtype, known[key])
     return {x: of_group[root] for x, root in p.group.items()}
 
 

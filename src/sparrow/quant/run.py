@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Pins, Recipe, pin_of, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
-from sparrow.quant.widen import COMPARED, too_wide
+from sparrow.quant.widen import few_of, too_wide
 from sparrow.tensor import Array
 
 Samples = Iterable[Mapping[str, Array]]
@@ -165,17 +165,10 @@ def run(
                 f"{n.origin}: its weights or bias hold NaN or infinite values",
                 hint="train or export the model again, or pin the layer to float32",
             )
-    few: list[Mapping[str, Array]] = []
-
-    def read() -> Iterator[Mapping[str, Array]]:
-        for feeds in samples:
-            if len(few) < COMPARED:
-                few.append(feeds)
-            yield feeds
-
+    few = few_of(g)
     c = calibrate(
         g,
-        read(),
+        few.passing(samples),
         p,
         also=list(free.codes),
         moments=recipe.rounding != "nearest",
@@ -196,7 +189,7 @@ def run(
         codes = activation_codes(p, c, recipe)
         enough = 10 ** (-recipe.fidelity / 10)
         fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
-        wide = too_wide(g, p, codes, with_wide, few, enough, fixed)
+        wide = too_wide(g, p, codes, with_wide, few.taken, enough, fixed)
         found = (*recipe.wide, *(x for w in wide for x in w.all))
         # what is found is part of the recipe that gives the same codes again
         recipe = replace(recipe, widen=False, wide=tuple(dict.fromkeys(found)))

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, Run, literally
+from sparrow.quant.few import Few
 from sparrow.quant.judged import judged
 from sparrow.quant.layers import Codes, shaped
 from sparrow.quant.noise import apart, power
@@ -38,8 +39,9 @@ DOMINANT = 0.05
 # Share of a network's multiplications, and of its elements, that may have two bytes for it: added,
 # because depthwise layers are as slow as they are large. Measured, a twentieth of the time.
 WORK = 0.1
-# Samples that are looked at.
+# Samples that are looked at: of all, or in a row where states go from one to the next.
 COMPARED = 4
+IN_A_ROW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class Wide:
     part: float | None
 
 
+def few_of(g: Graph) -> Few[Mapping[str, Array]]:
+    """What takes from the samples of a graph those that layers and values are compared on."""
+    return Few(IN_A_ROW if g.states else COMPARED, in_a_row=bool(g.states))
+
+
 def too_wide(
     g: Graph,
     p: Placement,
@@ -77,13 +84,12 @@ def too_wide(
         p: Where codes are.
         codes: Types and scales of all values that are.
         quantized: The QDQ graph of these codes, but for some values that have 16 bits.
-        samples: Feeds; the first few are used.
+        samples: Feeds, see `few_of`.
         enough: Error of the quantized network, as a share of the outputs' power, that is no cause
             to spend anything.
         fixed: Values whose precision was asked for.
         engine: What runs the graphs.
     """
-    few = samples[:COMPARED]
     outputs = judged(g)
     members = {root: [x for x in p.group if p.group[x] == root] for root in p.sources}
     roots = [
@@ -91,9 +97,9 @@ def too_wide(
         for root, xs in members.items()
         if codes[root][0].bits == 8 and set(fixed).isdisjoint(xs)
     ]
-    if not outputs or not few or not roots:
+    if not outputs or not samples or not roots:
         return []
-    error = _error_of(g, outputs, few, engine)
+    error = _error_of(g, outputs, samples, engine)
 
     def alone(some: Sequence[str]) -> float:
         rounded = shaped(g, {x: codes[x] for root in some for x in members[root]})

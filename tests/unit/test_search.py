@@ -1,0 +1,247 @@
+"""The search for a mix of precisions: what is tried, in which order, and what is said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper
+from PIL import Image
+
+import small_models
+import sparrow
+from sparrow import cli
+from sparrow.api import plan_precisions
+from sparrow.assemble import write_bundle
+from sparrow.errors import BadInput, GateFailed
+from sparrow.evidence.gate import Gate
+from sparrow.evidence.receipt import SearchRecord
+from sparrow.folder import load_evidence
+from sparrow.precision.account import say
+from sparrow.precision.choice import Cost, Edge, Layer, Mix, Problem, front
+from sparrow.precision.search import Search
+from sparrow.quant.ranges import RANGES
+from sparrow.quant.recipe import Precision
+from sparrow.request import Budget
+
+SHAPE = (1, 8, 12, 12)
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    """Three convolutions and a mean, eight scores."""
+    rng = np.random.default_rng(3)
+    weights = {f"w{i}": rng.standard_normal((8, 8, 3, 3), np.float32) / 9 for i in range(3)}
+    nodes = [
+        helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], f"c{i}", pads=[1, 1, 1, 1])
+        for i in range(3)
+    ]
+    nodes.append(helper.make_node("GlobalAveragePool", ["x3"], ["y"], "mean"))
+    ends = [small_models.value("x0", SHAPE)], [small_models.value("y", (1, 8, 1, 1))]
+    return small_models.model(nodes, *ends, weights)
+
+
+@pytest.fixture(scope="module")
+def calls() -> list[NDArray[np.float32]]:
+    rng = np.random.default_rng(4)
+    return [rng.standard_normal(SHAPE, np.float32) for _ in range(10)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_race() -> Any:
+    """A busy machine decides races: here each is won."""
+    with pytest.MonkeyPatch.context() as patch:
+        won = Gate("not slower than float32", "", "", True)
+        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
+        yield
+
+
+def refusal(model: onnx.ModelProto, calls: list[NDArray[np.float32]], budget: Budget) -> str:
+    with pytest.raises(GateFailed) as refused:
+        plan_precisions(model, calib=calls, budget=budget)
+    return str(refused.value)
+
+
+@given(st.floats(1e-3, 1e12))
+def test_what_is_nearest_to_a_goal_is_a_goal_that_can_be_kept(value: float) -> None:
+    shown = float(say("size", value, up=True).split()[0].replace(",", "")) * 1e3
+    assert value * (1 - 1e-9) <= shown <= value * 1.0011
+
+
+def test_a_goal_of_what_was_nearest_is_kept(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]]
+) -> None:
+    said = refusal(model, calls, Budget(size=2_000))
+    nearest = float(said.rpartition("the nearest is ")[2].removesuffix(" kB"))
+    record, _ = plan_precisions(model, calib=calls, budget=Budget(size=round(nearest * 1e3)))
+    assert record.built["size"] <= nearest * 1e3
+
+
+def test_goals_that_are_hopeless_each_are_all_named(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]]
+) -> None:
+    said = refusal(model, calls, Budget(size=2_000, ram=100))
+    assert said.startswith("goals size, ram: no mix of precisions keeps one of them")
+    assert "alone: size " in said and ", ram " in said
+
+
+@pytest.mark.parametrize(
+    "budget", [{"size": 0}, {"ram": -1}, {"latency": 0.0}, {"latency": math.nan}, {"drop": -0.1}]
+)
+def test_limits_that_are_none(budget: Mapping[str, float]) -> None:
+    with pytest.raises(BadInput, match=f"^{next(iter(budget))} .*expected"):
+        Budget(**budget)  # type: ignore[arg-type]
+
+
+def test_a_plan_speaks_of_no_bundle(
+    model: onnx.ModelProto,
+    calls: list[NDArray[np.float32]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    np.save(tmp_path / "c.npy", np.stack(calls))
+    words = [str(tmp_path / "m.onnx"), "--calib", str(tmp_path / "c.npy"), "--size", "2kB"]
+    recipe, out = tmp_path / "r.json", tmp_path / "out"
+
+    def said(*more: str) -> str:
+        with pytest.raises(SystemExit) as done:
+            cli.main([more[0], *words, *more[1:]])
+        assert done.value.code == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    assert "written" not in said("plan")
+    assert said("plan", "-o", str(recipe)).endswith(f"; {recipe} was not written")
+    assert said("build", "-o", str(out)).endswith("; no bundle was written")
+    assert not recipe.exists() and not out.exists()
+
+
+def test_the_float_network_is_judged_once(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]]
+) -> None:
+    seen: list[float] = []
+
+    def accuracy(predict: Any) -> float:
+        seen.append(float(predict({"x0": calls[0]})["y"].sum()))
+        # all but the float network, which is asked first, are wrong
+        return float(seen[-1] == seen[0])
+
+    # what keeps a drop of nothing is the float network itself, after all mixes
+    record, _ = plan_precisions(model, calib=calls, evaluate=accuracy, budget=Budget(drop=0.0))
+    assert {x.precision for x in record.layers} == {"float32"}
+    assert len(seen) > 2 and seen.count(seen[0]) == 1
+
+
+def test_ranges_are_searched_once_for_all_mixes(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, str, bool]] = []
+    plain = RANGES["mse"]
+
+    def counted(h: Any, dtype: Any, symmetric: bool) -> Any:
+        asked.append((hash(h.counts.tobytes()), str(dtype), symmetric))
+        return plain(h, dtype, symmetric)
+
+    monkeypatch.setitem(RANGES, "mse", counted)
+    plan_precisions(model, calib=calls, budget=Budget(drop=0.5))
+    # once before and once after it is known which values take 16 bits
+    assert max(map(asked.count, asked)) <= 3
+
+
+def test_what_a_bundle_refuses_gives_way_to_a_faster_mix(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[SearchRecord] = []
+
+    def refuse_the_first(*args: Any) -> sparrow.Bundle:
+        if not refused:
+            refused.append(args[-1])
+            raise GateFailed("budget latency: found more when measured again", gate="latency")
+        return write_bundle(*args)
+
+    monkeypatch.setattr("sparrow.attempts.write_bundle", refuse_the_first)
+    s = sparrow.build(model, calib=calls, budget=Budget(latency=1e9)).receipt.search
+    assert s is not None and s.least == "noise"
+    assert s.predicted.ns < refused[0].predicted.ns
+    assert s.predicted.db < refused[0].predicted.db
+
+
+def stub(problem: Problem, drop: float, most_noise: float) -> Any:
+    """A search whose mixes keep the drop where they have no more than so much noise."""
+    found = object.__new__(Search)
+    found.problem, found.lost = problem, {}
+    found.request = SimpleNamespace(  # type: ignore[assignment]
+        budget=Budget(drop=drop), progress=lambda _: None
+    )
+    found._quantized = lambda m: m  # type: ignore[assignment, return-value, method-assign]
+    found.drops = SimpleNamespace(  # type: ignore[assignment]
+        of=lambda m: 0.0 if m.noise <= most_noise else 1.0
+    )
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fastest_that_keeps_a_drop_is_looked_for_between_points_of_the_front(
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    names: tuple[Precision, ...] = ("float32", "int16x8", "int8")
+    made = []
+    for i in range(24):
+        noise = float(10.0 ** rng.uniform(-6, -3))
+        costs = zip(names, (4.0, 2.5, 1.0), (0.0, noise / 50, noise), strict=True)
+        work = float(rng.uniform(1, 9))
+        made.append(Layer(f"l{i}", "Conv", {p: Cost(t * work, 1.0, e) for p, t, e in costs}))
+    edges = tuple(Edge(i - 1, i, 0.3) for i in range(24))
+    p = Problem(tuple(made), edges, 0.0, 0.0)
+    shown = front(p, "latency", {})
+    bound = float(np.sqrt(shown[2].noise * shown[3].noise))
+    search = stub(p, 0.1, bound)
+    tried: dict[tuple[Precision, ...], float] = {}
+    order: list[Mix] = list(search._fastest(shown, {}, tried))
+    kept = [m for m in order if m.noise <= bound]
+    of_front = min(m.latency for m in shown if m.noise <= bound)
+    assert kept[0].latency == min(m.latency for m in kept) < of_front
+    # every mix that was tried on samples was tried once
+    assert len(tried) == len(search.lost)
+
+
+def picture(folder: Path, k: int) -> NDArray[np.float32]:
+    """A random image as a file, and its pixels."""
+    pixels = np.random.default_rng(k).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / f"{k}.png")
+    return pixels.astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_images_become_what_is_stated(precision: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    first, *_ = [picture(photos, k) for k in range(8)]
+    rng = np.random.default_rng(9)
+    m = small_models.model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "c")],
+        [small_models.value("x", (1, 3, 12, 12))],
+        [small_models.value("y", (1, 4, 12, 12))],
+        {"w": rng.standard_normal((4, 3, 1, 1), np.float32)},
+    )
+    onnx.save(m, tmp_path / "m.onnx")
+    words = [str(tmp_path / "m.onnx"), "--calib", str(photos), "--precision", precision]
+    stated = ["--mean", "10,20,30", "--std", "50", "--bgr"]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["build", *words, *stated, "-o", str(tmp_path / "out")])
+    assert done.value.code == 0
+    bundle = sparrow.load_bundle(tmp_path / "out")
+    _, golden = load_evidence(bundle.folder, bundle.plan)
+    want = (first[:, :, ::-1] - np.array([10, 20, 30], np.float32)) / np.float32(50)
+    np.testing.assert_array_equal(golden.calls[0].feeds["x"][0], want.transpose(2, 0, 1))
