@@ -7,14 +7,15 @@ number of threads does not change how sums are rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from sparrow.blocking import alone
 from sparrow.graph import Graph, Module, Node, retyped
-from sparrow.passes.pixel_groups import group_of, grouped
+from sparrow.passes.pixel_groups import Whole, group_of, grouped
 from sparrow.plan import Plan
-from sparrow.rewrite import Remark, namer
+from sparrow.rewrite import Remark, namer, prune
 from sparrow.targets import Target
+from sparrow.tensor import Array
 
 # Least speed-up that is predicted: rows of other kinds are compared, and predictions err.
 GAIN = 1.2
@@ -38,20 +39,37 @@ def in_pixel_groups(
     fresh = namer(g)
     consts = dict(g.consts)
     nodes: list[Node] = []
+    wholes: dict[str, Whole] = {}
     for i, n in enumerate(g.nodes):
-        pixels = group_of(g, n, target.isa.lanes)
+        pixels = group_of(g, n, target.isa.lanes, wholes)
         if pixels > 1:
-            made, added = grouped(g, n, pixels, fresh)
+            made, added, whole = grouped(g, n, pixels, fresh, wholes)
             one = alone(g, i, i)
-            trial = retyped(one, made, consts={**one.consts, **added})
-            if GAIN * _cycles(planned, trial) < _cycles(planned, one):
+            if GAIN * _cycles(planned, _trial(one, made, added, wholes)) < _cycles(planned, one):
                 nodes += made
                 consts |= added
+                wholes[n.outputs[0]] = whole
                 why = f"{pixels} pixels of a row at once"
                 remarks.append(Remark("pixels", n.origin, why, True))
                 continue
         nodes.append(n)
-    return retyped(g, nodes, consts=consts) if len(consts) > len(g.consts) else g
+    # a result that is read in groups alone is not cut
+    return prune(retyped(g, nodes, consts=consts)) if wholes else g
+
+
+def _trial(
+    one: Graph, made: Sequence[Node], added: Mapping[str, Array], wholes: Mapping[str, Whole]
+) -> Graph:
+    """A graph of one convolution with these nodes in its place."""
+    read = {x for n in made for x in n.inputs}
+    names = {w.name: w.type for w in wholes.values() if w.name in read}
+    return retyped(
+        one,
+        made,
+        inputs=(*(x for x in one.inputs if x in read), *sorted(names)),
+        types={**one.types, **names},
+        consts={**one.consts, **added},
+    )
 
 
 def _cycles(planned: Callable[[Module], Plan], g: Graph) -> float:
