@@ -176,6 +176,27 @@ def test_what_a_bundle_refuses_gives_way_to_a_faster_mix(
     assert s.predicted.db < refused[0].predicted.db
 
 
+def test_a_layer_that_no_sample_reaches_is_not_taken_for_exact() -> None:
+    rng = np.random.default_rng(8)
+    weights = {f"w{i}": rng.standard_normal((4, 4, 1, 1), np.float32) for i in range(2)}
+    # what the second one makes counts where the mean of the input is above 100
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], "seen"),
+        helper.make_node("Conv", ["x", "w1"], ["b"], "shut"),
+        helper.make_node("ReduceMean", ["x"], ["m"], "mean", axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Greater", ["m", "limit"], ["large"], "large"),
+        helper.make_node("Where", ["large", "b", "a"], ["y"], "choose"),
+    ]
+    shape = (1, 4, 6, 6)
+    ends = [small_models.value("x", shape)], [small_models.value("y", shape)]
+    m = small_models.model(nodes, *ends, {**weights, "limit": np.array(100, np.float32)})
+    given = [rng.standard_normal(shape, np.float32) for _ in range(10)]
+    record, _ = plan_precisions(m, calib=given, budget=Budget(drop=0.5))
+    seen, shut = (x.db for x in record.layers)
+    assert shut["float32"] == 999.0
+    assert shut["int8"] == seen["int8"] < 100
+
+
 def stub(problem: Problem, drop: float, most_noise: float) -> Any:
     """A search whose mixes keep the drop where they have no more than so much noise."""
     found = object.__new__(Search)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import cast
 
 import numpy as np
@@ -151,7 +152,7 @@ class Search:
             tries: Iterable[Mix] = self._most_accurate(shown, limits)
         else:
             tries = self._fastest(shown, limits, tried)
-        for first in tries:
+        for first in chain(tries, self._beside(limits)):
             # the cheap question first: a drop needs no compiler
             if not self._keeps(first, tried):
                 continue
@@ -181,6 +182,19 @@ class Search:
         """One precision for all layers, of those within limits."""
         each = (uniform(self.problem, p) for p in WIDTH)
         return [m for m in each if all(m.value(k) <= most for k, most in limits.items())]
+
+    def _beside(self, limits: Mapping[Quantity, float]) -> list[Mix]:
+        """What may be within limits as built where nothing better is: the least of each, and
+        uniform mixes that are predicted to miss them by little.
+        """
+        slack = {k: most * (1 + DOUBT) for k, most in limits.items()}
+        least = (
+            solve(self.problem, k, {j: most for j, most in limits.items() if j != k})
+            for k in limits
+        )
+        inside = {m.precisions for m in self._uniform(limits)}
+        near = (m for m in self._uniform(slack) if m.precisions not in inside)
+        return [*(m for m in least if m is not None), *near]
 
     def _most_accurate(
         self, shown: Sequence[Mix], limits: Mapping[Quantity, float]

@@ -3,6 +3,9 @@
 The network stays float but for one layer; the power of the error of the outputs over their own
 power is that layer's noise (as in Lin, Talathi, Annapureddy 2016, arXiv:1511.06393, where powers of
 layers add; measured at the outputs instead of modelled).
+
+A layer whose codes change nothing of any sample is one that no sample reached (the other branch of
+a condition, a gate that stayed shut): what it would do is not known, and is taken for the worst.
 """
 
 from __future__ import annotations
@@ -15,8 +18,12 @@ from sparrow.blame.measure import Judge
 from sparrow.quant.few import spread
 from sparrow.quant.recipe import Precision, literal
 from sparrow.quant.run import Quantized, requantized
-from sparrow.quant.widen import COMPARED, IN_A_ROW
 from sparrow.samples import Feeds
+
+# Samples that layers are compared on: as many as take so many operations, within bounds; where
+# there are states, the last of them in a row.
+LOOK = 2.5e9
+COMPARED = 4, 16
 
 
 def sensitivities(
@@ -36,9 +43,12 @@ def sensitivities(
         progress: Told what happens.
     """
     f = whole.source
-    few = samples[:IN_A_ROW] if f.states else spread(samples, COMPARED)
+    low, high = COMPARED
+    wanted = max(low, min(high, int(LOOK / max(f.flops(), 1))))
+    few = samples[:high] if f.states else spread(samples, wanted)
     judge = Judge(f, cuts(f, dequantized_weights(whole.graph).graph), few)
     found: dict[tuple[str, Precision], float] = {}
+    silent: list[tuple[str, Precision]] = []
     for i, name in enumerate(layers):
         progress(f"sensitivity of layer {i + 1} of {len(layers)}")
         found[name, "float32"] = 0.0
@@ -48,4 +58,8 @@ def sensitivities(
             alone = replace(whole.recipe, precision="float32", pins=((literal(name), p),))
             q = requantized(f, whole.statistics, alone).graph
             found[name, p] = judge.noise(q, judge.names)
-    return found
+            # where a layer cannot have the precision, the graph is the float one
+            if found[name, p] == 0 and len(q.nodes) > len(f.nodes):
+                silent.append((name, p))
+    worst = {p: max((v for (_, q), v in found.items() if q == p), default=0.0) for p in precisions}
+    return found | {(name, p): worst[p] for name, p in silent}

@@ -63,7 +63,7 @@ class Wide:
 
 
 def few_of(g: Graph) -> Few[Mapping[str, Array]]:
-    """What takes from the samples of a graph those that layers and values are compared on."""
+    """What takes from the samples of a graph those that values are compared on."""
     return Few(IN_A_ROW if g.states else COMPARED, in_a_row=bool(g.states))
 
 
