@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sparrow.blame.spelling import RECOGNIZE, spelled_alike, steps_of_folded
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.conv import Conv
@@ -17,12 +18,10 @@ from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
-from sparrow.passes import FRONT, optimize
+from sparrow.passes import optimize
 from sparrow.reference import one_thread
 from sparrow.tensor import F32, Affine, Array, DType
 
-# What recognizes float ops and leaves Quantize and Dequantize where they are.
-RECOGNIZE = tuple(p for p in FRONT if p.name not in ("integer", "lower_quant"))
 # How exporters name a value before it is quantized, and its codes.
 _SUFFIXES = (".f", ".q", "_QuantizeLinear_Output", "_QuantizeLinear", "_quantized")
 
@@ -84,7 +83,8 @@ def dequantized_weights(g: Graph) -> Quantization:
         if isinstance(n.op, Dequantize):
             scales = [n.op.quant.scale.reshape(-1)]
         steps.update((y, scales[0]) for y in n.outputs if scales)
-    return Quantization(optimize(retyped(g, nodes, consts=consts), RECOGNIZE), steps)
+    done = spelled_alike(optimize(retyped(g, nodes, consts=consts), RECOGNIZE))
+    return Quantization(done, steps | steps_of_folded(consts, steps, done.consts))
 
 
 def without_quantization(g: Graph) -> Graph:
@@ -109,7 +109,7 @@ def without_quantization(g: Graph) -> Graph:
         for n in nodes
         if not isinstance(n.op, Quantize)
     ]
-    return optimize(retyped(g, nodes), RECOGNIZE)
+    return spelled_alike(optimize(retyped(g, nodes), RECOGNIZE))
 
 
 def _names(*values: str) -> list[str]:

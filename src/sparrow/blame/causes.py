@@ -33,6 +33,8 @@ FEW = 32
 MISMATCH = 6.0
 # Rounding moves a weight by half a step; twice that is no rounding.
 ROUNDED = 1.01
+# Float weights of two files differ by how what was folded into them rounds: share of the largest.
+FOLDED = 1e-5
 # Share of the error of weights that is a constant per channel.
 BIASED = 0.6
 # AdaRound and bias correction move a bias by a little; a layer's result moves no more than this.
@@ -73,7 +75,8 @@ class Constants:
         elif step.shape != self.real.shape:
             step = step.max()
         steps = np.broadcast_to(step, self.real.shape)
-        return float((np.abs(self.coded - self.real) > ROUNDED * steps).mean())
+        most = ROUNDED * steps + FOLDED * np.abs(self.real).max(initial=0)
+        return float((np.abs(self.coded - self.real) > most).mean())
 
     @property
     def levels(self) -> int:

@@ -20,6 +20,7 @@ from sparrow.blame.causes import DEFECTS, Cause, Constants, cause
 from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
 from sparrow.blame.result import Blame, Cure, LayerBlame
+from sparrow.blame.spelling import spelled_alike
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Node, Op
 from sparrow.ops.conv import Conv
@@ -143,12 +144,14 @@ def explain(
 
 
 def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Array]]) -> Graph:
-    """The float graph as its quantization saw it: after equalization and smoothing."""
+    """The float graph as its quantization saw it: after equalization and smoothing, and spelled as
+    the quantized one is (`sparrow.blame.spelling`).
+    """
     if recipe is not None and recipe.equalize:
         f = equalize(f)
     if recipe is not None and recipe.smooth is not None:
         f = smooth(f, peaks(f, samples, normalised(f), fastest), recipe.smooth)
-    return f
+    return spelled_alike(f)
 
 
 def _share(e: Error) -> float:

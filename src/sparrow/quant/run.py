@@ -244,7 +244,8 @@ def requantized(g: Graph, c: Calibration, recipe: Recipe) -> Quantized:
     Args:
         g: `Quantized.source`: what equalization and smoothing of the recipe made of the graph.
         c: `Quantized.statistics`.
-        recipe: Differs in pins, precision and wide values alone.
+        recipe: Equalizes, smooths and completes as theirs does, and rounds with moments only where
+            theirs did.
     """
     p = _placed(g, recipe)
     graph, layers = apply(g, p, c, recipe)

@@ -1,0 +1,123 @@
+"""One spelling for the float graph and the quantized one.
+
+A function such as the hard sigmoid is one op in one file and its steps in another, and passes fold
+the steps that multiply and add into the weights before them. So that layers of both graphs compute
+the same from the same weights, the steps are parted from the function in both before they fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from sparrow import lane
+from sparrow.graph import Graph, Node, retyped
+from sparrow.ops.lane import Lane
+from sparrow.passes import FRONT, optimize
+from sparrow.passes.affine import SUMS
+from sparrow.tensor import Array
+
+# What recognizes float ops and leaves Quantize and Dequantize where they are.
+RECOGNIZE = tuple(p for p in FRONT if p.name not in ("integer", "lower_quant"))
+_LINEAR = ("add", "sub", "mul", "div", "neg")
+# Folding multiplies float weights once more and rounds the product.
+_SAME = 1e-5
+
+
+def spelled_alike(g: Graph) -> Graph:
+    """``g`` with what multiplies and adds behind a product in its weights."""
+    parted = _parted(g)
+    return g if parted is g else optimize(parted, RECOGNIZE)
+
+
+def _parted(g: Graph) -> Graph:
+    """Functions of a product's result as what is linear of them, and the rest."""
+    made, users = g.producers(), g.users()
+    nodes: list[Node] = []
+    for n in g.nodes:
+        inner = _linear(n.op.expr) if isinstance(n.op, Lane) and len(n.inputs) == 1 else None
+        before = made.get(n.inputs[0]) if inner is not None else None
+        foldable = (
+            before is not None
+            and isinstance(before.op, SUMS)
+            and before.op.epilogue is None
+            and before.inputs[1] in g.consts
+            and len(users[n.inputs[0]]) == 1
+            and n.inputs[0] not in g.outputs
+        )
+        if not foldable or inner is None:
+            nodes.append(n)
+            continue
+        value = f"{n.outputs[0]}%linear"
+        assert isinstance(n.op, Lane)
+        rest = Lane(_replaced(n.op.expr, inner, lane.Arg(0, inner.dtype)))
+        nodes += [
+            Node(Lane(inner), n.inputs, (value,), n.origin),
+            replace(n, op=rest, inputs=(value,)),
+        ]
+    return g if len(nodes) == len(g.nodes) else retyped(g, nodes)
+
+
+def _linear(e: lane.Expr) -> lane.Call | None:
+    """The largest part, not all, of a function that reads its operand once and is linear in it."""
+    if sum(isinstance(x, lane.Arg) for x in lane.walk(e)) != 1:
+        return None
+    found: lane.Call | None = None
+    at = e
+    while isinstance(at, lane.Call):
+        fits = at.fn in _LINEAR and (at.fn != "div" or isinstance(at.args[-1], lane.Imm))
+        found = (found or at) if fits else None
+        at = next(x for x in at.args if any(isinstance(y, lane.Arg) for y in lane.walk(x)))
+    return None if found is e else found
+
+
+def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:
+    if e is old:
+        return new
+    if not isinstance(e, lane.Call):
+        return e
+    return replace(e, args=tuple(_replaced(x, old, new) for x in e.args))
+
+
+def steps_of_folded(
+    before: Mapping[str, Array], steps: Mapping[str, Array], after: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Scales of the codes of weights that folding made anew.
+
+    Args:
+        before: Constants before it.
+        steps: Of some of those, the scales of their codes, flat.
+        after: Constants after it.
+    """
+    found = {}
+    for x, w in after.items():
+        if x in steps or w.ndim < 2:
+            continue
+        for y, step in steps.items():
+            ratio = _ratio(before[y], w, step.size) if before[y].shape == w.shape else None
+            if ratio is not None:
+                found[x] = step * ratio
+                break
+    return found
+
+
+def _ratio(v: Array, w: Array, channels: int) -> Array | None:
+    """What each channel of ``v`` is multiplied with to give ``w``, or None; [channels] or [1]."""
+    axes = [i for i, n in enumerate(v.shape) if n == channels] if channels > 1 else [None]
+    for axis in axes:
+        rows, others = (
+            (x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, 0).reshape(channels, -1))
+            for x in (v, w)
+        )
+        power = np.square(rows[:1], dtype=np.float64).sum()
+        first = (rows[:1] * others[:1]).sum(dtype=np.float64) / max(power, 1e-300)
+        if not np.allclose(rows[:1] * first, others[:1], rtol=_SAME, atol=0):
+            continue
+        power = np.square(rows, dtype=np.float64).sum(1, keepdims=True)
+        each = (rows * others).sum(1, dtype=np.float64, keepdims=True) / np.maximum(power, 1e-300)
+        if np.allclose(rows * each, others, rtol=_SAME, atol=0):
+            ratio: Array = np.abs(each).reshape(-1).astype(np.float32)
+            return ratio
+    return None

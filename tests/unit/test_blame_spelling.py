@@ -1,0 +1,130 @@
+"""Blame of sound quantizations: folded constants are no defect, cures keep what they foretell."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+import sparrow
+from small_models import model, value
+from sparrow.blame import Blame, explain
+from sparrow.blame.align import cuts, dequantized_weights
+from sparrow.blame.causes import DEFECTS
+from sparrow.blame.measure import Judge
+from sparrow.blame.models import float_graph
+from sparrow.blame.spelling import spelled_alike, steps_of_folded
+from sparrow.graph import Graph
+from sparrow.importers.model import import_model
+from sparrow.ops.lane import Lane
+from sparrow.quant import Recipe, decibels, quantize
+from sparrow.reference import evaluate
+
+Feeds = dict[str, NDArray[np.float32]]
+
+
+def gated(gate: str = "HardSigmoid", columns: int = 6) -> onnx.ModelProto:
+    """A convolution whose channels a small one gates, and a product of few columns."""
+    rng = np.random.default_rng(3)
+    arrays = {
+        "w": rng.normal(size=(8, 3, 3, 3)),
+        "squeeze": np.abs(rng.normal(size=(2, 8, 1, 1))),
+        "widen": 0.3 * rng.normal(size=(8, 2, 1, 1)),
+        "b": rng.normal(size=8),
+        "matrix": rng.normal(size=(8, columns)),
+        "offset": rng.normal(size=columns),
+    }
+    return model(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "c"),
+            helper.make_node("Relu", ["c"], ["r"], "r"),
+            helper.make_node("GlobalAveragePool", ["r"], ["mean"], "mean"),
+            helper.make_node("Conv", ["mean", "squeeze"], ["s"], "s"),
+            helper.make_node("Relu", ["s"], ["t"], "t"),
+            helper.make_node("Conv", ["t", "widen", "b"], ["u"], "u"),
+            helper.make_node(gate, ["u"], ["gate"], "gate"),
+            helper.make_node("Mul", ["r", "gate"], ["gated"], "gated"),
+            helper.make_node("GlobalAveragePool", ["gated"], ["pooled"], "pooled"),
+            helper.make_node("Flatten", ["pooled"], ["flat"], "flat"),
+            helper.make_node("Gemm", ["flat", "matrix", "offset"], ["logit"], "logit"),
+            helper.make_node("Sigmoid", ["logit"], ["y"], "y"),
+        ],
+        [value("x", (1, 3, 12, 12))],
+        [value("y", (1, columns))],
+        {k: a.astype(np.float32) for k, a in arrays.items()},
+    )
+
+
+def noise(count: int) -> list[Feeds]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.normal(size=(1, 3, 12, 12)).astype(np.float32)} for _ in range(count)]
+
+
+def blamed(m: onnx.ModelProto, cure: bool = False) -> tuple[Graph, Blame]:
+    samples = noise(10)
+    f = float_graph(m)
+    q = import_model(sparrow.quantize(m, samples)).graph
+    return f, explain(q, f, samples[:8], judges=samples[8:], cure=cure)
+
+
+@pytest.mark.parametrize("gate", ["HardSigmoid", "HardSwish", "Sigmoid"])
+@pytest.mark.parametrize("columns", [1, 6])
+def test_a_sound_quantization_has_no_defect(gate: str, columns: int) -> None:
+    _, found = blamed(gated(gate, columns))
+    assert {x.op for x in found.layers} >= {"Conv", "MatMul"}
+    assert [x for x in found.layers if x.cause in DEFECTS] == []
+
+
+def test_foreign_weights_before_a_function_are_still_seen() -> None:
+    sound, other = gated(), gated()
+    (w,) = (x for x in other.graph.initializer if x.name == "widen")
+    w.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(w)[::-1].copy(), "widen"))
+    q = import_model(sparrow.quantize(other, noise(8))).graph
+    found = explain(q, float_graph(sound), noise(8), cure=False)
+    assert (found.culprit.value, found.culprit.cause) == ("gate", "foreign weights")
+
+
+def test_spelling_keeps_answers_and_leaves_no_scale_before_a_function() -> None:
+    f = float_graph(gated())
+    g = spelled_alike(f)
+    assert "u" in f.types and "u" not in g.types
+    for feeds in noise(2):
+        for y, a in evaluate(f, feeds).items():
+            np.testing.assert_allclose(evaluate(g, feeds)[y], a, rtol=1e-5, atol=1e-6)
+    assert spelled_alike(g) is g
+    assert sum(isinstance(n.op, Lane) for n in g.nodes) == sum(
+        isinstance(n.op, Lane) for n in f.nodes
+    )
+
+
+def test_scales_follow_weights_that_were_multiplied() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-127, 128, (4, 5)).astype(np.float32)
+    other = rng.integers(-127, 128, (4, 5)).astype(np.float32)
+    w[2] = 0
+    factors = np.array([[2.0], [0.5], [3.0], [-1.0]], np.float32)
+    steps = {"w": np.full(4, 0.1, np.float32)}
+    found = steps_of_folded({"w": w}, steps, {"a": w * factors, "b": other, "c": w[:, :1]})
+    assert list(found) == ["a"]
+    np.testing.assert_allclose(found["a"], [0.2, 0.05, 0.0, 0.1], rtol=1e-6)
+
+
+def test_a_cure_brings_what_it_foretells() -> None:
+    samples = noise(10)
+    m = gated()
+    f = float_graph(m)
+    bad = import_model(sparrow.quantize(m, samples, Recipe(ranges="minmax", symmetric=True))).graph
+    found = explain(bad, f, samples[:8], judges=samples[8:], cure=True)
+    kinds = {c.what.split(" ")[0] for c in found.cures}
+    assert {"quantize", "ranges", "equalize"} <= kinds
+    at = cuts(spelled_alike(f), dequantized_weights(bad).graph)
+    judge = Judge(spelled_alike(f), at, samples[8:])
+    whole = judge.noise(dequantized_weights(bad).graph)
+    for c in found.cures:
+        # from the start, as `--apply` does it
+        q = dequantized_weights(quantize(f, samples[:8], c.recipe)).graph
+        assert decibels(whole, judge.noise(q, judge.names)) == pytest.approx(c.gain_db, abs=0.1), (
+            c.what
+        )
