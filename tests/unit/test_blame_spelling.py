@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +17,7 @@ from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.blame.causes import DEFECTS
 from sparrow.blame.measure import Judge
 from sparrow.blame.models import float_graph
+from sparrow.blame.result import Cure
 from sparrow.blame.spelling import spelled_alike, steps_of_folded
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
@@ -128,3 +131,64 @@ def test_a_cure_brings_what_it_foretells() -> None:
         assert decibels(whole, judge.noise(q, judge.names)) == pytest.approx(c.gain_db, abs=0.1), (
             c.what
         )
+
+
+def hard() -> onnx.ModelProto:
+    """A gate of one operator in the file, whose steps our own QDQ form spells."""
+    rng = np.random.default_rng(8)
+    constants = {
+        "v": rng.standard_normal((16, 24)).astype(np.float32),
+        "b": rng.standard_normal(24).astype(np.float32),
+        "w": rng.standard_normal((24, 6)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "v", "b"], ["h"], "first"),
+        helper.make_node("HardSigmoid", ["h"], ["gate"], "gate", alpha=0.15, beta=0.45),
+        helper.make_node("MatMul", ["gate", "w"], ["y"], "second"),
+    ]
+    return model(nodes, [value("x", (4, 16))], [value("y", (4, 6))], constants)
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_codes_between_a_product_and_its_function_keep_them_apart(
+    damaged: bool, between: bool
+) -> None:
+    rng = np.random.default_rng(9)
+    samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
+    q = sparrow.quantize(hard(), samples)
+    if not between:
+        # as quantizers leave it that see the product and what follows as one
+        mul = next(n for n in q.graph.node if "h" in n.input)
+        mul.input[list(mul.input).index("h")] = "h.f"
+    if damaged:
+        codes = next(t for t in q.graph.initializer if sorted(t.dims) == [16, 24])
+        codes.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(codes)[::-1].copy(), codes.name)
+        )
+    found = explain(import_model(q).graph, float_graph(hard()), samples, cure=False)
+    defects = [x for x in found.layers if x.cause in DEFECTS]
+    assert [(x.name, x.cause) for x in defects] == [("first", "foreign weights")] * damaged
+
+
+def test_what_costs_nothing_is_applied_before_values_in_16_bits() -> None:
+    wide = Cure("a in 16 bits", Recipe(wide=("a",)), 6.0, 0.0, None)
+    free = Cure("ranges by mse", Recipe(ranges="mse"), 5.5, 0.0, 0.0)
+    assert Blame("", 1, "", 20.0, (), (wide, free)).best == free
+    assert Blame("", 1, "", 20.0, (), (replace(wide, gain_db=7.0), free)).best != free
+
+
+def test_a_network_of_one_layer_in_codes_keeps_its_other_cures() -> None:
+    rng = np.random.default_rng(1)
+    w = {"w": rng.standard_normal((16, 6)).astype(np.float32)}
+    one = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "only")],
+        [value("x", (4, 16))],
+        [value("y", (4, 6))],
+        w,
+    )
+    samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(6)]
+    q = import_model(sparrow.quantize(one, samples)).graph
+    found = explain(q, float_graph(one), samples)
+    assert "only in int16x8" in {c.what for c in found.cures}
+    assert "only in float32" not in {c.what for c in found.cures}

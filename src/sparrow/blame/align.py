@@ -109,7 +109,7 @@ def without_quantization(g: Graph) -> Graph:
         for n in nodes
         if not isinstance(n.op, Quantize)
     ]
-    return spelled_alike(optimize(retyped(g, nodes), RECOGNIZE))
+    return optimize(retyped(g, nodes), RECOGNIZE)
 
 
 def _names(*values: str) -> list[str]:

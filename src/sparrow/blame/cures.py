@@ -136,12 +136,11 @@ def cures_of(
     def attempt(c: Candidate) -> None:
         progress(f"trying: {c.what}")
         try:
-            done = _quantized(f, samples, anew, c.recipe)
+            simulated(c, _quantized(f, samples, anew, c.recipe))
         except BadInput:
+            # the last layer in codes, which float would leave no quantization
             if not c.layers:
                 raise
-            return  # the last layer in codes, which float would leave no quantization
-        simulated(c, done)
 
     which = "default" if recipe is None else "same"
     what = f"quantize anew by the {which} recipe"

@@ -87,7 +87,11 @@ def explain(
             sample.
     """
     coded = dequantized_weights(q)
-    real = without_quantization(coded.graph) if f is None else prepared(f, recipe, samples)
+    if f is None:
+        real = without_quantization(coded.graph)
+    else:
+        real = prepared(f, recipe, samples)
+        real = spelled_alike(real, {c.name for c in cuts(real, coded.graph)})
     at = cuts(real, coded.graph)
     judges = samples[:COMPARED] if judges is None else judges
     few = judges[:COMPARED]
@@ -144,14 +148,12 @@ def explain(
 
 
 def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Array]]) -> Graph:
-    """The float graph as its quantization saw it: after equalization and smoothing, and spelled as
-    the quantized one is (`sparrow.blame.spelling`).
-    """
+    """The float graph as its quantization saw it: after equalization and smoothing."""
     if recipe is not None and recipe.equalize:
         f = equalize(f)
     if recipe is not None and recipe.smooth is not None:
         f = smooth(f, peaks(f, samples, normalised(f), fastest), recipe.smooth)
-    return spelled_alike(f)
+    return f
 
 
 def _share(e: Error) -> float:

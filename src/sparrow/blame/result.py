@@ -87,11 +87,16 @@ class Blame:
     def best(self) -> Cure | None:
         """The cure to apply: of those within `NEAR` of the greatest gain the cheapest, if it gains.
 
-        A layer at another precision costs time and size, so what does without comes first.
+        A layer or value at another precision costs time and size, so what does without comes
+        first.
         """
         useful = [c for c in self.cures if c.gain_db > NEAR]
         near = [c for c in useful if c.gain_db > useful[0].gain_db - NEAR]
-        return min(near, key=lambda c: (len(c.recipe.pins), -c.gain_db), default=None)
+
+        def price(c: Cure) -> tuple[int, float]:
+            return len(c.recipe.pins) + len(c.recipe.wide), -c.gain_db
+
+        return min(near, key=price, default=None)
 
     def as_json(self) -> dict[str, Any]:
         """The same facts; what has no error has null for its decibels."""

@@ -7,7 +7,7 @@ the same from the same weights, the steps are parted from the function in both b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,13 +26,18 @@ _LINEAR = ("add", "sub", "mul", "div", "neg")
 _SAME = 1e-5
 
 
-def spelled_alike(g: Graph) -> Graph:
-    """``g`` with what multiplies and adds behind a product in its weights."""
-    parted = _parted(g)
+def spelled_alike(g: Graph, kept: Collection[str] = ()) -> Graph:
+    """``g`` with what multiplies and adds behind a product in its weights.
+
+    Args:
+        g: Any.
+        kept: Results of products that stay: the other graph has codes there.
+    """
+    parted = _parted(g, kept)
     return g if parted is g else optimize(parted, RECOGNIZE)
 
 
-def _parted(g: Graph) -> Graph:
+def _parted(g: Graph, kept: Collection[str]) -> Graph:
     """Functions of a product's result as what is linear of them, and the rest."""
     made, users = g.producers(), g.users()
     nodes: list[Node] = []
@@ -46,6 +51,7 @@ def _parted(g: Graph) -> Graph:
             and before.inputs[1] in g.consts
             and len(users[n.inputs[0]]) == 1
             and n.inputs[0] not in g.outputs
+            and n.inputs[0] not in kept
         )
         if not foldable or inner is None:
             nodes.append(n)
