@@ -260,7 +260,7 @@ def function_of(text: str, option: str) -> Callable[[Any], Any]:
     scope: dict[str, Any] = {"__name__": "evaluate", "__file__": str(path)}
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
-    except Exception as e:  # the user's own code may raise anything
+    except (Exception, SystemExit) as e:  # the user's own code may raise anything
         raise BadInput(f"{path}: {type(e).__name__}: {e}") from e
     f = scope.get(name)
     if not callable(f):
@@ -271,7 +271,7 @@ def function_of(text: str, option: str) -> Callable[[Any], Any]:
             return f(given)
         except SparrowError:
             raise
-        except Exception as e:  # see above
+        except (Exception, SystemExit) as e:  # see above
             raise BadInput(f"{path}: {name}: {type(e).__name__}: {e}") from e
 
     return call
@@ -311,4 +311,15 @@ def failure_of(text: str) -> Fails:
         known = ", ".join(FAILURES)
         raise BadInput(f"--fails {text!r}", hint=f"use {known}, or file.py:name")
     call = function_of(text, "--fails")
-    return lambda model: bool(call(model))
+
+    def fails(model: Any) -> bool:
+        found = call(model)
+        try:
+            return bool(found)
+        except (TypeError, ValueError) as e:
+            raise BadInput(
+                f"--fails {text}: its result, a {type(found).__name__}, is neither true nor false",
+                hint="return True where the model fails, else False",
+            ) from e
+
+    return fails

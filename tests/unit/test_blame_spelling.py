@@ -192,3 +192,35 @@ def test_a_network_of_one_layer_in_codes_keeps_its_other_cures() -> None:
     found = explain(q, float_graph(one), samples)
     assert "only in int16x8" in {c.what for c in found.cures}
     assert "only in float32" not in {c.what for c in found.cures}
+
+
+def test_what_the_only_function_that_reads_a_value_cuts_off_is_no_saturation() -> None:
+    rng = np.random.default_rng(2)
+    constants = {
+        "v": rng.standard_normal((16, 24)).astype(np.float32),
+        "w": rng.standard_normal((24, 6)).astype(np.float32),
+        "low": np.array(-0.2, np.float32),
+    }
+    cut = model(
+        [
+            helper.make_node("MatMul", ["x", "v"], ["h"], "first"),
+            helper.make_node("LeakyRelu", ["h"], ["leaky"], "leaky", alpha=0.2),
+            helper.make_node("Max", ["leaky", "low"], ["kept"], "kept"),
+            helper.make_node("MatMul", ["kept", "w"], ["y"], "second"),
+        ],
+        [value("x", (16, 16))],
+        [value("y", (16, 6))],
+        constants,
+    )
+    samples = [{"x": rng.standard_normal((16, 16)).astype(np.float32)} for _ in range(16)]
+    q = import_model(sparrow.quantize(cut, samples)).graph
+    f = float_graph(cut)
+    (c,) = (c for c in cuts(f, dequantized_weights(q).graph) if c.name == "h")
+    assert c.quant is not None and c.dtype is not None
+    lowest = float(((c.dtype.limits[0] - c.quant.zero_point) * c.quant.scale).max())
+    smallest = min(float((s["x"] @ constants["v"]).min()) for s in samples)
+    assert lowest > smallest / 2, "the quantizer spends no codes on what is cut off"
+    found = explain(q, f, samples, cure=False)
+    assert "saturation" not in {x.cause for x in found.layers}
+    (first,) = (x for x in found.layers if x.name == "first")
+    assert first.own_db > 35

@@ -107,6 +107,25 @@ def test_reduce_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command(*words, "nonsense") == 2
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('kaputt')", "RuntimeError: kaputt"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import numpy; return numpy.zeros(2)", "neither true nor false"),
+    ],
+)
+def test_what_a_user_says_about_a_failure_may_fail(
+    body: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.py").write_text(f"def f(m):\n    {body}\n")
+    out = tmp_path / "small.onnx"
+    assert command("reduce", str(DIGITS), "-o", str(out), "--fails", f"{tmp_path / 'p.py'}:f") == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not out.exists()
+
+
 def test_the_reference_agrees_with_onnxruntime_on_digits() -> None:
     assert not differs_from_onnxruntime(onnx.load(DIGITS))
 

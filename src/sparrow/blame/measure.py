@@ -12,12 +12,15 @@ quantized ones, F a layer of the float graph and F' the same layer quantized:
       inside          the value that F' quantizes, minus what F' makes without codes inside
       codes           F'(x') minus the value it quantizes: clipped, or rounded
 
+Of a value that one function of it alone reads, errors and powers are those of what the function
+makes: below -3 a hard-swish is 0, whatever the codes tell apart there.
+
 One run each of the float graph, the quantized graph, and of the graphs cut open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,13 +37,14 @@ from sparrow.blame.align import (
     segment,
 )
 from sparrow.errors import BadInput
-from sparrow.graph import Graph, retyped
+from sparrow.graph import Graph, Node, retyped
 from sparrow.ops.quantize import spread
 from sparrow.ops.softmax import Softmax
 from sparrow.quant.engine import Engine, literally
+from sparrow.quant.functions import of_one
 from sparrow.quant.judged import judged
 from sparrow.quant.noise import apart, power
-from sparrow.tensor import Array
+from sparrow.tensor import F32, Array
 
 # Elements of each value and sample that percentiles are taken of.
 KEPT = 4096
@@ -129,6 +133,25 @@ def _inside(q: Graph, at: Sequence[Cut], c: Cut, between: Mapping[str, Cut]) -> 
     return [between[n.outputs[0]] for n in segment(q, c.before, ends) if n.outputs[0] in between]
 
 
+def _as_read(f: Graph, at: Sequence[Cut]) -> dict[str, Callable[[Array], Array]]:
+    """The functions of one value that are all that reads a value."""
+    users, seen = f.users(), set(f.live_out())
+
+    def of(n: Node) -> Callable[[Array], Array]:
+        dtype = f.types[n.inputs[0]].dtype.numpy
+        return lambda x: n.op.eval(*(x.astype(dtype) for _ in n.inputs))[0]
+
+    found = {}
+    for c in at:
+        readers = users.get(c.name, ())
+        if c.name in seen or len(readers) != 1 or not of_one(readers[0]):
+            continue
+        y = f.types[readers[0].outputs[0]]
+        if y.dtype == F32 and y.shape == f.types[c.name].shape:
+            found[c.name] = of(readers[0])
+    return found
+
+
 def measure(
     f: Graph,
     recoded: Graph,
@@ -167,6 +190,7 @@ def measure(
     exact = exact_readers(f, q, at)
     alone, same_weights = (engine(opened(g, names, exact), own) for g in (f, recoded))
     found = {x: Error() for x in names}
+    functions = _as_read(f, at)
     any_sample = False
     for feeds in samples:
         any_sample = True
@@ -182,28 +206,33 @@ def measure(
             coded = recast.get(c.name + OWN, y)
             after = xq[c.after].astype(np.float64)
             before = _clamped(xq[c.before].astype(np.float64), coded, c)
-            e.signal += power(y)
-            e.total += power(apart(after, y))
-            e.own += power(apart(after, ideal))
-            e.inherited += power(apart(ideal, y))
-            e.weights += power(apart(coded, ideal))
+            read = functions.get(c.name, _itself)
+            after, seen_ideal = xq[c.after].astype(np.float64), read(ideal)
+            before = _clamped(xq[c.before].astype(np.float64), coded, c)
             plain = before
             if inner[c.name] and c.before + OWN in uncut:
                 plain = _clamped(uncut[c.before + OWN], coded, c)
-            e.implementation += power(apart(plain, coded))
-            e.inside += power(apart(before, plain))
+            seen, seen_after, seen_before = read(y), read(after), read(before)
+            seen_coded, seen_plain = read(coded), read(plain)
+            e.signal += power(seen)
+            e.total += power(apart(seen_after, seen))
+            e.own += power(apart(seen_after, seen_ideal))
+            e.inherited += power(apart(seen_ideal, seen))
+            e.weights += power(apart(seen_coded, seen_ideal))
+            e.implementation += power(apart(seen_plain, seen_coded))
+            e.inside += power(apart(seen_before, seen_plain))
             for i in inner[c.name]:
                 off = apart(xq[i.after], xq[i.before])
                 clipped = power(off[_beyond(xq[i.before], i)])
                 lost = np.array([power(off), clipped]) / max(power(xq[i.before]), 1e-300)
                 e.inner[i.name] = e.inner.get(i.name, np.zeros(2)) + lost
-            e.codes += power(apart(after, before))
+            e.codes += power(apart(seen_after, seen_before))
             if c.quant is not None:
                 beyond = _beyond(before, c)
-                e.clipped += power(apart(after, before)[beyond])
+                e.clipped += power(apart(seen_after, seen_before)[beyond])
                 e.outside += int(beyond.sum())
             rows = _channels(y, axes.get(c.name, max(y.ndim - 1, 0)))
-            drift = _channels(apart(coded, ideal), axes.get(c.name, y.ndim - 1))
+            drift = _channels(apart(seen_coded, seen_ideal), axes.get(c.name, y.ndim - 1))
             peaks = np.abs(rows).max(1, initial=0).astype(np.float64)
             first = not e.count
             e.shift = drift.sum(1) if first else e.shift + drift.sum(1)
@@ -216,6 +245,10 @@ def measure(
     if not any_sample:
         raise BadInput("no sample to compare on", hint="give --calib, an .npz or an image folder")
     return found
+
+
+def _itself(x: Array) -> Array:
+    return x
 
 
 class Judge:
