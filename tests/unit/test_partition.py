@@ -18,7 +18,7 @@ from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import Grid, core_of, task_grid
 from sparrow.kernels.tiling_f32 import choose_gemm
-from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
+from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d, choose_depthwise
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.ops.concat import Concat
 from sparrow.ops.matmul import MatMul
@@ -152,6 +152,20 @@ def test_tasks_of_pixels_end_between_rows(height: int, width: int, matrix: bool)
     cpu = target("x86_64_v4_amx" if matrix else "x86_64_v4_bf16")
     p, _, _ = choose_conv2d(s, Bytes(False, 0, 0), cpu, threads=2, matrix=matrix)
     assert (p.tasks, p.task_w) == (2, -(-height // 2) * width)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(14, 96), (14, 120), (7, 288)])
+def test_cores_add_up_the_rows_that_they_have(side: int, channels: int) -> None:
+    """Sums of all rows of each half are small work, but over bytes that the other core has."""
+    rows = -(-side // 2)
+    s = Conv2dShape(
+        batch=1, ih=side, iw=side, oh=2, ow=1, kh=rows, kw=side, sh=rows, sw=side, dh=1, dw=1,
+        pt=0, pl=0, xn=side * side * channels, xh=side * channels, xw=channels, ldy=channels,
+        ci=channels, co=channels,
+    )  # fmt: skip
+    p, cycles, _ = choose_depthwise(s, Bytes(False, 0, 2), target("x86_64_v4_bf16"), threads=2)
+    alone, same, _ = choose_depthwise(s, Bytes(False, 0, 2), target("x86_64_v4_bf16"))
+    assert (p.tasks, p.task_h, alone.tasks) == (2, 1, 1) and cycles == same
 
 
 @pytest.mark.parametrize(

@@ -325,12 +325,7 @@ def merges(s: Conv2dShape, band: bool) -> bool:
 
 
 def choose_depthwise(
-    s: Conv2dShape,
-    code: Bytes,
-    target: Target,
-    *,
-    threads: int = 1,
-    tile: Tile | None = None,
+    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1, tile: Tile | None = None
 ) -> tuple[DepthwiseI8, float, tuple[Tile, ...]]:
     """Tiles and tasks of a depthwise convolution, its cycles on one core, and tiles it may take.
 
@@ -365,16 +360,18 @@ def choose_depthwise(
         ranked = [next((n for n in even if n >= 3), even[-1] if even else ranked[0])]
     mr = tile.mr if tile else ranked[0]
     cycles = s.batch * vectors * -(-s.oh // ro) * (-(-s.ow // mr)) * cost(mr)
-    core, stored = core_of(target), s.oh * s.ow * c * STORED[code.put]
+    core, read = core_of(target), s.ih * s.iw * c
+    # windows that share no rows are left to who wrote these: to read another's takes longer
+    far = core.move_cycles * read * (1 - 1 / threads) if s.sh >= s.kh else 0.0
     # what a product would do in that time. An odd row of a task is done alone
-    flops = int(cycles * core.flops_per_cycle) // s.batch
+    flops = int((cycles / s.batch + far) * core.flops_per_cycle)
     grid = Grid(
         flops=flops,
         rows=s.oh,
         columns=vectors,
         copies=s.batch,
-        input_bytes=s.ih * s.iw * c,
-        output_bytes=stored,
+        input_bytes=read,
+        output_bytes=s.oh * s.ow * c * STORED[code.put],
     )
     task_h, task_c = task_grid(grid, threads, core)
     pixel_bytes = min(c, task_c * target.isa.lanes)

@@ -468,8 +468,13 @@ SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *
                                int offset) {
   const __m512i add = _mm512_set1_epi8((char)offset);
   const sp_table entries = sp_load_table(table);
-  for (ptrdiff_t i = 0; i < n; i += 64) {
-    const __mmask64 there = n - i < 64 ? ((__mmask64)1 << (n - i)) - 1 : ~(__mmask64)0;
+  ptrdiff_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    const __m512i k = _mm512_add_epi8(_mm512_loadu_si512(x + i), add);
+    _mm512_storeu_si512(y + i, sp_entries_of(entries, k));
+  }
+  if (i < n) {
+    const __mmask64 there = ((__mmask64)1 << (n - i)) - 1;
     const __m512i k = _mm512_add_epi8(_mm512_maskz_loadu_epi8(there, x + i), add);
     _mm512_mask_storeu_epi8(y + i, there, sp_entries_of(entries, k));
   }
