@@ -384,6 +384,7 @@ def test_the_report_is_text_and_html(files: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["nowhere"], "nowhere: cannot be read"),
         (["f.onnx", "--calib", "calib.npz"], "nothing is quantized"),
         (["q.onnx"], "--calib"),
         (["q.onnx", "--calib", "calib.npz", "--apply", "new.onnx"], "--model"),

@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 import sparrow
 from small_models import model, value
 from sparrow.blame import Blame, explain
-from sparrow.blame.align import cuts, dequantized_weights
-from sparrow.blame.causes import DEFECTS
-from sparrow.blame.measure import Judge
+from sparrow.blame.align import Cut, cuts, dequantized_weights
+from sparrow.blame.causes import DEFECTS, Constants, cause
+from sparrow.blame.measure import Error, Judge
 from sparrow.blame.models import float_graph
 from sparrow.blame.result import Cure
 from sparrow.blame.spelling import spelled_alike, steps_of_folded
@@ -224,3 +224,18 @@ def test_what_the_only_function_that_reads_a_value_cuts_off_is_no_saturation() -
     assert "saturation" not in {x.cause for x in found.layers}
     (first,) = (x for x in found.layers if x.name == "first")
     assert first.own_db > 35
+
+
+def test_a_bias_before_a_function_counts_by_what_it_moves() -> None:
+    """A sigmoid that is near 0 everywhere hides its bias."""
+    w = np.eye(2, dtype=np.float32)
+    constants = Constants(w, w, np.full(2, 1 / 127, np.float32), bias=1.0)
+    cut = Cut("y", "y", "y", None, None)
+
+    def said(shift: float) -> str:
+        e = Error(signal=1.0, own=0.5, weights=0.01, count=8, low=0.0, high=1.0)
+        e.shift = np.array([shift, -shift]) * 4
+        return cause(e, cut, None, constants, ()).name
+
+    assert said(0.2) == "foreign bias"
+    assert said(0.04) != "foreign bias"

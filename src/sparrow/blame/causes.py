@@ -165,7 +165,9 @@ def _weights(e: Error, c: Constants | None) -> Cause:
             "uneven channels",
             f"one scale for weights whose widest channel is {c.uneven:.0f} times the median one",
         )
-    moved = c.bias / max(-e.low, e.high, 1e-300)
+    # what a function makes of a bias may be far less than the bias
+    shift = float(np.abs(e.shift).max(initial=0)) * len(e.shift) / max(e.count, 1)
+    moved = min(c.bias, shift) / max(-e.low, e.high, 1e-300)
     if moved > DRIFT and biased:
         return Cause("foreign bias", f"a bias is off by {moved:.2g} of the result's largest value")
     if biased:

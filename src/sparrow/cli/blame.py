@@ -60,6 +60,8 @@ def blame(
             pixels=pixels,
             progress=progress,
         )
+    elif not quantized.exists():
+        raise BadInput(f"{quantized}: cannot be read: No such file or directory")
     elif calib is None:
         raise BadInput("a model is compared on samples", hint="give --calib")
     else:
