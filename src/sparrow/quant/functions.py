@@ -3,7 +3,8 @@
 fused   the result of a sum that a cheap function alone reads stays the float that it is when the
         sum is scaled, so that one rounding is left of two; in all but a table's place that costs
         time (hard-swish behind every convolution of a PP-LCNet: a third more), and the last, small
-        maps gain the most for it: the smallest come first, up to a twentieth of all elements
+        maps gain the most for it: the smallest come first, up to a twentieth of all elements; of
+        the others those whose codes `sparrow.quant.widen` finds to cost the most
 seen    where functions are all that reads a value, its range is the one whose codes give them the
         least error: below -3 a hard-swish is 0, whatever the codes tell apart there
 """
@@ -30,33 +31,57 @@ def of_one(n: Node) -> bool:
     return isinstance(n.op, Lane) and len(set(n.inputs)) == 1
 
 
-def fused(g: Graph, sums: Collection[str], functions: Mapping[str, Node]) -> dict[str, str]:
-    """The results of sums that are no codes -> what the function that reads them makes.
-
-    Which ones depends on the graph alone, so that statistics of one recipe serve others.
+def fusable(g: Graph, sums: Collection[str], integer: Collection[str]) -> list[Node]:
+    """Cheap functions that alone read the result of a sum, the smallest first.
 
     Args:
         g: Float graph.
         sums: Results of products over codes.
-        functions: Result -> node, of elementwise work over codes.
+        integer: First results of the nodes that compute on codes.
     """
     users, outputs = g.users(), set(g.live_out())
-    floats = [x for n in g.nodes for x in n.outputs if x and g.types[x].dtype == F32]
-    left = ELEMENTS * sum(g.types[x].size for x in floats)
-    found: dict[str, str] = {}
+
+    def fits(x: str, y: str) -> bool:
+        return x in sums and y in integer and x not in outputs and len(users[x]) == 1
+
+    return [n for n in _cheap(g) if fits(n.inputs[0], n.outputs[0])]
+
+
+def _cheap(g: Graph) -> list[Node]:
     cheap = [
         n
         for n in g.nodes
         if of_one(n) and isinstance(n.op, Lane) and 1 < lane.cost(n.op.expr) <= CHEAP
     ]
-    for n in sorted(cheap, key=lambda n: g.types[n.outputs[0]].size):
-        x, y = n.inputs[0], n.outputs[0]
-        left -= g.types[y].size
-        if left < 0:
-            break
-        if x in sums and y in functions and x not in outputs and len(users[x]) == 1:
-            found[x] = y
-    return found
+    return sorted(cheap, key=lambda n: g.types[n.outputs[0]].size)
+
+
+def fused(
+    g: Graph, sums: Collection[str], integer: Collection[str], asked: Collection[str] = ()
+) -> dict[str, str]:
+    """The results of sums that are no codes -> what the function that reads them makes.
+
+    Which ones depends on the graph and ``asked`` alone, so that statistics of one recipe serve
+    others.
+
+    Args:
+        g: Float graph.
+        sums: Results of products over codes.
+        integer: First results of the nodes that compute on codes.
+        asked: Results of sums that shall be fused whatever their size.
+    """
+    floats = [x for n in g.nodes for x in n.outputs if x and g.types[x].dtype == F32]
+    left = ELEMENTS * sum(g.types[x].size for x in floats)
+    small = set()
+    for n in _cheap(g):
+        left -= g.types[n.outputs[0]].size
+        if left >= 0:
+            small.add(n.inputs[0])
+    return {
+        n.inputs[0]: n.outputs[0]
+        for n in fusable(g, sums, integer)
+        if n.inputs[0] in small or n.inputs[0] in asked
+    }
 
 
 def read_by_functions(

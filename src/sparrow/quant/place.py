@@ -253,7 +253,7 @@ def place(
     g: Graph,
     wanted: Mapping[str, Precision],
     complete: bool = False,
-    wide: Iterable[str] = (),
+    wide: Collection[str] = (),
     narrow: Iterable[str] = (),
     fuse: bool = True,
 ) -> Placement:
@@ -328,8 +328,7 @@ def place(
     # a clamp that stayed while what it clamps did not is an op of its own again
     inner = {x: y for x, y in inner.items() if x in integer and y in integer}
     if fuse:
-        over_codes = {y: n for y, n in lanes.items() if y in integer}
-        inner = fused(g, sums, over_codes) | inner
+        inner = fused(g, sums, integer & lanes.keys(), wide) | inner
 
     if not complete:
         # what is float is moved as float where some reader wants it exact

@@ -63,7 +63,10 @@ class Recipe:
         fidelity: Power of the outputs over that of their error, in dB, up to which ``widen`` spends
             time on values that make much of the error.
         wide: Values whose codes have 16 bits, whatever the precision of what makes and reads them,
-            but for layers that are pinned to int8.
+            but for layers that are pinned to int8; results of sums that a cheap function alone
+            reads are no codes at all (`sparrow.quant.functions`).
+        exact: First results of layers that stay float32, because 16 bits of what they read lose too
+            much, but for those that are pinned.
         scales: ``power_of_two`` for devices that rescale by shifts alone.
         complete: Every float value becomes codes, for devices that compute with nothing else: the
             inputs and results of all ops, logits included. Pins to float32 still hold.
@@ -85,6 +88,7 @@ class Recipe:
     widen: bool = True
     fidelity: float = 20.0
     wide: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
     scales: Scales = "float"
     complete: bool = False
     pins: Pins = ()
@@ -170,12 +174,14 @@ def from_json(data: bytes, where: str) -> Recipe:
     if strange is not None:
         near = get_close_matches(strange, known, 1) or [", ".join(known)]
         raise BadInput(f"{where}: a recipe has no {strange!r}", hint=f"it has {near[0]}")
-    pins, wide = found.get("pins", ()), found.get("wide", ())
+    pins = found.get("pins", ())
     if not _each(pins, lambda p: _each(p, lambda x: isinstance(x, str)) and len(p) == 2):
         raise BadInput(f"{where}: pins are a list of [pattern, precision]", hint=_EXAMPLE)
-    if not _each(wide, lambda x: isinstance(x, str)):
-        raise BadInput(f"{where}: wide is a list of names of values")
-    found["pins"], found["wide"] = tuple((p, v) for p, v in pins), tuple(wide)
+    for name in ("wide", "exact"):
+        if not _each(found.get(name, ()), lambda x: isinstance(x, str)):
+            raise BadInput(f"{where}: {name} is a list of names of values")
+        found[name] = tuple(found.get(name, ()))
+    found["pins"] = tuple((p, v) for p, v in pins)
     if not all(isinstance(found.get(k, False), bool) for k in _SWITCHES):
         raise BadInput(f"{where}: {', '.join(_SWITCHES)} are true or false")
     if type(found.get("fidelity", 0.0)) not in (int, float):
@@ -218,9 +224,10 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
         if not any(fnmatchcase(name, pattern) for n in g.nodes for name in _names(n)):
             raise BadInput(f"pin {pattern!r} fits no layer", hint=_near(g, pattern))
 
-    for x in recipe.wide:
+    for x in (*recipe.wide, *recipe.exact):
         if x not in g.types or x in g.consts:
             raise BadInput(f"{x!r} is no value of {g.name} that could take 16 bits")
+    exact = set(recipe.exact)
 
     stream = _stream(g) if recipe.precision == "int8" else set()
 
@@ -228,7 +235,7 @@ def precisions(g: Graph, recipe: Recipe) -> dict[str, Precision]:
         plain = recipe.residual if n.outputs[0] in stream else recipe.precision
         if plain != recipe.precision and not recipe.complete and _of_activations(g, n):
             plain = "float32"
-        return pin_of(n, recipe) or plain
+        return pin_of(n, recipe) or ("float32" if n.outputs[0] in exact else plain)
 
     return {n.outputs[0]: of(n) for n in g.nodes}
 

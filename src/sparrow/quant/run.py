@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Pins, Recipe, pin_of, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
-from sparrow.quant.widen import few_of, too_wide
+from sparrow.quant.widen import few_of, readers, too_fine, too_wide
 from sparrow.tensor import Array
 
 Samples = Iterable[Mapping[str, Array]]
@@ -181,27 +181,7 @@ def run(
     if _may_widen(recipe):
         progress("looking for values that want 16 bits")
 
-        asked = recipe
-
-        def with_wide(values: Collection[str]) -> Graph:
-            return requantized(g, c, replace(asked, wide=(*asked.wide, *values))).graph
-
-        codes = activation_codes(p, c, recipe)
-        enough = 10 ** (-recipe.fidelity / 10)
-        fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
-        wide = too_wide(g, p, codes, with_wide, few.taken, enough, fixed)
-        found = (*recipe.wide, *(x for w in wide for x in w.all))
-        # what is found is part of the recipe that gives the same codes again
-        recipe = replace(recipe, widen=False, wide=tuple(dict.fromkeys(found)))
-        notes = tuple(
-            f"{place_of(g, w.value)} takes 16 bits: rounding it to 8 alone makes "
-            + (
-                f"an error of {w.power:.0%} of the outputs' power"
-                if w.part is None
-                else f"{w.part:.0%} of the outputs' error"
-            )
-            for w in wide
-        )
+        recipe, notes = _widened(g, c, recipe, few.taken, later)
         c = replace(c, health=replace(c.health, of_codes=notes))
     progress("quantizing weights")
     q = requantized(g, c, recipe)
@@ -219,6 +199,45 @@ def run(
     notes = (*q.statistics.health.of_codes, *floats)
     health = replace(q.calibration.health, of_codes=notes)
     return replace(q, calibration=replace(q.calibration, health=health)) if floats else q
+
+
+def _widened(
+    g: Graph, c: Calibration, recipe: Recipe, few: Sequence[Mapping[str, Array]], later: Pins
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe that names what wants more than 8 bits, which is found by it again, and notes."""
+    fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
+    every = replace(recipe, wide=tuple(_placed(g, recipe).sources))
+    p = _placed(g, every)
+    fine = too_fine(g, p, activation_codes(p, c, every), few, fixed)
+    exact = tuple(dict.fromkeys(y for root in fine for y in readers(g, p, root)))
+    floats = replace(recipe, exact=(*recipe.exact, *exact))
+    p = _placed(g, floats)
+    if p.sums or p.cells:
+        recipe = floats
+    else:
+        fine, p = {}, _placed(g, recipe)
+    asked = recipe
+
+    def with_wide(values: Collection[str]) -> Graph:
+        return requantized(g, c, replace(asked, wide=(*asked.wide, *values))).graph
+
+    codes, enough = activation_codes(p, c, recipe), 10 ** (-recipe.fidelity / 10)
+    wide = too_wide(g, p, codes, with_wide, few, enough, fixed, _may_fuse(recipe))
+    found = (*recipe.wide, *(x for w in wide for x in w.all))
+    notes = [
+        f"{place_of(g, x)} is no code: rounding it to 16 bits alone makes an error of {power:.0%} "
+        "of the outputs' power"
+        for x, power in fine.items()
+    ]
+    for w in wide:
+        takes = "is no code: a cheap function reads it" if w.fused else "takes 16 bits"
+        part = (
+            f"an error of {w.power:.0%} of the outputs' power"
+            if w.part is None
+            else f"{w.part:.0%} of the outputs' error"
+        )
+        notes.append(f"{place_of(g, w.value)} {takes}: rounding it to 8 alone makes {part}")
+    return replace(recipe, widen=False, wide=tuple(dict.fromkeys(found))), tuple(notes)
 
 
 def _placed(g: Graph, recipe: Recipe) -> Placement:

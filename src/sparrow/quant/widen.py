@@ -4,15 +4,19 @@ One scale serves all elements of a value, and where a few are a hundred times th
 spectrum or a state that passes through every layer, 8 bits leave nothing of the small ones. Each
 value is rounded alone in the float network (as in Lin, Talathi, Annapureddy 2016,
 arXiv:1511.06393), and what that does to the outputs (`sparrow.quant.judged`) is compared with their
-power and with the error of the whole quantized network. Two kinds take 16 bits:
+power and with the error of the whole quantized network. Two kinds take 16 bits, a third none:
 
+    exact      16 bits of the value alone make an error of a hundredth of the outputs' power, as of
+               a spectrum whose logarithm is taken: what reads it stays float
     spoilt     the value alone makes an error of a hundredth of the outputs' power; what its maker
                and its readers read and make besides takes 16 bits with it
     dominant   it makes a twentieth of the whole error, and costs little: what makes the most error
                for its cost comes first, until a tenth of the network's multiplications and elements
-               have two bytes; none may become larger than the largest value was
+               have two bytes; none may become larger than the largest value was. What a cheap
+               function alone reads of a sum is no code instead (`sparrow.quant.functions`) from a
+               hundredth of the error on, in another tenth of the elements
 
-The second kind is looked for until the outputs are as near to the float ones as the recipe asks.
+The last kind is looked for until the outputs are as near to the float ones as the recipe asks.
 Powers of errors add, so that halving what is rounded finds them, and a network that is near enough,
 or whose error is spread evenly or lies in its weights, is done after a few looks.
 """
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from sparrow.graph import Graph
 from sparrow.quant.engine import Engine, Run, literally
 from sparrow.quant.few import Few
+from sparrow.quant.functions import fusable
 from sparrow.quant.judged import judged
 from sparrow.quant.layers import Codes, shaped
 from sparrow.quant.noise import apart, power
@@ -36,6 +41,8 @@ from sparrow.tensor import Array
 SPOILT = 0.01
 # Share of the whole error from which on a value dominates: a quarter of a decibel.
 DOMINANT = 0.05
+# The same of a value that a cheap function may read as a float.
+FUSED = 0.01
 # Share of a network's multiplications, and of its elements, that may have two bytes for it: added,
 # because depthwise layers are as slow as they are large. Measured, a twentieth of the time.
 WORK = 0.1
@@ -54,12 +61,57 @@ class Wide:
         power: Error that its rounding alone makes, as a share of the outputs' power.
         part: The same as a share of the network's error, of a value that dominates it; None of one
             that spoils.
+        fused: Whether it is a float that a function reads instead.
     """
 
     value: str
     all: tuple[str, ...]
     power: float
     part: float | None
+    fused: bool = False
+
+
+def too_fine(
+    g: Graph,
+    p: Placement,
+    codes: Codes,
+    samples: Sequence[Mapping[str, Array]],
+    fixed: Collection[str] = (),
+    engine: Engine = literally,
+) -> dict[str, float]:
+    """Groups that 16 bits spoil -> error that those alone make, as a share of the outputs' power.
+
+    Args:
+        g: Float graph.
+        p: Where codes are, of 16 bits.
+        codes: Types and scales of all values that are.
+        samples: Feeds, see `few_of`.
+        fixed: Values whose precision was asked for.
+        engine: What runs the graphs.
+    """
+    outputs = judged(g)
+    members = _members(p)
+    roots = [
+        root
+        for root, xs in members.items()
+        if codes[root][0].bits == 16 and set(fixed).isdisjoint(xs)
+    ]
+    if not outputs or not samples or not roots:
+        return {}
+    alone = _alone(g, p, codes, _error_of(g, outputs, samples, engine), engine)
+    return _found_in(roots, SPOILT, alone)
+
+
+def readers(g: Graph, p: Placement, root: str) -> tuple[str, ...]:
+    """First results of what computes on a group of codes."""
+    found = []
+    for n in g.nodes:
+        y = n.outputs[0]
+        read = any(p.group.get(x) == root for x in n.inputs)
+        moves = y in p.group and p.group[y] == root and root not in p.sources.get(y, ())
+        if read and y in p.coded and not moves:
+            found.append(y)
+    return tuple(found)
 
 
 def few_of(g: Graph) -> Few[Mapping[str, Array]]:
@@ -75,6 +127,7 @@ def too_wide(
     samples: Sequence[Mapping[str, Array]],
     enough: float,
     fixed: Collection[str] = (),
+    fuse: bool = True,
     engine: Engine = literally,
 ) -> list[Wide]:
     """The values that want 16 bits.
@@ -88,10 +141,11 @@ def too_wide(
         enough: Error of the quantized network, as a share of the outputs' power, that is no cause
             to spend anything.
         fixed: Values whose precision was asked for.
+        fuse: Whether cheap functions may read the floats of a sum.
         engine: What runs the graphs.
     """
     outputs = judged(g)
-    members = {root: [x for x in p.group if p.group[x] == root] for root in p.sources}
+    members = _members(p)
     roots = [
         root
         for root, xs in members.items()
@@ -101,18 +155,8 @@ def too_wide(
         return []
     error = _error_of(g, outputs, samples, engine)
 
-    def alone(some: Sequence[str]) -> float:
-        rounded = shaped(g, {x: codes[x] for root in some for x in members[root]})
-        return error(engine(insert(g, rounded, {}, p.coded), outputs))
-
-    def found_in(some: Sequence[str], least: float) -> dict[str, float]:
-        power = alone(some)
-        if power <= least or len(some) == 1:
-            return {some[0]: power} if power > least else {}
-        half = len(some) // 2
-        return found_in(some[:half], least) | found_in(some[half:], least)
-
-    spoilt = found_in(roots, SPOILT)
+    alone = _alone(g, p, codes, error, engine)
+    spoilt = _found_in(roots, SPOILT, alone)
     taken = [
         Wide(root, tuple(x for x in _beside(g, p, root) if x in roots), power, None)
         for root, power in spoilt.items()
@@ -120,20 +164,59 @@ def too_wide(
     already = {x for w in taken for x in w.all}
     whole = error(engine(quantized(already), outputs))
     rest = [root for root in roots if root not in already]
-    found = found_in(rest, DOMINANT * whole) if rest and whole > enough else {}
+    if not rest or whole <= enough:
+        return taken
+    found = _found_in(rest, DOMINANT * whole, alone)
+    sums = {n.outputs[0] for n in p.sums}
+    inputs = {n.inputs[0] for n in fusable(g, sums, p.coded)} if fuse else set()
+    floats = [root for root in rest if root in inputs and root not in found]
+    if floats:
+        found |= _found_in(floats, FUSED * whole, alone)
     cost = _costs(g, p)
     largest = max(g.types[x].size for x in p.group)
 
     def fits(root: str) -> bool:
         return 2 * max(g.types[x].size for x in members[root]) <= largest
 
-    left, error_left = WORK, whole
+    left, error_left = {True: WORK, False: WORK}, whole
     for root in sorted(found, key=lambda r: found[r] / max(cost[r], 1e-12), reverse=True):
-        if error_left > enough and cost[root] <= left and fits(root):
-            taken.append(Wide(root, (root,), found[root], found[root] / whole))
-            left -= cost[root]
+        fused = root in inputs
+        if error_left > enough and cost[root] <= left[fused] and (fused or fits(root)):
+            taken.append(Wide(root, (root,), found[root], found[root] / whole, fused))
+            left[fused] -= cost[root]
             error_left -= found[root]
     return taken
+
+
+def _members(p: Placement) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {root: [] for root in p.sources}
+    for x, root in p.group.items():
+        found[root].append(x)
+    return found
+
+
+def _alone(
+    g: Graph, p: Placement, codes: Codes, error: Callable[[Run], float], engine: Engine
+) -> Callable[[Sequence[str]], float]:
+    """What the rounding of some groups alone does to the outputs."""
+    outputs, members = judged(g), _members(p)
+
+    def power(some: Sequence[str]) -> float:
+        rounded = shaped(g, {x: codes[x] for root in some for x in members[root]})
+        return error(engine(insert(g, rounded, {}, p.coded), outputs))
+
+    return power
+
+
+def _found_in(
+    some: Sequence[str], least: float, alone: Callable[[Sequence[str]], float]
+) -> dict[str, float]:
+    """The groups that make more than some error: halves of those that do together."""
+    power = alone(some)
+    if power <= least or len(some) == 1:
+        return {some[0]: power} if power > least else {}
+    half = len(some) // 2
+    return _found_in(some[:half], least, alone) | _found_in(some[half:], least, alone)
 
 
 def _beside(g: Graph, p: Placement, root: str) -> tuple[str, ...]:

@@ -145,3 +145,57 @@ def test_a_function_that_is_undefined_somewhere_changes_no_range() -> None:
             return np.sqrt(v)[None]
 
     assert mse(h, I8, False, root) == mse(h, I8, False)
+
+
+def test_larger_maps_are_read_as_floats_where_asked_or_where_their_codes_make_the_error() -> None:
+    assert "c0" not in coded(network(), Recipe(widen=False, wide=("c0",)))
+    g = graph(network(sizes=(32, 16, 16)))  # c1 is 0.07 of all elements
+    found = run(g, samples(16, 32), Recipe(fidelity=60.0))
+    assert "c1" in found.recipe.wide and "c1" not in found.calibration.values
+    notes = found.calibration.health.of_codes
+    assert any("is no code: a cheap function reads it" in note for note in notes)
+    enough = run(g, samples(16, 32), Recipe(fidelity=1.0))
+    assert enough.recipe.wide == () and "c1" in enough.calibration.values
+
+
+def spectrum() -> onnx.ModelProto:
+    """Logarithms of the power of filtered signals, filtered again."""
+    rng = np.random.default_rng(0)
+    consts = {
+        "w": rng.normal(size=(8, 1, 5)).astype(np.float32),
+        "least": np.array(1e-12, np.float32),
+        "v": rng.normal(size=(4, 8, 3)).astype(np.float32),
+    }
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["s"]),
+        onnx.helper.make_node("Mul", ["s", "s"], ["p"]),
+        onnx.helper.make_node("Add", ["p", "least"], ["q"]),
+        onnx.helper.make_node("Log", ["q"], ["l"]),
+        onnx.helper.make_node("Conv", ["l", "v"], ["y"]),
+    ]
+    return model(nodes, [value("x", (1, 1, 64))], [value("y", (1, 4, 58))], consts)
+
+
+def loud_and_quiet(count: int) -> list[Feeds]:
+    rng = np.random.default_rng(2)
+    scales = 10.0 ** rng.uniform(-5, 0, count)
+    return [{"x": (k * rng.normal(size=(1, 1, 64))).astype(np.float32)} for k in scales]
+
+
+def test_what_16_bits_spoil_is_no_code() -> None:
+    g = graph(spectrum())
+    done = run(g, loud_and_quiet(24), Recipe())
+    assert done.recipe.exact
+    assert any("rounding it to 16 bits alone" in n for n in done.calibration.health.of_codes)
+    run_float, judges = literally(g, ("y",)), loud_and_quiet(40)[24:]
+
+    def noise(recipe: Recipe) -> float:
+        q = requantized(g, done.statistics, recipe).graph
+        run_q = literally(q, q.outputs)
+        error = sum(power(apart(run_q(f)[q.outputs[0]], run_float(f)["y"])) for f in judges)
+        return error / sum(power(run_float(f)["y"]) for f in judges)
+
+    assert noise(done.recipe) < 0.01
+    assert noise(replace(done.recipe, exact=())) > 0.1
+    pinned = run(g, loud_and_quiet(24), Recipe(pins=(("*", "int8"),)))
+    assert pinned.recipe.exact == ()
