@@ -15,6 +15,7 @@ from small_models import model, value
 from sparrow.blame import Blame, explain
 from sparrow.blame.align import Cut, cuts, dequantized_weights
 from sparrow.blame.causes import DEFECTS, Constants, cause
+from sparrow.blame.interval import interval
 from sparrow.blame.measure import Error, Judge
 from sparrow.blame.models import float_graph
 from sparrow.blame.result import Cure
@@ -125,6 +126,8 @@ def test_a_cure_brings_what_it_foretells() -> None:
     at = cuts(spelled_alike(f), dequantized_weights(bad).graph)
     judge = Judge(spelled_alike(f), at, samples[8:])
     whole = judge.noise(dequantized_weights(bad).graph)
+    assert all(c.within_db and c.within_db[0] <= c.gain_db <= c.within_db[1] for c in found.cures)
+    assert "95 % within" in str(found)
     for c in found.cures:
         # from the start, as `--apply` does it
         q = dequantized_weights(quantize(f, samples[:8], c.recipe)).graph
@@ -239,3 +242,17 @@ def test_a_bias_before_a_function_counts_by_what_it_moves() -> None:
 
     assert said(0.2) == "foreign bias"
     assert said(0.04) != "foreign bias"
+
+
+def test_the_interval_of_a_gain_says_what_one_sample_decides() -> None:
+    even = np.full(20, 2.0)
+    low, high = interval(even, even / 10) or (0.0, 0.0)
+    assert low == pytest.approx(10) == high
+    # one sample holds all the error that the cure takes away
+    before, after = np.ones(20), np.ones(20)
+    before[3] = 1000.0
+    low, high = interval(before, after) or (0.0, 0.0)
+    assert low == 0.0 and high > 15
+    assert interval(before, after) == (low, high)
+    assert interval(before[:1], after[:1]) is None
+    assert interval(np.zeros(3), np.ones(3)) == (0.0, 0.0)

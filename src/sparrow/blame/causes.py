@@ -79,6 +79,12 @@ class Constants:
         return float((np.abs(self.coded - self.real) > most).mean())
 
     @property
+    def off(self) -> float:
+        """Power of the error of the weights as a share of theirs."""
+        real = self.real.astype(np.float64)
+        return float(np.square(self.coded - real).sum() / max(np.square(real).sum(), 1e-300))
+
+    @property
     def levels(self) -> int:
         """The largest code of the weights; not few where they are floats."""
         step = float(self.step.max(initial=0))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparrow.blame.align import dequantized_weights
+from sparrow.blame.interval import interval
 from sparrow.blame.measure import Judge
 from sparrow.blame.result import NEAR, Cure, LayerBlame
 from sparrow.errors import BadInput
@@ -102,7 +106,7 @@ def cures_of(
     f: Graph,
     judge: Judge,
     samples: Sequence[Mapping[str, Array]],
-    whole: float,
+    now: NDArray[np.float64],
     layers: Sequence[LayerBlame],
     recipe: Recipe | None,
     milliseconds: Mapping[str, float] | None,
@@ -114,7 +118,7 @@ def cures_of(
         f: Float graph.
         judge: Compares outputs.
         samples: To calibrate on.
-        whole: Error of the outputs now.
+        now: What each sample that judges adds to the error of the outputs now; [samples].
         layers: The worst first.
         recipe: Where to start from; the defaults when None.
         milliseconds: Measured time of layers by name.
@@ -124,14 +128,15 @@ def cures_of(
 
     def simulated(c: Candidate, done: Quantized) -> None:
         q = dequantized_weights(done.graph).graph
-        gain = decibels(whole, judge.noise(q, judge.names)) if whole else 0.0
+        left = judge.noises(q, judge.names)
+        gain = decibels(float(now.sum()), float(left.sum())) if now.any() else 0.0
         size = (constant_bytes(done.graph) - constant_bytes(anew.graph)) / 1e3
         time: float | None = None
         if not c.layers:
             time = 0.0
         elif milliseconds and all(x in milliseconds for x in c.layers):
             time = sum(milliseconds[x] for x in c.layers) * (SLOWER[c.precision] - 1)
-        found.append(Cure(c.what, c.recipe, gain, size, time))
+        found.append(Cure(c.what, c.recipe, gain, size, time, interval(now, left)))
 
     def attempt(c: Candidate) -> None:
         progress(f"trying: {c.what}")

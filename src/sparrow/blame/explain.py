@@ -100,7 +100,8 @@ def explain(
     progress("comparing layer by layer")
     errors = measure(real, recoded, coded.graph, at, channel_axes(real), few, engine)
     judge = Judge(real, at, judges, engine)
-    whole = judge.noise(coded.graph)
+    now = judge.noises(coded.graph)
+    whole = float(now.sum())
     ranked = sorted(at, key=lambda c: _share(errors[c.name]), reverse=True)
     effects: dict[str, float] = {}
     for c in ranked[:TRIED]:
@@ -140,7 +141,7 @@ def explain(
         )
     cures: tuple[Cure, ...] = ()
     if cure and f is not None:
-        cures = cures_of(f, judge, samples, whole, found, recipe, milliseconds, progress)
+        cures = cures_of(f, judge, samples, now, found, recipe, milliseconds, progress)
     reference = (
         "the float network inside it (weights as rounded)" if f is None else "the float model"
     )
@@ -198,9 +199,14 @@ def _layer(f: Graph, coded: Quantization, at: Sequence[Cut], c: Cut) -> _Layer:
     if [type(n.op) for n in mine] == [type(n.op) for n in others]:
         pairs = list(zip(mine, others, strict=True))
     known = [(p, k) for p in pairs if (k := _constants(f, p[0], coded, p[1])) is not None]
-    # a table is not what a layer is called by
-    product = mine[0] if len(mine) == 1 and not isinstance(mine[0].op, Gather) else None
-    constants = max((k for _, k in known), key=lambda k: k.foreign, default=None)
+    worst = max(known, key=lambda x: (x[1].foreign, x[1].off), default=None)
+    # a table is not what a layer is called by, and of several products it is the one at fault
+    product = mine[0] if len(mine) == 1 else None
+    if len(mine) > 1 and worst is not None and worst[1].off:
+        product = worst[0][0]
+    if product is not None and isinstance(product.op, Gather):
+        product = None
+    constants = None if worst is None else worst[1]
     return _Layer(c, made, product, constants, tuple(p for p, _ in known))
 
 

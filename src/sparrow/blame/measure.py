@@ -291,14 +291,20 @@ class Judge:
             q: Quantized graph.
             values: What the outputs are called there, in order; None: as in the one of the cuts.
         """
+        return float(self.noises(q, values).sum())
+
+    def noises(self, q: Graph, values: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """What each sample adds to `noise`, whose arguments it takes; [samples]."""
         values = self.values if values is None else values
         run = self.engine(q, values)
-        error = [0.0] * len(values)
+        shares = []
         for feeds, real in zip(self.samples, self.real, strict=True):
             found = run(feeds)
-            for i, (x, v) in enumerate(zip(self.names, values, strict=True)):
-                error[i] += power(apart(found[v], real[x]))
-        return sum(e / max(s, 1e-300) for e, s in zip(error, self.signal, strict=True))
+            errors = (
+                power(apart(found[v], real[x])) for x, v in zip(self.names, values, strict=True)
+            )
+            shares.append(sum(e / max(s, 1e-300) for e, s in zip(errors, self.signal, strict=True)))
+        return np.array(shares, np.float64)
 
 
 def with_constants(g: Graph, constants: Mapping[tuple[str, int], Array]) -> Graph:

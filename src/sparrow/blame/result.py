@@ -49,6 +49,7 @@ class Cure:
         gain_db: Fall of the error of the outputs, simulated on the samples.
         size_kb: Growth of the constants.
         latency_ms: Growth of the time of a call; None without measured layers.
+        within_db: 95 % interval of the gain over samples; None of fewer than two.
     """
 
     what: str
@@ -56,6 +57,7 @@ class Cure:
     gain_db: float
     size_kb: float
     latency_ms: float | None
+    within_db: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,12 @@ class Blame:
         if len(self.layers) > most:
             out.append(f"... and {len(self.layers) - most} more layers")
         if self.cures:
-            out.append(f"{'cure':56} {'gain':>9} {'size':>10} {'time':>10}")
+            out.append(f"{'cure':56} {'gain':>9} {'95 % within':>15} {'size':>10} {'time':>10}")
         for c in self.cures:
             time = "" if c.latency_ms is None else f"{c.latency_ms:+.3f} ms"
-            out.append(f"{c.what:56} {_db(c.gain_db):>9} {c.size_kb:+7.1f} kB {time:>10}")
+            out.append(
+                f"{c.what:56} {_db(c.gain_db):>9} {_within(c):>15} {c.size_kb:+7.1f} kB {time:>10}"
+            )
         return out
 
     def __str__(self) -> str:
@@ -150,7 +154,7 @@ class Blame:
         )
         cures = "".join(
             row(
-                *(c.what, _db(c.gain_db), f"{c.size_kb:+.1f} kB"),
+                *(c.what, _db(c.gain_db), _within(c), f"{c.size_kb:+.1f} kB"),
                 "" if c.latency_ms is None else f"{c.latency_ms:+.3f} ms",
             )
             for c in self.cures
@@ -160,9 +164,17 @@ class Blame:
             f"<p>outputs {_db(self.output_db)} above their error, against "
             f"{html.escape(self.reference)}</p><table><tr>"
             + "".join(f"<th>{h}</th>" for h in heads)
-            + f"</tr>{layers}</table><table><tr><th>cure</th><th>gain</th><th>size</th>"
-            f"<th>time</th></tr>{cures}</table>"
+            + f"</tr>{layers}</table><table><tr><th>cure</th><th>gain</th>"
+            f"<th>95 % within</th><th>size</th><th>time</th></tr>{cures}</table>"
         )
+
+
+def _within(c: Cure) -> str:
+    """The interval of a gain."""
+    if c.within_db is None:
+        return ""
+    low, high = (_db(x).removesuffix(" dB") for x in c.within_db)
+    return f"[{low}, {high}]"
 
 
 def _db(x: float) -> str:
