@@ -52,8 +52,13 @@ def quantize_model(
     ((name, source),) = sources.items()
     with one_thread():
         g = import_source(source, name).graph
+        g = optimize(g, FRONT)
         # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
-        g = standard_layout(optimize(g, FRONT))
+        laid_out = standard_layout(g)
+        asked = recipe or Recipe()
+        # values that a recipe names (that of a bundle does) may exist in one layout alone
+        if all(x in laid_out.types for x in (*asked.wide, *asked.exact)):
+            g = laid_out
     types = {x: g.types[x] for x in g.inputs}
     first: list[Feeds] = []
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import sparrow
+import tflite_files
 from accuracy import QUANTIZERS
 from data import REPO
 from planted import FAULTS, plant
@@ -23,11 +24,13 @@ from small_models import model, value
 from sparrow.blame import Blame, blame_model, explain
 from sparrow.blame.models import float_graph
 from sparrow.cli import main
+from sparrow.errors import BadInput
 from sparrow.evidence.gate import Gate
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant import Recipe, decibels
+from sparrow.tensor import F32
 
 Feeds = dict[str, NDArray[np.float32]]
 DIGITS = REPO / "examples" / "digits" / "digits.onnx"
@@ -100,6 +103,42 @@ def test_codes_inside_a_layer_are_no_wrong_implementation(tmp_path: Path) -> Non
     found = blame_model(q, str(path), samples[:4])
     assert {x.cause for x in found.layers} == {"rounding"}
     assert all("inside the layer" in x.detail for x in found.layers)
+
+
+def test_a_recipe_of_a_tflite_bundle_is_one_for_a_file(tmp_path: Path) -> None:
+    """Layouts differ: a value that has 16 bits in the bundle may have no place in the other."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    v = rng.standard_normal((1, 3, 3, 8)).astype(np.float32)
+    shape = (1, 8, 8, 8)
+    options = {"padding": 0, "stride_w": 1, "stride_h": 1}
+    made = tflite_files.write(
+        [
+            tflite_files.T("x", (1, 8, 8, 3), F32),
+            tflite_files.constant("w", w),
+            tflite_files.constant("b", np.zeros(8, np.float32)),
+            tflite_files.constant("v", v),
+            tflite_files.T("c", shape, F32),
+            tflite_files.T("y", shape, F32),
+        ],
+        [
+            tflite_files.O("CONV_2D", ["x", "w", "b"], ["c"], options),
+            tflite_files.O(
+                "DEPTHWISE_CONV_2D", ["c", "v", "b"], ["y"], {**options, "depth_multiplier": 1}
+            ),
+        ],
+        ["x"],
+        ["y"],
+    )
+    path = tmp_path / "m.tflite"
+    path.write_bytes(made)
+    samples = [{"x": rng.standard_normal((1, 8, 8, 3)).astype(np.float32)} for _ in range(8)]
+    q = sparrow.quantize(str(path), samples, Recipe(widen=False, wide=("c",)))
+    types = {t.name: t.data_type for t in q.graph.initializer}
+    (wide,) = (n for n in q.graph.node if "c.q" in n.output)
+    assert types[wide.input[2]] in (TensorProto.INT16, TensorProto.UINT16)
+    with pytest.raises(BadInput, match="no value of"):
+        sparrow.quantize(str(path), samples, Recipe(widen=False, wide=("d",)))
 
 
 def embedded() -> onnx.ModelProto:

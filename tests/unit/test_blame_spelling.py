@@ -256,3 +256,37 @@ def test_the_interval_of_a_gain_says_what_one_sample_decides() -> None:
     assert interval(before, after) == (low, high)
     assert interval(before[:1], after[:1]) is None
     assert interval(np.zeros(3), np.ones(3)) == (0.0, 0.0)
+
+
+def test_a_fault_carried_on_by_floats_is_the_first_layers_that_shows_it() -> None:
+    """Behind sums of a residual stream every normalization holds the products before it."""
+    rng = np.random.default_rng(6)
+    constants = {f"w{i}": rng.standard_normal((32, 32)).astype(np.float32) for i in range(4)}
+    # what goes through the norms in between counts for little: the last one shows the fault most
+    constants |= {k: constants[k] * np.float32(0.02) for k in ("w1", "w2")}
+    constants |= {"scale": np.ones(32, np.float32), "shift": np.zeros(32, np.float32)}
+    nodes = []
+    stream, given = "x", "x"
+    for i in range(4):
+        nodes.append(helper.make_node("MatMul", [given, f"w{i}"], [f"p{i}"], f"product{i}"))
+        if i == 3:
+            break
+        nodes += [
+            helper.make_node("Add", [stream, f"p{i}"], [f"s{i}"]),
+            helper.make_node("LayerNormalization", [f"s{i}", "scale", "shift"], [f"n{i}"], axis=-1),
+        ]
+        stream, given = f"s{i}", f"n{i}"
+    m = model(nodes, [value("x", (1, 8, 32))], [value("p3", (1, 8, 32))], constants)
+    samples = [{"x": rng.standard_normal((1, 8, 32)).astype(np.float32)} for _ in range(8)]
+    quantized = sparrow.quantize(m, samples)
+    (w,) = (t for t in quantized.graph.initializer if _is_of(t, constants["w0"]))
+    w.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(w)[::-1].copy(), w.name))
+    found = explain(import_model(quantized).graph, float_graph(m), samples, cure=False)
+    assert [x.value for x in found.layers if x.cause == "foreign weights"][:1] == ["n0"]
+    assert (found.culprit.value, found.culprit.name) == ("n0", "product0")
+
+
+def _is_of(t: onnx.TensorProto, w: NDArray[np.float32]) -> bool:
+    """Whether a constant is codes of ``w``."""
+    codes = numpy_helper.to_array(t).astype(np.float32)
+    return codes.shape == w.shape and bool(np.corrcoef(codes.ravel(), w.ravel())[0, 1] > 0.9)

@@ -113,12 +113,20 @@ def explain(
         left = judge.noise(island)
         effects[c.name] = decibels(whole, left) if whole else 0.0
     causes = {c.name: _cause(c, layers[c.name], errors) for c in at}
+    # where a sum of floats carries a result on, all layers behind it hold the product that made it
+    holders: dict[str, str] = {}
+    for c in at:
+        product = layers[c.name].product
+        if product is not None and causes[c.name].name in DEFECTS:
+            holders.setdefault(product.outputs[0], c.name)
 
     def guilt(c: Cut) -> tuple[bool, int, float]:
         # no choice of scales makes other weights or another op of a layer: that comes first; an
         # effect below half a decibel says nothing: there the layer's own error decides
         effect = round(2 * max(effects.get(c.name, 0.0), 0.0))
-        return causes[c.name].name in DEFECTS, effect, _share(errors[c.name])
+        product = layers[c.name].product
+        nearest = product is None or holders.get(product.outputs[0], c.name) == c.name
+        return nearest and causes[c.name].name in DEFECTS, effect, _share(errors[c.name])
 
     found = []
     for c in sorted(at, key=guilt, reverse=True):
