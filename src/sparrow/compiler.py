@@ -15,7 +15,7 @@ from sparrow.errors import BadInput, CompileError
 from sparrow.graph import Graph, Module
 from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
-from sparrow.kernels import KERNELS
+from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.overlapping import in_parts
 from sparrow.passes import BACK, BACK_UNSIGNED, FRONT, optimize
@@ -145,8 +145,9 @@ def compile_front(
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))
         if bfloat16 or only:
             graphs = tuple(to_bfloat16(g, target, threads, kernels, remarks, only) for g in graphs)
-        by_one = partial(plan, target=target, kernels=kernels)
-        graphs = tuple(in_pixel_groups(g, target, by_one, remarks) for g in graphs)
+        if not set(COMPACT) <= set(kernels):  # groups multiply weights
+            by_one = partial(plan, target=target, kernels=kernels)
+            graphs = tuple(in_pixel_groups(g, target, by_one, remarks) for g in graphs)
     module = Module(graphs[0].name, graphs)
 
     def planned_for(m: Module) -> Plan:

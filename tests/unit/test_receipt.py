@@ -132,9 +132,7 @@ def test_the_plan_tells_memory_over_time(bundle: Bundle) -> None:
     assert callable(buffers)
 
 
-@pytest.mark.parametrize(
-    "budget", [Budget(size=10), Budget(ram=1), Budget(latency=1.0), Budget(drop=-1.0)]
-)
+@pytest.mark.parametrize("budget", [Budget(size=10), Budget(ram=1), Budget(latency=1.0)])
 def test_a_budget_that_does_not_hold_leaves_nothing(budget: Budget, tmp_path: Path) -> None:
     with pytest.raises(GateFailed, match=r"budget \w+: expected at most .* found"):
         sparrow.build(classifier(), out=tmp_path / "out", budget=budget)
@@ -156,7 +154,9 @@ def test_evaluate_measures_the_drop(tmp_path: Path) -> None:
     np.testing.assert_allclose(calls[0], calls[1], atol=1e-5)
     with pytest.raises(GateFailed, match="drop"):
         calls.clear()
-        sparrow.build(classifier(), evaluate=accuracy, budget=Budget(drop=0.01))
+        budget = Budget(drop=0.01)
+        sparrow.build(classifier(), out=tmp_path / "worse", evaluate=accuracy, budget=budget)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_model_onnxruntime_refuses_still_builds(tmp_path: Path) -> None:
