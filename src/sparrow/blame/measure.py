@@ -204,8 +204,6 @@ def measure(
             e, y = found[c.name], x[c.name]
             ideal = made.get(c.name + OWN, y)
             coded = recast.get(c.name + OWN, y)
-            after = xq[c.after].astype(np.float64)
-            before = _clamped(xq[c.before].astype(np.float64), coded, c)
             read = functions.get(c.name, _itself)
             after, seen_ideal = xq[c.after].astype(np.float64), read(ideal)
             before = _clamped(xq[c.before].astype(np.float64), coded, c)

@@ -87,12 +87,12 @@ def tables_of(
         builds["bfloat16"] = at("bfloat16")
     kinds = {x.name: x.op for x in whole.layers}
     with compiling(builds.values()):
-        if noise is None:
-            noise = sensitivities(whole, list(kinds), list(builds), lossy.kept, request.progress)
+        noises = noise or sensitivities(
+            whole, list(kinds), list(builds), lossy.kept, request.progress
+        )
     measured = measure_costs(
         *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
     )
-    noises = noise
     # of bfloat16, only layers that gain by it
     halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
 
@@ -105,7 +105,7 @@ def tables_of(
     for n in whole.source.nodes:
         results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
     names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
-    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names, noise)
+    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names, noises)
     asked = found.pinned(pins)
     for x in layers:
         if (p := asked.get(x.name)) is not None and p not in x.costs:
