@@ -26,7 +26,8 @@ def in_pixel_groups(
 ) -> Graph:
     """The graph with the convolutions in groups of pixels that are predicted to gain by it.
 
-    Not for firmware, whose vectors are short and whose weights are flash.
+    Not for firmware, whose vectors are short and whose weights are flash; nor is compact code
+    (`sparrow.kernels.COMPACT`) given to it, since groups multiply weights.
 
     Args:
         g: As it is planned.

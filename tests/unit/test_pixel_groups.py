@@ -98,12 +98,18 @@ def both_grouped(g: Graph, pixels: int) -> Graph:
     return prune(retyped(g, nodes, consts=consts))
 
 
-@given(
+# Width, taps, channels, stride, padding.
+WINDOWS = (
     st.integers(1, 30),
     st.integers(1, 6),
     st.integers(1, 5),
     st.integers(1, 3),
     st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+
+
+@given(
+    *WINDOWS,
     st.tuples(st.integers(2, 9), st.integers(1, 2), st.booleans()),
 )
 def test_groups_give_the_same_sums(
@@ -122,11 +128,7 @@ def test_groups_give_the_same_sums(
 
 
 @given(
-    st.integers(1, 30),
-    st.integers(1, 6),
-    st.integers(1, 5),
-    st.integers(1, 3),
-    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    *WINDOWS,
     st.tuples(st.integers(2, 9), st.integers(1, 2), st.integers(0, 255)),
 )
 def test_groups_of_codes_give_the_same_integers(

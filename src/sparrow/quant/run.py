@@ -204,7 +204,7 @@ def run(
 def _widened(
     g: Graph, c: Calibration, recipe: Recipe, few: Sequence[Mapping[str, Array]], later: Pins
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe that names what wants more than 8 bits, which is found by it again, and notes."""
+    """A recipe that names what wants more than 8 bits and looks for no more, and notes of it."""
     fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
     every = replace(recipe, wide=tuple(_placed(g, recipe).sources))
     p = _placed(g, every)

@@ -89,13 +89,7 @@ def too_fine(
         fixed: Values whose precision was asked for.
         engine: What runs the graphs.
     """
-    outputs = judged(g)
-    members = _members(p)
-    roots = [
-        root
-        for root, xs in members.items()
-        if codes[root][0].bits == 16 and set(fixed).isdisjoint(xs)
-    ]
+    outputs, roots = judged(g), _roots(p, codes, 16, fixed)
     if not outputs or not samples or not roots:
         return {}
     alone = _alone(g, p, codes, _error_of(g, outputs, samples, engine), engine)
@@ -144,17 +138,10 @@ def too_wide(
         fuse: Whether cheap functions may read the floats of a sum.
         engine: What runs the graphs.
     """
-    outputs = judged(g)
-    members = _members(p)
-    roots = [
-        root
-        for root, xs in members.items()
-        if codes[root][0].bits == 8 and set(fixed).isdisjoint(xs)
-    ]
+    outputs, roots = judged(g), _roots(p, codes, 8, fixed)
     if not outputs or not samples or not roots:
         return []
     error = _error_of(g, outputs, samples, engine)
-
     alone = _alone(g, p, codes, error, engine)
     spoilt = _found_in(roots, SPOILT, alone)
     taken = [
@@ -173,7 +160,7 @@ def too_wide(
     if floats:
         found |= _found_in(floats, FUSED * whole, alone)
     cost = _costs(g, p)
-    largest = max(g.types[x].size for x in p.group)
+    largest, members = max(g.types[x].size for x in p.group), _members(p)
 
     def fits(root: str) -> bool:
         return 2 * max(g.types[x].size for x in members[root]) <= largest
@@ -186,6 +173,15 @@ def too_wide(
             left[fused] -= cost[root]
             error_left -= found[root]
     return taken
+
+
+def _roots(p: Placement, codes: Codes, bits: int, fixed: Collection[str]) -> list[str]:
+    """The groups of codes of so many bits whose precision was not asked for."""
+    return [
+        root
+        for root, xs in _members(p).items()
+        if codes[root][0].bits == bits and set(fixed).isdisjoint(xs)
+    ]
 
 
 def _members(p: Placement) -> dict[str, list[str]]:

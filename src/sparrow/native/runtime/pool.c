@@ -30,6 +30,8 @@
 #define PATIENCE_NS 2000u
 #define RUSH 16
 #define MOST_CORES 1024 /* of a machine on which workers choose theirs */
+#define CORE_BITS (8 * (int)sizeof(unsigned long))
+#define CORE_WORDS (MOST_CORES / CORE_BITS)
 
 /* To wake sleepers costs the caller a system call, and who is done before they come has nothing for
  * it. After TRIALS regions in a row of a task to which nobody came, only one in RETRY of its next
@@ -39,6 +41,11 @@
 #define MOST_TRIALS 65536
 #define RETRY 16
 #define HABITS 8 /* tasks of which a pool knows this; a power of two */
+
+/* The cores of a worker: those that it was given, and the set it made of them (Linux). */
+typedef struct cores {
+  unsigned long given[CORE_WORDS], set[CORE_WORDS];
+} cores;
 
 #define LINE 128 /* two 64-byte lines are fetched together on x86; Apple's are 128 */
 
@@ -76,11 +83,6 @@ static void unpark(parking *p, const uint32_t *word) {
 }
 static void offer_core(void) { SwitchToThread(); }
 static int this_core(void) { return (int)GetCurrentProcessorNumber(); }
-
-typedef struct cores {
-  int unused;
-} cores;
-#define NO_CORES {0}
 
 static int leave(cores *c, int core) {
   (void)c;
@@ -173,15 +175,6 @@ static int this_core(void) {
   return syscall(SYS_GETCPU, &core, (void *)0, (void *)0) == 0 ? (int)core : -1;
 }
 
-#define CORE_BITS (8 * (int)sizeof(unsigned long))
-#define CORE_WORDS (MOST_CORES / CORE_BITS)
-
-/* The cores of a worker: those that it was given, and the set it made of them. */
-typedef struct cores {
-  unsigned long given[CORE_WORDS], set[CORE_WORDS];
-} cores;
-#define NO_CORES {{0}, {0}}
-
 /* Moves this thread off a core and keeps it from there; 0 where it has no other. It may have been
  * given a new set since. */
 static int leave(cores *c, int core) {
@@ -237,11 +230,6 @@ static void unpark(parking *p, const uint32_t *word) {
 }
 static void offer_core(void) { sched_yield(); }
 static int this_core(void) { return -1; }
-
-typedef struct cores {
-  int unused;
-} cores;
-#define NO_CORES {0}
 
 static int leave(cores *c, int core) {
   (void)c;
@@ -409,7 +397,7 @@ static worker_result WORKER_CALL worker_main(void *self) {
   uint32_t seen = 0; /* the region number at creation: one that opened meanwhile is not missed */
   uint32_t lingering = 0;
   int crowded = 0, shy = 0;
-  cores mine = NO_CORES;
+  cores mine = {{0}, {0}};
   for (;;) {
     int met = !crowded && spin(&pool->region, seen, SPIN_NS);
     if (!met && !crowded && lingering > 0) met = linger(&pool->region, seen, lingering);

@@ -9,6 +9,9 @@
  * what others have left, so a late, slow or descheduled thread delays nobody. Which thread runs an
  * index never changes a result, because tasks write disjoint memory.
  *
+ * Workers keep off the core on which they were woken beside the caller (their own affinity, Linux
+ * and Windows; never that of other threads), and are not woken for regions that end before they come.
+ *
  * A call made while the pool is at work (from inside a task, or from another thread) runs serially
  * on its own thread. A child process after fork() has no workers: its calls run on the caller alone. */
 #ifndef SPARROW_RUNTIME_POOL_H
