@@ -76,8 +76,9 @@ points at their ends and sums at the edge of int32. A row without a generator fa
 two of engines that multiply by twos have some hundred configurations, in Node.js, instead. Rows
 with code of their own for instruction sets run on each of them, the others on one, by turns:
 `tests/conformance/test_random_i8.py`. Nightly ten thousand of each row on each instruction set of
-the machine: `PYTHONPATH=tests python tools/random_int8.py`, some 30 minutes of one core for each
-(an Intel Xeon with AMX).
+the machine: `PYTHONPATH=tests python tools/random_int8.py`, some 20 to 50 minutes of one core for
+each. By 2026-11-29 all rows of scalar (54), AVX2 (54), AVX-VNNI (52), AVX-512 (52), AVX-512 VNNI
+(52) and BF16 (52) had been through theirs, none wrong; those of matrix registers not all.
 
 Address and undefined-behaviour sanitizers, with bounds, overflow and conversions, over memory that
 ends where it should: `pytest -m slow tests/conformance/test_sanitized.py`. The node tests that
