@@ -1,4 +1,6 @@
-"""What is measured: random networks, the bundled demo, real models with stored inputs."""
+"""What is measured: random networks, the bundled demo, real models with stored inputs, and files
+that are brought.
+"""
 
 import argparse
 import json
@@ -6,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from models import MODELS, Feeds, Model
-from sparrow.importers.model import as_onnx
+from sparrow.errors import SparrowError
+from sparrow.importers.model import as_onnx, import_model, is_tflite
+from sparrow.importers.onnx.read import load_proto
+from sparrow.samples import draw, samples
 
 REPO = Path(__file__).resolve().parent.parent
 INPUT_SETS = 4
@@ -105,9 +111,31 @@ def all_cases() -> list[Case]:
     return [Case("digits", digits, digit_images), *real, *random]
 
 
+def brought(path: Path) -> Case:
+    """An ONNX or TFLite file; its inputs are those of the `.npz` beside it, else drawn ones.
+
+    Raises:
+        SparrowError: The file is none that Sparrow reads, or its samples do not fit.
+    """
+    model = exported(path) if is_tflite(path) else load_proto(path)[0]
+    graph = import_model(model).graph
+    beside = path.with_suffix(".npz")
+    if beside.exists():
+        types = {name: graph.types[name] for name in graph.inputs}
+        inputs = list(islice(samples(beside, types), INPUT_SETS))
+    else:
+        inputs = [draw(graph, (i,)) for i in range(INPUT_SETS)]
+    tflite = path if path.suffix == ".tflite" else None
+    return Case(path.stem, lambda: model, lambda: inputs, tflite)
+
+
 def named(names: Sequence[str], parser: argparse.ArgumentParser) -> list[Case]:
-    """The networks of these names, all without any; an unknown one ends the program."""
+    """The networks of these names or files, all without any; an unknown one ends the program."""
     known = {case.name: case for case in all_cases()}
-    if unknown := set(names) - known.keys():
+    files = [n for n in names if n not in known and Path(n).suffix in (".onnx", ".tflite")]
+    if unknown := set(names) - known.keys() - set(files):
         parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return [known[name] for name in names or known]
+    try:
+        return [brought(Path(n)) if n in files else known[n] for n in names or known]
+    except SparrowError as error:
+        parser.error(str(error))

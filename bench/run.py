@@ -2,6 +2,7 @@
 
     python bench/run.py --engines sparrow,onnxruntime --threads 1,2 [names ...]
     python bench/run.py --engines all --precision int8
+    python bench/run.py --engines all --no-save path/to/model.onnx    # fed by model.npz, if any
 
 Every round runs each engine for a short block, in random order, in one process, so that clock, heat
 and neighbours fall on all alike; the ratio to the baseline is taken within the round. Printed are
@@ -327,7 +328,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--target", default="host", help="names the results file")
     parser.add_argument("--no-save", action="store_true", help="print only")
-    parser.add_argument("names", nargs="*", metavar="name", help="networks; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help="networks or files of them; default: all networks"
+    )
     options = parser.parse_args()
     wished = options.engines.split(",")
     if options.engines == "all":

@@ -1,5 +1,6 @@
 """The benchmark's own promises: sane networks, honest verdicts, outputs really compared."""
 
+import argparse
 import csv
 import threading
 import time
@@ -7,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 import models
 import run
-from cases import all_cases
+from cases import all_cases, named
 from engines import ENGINES, Engine, Run, coded_tolerance
 from nets.build import Array
 from network import Network
@@ -53,6 +55,29 @@ def test_building_twice_gives_the_same_bytes() -> None:
 def test_names_of_cases_are_unique() -> None:
     names = [case.name for case in all_cases()]
     assert len(names) == len(set(names))
+
+
+def test_a_file_is_a_case_with_the_inputs_beside_it_or_drawn_ones(tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    onnx.save(next(row for row in models.MODELS if row.name == "autoencoder").build(), path)
+    (drawn,) = named([str(path)], argparse.ArgumentParser())
+    assert drawn.name == "mine"
+    assert {feeds["frames"].shape for feeds in drawn.inputs()} == {(1, 640)}
+    given = np.arange(3 * 640, dtype=np.float32).reshape(3, 640)
+    np.savez(path.with_suffix(".npz"), frames=given)
+    (beside,) = named([str(path)], argparse.ArgumentParser())
+    assert np.array_equal(np.concatenate([f["frames"] for f in beside.inputs()]), given)
+
+
+def test_a_file_that_is_no_network_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none.onnx"
+    path.write_bytes(b"no network")
+    with pytest.raises(SystemExit) as stopped:
+        named([str(path)], argparse.ArgumentParser(prog="bench"))
+    assert stopped.value.code == 2
+    assert "none.onnx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bounds", [(1.2, 0.99, 1.4), (0.9, 0.8, 1.0), (1.01, 1.0, 1.02)])
