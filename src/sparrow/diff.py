@@ -18,7 +18,14 @@ import numpy as np
 from sparrow.bundle import load_bundle
 from sparrow.errors import BadInput
 from sparrow.folder import load_graphs
-from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
+from sparrow.following import (
+    ONE_NETWORK,
+    check_inputs,
+    check_types,
+    open_inputs,
+    shapes_from_graph,
+    shapes_from_samples,
+)
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
@@ -181,20 +188,21 @@ def diff(
     # what neither has is refused by the first
     ours = {k: v for k, v in constants.items() if k in input_names(first.source) or k not in theirs}
     held = [s.input for x in (left, right) if x.carrying for s in x.carrying.states]
+    check_inputs(left.source, right.source, constants)
     known, calib = shapes_from_samples(first.source, shapes or {}, calib, [*constants, *held])
     first.read(known, ours)
-    known = shapes_from_graph(second.source, shapes or {}, first.graph, "the other model")
+    known = shapes_from_graph(
+        second.source, shapes or {}, first.graph, "the other model", constants
+    )
     second.read(known, theirs)
     f, g = left.graph, right.graph
     types = {x: f.types[x] for x in f.inputs}
-    if {x: (t.shape, t.dtype) for x, t in types.items()} != {
-        x: (g.types[x].shape, g.types[x].dtype) for x in g.inputs
-    }:
-        takes = (", ".join(f"{x!r}: {h.types[x]}" for x in h.inputs) for h in (f, g))
+    check_types(f, g, "the first model", "the second")
+    if set(f.inputs) != set(g.inputs):
+        takes = (", ".join(f"{x!r}: {h.types[x]}" for x in h.inputs) or "none" for h in (f, g))
         raise BadInput(
-            f"the first model takes {next(takes)}, the second {next(takes)}: names and types must "
-            "be the same",
-            hint="rename the inputs of one, or export both with the same names",
+            f"inputs differ: the first model takes {next(takes)}, the second {next(takes)}",
+            hint=ONE_NETWORK,
         )
     graphs = [s.carrying for s in (left, right) if s.carrying is not None]
     carrying = next((g for g in graphs if g.states), None)

@@ -24,6 +24,7 @@ from sparrow.npz import read_shapes
 from sparrow.samples import IMAGES
 
 _HINT = "give its shape: --shape {}={}"
+ONE_NETWORK = "compare models of one network, with inputs of the same names, shapes and types"
 
 
 class ShapeTaken(UserWarning):
@@ -91,26 +92,89 @@ def shapes_from_samples(
 
 
 def shapes_from_graph(
-    model: Model, shapes: Shapes, other: Graph, what: str
+    model: Model, shapes: Shapes, other: Graph, what: str, fixed: Collection[str] = ()
 ) -> dict[str, tuple[int, ...]]:
     """``shapes`` and those that another graph has for inputs of the same names; what it is called.
 
+    Args:
+        model: Path or ModelProto.
+        shapes: What was given, which wins.
+        other: The graph.
+        what: What it is called.
+        fixed: Inputs of the model that it need not have.
+
     Raises:
-        BadInput: The other graph has another rank or extent.
+        BadInput: The other graph has no such input, or one of another rank or extent.
     """
     known = {k: tuple(v) for k, v in shapes.items()}
     taken: dict[str, tuple[int, ...]] = {}
     declared = declared_inputs(model)
     for name, d in _left_open(declared, shapes).items():
+        assert d.dims is not None
         if name in other.inputs:
-            assert d.dims is not None
             taken[name] = other.types[name].shape
             if not _fits(taken[name], d.dims):
                 raise BadInput(
-                    f"input {name!r} is {_text(d.dims)}, in {what} {_text(taken[name])}",
-                    hint="compare models of one network",
+                    f"inputs differ: {name!r} is {_text(d.dims)}, in {what} {_text(taken[name])}",
+                    hint=ONE_NETWORK,
                 )
+        elif name not in fixed:
+            theirs = ", ".join(f"{x!r}: {other.types[x]}" for x in other.inputs)
+            raise BadInput(
+                f"inputs differ: {name!r} ({_text(d.dims)}) is none of {what}, "
+                f"which takes {theirs or 'none'}",
+                hint=ONE_NETWORK,
+            )
     return _with(declared, known, taken, what)
+
+
+def check_inputs(first: Model, second: Model, fixed: Collection[str] = ()) -> None:
+    """Refuse two models of which one leaves the shape of an input open that the other lacks.
+
+    A shape given for it would not make them comparable.
+
+    Args:
+        first: Path or ModelProto.
+        second: The same.
+        fixed: Inputs that they need not have both.
+
+    Raises:
+        BadInput: There is such an input; says the names and shapes that both have.
+    """
+    pair = [declared_inputs(m) for m in (first, second)]
+    for mine, theirs in (pair, pair[::-1]):
+        for name in _left_open(mine, {}):
+            if name not in theirs and name not in fixed:
+                each = (
+                    ", ".join(f"{x!r}: {_text(d.dims or ())}" for x, d in p.items()) or "none"
+                    for p in pair
+                )
+                raise BadInput(
+                    f"inputs differ: the first model takes {next(each)}, the second {next(each)}",
+                    hint=ONE_NETWORK,
+                )
+
+
+def check_types(found: Graph, real: Graph, what: str, other: str) -> None:
+    """Refuse two graphs whose inputs of one name have other shapes or types.
+
+    Args:
+        found: A graph.
+        real: The other.
+        what: What the first is called.
+        other: What the second is called.
+
+    Raises:
+        BadInput: There are such; says the name, and what was found and expected.
+    """
+    for x in found.inputs:
+        if x in real.inputs:
+            mine, theirs = (g.types[x] for g in (found, real))
+            if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
+                raise BadInput(
+                    f"inputs differ: {x!r} is {mine} in {what}, {theirs} in {other}",
+                    hint=ONE_NETWORK,
+                )
 
 
 def _first_shapes(

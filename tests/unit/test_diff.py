@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import sparrow
 from data import REPO
 from small_models import classifier, model
+from sparrow.blame import blame_model
 from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.cli import main
 from sparrow.diff import diff
@@ -53,10 +54,44 @@ def test_the_first_altered_layer_is_named(k: int) -> None:
 
 
 def test_inputs_of_other_names_or_shapes_are_shown() -> None:
-    with pytest.raises(BadInput, match=r"'x': float32\[1x3x12x12\], the second 'qx': .*rename"):
+    with pytest.raises(BadInput, match=r"differ: .* 'x': float32\[1x3x12x12\], the second 'qx': "):
         diff(classifier(), classifier("q"))
-    with pytest.raises(BadInput, match=r"1x3x12x12\], the second 'x': float32\[1x3x16x16\]"):
+    wanted = r"'x' is float32\[1x3x12x12\] in the first model, float32\[1x3x16x16\] in the second"
+    with pytest.raises(BadInput, match=wanted):
         diff(classifier(), classifier(shape=(1, 3, 16, 16)))
+
+
+def opened(name: str, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """Relu of an input with an open extent."""
+    x, y = (helper.make_tensor_value_info(v, kind, ("n", 3)) for v in (name, "y"))
+    return helper.make_model(
+        helper.make_graph([helper.make_node("Abs", [name], ["y"])], "g", [x], [y]),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+
+
+def test_inputs_that_differ_are_no_lack_of_a_shape(tmp_path: Path) -> None:
+    closed = opened("x")
+    closed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    for pair in [(opened("x"), opened("z")), (closed, opened("z")), (opened("z"), closed)]:
+        with pytest.raises(BadInput, match=r"^inputs differ: .*'x'.*") as e:
+            diff(*pair)
+        assert "'z'" in str(e.value) and "--shape" not in str(e.value)
+    with pytest.raises(BadInput, match=r"'x' is .*int32\[2x3\]"):
+        diff(closed, opened("x", TensorProto.INT32))
+    # what only lacks an extent is told the way out
+    with pytest.raises(BadInput, match="--shape"):
+        diff(opened("x"), opened("x"))
+
+
+def test_blame_says_which_inputs_differ() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 3, 12, 12)).astype(np.float32)
+    quantized = sparrow.quantize(classifier(), x)
+    wanted = r"^inputs differ: 'x' is float32\[1x3x16x16\] in the float model, float32\[1x3x12x12\]"
+    with pytest.raises(BadInput, match=wanted):
+        blame_model(quantized, classifier(shape=(1, 3, 16, 16)), x)
+    with pytest.raises(BadInput, match=r"^inputs differ: 'z' \(nx3\) is none of the quantized"):
+        blame_model(quantized, opened("z"), x)
 
 
 def test_codes_of_other_widths_do_not_count_as_other_values() -> None:

@@ -11,7 +11,7 @@ from sparrow.blame.explain import explain
 from sparrow.blame.judging import split
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
-from sparrow.following import open_inputs, shapes_from_graph, shapes_from_samples
+from sparrow.following import check_types, open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
@@ -86,8 +86,9 @@ def blame_model(
     if model is None:
         f = None
     else:
-        known = shapes_from_graph(model, shapes or {}, q, "the quantized model")
+        known = shapes_from_graph(model, shapes or {}, q, "the quantized model", constants)
         f = float_graph(model, known, constants)
+        check_types(f, q, "the float model", "the quantized one")
         for x in f.inputs:
             if x not in q.inputs:
                 raise BadInput(
