@@ -2,10 +2,10 @@
 
 The graphs of a bundle are planned, compiled and run anew for each target, each entry point on its
 first golden call from the initial states. Every value of integers is compared with the NumPy
-reference bit for bit; floats are not, their last bits may differ. Integers behind floats are looked
-at twice: in that call as `sparrow verify` does, by the reference on what the target itself computed
-before them; and in a second build whose graph is cut at every computed float, where the reference's
-take its place (`fed`). Of the second are the hashes, so that the same layers have the same hash.
+reference bit for bit; floats are not, their last bits may differ. Integers behind floats are judged
+as `sparrow verify` does, by the reference on what the target itself computed before them. Where
+they are what it makes of these, the hash takes what it makes of its own floats, so that the same
+layers have the same hash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sparrow.evidence.layers import judge_step, tapped
 from sparrow.evidence.plan_record import EntryRecord, PlanRecord
 from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
-from sparrow.graph import Graph, Module, retyped
+from sparrow.graph import Graph, Module
 from sparrow.planner import plan
 from sparrow.reference import evaluate, one_thread
 from sparrow.samples import Feeds
@@ -55,13 +55,13 @@ class Sameness:
         equal: Values of integers that are those of the reference; see ``behind``.
         layers: Values of integers.
         behind: Those that follow from computed floats, judged on the target's own inputs.
-        digest: SHA-256 over all of them, in the order of the graphs, each computed from the floats
-            of the reference.
+        digest: SHA-256 over all of them, in the order of the graphs; of those behind floats that
+            are exactly the reference's over the target's floats, as over the reference's own.
         instructions: Of these calls, in an emulator; 0 where none counts them.
         code_bytes: Code and constants.
         arena_bytes: Workspace.
-        reason: Why it did not run, or the first value that differs; one that only differs when
-            computed from the reference's floats is within a step and not counted.
+        reason: Why it did not run, or the first value that differs; one behind floats that does so
+            within its bound counts as equal, and spoils the hash.
     """
 
     target: str
@@ -107,7 +107,7 @@ def table(rows: Sequence[Sameness]) -> str:
     if behind:
         lines.append(
             f"{behind} layers follow from floats: judged on the target's own, "
-            "hashed on the reference's"
+            "hashed as on the reference's"
         )
     return "\n".join(lines)
 
@@ -159,12 +159,11 @@ def compare_targets(
     digest = _digest([w.values for w in wanted], wanted)
     rows = [Sameness("reference", "numpy", 0, layers, layers, behind, digest)]
     module = Module(graphs[0].name, tuple(graphs))
-    cut = _Cut.of(module, wanted) if behind else None
     for t in runnable(names):
         progress(t.name)
         try:
             for bits, runner in _runners(t.machine):
-                rows.append(_row(module, cut, t, runner, bits, wanted))
+                rows.append(_run(module, t, runner, bits, wanted))
         except SparrowError as e:
             rows.append(Sameness(t.name, "", reason=_of_no_file(e.message)))
     return rows
@@ -247,132 +246,96 @@ def _digest(found: Sequence[Mapping[str, Array]], wanted: Sequence[_Wanted]) -> 
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A module whose layers compute from the reference's floats, and what they must compute."""
-
-    module: Module
-    wanted: Sequence[_Wanted]
-
-    @staticmethod
-    def of(module: Module, wanted: Sequence[_Wanted]) -> _Cut:
-        """The calls of ``wanted`` with every computed float given."""
-        graphs = list(module)
-        calls = []
-        for w in wanted:
-            g = graphs[w.entry] = fed(graphs[w.entry])
-            given = {x: w.values[x.removesuffix(_GIVEN)] for x in g.inputs if x not in w.feeds}
-            calls.append(replace(w, feeds={**w.feeds, **given}, free=frozenset(w.integers)))
-        return _Cut(Module(module.name, tuple(graphs)), calls)
-
-
-# A prime behind the name of a value that is given instead of computed.
-_GIVEN = "'"
-
-
-def fed(g: Graph) -> Graph:
-    """``g`` with every computed float that a node reads as an input of that name with a prime.
-
-    What nothing asks for any more is left out: floats that only floats were made of.
-    """
-    computed = {y for n in g.nodes for y in n.outputs if y and g.types[y].dtype.kind == "float"}
-    outputs = {*g.live_out()}
-    nodes, given, types = [], dict[str, None](), dict(g.types)
-    for n in g.nodes:
-        if computed.issuperset(y for y in n.outputs if y) and outputs.isdisjoint(n.outputs):
-            continue
-        given |= dict.fromkeys(x for x in n.inputs if x in computed)
-        renamed = tuple(x + _GIVEN if x in computed else x for x in n.inputs)
-        nodes.append(replace(n, inputs=renamed))
-    types |= {x + _GIVEN: g.types[x] for x in given}
-    return retyped(replace(g, inputs=(*g.inputs, *(x + _GIVEN for x in given))), nodes, types=types)
-
-
-def _row(
-    module: Module,
-    cut: _Cut | None,
-    t: Target,
-    runner: Runner,
-    bits: int,
-    wanted: Sequence[_Wanted],
-) -> Sameness:
-    """What a target says of both calls; ``cut`` where integers follow from computed floats."""
-    own = _run(module, t, runner, bits, wanted, count=True)
-    if cut is None:
-        return own
-    again = _run(cut.module, t, runner, bits, cut.wanted, count=False)
-    return replace(own, digest=again.digest, reason=own.reason or again.reason)
-
-
 def _run(
-    module: Module,
-    t: Target,
-    runner: Runner,
-    bits: int,
-    wanted: Sequence[_Wanted],
-    count: bool,
+    module: Module, t: Target, runner: Runner, bits: int, wanted: Sequence[_Wanted]
 ) -> Sameness:
+    """What a target says of the calls."""
     p = plan(module, t)
     artifact, machine = emit(p), t.machine
     files, parts = artifact.files, artifact.parts
-    shipped = compile_library(files, machine, parts) if count else None
+    shipped = compile_library(files, machine, parts)
     weights = np.frombuffer(p.weights, np.uint8)
     path = compile_library(files, machine, parts, hooks=True)
     hooked = runner.load(path)
     session = hooked.open(weights)
-    counter = _counting(hooked, path, machine) if count else None
+    counter = _counting(hooked, path, machine)
     models = [f"{g.name}.onnx" for g in module]
     records = describe(p, parts=parts, threads=1, models=models).entries
     found: list[Mapping[str, Array]] = []
     differing: list[str] = []
+    within: list[str] = []
     instructions = 0
     for w in wanted:
         g = module.entries[w.entry]
         inputs = [to_native(w.feeds[n], g.types[n].dtype) for n in g.inputs]
         session.reset()
         _, taps = session.tap(w.entry, inputs)
-        values, names = _compare(g, records[w.entry], taps, w)
-        found.append(values)
-        differing.extend(names)
+        seen = _compare(g, records[w.entry], taps, w)
+        found.append(seen.values)
+        differing.extend(seen.differing)
+        within.extend(seen.within)
         if counter is not None:
             instructions += sum(per_step(count_marks(counter, weights, w.entry, inputs)))
     layers = sum(len(w.integers) for w in wanted)
     free = sum(len(w.free.intersection(w.integers)) for w in wanted)
+    reasons = [f"{x!r} differs" for x in differing]
+    reasons += [f"{x!r} differs within its bound" for x in within]
     return Sameness(
         *(t.name, runner.name, bits),
         *(layers - len(differing), layers, layers - free),
         *(_digest(found, wanted), instructions),
-        code_bytes_of(shipped, machine) if shipped is not None else 0,
+        code_bytes_of(shipped, machine),
         p.arena_bytes,
-        f"{differing[0]!r} differs" if differing else "",
+        reasons[0] if reasons else "",
     )
 
 
-def _compare(
-    g: Graph, record: EntryRecord, taps: Sequence[Tap], w: _Wanted
-) -> tuple[dict[str, Array], list[str]]:
-    """All values of a call as a target computed them, and the integers that differ."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A call on a target.
+
+    Attributes:
+        values: Every integer as it is hashed.
+        differing: Integers that are not the reference's.
+        within: Those behind floats that are not exactly the reference's, and within their bounds.
+    """
+
+    values: Mapping[str, Array]
+    differing: Sequence[str]
+    within: Sequence[str]
+
+
+def _compare(g: Graph, record: EntryRecord, taps: Sequence[Tap], w: _Wanted) -> _Seen:
+    """All integers of a call as a target computed them, beside those of the reference."""
     data = {(tap.step, tap.output): tap.data for tap in taps}
     steps = {s.outputs[0].name: s for s in record.steps}
     asked = set(w.integers)
+    hashed: dict[str, Array] = {}
     differing: list[str] = []
+    within: list[str] = []
     env: dict[str, Array] = {**g.consts, **w.feeds}
     for s in g.states:
         env[s.input] = from_native(s.initial, g.types[s.input].dtype)
     for n in g.nodes:
         step = steps.get(n.outputs[0])
-        if step is None:  # a view of what was written
-            with one_thread():
-                out = n.op.eval(*(env[x] if x else None for x in n.inputs))
-        else:
-            out = tuple(tapped(data[step.index, k], v) for k, v in enumerate(step.outputs))
         ours = [y for y in n.outputs if y in asked]
-        if ours and step is not None and not w.free.issuperset(ours):
-            _, _, _, _, ok, _, _ = judge_step(n, step.kernel, g, env, out)
-            differing.extend(() if ok else ours)
-        env.update(zip(n.outputs, out, strict=True))
-        differing.extend(y for y in ours if y in w.free and not np.array_equal(env[y], w.values[y]))
-    return env, differing
+        behind = not w.free.issuperset(ours)
+        want: Mapping[str, Array] = w.values
+        if step is None or behind:
+            with one_thread(), np.errstate(all="ignore"):
+                made = n.op.eval(*(env[x] if x else None for x in n.inputs))
+            want = dict(zip(n.outputs, made, strict=True)) if behind else want
+        if step is None:  # a view of what was written
+            native = made
+        else:
+            native = tuple(tapped(data[step.index, k], v) for k, v in enumerate(step.outputs))
+        got = dict(zip(n.outputs, native, strict=True))
+        off = [y for y in ours if not np.array_equal(got[y], want[y])]
+        hashed |= {y: got[y] if y in off else w.values[y] for y in ours}
+        bounded = step is not None and behind and judge_step(n, step.kernel, g, env, native)[4]
+        (within if bounded else differing).extend(off)
+        env |= got
+    return _Seen(hashed, differing, within)
 
 
 __all__ = ["Sameness", "compare_targets", "runnable", "table"]
