@@ -97,6 +97,12 @@ def _integers(c: _Case) -> Graph:
     return c.done(Reduce(c.one(("max", "min", "sum", "prod")), (axis,)), x)
 
 
+def _wide(c: _Case) -> Graph:
+    """Columns of several blocks of vectors, which tasks share where there is no axis before."""
+    shape = (c.n(9, 70), c.n(1, 3) * 128 + c.one((-1, 0, 1, 40)))
+    return c.done(Reduce(c.one(("max", "min", "sum")), (0,)), c.input(shape, c.one((F32, I8, I32))))
+
+
 def _short(c: _Case) -> Graph:
     """float32 rows of less than a vector up to several, more of them than lanes or fewer."""
     x = c.input((*c.ns(2, 1, 9), c.n(2, 70)), F32)
@@ -158,6 +164,16 @@ def _normalize(c: _Case) -> Graph:
         return c.done(op, c.input(shape), c.maybe(scale, dtype), c.maybe(scale, dtype))
     op = Normalize(axes, 1e-3, c.flag(), F64 if dtype == F64 else F32, c.flag())
     return c.done(op, c.input(shape, dtype), c.maybe(scale, dtype), c.maybe(scale, dtype))
+
+
+def _columns(c: _Case) -> Graph:
+    """Statistics down columns of several vectors, shared among tasks where no axis is before."""
+    rows, width = c.n(9, 70), c.n(1, 3) * 64 + c.one((-1, 0, 1, 40))
+    outer = c.one((1, 1, 3))
+    scale = c.one(((width,), (1,)))
+    op = Normalize((1,), 1e-3, c.flag(), F32, c.flag())
+    given = c.maybe(scale, F32), c.maybe(scale, F32)
+    return c.done(op, c.input((outer, rows, width), F32), *given)
 
 
 def _response(c: _Case) -> Graph:
@@ -300,7 +316,7 @@ def _deform(c: _Case) -> Graph:
 
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
-    _reduce, _integers, _short, _along, _arg, _normalize, _response, _pool,
+    _reduce, _integers, _wide, _short, _along, _arg, _normalize, _columns, _response, _pool,
     _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid, _regions, _unpool,
     _deform,
 )  # fmt: skip

@@ -92,8 +92,14 @@ def _normalize(case: Case) -> Lowered | Reject:
     factors = found[0] if found else _ONE
     assert isinstance(factors, dict)
     rows = rows_per_task(case, outer, 3 * x.type.size)
+    columns = inner
+    if dtype == F32 and outer == 1 and inner > 1:
+        lanes = case.target.isa.lanes
+        columns = lanes * rows_per_task(case, -(-inner // lanes), 3 * x.type.size)
+        columns = min(columns, inner)
     params = {
-        "outer": outer, "n": n, "inner": inner, "task_rows": rows, "center": int(op.center),
+        "outer": outer, "n": n, "inner": inner, "task_rows": rows, "task_columns": columns,
+        "center": int(op.center),
         "scaled": int(given[0] is not None), "shifted": int(given[1] is not None),
         "stats": int(op.stats), **factors, "epsilon": op.epsilon,
     }  # fmt: skip
@@ -110,7 +116,8 @@ def _normalize(case: Case) -> Lowered | Reject:
         (In(0), scale, bias, Out(0), *stats),
     )
     width = 1 if dtype != F32 else min(case.target.isa.lanes, n if inner == 1 else inner)
-    return Lowered((call,), -(-outer // rows), cycles=4 * x.type.size / width + 40 * outer)
+    tasks = -(-outer // rows) * -(-inner // columns)
+    return Lowered((call,), tasks, cycles=4 * x.type.size / width + 40 * outer)
 
 
 def _groups(case: Case, op: Normalize, x: Tensor) -> Lowered | Reject:

@@ -8,6 +8,8 @@ from sparrow.ops.reduce import ArgReduce, Cumulate, Reduce, around
 from sparrow.tensor import F32
 
 KINDS = ("sum", "mean", "max", "min", "prod")
+# Vectors of a row that reduce.h takes beside one another, its SP_REDUCED.
+REDUCED = 8
 
 
 def _rows(case: Case) -> Lowered | Reject:
@@ -32,14 +34,20 @@ def _rows(case: Case) -> Lowered | Reject:
     turned = dtype == F32 and inner == 1 and n < 4 * lanes
     together = lanes if turned else 1
     rows = together * rows_per_task(case, -(-outer // together), x.type.size)
+    columns = inner
+    if outer == 1 and inner > 1:  # whole blocks of vectors, so that a column's sum is of one order
+        block = REDUCED * lanes
+        columns = min(inner, block * rows_per_task(case, -(-inner // block), x.type.size))
     params = {
-        "kind": KINDS.index(op.kind), "outer": outer, "n": n, "inner": inner, "task_rows": rows,
+        "kind": KINDS.index(op.kind), "outer": outer, "n": n, "inner": inner,
+        "task_rows": rows, "task_columns": columns,
     }  # fmt: skip
     name = f"sp_reduce_rows_{suffix(dtype)}"
     call = Invoke("reduce.h", name, "sp_rows", params, (In(0), Out(0)))
     width = min(lanes, inner if inner > 1 else 4 if turned else n)
     cycles = x.type.size / width + 10 * y.type.size / lanes
-    return Lowered((call,), -(-outer // rows), cycles=cycles)
+    tasks = -(-outer // rows) * -(-inner // columns)
+    return Lowered((call,), tasks, cycles=cycles)
 
 
 def _grouped(

@@ -10,9 +10,10 @@
 #include "element.h"
 
 /* Element j of row i is scaled by scale[i / row_run % rows * row_step + j / run * col_step]; with
- * inner > 1 the inner index takes the place of j. `run` elements share a factor; it divides n. */
+ * inner > 1 the inner index takes the place of j. `run` elements share a factor; it divides n. A task
+ * takes so many rows and so many columns of inner: all of them, or whole vectors. */
 typedef struct sp_norm {
-  int outer, n, inner, task_rows;
+  int outer, n, inner, task_rows, task_columns;
   int center, scaled, shifted, stats;
   int rows, row_run, row_step, run, col_step;
   float epsilon;
@@ -62,35 +63,65 @@ SP_INLINE float sp_norm_inverse_f32(float square, float epsilon) {
   return 1.0f / sp_lane0(sp_sqrt_f32(sp_set1_f32(square + epsilon)));
 }
 
+/* Vectors of a row that are normalized beside one another: where rows are long, a walk down single
+ * ones waits for every sum and reads a line of each page. */
+enum { SP_NORM_WIDE = 4 };
+
+/* so many vectors of n elements; n is SP_LANES where there are more than one */
 SP_INLINE void sp_norm_lanes_f32(const sp_norm p, const float *x, const float *scale,
-                                 const float *bias, float *y, float *mean, float *inverse, int n) {
+                                 const float *bias, float *y, float *mean, float *inverse,
+                                 int vectors, int n) {
   const sp_f32 count = sp_set1_f32((float)p.n);
-  sp_f32 m = sp_zero_f32(), square = sp_zero_f32(), r;
+  sp_f32 m[SP_NORM_WIDE], r[SP_NORM_WIDE];
+  SP_UNROLL
+  for (int k = 0; k < vectors; ++k) m[k] = r[k] = sp_zero_f32();
   if (p.center) {
-    for (int i = 0; i < p.n; ++i) m = sp_add_f32(m, sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n));
-    m = sp_div_f32(m, count);
+    for (int i = 0; i < p.n; ++i) {
+      const float *q = x + (ptrdiff_t)i * p.inner;
+      SP_UNROLL
+      for (int k = 0; k < vectors; ++k) m[k] = sp_add_f32(m[k], sp_loadn_f32(q + k * SP_LANES, n));
+    }
+    SP_UNROLL
+    for (int k = 0; k < vectors; ++k) m[k] = sp_div_f32(m[k], count);
   }
   for (int i = 0; i < p.n; ++i) {
-    const sp_f32 d = sp_sub_f32(sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n), m);
-    square = sp_fma_f32(d, d, square);
+    const float *q = x + (ptrdiff_t)i * p.inner;
+    SP_UNROLL
+    for (int k = 0; k < vectors; ++k) {
+      const sp_f32 d = sp_sub_f32(sp_loadn_f32(q + k * SP_LANES, n), m[k]);
+      r[k] = sp_fma_f32(d, d, r[k]);
+    }
   }
-  square = sp_add_f32(sp_div_f32(square, count), sp_set1_f32(p.epsilon));
-  r = sp_div_f32(sp_set1_f32(1.0f), sp_sqrt_f32(square));
-  if (p.stats) {
-    if (p.center) sp_storen_f32(mean, m, n);
-    sp_storen_f32(inverse, r, n);
+  SP_UNROLL
+  for (int k = 0; k < vectors; ++k) {
+    r[k] = sp_add_f32(sp_div_f32(r[k], count), sp_set1_f32(p.epsilon));
+    r[k] = sp_div_f32(sp_set1_f32(1.0f), sp_sqrt_f32(r[k]));
+    if (p.stats) {
+      if (p.center) sp_storen_f32(mean + k * SP_LANES, m[k], n);
+      sp_storen_f32(inverse + k * SP_LANES, r[k], n);
+    }
   }
   for (int i = 0; i < p.n; ++i) {
-    sp_f32 v = sp_mul_f32(sp_sub_f32(sp_loadn_f32(x + (ptrdiff_t)i * p.inner, n), m), r);
-    if (p.scaled) v = sp_mul_f32(v, p.col_step ? sp_loadn_f32(scale, n) : sp_set1_f32(*scale));
-    if (p.shifted) v = sp_add_f32(v, p.col_step ? sp_loadn_f32(bias, n) : sp_set1_f32(*bias));
-    sp_storen_f32(y + (ptrdiff_t)i * p.inner, v, n);
+    const float *q = x + (ptrdiff_t)i * p.inner;
+    float *o = y + (ptrdiff_t)i * p.inner;
+    SP_UNROLL
+    for (int k = 0; k < vectors; ++k) {
+      const int c = p.col_step * k * SP_LANES;
+      sp_f32 v = sp_mul_f32(sp_sub_f32(sp_loadn_f32(q + k * SP_LANES, n), m[k]), r[k]);
+      if (p.scaled)
+        v = sp_mul_f32(v, p.col_step ? sp_loadn_f32(scale + c, n) : sp_set1_f32(*scale));
+      if (p.shifted) v = sp_add_f32(v, p.col_step ? sp_loadn_f32(bias + c, n) : sp_set1_f32(*bias));
+      sp_storen_f32(o + k * SP_LANES, v, n);
+    }
   }
 }
 
 SP_INLINE void sp_norm_f32(const sp_norm p, const float *x, const float *scale, const float *bias,
                            float *y, float *mean, float *inverse, int task) {
-  const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
+  const int across = (p.inner + p.task_columns - 1) / p.task_columns;
+  const int lo = task / across * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
+  const int left = task % across * p.task_columns;
+  const int right = (int)sp_imin(p.inner, left + p.task_columns);
   for (int i = lo; i < hi; ++i) {
     const float *q = x + (ptrdiff_t)i * p.n * p.inner;
     float *o = y + (ptrdiff_t)i * p.n * p.inner;
@@ -110,13 +141,19 @@ SP_INLINE void sp_norm_f32(const sp_norm p, const float *x, const float *scale, 
                           bias + at + k * p.col_step);
       }
     } else {
-      for (int j = 0; j < p.inner; j += SP_LANES) {
+      int vectors;
+      for (int j = left; j < right; j += vectors * SP_LANES) {
         const ptrdiff_t c = at + (ptrdiff_t)j * p.col_step, s = (ptrdiff_t)i * p.inner + j;
-        if (j + SP_LANES <= p.inner)
-          sp_norm_lanes_f32(p, q + j, scale + c, bias + c, o + j, mean + s, inverse + s, SP_LANES);
-        else
+        vectors = j + SP_NORM_WIDE * SP_LANES <= right ? SP_NORM_WIDE : 1;
+        if (vectors == SP_NORM_WIDE)
           sp_norm_lanes_f32(p, q + j, scale + c, bias + c, o + j, mean + s, inverse + s,
-                            p.inner - j);
+                            SP_NORM_WIDE, SP_LANES);
+        else if (j + SP_LANES <= right)
+          sp_norm_lanes_f32(p, q + j, scale + c, bias + c, o + j, mean + s, inverse + s, 1,
+                            SP_LANES);
+        else
+          sp_norm_lanes_f32(p, q + j, scale + c, bias + c, o + j, mean + s, inverse + s, 1,
+                            right - j);
       }
     }
   }

@@ -58,9 +58,26 @@ typedef struct sp_reduce {
 SP_FLOAT_TYPES(SP_DEFINE_REDUCE)
 SP_INT_TYPES(SP_DEFINE_REDUCE)
 
+/* A task takes so many of outer and so many columns of inner: all of them, or all but the last task
+ * whole blocks of SP_REDUCED vectors. */
 typedef struct sp_rows {
-  int kind, outer, n, inner, task_rows;
+  int kind, outer, n, inner, task_rows, task_columns;
 } sp_rows;
+
+/* Vectors of a row that are reduced beside one another: a walk down single ones meets a page at
+ * each step where rows are long. */
+enum { SP_REDUCED = 8 };
+
+typedef struct sp_part {
+  int lo, hi, left, right;
+} sp_part;
+
+SP_INLINE sp_part sp_part_of(const sp_rows p, int task) {
+  const int across = (p.inner + p.task_columns - 1) / p.task_columns;
+  const int lo = task / across * p.task_rows, left = task % across * p.task_columns;
+  return (sp_part){lo, (int)sp_imin(p.outer, lo + p.task_rows), left,
+                   (int)sp_imin(p.inner, left + p.task_columns)};
+}
 
 SP_INLINE sp_f32 sp_reduce_step_f32(int kind, sp_f32 acc, sp_f32 v) {
   return kind == SP_MAX    ? sp_max_f32(v, acc)
@@ -109,6 +126,22 @@ SP_INLINE void sp_reduce_lanes_f32(const sp_rows p, const float *x, float *y, in
   sp_storen_f32(y, a, lanes);
 }
 
+SP_INLINE void sp_reduce_block_f32(const sp_rows p, const float *x, float *y) {
+  sp_f32 a[SP_REDUCED];
+  SP_UNROLL
+  for (int k = 0; k < SP_REDUCED; ++k) a[k] = sp_reduce_start_f32(p.kind);
+  for (int i = 0; i < p.n; ++i, x += p.inner) {
+    SP_UNROLL
+    for (int k = 0; k < SP_REDUCED; ++k)
+      a[k] = sp_reduce_step_f32(p.kind, a[k], sp_load_f32(x + k * SP_LANES));
+  }
+  SP_UNROLL
+  for (int k = 0; k < SP_REDUCED; ++k) {
+    if (p.kind == SP_MEAN) a[k] = sp_div_f32(a[k], sp_set1_f32((float)p.n));
+    sp_store_f32(y + k * SP_LANES, a[k]);
+  }
+}
+
 /* SP_LANES rows at once, whose elements turn into vectors of one element of each. */
 SP_INLINE void sp_reduce_turned_f32(const sp_rows p, const float *x, float *y) {
   sp_f32 a = sp_reduce_start_f32(p.kind);
@@ -127,8 +160,9 @@ SP_INLINE void sp_reduce_turned_f32(const sp_rows p, const float *x, float *y) {
 }
 
 SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int task) {
-  const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);
-  int i = lo;
+  const sp_part t = sp_part_of(p, task);
+  const int hi = t.hi;
+  int i = t.lo;
   /* a row of few vectors is added up across its lanes, which takes longer than to turn them all */
   if (p.inner == 1 && p.n < 4 * SP_LANES) {
     for (; i + SP_LANES <= hi; i += SP_LANES) sp_reduce_turned_f32(p, x + (ptrdiff_t)i * p.n, y + i);
@@ -139,9 +173,11 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
     if (p.inner == 1) {
       *o = sp_reduce_row_f32(p, q);
     } else {
-      int j = 0;
-      for (; j + SP_LANES <= p.inner; j += SP_LANES) sp_reduce_lanes_f32(p, q + j, o + j, SP_LANES);
-      if (j < p.inner) sp_reduce_lanes_f32(p, q + j, o + j, p.inner - j);
+      int j = t.left;
+      for (; j + SP_REDUCED * SP_LANES <= t.right; j += SP_REDUCED * SP_LANES)
+        sp_reduce_block_f32(p, q + j, o + j);
+      for (; j + SP_LANES <= t.right; j += SP_LANES) sp_reduce_lanes_f32(p, q + j, o + j, SP_LANES);
+      if (j < t.right) sp_reduce_lanes_f32(p, q + j, o + j, t.right - j);
     }
   }
 }
@@ -155,8 +191,8 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
     return (kind == SP_MAX ? b > a : b < a) ? b : a;                                              \
   }                                                                                               \
   SP_INLINE void sp_reduce_rows_##name(const sp_rows p, const T *x, T *SP_RESTRICT y, int task) { \
-    const int lo = task * p.task_rows, hi = (int)sp_imin(p.outer, lo + p.task_rows);              \
-    for (int i = lo; i < hi; ++i) {                                                               \
+    const sp_part t = sp_part_of(p, task);                                                        \
+    for (int i = t.lo; i < t.hi; ++i) {                                                           \
       const T *q = x + (ptrdiff_t)i * p.n * p.inner;                                              \
       T *o = y + (ptrdiff_t)i * p.inner;                                                          \
       if (p.inner == 1) {                                                                         \
@@ -165,10 +201,10 @@ SP_INLINE void sp_reduce_rows_f32(const sp_rows p, const float *x, float *y, int
         *o = found;                                                                               \
         continue;                                                                                 \
       }                                                                                           \
-      for (int j = 0; j < p.inner; ++j) o[j] = q[j];                                              \
+      for (int j = t.left; j < t.right; ++j) o[j] = q[j];                                         \
       for (int k = 1; k < p.n; ++k) {                                                             \
         q += p.inner;                                                                             \
-        for (int j = 0; j < p.inner; ++j) o[j] = sp_further_##name(p.kind, o[j], q[j]);           \
+        for (int j = t.left; j < t.right; ++j) o[j] = sp_further_##name(p.kind, o[j], q[j]);      \
       }                                                                                           \
     }                                                                                             \
   }
