@@ -3,7 +3,7 @@
     g' = quantize(g, samples, Recipe())
 
 ``RANGES`` says how the range of an activation is set; what becomes codes is in `place`, how weights
-do in `weights`, and docs/quantization.md has the numbers behind the defaults of `Recipe`.
+do in `weights`, and docs/accuracy.md has the numbers behind the defaults of `Recipe`.
 """
 
 from __future__ import annotations

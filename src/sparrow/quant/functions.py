@@ -20,7 +20,7 @@ from sparrow.graph import Graph, Node
 from sparrow.ops.lane import Lane
 from sparrow.tensor import F32, Array
 
-# Share of the elements of all floats that are fused. Measured in docs/quantization.md.
+# Share of the elements of all floats that are fused. Measured in docs/accuracy.md.
 ELEMENTS = 0.05
 # In additions: hard-swish and hard-sigmoid, no exponential.
 CHEAP = 8
