@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from sparrow.device.session import from_native, to_native
 from sparrow.errors import BadInput, InvalidGraph, SparrowError
 from sparrow.graph import Graph, Node, retyped, verify
 from sparrow.importers.model import Model, import_model
@@ -98,17 +99,46 @@ def fails_to_build(model: onnx.ModelProto) -> bool:
     return False
 
 
-def native_differs(model: onnx.ModelProto) -> bool:
-    """Whether the built library gives other answers than ONNX Runtime for drawn inputs."""
-    from sparrow.api import build
+class Native:
+    """Whether the compiled code of a model differs from ONNX Runtime, or crashes, on drawn inputs.
 
-    g = import_model(model).graph
-    feeds = draw(g, (0,))
-    try:
-        ours = build(model).run(feeds)
-    except SparrowError:
-        return False
-    return _apart(ours, literally(g, g.outputs)(feeds), g.outputs)
+    Each model is compiled and run once, in a process of its own: no proof, no tuning, no timing.
+
+    Args:
+        kind: ``differs`` or ``crashes``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, model: onnx.ModelProto) -> bool:
+        """Whether it shows; a model that does not build, or whose call is refused, does not."""
+        return self.outcome(model) == self.kind
+
+    def outcome(self, model: onnx.ModelProto) -> str:
+        """``same``, ``differs``, ``crashes`` or ``refused``."""
+        from sparrow.compiler import Source, compile_sources
+        from sparrow.device.apart import Crashed, run_apart
+        from sparrow.device.here import resolve_target
+        from sparrow.device.library import compile_library
+
+        g = import_model(model).graph
+        feeds = draw(g, (0,))
+        try:
+            c = compile_sources({g.name: Source(model)}, resolve_target("host"))
+            built = c.module.entries[0]
+            inputs = [to_native(feeds[x], built.types[x].dtype) for x in built.inputs]
+            path = compile_library(c.artifact.files, c.plan.target.machine, c.artifact.parts)
+            outputs = run_apart(path, c.plan.weights, inputs)
+        except Crashed:
+            return "crashes"
+        except SparrowError:
+            return "refused"
+        ours = {
+            y: from_native(v, built.types[y].dtype)
+            for y, v in zip(built.outputs, outputs, strict=True)
+        }
+        return "differs" if _apart(ours, literally(g, g.outputs)(feeds), g.outputs) else "same"
 
 
 def _apart(a: Mapping[str, object], b: Mapping[str, object], names: Sequence[str]) -> bool:
@@ -120,11 +150,24 @@ def _apart(a: Mapping[str, object], b: Mapping[str, object], names: Sequence[str
     return False
 
 
+NATIVE: Mapping[str, Native] = {f"native-{k}": Native(k) for k in ("differs", "crashes")}
 FAILURES: Mapping[str, Fails] = {
     "differs-from-onnxruntime": differs_from_onnxruntime,
-    "native-differs": native_differs,
     "fails-to-build": fails_to_build,
+    **NATIVE,
 }
+
+
+def _other_kind(fails: Fails, model: onnx.ModelProto) -> str:
+    """What else a model that does not fail as it was said to does, as a hint."""
+    if not isinstance(fails, Native):
+        return ""
+    found = f"native-{fails.outcome(model)}"
+    if found in NATIVE:
+        return f"the compiled code {found.removeprefix('native-')}: --fails {found}"
+    if found == "native-refused":
+        return "the model does not build, or its call is refused: --fails fails-to-build"
+    return ""
 
 
 def reduce(
@@ -133,6 +176,7 @@ def reduce(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, Any] | None = None,
+    keep: Callable[[Reduced], None] = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Reduced:
     """Cut a model down while it fails.
@@ -142,6 +186,8 @@ def reduce(
         fails: Whether a model shows the failure; called with models that are valid ONNX.
         shapes: Static shapes of inputs with dynamic dimensions.
         constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
+        keep: Given every smaller model that fails, as soon as it is found, and first the whole one:
+            what it stores outlives whatever ends the search.
         progress: Told what happens.
 
     Raises:
@@ -158,11 +204,17 @@ def reduce(
             return False
         tried += 1
         progress(f"{len(nodes)} nodes, trial {tried}")
-        return fails(candidate)
+        if not fails(candidate):
+            return False
+        keep(Reduced(candidate, len(nodes), len(g.nodes), tried))
+        return True
 
     nodes = list(g.nodes)
     if not shows(nodes):
-        raise BadInput(f"{g.name}: the model as Sparrow reads it does not show the failure")
+        raise BadInput(
+            f"{g.name}: the model as Sparrow reads it does not show the failure",
+            hint=_other_kind(fails, to_portable_onnx(part(g, nodes))),
+        )
     size = max(1, len(nodes) // 2)
     while True:
         at, smaller = 0, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,8 @@ def reduce(
     fails: Annotated[
         str,
         typer.Option(
-            help="differs-from-onnxruntime, native-differs, fails-to-build, or file.py:function "
-            "of an onnx.ModelProto"
+            help="differs-from-onnxruntime, native-differs, native-crashes, fails-to-build, or "
+            "file.py:function of an onnx.ModelProto"
         ),
     ] = "native-differs",
     shape: ShapeOption = None,
@@ -27,16 +28,29 @@ def reduce(
 ) -> None:
     """Cut a model down to the smallest one that still shows a failure."""
     from sparrow.publish import replace_file
+    from sparrow.reduce import Reduced
     from sparrow.reduce import reduce as cut_down
 
-    found = cut_down(
-        *(str(model), failure_of(fails)),
-        shapes=shapes_of(shape),
-        constants=constants_of(constant),
-        progress=progress,
-    )
+    best: list[Reduced] = []
+
+    def keep(smaller: Reduced) -> None:
+        replace_file(out, smaller.model.SerializeToString(deterministic=True))
+        best[:] = [smaller]
+
+    try:
+        found = cut_down(
+            *(str(model), failure_of(fails)),
+            shapes=shapes_of(shape),
+            constants=constants_of(constant),
+            keep=keep,
+            progress=progress,
+        )
+    except BaseException:
+        progress.clear()
+        for left in best:
+            print(f"{out}: {left}, not yet the smallest", file=sys.stderr)
+        raise
     progress.clear()
-    replace_file(out, found.model.SerializeToString(deterministic=True))
     if as_json:
         show({"nodes": found.nodes, "before": found.before, "tried": found.tried})
     else:
