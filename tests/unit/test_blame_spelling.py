@@ -15,7 +15,7 @@ from small_models import model, value
 from sparrow.blame import Blame, explain
 from sparrow.blame.align import Cut, cuts, dequantized_weights
 from sparrow.blame.causes import DEFECTS, Constants, cause
-from sparrow.blame.interval import interval
+from sparrow.blame.interval import effective, interval
 from sparrow.blame.measure import Error, Judge
 from sparrow.blame.models import float_graph
 from sparrow.blame.result import Cure
@@ -256,6 +256,26 @@ def test_the_interval_of_a_gain_says_what_one_sample_decides() -> None:
     assert interval(before, after) == (low, high)
     assert interval(before[:1], after[:1]) is None
     assert interval(np.zeros(3), np.ones(3)) == (0.0, 0.0)
+    # the gain itself is within, though of many samples the one that decides is seldom drawn
+    before, after = np.ones(400), np.ones(400)
+    before[7] = 1e6
+    low, high = interval(before, after) or (0.0, 0.0)
+    assert low <= decibels(float(before.sum()), 400.0) <= high
+    assert effective(np.ones(9)) == pytest.approx(9) and effective(before) == pytest.approx(1, 1e-2)
+    assert effective(np.zeros(4)) == 0 and effective(np.full(3, 1e-200)) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0, 3.0])
+def test_the_interval_holds_on_other_samples(spread: float) -> None:
+    """Errors as wild as those of detectors; the gain on 48 samples from 20 others."""
+    rng = np.random.default_rng(int(10 * spread))
+    held = 0
+    for _ in range(200):
+        before = rng.lognormal(0, spread, 68)
+        after = before * rng.lognormal(-0.5, 0.7, 68)
+        low, high = interval(before[:20], after[:20]) or (0.0, 0.0)
+        held += low <= decibels(float(before[20:].sum()), float(after[20:].sum())) <= high
+    assert held >= 180
 
 
 def test_a_fault_carried_on_by_floats_is_the_first_layers_that_shows_it() -> None:

@@ -59,6 +59,16 @@ class Cure:
     latency_ms: float | None
     within_db: tuple[float, float] | None = None
 
+    @property
+    def doubt(self) -> str:
+        """That the cure may gain nothing on other samples, or nothing at all."""
+        if self.within_db is None or self.within_db[0] > 0:
+            return ""
+        return (
+            f"; {_db(self.gain_db)} is within {_within(self)}: it may lose on other samples, "
+            "more samples that judge narrow it"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Blame:

@@ -88,4 +88,4 @@ def blame(
     for line in found.lines():
         print(printable(line))
     if cure is not None:
-        print(f"{apply}: {printable(cure.what)}")
+        print(f"{apply}: {printable(cure.what)}{cure.doubt}")
