@@ -20,6 +20,7 @@ from sparrow.graph import Graph
 from sparrow.kernels.case import In, Loop, Out, Stream
 from sparrow.kernels.loop import schedule, split_axis
 from sparrow.ops.concat import Concat
+from sparrow.ops.matmul import MatMul
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.reference import evaluate
@@ -335,6 +336,39 @@ def test_a_reciprocal_that_rounds_badly_is_not_taken() -> None:
     below_two = float(np.nextafter(np.float32(2), np.float32(0)))
     assert not divides_exactly(below_two, -128, 127)
     assert not divides_exactly(1e-30, -128, 127)
+
+
+def _hard_swish_of_sums(scale: float) -> tuple[Graph, dict[str, Array]]:
+    """Codes of a hard-swish of sums over codes, 21 columns of scales up to the one given."""
+    rng = np.random.default_rng(7)
+    b, x = Builder("codes"), rng.integers(-128, 128, (40, 9)).astype(np.int8)
+    total = lane.call("mul", lane.cast(lane.Arg(0, I32), F32), lane.Arg(1, F32))
+    share: lane.Expr = lane.call("mul", total, lane.Imm(5.0, F32))
+    share = lane.call("add", share, lane.Imm(15.0, F32))
+    share = lane.clip(share, lane.Imm(0.0, F32), lane.Imm(30.0, F32))
+    steps: lane.Expr = lane.call("round", lane.call("mul", total, share))
+    steps = lane.clip(steps, lane.Imm(-119.0, F32), lane.Imm(136.0, F32))
+    e = lane.cast(lane.call("add", lane.cast(steps, I32), lane.Imm(-9, I32)), I8)
+    w = b.const(rng.integers(-127, 128, (9, 21)).astype(np.int8), I8)
+    scales = b.const(rng.uniform(0.5, 1.0, (1, 21)).astype(np.float32) * np.float32(scale))
+    y = b.add(MatMul(epilogue=e), b.input("x", TensorType(x.shape, I8)), w, "", scales)
+    return b.finish({"y": y}, {}), {"x": x}
+
+
+@pytest.mark.parametrize("scale", [2e-4, 3.0, 3e38])
+@pytest.mark.parametrize("isa", TARGETS)
+def test_codes_of_a_function_of_a_sum(isa: str, scale: float, tmp_path: Path) -> None:
+    """Where magnitudes are known no clip is left, and where they leave float32 NaN is 0."""
+    g, feeds = _hard_swish_of_sums(scale)
+    p = planned(g, isa=isa)
+    (got,) = run(p, compiled(p, tmp_path), feeds)
+    want = evaluate(g, feeds)["y"]
+    off = np.abs(got.astype(np.int64) - want)
+    assert off.max() <= 1 and np.count_nonzero(off) <= off.size // 100
+    assert len(np.unique(want)) > 20 or scale > 1
+    if isa.startswith("avx512"):
+        text = (tmp_path / "model.c").read_text(encoding="utf-8")
+        assert ("INT32_MIN, INT32_MAX, " in text) == (scale < 1e3)
 
 
 def int32_expressions() -> st.SearchStrategy[lane.Expr]:

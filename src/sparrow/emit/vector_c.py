@@ -30,6 +30,9 @@ from sparrow.emit.lane_c import ARITHMETIC, Text
 from sparrow.tensor import BOOL, F32, I32, U8, DType
 from sparrow.vectors import NARROW, VECTOR_INTS, WIDE, high_product, vector_type
 
+# Of floats that are multiplied or added once more without leaving float32.
+LARGEST = 2.0**60
+
 
 def vector_load(dtype: DType, p: str, n: str) -> str:
     """Vector of ``n`` elements of a dtype at pointer ``p``."""
@@ -79,7 +82,7 @@ class _Vector(Text):
         assert ctype is not None, e
         if isinstance(e, lane.Imm):
             return self.literal(e)
-        if e.fn == "cast" and (steps := rounded_steps(e)) is not None:
+        if e.fn == "cast" and (steps := self.steps(e)) is not None:
             product, low, high = steps
             if self.table is None:
                 return self.let(ctype, f"sp_steps_f32_i32({self.of(product)}, {low}, {high})")
@@ -130,7 +133,7 @@ class _Vector(Text):
         if e.fn == "cast" and e.args[0].dtype == I32 and inside(e.args[0], e.dtype):
             x = e.args[0]
         x, z = plus_literal(x)
-        if isinstance(x, lane.Call) and x.fn == "cast" and (steps := rounded_steps(x)) is not None:
+        if isinstance(x, lane.Call) and x.fn == "cast" and (steps := self.steps(x)) is not None:
             product, low, high = steps
             size = self.size(product)
             fits = 2 if size <= NEAR else int(size <= FITS)
@@ -171,17 +174,37 @@ class _Vector(Text):
         most = (1 << 31 >> int(shift.value)) + 1 + abs(z)
         return self.let("sp_i32", f"sp_short_i32({y})") if most < SHORT else y
 
-    def size(self, product: lane.Call) -> float:
-        """What an int32 times a float is at most, either way."""
-        whole, factor = math.inf, math.inf
-        for a in product.args:
-            if isinstance(a, lane.Call) and a.fn == "cast" and a.args[0].dtype == I32:
-                whole = self.reach if a.args[0] == lane.Arg(0, I32) else 1 << 31
-            elif isinstance(a, lane.Arg):
-                factor = self.largest.get(a.index, math.inf)
-            elif isinstance(a, lane.Imm):
-                factor = abs(float(a.value))
-        return whole * factor
+    def steps(self, e: lane.Call) -> tuple[lane.Expr, int, int] | None:
+        """`rounded_steps`, and those of a float of known magnitude, which is no NaN either."""
+        if (steps := rounded_steps(e)) is not None:
+            return steps
+        if (clips := near_steps(e)) is None or self.size(clips[0]) > FITS:
+            return None
+        return clips[0], int(clips[1]), int(clips[2])
+
+    def size(self, e: lane.Expr) -> float:
+        """What a float is at most, either way; infinite where that or a step to it is unknown."""
+        found = self._size(e)
+        return found if found < LARGEST else math.inf
+
+    def _size(self, e: lane.Expr) -> float:
+        if isinstance(e, lane.Imm):
+            return abs(float(e.value))
+        if isinstance(e, lane.Arg):
+            return self.largest.get(e.index, math.inf)
+        if e.fn == "cast" and e.args[0].dtype in VECTOR_INTS:
+            return self.reach if e.args[0] == lane.Arg(0, I32) else 1 << 31
+        sizes = [self.size(a) for a in (e.args[1:] if e.fn == "where" else e.args)]
+        if math.inf in sizes:
+            return math.inf
+        if e.fn == "mul":
+            return math.prod(sizes)
+        if e.fn in ("add", "sub"):
+            return sum(sizes)
+        if e.fn in ("max", "min", "relu", "where", "abs", "neg"):
+            _, low, high = clamp(e)
+            return min(max(sizes), max(-low, high)) if e.fn in ("max", "min") else max(sizes)
+        return math.inf
 
     def logic(self, e: lane.Call) -> str:
         a = [self.of(x) for x in e.args]

@@ -79,13 +79,18 @@ def scaled(
     if scheme == "fixed31":
         return _fixed(value, ratio, grid, constants)
     product = lane.call("mul", lane.cast(value, F32), constants.take(ratio.astype(np.float32), F32))
+    return rounded(product, grid)
+
+
+def rounded(steps: lane.Expr, grid: Grid) -> lane.Expr:
+    """The codes of float32 steps: clamp(z + rne(steps))."""
     # clipped as floats: exact, and the conversion cannot leave int32
-    steps = lane.clip(
-        lane.call("round", product),
+    clipped = lane.clip(
+        lane.call("round", steps),
         lane.Imm(float(grid.low - grid.zero), F32),
         lane.Imm(float(grid.high - grid.zero), F32),
     )
-    codes = lane.cast(steps, I32)
+    codes = lane.cast(clipped, I32)
     if grid.zero:
         codes = lane.call("add", codes, lane.Imm(grid.zero, I32))
     return lane.cast(codes, grid.dtype)

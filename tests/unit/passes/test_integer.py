@@ -17,6 +17,7 @@ from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.gather import Gather
+from sparrow.ops.lane import Lane
 from sparrow.ops.lookup import Lookup
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.normalize import Normalize
@@ -414,3 +415,61 @@ def test_strides_far_beyond_the_kernel_have_no_phases() -> None:
     w = b.const(np.ones((2, 1, 3), np.float32))
     g = b.finish({"y": b.add(ConvTranspose((1 << 20,), (1,), ((0, 0),)), x, w)}, {})
     assert any(isinstance(n.op, ConvTranspose) for n in optimize(g).nodes)
+
+
+def _leaky(x: lane.Expr) -> lane.Expr:
+    below = lane.call("lt", x, lane.Imm(0.0, F32))
+    return lane.call("where", below, lane.call("mul", x, lane.Imm(0.25, F32)), x)
+
+
+def _hard_sigmoid(x: lane.Expr) -> lane.Expr:
+    line = lane.call("add", lane.call("mul", lane.Imm(0.2, F32), x), lane.Imm(0.5, F32))
+    return lane.clip(line, lane.Imm(0.0, F32), lane.Imm(1.0, F32))
+
+
+def _of_a_sum(fn: Callable[[lane.Expr], lane.Expr], to: DType, high: float) -> tuple[Graph, Array]:
+    rng = np.random.default_rng(12)
+    w = rng.integers(-127, 128, (8, 6, 1, 1)).astype(np.int8)
+    scale = rng.uniform(1e-3, 2e-2, 8)
+
+    def op(b: Builder, x: str) -> str:
+        y = b.add(Conv((1, 1), (1, 1), ((0, 0), (0, 0))), x, constant(b, w, scale, 0))
+        return b.lane(fn(lane.Arg(0, F32)), y)
+
+    x = codes(4, (1, 6, 30, 30), U8)
+    g, feeds = between_codes(x, (U8, to), ((-3, 3), (-0.4, high)), op)
+    return check(g, feeds), evaluate(integer(g), feeds)["y"].astype(np.int64) - evaluate(g, feeds)[
+        "y"
+    ]
+
+
+@pytest.mark.parametrize("to", [I8, U8, I16], ids=str)
+@pytest.mark.parametrize(
+    ("fn", "high"),
+    [
+        (lambda x: lane.call("hardswish", x), 5.0),
+        (_leaky, 4.0),
+        (_hard_sigmoid, 1.2),
+        (lambda x: lane.call("mul", lane.call("abs", x), x), 9.0),
+    ],
+    ids=["hardswish", "leaky", "hard_sigmoid", "square"],
+)
+def test_a_function_of_a_sum_takes_the_step_into_its_numbers(
+    fn: Callable[[lane.Expr], lane.Expr], high: float, to: DType
+) -> None:
+    whole, off = _of_a_sum(fn, to, high)
+    assert np.count_nonzero(off) <= off.size // 200  # ties alone
+    calls = [e for n in whole.nodes if isinstance(n.op, Lane) for e in lane.walk(n.op.expr)]
+    assert not any(isinstance(e, lane.Call) and e.fn == "div" for e in calls)
+
+
+def test_a_step_whose_reciprocal_is_no_float_divides() -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((1, 2, 3, 3), I8))
+    real = b.add(Dequantize(affine(-1, 1, I8, 4)), x)
+    w = constant(b, np.full((2, 2, 1, 1), 3, np.int8), np.full(2, 1e-3), 0)
+    s = b.add(Conv((1, 1), (1, 1), ((0, 0), (0, 0))), real, w)
+    tiny = Affine(np.full((1,) * 4, 1e-39, np.float32), np.zeros((1,) * 4, np.int32), (-1,) * 4)
+    y = b.add(Quantize(tiny, I8), b.lane(lane.call("hardswish", lane.Arg(0, F32)), s))
+    g = integer(b.finish({"y": y}, {}))
+    assert any(isinstance(n.op, Quantize) for n in g.nodes)

@@ -2,6 +2,8 @@
 
 before   y = Quantize(Dequantize(a) + Dequantize(b))
 after    y = requantize of (a - z_a) m_a + (b - z_b) m_b
+
+Functions of one value are tables over codes, or work on the float of a sum.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from sparrow.graph import Node, Scheme
 from sparrow.ops.lane import Lane
 from sparrow.passes import litert
 from sparrow.passes.integer.codes import Edit, Target, codes_of
+from sparrow.passes.integer.functions import of_sum
 from sparrow.passes.integer.lines import line
 from sparrow.passes.integer.tables import table
 from sparrow.passes.requantize import Constants, blended, scaled
@@ -25,6 +28,8 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
     assert isinstance(op, Lane)
     live = [x for x in dict.fromkeys(n.inputs) if m.const(x) is None]
     if scheme != "tflite" and (found := line(m, n, t)) is not None:
+        return found
+    if len(live) == 1 and scheme == "f32" and (found := of_sum(m, n, t, live[0])) is not None:
         return found
     if len(live) == 1:
         return table(m, n, t, live[0], scheme)
