@@ -16,7 +16,7 @@ import numpy as np
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.cpu import host_isa
 from sparrow.device.here import host_machine
-from sparrow.targets.types import ISAS, Isa
+from sparrow.targets.instruction_sets import ISAS, Isa
 
 # Vector type, the operation on accumulator i, and operations per lane.
 KINDS = {

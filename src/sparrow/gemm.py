@@ -30,7 +30,7 @@ from sparrow.device.host import aligned
 from sparrow.device.pool import shared_pool
 from sparrow.errors import BadInput
 from sparrow.kernels.tiles_i8 import tile_of_any
-from sparrow.targets.types import ISAS, MATRIX_ISAS, Isa
+from sparrow.targets.instruction_sets import ISAS, MATRIX_ISAS, Isa
 
 # Products of 127 * 127 that a sum in int32 holds.
 K_MAX = (2**31 - 1) // 127**2

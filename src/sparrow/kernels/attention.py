@@ -26,7 +26,7 @@ from sparrow.kernels.params_f32 import simd_of
 from sparrow.kernels.tiles_matrix import PAIRS, UNSIGNED, step_of
 from sparrow.ops.attention import Attention, Extents, extents, rows_inside
 from sparrow.targets import Target
-from sparrow.targets.types import ISAS, MATRIX_ISAS
+from sparrow.targets.instruction_sets import ISAS, MATRIX_ISAS
 from sparrow.tensor import BF16, F32, DType
 
 # query rows of a key head below which packing its keys costs more than it saves

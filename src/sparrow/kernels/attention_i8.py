@@ -23,7 +23,7 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.tiles_matrix import UNSIGNED, step_of
 from sparrow.kernels.tiling_i8 import PAIRED
 from sparrow.ops.attention_codes import AttentionCodes, weight_bits
-from sparrow.targets.types import MATRIX_ISAS
+from sparrow.targets.instruction_sets import MATRIX_ISAS
 from sparrow.tensor import I8, I16, U8, DType
 
 _PUTS: dict[DType, int] = {I8: 0, U8: 1, I16: 2}

@@ -36,7 +36,7 @@ from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ENGINE_ISAS, Isa
+from sparrow.targets.instruction_sets import ENGINE_ISAS, Isa
 from sparrow.tensor import Array
 
 # Pixels of a tile: enough sums in flight for the latency of a dot product.

@@ -45,7 +45,7 @@ from sparrow.kernels.tiling_winograd_stream import (
 )
 from sparrow.kernels.winograd import pack_stream, pack_winograd
 from sparrow.ops.conv import Conv
-from sparrow.targets.types import ENGINE_ISAS
+from sparrow.targets.instruction_sets import ENGINE_ISAS
 from sparrow.tensor import BF16, F32, Array, DType
 
 

@@ -30,7 +30,7 @@ from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS, MATRIX_ISAS
+from sparrow.targets.instruction_sets import ISAS, MATRIX_ISAS
 
 # What strips of rows of one layer differ in.
 HANDED = ("ih", "oh", "pt", "xn", "rb", "task_h")

@@ -22,7 +22,7 @@ from sparrow.kernels.sums_i8 import conv2d_sum
 from sparrow.kernels.tiling_i8 import merges, reads_inside
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import ISAS
+from sparrow.targets.instruction_sets import ISAS
 
 # What the weights of one sign, of bytes up to 255, may add up to.
 MOST = 128

@@ -36,7 +36,7 @@ from sparrow.kernels.tiles_matrix import PAIRS
 from sparrow.kernels.tiling_i8 import PUT_16, PUT_32, Bytes, choose_conv2d, merges
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.types import MATRIX_ISAS
+from sparrow.targets.instruction_sets import MATRIX_ISAS
 from sparrow.tensor import Array
 
 

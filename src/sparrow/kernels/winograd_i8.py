@@ -22,7 +22,7 @@ from sparrow.kernels.compact_i8 import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.sums_i8 import conv2d_sum
 from sparrow.ops.conv import Conv
-from sparrow.targets.types import ISAS
+from sparrow.targets.instruction_sets import ISAS
 
 # Bytes of transformed codes, and of transformed weights, that stay near.
 NEAR = 1 << 18

@@ -10,18 +10,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from sparrow.errors import BadInput
+from sparrow.targets.instruction_sets import ISAS, Isa
 from sparrow.targets.read import isa, read_device
-from sparrow.targets.types import (
-    ISAS,
-    SUFFIXES,
-    Cluster,
-    Device,
-    Figure,
-    Isa,
-    Machine,
-    Rules,
-    Target,
-)
+from sparrow.targets.types import SUFFIXES, Cluster, Device, Figure, Machine, Rules, Target
 
 # A row takes less than a thousand; tomllib takes the square of them for a key of many parts.
 MAX_BYTES = 6000

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from sparrow.errors import BadInput
+from sparrow.targets.instruction_sets import ISAS, Isa
 from sparrow.targets.types import (
     FIGURES,
-    ISAS,
     PRECISIONS,
     SHARED,
     SHARING,
@@ -18,7 +18,6 @@ from sparrow.targets.types import (
     Cluster,
     Device,
     Figure,
-    Isa,
     Rules,
     Target,
 )
