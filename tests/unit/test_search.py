@@ -266,3 +266,33 @@ def test_images_become_what_is_stated(precision: str, tmp_path: Path) -> None:
     _, golden = load_evidence(bundle.folder, bundle.plan)
     want = (first[:, :, ::-1] - np.array([10, 20, 30], np.float32)) / np.float32(50)
     np.testing.assert_array_equal(golden.calls[0].feeds["x"][0], want.transpose(2, 0, 1))
+
+
+def test_memory_out_of_reach_is_refused_before_anything_is_compiled(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refusal(model, calls, Budget(ram=100))
+    nearest = round(float(said.rpartition("the nearest is ")[2].removesuffix(" kB")) * 1e3)
+
+    def never(*_: object, **__: object) -> Any:
+        raise AssertionError("compiled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparrow.device.build.Toolchain.compile_objects", never)
+        patch.setattr("sparrow.precision.tables.sensitivities", never)
+        assert refusal(model, calls, Budget(ram=100)) == said
+        # a drop is no reason to look further
+        assert refusal(model, calls, Budget(ram=100, drop=0.5)) == said
+    record, _ = plan_precisions(model, calib=calls, budget=Budget(ram=nearest))
+    assert record.built["ram"] <= nearest
+
+
+def test_a_pin_that_has_no_kernel_is_refused_before_anything_is_compiled(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparrow.precision.search.tables_of", None)
+    pinned = sparrow.Recipe(pins=(("c1", "bfloat16"),))
+    with pytest.raises(BadInput, match="pin c1=bfloat16: no kernel of"):
+        plan_precisions(
+            model, target="rpi4", calib=calls, recipe=pinned, budget=Budget(size=10_000_000)
+        )

@@ -201,6 +201,11 @@ def _moments(p: Precision, b: Compiled, layers: Sequence[str]) -> Iterator[Momen
         yield Moment(layer, p, elements, fixed)
 
 
+def moments_of(builds: Mapping[Precision, Compiled], layers: Sequence[str]) -> tuple[Moment, ...]:
+    """What the steps of builds of one entry point hold, by layer and precision."""
+    return tuple(m for p, b in builds.items() for m in _moments(p, b, layers))
+
+
 def measure_costs(
     g: Graph,
     builds: Mapping[Precision, Compiled],
@@ -256,6 +261,6 @@ def measure_costs(
         edges_of(g, names, rate),
         ns["float32"][OUTSIDE],
         size["float32"][OUTSIDE] + max(rests.values()),
-        tuple(m for p, b in builds.items() for m in _moments(p, b, names)),
+        moments_of(builds, names),
     )
     return Measured(problem, how)

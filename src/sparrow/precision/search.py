@@ -26,7 +26,7 @@ from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.account import Found, record_of, say
 from sparrow.precision.choice import WIDTH, Mix, Quantity, front, nearest, solve, uniform
 from sparrow.precision.drops import Drops
-from sparrow.precision.tables import Compile, Tables, tables_of
+from sparrow.precision.tables import Compile, Tables, builds_of, drafts_of, tables_of
 from sparrow.quant.recipe import Pins, Precision, Recipe, literal
 from sparrow.quant.run import Quantized, requantized
 from sparrow.request import Budget, Request
@@ -92,7 +92,7 @@ class Search:
         ways: Sequence[Compile],
         larger: Search | None = None,
     ) -> None:
-        self.plain, self.lossy, self.request = plain, lossy, request
+        self.plain, self.lossy, self.request, self.pins = plain, lossy, request, pins
         self.build, *self.others = ways
         self.recipe = lossy.quantized.recipe
         self.refused: dict[tuple[Precision, ...], GateFailed] = {}
@@ -101,9 +101,14 @@ class Search:
         self.lost: dict[tuple[Precision, ...], float] = larger.lost if larger else {}
         self.missed = 0.0  # what is nearest to a goal that no mix keeps
         self.reals: dict[tuple[Precision, ...], dict[Quantity, float]] = {}
-        noise = larger.tables.noise if larger else None
-        self.tables: Tables = tables_of(plain, lossy, pins, request, self.build, noise)
+        builds = builds_of(plain, lossy, self.build)
+        self.tables: Tables = drafts_of(builds, lossy, pins)
         self.problem = self.tables.problem
+        self.hopeless = self._beyond_memory(goals_of(request.budget))
+        if self.hopeless is None:
+            noise = larger.tables.noise if larger else None
+            self.tables = tables_of(self.tables, builds, lossy, request, noise)
+            self.problem = self.tables.problem
 
     def candidates(self) -> Iterator[Candidate]:
         """Mixes that keep the goals, the best first, more accurate ones after it.
@@ -118,7 +123,7 @@ class Search:
                 raise
             self.request.progress("once more in smaller code")
             smaller = Search(
-                *(self.plain, self.lossy, self.tables.pins, self.request, self.others), larger=self
+                *(self.plain, self.lossy, self.pins, self.request, self.others), larger=self
             )
             self.refused = smaller.refused
             try:
@@ -133,6 +138,8 @@ class Search:
         self.refused[c.mix.precisions] = why
 
     def _candidates(self) -> Iterator[Candidate]:
+        if self.hopeless is not None:
+            raise self.hopeless
         goals, drop = goals_of(self.request.budget), self.request.budget.drop
         least: Quantity = "noise" if goals and drop is None else "latency"
         limits: Mapping[Quantity, float] = goals
@@ -290,7 +297,7 @@ class Search:
     def recipe_of(self, precisions: Iterable[tuple[str, str]]) -> Recipe:
         """A recipe that gives these precisions, by name of the layer."""
         pins = tuple((literal(name), cast(Precision, p)) for name, p in precisions if p != "int8")
-        return replace(self.recipe, precision="int8", pins=(*pins, *self.tables.pins))
+        return replace(self.recipe, precision="int8", pins=(*pins, *self.pins))
 
     def _real(self, c: Compiled, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
         """What goals are about, of a build."""
@@ -320,6 +327,15 @@ class Search:
 
     def _compiled(self, quantized: Quantized | None) -> Compiled:
         return self.plain if quantized is None else self.build((quantized.graph,))
+
+    def _beyond_memory(self, goals: Mapping[Quantity, float]) -> GateFailed | None:
+        """What to say of a goal of memory alone that no mix keeps, which needs no compiler."""
+        if set(goals) != {"ram"}:
+            return None
+        least = solve(self.problem, "ram", {})
+        if least is None or least.ram <= goals["ram"] or least.ram <= self._moved(goals)["ram"]:
+            return None
+        return self._infeasible(goals)
 
     def _near(self, goals: Mapping[Quantity, float]) -> bool:
         """Whether a size that no mix keeps as predicted could be kept as built."""

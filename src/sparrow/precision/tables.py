@@ -11,8 +11,8 @@ from sparrow.compiler import Compiled
 from sparrow.errors import BadInput
 from sparrow.evidence.lossy import Lossy, coded
 from sparrow.graph import Graph
-from sparrow.precision.choice import Layer, Problem
-from sparrow.precision.costs import compiling, measure_costs
+from sparrow.precision.choice import Cost, Layer, Problem
+from sparrow.precision.costs import compiling, measure_costs, moments_of
 from sparrow.precision.sensitivity import sensitivities
 from sparrow.quant.recipe import Pins, Precision, Recipe, precision_of
 from sparrow.quant.run import requantized
@@ -51,26 +51,16 @@ class Tables:
         return self.free.pinned(self.pinned(self.pins))
 
 
-def tables_of(
-    plain: Compiled,
-    lossy: Lossy,
-    pins: Pins,
-    request: Request,
-    build: Compile,
-    noise: Noise | None = None,
-) -> Tables:
-    """The tables, from whole builds at every precision that has kernels.
+Builds: TypeAlias = Mapping[Precision, Compiled]
+
+
+def builds_of(plain: Compiled, lossy: Lossy, build: Compile) -> Builds:
+    """Whole builds at every precision that has kernels, as C.
 
     Args:
         plain: The float32 build.
         lossy: Every layer int8, and what it rests on.
-        pins: The user's pins.
-        request: What was asked for.
         build: From graphs after `FRONT` to C.
-        noise: What it is, where that is known.
-
-    Raises:
-        BadInput: A pin asks for a precision that the target does not compute.
     """
     whole = lossy.quantized
 
@@ -85,6 +75,59 @@ def tables_of(
         builds["int16x8"] = sixteen
     if plain.plan.target.isa.multiplies_bfloat16:
         builds["bfloat16"] = at("bfloat16")
+    return builds
+
+
+def drafts_of(builds: Builds, lossy: Lossy, pins: Pins) -> Tables:
+    """The tables with memory alone, for which nothing has to be compiled or run.
+
+    Args:
+        builds: At every precision.
+        lossy: As of `builds_of`.
+        pins: The user's pins.
+
+    Raises:
+        BadInput: A pin asks for a precision that the target does not compute.
+    """
+    whole = lossy.quantized
+    # of bfloat16, only layers that gain by it
+    halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
+    layers = tuple(
+        Layer(
+            x.name,
+            x.op,
+            {p: Cost(0, 0, 0) for p in builds if p != "bfloat16" or x.name in halves},
+        )
+        for x in whole.layers
+    )
+    results: dict[str, list[str]] = {}
+    for n in whole.source.nodes:
+        results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
+    names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
+    found = Tables(Problem(layers, (), 0, 0, moments_of(builds, list(names))), pins, "", names, {})
+    asked = found.pinned(pins)
+    for x in layers:
+        if (p := asked.get(x.name)) is not None and p not in x.costs:
+            raise BadInput(
+                f"pin {x.name}={p}: no kernel of {builds['float32'].plan.target.name} computes it",
+                hint=f"use {' or '.join(x.costs)}",
+            )
+    return found
+
+
+def tables_of(
+    drafts: Tables, builds: Builds, lossy: Lossy, request: Request, noise: Noise | None = None
+) -> Tables:
+    """The tables, from whole builds at every precision that has kernels.
+
+    Args:
+        drafts: What holds without measuring.
+        builds: At every precision.
+        lossy: As of `builds_of`.
+        request: What was asked for.
+        noise: What it is, where that is known.
+    """
+    whole = lossy.quantized
     kinds = {x.name: x.op for x in whole.layers}
     with compiling(builds.values()):
         noises = noise or sensitivities(
@@ -93,24 +136,12 @@ def tables_of(
     measured = measure_costs(
         *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
     )
-    # of bfloat16, only layers that gain by it
-    halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
 
-    def noisy(x: Layer) -> Layer:
-        taken = {p: c for p, c in x.costs.items() if p != "bfloat16" or x.name in halves}
-        return replace(x, costs={p: replace(c, noise=noises[x.name, p]) for p, c in taken.items()})
+    def noisy(x: Layer, draft: Layer) -> Layer:
+        return replace(
+            x, costs={p: replace(x.costs[p], noise=noises[x.name, p]) for p in draft.costs}
+        )
 
-    layers = tuple(map(noisy, measured.problem.layers))
-    results: dict[str, list[str]] = {}
-    for n in whole.source.nodes:
-        results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
-    names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
-    found = Tables(replace(measured.problem, layers=layers), pins, measured.how, names, noises)
-    asked = found.pinned(pins)
-    for x in layers:
-        if (p := asked.get(x.name)) is not None and p not in x.costs:
-            raise BadInput(
-                f"pin {x.name}={p}: no kernel of {plain.plan.target.name} computes it",
-                hint=f"use {' or '.join(x.costs)}",
-            )
-    return found
+    pairs = zip(measured.problem.layers, drafts.free.layers, strict=True)
+    problem = replace(measured.problem, layers=tuple(noisy(*pair) for pair in pairs))
+    return replace(drafts, free=problem, how=measured.how, noise=noises)
