@@ -135,6 +135,29 @@ def test_classes_of_frames_lie_where_the_input_has_frames_too() -> None:
         assert found.share == pytest.approx(1 / rows)
 
 
+@pytest.mark.parametrize(
+    ("shape", "inputs", "told"),
+    [
+        ((1, 84, 30), ((1, 3, 64, 64),), True),  # boxes and classes of each place
+        ((1, 255, 8, 8), ((1, 3, 64, 64),), True),
+        ((1, 30, 12), ((1, 30),), False),  # a class of each token
+        ((1, 10), ((1, 3, 64, 64),), False),
+        ((1, 3, 64, 64), ((1, 3, 64, 64),), False),  # numbers: an image
+    ],
+)
+def test_what_may_be_raw_heads_is_told_the_way_out(
+    shape: tuple[int, ...], inputs: tuple[tuple[int, ...], ...], told: bool
+) -> None:
+    want = drawn(*shape)
+    found = Loss(inputs)
+    found.add({"y": want}, {"y": want})
+    assert ("--evaluate" in found.meaning("s", "m")) == told
+    # probabilities are classes, whatever makes them
+    sure = Loss(inputs)
+    sure.add({"y": softmax(want, 1)}, {"y": softmax(want, 1)})
+    assert "--evaluate" not in sure.meaning("s", "m")
+
+
 def test_the_worst_output_counts() -> None:
     a, b = drawn(1, 10), drawn(1, 12, 4)
     found = Loss()

@@ -296,3 +296,20 @@ def test_a_pin_that_has_no_kernel_is_refused_before_anything_is_compiled(
         plan_precisions(
             model, target="rpi4", calib=calls, recipe=pinned, budget=Budget(size=10_000_000)
         )
+
+
+def test_what_a_drop_was_judged_by_is_printed(
+    model: onnx.ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    words = ["build", str(tmp_path / "m.onnx"), "--precision", "float32", "-o"]
+
+    def lines(*more: str) -> list[str]:
+        with pytest.raises(SystemExit) as done:
+            cli.main([*words, *more])
+        assert done.value.code == 0
+        return [x for x in capsys.readouterr().out.splitlines() if x.startswith("drop ")]
+
+    (said,) = lines(str(tmp_path / "a"), "--drop", "50%")
+    assert said.startswith("drop 0.00%: ") and "no evaluate function" in said
+    assert lines(str(tmp_path / "b")) == []

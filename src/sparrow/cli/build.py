@@ -128,6 +128,8 @@ def build(
         f"(code {memory.code_bytes:,}), "
         f"RAM {memory.arena_bytes + memory.state_bytes:,} bytes (state {memory.state_bytes:,})"
     )
+    if receipt.budget.drop is not None and receipt.drop is not None:
+        print(f"drop {receipt.drop:.2%}: {printable(receipt.drop_meaning)}")
     for row in measured.get("latencies", ()):
         low, high = row["low_ns"] / 1e3, row["high_ns"] / 1e3
         print(

@@ -30,6 +30,9 @@ _COORDINATES = 4
 # So many rows whose largest is always in one place are no scores.
 _STEADY = 8
 
+# What cannot be told from scores of a place by shape and values.
+RAW = "; raw heads of a detector look the same: judge those by --evaluate file.py:f"
+
 Shape = tuple[int, ...]
 
 
@@ -57,6 +60,7 @@ class Loss:
     def meaning(self, samples: str, reference: str) -> str:
         """What the share is; ``samples`` and ``reference`` in words."""
         _, name, kind = self._worst
+        doubt = RAW if kind == "classes" and self._outputs[name].raw(self._inputs) else ""
         of = f" of {name!r}, the worst output" if len(self._outputs) > 1 else ""
         if kind == "numbers":
             return (
@@ -67,6 +71,7 @@ class Loss:
             return f"share of {samples}, by integers{of}, that are not those of {reference}"
         return (
             f"share of {samples}, by rows of scores{of}, whose largest is not that of {reference}"
+            f"{doubt}"
         )
 
     @property
@@ -148,6 +153,14 @@ class _Output:
             return rows.apart / max(rows.rows, 1), "classes"
         share = math.sqrt(self.error / self.power) if self.power > 0 else float(self.error > 0)
         return (min(share, 1.0) if share > _ROUNDING else 0.0), "numbers"
+
+    def raw(self, inputs: tuple[Shape, ...]) -> bool:
+        """Whether scores of many places, no probabilities, may be undecoded boxes or their kin."""
+        axis = self._classes(inputs)
+        if axis is None or len(self.shape) < 3 or self.along[axis].probabilities:
+            return False
+        # tokens and frames have classes at every position; the places of an image are no input's
+        return not any(len(s) == 3 or self.shape[1] in s[1:2] for s in inputs)
 
     def _classes(self, inputs: tuple[Shape, ...]) -> int | None:
         """The axis of the classes; None where the output holds numbers."""
