@@ -10,6 +10,7 @@ from typing import Any
 from sparrow.abreast import abreast
 from sparrow.bfloat16 import to_bfloat16
 from sparrow.blocking import blocked
+from sparrow.channelwise import by_channels
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput, CompileError
 from sparrow.graph import Graph, Module
@@ -155,7 +156,7 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        for faster in (partial(blocked, threads=threads), in_parts, abreast):
+        for faster in (partial(blocked, threads=threads), by_channels, in_parts, abreast):
             module = faster(planned, planned=planned_for, remarks=remarks)
             planned = planned if module is planned.module else planned_for(module)
     else:

@@ -55,6 +55,7 @@ ORDER = [
         "blocking",
         "pixel_groups",
         "overlapping",
+        "channelwise",
         "abreast",
         "emit",
         "compiler",

@@ -20,15 +20,15 @@ from sparrow.plan import Step, View
 class Use:
     """Bytes [low, high) of the arena, the states, or an input or output of the caller.
 
-    With a ``period``, of these the first ``width`` of every so many from ``low`` on.
+    With ``gaps``, periods and widths, of these the first ``width`` of every ``period`` from ``low``
+    on, for each.
     """
 
     memory: tuple[str, int]
     low: int
     high: int
     written: bool
-    period: int = 0
-    width: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
 
     def conflicts(self, other: Use) -> bool:
         """Whether the order of the two matters."""
@@ -42,10 +42,12 @@ class Use:
 
     def _between(self, other: Use) -> bool:
         """Whether each lies in the gaps of the other, as columns of a matrix do."""
-        if not self.period or self.period != other.period:
-            return False
-        behind = (other.low - self.low) % self.period
-        return self.width <= behind <= self.period - other.width
+        theirs = dict(other.gaps)
+        return any(
+            width <= (other.low - self.low) % period <= period - theirs[period]
+            for period, width in self.gaps
+            if period in theirs
+        )
 
 
 def stages(steps: Sequence[Step], columns: int) -> tuple[int, ...]:
@@ -115,17 +117,14 @@ def use_of(v: View, written: bool) -> Use:
     low, high = v.span
     start = v.place.offset
     memory = v.place.kind, v.place.index
-    return Use(memory, start + low, start + high, written, *_gaps(v))
+    return Use(memory, start + low, start + high, written, tuple(_gaps(v)))
 
 
-def _gaps(v: View) -> tuple[int, int]:
-    """Period and width of what a view takes of its span, in bytes; zeros where it has no gaps."""
-    size = v.type.dtype.bytes
+def _gaps(v: View) -> Iterator[tuple[int, int]]:
+    """Periods and widths of what a view takes of its span, in bytes, where it has even gaps."""
+    width = size = v.type.dtype.bytes
     axes = sorted((abs(s) * size, d) for s, d in zip(v.strides, v.type.shape, strict=True) if d > 1)
-    found, width = (0, 0), size
     for k, (stride, extent) in enumerate(axes):
-        # the widest gaps that come back evenly
         if stride > width and all(outer % stride == 0 for outer, _ in axes[k:]):
-            found = stride, width
+            yield stride, width
         width += (extent - 1) * stride
-    return found
