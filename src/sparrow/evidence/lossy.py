@@ -65,7 +65,7 @@ def holds_codes(g: Graph) -> bool:
 
 def quantizable(g: Graph) -> bool:
     """Whether a graph after `sparrow.passes.FRONT` has a sum that can be over codes."""
-    return bool(place(g, precisions(g, Recipe())).sums)
+    return bool(place(g, precisions(g, Recipe()), Recipe()).sums)
 
 
 def number_in_source(n: int) -> int:

@@ -52,7 +52,7 @@ from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.quant.functions import fused, read_by_functions
-from sparrow.quant.recipe import Precision
+from sparrow.quant.recipe import Precision, Recipe
 from sparrow.tensor import F32, I8, I16, DType
 
 # Elements: what codes of a smaller table save, the code that scales its rows takes.
@@ -252,21 +252,18 @@ class _Groups:
 def place(
     g: Graph,
     wanted: Mapping[str, Precision],
-    complete: bool = False,
-    wide: Collection[str] = (),
+    recipe: Recipe,
     narrow: Iterable[str] = (),
-    fuse: bool = True,
 ) -> Placement:
     """Decide which ops of a float graph compute on codes.
 
     Args:
         g: A graph after `sparrow.passes.FRONT`: float, channels first.
         wanted: Precision of every node, by its first result.
-        complete: See `Recipe.complete`.
-        wide: See `Recipe.wide`.
+        recipe: Whether it is ``complete``, ``fuses``, and what is ``wide``.
         narrow: Values that are not wide all the same, nor what shares a scale with them.
-        fuse: Whether cheap functions may read the floats of a sum (`sparrow.quant.functions`).
     """
+    complete = recipe.complete
     made, users = g.producers(), g.users()
     outputs = g.live_out()
     asked = {n.outputs[0]: wanted[n.outputs[0]] in ("int8", "int16x8") for n in g.nodes}
@@ -327,8 +324,8 @@ def place(
         integer -= useless
     # a clamp that stayed while what it clamps did not is an op of its own again
     inner = {x: y for x, y in inner.items() if x in integer and y in integer}
-    if fuse:
-        inner = fused(g, sums, integer & lanes.keys(), wide) | inner
+    if recipe.fuses:
+        inner = fused(g, sums, integer & lanes.keys(), recipe.wide) | inner
 
     if not complete:
         # what is float is moved as float where some reader wants it exact
@@ -352,7 +349,9 @@ def place(
                 root = groups.find(x)
                 codes[root] = max(asks, codes.get(root, I8), key=lambda t: t.bits)
     kept = set(map(groups.find, narrow))
-    codes |= {root: I16 for root in map(groups.find, wide) if root in codes and root not in kept}
+    codes |= {
+        root: I16 for root in map(groups.find, recipe.wide) if root in codes and root not in kept
+    }
     # a value that two of them read has 8 bits
     narrowing = sorted(integer & (heads.keys() | cells.keys()), key=lambda y: wanted[y] == "int8")
     for y in narrowing:

@@ -115,6 +115,11 @@ class Recipe:
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise BadInput(f"smooth is {self.smooth}, expected a share between 0 and 1")
 
+    @property
+    def fuses(self) -> bool:
+        """Whether cheap functions may read the floats of a sum (`sparrow.quant.functions`)."""
+        return self.scheme == "f32" and self.scales == "float" and not self.complete
+
     def _check_groups(self) -> None:
         for name, value, others in (
             ("rounding", self.rounding, "gptq or nearest"),

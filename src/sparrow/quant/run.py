@@ -154,7 +154,7 @@ def run(
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
     # so that statistics do not depend on pins
     plain = precisions(g, replace(recipe, precision="int8", pins=()))
-    free = place(g, plain, recipe.complete, fuse=_may_fuse(recipe))
+    free = place(g, plain, replace(recipe, wide=()))
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         nothing = "no convolution, product or recurrent layer of constant weights to quantize"
         why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
@@ -222,7 +222,7 @@ def _widened(
         return requantized(g, c, replace(asked, wide=(*asked.wide, *values))).graph
 
     codes, enough = activation_codes(p, c, recipe), 10 ** (-recipe.fidelity / 10)
-    wide = too_wide(g, p, codes, with_wide, few, enough, fixed, _may_fuse(recipe))
+    wide = too_wide(g, p, codes, with_wide, few, enough, fixed, recipe.fuses)
     found = (*recipe.wide, *(x for w in wide for x in w.all))
     notes = [
         f"{place_of(g, x)} is no code: rounding it to 16 bits alone makes an error of {power:.0%} "
@@ -243,12 +243,7 @@ def _widened(
 def _placed(g: Graph, recipe: Recipe) -> Placement:
     narrow = pinned(g, recipe, ("int8",))
     wanted = precisions(g, recipe)
-    return place(g, wanted, recipe.complete, recipe.wide, narrow, _may_fuse(recipe))
-
-
-def _may_fuse(recipe: Recipe) -> bool:
-    """Whether what follows a sum may read the float that it is scaled to."""
-    return recipe.scheme == "f32" and recipe.scales == "float" and not recipe.complete
+    return place(g, wanted, recipe, narrow)
 
 
 def _may_widen(recipe: Recipe) -> bool:

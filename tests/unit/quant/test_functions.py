@@ -90,7 +90,7 @@ def test_a_sum_that_something_else_reads_keeps_its_codes() -> None:
     m.graph.node.append(onnx.helper.make_node("Conv", ["c1", "w"], ["z"]))
     m.graph.output.append(value("z", (1, 8, 4, 4)))
     assert "c1" in coded(m)
-    p = place(graph(m), precisions(graph(m), Recipe()))
+    p = place(graph(m), precisions(graph(m), Recipe()), Recipe())
     assert "c1" not in p.functions and "c0" in p.functions
 
 
