@@ -29,7 +29,7 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model
 from sparrow.kernels.case import Kernel
 from sparrow.quant import Recipe
-from sparrow.quantizing import qdq_file, quantize_model
+from sparrow.quantizing import Given, qdq_file, quantize_model
 from sparrow.request import Budget, Evaluate, Progress, Request
 from sparrow.samples import Pixels, draw
 from sparrow.sources import sources_and_samples, sources_of
@@ -325,10 +325,7 @@ def quantize(
     Raises:
         SparrowError: The model, the samples or the recipe are no good; one line says where.
     """
-    done, _ = quantize_model(
-        model,
-        calib,
-        recipe,
+    given = Given(
         shapes=shapes,
         states=states,
         constants=constants,
@@ -336,6 +333,7 @@ def quantize(
         evaluation=evaluation,
         progress=progress,
     )
+    done, _ = quantize_model(model, calib, recipe, given)
     return qdq_file(done)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from sparrow.passes.layout import standard_layout
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe
 from sparrow.quant.engine import literally
-from sparrow.quantizing import quantize_model
+from sparrow.quantizing import NOTHING, Given, quantize_model
 from sparrow.reference import one_thread
-from sparrow.request import Progress
 from sparrow.residency import Residency, residency
 from sparrow.samples import Feeds, Pixels, samples
 from sparrow.sources import sources_and_samples, sources_of
@@ -56,14 +55,9 @@ def offload(
     device: Device,
     calib: Iterable[Any] | str | Path | None = None,
     recipe: Recipe | None = None,
+    given: Given = NOTHING,
     *,
     precision: str | None = None,
-    shapes: Shapes | None = None,
-    states: Mapping[str, str] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    pixels: Pixels | None = None,
-    evaluation: Iterable[Any] | str | Path | None = None,
-    progress: Progress | None = None,
 ) -> Offload:
     """Write a model under the numeric rules of an accelerator.
 
@@ -72,23 +66,17 @@ def offload(
         device: A row with rules.
         calib: Samples, as for `sparrow.quantize`; not used by devices without integers.
         recipe: How, where the rules leave a choice.
+        given: The rest of what `sparrow.quantize` takes.
         precision: ``int8`` or ``int16x8``, or one of the row's modes, such as ``FP16.32``.
-        shapes: Static shapes of inputs with dynamic dimensions.
-        states: Model input -> output pairs carried from sample to sample.
-        constants: Inputs fixed to a value.
-        pixels: How images of a folder become numbers.
-        evaluation: Samples the result will be judged on: refused among ``calib``.
-        progress: Told what happens.
 
     Raises:
         SparrowError: The model, the samples or the recipe are no good, or the device lacks what is
             asked for.
     """
     rules = rules_of(device)
-    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
+    sources, calib = sources_and_samples(model, given.shapes, given.states, calib, given.constants)
     ((_, source),) = sources.items()
-    shapes = source.shapes
-    g = _graph(sources_of(model, shapes, states, constants))
+    g = _graph(sources)
     if not rules.weight_bits:
         if calib is not None:
             raise BadInput(
@@ -106,7 +94,7 @@ def offload(
     types = {x: g.types[x] for x in g.inputs}
 
     def feeds() -> Iterator[Feeds]:
-        for f in samples(calib, types, pixels or Pixels()):
+        for f in samples(calib, types, given.pixels or Pixels()):
             if len(kept) < MEASURED:
                 kept.append(f)
             yield f
@@ -115,11 +103,7 @@ def offload(
         model,
         feeds(),
         conforming(recipe or Recipe(), device, precision),
-        shapes=shapes,
-        states=states,
-        constants=constants,
-        evaluation=evaluation,
-        progress=progress,
+        replace(given, shapes=source.shapes),
     )
     proto = to_portable_onnx(done.graph)
     shares = _feature_shares(done.graph, kept) if "features" in rules.compressed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,26 @@ from sparrow.sources import sources_and_samples
 REPORTED = 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a user says of a model to quantize and of its samples; see `sparrow.quantize`."""
+
+    shapes: Shapes | None = None
+    states: Mapping[str, str] | None = None
+    constants: Mapping[str, Any] | None = None
+    pixels: Pixels | None = None
+    evaluation: Iterable[Any] | str | Path | None = None
+    progress: Progress | None = None
+
+
+NOTHING = Given()
+
+
 def quantize_model(
     model: Model,
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None = None,
-    *,
-    shapes: Shapes | None = None,
-    states: Mapping[str, str] | None = None,
-    constants: Mapping[str, Any] | None = None,
-    pixels: Pixels | None = None,
-    evaluation: Iterable[Any] | str | Path | None = None,
-    progress: Progress | None = None,
+    given: Given = NOTHING,
 ) -> tuple[Quantized, list[LayerReport]]:
     """`quantize`, with the statistics behind it and how far every layer is from the float one.
 
@@ -44,11 +54,11 @@ def quantize_model(
     """
     if calib is None:
         raise BadInput("quantization needs samples", hint="give calib=, an .npz or an image folder")
-    say = progress or (lambda _: None)
+    say = given.progress or (lambda _: None)
     say("reading the model")
     # what loading code says of images is for every source of them
-    how = pixels or Pixels()
-    sources, calib = sources_and_samples(model, shapes, states, calib, constants)
+    how = given.pixels or Pixels()
+    sources, calib = sources_and_samples(model, given.shapes, given.states, calib, given.constants)
     ((name, source),) = sources.items()
     with one_thread():
         g = import_source(source, name).graph
@@ -69,9 +79,12 @@ def quantize_model(
             yield f
 
     judged, calibrating = frozenset[str](), noted(calib)
-    if evaluation is not None:
+    if given.evaluation is not None:
         # what calibrated is no judge where there is another
-        judged, calibrating = frozenset(map(digest, noted(evaluation))), samples(calib, types, how)
+        judged, calibrating = (
+            frozenset(map(digest, noted(given.evaluation))),
+            samples(calib, types, how),
+        )
         if not judged:
             raise BadInput("the evaluation set is empty", hint="give at least one sample, or none")
     done = run(g, calibrating, recipe, evaluation=judged, progress=say)

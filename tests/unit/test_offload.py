@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from data import data
 from small_models import model, value
@@ -21,8 +23,10 @@ from sparrow.offload import inspect, offload
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.layout import standard_layout
 from sparrow.quant import Recipe
+from sparrow.quantizing import Given
 from sparrow.reference import evaluate
 from sparrow.residency import Residency
+from sparrow.samples import Pixels
 from sparrow.targets import device
 from sparrow.tensor import Array
 
@@ -228,6 +232,16 @@ def test_sixteen_bits_where_the_device_has_them() -> None:
 def test_what_a_device_cannot_is_one_line(name: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         offload(net(), device(name), **given)
+
+
+def test_images_that_judge_are_read_as_those_that_calibrate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for k in range(4):
+        pixels = rng.integers(0, 256, (10, 10, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    given = Given(pixels=Pixels((127.0,), (128.0,)), evaluation=tmp_path)
+    with pytest.raises(BadInput, match="evaluation"):
+        offload(net(), device("edge_tpu"), tmp_path, given=given)
 
 
 def test_every_accelerator_yields_a_file() -> None:

@@ -83,7 +83,7 @@ def quantize(
     """
     from sparrow.publish import replace_file
     from sparrow.quant import to_npz
-    from sparrow.quantizing import qdq_file, quantize_model
+    from sparrow.quantizing import Given, qdq_file, quantize_model
     from sparrow.targets import device
 
     recipe = recipe_of(
@@ -101,21 +101,18 @@ def quantize(
         # said in so many words, it holds for every layer
         residual="int8" if precision == "int8" and not target else None,
     )
-    shapes, states, constants = shapes_of(shape), states_of(state), constants_of(constant)
-    pixels = pixels_of(mean, std, bgr)
+    given = Given(
+        shapes=shapes_of(shape),
+        states=states_of(state),
+        constants=constants_of(constant),
+        pixels=pixels_of(mean, std, bgr),
+        evaluation=evaluation,
+        progress=progress,
+    )
     if target is not None:
         from sparrow.offload import offload
 
-        there = offload(
-            *(str(model), device(target), calib, recipe),
-            precision=precision,
-            shapes=shapes,
-            states=states,
-            constants=constants,
-            pixels=pixels,
-            evaluation=evaluation,
-            progress=progress,
-        )
+        there = offload(str(model), device(target), calib, recipe, given, precision=precision)
         data = there.model.SerializeToString(deterministic=True)
         replace_file(out, data)
         if statistics is not None and there.quantized is not None:
@@ -127,17 +124,7 @@ def quantize(
         return
     if calib is None:
         raise BadInput("quantization needs samples", hint="give --calib x.npz or an image folder")
-    done, layers = quantize_model(
-        str(model),
-        calib,
-        recipe,
-        shapes=shapes,
-        states=states,
-        constants=constants,
-        pixels=pixels,
-        evaluation=evaluation,
-        progress=progress,
-    )
+    done, layers = quantize_model(str(model), calib, recipe, given)
     proto = qdq_file(done)
     data = proto.SerializeToString(deterministic=True)
     replace_file(out, data)
