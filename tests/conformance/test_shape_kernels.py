@@ -202,6 +202,19 @@ def _pool(c: _Case) -> Graph:
     return c.done(op, c.input(shape, c.one(TYPES if kind == "max" else FLOATS)))
 
 
+def _maxima_and_places(c: _Case) -> Graph:
+    """Of few channels and many, of one axis and two, with equal elements and NaN."""
+    n = c.n(1, 2)
+    kernel, dilations = c.ns(n, 1, 3), c.ns(n, 1, 2)
+    pads = tuple((c.n(0, k - 1), c.n(0, k - 1)) for k in kernel)
+    op = Pool("max", kernel, c.ns(n, 1, 3), dilations, pads, channels_last=True, indices="row")
+    shape = (c.n(1, 2), *c.ns(n, 5, 12), c.one((1, 3, 16, 37)))
+    values = c.rng.integers(-2, 3, shape).astype(np.float32)
+    if c.flag():
+        values[c.rng.random(shape) < 0.1] = np.nan
+    return c.done(op, c.feed(values, F32))
+
+
 def _windows_side_by_side(c: _Case) -> Graph:
     """Maximum pooling of stride 1 over rows: few channels and many, with NaN, and empty windows."""
     kernel, dilations = c.ns(2, 1, 9), c.ns(2, 1, 3)
@@ -317,8 +330,8 @@ def _deform(c: _Case) -> Graph:
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
     _reduce, _integers, _wide, _short, _along, _arg, _normalize, _columns, _response, _pool,
-    _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid, _regions, _unpool,
-    _deform,
+    _maxima_and_places, _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid,
+    _regions, _unpool, _deform,
 )  # fmt: skip
 
 

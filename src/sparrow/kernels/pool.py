@@ -29,6 +29,27 @@ def _pool(case: Case) -> Lowered | Reject:
     return Lowered((call,), found.tasks, cycles=cycles)
 
 
+def _arg(case: Case) -> Lowered | Reject:
+    """The maximum and where it lies, as networks that pool back need it."""
+    op = case.op
+    assert isinstance(op, Pool)
+    if op.indices != "row":
+        return Reject("no places in row-major order")
+    found = _pool2d(case, indices=True)
+    if isinstance(found, Reject):
+        return found
+    if case.y[1].strides != case.y[0].strides:
+        return Reject("values and indices lie differently")
+    if found.ih * found.iw >= 1 << 31:
+        return Reject("places of a plane exceed 31 bits")
+    arguments = (In(0), Out(0), Out(1))
+    call = Invoke("pool_f32.h", "sp_arg_pool2d_f32", "sp_pool2d", params_of(found), arguments)
+    vectors = found.batch * found.oh * found.ow * -(-found.c // case.target.isa.lanes)
+    # the places are widened one by one
+    cycles = vectors * (6.0 * found.kh * found.kw + case.target.isa.lanes)
+    return Lowered((call,), found.tasks, cycles=cycles)
+
+
 def _max_rows(case: Case) -> Lowered | Reject:
     found = _pool2d(case)
     if isinstance(found, Reject):
@@ -47,10 +68,10 @@ def _max_rows(case: Case) -> Lowered | Reject:
     return Lowered((call,), found.tasks, (), line * found.tasks, cycles)
 
 
-def _pool2d(case: Case) -> Pool2d | Reject:
+def _pool2d(case: Case, *, indices: bool = False) -> Pool2d | Reject:
     op, x = case.op, case.x[0]
     assert isinstance(op, Pool) and x is not None
-    if op.kind not in ("max", "average") or op.indices or x.type.dtype != F32:
+    if op.kind not in ("max", "average") or bool(op.indices) != indices or x.type.dtype != F32:
         return Reject("only float32 maximum and mean without indices")
     if not op.channels_last:
         return Reject("channels are not last")
@@ -117,5 +138,6 @@ def _mean(case: Case) -> Lowered | Reject:
 ROWS = (
     Kernel("pool2d_f32", Pool, _pool),
     Kernel("max_rows_f32", Pool, _max_rows),
+    Kernel("arg_pool2d_f32", Pool, _arg),
     Kernel("mean2d_f32", Reduce, _mean),
 )

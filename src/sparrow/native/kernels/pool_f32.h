@@ -93,6 +93,49 @@ SP_INLINE void sp_pool2d_f32(const sp_pool2d p, const float *x, float *y, sp_ep_
   }
 }
 
+/* The largest of up to SP_LANES channels of a window, the first of equal ones, and its place in the
+ * plane, row-major; the first tap's where nothing is above -infinity. */
+SP_INLINE void sp_arg_window_f32(const sp_pool2d p, const float *x, float *y, int64_t *z,
+                                 int64_t plane, int top, int left, int n) {
+  const int ky0 = sp_pool_first(top, 0, p.dh), ky1 = sp_pool_last(top, p.ih, p.dh, p.kh);
+  const int kx0 = sp_pool_first(left, 0, p.dw), kx1 = sp_pool_last(left, p.iw, p.dw, p.kw);
+  sp_f32 best = sp_from_bits_f32(sp_set1_i32((int32_t)-0x800000)); /* -infinity */
+  sp_i32 at = sp_set1_i32((top + ky0 * p.dh) * p.iw + left + kx0 * p.dw);
+  int32_t found[SP_LANES];
+  for (int ky = ky0; ky < ky1; ++ky)
+    for (int kx = kx0; kx < kx1; ++kx) {
+      const int iy = top + ky * p.dh, ix = left + kx * p.dw;
+      const sp_f32 v = sp_loadn_f32(x + iy * p.xh + ix * p.xw, n);
+      const sp_mask wins =
+          sp_mask_or(sp_gt_f32(v, best),
+                     sp_mask_and(sp_isnan_f32(v), sp_mask_not(sp_isnan_f32(best))));
+      best = sp_select_f32(wins, v, best);
+      at = sp_select_i32(wins, sp_set1_i32(iy * p.iw + ix), at);
+    }
+  sp_storen_f32(y, best, n);
+  sp_store_i32(found, at);
+  for (int l = 0; l < n; ++l) z[l] = (plane + l) * ((int64_t)p.ih * p.iw) + found[l];
+}
+
+/* Maximum pooling that also says where in x, seen as NCHW, the maxima lie: z is laid out like y. */
+SP_INLINE void sp_arg_pool2d_f32(const sp_pool2d p, const float *x, float *y, int64_t *z, int task) {
+  const int th = (p.oh + p.task_h - 1) / p.task_h;
+  const int image = task / th, oy0 = task % th * p.task_h;
+  const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
+  const float *xz = x + image * p.xn;
+  for (int oy = oy0; oy < oy1; ++oy)
+    for (int ox = 0; ox < p.ow; ++ox) {
+      const int top = oy * p.sh - p.pt, left = ox * p.sw - p.pl;
+      const ptrdiff_t to = (((ptrdiff_t)image * p.oh + oy) * p.ow + ox) * p.ldy;
+      const int64_t plane = (int64_t)image * p.c;
+      int j = 0;
+      for (; j + SP_LANES <= p.c; j += SP_LANES)
+        sp_arg_window_f32(p, xz + j, y + to + j, z + to + j, plane + j, top, left, SP_LANES);
+      if (j < p.c)
+        sp_arg_window_f32(p, xz + j, y + to + j, z + to + j, plane + j, top, left, p.c - j);
+    }
+}
+
 /* The largest of a vector's windows: of rows `step` floats apart. */
 SP_INLINE void sp_max_windows_f32(int nv, const float *x, ptrdiff_t step, int taps, float *y, int n) {
   sp_f32 acc[SP_POOL_NV];
