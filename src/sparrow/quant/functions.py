@@ -2,7 +2,7 @@
 
 fused   the result of a sum that a cheap function alone reads stays the float that it is when the
         sum is scaled, so that one rounding is left of two; in all but a table's place that costs
-        time (hard-swish behind every convolution of a PP-LCNet: a third more), and the last, small
+        time (hard-swish behind every convolution of a PP-LCNet: 9 % more), and the last, small
         maps gain the most for it: the smallest come first, up to a twentieth of all elements; of
         the others those whose codes `sparrow.quant.widen` finds to cost the most
 seen    where functions are all that reads a value, its range is the one whose codes give them the
