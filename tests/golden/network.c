@@ -12,16 +12,6 @@ SP_LINK void model_e0_s2(const sp_frame *f, int task);
 SP_LINK void model_e0_s3(const sp_frame *f, int task);
 
 #if SP_IN(1)
-static SP_KEPT void model_f2(const float *p0, float *p1) {
-  sp_softmax_f32((sp_softmax){..}, p0, p1, 0);
-}
-SP_LINK void model_e0_s3(const sp_frame *f, int task) {
-  (void)task;
-  model_f2((const float *)(f->ws), (float *)((unsigned char *)f->call->outputs[0]));
-}
-#endif
-
-#if SP_IN(2)
 SP_INLINE sp_f32 model_f0_ep(sp_f32 acc, const void *const *e, ptrdiff_t row, ptrdiff_t col, int n) {
   (void)row;
   const sp_f32 x0 = sp_loadn_f32((const float *)e[0] + col, n);
@@ -56,6 +46,13 @@ SP_LINK void model_e0_s2(const sp_frame *f, int task) {
   (void)task;
   const void *const e[] = {(const float *)(f->w)};
   model_f1((const float *)(f->ws + 2048), (const float *)(f->w + 192), (float *)(f->ws), e);
+}
+static SP_KEPT void model_f2(const float *p0, float *p1) {
+  sp_softmax_f32((sp_softmax){..}, p0, p1, 0);
+}
+SP_LINK void model_e0_s3(const sp_frame *f, int task) {
+  (void)task;
+  model_f2((const float *)(f->ws), (float *)((unsigned char *)f->call->outputs[0]));
 }
 #endif
 

@@ -452,5 +452,9 @@ def test_another_model_is_refused(files: Path) -> None:
     for n in other.graph.node:
         n.input[:] = ["x" if i == "image" else i for i in n.input]
     other.graph.input[0].name = "x"
-    with pytest.raises(sparrow.SparrowError, match="in common"):
+    with pytest.raises(sparrow.SparrowError, match=r"inputs differ: 'x' is float32\[1x1x8x8\]"):
         blame_model(str(files / "q.onnx"), other, noise(0, 1))
+    given, made = (value(v, (1, 3, 16, 16)) for v in ("x", "elsewhere"))
+    alike = model([helper.make_node("Relu", ["x"], ["elsewhere"])], [given], [made])
+    with pytest.raises(sparrow.SparrowError, match=r"outputs differ: .* makes 'elsewhere'"):
+        blame_model(str(files / "q.onnx"), alike, noise(0, 1))

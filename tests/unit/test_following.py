@@ -166,7 +166,7 @@ def test_blame_and_diff_of_dynamic_models() -> None:
     with pytest.warns(ShapeTaken):
         assert blame_model(q, m, x).layers
         assert diff(m, m, x).first is None
-    with pytest.raises(BadInput, match="input 'x' is batchxtimex16, in the other model 2x16"):
+    with pytest.raises(BadInput, match="'x' is batchxtimex16, in the other model 2x16"):
         diff(m, dynamic(("x", (2, 16))))
 
 

@@ -95,6 +95,13 @@ def blame_model(
                     f"the float model takes {x!r}, the quantized one {', '.join(q.inputs)}",
                     hint=f"fix what that has fixed: --constant {x}=.., or give its own float model",
                 )
+        for y in f.outputs:
+            if y not in q.types:
+                raise BadInput(
+                    f"outputs differ: the float model makes {y!r}, the quantized one "
+                    f"{', '.join(q.outputs)}",
+                    hint="give the float model that was quantized, values under the same names",
+                )
     types = {x: q.types[x] for x in q.inputs}
     feeds: list[Feeds] = list(samples(calib, types, pixels or Pixels()))
     watch = Watch(q)
