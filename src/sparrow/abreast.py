@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sparrow.columns import by_entry
 from sparrow.graph import Graph, Module, Node
 from sparrow.plan import Plan, Step
 from sparrow.rewrite import Remark
@@ -34,27 +35,21 @@ class Group:
 def abreast(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
     """The module with independent layers beside each other where that is predicted to be faster.
 
-    Firmware has one thread, and a page has a region for each step, not one for all.
-
     Args:
         p: The plan of the module as it is.
         planned: Plans a module; no order of nodes changes what they compute.
         remarks: Told which layers were chosen.
     """
-    machine = p.target.machine
-    if p.threads == 1 or machine.bare or machine.system == "wasm32":
-        return p.module
-    entries = []
-    for g, e in zip(p.module.entries, p.entries, strict=True):
-        groups = list(_groups(g, {s.node.outputs[0]: s for s in e.steps}, p))
+
+    def entry(i: int, g: Graph) -> Graph:
+        groups = list(_groups(g, {s.node.outputs[0]: s for s in p.entries[i].steps}, p))
         for group in groups:
-            first, *others = (g.nodes[i].origin for i in group.members)
+            first, *others = (g.nodes[k].origin for k in group.members)
             why = f"beside {', '.join(o or '?' for o in others)}, each by a thread of its own"
             remarks.append(Remark("abreast", first, why, True))
-        entries.append(_side_by_side(g, groups) if groups else g)
-    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
-        return p.module
-    return replace(p.module, entries=tuple(entries))
+        return _side_by_side(g, groups) if groups else g
+
+    return by_entry(p, entry)
 
 
 def _groups(g: Graph, steps: Mapping[str, Step], p: Plan) -> Iterator[Group]:

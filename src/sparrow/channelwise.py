@@ -10,10 +10,9 @@ and where it ends. Sums of integers are the same however they are divided.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
+from sparrow.columns import by_entry, divided, moved_cycles
 from sparrow.graph import Graph, Module, Node
-from sparrow.overlapping import MOVES
 from sparrow.passes.channel_parts import Channels, Division, division_of, in_channels, produces
 from sparrow.passes.patches import ROWS, windows_of
 from sparrow.plan import Plan
@@ -54,8 +53,7 @@ class _Gains:
 
     def _few_rows(self, n: Node) -> bool:
         """Whether a node begins a run: a convolution of an image that threads share by rows."""
-        s = self.steps.get(n.outputs[0])
-        if s is None or s.column is not None or s.lowered.tasks == 1 or not produces(self.g, n):
+        if not divided(self.steps.get(n.outputs[0])) or not produces(self.g, n):
             return False
         t = self.g.types[n.outputs[0]]
         return t.rank == 4 and t.shape[0] == 1 and t.shape[ROWS] > 1
@@ -102,7 +100,7 @@ class _Gains:
             return 0.0
         t = self.g.types[x]
         twice = min(w.reach - w.stride, t.shape[ROWS])
-        moved = MOVES * self.target.move_cycles * t.bytes / t.shape[ROWS] * twice
+        moved = moved_cycles(self.target, t.bytes / t.shape[ROWS] * twice)
         made = sum(
             s.lowered.cycles
             for v in d.axis
@@ -112,32 +110,25 @@ class _Gains:
 
     def _moved(self, v: str) -> float:
         """What it takes a core to read what others have of a value, and them to overwrite it."""
-        t = self.g.types[v]
-        return MOVES * self.target.move_cycles * t.bytes * (self.threads - 1) / self.threads
+        others = (self.threads - 1) / self.threads
+        return moved_cycles(self.target, self.g.types[v].bytes * others)
 
 
 def by_channels(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
     """The module with the layers in parts of channels that are predicted to gain by it.
-
-    Firmware has one thread, and a page has a region for each step, not one for all: it would
-    compute the parts one after the other.
 
     Args:
         p: The plan of the module as it is.
         planned: Plans a module; no division of channels changes what they compute.
         remarks: Told which layers were chosen.
     """
-    machine = p.target.machine
-    if p.threads == 1 or machine.bare or machine.system == "wasm32":
-        return p.module
-    entries = []
-    for i, g in enumerate(p.module.entries):
+
+    def entry(i: int, g: Graph) -> Graph:
         runs = list(_Gains(p, i).runs())
         for c in runs:
             last = g.nodes[c.last].origin
             why = f"{c.last - c.first + 1} layers to {last} by each thread for its own channels"
             remarks.append(Remark("channels", g.nodes[c.first].origin, why, True))
-        entries.append(in_channels(g, runs) if runs else g)
-    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
-        return p.module
-    return replace(p.module, entries=tuple(entries))
+        return in_channels(g, runs) if runs else g
+
+    return by_entry(p, entry)

@@ -10,9 +10,9 @@ if anything is: not where images are large, whose halo is little of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from sparrow.blocking import alone, same_rounding
+from sparrow.columns import by_entry, divided, moved_cycles
 from sparrow.graph import Graph, Module
 from sparrow.ops.lookup import Lookup
 from sparrow.passes.overlap import Overlap, overlapped, spans_of
@@ -22,10 +22,6 @@ from sparrow.rewrite import Remark
 
 # Nodes of a run.
 LONGEST = 6
-# A line of a halo changes cores up to three times, two at once on the whole: measured where halves
-# of 14 x 14 and 7 x 7 pixels took 16 to 35 ns a line longer than parts that share nothing, and a
-# line took 8 ns to read, 6 for its owner to read again and 10 to overwrite.
-MOVES = 2
 
 
 class _Gains:
@@ -57,7 +53,7 @@ class _Gains:
         g = self.g
         spans, nodes = spans_of(g, o), g.nodes[o.first : o.last + 1]
         inside = {n.outputs[0]: n for n in nodes}
-        if spans is None or not all(map(self._split, inside)):
+        if spans is None or not all(divided(self.steps.get(v)) for v in inside):
             return 0.0
         # larger parts lost: cold memory takes longer than the halo, which prefetchers see coming
         if any(
@@ -85,39 +81,27 @@ class _Gains:
 
     def _moved(self, v: str, rows: float) -> float:
         """What a core takes longer at a seam where two of them read so many rows of a value."""
-        return MOVES * self.target.move_cycles * self._bytes(v, rows)
-
-    def _split(self, v: str) -> bool:
-        """Whether threads share the step that computes a value."""
-        s = self.steps.get(v)
-        return s is not None and s.column is None and s.lowered.tasks > 1
+        return moved_cycles(self.target, self._bytes(v, rows))
 
 
 def in_parts(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
     """The module with the layers in overlapping parts that are predicted to gain by it.
-
-    Firmware has one thread, and a page has a region for each step, not one for all: it would
-    compute the parts one after the other.
 
     Args:
         p: The plan of the module as it is.
         planned: Plans a module.
         remarks: Told which layers were chosen.
     """
-    machine = p.target.machine
-    if p.threads == 1 or machine.bare or machine.system == "wasm32":
-        return p.module
-    entries = []
-    for i, g in enumerate(p.module.entries):
+
+    def entry(i: int, g: Graph) -> Graph:
         runs = [o for o in _Gains(p, i).runs() if _same(g, o, planned)]
         for o in runs:
             last = g.nodes[o.last].origin
             why = f"{o.last - o.first + 1} layers to {last} by each thread for its own rows"
             remarks.append(Remark("overlap", g.nodes[o.first].origin, why, True))
-        entries.append(overlapped(g, runs) if runs else g)
-    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
-        return p.module
-    return replace(p.module, entries=tuple(entries))
+        return overlapped(g, runs) if runs else g
+
+    return by_entry(p, entry)
 
 
 def _same(g: Graph, o: Overlap, planned: Callable[[Module], Plan]) -> bool:

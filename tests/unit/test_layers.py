@@ -54,6 +54,7 @@ ORDER = [
         "patching",
         "blocking",
         "pixel_groups",
+        "columns",
         "overlapping",
         "channelwise",
         "abreast",
