@@ -13,9 +13,8 @@ power and with the error of the whole quantized network. Two kinds take 16 bits,
     dominant   it makes a twentieth of the whole error, and costs little: what makes the most error
                for its cost comes first, until a tenth of the network's multiplications and elements
                have two bytes; none may become larger than the largest value was. What a cheap
-               function alone reads of a sum is no code instead (`sparrow.quant.functions`) from a
-               hundredth of the error on, in another tenth of the elements; what makes less,
-               where those are not used up
+               function alone reads of a sum is no code instead (`sparrow.quant.functions`), at less
+               than half of that cost, from a hundredth of the error on and in another tenth
 
 The last kind is looked for until the outputs are as near to the float ones as the recipe asks.
 Powers of errors add, so that halving what is rounded finds them, and a network that is near enough,
@@ -46,11 +45,14 @@ DOMINANT = 0.05
 # The same of a value that a cheap function may read as a float.
 FUSED = 0.01
 # Share of a network's multiplications, and of its elements, that may have two bytes for it: added,
-# because depthwise layers are as slow as they are large. Measured, a twentieth of the time.
+# because depthwise layers are as slow as they are large. Measured, 2 to 6 % of the time.
 WORK = 0.1
 # What a function over the floats of a sum costs of what 16 bits of as many elements do: hard-swish
 # on AVX-512, measured.
 FUSING = 0.4
+# Of the mean power of an output, what fainter samples count as: whatever is rounded is much of what
+# is next to nothing, a silence or an empty mask.
+FAINT = 0.01
 # Samples that are looked at: of all, or in a row where states go from one to the next. Where few
 # hold the error, four said a third of it.
 COMPARED = 16
@@ -163,8 +165,7 @@ def too_wide(
     inputs = {n.inputs[0] for n in fusable(g, sums, p.coded)} if fuse else set()
     floats = [root for root in rest if root in inputs and root not in found]
     if floats:
-        # what makes less comes last: together the small ones count
-        found |= dict.fromkeys(floats, 0.0) | _found_in(floats, FUSED * whole, alone)
+        found |= _found_in(floats, FUSED * whole, alone)
     cost = {r: c * FUSING if r in inputs else c for r, c in _costs(g, p).items()}
     largest, members = _largest(g, p), _members(p)
 
@@ -172,13 +173,12 @@ def too_wide(
         return 2 * max(g.types[x].size for x in members[root]) <= largest
 
     left, error_left = {True: WORK, False: WORK}, whole
-    for root in sorted(found, key=lambda r: (-found[r] / max(cost[r], 1e-12), cost[r])):
+    for root in sorted(found, key=lambda r: found[r] / max(cost[r], 1e-12), reverse=True):
         fused = root in inputs
         if error_left > enough and cost[root] <= left[fused] and (fused or fits(root)):
-            own = found[root] or alone((root,))
-            taken.append(Wide(root, (root,), own, own / whole, fused))
+            taken.append(Wide(root, (root,), found[root], found[root] / whole, fused))
             left[fused] -= cost[root]
-            error_left -= own
+            error_left -= found[root]
     return taken
 
 
@@ -240,18 +240,19 @@ def _error_of(
     """How far the outputs of a run are from those of the float graph.
 
     The power of the error over the output's, summed over outputs, in the mean of the samples: each
-    counts alike, however loud it is, and for no more than an output of zeros would.
+    counts alike, unless it is `FAINT`, and for no more than an output of zeros would.
     """
-    run = engine(g, outputs)
-    real = list(map(run, few))
+    real = list(map(engine(g, outputs), few))
+    signals = {y: [power(want[y]) for want in real] for y in outputs}
+    least = {y: max(FAINT * sum(p) / len(p), 1e-300) for y, p in signals.items()}
 
     def error(other: Run) -> float:
         shares = 0.0
-        for feeds, want in zip(few, real, strict=True):
+        for i, feeds in enumerate(few):
             found = other(feeds)
             for y in outputs:
-                noise = power(apart(found[y], want[y]))
-                shares += min(1.0, noise / max(power(want[y]), 1e-300))
+                noise = power(apart(found[y], real[i][y]))
+                shares += min(1.0, noise / max(signals[y][i], least[y]))
         return shares / len(few)
 
     return error

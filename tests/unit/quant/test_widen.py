@@ -11,6 +11,7 @@ from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant import Recipe, run
+from sparrow.reference import evaluate
 from sparrow.tensor import Array
 
 DEPTH, WIDTH, ROWS = 24, 16, 8
@@ -82,3 +83,20 @@ def test_few_samples_may_hold_the_error(hard: int | None, wide: tuple[str, ...])
         for i in range(64)
     ]
     assert run(gated(), samples, Recipe(fidelity=40.0)).recipe.wide == wide
+
+
+def test_an_output_of_next_to_nothing_asks_for_nothing() -> None:
+    """Of one sample in sixteen the rest cancels the products: any rounding is all that is left."""
+    rng = np.random.default_rng(1)
+    g = gated()
+    samples = [
+        {
+            "x": rng.normal(size=(ROWS, 4 * WIDTH)).astype(np.float32),
+            "gate": np.ones(1, np.float32),
+            "rest": 30 * rng.normal(size=(ROWS, 4)).astype(np.float32),
+        }
+        for _ in range(16)
+    ]
+    silent = {**samples[5], "rest": np.zeros((ROWS, 4), np.float32)}
+    samples[5] = {**silent, "rest": -evaluate(g, silent)["y"]}
+    assert run(g, samples, Recipe()).recipe.wide == ()
