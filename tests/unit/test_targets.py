@@ -13,7 +13,7 @@ from sparrow.cli import run_command
 from sparrow.device.build import NATIVE, Unit, find_toolchain
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput
-from sparrow.targets import KINDS, device, devices, target, targets
+from sparrow.targets import KINDS, Machine, device, devices, target, targets
 from sparrow.targets.read import read_device
 
 ROW = """
@@ -64,6 +64,14 @@ def test_the_compiler_knows_every_cpu() -> None:
 def test_the_host_is_a_row() -> None:
     here = resolve_target("host")
     assert here.name in devices("cpu") and here.isa.lanes >= 1
+
+
+def test_the_host_is_a_row_of_its_own_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    # macOS and Windows have rows of the same processor
+    monkeypatch.setattr("sparrow.device.here.host_isa", lambda: "avx2")
+    machine = Machine("x86_64-linux-musl", "x86_64_v3", "avx2")
+    monkeypatch.setattr("sparrow.device.here.host_machine", lambda isa: machine)
+    assert resolve_target("host").name == "x86_64_v3"
 
 
 @pytest.mark.parametrize("name", ["rpi4", "sd855", "cortex_m4f", "nano33ble", "wasm32", "armv7"])

@@ -67,9 +67,11 @@ def resolve_target(name: str) -> Target:
         return target_row(name)
     here = host_machine(host_isa())
     alike = (here.arch, here.cpu, here.isa)
-    for row in (d.target for d in devices("cpu").values()):
-        if row is not None and (row.machine.arch, row.cpu, row.isa.name) == alike:
-            return replace(row, triple=here.triple)
+    rows = (d.target for d in devices("cpu").values())
+    found = [t for t in rows if t is not None and (t.machine.arch, t.cpu, t.isa.name) == alike]
+    if found:
+        # of other systems' rows only where this one has none
+        return replace(max(found, key=lambda t: t.triple == here.triple), triple=here.triple)
     raise BadInput(f"no target row describes this machine ({here.triple})", hint="name a target")
 
 
