@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from conformance.test_runtime_ops import DOMAIN, codes, floats
+from conformance.test_runtime_ops import DOMAIN, codes, floats, seven_bits
 from conformance.test_sequence_onnx import check, model_of, run
 from sparrow.errors import BadModel, UnsupportedOp
 from sparrow.importers.onnx import import_onnx
@@ -60,7 +60,7 @@ def test_convolutions_of_codes_with_channels_last(channels_last: int, group: int
     weights: dict[str, Array] = {
         "sx": np.array(0.05, np.float32),
         "zx": np.array(120, np.uint8),
-        "w": codes(np.int8, 12, 8 // group, 3, 3),
+        "w": seven_bits(12, 8 // group, 3, 3),
         "sw": np.abs(floats(2, 12)) * 0.01 + 0.001,
         "zw": np.zeros(12, np.int8),
         "sy": np.array(0.5, np.float32),

@@ -29,6 +29,11 @@ def codes(dtype: type, *shape: int) -> Array:
     return np.random.default_rng(1).integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
+def seven_bits(*shape: int) -> Array:
+    """Weights that ONNX Runtime multiplies exactly without VNNI too: it adds twos in 16 bits."""
+    return codes(np.int8, *shape) // 2
+
+
 @pytest.mark.parametrize("per_column", [False, True])
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 @pytest.mark.parametrize("bias", [False, True])

@@ -105,8 +105,8 @@ def test_adaround_is_not_worse_than_nearest(seed: int, m: int, k: int) -> None:
 )
 def test_weights_err_half_a_step(v: list[float], block: tuple[int, ...], dtype: DType) -> None:
     w = np.array(v, np.float32).reshape(4, 6)
-    c = coded(w, block_scales(w, block, dtype), block, dtype)
     low, high = code_limits(dtype, True)
+    c = coded(w, block_scales(w, block, high), block, dtype)
     assert c.codes.min() >= low and c.codes.max() <= high
     peak = np.abs(w).max()
     # a block whose scale would be subnormal counts as zeros

@@ -51,6 +51,9 @@ def quantize(
         str | None, typer.Option(help="per_channel, per_tensor or, of matrices, per_group")
     ] = None,
     group: Annotated[int | None, typer.Option(help="inputs per group of weights")] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(help="8, or 7: for other engines on processors without VNNI")
+    ] = None,
     rounding: Annotated[str | None, typer.Option(help="gptq, nearest or adaround")] = None,
     bias_correction: Annotated[
         bool | None, typer.Option(help="take the mean error of weights into the bias")
@@ -81,6 +84,7 @@ def quantize(
 
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
+    from sparrow.ort import adds_in_16_bits
     from sparrow.publish import replace_file
     from sparrow.quant import to_npz
     from sparrow.quantizing import Given, qdq_file, quantize_model
@@ -92,6 +96,7 @@ def quantize(
         ranges=ranges,
         weights=weights,
         group=group,
+        weight_bits=weight_bits,
         rounding=rounding,
         bias_correction=bias_correction,
         equalize=equalize,
@@ -146,6 +151,11 @@ def quantize(
         )
     for note in health.notes:
         print(f"note: {printable(note)}")
+    if done.recipe.weight_bits > 7 and done.recipe.precision == "int8" and adds_in_16_bits():
+        print(
+            "note: this processor has no VNNI: ONNX Runtime and OpenVINO add two products in 16"
+            " bits here, which saturate; --weight-bits 7 makes weights that do not"
+        )
     judges = "those of --evaluation" if evaluation else "the samples, which calibrated"
     print(f"SQNR over the first of {judges}")
     print(f"{out}: {len(data):,} bytes, opset {opset}, {health.samples} samples")

@@ -119,7 +119,7 @@ def constant_codes(x: Array, recipe: Recipe, dtype: DType) -> Coded:
     """Codes of a constant operand of elementwise work whose result is ``dtype``: one scale."""
     dtype = I16 if dtype == I16 else I8
     block = (-1,) * x.ndim
-    scale = block_scales(x, block, dtype)
+    scale = block_scales(x, block, code_limits(dtype, True)[1])
     if recipe.scales == "power_of_two":
         scale = weight_steps(x, scale, block, dtype)
     return coded(x, scale, block, dtype)
@@ -161,7 +161,7 @@ def constants_of(g: Graph, n: Node, codes: Codes, c: Calibration, recipe: Recipe
     moments = c.moments.get(n.outputs[0])
     if recipe.rounding != "nearest" and moments is not None and at == 1:
         assert not isinstance(n.op, ConvTranspose)
-        weights = _rounded(n.op, w, weights, moments, recipe.rounding, recipe.bias_correction)
+        weights = _rounded(n.op, w, weights, moments, recipe)
     operands = {at: weights}
     m = w.shape[_output_axis(n.op, w.ndim)] * groups
     if recipe.bias_correction and at == 1 and w.ndim == 2 + len(getattr(n.op, "strides", ())):
@@ -203,7 +203,7 @@ def _weights(
     if axis is not None and grouped:
         scale = group_units(w, axis, recipe.group)
     else:
-        scale = block_scales(w, block).astype(np.float64)
+        scale = block_scales(w, block, recipe.largest_weight).astype(np.float64)
     if recipe.scales == "power_of_two":
         scale = weight_steps(w, scale.astype(np.float32), block).astype(np.float64)
     if bias is not None:
@@ -250,12 +250,13 @@ def cell_constants(g: Graph, n: Node, codes: Codes, recipe: Recipe) -> Mapping[i
     """
     w, r = (g.consts[x] for x in n.inputs[1:3])
     block = channel_block(2, 0)
-    scale, x_scale = block_scales(w, block), _scale(codes, n.inputs[0])
+    most = recipe.largest_weight
+    scale, x_scale = block_scales(w, block, most), _scale(codes, n.inputs[0])
     bias = g.consts[n.inputs[3]] if len(n.inputs) > 3 and n.inputs[3] else None
     if bias is not None:
-        most = np.abs(bias.astype(np.float64)).reshape(scale.shape)
-        scale = fits_bias(scale.astype(np.float64), most, x_scale).astype(np.float32)
-    scales = scale, block_scales(r, block)
+        biases = np.abs(bias.astype(np.float64)).reshape(scale.shape)
+        scale = fits_bias(scale.astype(np.float64), biases, x_scale).astype(np.float32)
+    scales = scale, block_scales(r, block, most)
     if recipe.scales == "power_of_two":
         scales = above(scales[0]), above(scales[1])
     return {1: coded(w, scales[0], block), 2: coded(r, scales[1], block)}
@@ -276,9 +277,7 @@ def _scale(codes: Codes, x: str) -> float:
     return float(codes[x][1].scale.reshape(-1)[0])
 
 
-def _rounded(
-    op: Conv | MatMul, w: Array, nearest: Coded, m: Moments, rounding: Rounding, corrected: bool
-) -> Coded:
+def _rounded(op: Conv | MatMul, w: Array, nearest: Coded, m: Moments, recipe: Recipe) -> Coded:
     """Each group of a layer rounded for the least error of its outputs.
 
     Args:
@@ -286,15 +285,15 @@ def _rounded(
         w: Its weights.
         nearest: Its weights rounded to the nearest codes.
         m: Moments of its inputs.
-        rounding: A row of `ROUNDINGS`.
-        corrected: Whether the bias takes back the mean error.
+        recipe: How; the bias may take back the mean error.
     """
     if not np.isfinite(m.covariance).all():  # squares of the inputs overflow
         return nearest
     known = _ROUNDED.setdefault(m, {})
+    rounding, corrected = recipe.rounding, recipe.bias_correction
     key = (rounding, corrected, nearest.quant.scale.tobytes())
     if key not in known:
-        low, high = code_limits(I8, True)
+        low, high = -recipe.largest_weight, recipe.largest_weight
         axis = _output_axis(op, w.ndim)
         scale = spread(nearest.quant.scale, nearest.quant.block, w.shape).astype(np.float64)
         inputs = m.covariance.astype(np.float64) if corrected else m.second

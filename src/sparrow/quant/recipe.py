@@ -44,6 +44,9 @@ class Recipe:
         weights: One scale per output channel, or one for all; or, of matrices, one per ``group``
             inputs of an output channel, which is per channel for all other weights.
         group: Inputs that share a scale.
+        weight_bits: Of weights that products take, 8 or 7. Where a processor has no VNNI, ONNX
+            Runtime and OpenVINO add two products of bytes in 16 bits, which saturate; those of
+            weights of 7 bits fit.
         rounding: How weights are rounded to codes.
         symmetric: Activations without zero points.
         bias_correction: Take the mean error of rounded weights back into the biases.
@@ -77,6 +80,7 @@ class Recipe:
     ranges: Ranges = "mse"
     weights: Granularity = "per_channel"
     group: int = 32
+    weight_bits: int = 8
     rounding: Rounding = "gptq"
     symmetric: bool = False
     bias_correction: bool = True
@@ -108,6 +112,10 @@ class Recipe:
                 raise BadInput(f"{name} is {value!r}", hint=f"use one of {', '.join(known)}")
         if type(self.group) is not int or self.group < 2:
             raise BadInput(f"group is {self.group!r}, expected a number of inputs, at least 2")
+        if self.weight_bits not in (7, 8):
+            raise BadInput(f"weight_bits is {self.weight_bits!r}", hint="use 8 or 7")
+        if self.weight_bits == 7:
+            self._check_seven_bits()
         if self.weights == "per_group":
             self._check_groups()
         if not math.isfinite(self.fidelity):
@@ -119,6 +127,19 @@ class Recipe:
     def fuses(self) -> bool:
         """Whether cheap functions may read the floats of a sum (`sparrow.quant.functions`)."""
         return self.scheme == "f32" and self.scales == "float" and not self.complete
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest code of a weight that a product takes."""
+        return (1 << (self.weight_bits - 1)) - 1
+
+    def _check_seven_bits(self) -> None:
+        for name, value, ruled in (
+            ("weights", self.weights, "per_group"),
+            ("scales", self.scales, "power_of_two"),
+        ):
+            if value == ruled:
+                raise BadInput(f"weights of 7 bits with {name} {value}", hint="use 8 bits")
 
     def _check_groups(self) -> None:
         for name, value, others in (

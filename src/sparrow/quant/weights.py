@@ -47,14 +47,14 @@ def channel_block(rank: int, axis: int | None) -> tuple[int, ...]:
     return tuple(1 if i == axis else -1 for i in range(rank))
 
 
-def block_scales(w: Array, block: tuple[int, ...], dtype: DType = I8) -> NDArray[np.float32]:
+def block_scales(w: Array, block: tuple[int, ...], most: int = 127) -> NDArray[np.float32]:
     """Largest magnitude over the largest code, per block; 1 for blocks of zeros, as which count
     numbers so small that float32 has no full precision for their scale.
 
     Args:
         w: Weights, any rank.
         block: See `Affine.block`; a last block along an axis may be cut short.
-        dtype: Integer type of the codes.
+        most: The largest code.
     """
     peak = np.abs(w.astype(np.float32))
     for axis, b in enumerate(block):
@@ -62,7 +62,7 @@ def block_scales(w: Array, block: tuple[int, ...], dtype: DType = I8) -> NDArray
             peak = peak.max(axis, keepdims=True)
         elif b > 1:
             peak = np.maximum.reduceat(peak, np.arange(0, w.shape[axis], b), axis)
-    scale = (peak.astype(np.float64) / code_limits(dtype, True)[1]).astype(np.float32)
+    scale = (peak.astype(np.float64) / most).astype(np.float32)
     return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +16,7 @@ from small_models import classifier, model, value
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.errors import BadInput
-from sparrow.graph import Graph
+from sparrow.graph import Graph, Node
 from sparrow.importers.model import import_model
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.attention import Attention
@@ -29,11 +30,12 @@ from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reshape import Reshape
 from sparrow.ort import refusals
 from sparrow.passes import BACK, FRONT, optimize
+from sparrow.passes.code_signs import unsigned
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import Precision, Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
-from sparrow.quant.recipe import precisions
+from sparrow.quant.recipe import Rounding, precisions
 from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
@@ -89,6 +91,43 @@ def test_onnxruntime_runs_the_export_to_the_same_answers() -> None:
     mine = evaluate(q, feeds)
     for name, y in zip(q.outputs, session.run(None, feeds), strict=True):
         np.testing.assert_allclose(y, mine[name], atol=0.02)
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "nearest", "adaround"])
+def test_weights_of_seven_bits_fit_two_products_in_16(rounding: Rounding) -> None:
+    g = front(classifier())
+    recipe = Recipe(weight_bits=7, rounding=rounding)
+    q = quantize(g, calls(g, 32), recipe)
+    weights = [
+        q.consts[n.inputs[0]] for n in q.nodes if isinstance(n.op, Dequantize) and _weight(q, n)
+    ]
+    assert len(weights) == 3
+    for w in weights:
+        assert 60 <= np.abs(w.astype(int)).max() <= 63
+    # whatever neighbours an engine takes: two unsigned bytes and two of these
+    assert 2 * 255 * 63 < 1 << 15
+    session = ort.InferenceSession(to_portable_onnx(unsigned(q)).SerializeToString())
+    feeds = calls(g, 1)[0]
+    mine = evaluate(q, feeds)
+    for name, y in zip(q.outputs, session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(y, mine[name], atol=0.02)
+
+
+def _weight(g: Graph, n: Node) -> bool:
+    return n.inputs[0] in g.consts and g.consts[n.inputs[0]].dtype == np.int8
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"weight_bits": 6}, "weight_bits is 6"),
+        ({"weight_bits": 7, "weights": "per_group"}, "7 bits with weights per_group"),
+        ({"weight_bits": 7, "scales": "power_of_two"}, "7 bits with scales power_of_two"),
+    ],
+)
+def test_weights_of_other_widths_are_refused(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(BadInput, match=text):
+        Recipe(**fields)
 
 
 def test_a_clamp_takes_no_codes_of_its_own() -> None:

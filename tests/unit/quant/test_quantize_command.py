@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 
 import sparrow
 from small_models import classifier
@@ -61,6 +62,19 @@ def test_two_runs_write_the_same_bytes(files: Path) -> None:
     first = (files / "q.onnx").read_bytes()
     assert command(files) == 0
     assert (files / "q.onnx").read_bytes() == first
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512vnni", "neon"])
+def test_saturating_engines_are_noted_where_they_are(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, isa: str
+) -> None:
+    monkeypatch.setattr("sparrow.ort.host_isa", lambda: isa)
+    assert command(files) == 0
+    assert ("--weight-bits 7" in capsys.readouterr().out) == (isa in ("avx2", "avx512"))
+    assert command(files, "--weight-bits", "7") == 0
+    assert "--weight-bits" not in capsys.readouterr().out
+    w = [numpy_helper.to_array(t) for t in onnx.load(files / "q.onnx").graph.initializer]
+    assert all(np.abs(x.astype(int)).max() <= 63 for x in w if x.dtype == np.int8 and x.ndim > 1)
 
 
 def test_the_table_names_every_layer(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
