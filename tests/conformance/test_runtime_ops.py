@@ -53,7 +53,7 @@ def test_products_quantized_as_they_come(per_column: bool, dtype: type, bias: bo
 @pytest.mark.parametrize("a", [np.int8, np.uint8])
 def test_integer_products_to_float(a: type) -> None:
     inputs = {"a": codes(a, 5, 13), "sa": np.full(1, 0.02, np.float32), "za": codes(a, 1) // 4}
-    weights = {"w": codes(np.int8, 13, 7), "sw": np.abs(floats(2, 7)) * 0.01, "b": floats(3, 7)}
+    weights = {"w": seven_bits(13, 7), "sw": np.abs(floats(2, 7)) * 0.01, "b": floats(3, 7)}
     names = ["a", "w", "sa", "sw", "za", "", "b"]
     node = helper.make_node("MatMulIntegerToFloat", names, ["y"], domain=DOMAIN)
     check(model_of(node, inputs, weights), inputs)

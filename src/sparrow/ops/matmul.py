@@ -13,7 +13,7 @@ from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
 from sparrow.ops.lane import broadcast_shape
 from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
-from sparrow.tensor import F32, Array, DType, TensorType
+from sparrow.tensor import F32, I8, I32, U8, Array, DType, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Site, Writer
@@ -94,11 +94,14 @@ class MatMul(Op):
             if swap:
                 order = [*range(t.rank - 2), t.rank - 1, t.rank - 2]
                 names[i] = w.node("Transpose", [names[i]], perm=order)
-        codes = site.in_types[0] is not None and site.in_types[0].dtype in CODES
-        if self.zero or self.zero_b:
-            assert site.in_types[0] is not None and site.in_types[1] is not None
-            names.append(w.scalar(self.zero, site.in_types[0].dtype))
-            names.append(w.scalar(self.zero_b, site.in_types[1].dtype))
+        a, b = (t.dtype for t in site.in_types[:2] if t is not None)
+        codes, zero_b = a in CODES, self.zero_b
+        if (a, b) == (U8, I8):
+            # without VNNI, ONNX Runtime adds two products of these in 16 bits, which saturate
+            moved = w.node("Add", [w.node("Cast", [names[1]], to=I32), w.scalar(128, I32)])
+            names[1], b, zero_b = w.node("Cast", [moved], to=U8), U8, zero_b + 128
+        if self.zero or zero_b:
+            names += [w.scalar(self.zero, a), w.scalar(zero_b, b)]
         y = w.node("MatMulInteger" if codes else "MatMul", names)
         if bias:
             y = w.node("Add", [y, bias])

@@ -20,7 +20,7 @@ from sparrow.errors import InvalidGraph
 from sparrow.lane import Expr
 from sparrow.ops.exponential import ONE, halved
 from sparrow.ops.sums import check_zero
-from sparrow.tensor import F32, I8, I32, I64, U8, Array, TensorType
+from sparrow.tensor import F32, I8, I32, I64, Array, TensorType
 
 if TYPE_CHECKING:
     from sparrow.export import Writer
@@ -142,8 +142,7 @@ def check(
 
 def export_sums(w: Writer, codes: str, turned: str, zero: int) -> str:
     """`sums` in ONNX, of int32 codes of 8 bits and weights [H, ..] transposed already."""
-    as_bytes = w.node("Cast", [w.node("Add", [codes, w.scalar(128, I32)])], to=U8)
-    return w.node("MatMulInteger", [as_bytes, turned, w.scalar(zero + 128, U8)])
+    return w.node("MatMulInteger", [w.node("Cast", [codes], to=I8), turned, w.scalar(zero, I8)])
 
 
 def export_step(w: Writer, x: str, t: int) -> str:
