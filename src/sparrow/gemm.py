@@ -44,6 +44,9 @@ PANEL_BYTES, MATRIX_PANEL_BYTES = 1 << 19, 1 << 20
 # Columns from which packing rows is predicted to cost less than reading them across cache lines.
 WIDE = 128
 ASYMMETRIC = 1  # what `sparrow_gemm_s8_run` says of a
+# Rows and vectors of a tile whose products are added by twos, and rows of one vector: masks take
+# registers as well (Zen 3, 512 cubed in GOP/s: 4 x 2 155, 5 x 2 154, 11 x 1 146).
+TWOS, TWOS_TALL = (4, 2), 10
 # Multiplications below which a second thread costs more than it brings.
 TASK_MACS = 1 << 17
 
@@ -96,6 +99,10 @@ class _Native:
         """Quads that a row of k bytes is read by."""
         return int(self.library.sparrow_gemm_s8_quads(ctypes.c_ssize_t(k)))
 
+    def vector(self, k: int) -> int:
+        """Bytes of a vector of k rows of columns."""
+        return int(self.library.sparrow_gemm_s8_vector(ctypes.c_ssize_t(k)))
+
     def row(self, k: int) -> int:
         """Bytes of a packed row: whole quads, and no power of two, whose rows share cache sets."""
         row = 4 * self.quads(k)
@@ -116,8 +123,8 @@ class _Native:
 def _native(isa: str) -> _Native:
     row = next(i for i in ISAS if i.name == isa)
     # two registers of 16 rows and two of 16 columns make four of sums
-    mr, nv = (32, 2) if isa in MATRIX_ISAS else tile_of_any(row)
-    tall, _ = tile_of_any(row, vectors=1)
+    mr, nv = (32, 2) if isa in MATRIX_ISAS else TWOS if row.widens else tile_of_any(row)
+    tall = TWOS_TALL if row.widens else tile_of_any(row, vectors=1)[0]
     text = (
         f'#include "isa/{isa}.h"\n#define SP_GEMM_MR {mr}\n#define SP_GEMM_NV {nv}\n'
         f"#define SP_GEMM_TALL {tall}\n"
@@ -127,6 +134,7 @@ def _native(isa: str) -> _Native:
     objects = tools.compile_objects([Unit("gemm_s8.c", text, (NATIVE,))], machine, ("-std=c99",))
     library = ctypes.CDLL(str(tools.link_shared(objects, machine)))
     library.sparrow_gemm_s8_quads.restype = ctypes.c_ssize_t
+    library.sparrow_gemm_s8_vector.restype = ctypes.c_ssize_t
     return _Native(library, row, mr, nv, mr if isa in MATRIX_ISAS else tall)
 
 
@@ -200,8 +208,9 @@ def pack_b_s8(b: NDArray[np.int8]) -> PackedB:
     b = _symmetric(_matrix(b, "b"), "b")
     k, n = b.shape
     native = _native(_here())
-    columns = -(-n // native.isa.lanes) * native.isa.lanes
-    data, start = aligned(columns * 4 * native.quads(k)), aligned(columns * 4).view(np.int32)
+    vectors = -(-n // native.isa.lanes)
+    data = aligned(vectors * native.vector(k))
+    start = aligned(vectors * native.isa.lanes * 4).view(np.int32)
     row, depth, width = (ctypes.c_ssize_t(v) for v in (b.strides[0], k, n))
     native.library.sparrow_gemm_s8_pack_b(
         *(ctypes.c_void_p(_address(b)), row, depth, width),
@@ -270,7 +279,7 @@ class GemmS8:
         task_m = -(-m // (many * rows)) * rows if by_rows else m
         task_n = vectors if by_rows else -(-vectors // (many * native.nv)) * native.nv
         panel = MATRIX_PANEL_BYTES if native.matrix else PANEL_BYTES
-        near = panel // (4 * native.isa.lanes * native.quads(k)) // native.nv * native.nv
+        near = panel // native.vector(k) // native.nv * native.nv
         task_n = min(task_n, max(near, native.nv))
         tasks = -(-m // task_m) * -(-vectors // task_n)
         block = max(1, BLOCK_BYTES // (rows * row)) * rows if pack else task_m

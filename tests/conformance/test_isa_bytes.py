@@ -37,6 +37,10 @@ void dot(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc);
 void dot(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) {
   sp_store_i32(out, sp_dot4_i32(sp_load_i32(acc), sp_loadq_i32(a), sp_loadq_i32(b)));
 }
+void tame(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc);
+void tame(int32_t *out, const uint8_t *a, const uint8_t *b, const int32_t *acc) {
+  sp_store_i32(out, sp_dot4_tame_i32(sp_load_i32(acc), sp_loadq_i32(a), sp_loadq_i32(b)));
+}
 void flip(uint8_t *out, const uint8_t *a);
 void flip(uint8_t *out, const uint8_t *a) { sp_storeq_i32(out, sp_flip_i32(sp_loadq_i32(a))); }
 void turned(uint8_t *out, const uint8_t *a);
@@ -191,11 +195,12 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
     a[:8], b[:8] = 128, 129 if isa == "wasm_sdot" else 128
     acc = rng.integers(-(1 << 31), 1 << 31, lanes).astype(np.int32)
     sums = np.zeros(lanes, np.int32)
-    call(c, "dot", sums, a, b, acc)
     first = a if unsigned else a.view(np.int8)
-    products = first[: 4 * lanes].astype(np.int64) * b.view(np.int8)[: 4 * lanes]
-    want = acc + products.reshape(lanes, 4).sum(1)
-    np.testing.assert_array_equal(sums, want.astype(np.uint64).astype(np.uint32).view(np.int32))
+    for name, second in (("dot", b), ("tame", np.where(b == 128, np.uint8(129), b))):
+        call(c, name, sums, a, second, acc)
+        products = first[: 4 * lanes].astype(np.int64) * second.view(np.int8)[: 4 * lanes]
+        want = acc + products.reshape(lanes, 4).sum(1)
+        np.testing.assert_array_equal(sums, want.astype(np.uint64).astype(np.uint32).view(np.int32))
     out = np.zeros(4 * lanes, np.uint8)
     call(c, "flip", out, a)
     np.testing.assert_array_equal(out, a[: 4 * lanes] ^ 128)

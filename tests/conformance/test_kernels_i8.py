@@ -807,15 +807,23 @@ def test_winograd_in_blocks_and_groups_of_panels(
     assert _compare(cases, "avx2", WINOGRAD[name], tmp_path) == {name}
 
 
-def extreme_case(ci: int, seed: int) -> Made:
+def extreme_case(ci: int, seed: int, least: int = -127) -> Made:
     """Codes and weights that are as large as can be, of one sign where seed is 0."""
     c = _Case(seed)
     shape, signs = (1, 9, 10, ci), np.array([-128, 127], np.int8)
     x = c.b.input("x", TensorType(shape, I8))
     c.feeds["x"] = np.full(shape, -128, np.int8) if seed == 0 else c.rng.choice(signs, shape)
-    codes = c.rng.choice(np.array([-127, 127], np.int8), (32, ci, 3, 3))
-    w = c.b.const(np.abs(codes) if seed == 0 else codes, I8)
+    codes = c.rng.choice(np.array([least, 127], np.int8), (32, ci, 3, 3))
+    w = c.b.const(np.maximum(codes, least + 254) if seed == 0 else codes, I8)
     return c.finish(c.b.add(Conv((1, 1), (1, 1), ((1, 1), (1, 1)), 1, True), x, w))
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+def test_sums_are_exact_for_the_largest_codes(isa: str, tmp_path: Path) -> None:
+    needs_isa(isa)
+    cases = [extreme_case(ci, seed, least) for ci in (3, 4, 33) for seed in range(3)
+             for least in (-127, -128)]  # fmt: skip
+    assert _compare(cases, isa, conv_i8.ROWS, tmp_path) == {"conv2d_i8"}
 
 
 @pytest.mark.parametrize("name", WINOGRAD)

@@ -144,7 +144,7 @@ def _recurrent(d: Draw, gates: int, wide: bool) -> tuple[Array, Array, Array]:
         time, batch, hidden = d.n(1, 2), 1, d.n(520, 560)
     reach = 1 << (20 if d.n(0, 3) == 0 else 13)
     x = d.codes((time, batch, gates * hidden), -reach, reach).astype(np.int32)
-    r = d.codes((gates * hidden, hidden), -128, 127).astype(np.int8)
+    r = d.codes((gates * hidden, hidden), -128 + d.flag(), 127).astype(np.int8)
     ratio = d.rng.uniform(0.05, 3, gates * hidden) * 2.0 ** (0, 0, d.n(-12, 12))[d.n(0, 2)]
     return d.slice(x) if d.n(0, 2) == 0 else x, r, ratio.astype(np.float32)
 

@@ -48,7 +48,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     if wide and matrix:
         return Reject("codes of 16 bits")
     # halves by halves on every instruction set
-    paired = wide or isa.pairs
+    paired = wide or isa.packs_pairs
     lanes, per = isa.lanes, 2 if paired else 4
     panels, vectors = -(-at.keys // lanes), -(-at.e // lanes)
     most = 4 if isa.registers > 16 else 1 if lanes == 1 else 2
@@ -107,7 +107,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     if matrix:
         dots = scores / lanes * (kq / step + planes * vectors / lanes) * matrix_step(mr)
     else:
-        dots = scores / lanes * (kq + planes * at.e / per) * isa.dot_ops / 2
+        dots = scores / lanes * (kq + planes * at.e / per) * (2 if isa.widens else isa.dot_ops) / 2
     cycles = dots + 20 * scores / lanes + tasks * at.keys * (2 * kq + at.e / per)
     count = tasks // together
     return Lowered((call,), count, arrays, scratch * count, cycles)

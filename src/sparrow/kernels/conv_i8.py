@@ -101,6 +101,8 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
     merged = merges(s, bool(p.band))
     if isa.halves:
         p = replace(p, tame=int(tame(w, s.groups, merged)))
+    elif isa.widens:
+        p = replace(p, tame=int(w.min(initial=0) > -128))
     kq = -(-p.kq * isa.taken // isa.together)
     shape = (s.groups, -(-(s.co // s.groups) // lanes), s.kh, p.runs, kq, lanes, isa.together)
     packed = (

@@ -65,7 +65,8 @@ def _matmul(case: Case) -> Lowered | Reject:
     before = (1,) * (2 - len(dims))
     batch, heads = *before, *dims
     isa = case.target.isa
-    vectors, quads = -(-n // isa.lanes), -(-k // isa.per)
+    paired = isa.packs_pairs
+    vectors, quads = -(-n // isa.lanes), -(-k // (2 if paired else 4))
     mr, nv = _tile(m, vectors, isa)
     task = -(-vectors // (case.threads if prod(dims) < case.threads else 1))
     task = round_up(task, nv)
@@ -73,10 +74,10 @@ def _matmul(case: Case) -> Lowered | Reject:
     unsigned = a.type.dtype == U8
     flip_a, flip_b = unsigned != isa.dot_unsigned, b.type.dtype == U8
     zero_b = op.zero_b - 128 * flip_b
-    plain = within == 1 and not flip_a and not isa.pairs and k % 4 == 0
+    plain = within == 1 and not flip_a and not isa.packs_pairs and k % 4 == 0
     params: dict[str, Param] = {
         "batch": batch, "heads": heads, "m": m, "n": n, "k": k, "columns": int(columns),
-        "mr": mr, "nv": nv, "block": block, "task_n": task, "pair": PAIRED if isa.pairs else 0,
+        "mr": mr, "nv": nv, "block": block, "task_n": task, "pair": PAIRED if paired else 0,
         "flip_a": int(flip_a), "flip_b": int(flip_b),
         "seen_a": op.zero + flip_a * (128 if isa.dot_unsigned else -128), "zero_b": zero_b,
         "sign_a": int(not unsigned), "zero_a": op.zero, "direct": int(plain and not zero_b),
@@ -93,7 +94,11 @@ def _matmul(case: Case) -> Lowered | Reject:
     args = (In(0), In(1), Out(0), Scratch("int32_t", scratch), ep)
     name = "sp_matmul_i8"
     call = Invoke("matmul_i8.h", f"{name}_run", name, params, args, together)
-    each = m * vectors * (quads * isa.dot_ops / 2 + EPILOGUE) + n * 2 * quads + m * k / 4
+    each = (
+        m * vectors * (quads * (2 if isa.widens else isa.dot_ops) / 2 + EPILOGUE)
+        + n * 2 * quads
+        + m * k / 4
+    )
     return Lowered((call,), count, (), scratch * count, batch * heads * each)
 
 

@@ -27,6 +27,8 @@ class Isa:
         lengths: Of vectors, in bits, that a library holds code for; what fits the processor runs.
         pairs: Sums over bytes are taken by `sp_dot2_i32` over activations widened to halves;
             ``dot_ops`` counts its instructions then.
+        widens: A product of bytes widens both operands to halves. Those that are packed at run time
+            become halves once, and weights that do not hold -128 are taken by `sp_dot4_tame_i32`.
         runs: Products of sixteen bytes of one channel are added up across a vector, in a general
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
         matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
@@ -49,6 +51,7 @@ class Isa:
     halves: bool = False
     octets: bool = False
     pairs: bool = False
+    widens: bool = False
     singles: bool = False
     lengths: tuple[int, ...] = ()
     runs: bool = False
@@ -82,6 +85,11 @@ class Isa:
         return 2 if self.pairs else 4
 
     @property
+    def packs_pairs(self) -> bool:
+        """Whether operands that are packed at run time are halves."""
+        return self.pairs or self.widens
+
+    @property
     def taken(self) -> int:
         """Products that a lane of a convolution over bytes takes at once."""
         return 1 if self.singles else self.per
@@ -101,7 +109,7 @@ ISAS = (
     Isa("scalar", 1, 14, 4, 4),
     Isa("dsp", 1, 14, 2, 2),
     Isa("mve", 4, 8, 8, 1, runs=True),
-    Isa("avx2", 8, 16, 32, 5),
+    Isa("avx2", 8, 16, 32, 5, widens=True),
     Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
     Isa("avx512", 16, 32, 64, 5, shares=True),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True, shares=True),

@@ -13,5 +13,14 @@ SP_INLINE sp_i32 sp_dot4_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
   return _mm256_add_epi32(_mm256_add_epi32(acc, _mm256_madd_epi16(a0, b0)),
                           _mm256_madd_epi16(a1, b1));
 }
+/* Twos of neighbours: halves a0 x0 + a1 x1 of signed bytes a and unsigned x, where they fit. */
+#define SP_MADDUBS
+SP_INLINE sp_i32 sp_maddubs_i32(sp_i32 a, sp_i32 x) { return _mm256_maddubs_epi16(x, a); }
+/* where b holds no -128: |a| times b with the sign of a, two of which fit in 16 bits */
+#define SP_TAME_DOTS
+SP_INLINE sp_i32 sp_dot4_tame_i32(sp_i32 acc, sp_i32 a, sp_i32 b) {
+  const __m256i twos = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)));
+}
 
 #endif

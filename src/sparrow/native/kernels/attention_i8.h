@@ -169,8 +169,7 @@ SP_INLINE int32_t sp_attention_weights_i8(const sp_attention_i8 p, int n, int al
       sum = sp_add_i32(sum, w);
     }
     if (p.pair) {
-      /* halves whose bits are those of small floats: nothing is rounded */
-      sp_store_bf16((uint16_t *)(void *)e + j, sp_from_bits_f32(sp_shl_i32(w, 16)));
+      sp_store_i16((int16_t *)(void *)e + j, w);
     } else {
       sp_store_u8(e + j, sp_shr_i32(w, 7));
       sp_store_u8(low + j, sp_and_i32(w, sp_set1_i32(127)));
@@ -183,9 +182,7 @@ SP_INLINE void sp_attention_put_i8(const sp_attention_i8 p, void *y, ptrdiff_t a
   if (p.put < 2) {
     sp_put_sum(p.put, y, at, v, n);
   } else {
-    int32_t lanes[SP_LANES];
-    sp_store_i32(lanes, v);
-    for (int l = 0; l < n; ++l) ((int16_t *)y)[at + l] = (int16_t)lanes[l];
+    sp_storen_i16((int16_t *)y + at, v, n);
   }
 }
 

@@ -36,18 +36,36 @@ SP_INLINE int32_t sp_pack_quad(int pair, const uint8_t *from, int n, int flip) {
   return (int32_t)v;
 }
 
+/* SP_LANES quads of as many columns. */
+SP_INLINE void sp_pack_square_i8(int pair, const uint8_t *from, ptrdiff_t ld, int flip, int32_t *to) {
+  sp_f32 v[SP_LANES];
+  SP_UNROLL
+  for (int l = 0; l < SP_LANES; ++l) {
+    sp_i32 z = pair ? sp_loadp_i32(from + l * ld) : sp_loadq_i32(from + l * ld);
+    if (flip) z = pair ? sp_xor_i32(z, sp_set1_i32((int32_t)0xff80ff80u)) : sp_flip_i32(z);
+    v[l] = sp_from_bits_f32(z);
+  }
+  sp_transpose_f32(v);
+  SP_UNROLL
+  for (int c = 0; c < SP_LANES; ++c) sp_store_i32(to + c * SP_LANES, sp_bits_f32(v[c]));
+}
+
 /* n columns of k dense bytes, `ld` from each other, to [n / L][quads][L] quads; zeros around them. */
 SP_INLINE void sp_pack_columns_i8(int pair, int n, int k, int quads, const uint8_t *from,
                                   ptrdiff_t ld, int flip, int32_t *to) {
-  const int per = sp_pack_per(pair);
-  for (int j = 0; j < n; j += SP_LANES, to += quads * SP_LANES)
+  const int per = sp_pack_per(pair), squares = k / (per * SP_LANES);
+  for (int j = 0; j < n; j += SP_LANES, to += quads * SP_LANES) {
+    const int whole = j + SP_LANES <= n ? squares * SP_LANES : 0;
+    for (int c = 0; c < whole; c += SP_LANES)
+      sp_pack_square_i8(pair, from + j * ld + per * c, ld, flip, to + c * SP_LANES);
     for (int l = 0; l < SP_LANES; ++l) {
       const uint8_t *const column = from + (j + l) * ld;
       const int have = j + l < n ? k : 0;
-      for (int c = 0; c < quads; ++c)
+      for (int c = whole; c < quads; ++c)
         to[c * SP_LANES + l] =
             have > 0 ? sp_pack_quad(pair, column + per * c, have - per * c, flip) : 0;
     }
+  }
 }
 
 /* The same of k rows of n dense bytes; past the last row stands the last again, and

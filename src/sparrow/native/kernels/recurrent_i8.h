@@ -19,13 +19,14 @@
  *   couple   LSTM: forget gate is 1 - input gate;  after: GRU: reset gate after the product
  *   clip     limit of gates in units of 2^-11, 0 for none
  *   pair     hidden codes are multiplied as halves;  flip: as unsigned bytes, 128 more
+ *   tame     no weight is -128
  *   zero     zero point of the hidden codes
  *   step     a unit of what becomes codes, in steps of the codes
  *   most     LSTM: largest magnitude of hidden codes of 16 bits, whose zero point is 0 and `pair` 1;
  *            else 0, and they are int8 */
 typedef struct sp_recur_i8 {
   int time, batch, hidden, nv;
-  int reverse, sequence, couple, after, clip, pair, flip, zero, most;
+  int reverse, sequence, couple, after, clip, pair, flip, tame, zero, most;
   float step;
   ptrdiff_t xt, xb, yt, yb;
 } sp_recur_i8;
@@ -98,9 +99,7 @@ SP_INLINE int sp_recur_line(const sp_recur_i8 p) {
 /* Codes of the units from `at` on, as the product takes them. */
 SP_INLINE void sp_recur_put_i8(const sp_recur_i8 p, uint8_t *h, ptrdiff_t at, sp_i32 code) {
   if (p.pair) {
-    int32_t lanes[SP_LANES];
-    sp_store_i32(lanes, code);
-    for (int l = 0; l < SP_LANES; ++l) ((int16_t *)(void *)h)[at + l] = (int16_t)lanes[l];
+    sp_store_i16((int16_t *)(void *)h + at, code);
   } else if (p.flip) {
     sp_store_u8(h + at, sp_add_i32(code, sp_set1_i32(128)));
   } else {
@@ -110,9 +109,7 @@ SP_INLINE void sp_recur_put_i8(const sp_recur_i8 p, uint8_t *h, ptrdiff_t at, sp
 /* The codes of n units from `at` on where they go. */
 SP_INLINE void sp_recur_give_i8(const sp_recur_i8 p, void *y, ptrdiff_t at, sp_i32 code, int n) {
   if (p.most) {
-    int32_t lanes[SP_LANES];
-    sp_store_i32(lanes, code);
-    for (int l = 0; l < n; ++l) ((int16_t *)y)[at + l] = (int16_t)lanes[l];
+    sp_storen_i16((int16_t *)y + at, code, n);
   } else {
     sp_storen_i8((int8_t *)y + at, code, n);
   }
@@ -128,7 +125,7 @@ SP_INLINE void sp_recur_sums_i8(const sp_recur_i8 p, int n, const uint8_t *h, co
   const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
   const int quads = sp_recur_quads(p);
   const sp_tile_i8 t = {.mr = 1, .nv = n, .kh = 1, .runs = 1, .kq = quads,
-                        .bv = quads * quad, .quad = quad, .pair = p.pair};
+                        .bv = quads * quad, .quad = quad, .pair = p.pair, .tame = p.tame};
   SP_UNROLL
   for (int i = 0; i < n; ++i) acc[i] = sp_load_i32(start + i * SP_LANES);
   sp_tile_dots_i8(t, h, r, acc);

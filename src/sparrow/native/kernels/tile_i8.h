@@ -14,6 +14,7 @@
 #define SP_MATRIX 0
 #endif
 #define SP_SINGLE 3       /* and of one whose products are taken one by one, from bytes */
+#define SP_TURNED 5       /* and of one of quads whose masks are behind them, sp_maddubs_i32 */
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
@@ -27,7 +28,8 @@
  *   fetch         bytes of an element of y whose lines are asked for before the sums; 0 for none
  *   pair          x holds halves, and a quad is a pair of them; so does w where it is SP_PAIRED
  *   rounds        kq is a multiple of SP_QUADS
- *   tame          two products of places k and k + 2 of a quad fit in 16 bits
+ *   tame          two products of a quad that are added in 16 bits fit: those of places k and k + 2, or of
+ *                 neighbours, of which weights are not -128
  *   apart         pairs of the weights lie apart, as sp_dot_group_i32 takes them
  *   own           a layer has its own code: kq and bv are literals
  *   octets        w holds octets of two channels in a vector, for SP_OCTETS
@@ -97,6 +99,10 @@ SP_INLINE void sp_copy_pairs(int16_t *to, const uint8_t *from, int n, int flip) 
 SP_INLINE sp_i32 sp_set1_turned_quad(const void *p) { return sp_flip_i32(sp_set1_quad(p)); }
 #endif
 
+#ifndef SP_TAME_DOTS /* products of bytes of which those of b are not -128, where that helps nothing */
+SP_INLINE sp_i32 sp_dot4_tame_i32(sp_i32 acc, sp_i32 a, sp_i32 b) { return sp_dot4_i32(acc, a, b); }
+#endif
+
 #ifndef SP_SINGLES /* how a header holds codes of which a lane takes one at a time */
 typedef sp_i32 sp_single;
 SP_INLINE sp_single sp_set1_single(int code) { return sp_set1_i32(code); }
@@ -144,6 +150,17 @@ SP_INLINE void sp_tile_singles_i8(const sp_tile_i8 t, const uint8_t *a, const in
 #ifndef SP_COUNTS_QUADS /* whether it counts them, one a round, beside their place */
 #define SP_COUNTS_QUADS 0
 #endif
+/* A quad of a pixel in all lanes times that of each channel: bytes of x that differ from its mask where
+ * they are turned, so that twos fit in 16 bits. */
+SP_INLINE sp_i32 sp_tile_product_i8(const sp_tile_i8 t, sp_i32 sum, sp_i32 x, sp_i32 w, sp_i32 mask) {
+#ifdef SP_MADDUBS
+  if (t.pair == SP_TURNED)
+    return sp_dot2_i32(sum, sp_maddubs_i32(w, sp_xor_i32(x, mask)), sp_set1_i32(0x00010001));
+#endif
+  (void)mask;
+  if (t.pair) return sp_dot2_i32(sum, x, w);
+  return t.tame ? sp_dot4_tame_i32(sum, x, w) : sp_dot4_i32(sum, x, w);
+}
 /* So many quads in all lanes. */
 SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a, const int8_t *b,
                                 sp_i32 *acc) {
@@ -155,10 +172,12 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
   }
   SP_UNROLL
   for (int s = 0; s < quads; ++s, b += t.quad) {
-    sp_i32 wv[SP_TILE_I8_NV];
+    sp_i32 wv[SP_TILE_I8_NV], mask[SP_TILE_I8_NV];
     SP_UNROLL
-    for (int v = 0; v < t.nv; ++v)
+    for (int v = 0; v < t.nv; ++v) {
       wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
+      mask[v] = t.pair == SP_TURNED ? sp_loadq_i32(b + v * t.bv + 4 * SP_LANES) : wv[v];
+    }
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v)
       if (t.widens) sp_storeq_i32(t.wide + 2 * (b - t.narrow + v * t.bv), wv[v]);
@@ -169,7 +188,7 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
       SP_UNROLL
       for (int v = 0; v < t.nv; ++v) {
         sp_i32 *const sum = acc + i * t.nv + v;
-        *sum = t.pair ? sp_dot2_i32(*sum, q, wv[v]) : sp_dot4_i32(*sum, q, wv[v]);
+        *sum = sp_tile_product_i8(t, *sum, q, wv[v], mask[v]);
         SP_IN_ORDER(*sum);
       }
     }

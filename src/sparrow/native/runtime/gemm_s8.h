@@ -2,7 +2,8 @@
  * so that one instance serves all of them; the tile is SP_GEMM_MR rows x SP_GEMM_NV vectors of columns,
  * of a single vector SP_GEMM_TALL rows, defined before this file, which comes after isa/<isa>.h.
  *   a      int8 [m][k] in rows of `row` bytes, or as sparrow_gemm_s8_pack_a leaves it
- *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b
+ *   b      int8 [vectors][quads][SP_LANES][4], zero padded, from sparrow_gemm_s8_pack_b; where products
+ *          are added by twos (sp_maddubs_i32) each quad has its mask behind it: what turns bytes of a
  *   start  int32 [vectors * SP_LANES], from there too: C before any product
  *   c      int32 [m][n], dense
  * Where there are matrix registers these hold the sums, 32 rows x two vectors at a time.
@@ -15,6 +16,12 @@
 
 /* Whether a is multiplied as unsigned bytes. */
 #define SP_GEMM_UNSIGNED (SP_DOT_UNSIGNED && !SP_MATRIX)
+/* Bytes of a quad of a vector of columns. */
+#ifdef SP_MADDUBS
+#define SP_GEMM_QUAD (8 * SP_LANES)
+#else
+#define SP_GEMM_QUAD (4 * SP_LANES)
+#endif
 /* Rows of a matrix register. */
 #define SP_GEMM_ROWS 16
 
@@ -29,6 +36,12 @@ SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k);
 SPARROW_API ptrdiff_t sparrow_gemm_s8_quads(ptrdiff_t k) {
   const ptrdiff_t quads = (k + 3) / 4, step = sp_gemm_s8_step(k);
   return SP_MATRIX && step ? (quads + step - 1) / step * step : quads;
+}
+
+/* Bytes of a vector of columns of b. */
+SPARROW_API ptrdiff_t sparrow_gemm_s8_vector(ptrdiff_t k);
+SPARROW_API ptrdiff_t sparrow_gemm_s8_vector(ptrdiff_t k) {
+  return sparrow_gemm_s8_quads(k) * SP_GEMM_QUAD;
 }
 
 /* Task grid: ceil(m / task_m) rows x ceil(vectors / task_n), `tasks` in all. Where `pack`, a task copies
@@ -120,11 +133,11 @@ SP_INLINE void sp_gemm_s8_block(const sparrow_gemm_s8 *g, int flip, const uint8_
 SP_INLINE ptrdiff_t sp_gemm_s8_tiles(const sparrow_gemm_s8 *g, int mr, int nv, int flip,
                                      const uint8_t *a, ptrdiff_t lda, ptrdiff_t first,
                                      ptrdiff_t row, ptrdiff_t end, ptrdiff_t j) {
-  const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = quads * 4 * SP_LANES;
+  const ptrdiff_t quads = sparrow_gemm_s8_quads(g->k), bv = sparrow_gemm_s8_vector(g->k);
   const int n = (int)sp_imin(g->n - (j + nv - 1) * SP_LANES, SP_LANES);
   const sp_tile_i8 t = {.mr = mr, .nv = nv, .kh = 1, .runs = 1, .kq = (int)quads, .xp = lda,
-                        .bv = bv, .quad = 4 * SP_LANES, .flip = flip, .put = SP_PUT_32,
-                        .ldy = g->n};
+                        .bv = bv, .quad = SP_GEMM_QUAD, .flip = flip, .put = SP_PUT_32,
+                        .ldy = g->n, .pair = SP_GEMM_QUAD > 4 * SP_LANES ? SP_TURNED : 0};
   for (; row + mr <= end; row += mr)
     sp_tile_run_i8(t, a + (row - first) * lda, g->b + j * bv, g->start + j * SP_LANES, g->c,
                    row * g->n + j * SP_LANES, 0, 0, n, sp_ep_none_i32, NULL);
@@ -217,26 +230,46 @@ SPARROW_API void sparrow_gemm_s8_pack_a(const uint8_t *a, ptrdiff_t row, ptrdiff
   sp_gemm_s8_pack(a, row, m, k, to, packed);
 }
 
-/* int8 [k][n] in rows of `row` bytes. Signed bytes a are multiplied as unsigned ones, a + 128, where the
- * instruction wants them so: sums then start at -128 times the sum of their column. */
+#ifdef SP_MADDUBS
+/* A quad of columns and its mask. Bytes of a become unsigned, a + 128, and the second of two whose
+ * weights have the same sign 255 minus that, its weight negated: 255 * 127 fits on either side. Returns
+ * `sum` less what they add where a is 0. */
+SP_INLINE sp_i32 sp_gemm_s8_put(sp_i32 v, int8_t *to, sp_i32 sum) {
+  const sp_i32 other = sp_xor_i32(v, sp_shl_i32(v, 8));
+  const sp_i32 bits = sp_set1_i32((int32_t)0x80008000u);
+  const sp_i32 same = sp_shru_i32(sp_xor_i32(sp_and_i32(other, bits), bits), 7);
+  const sp_i32 turned = sp_sub_i32(sp_shl_i32(same, 8), same), mask = sp_flip_i32(turned);
+  const sp_i32 w = sp_subp_i32(sp_xor_i32(v, turned), turned);
+  sp_storeq_i32(to, w);
+  sp_storeq_i32(to + 4 * SP_LANES, mask);
+  return sp_sub_i32(sum, sp_dot2_i32(sp_set1_i32(0), sp_maddubs_i32(w, mask), sp_set1_i32(0x00010001)));
+}
+#else
+/* Signed bytes a are multiplied as unsigned ones, a + 128, where the instruction wants them so: sums then
+ * start at -128 times the sum of their column. */
+SP_INLINE sp_i32 sp_gemm_s8_put(sp_i32 v, int8_t *to, sp_i32 sum) {
+  const sp_i32 zero = sp_set1_i32(0), seen = SP_GEMM_UNSIGNED ? sp_flip_i32(zero) : zero;
+  sp_storeq_i32(to, v);
+  return sp_sub_i32(sum, sp_dot4_i32(zero, seen, v));
+}
+#endif
+
+/* int8 [k][n] in rows of `row` bytes. */
 SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
                                         int8_t *to, int32_t *start);
 SPARROW_API void sparrow_gemm_s8_pack_b(const int8_t *b, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
                                         int8_t *to, int32_t *start) {
   const int8_t zeros[SP_LANES] = {0};
   const ptrdiff_t quads = sparrow_gemm_s8_quads(k);
-  const sp_i32 zero = sp_set1_i32(0), seen = SP_GEMM_UNSIGNED ? sp_flip_i32(zero) : zero;
   for (ptrdiff_t j = 0; j < n; j += SP_LANES, start += SP_LANES) {
     const int lanes = (int)sp_imin(n - j, SP_LANES);
-    sp_i32 sum = zero;
-    for (ptrdiff_t q = 0; q < 4 * quads; q += 4, to += 4 * SP_LANES) {
+    sp_i32 sum = sp_set1_i32(0);
+    for (ptrdiff_t q = 0; q < 4 * quads; q += 4, to += SP_GEMM_QUAD) {
       const int8_t *p[4];
       for (int i = 0; i < 4; ++i) p[i] = q + i < k ? b + (q + i) * row + j : zeros;
-      const sp_i32 v = sp_zip4_i8(p[0], p[1], p[2], p[3], lanes);
-      sum = sp_dot4_i32(sum, seen, v);
-      sp_storeq_i32(to, v);
+      sum = sp_gemm_s8_put(sp_zip4_i8(p[0], p[1], p[2], p[3], lanes), to, sum);
     }
-    sp_store_i32(start, sp_sub_i32(zero, sum));
+    sp_store_i32(start, sum);
   }
 }
 #endif
