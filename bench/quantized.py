@@ -3,8 +3,8 @@
 ONNX Runtime: its static quantizer, unsigned activations by signed weights per channel, as QDQ and
 as QOperator. OpenVINO: NNCF. LiteRT: what onnx2tf and TensorFlow's converter make, float32 and
 int8 with float inputs and outputs. Where sums of bytes saturate, on x86 without VNNI, both of the
-former make weights of seven bits, which they multiply as fast. MNN's quantizer (mnnquant 3.6) aborts on MobileNetV2, the one
-network tried, and ncnn's Python package brings none.
+former make weights of seven bits, which they multiply as fast. MNN's quantizer (mnnquant 3.6)
+aborts on MobileNetV2, the one network tried, and ncnn's Python package brings none.
 """
 
 import hashlib
