@@ -98,7 +98,8 @@ def _lower(
         "nv": min(most, -(-hidden // isa.lanes)), "reverse": int(op.reverse),
         "sequence": int(op.sequence), "couple": 0, "after": 0, "clip": op.clip,
         "pair": int(isa.pairs or wide), "flip": int(flip),
-        "tame": int(isa.widens and r.const.min(initial=0) > -128), "zero": op.zero,
+        "tame": int(isa.widens and r.const.min(initial=0) > -128), "ahead": int(isa.widens),
+        "zero": op.zero,
         "most": op.most if isinstance(op, LSTMCodes) else 0,
         "step": float(np.float32(op.step)), "xt": x.strides[0], "xb": x.strides[1],
         "yt": first.strides[0] if op.sequence else 0,
@@ -147,11 +148,12 @@ def _finish(
     return Lowered((call,), tasks, tuple(packed), bytes_, time * batch * per_step)
 
 
-def _line(case: Case, hidden: int) -> int:
-    """Bytes of hidden codes as the product takes them, a multiple of 4."""
+def _work(case: Case, hidden: int, gates: int) -> int:
+    """Bytes of two lines of hidden codes as the product takes them, and of sums that wait."""
     isa, per = case.target.isa, _per(case)
-    width = 2 if isa.pairs or per < isa.per else 1
-    return max(round_up(hidden, isa.lanes) * width, 4 * -(-hidden // per))
+    units, width = round_up(hidden, isa.lanes), 2 if isa.pairs or per < isa.per else 1
+    line = max(units * width, 4 * -(-hidden // per))
+    return 2 * line + (4 * gates * units if isa.widens else 0)
 
 
 def _given(case: Case, i: int, otherwise: Array, packed: list[Array | Pack]) -> In | Packed:
@@ -173,7 +175,7 @@ def _lstm(case: Case) -> Lowered | Reject:
     h0 = _given(case, 3, np.full(end, op.zero, op.hidden_type.numpy), arrays)
     c0 = _given(case, 4, np.zeros(end, np.int32), arrays)
     arguments = (In(0), Packed(0), Packed(1), Packed(2), h0, c0)
-    scratch = Scratch("uint8_t", round_up(2 * _line(case, end[1]), 64))
+    scratch = Scratch("uint8_t", round_up(_work(case, end[1], 4), 64))
     return _finish(case, "sp_lstm_i8", params, arguments, arrays, scratch)
 
 
@@ -191,7 +193,7 @@ def _gru(case: Case) -> Lowered | Reject:
     rb = _given(case, 4, np.zeros(end[1], np.int32), arrays)
     weights = (*range(3), *range(second, second + 3))
     arguments = (In(0), *map(Packed, weights), h0, rb)
-    scratch = Scratch("int32_t", round_up(4 * end[1] + 2 * _line(case, end[1]), 64))
+    scratch = Scratch("int32_t", round_up(4 * end[1] + _work(case, end[1], 3), 64))
     return _finish(case, "sp_gru_i8", params, arguments, arrays, scratch)
 
 

@@ -20,13 +20,15 @@
  *   clip     limit of gates in units of 2^-11, 0 for none
  *   pair     hidden codes are multiplied as halves;  flip: as unsigned bytes, 128 more
  *   tame     no weight is -128
+ *   ahead    sums of all units wait in memory for the gates, whose chains are long: those of many units
+ *            overlap, which a processor cannot see past the products of one
  *   zero     zero point of the hidden codes
  *   step     a unit of what becomes codes, in steps of the codes
  *   most     LSTM: largest magnitude of hidden codes of 16 bits, whose zero point is 0 and `pair` 1;
  *            else 0, and they are int8 */
 typedef struct sp_recur_i8 {
   int time, batch, hidden, nv;
-  int reverse, sequence, couple, after, clip, pair, flip, tame, zero, most;
+  int reverse, sequence, couple, after, clip, pair, flip, tame, ahead, zero, most;
   float step;
   ptrdiff_t xt, xb, yt, yb;
 } sp_recur_i8;
@@ -119,17 +121,37 @@ SP_INLINE int8_t sp_recur_code(const sp_recur_i8 p, const uint8_t *h, ptrdiff_t 
   return (int8_t)((int)(h[at] ^ (p.flip ? 0u : 128u)) - 128);
 }
 
-/* Sums of nv vectors of units, `gates` each, and x of gate g of vector v. */
-SP_INLINE void sp_recur_sums_i8(const sp_recur_i8 p, int n, const uint8_t *h, const int8_t *r,
-                                const int32_t *start, sp_i32 *acc) {
+/* Sums of nv vectors of units from j on, `gates` each. */
+SP_INLINE void sp_recur_sums_i8(const sp_recur_i8 p, int gates, int j, int nv, const uint8_t *h,
+                                const int8_t *r, const int32_t *start, sp_i32 *acc) {
   const ptrdiff_t quad = (p.pair ? 2 : 4) * SP_LANES;
-  const int quads = sp_recur_quads(p);
+  const int quads = sp_recur_quads(p), n = gates * nv;
   const sp_tile_i8 t = {.mr = 1, .nv = n, .kh = 1, .runs = 1, .kq = quads,
                         .bv = quads * quad, .quad = quad, .pair = p.pair, .tame = p.tame};
   SP_UNROLL
-  for (int i = 0; i < n; ++i) acc[i] = sp_load_i32(start + i * SP_LANES);
-  sp_tile_dots_i8(t, h, r, acc);
+  for (int i = 0; i < n; ++i) acc[i] = sp_load_i32(start + (gates * j + i) * SP_LANES);
+  sp_tile_dots_i8(t, h, r + gates * j * t.bv, acc);
 }
+/* The same in memory. */
+SP_INLINE void sp_recur_ahead_i8(const sp_recur_i8 p, int gates, int j, int nv, const uint8_t *h,
+                                 const int8_t *r, const int32_t *start, int32_t *sums) {
+  sp_i32 acc[SP_GATES_I8];
+  sp_recur_sums_i8(p, gates, j, nv, h, r, start, acc);
+  SP_UNROLL
+  for (int i = 0; i < gates * nv; ++i) sp_store_i32(sums + (gates * j + i) * SP_LANES, acc[i]);
+}
+/* And where gates take them. */
+SP_INLINE void sp_recur_taken_i8(const sp_recur_i8 p, int gates, int j, int nv, const uint8_t *h,
+                                 const int8_t *r, const int32_t *start, const int32_t *sums,
+                                 sp_i32 *acc) {
+  if (!p.ahead) {
+    sp_recur_sums_i8(p, gates, j, nv, h, r, start, acc);
+    return;
+  }
+  SP_UNROLL
+  for (int i = 0; i < gates * nv; ++i) acc[i] = sp_load_i32(sums + (gates * j + i) * SP_LANES);
+}
+/* x of gate g of units from `at` on. */
 SP_INLINE sp_i32 sp_recur_x_i32(const sp_recur_i8 p, const int32_t *x, int g, ptrdiff_t at, int n) {
   return sp_loadn_i32(x + (ptrdiff_t)g * p.hidden + at, n);
 }
@@ -140,20 +162,22 @@ SP_INLINE sp_i32 sp_recur_x_i32(const sp_recur_i8 p, const int32_t *x, int g, pt
     const int all = sp_recur_units(p) / SP_LANES, whole = (all - 1) / (p).nv * (p).nv; \
     for (int j = 0; j < whole; j += (p).nv) {                                         \
       const int nv = (p).nv, n = SP_LANES;                                            \
+      (void)n;                                                                        \
       body;                                                                           \
     }                                                                                 \
     {                                                                                 \
       const int j = whole, nv = all - whole, n = (p).hidden - (all - 1) * SP_LANES;   \
+      (void)n;                                                                        \
       body;                                                                           \
     }                                                                                 \
   } while (0)
 
 SP_INLINE void sp_lstm_block_i8(const sp_recur_i8 p, int j, int nv, int n, const int32_t *x,
                                 const int8_t *r, const int32_t *start, const float *ratio,
-                                const uint8_t *h, uint8_t *next, int32_t *c, void *y) {
-  const ptrdiff_t bv = (ptrdiff_t)sp_recur_quads(p) * (p.pair ? 2 : 4) * SP_LANES;
+                                const uint8_t *h, uint8_t *next, const int32_t *sums, int32_t *c,
+                                void *y) {
   sp_i32 acc[SP_GATES_I8];
-  sp_recur_sums_i8(p, 4 * nv, h, r + 4 * j * bv, start + 4 * j * SP_LANES, acc);
+  sp_recur_taken_i8(p, 4, j, nv, h, r, start, sums, acc);
   SP_UNROLL
   for (int v = 0; v < nv; ++v) {
     const int lanes = v == nv - 1 ? n : SP_LANES;
@@ -197,12 +221,13 @@ SP_INLINE void sp_recur_start_i32(const sp_recur_i8 p, const int32_t *from, int3
                                        : from[i];
 }
 
-/* work: two lines of hidden codes. h0, y and yh: int8, or int16 where most is not 0; y may be anything
+/* work: two lines of hidden codes, then where `ahead` int32 [vectors][4][SP_LANES]. h0, y and yh: int8, or int16 where most is not 0; y may be anything
  * when sequence is 0. */
 SP_INLINE void sp_lstm_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r,
                           const int32_t *start, const float *ratio, const void *h0,
                           const int32_t *c0, void *y, void *yh, int32_t *yc, uint8_t *work, int b) {
   uint8_t *h = work, *next = work + sp_recur_line(p);
+  int32_t *const sums = (int32_t *)(void *)(work + 2 * sp_recur_line(p));
   int32_t *c = yc + (ptrdiff_t)b * p.hidden;
   sp_recur_load_i8(p, h0, (ptrdiff_t)b * p.hidden, h);
   for (int i = 0; i < sp_recur_line(p); ++i) next[i] = 0;
@@ -213,7 +238,8 @@ SP_INLINE void sp_lstm_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r
     const ptrdiff_t place = p.sequence ? (t * p.yt + b * p.yb) * (p.most ? 2 : 1) : 0;
     void *yi = (int8_t *)y + place;
     uint8_t *const last = h;
-    SP_RECUR_I8_BLOCKS(p, sp_lstm_block_i8(p, j, nv, n, xi, r, start, ratio, h, next, c, yi));
+    if (p.ahead) SP_RECUR_I8_BLOCKS(p, sp_recur_ahead_i8(p, 4, j, nv, h, r, start, sums));
+    SP_RECUR_I8_BLOCKS(p, sp_lstm_block_i8(p, j, nv, n, xi, r, start, ratio, h, next, sums, c, yi));
     h = next;
     next = last;
   }
@@ -229,12 +255,11 @@ SP_INLINE void sp_lstm_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r
 /* Gates z, r and h of a step with the reset gate after the product, or z and r before it. */
 SP_INLINE void sp_gru_block_i8(const sp_recur_i8 p, int j, int nv, int n, const int32_t *x,
                                const int8_t *r, const int32_t *start, const float *ratio,
-                               const int32_t *rb, const uint8_t *h, uint8_t *next, int32_t *s,
-                               int32_t *update, int8_t *y) {
-  const ptrdiff_t bv = (ptrdiff_t)sp_recur_quads(p) * (p.pair ? 2 : 4) * SP_LANES;
+                               const int32_t *rb, const uint8_t *h, uint8_t *next,
+                               const int32_t *sums, int32_t *s, int32_t *update, int8_t *y) {
   const int gates = p.after ? 3 : 2;
   sp_i32 acc[SP_GATES_I8];
-  sp_recur_sums_i8(p, gates * nv, h, r + gates * j * bv, start + gates * j * SP_LANES, acc);
+  sp_recur_taken_i8(p, gates, j, nv, h, r, start, sums, acc);
   SP_UNROLL
   for (int v = 0; v < nv; ++v) {
     const int lanes = v == nv - 1 ? n : SP_LANES;
@@ -270,11 +295,10 @@ SP_INLINE void sp_gru_block_i8(const sp_recur_i8 p, int j, int nv, int n, const 
 /* Second half of a step with the reset gate before the product, which has made the codes `kept`. */
 SP_INLINE void sp_gru_update_i8(const sp_recur_i8 p, int j, int nv, int n, const int32_t *x,
                                 const int8_t *r, const int32_t *start, const float *ratio,
-                                const uint8_t *kept, uint8_t *next, int32_t *s,
-                                const int32_t *update, int8_t *y) {
-  const ptrdiff_t bv = (ptrdiff_t)sp_recur_quads(p) * (p.pair ? 2 : 4) * SP_LANES;
+                                const uint8_t *kept, uint8_t *next, const int32_t *sums,
+                                int32_t *s, const int32_t *update, int8_t *y) {
   sp_i32 acc[SP_GATES_I8];
-  sp_recur_sums_i8(p, nv, kept, r + j * bv, start + j * SP_LANES, acc);
+  sp_recur_taken_i8(p, 1, j, nv, kept, r, start, sums, acc);
   SP_UNROLL
   for (int v = 0; v < nv; ++v) {
     const int lanes = v == nv - 1 ? n : SP_LANES;
@@ -291,7 +315,8 @@ SP_INLINE void sp_gru_update_i8(const sp_recur_i8 p, int j, int nv, int n, const
   }
 }
 
-/* work: hidden values of int32, then two lines of hidden codes. r, start and ratio: of all three gates
+/* work: hidden values of int32, then two lines of hidden codes, then where `ahead` int32 [vectors][3]
+ * [SP_LANES]. r, start and ratio: of all three gates
  * when after is 1; otherwise of z and r, and r2, start2, ratio2 of h. */
 SP_INLINE void sp_gru_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r,
                          const int32_t *start, const float *ratio, const int8_t *r2,
@@ -299,6 +324,8 @@ SP_INLINE void sp_gru_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r,
                          const int32_t *rb, void *y, int32_t *yh, int32_t *work, int b) {
   int32_t *s = yh + (ptrdiff_t)b * p.hidden, *update = work;
   uint8_t *h = (uint8_t *)(void *)(work + p.hidden), *next = h + sp_recur_line(p);
+  int32_t *const sums = (int32_t *)(void *)(h + 2 * sp_recur_line(p));
+  const int gates = p.after ? 3 : 2;
   for (int i = 0; i < 2 * sp_recur_line(p); ++i) h[i] = 0;
   sp_recur_start_i32(p, h0 + (ptrdiff_t)b * p.hidden, s);
   for (int j = 0; j < p.hidden; j += SP_LANES)
@@ -308,14 +335,16 @@ SP_INLINE void sp_gru_i8(const sp_recur_i8 p, const int32_t *x, const int8_t *r,
     const int t = p.reverse ? p.time - 1 - i : i;
     const int32_t *xi = x + t * p.xt + b * p.xb;
     int8_t *yi = p.sequence ? (int8_t *)y + t * p.yt + b * p.yb : NULL;
+    if (p.ahead) SP_RECUR_I8_BLOCKS(p, sp_recur_ahead_i8(p, gates, j, nv, h, r, start, sums));
     SP_RECUR_I8_BLOCKS(
-        p, sp_gru_block_i8(p, j, nv, n, xi, r, start, ratio, rb, h, next, s, update, yi));
+        p, sp_gru_block_i8(p, j, nv, n, xi, r, start, ratio, rb, h, next, sums, s, update, yi));
     if (p.after) {
       uint8_t *const last = h;
       h = next;
       next = last;
     } else {
-      SP_RECUR_I8_BLOCKS(p, sp_gru_update_i8(p, j, nv, n, xi, r2, start2, ratio2, next, h, s,
+      if (p.ahead) SP_RECUR_I8_BLOCKS(p, sp_recur_ahead_i8(p, 1, j, nv, next, r2, start2, sums));
+      SP_RECUR_I8_BLOCKS(p, sp_gru_update_i8(p, j, nv, n, xi, r2, start2, ratio2, next, h, sums, s,
                                              update, yi));
     }
   }
