@@ -114,13 +114,24 @@ EPILOGUE = """
     else                                                                          \\
       sp_put_sums(put, out, 0, v, nv, (int)n);                                    \\
   }
+#define APART(pixels, put, name)                                                  \\
+  void name##pixels(int8_t *out, const int32_t *in, ptrdiff_t ld);                \\
+  void name##pixels(int8_t *out, const int32_t *in, ptrdiff_t ld) {               \\
+    sp_i32 v[pixels];                                                             \\
+    for (int i = 0; i < pixels; ++i) v[i] = sp_load_i32(in + i * SP_LANES);       \\
+    sp_put_pixels(put, out, 0, ld, v, pixels, SP_LANES);                          \\
+  }
 #define EACH(nv)                 \\
+  APART(nv, SP_PUT_I8, apart_i8_) \\
+  APART(nv, SP_PUT_U8, apart_u8_) \\
+  APART(nv, SP_PUT_32, apart_i32_) \\
+  APART(nv, SP_PUT_I16, apart_i16_) \\
   PUTS(nv, SP_PUT_I8, put_i8_) \\
   PUTS(nv, SP_PUT_U8, put_u8_) \\
   PUTS(nv, SP_PUT_32, put_i32_) \\
   PUTS(nv, SP_PUT_I16, put_i16_)
 BLOCKS(0) BLOCKS(4) BLOCKS(8) BLOCKS(12) BLOCKS(2)
-EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6)
+EACH(1) EACH(2) EACH(3) EACH(4) EACH(5) EACH(6) EACH(8) EACH(9)
 """
 
 
@@ -181,6 +192,15 @@ def test_stores_of_sums(isa: str, tmp_path: Path) -> None:
                 info = np.iinfo(dtype)
                 want[:count] = np.clip(values[:count], info.min, info.max)
                 np.testing.assert_array_equal(got, want, err_msg=f"{name} {nv} {n}")
+        for pixels in (1, 2, 3, 4, 5, 6, 8, 9):
+            ld = width + int(rng.integers(0, 70))
+            values = rng.integers(-40000, 40000, (pixels, width)).astype(np.int32)
+            values.reshape(-1)[::3] <<= 15
+            got, want = (np.full((pixels, ld), 77, dtype) for _ in range(2))
+            call(c, f"apart_{name}_{pixels}", got, values, ld)
+            info = np.iinfo(dtype)
+            want[:, :width] = np.clip(values, info.min, info.max)
+            np.testing.assert_array_equal(got, want, err_msg=f"{name} {pixels} {ld}")
 
 
 @pytest.mark.parametrize("isa", LEVELS)
@@ -231,10 +251,11 @@ def test_bytes(isa: str, tmp_path: Path) -> None:
     products = x[: 2 * lanes].astype(np.int64) * w[: 2 * lanes]
     want = acc + products.reshape(lanes, 2).sum(1)
     np.testing.assert_array_equal(sums, want.astype(np.uint64).astype(np.uint32).view(np.int32))
-    for n, offset in ((0, 0), (63, 128), (255, 0), (256, 128)):
+    codes = rng.permutation(256).astype(np.uint8)
+    for n, offset in ((0, 0), (63, 128), (64, 0), (97, 128), (255, 0), (256, 128), (256, 0)):
         y = np.zeros(257, np.uint8)
-        call(c, "lookup", y, b, a, n, offset)
-        np.testing.assert_array_equal(y[:n], b[(a[:n].astype(int) + offset) & 255])
+        call(c, "lookup", y, b, codes, n, offset)
+        np.testing.assert_array_equal(y[:n], b[(codes[:n].astype(int) + offset) & 255])
         assert not y[n:].any()
 
 

@@ -31,6 +31,7 @@ from sparrow.kernels import (
     compact_i8,
     conv_any,
     conv_i8,
+    depthwise_pairs_i8,
     lookup,
     loop,
     maddubs_i8,
@@ -85,6 +86,7 @@ ROUNDS = 16
 # RISC-V vectors: what code is compiled for beyond 128 bits, and what runs it
 LENGTHS = (("", 128), ("", 256), ("+zvl512b", 512))
 _OWN = (
+    *depthwise_pairs_i8.ROWS,
     *matmul_i8.ROWS,
     *lookup.ROWS,
     *pool_i8.ROWS,
@@ -242,6 +244,23 @@ def depthwise_case(seed: int) -> Made:
     x, _, zero = c.input((c.n(1, 2), *spatial, channels))
     w = c.weights((channels, 1, *kernel))
     op = Conv(strides, dilations, pads, channels, True, zero=zero)
+    return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
+
+
+def interleaved_case(seed: int) -> Made:
+    """Depthwise: vectors by fours and what is left of them, steps of whole pairs of rows and of
+    others, last rows by themselves, last tiles that begin before the former ones end.
+    """
+    c = _Case(seed)
+    channels = (c.n(1, 7), 32, c.n(33, 100))[c.n(0, 2)]
+    kernel = tuple((1, 2, 3, 4, 5, 9)[c.n(0, 5)] for _ in range(2))
+    dilations = tuple(c.n(1, 2) if c.n(0, 3) == 0 else 1 for _ in range(2))
+    strides = tuple(c.n(1, 4) for _ in range(2))
+    pads = tuple((c.n(0, 4), c.n(0, 4)) for _ in range(2))
+    spatial = tuple(c.n((k - 1) * d + 1, 24) for k, d in zip(kernel, dilations, strict=True))
+    x, _, zero = c.input((c.n(1, 2), *spatial, channels))
+    op = Conv(strides, dilations, pads, channels, True, zero=zero)
+    w = c.weights((channels, 1, *kernel))
     return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
 
 
@@ -600,6 +619,17 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
     sums = compact_i8.ENGINES if isa.startswith("wasm") else conv_i8.ROWS
     assert used >= {r.name for r in (*sums, *_OWN) if not r.isas or isa in r.isas}
     assert "resize" in used
+
+
+@pytest.mark.parametrize(("threads", "lines"), [(1, depthwise_pairs_i8.LINES), (3, 1)])
+def test_rows_interleaved_by_pairs_give_the_integers_of_the_reference(
+    threads: int, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of few bytes blocks are a row of tiles
+    monkeypatch.setattr(depthwise_pairs_i8, "LINES", lines)
+    cases = [interleaved_case(s) for s in range(24)]
+    rows = (*depthwise_pairs_i8.ROWS, *PORTABLE)
+    assert "depthwise_pairs_i8" in _compare(cases, "avx2", rows, tmp_path, threads)
 
 
 @pytest.mark.parametrize("isa", ["neon_dot", "neon_i8mm"])

@@ -66,6 +66,7 @@ GENERATORS: Mapping[str, Generator] = {
     "gemm_i8 groups": Generator("gemm_i8", sums.gemm_groups_i8),
     "gemm_i8 parts": Generator("gemm_i8", sums.products_i8, X86),
     "conv2d_compact_i8": Generator("conv2d_compact_i8", sums.conv2d_i8, X86),
+    "depthwise_pairs_i8": Generator("depthwise_pairs_i8", sums.depthwise_i8, ("avx2",)),
     "depthwise_compact_i8": Generator("depthwise_compact_i8", sums.depthwise_i8, X86),
     "gemm_compact_i8": Generator("gemm_compact_i8", sums.gemm_i8, X86),
     # the rows of engines, which no other instruction set prefers

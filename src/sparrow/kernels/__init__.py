@@ -12,6 +12,7 @@ from sparrow.kernels import (
     conv_any,
     conv_i8,
     conv_transpose,
+    depthwise_pairs_i8,
     gather,
     lookup,
     loop,
@@ -43,6 +44,7 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
+    *depthwise_pairs_i8.ROWS,
     *column_i8.ROWS,
     *compact_i8.ENGINES,
     *maddubs_i8.ROWS,
@@ -72,7 +74,13 @@ KERNELS: tuple[Kernel, ...] = (
 )
 
 # Sums over codes in more code, which is faster.
-_FAST = (*conv_i8.ROWS, *compact_i8.ENGINES, *maddubs_i8.ROWS, *winograd_i8.ROWS)
+_FAST = (
+    *conv_i8.ROWS,
+    *depthwise_pairs_i8.ROWS,
+    *compact_i8.ENGINES,
+    *maddubs_i8.ROWS,
+    *winograd_i8.ROWS,
+)
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,

@@ -96,3 +96,38 @@ class DepthwiseI8:
     task_h: int
     task_c: int
     tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwisePairsI8:
+    """`sp_depthwise_pairs` of depthwise_pairs_i8.h, with `tasks`."""
+
+    batch: int
+    ih: int
+    iw: int
+    c: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    dh: int
+    dw: int
+    pt: int
+    pl: int
+    xn: int
+    xh: int
+    xw: int
+    ldy: int
+    flip: int
+    pad: int
+    put: int
+    ro: int
+    rq: int
+    mr: int
+    nv: int
+    rb: int
+    task_h: int
+    task_c: int
+    tasks: int

@@ -88,8 +88,8 @@ def conv2d_sum(
     return _sum(case, s, np.ascontiguousarray(taps), bias, unsigned)
 
 
-def depthwise_sum(case: Case) -> Sum | Reject:
-    """A convolution of each channel by itself."""
+def depthwise_sum(case: Case, unsigned: bool | None = None) -> Sum | Reject:
+    """A convolution of each channel by itself; ``unsigned``: the bytes that products take."""
     op = case.op
     assert isinstance(op, Conv)
     given = _operands(case)
@@ -99,7 +99,8 @@ def depthwise_sum(case: Case) -> Sum | Reject:
     if op.group != x.shape[-1] or w.shape[0] != x.shape[-1]:
         return Reject("not depthwise with one output per channel")
     found = _conv_shape(case, op, x, w)
-    unsigned = case.target.isa.dot_unsigned and not case.target.isa.engine
+    if unsigned is None:
+        unsigned = case.target.isa.dot_unsigned and not case.target.isa.engine
     return found if isinstance(found, Reject) else _sum(case, *found, bias, unsigned)
 
 

@@ -14,11 +14,15 @@ from __future__ import annotations
 from itertools import accumulate
 
 from sparrow.kernels.params_f32 import Window
-from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
+from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8, DepthwisePairsI8
 
 
 def lead_of(
-    p: Window | Conv2dI8 | DepthwiseI8, size: int, rows: int, pixels: int, copied: bool
+    p: Window | Conv2dI8 | DepthwiseI8 | DepthwisePairsI8,
+    size: int,
+    rows: int,
+    pixels: int,
+    copied: bool,
 ) -> int | None:
     """Bytes that a dense input must begin behind a dense output so that it is read in time.
 

@@ -123,6 +123,44 @@ SP_INLINE void sp_storen_u8(uint8_t *p, sp_i32 v, int n) {
   sp_put_octet(p, _mm_packus_epi16(h, h), n);
 }
 SP_INLINE void sp_store_u8(uint8_t *p, sp_i32 v) { sp_storen_u8(p, v, SP_LANES); }
+/* Two to four whole vectors. */
+#define SP_STORE_VECTORS 4
+SP_INLINE void sp_stores_packed(void *p, __m256i v, int count) { /* packs go by halves of a vector */
+  v = _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  if (count == 4)
+    _mm256_storeu_si256((__m256i *)p, v);
+  else
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(v));
+  if (count == 3)
+    _mm_storel_epi64((__m128i *)(void *)((uint8_t *)p + 16), _mm256_extracti128_si256(v, 1));
+}
+SP_INLINE __m256i sp_packed(const sp_i32 *v, int i, int count) {
+  return _mm256_packs_epi32(v[i], v[i + 1 < count ? i + 1 : i]);
+}
+SP_INLINE void sp_stores_i8(int8_t *p, const sp_i32 *v, int count) {
+  const __m256i low = sp_packed(v, 0, count), high = count > 2 ? sp_packed(v, 2, count) : low;
+  sp_stores_packed(p, _mm256_packs_epi16(low, high), count);
+}
+SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
+  const __m256i low = sp_packed(v, 0, count), high = count > 2 ? sp_packed(v, 2, count) : low;
+  sp_stores_packed(p, _mm256_packus_epi16(low, high), count);
+}
+/* Four whole vectors, ld bytes apart: packing is within halves of registers, which part at the end. */
+#define SP_STORES_APART 4
+SP_INLINE void sp_put_apart(uint8_t *p, ptrdiff_t ld, __m256i v) {
+  const __m128i low = _mm256_castsi256_si128(v), high = _mm256_extracti128_si256(v, 1);
+  const __m128i a = _mm_unpacklo_epi32(low, high), b = _mm_unpackhi_epi32(low, high);
+  _mm_storel_epi64((__m128i *)(void *)p, a);
+  _mm_storeh_pd((double *)(void *)(p + ld), _mm_castsi128_pd(a));
+  _mm_storel_epi64((__m128i *)(void *)(p + 2 * ld), b);
+  _mm_storeh_pd((double *)(void *)(p + 3 * ld), _mm_castsi128_pd(b));
+}
+SP_INLINE void sp_stores_apart_i8(int8_t *p, ptrdiff_t ld, const sp_i32 *v) {
+  sp_put_apart((uint8_t *)p, ld, _mm256_packs_epi16(sp_packed(v, 0, 4), sp_packed(v, 2, 4)));
+}
+SP_INLINE void sp_stores_apart_u8(uint8_t *p, ptrdiff_t ld, const sp_i32 *v) {
+  sp_put_apart(p, ld, _mm256_packus_epi16(sp_packed(v, 0, 4), sp_packed(v, 2, 4)));
+}
 SP_INLINE sp_i32 sp_loadn_i16(const int16_t *p, int n) {
   return _mm256_cvtepi16_epi32(sp_get_halves((const uint16_t *)p, n));
 }
@@ -306,14 +344,49 @@ SP_INLINE sp_i32 sp_loadp_i32(const void *p) {
 }
 SP_INLINE sp_i32 sp_addp_i32(sp_i32 a, sp_i32 b) { return _mm256_add_epi16(a, b); }
 SP_INLINE sp_i32 sp_subp_i32(sp_i32 a, sp_i32 b) { return _mm256_sub_epi16(a, b); }
+/* Bytes of both rows in either half of a register, then each as the upper byte of its half word: steps
+ * from half to half take longer. */
 SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
-  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(sp_get_octet(p, n), sp_get_octet(q, n)));
+  const __m256i a = _mm256_set1_epi64x((long long)sp_get_bytes(p, n));
+  const __m256i b = _mm256_set1_epi64x((long long)sp_get_bytes(q, n));
+  const __m256i up = _mm256_setr_epi8(-1, 0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1, 8,
+                                      -1, 9, -1, 10, -1, 11, -1, 12, -1, 13, -1, 14, -1, 15);
+  return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_unpacklo_epi8(a, b), up), 8);
 }
 
-/* 256-entry tables: y[i] = table[(x[i] + offset) & 255] */
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. A shuffle looks up 16 entries, and gives 0 where
+ * the upper bit of an index is set. An index that goes down by 16, but not below -128, meets all blocks of 16
+ * from the first to its own, in which the blocks before have been cancelled; of either half of the table. */
+SP_INLINE __m256i sp_lookup_half(const __m128i *blocks, __m256i i) {
+  __m256i v = _mm256_setzero_si256();
+  SP_UNROLL
+  for (int k = 0; k < 8; ++k) {
+    v = _mm256_xor_si256(v, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(blocks[k]), i));
+    i = _mm256_subs_epi8(i, _mm256_set1_epi8(16));
+  }
+  return v;
+}
 SP_INLINE void sp_lookup_bytes(const uint8_t *table, const uint8_t *x, uint8_t *y, ptrdiff_t n,
                                int offset) {
-  for (ptrdiff_t i = 0; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
+  const __m256i upper = _mm256_set1_epi8(-128);
+  ptrdiff_t i = 0;
+  if (n >= 64) {
+    __m128i blocks[16], before = _mm_setzero_si128();
+    SP_UNROLL
+    for (int k = 0; k < 16; ++k) {
+      const __m128i own = _mm_loadu_si128((const __m128i *)(const void *)(table + 16 * k));
+      blocks[k] = k == 8 ? own : _mm_xor_si128(own, before);
+      before = own;
+    }
+    for (; i + 32 <= n; i += 32) {
+      const __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
+      const __m256i turned = _mm256_xor_si256(codes, upper);
+      const __m256i low = sp_lookup_half(blocks, offset ? turned : codes);
+      const __m256i high = sp_lookup_half(blocks + 8, offset ? codes : turned);
+      _mm256_storeu_si256((__m256i *)(void *)(y + i), _mm256_xor_si256(low, high));
+    }
+  }
+  for (; i < n; ++i) y[i] = table[(x[i] + offset) & 255];
 }
 
 #endif

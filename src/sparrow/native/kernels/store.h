@@ -18,6 +18,18 @@ SP_INLINE void sp_stores_u8(uint8_t *p, const sp_i32 *v, int count) {
 #define SP_TILE_STORES SP_STORE_VECTORS
 #endif
 
+#ifndef SP_STORES_APART /* vectors that are stored together although they lie ld elements apart */
+#define SP_STORES_APART 1
+SP_INLINE void sp_stores_apart_i8(int8_t *p, ptrdiff_t ld, const sp_i32 *v) {
+  (void)ld;
+  sp_store_i8(p, v[0]);
+}
+SP_INLINE void sp_stores_apart_u8(uint8_t *p, ptrdiff_t ld, const sp_i32 *v) {
+  (void)ld;
+  sp_store_u8(p, v[0]);
+}
+#endif
+
 #ifndef SP_THREE_PLANES
 /* 64 bytes of each of three planes in turn. */
 SP_INLINE void sp_interleave_3(void *p, const void *a, const void *b, const void *c) {
