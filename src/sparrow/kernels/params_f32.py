@@ -140,6 +140,7 @@ class Depthwise(Window):
     xhalf: int
     half: int
     mr: int
+    cb: int
     rb: int
     task_h: int
     task_c: int

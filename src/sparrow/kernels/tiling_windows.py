@@ -11,6 +11,9 @@ from sparrow.kernels.tasks import Grid, task_grid
 
 # Columns of the input under a depthwise tile, each of which is code of its own.
 MAX_COLUMNS = 64
+# Vectors of so many lanes are half a line, and all of a tile's pixels are taken one after the other,
+# so that a line comes to L1 once for both.
+_HALF_LINE = 8
 
 
 def choose_depthwise(
@@ -47,6 +50,7 @@ def choose_depthwise(
         xhalf=int(xhalf),
         half=int(half),
         mr=mr,
+        cb=task_c if cpu.lanes == _HALF_LINE else 1,
         rb=min(task_h, max(1, room // (s.sh * s.iw + s.ow))),
         task_h=task_h,
         task_c=task_c,

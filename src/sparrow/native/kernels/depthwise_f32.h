@@ -14,15 +14,15 @@
 
 #define SP_DEPTHWISE_MR 16 /* output pixels of a tile */
 
-/* Tiles of mr output pixels x 1 vector; blocks of rb output rows are finished channel vector by
- * channel vector, so that input rows are read again from L1. Task grid: batch x ceil(oh / task_h)
- * rows x ceil(ceil(c / SP_LANES) / task_c) vectors. */
+/* Tiles of mr output pixels x 1 vector; blocks of rb output rows are finished cb vectors at a time,
+ * tile by tile, so that input rows are read again from L1, and so are lines that hold several vectors.
+ * Task grid: batch x ceil(oh / task_h) rows x ceil(ceil(c / SP_LANES) / task_c) vectors. */
 typedef struct sp_depthwise {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
   int xhalf, half;
-  int mr, rb, task_h, task_c;
+  int mr, cb, rb, task_h, task_c;
 } sp_depthwise;
 
 SP_INLINE const void *sp_depthwise_at(int half, const void *x, ptrdiff_t i) {
@@ -81,10 +81,27 @@ SP_INLINE void sp_depthwise_tile_f32(const sp_depthwise p, int mr, const void *x
     sp_put_out(p.half, y, (ox + i) * p.ldy, ep(acc[i], e, row + ox + i, col, n), n);
 }
 
-/* Output rows [oy0, oy1) of one vector of n channels; y and row belong to pixel 0 of the image. */
+/* Such a tile of each of so many vectors. */
+SP_INLINE void sp_depthwise_tiles_f32(const sp_depthwise p, int mr, int vectors, const void *x,
+                                      const float *w, void *y, int edge, int oy, int ox,
+                                      ptrdiff_t row, ptrdiff_t col, int n, sp_ep_f32 ep,
+                                      const void *const *e) {
+  if (p.cb == 1) {
+    sp_depthwise_tile_f32(p, mr, x, w, y, edge, oy, ox, row, col, n, ep, e);
+    return;
+  }
+  SP_ROLLED
+  for (int j = 0; j < vectors; ++j) {
+    const ptrdiff_t c = (ptrdiff_t)j * SP_LANES;
+    sp_depthwise_tile_f32(p, mr, sp_depthwise_at(p.xhalf, x, c), w + c, sp_out_at(p.half, y, c),
+                          edge, oy, ox, row, col + c, n, ep, e);
+  }
+}
+
+/* Output rows [oy0, oy1) of so many vectors of n channels; y and row belong to pixel 0. */
 SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const void *x, const float *w, void *y,
-                                     int oy0, int oy1, ptrdiff_t row, ptrdiff_t col, int n,
-                                     sp_ep_f32 ep, const void *const *e) {
+                                     int vectors, int oy0, int oy1, ptrdiff_t row, ptrdiff_t col,
+                                     int n, sp_ep_f32 ep, const void *const *e) {
   const int tiles = p.ow / p.mr;
   const int rest = p.ow % p.mr;
   const int reach =
@@ -95,15 +112,17 @@ SP_INLINE void sp_depthwise_rows_f32(const sp_depthwise p, const void *x, const 
   for (int oy = oy0; oy < oy1; ++oy) {
     void *yr = sp_out_at(p.half, y, (ptrdiff_t)oy * p.ow * p.ldy);
     const ptrdiff_t r = row + (ptrdiff_t)oy * p.ow;
-    if (lo > 0) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, 0, r, col, n, ep, e);
+    if (lo > 0) sp_depthwise_tiles_f32(p, p.mr, vectors, x, w, yr, 1, oy, 0, r, col, n, ep, e);
     for (int i = lo; i < hi; ++i)
-      sp_depthwise_tile_f32(p, p.mr, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
-    if (hi < tiles) sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
+      sp_depthwise_tiles_f32(p, p.mr, vectors, x, w, yr, 0, oy, i * p.mr, r, col, n, ep, e);
+    if (hi < tiles)
+      sp_depthwise_tiles_f32(p, p.mr, vectors, x, w, yr, 1, oy, hi * p.mr, r, col, n, ep, e);
     if (lo > 1 || hi + 1 < tiles) /* more edge tiles than one a side: ox is not a literal */
       for (int i = 1; i < tiles; ++i)
         if (i < lo || i > hi)
-          sp_depthwise_tile_f32(p, p.mr, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
-    if (rest > 0) sp_depthwise_tile_f32(p, rest, x, w, yr, 1, oy, tiles * p.mr, r, col, n, ep, e);
+          sp_depthwise_tiles_f32(p, p.mr, vectors, x, w, yr, 1, oy, i * p.mr, r, col, n, ep, e);
+    if (rest > 0)
+      sp_depthwise_tiles_f32(p, rest, vectors, x, w, yr, 1, oy, tiles * p.mr, r, col, n, ep, e);
   }
 }
 
@@ -118,21 +137,23 @@ SP_INLINE void sp_depthwise_f32(const sp_depthwise p, const void *x, const float
   const int oy0 = task / tc % th * p.task_h;
   const int z = task / (tc * th);
   const int j1 = (int)sp_imin(j0 + p.task_c, vectors);
+  const int je = (int)sp_imin(j1, full);
   const int oy1 = (int)sp_imin(oy0 + p.task_h, p.oh);
   const ptrdiff_t row = (ptrdiff_t)z * p.oh * p.ow;
   const void *xz = sp_depthwise_at(p.xhalf, x, z * p.xn);
   void *yz = sp_out_at(p.half, y, row * p.ldy);
   for (int oy = oy0; oy < oy1; oy += p.rb) {
     const int oe = (int)sp_imin(oy + p.rb, oy1);
-    for (int j = j0; j < (int)sp_imin(j1, full); ++j) {
+    for (int j = j0; j < je; j += p.cb) {
       const ptrdiff_t c = (ptrdiff_t)j * SP_LANES;
-      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c), oy,
-                            oe, row, c, SP_LANES, ep, e);
+      const int side = p.cb == 1 ? 1 : (int)sp_imin(p.cb, je - j); /* a literal where it can be */
+      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c),
+                            side, oy, oe, row, c, SP_LANES, ep, e);
     }
     if (rest > 0 && j1 > full) {
       const ptrdiff_t c = (ptrdiff_t)full * SP_LANES;
-      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c), oy,
-                            oe, row, c, rest, ep, e);
+      sp_depthwise_rows_f32(p, sp_depthwise_at(p.xhalf, xz, c), w + c, sp_out_at(p.half, yz, c), 1,
+                            oy, oe, row, c, rest, ep, e);
     }
   }
 }
