@@ -67,7 +67,7 @@ from sparrow.passes.integer import integer
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.planner import plan
 from sparrow.reference import evaluate
-from sparrow.targets import target
+from sparrow.targets import Target, target
 from sparrow.tensor import F32, I8, I16, I32, U8, Affine, Array, DType, TensorType
 
 PORTABLE = (
@@ -566,15 +566,16 @@ MAKERS = (
 
 
 def _compare(
-    cases: list[Made], isa: str, kernels: tuple[Kernel, ...], folder: Path, threads: int = 1
+    cases: list[Made],
+    isa: str,
+    kernels: tuple[Kernel, ...],
+    folder: Path,
+    threads: int = 1,
+    device: Target | None = None,
 ) -> set[str]:
     module = Module("m", tuple(g for g, _ in cases))
-    p = plan(
-        module,
-        target({**BYTES_TARGETS, **EMULATED, **BYTES_ONLY}[isa]),
-        kernels=kernels,
-        threads=threads,
-    )
+    row = device or target({**BYTES_TARGETS, **EMULATED, **BYTES_ONLY}[isa])
+    p = plan(module, row, kernels=kernels, threads=threads)
     libraries: list[ModelLibrary] = []
     for longer, bits in LENGTHS if isa == "rvv" else (("", 0),):
         cpu = f"rv64,v=true,vext_spec=v1.0,vlen={bits}" if bits else ""
@@ -832,9 +833,23 @@ def test_winograd_gives_the_integers_of_the_direct_sum(
 def test_winograd_in_blocks_and_groups_of_panels(
     budget: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine("wasm_simd")
     monkeypatch.setattr(winograd_i8, "NEAR", budget)
     cases = [winograd_case(100 + seed) for seed in range(8)]
-    assert _compare(cases, "avx2", WINOGRAD[name], tmp_path) == {name}
+    assert _compare(cases, "wasm_simd", WINOGRAD[name], tmp_path) == {name}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize(
+    ("l2_bytes", "threads"), [(1 << 14, 1), (1 << 16, 1), (1 << 16, 3), (1 << 18, 2), (1 << 24, 1)]
+)
+def test_winograd_in_what_any_cache_holds(
+    l2_bytes: int, threads: int, name: str, tmp_path: Path
+) -> None:
+    """Weights are transformed at once, panel by panel, and in parts of the channels."""
+    cases = [winograd_case(200 + seed) for seed in range(8)]
+    device = replace(target("x86_64_v3"), l2_bytes=l2_bytes)
+    assert _compare(cases, "avx2", WINOGRAD[name], tmp_path, threads, device) == {name}
 
 
 def extreme_case(ci: int, seed: int, least: int = -127) -> Made:
@@ -868,17 +883,26 @@ def test_winograd_is_exact_up_to_what_its_sums_reach(isa: str, name: str, tmp_pa
     assert (taken == {name}) == (name == "winograd_i8")
 
 
-def test_winograd_is_taken_where_it_multiplies_less() -> None:
+@pytest.mark.parametrize(
+    ("cpu", "direct", "fewer"),
+    [
+        ("wasm32_simd", "conv2d_compact_i8", True),
+        ("x86_64_v3", "conv2d_i8", True),
+        ("x86_64_v4_vnni", "conv2d_i8", False),
+    ],
+)
+def test_winograd_is_taken_where_it_multiplies_less(cpu: str, direct: str, fewer: bool) -> None:
     def rows(size: int, channels: int, stride: int) -> set[str]:
         c = _Case(0)
         x = c.b.input("x", TensorType((1, size, size, channels), I8))
         op = Conv((stride, stride), (1, 1), ((1, 1), (1, 1)), 1, True)
         y = c.b.add(op, x, c.weights((channels, channels, 3, 3)))
         module = Module("m", (c.finish(y)[0],))
-        return {s.kernel for e in plan(module, target("wasm32_simd")).entries for s in e.steps}
+        return {s.kernel for e in plan(module, target(cpu)).entries for s in e.steps}
 
-    assert rows(14, 64, 1) == rows(56, 64, 1) == {"winograd4_i8"}
-    assert rows(14, 64, 2) == rows(14, 60, 1) == {"conv2d_compact_i8"}
+    taken = {"winograd4_i8"} if fewer else {direct}
+    assert rows(14, 64, 1) == rows(56, 64, 1) == taken
+    assert rows(14, 64, 2) == rows(14, 60, 1) == {direct}
 
 
 def test_compact_weights_are_not_padded_to_vectors() -> None:

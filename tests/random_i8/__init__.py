@@ -69,9 +69,8 @@ GENERATORS: Mapping[str, Generator] = {
     "depthwise_pairs_i8": Generator("depthwise_pairs_i8", sums.depthwise_i8, ("avx2",)),
     "depthwise_compact_i8": Generator("depthwise_compact_i8", sums.depthwise_i8, X86),
     "gemm_compact_i8": Generator("gemm_compact_i8", sums.gemm_i8, X86),
-    # the rows of engines, which no other instruction set prefers
-    "winograd_i8": Generator("winograd_i8", sums.winograd_i8, ("scalar", "avx2")),
-    "winograd4_i8": Generator("winograd4_i8", sums.winograd_i8, ("scalar", "avx2")),
+    "winograd_i8": Generator("winograd_i8", sums.winograd_i8, ("scalar", "avx2", "avx512")),
+    "winograd4_i8": Generator("winograd4_i8", sums.winograd_i8, ("scalar", "avx2", "avx512")),
 }
 # Rows with code of their own for instruction sets.
 _EVERYWHERE = (

@@ -332,8 +332,9 @@ def lowered(
     scratch_bytes: int,
     cycles: float,
     lead: int | None = None,
+    shared: bool = True,
 ) -> Lowered:
-    """A call that shares its code: ``scratch_bytes`` for each of ``tasks``."""
+    """A call that shares its code, or has its own: ``scratch_bytes`` for each of ``tasks``."""
     serial = case.threads == 1
     arguments: tuple[Argument, ...] = (
         *map(Literal, literals),
@@ -343,7 +344,7 @@ def lowered(
         found.epilogue,
     )
     repeat = tasks if serial else 1
-    call = Invoke(header, function, STRUCT, params, arguments, repeat, shared=True)
+    call = Invoke(header, function, STRUCT, params, arguments, repeat, shared=shared)
     tasks = 1 if serial else tasks
     return Lowered((call,), tasks, (packed,), scratch_bytes * tasks, cycles, lead=lead)
 

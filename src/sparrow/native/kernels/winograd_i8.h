@@ -137,24 +137,24 @@ SP_INLINE void sp_winograd_weights_in_i8(int size, const int8_t *w, ptrdiff_t ta
   }
 }
 
-/* m[T * T][count][nv] = v[T * T][count] times u, mr tiles at a time. The last of them end with the block,
- * and some are multiplied again; where there are fewer than mr there is room for as many. */
-SP_INLINE void sp_winograd_products_i8(int planes, int mr, int nv, int ci, int count,
-                                       const uint8_t *v, ptrdiff_t vf, const uint8_t *u,
-                                       ptrdiff_t uf, uint8_t *m, ptrdiff_t mf) {
+/* m[T * T][count][nv] = v[T * T][count] times u, mr tiles at a time, whose pixels lie so many bytes apart;
+ * where `more`, added to what is there. The last of them may be leftovers, for which there is room. */
+SP_INLINE void sp_winograd_products_i8(int planes, int mr, int nv, int ci, int more, int count,
+                                       const uint8_t *v, ptrdiff_t pixel, ptrdiff_t vf,
+                                       const uint8_t *u, ptrdiff_t uf, uint8_t *m, ptrdiff_t mf) {
   const ptrdiff_t sums = (ptrdiff_t)nv * 4 * SP_LANES;
-  const sp_tile_i8 t = {.mr = mr, .nv = nv, .xp = 2 * (ptrdiff_t)ci, .bv = 4 * SP_LANES,
-                        .quad = sums, .pair = SP_PAIRED};
+  const sp_tile_i8 t = {.mr = mr, .nv = nv, .xp = pixel, .bv = 4 * SP_LANES, .quad = sums,
+                        .pair = SP_PAIRED};
   for (int f = 0; f < planes; ++f, v += vf, u += uf, m += mf) {
     for (int i = 0; i < count; i += mr) {
-      const ptrdiff_t at = sp_imax(0, sp_imin(i, count - mr));
+      uint8_t *const to = m + i * sums;
       sp_i32 acc[SP_TILE_I8_MAX];
       SP_UNROLL
-      for (int k = 0; k < mr * nv; ++k) acc[k] = sp_set1_i32(0);
-      sp_tile_quads_i8(t, ci / 2, v + at * t.xp, (const int8_t *)u, acc);
-      SP_UNROLL
       for (int k = 0; k < mr * nv; ++k)
-        sp_storeq_i32(m + at * sums + (ptrdiff_t)k * 4 * SP_LANES, acc[k]);
+        acc[k] = more ? sp_loadq_i32(to + (ptrdiff_t)k * 4 * SP_LANES) : sp_set1_i32(0);
+      sp_tile_quads_i8(t, ci / 2, v + i * pixel, (const int8_t *)u, acc);
+      SP_UNROLL
+      for (int k = 0; k < mr * nv; ++k) sp_storeq_i32(to + (ptrdiff_t)k * 4 * SP_LANES, acc[k]);
     }
   }
 }
@@ -190,14 +190,14 @@ SP_INLINE void sp_winograd_store_i8(const sp_compact_i8 *g, int size, int put, c
 }
 
 /* Task grid: parts of the panels x parts of the blocks. g->panels panels have their weights transformed
- * at once; a block is g->rb output rows, whole tiles, and the codes of a sole one are transformed
- * once. */
-SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, int flip, int put,
+ * at once, before all blocks, or where `kc` is not 0 so many channels of one of them in each block; a block
+ * is g->rb output rows, whole tiles, and the codes of a sole one are transformed once. */
+SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, int kc, int flip, int put,
                               int panel_tasks, int block_tasks, const void *x, const int8_t *w,
                               void *y, uint8_t *scratch, sp_ep_i32 ep, const void *const *e,
                               int task) {
   const int ci = g->ci, channels = nv * SP_LANES, tw = (g->ow + size - 1) / size;
-  const int planes = (size + 2) * (size + 2);
+  const int planes = (size + 2) * (size + 2), step = kc ? kc : ci;
   const int all = g->co / channels, part = task % panel_tasks;
   const int stop = all * (part + 1) / panel_tasks;
   const int blocks = (g->oh + g->rb - 1) / g->rb, total = g->batch * blocks;
@@ -205,22 +205,23 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
   const int last = total * (task / panel_tasks + 1) / block_tasks;
   const ptrdiff_t pixel = 2 * (ptrdiff_t)ci, panel = 9 * (ptrdiff_t)ci * channels;
   const int32_t *init = (const int32_t *)(const void *)(w + all * panel);
-  const ptrdiff_t most = sp_imax(g->rb / size * tw, mr);
+  const ptrdiff_t most = (g->rb / size * tw + mr - 1) / mr * mr;
   const ptrdiff_t vf = sp_winograd_i8_plane(most * pixel);
-  const ptrdiff_t uf = sp_winograd_i8_plane(pixel * channels);
+  const ptrdiff_t uf = sp_winograd_i8_plane(2 * (ptrdiff_t)step * channels);
   const ptrdiff_t mf = sp_winograd_i8_plane(most * channels * 4);
   /* whole tiles of what is in scratch */
   sp_compact_i8 band = *g;
   band.ow = size * tw;
   const ptrdiff_t line = sp_compact_i8_line(&band, 1);
   uint8_t *const v = scratch + (size + 2) * line, *const u = v + planes * vf;
-  uint8_t *const m = u + g->panels * planes * uf;
+  const ptrdiff_t up = kc ? 0 : planes * uf; /* from a panel to the next */
+  uint8_t *const m = u + (kc ? planes * uf : g->panels * up);
   int held = -1;
   for (int j0 = all * part / panel_tasks; j0 < stop; j0 += g->panels) {
     const int count = (int)sp_imin(g->panels, stop - j0);
-    for (int j = 0; j < count; ++j)
+    for (int j = 0; !kc && j < count; ++j)
       sp_winograd_weights_in_i8(size, w + (j0 + j) * panel, ci * channels, ci / 2 * nv,
-                                u + j * planes * uf, uf);
+                                u + j * up, uf);
     for (int b = first; b < last; ++b) {
       const int z = b / blocks, top = b % blocks * g->rb;
       const int rows = ((int)sp_imin(g->rb, g->oh - top) + size - 1) / size;
@@ -232,7 +233,14 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
       held = b;
       for (int j = 0; j < count; ++j) {
         const ptrdiff_t col = (ptrdiff_t)(j0 + j) * channels;
-        sp_winograd_products_i8(planes, mr, nv, ci, rows * tw, v, vf, u + j * planes * uf, uf, m, mf);
+        for (int c = 0; c < ci; c += step) {
+          const int k = (int)sp_imin(step, ci - c);
+          if (kc)
+            sp_winograd_weights_in_i8(size, w + (j0 + j) * panel + c * channels, ci * channels,
+                                      k / 2 * nv, u, uf);
+          sp_winograd_products_i8(planes, mr, nv, k, c > 0, rows * tw, v + 2 * c, pixel, vf,
+                                  u + j * up, uf, m, mf);
+        }
         for (int i = 0; i < rows * tw; ++i) {
           for (int k = 0; k < nv; ++k)
             sp_winograd_store_i8(g, size, put, m + ((ptrdiff_t)i * nv + k) * 4 * SP_LANES, mf,
@@ -242,5 +250,14 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
       }
     }
   }
+}
+
+/* The same of a layer that has its own code: sizes are literals. */
+SP_INLINE void sp_winograd_i8_own(const sp_compact_i8 g, int size, int mr, int nv, int kc, int flip,
+                                  int put, int panel_tasks, int block_tasks, const void *x,
+                                  const int8_t *w, void *y, uint8_t *scratch, sp_ep_i32 ep,
+                                  const void *const *e, int task) {
+  sp_winograd_i8(&g, size, mr, nv, kc, flip, put, panel_tasks, block_tasks, x, w, y, scratch, ep, e,
+                 task);
 }
 #endif
