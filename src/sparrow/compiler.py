@@ -137,9 +137,7 @@ def compile_front(
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
     with one_thread():
-        # matrix registers multiply codes of either sign
-        unsigned = target.isa.dot_unsigned and not target.isa.matrix
-        back = BACK_UNSIGNED if unsigned else BACK
+        back = BACK_UNSIGNED if target.isa.codes_unsigned else BACK
         graphs = tuple(optimize(g, back, remarks) for g in found.graphs)
         if target.cores > 1:
             graphs = tuple(means_by_rows(g, threads, remarks) for g in graphs)

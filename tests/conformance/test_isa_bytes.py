@@ -357,14 +357,16 @@ void twos(int16_t *out, const int8_t *a, const uint8_t *x) {
 """
 
 
-def test_products_of_signed_and_unsigned_bytes_by_twos(tmp_path: Path) -> None:
-    engine("wasm_maddubs")
-    library = build(TWOS, "wasm_maddubs", tmp_path)
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("isa", ["wasm_maddubs", "avx2"])
+def test_products_of_signed_and_unsigned_bytes_by_twos(isa: str, tmp_path: Path) -> None:
+    if isa == "wasm_maddubs":
+        engine(isa)
+    library = build(TWOS, isa, tmp_path)
+    rng, n = np.random.default_rng(0), 16 if isa == "avx2" else 8
     for _ in range(64):
-        a, x = rng.integers(-128, 128, (8, 2)), rng.choice([0, 1, 127, 128, 254, 255], (8, 2))
+        a, x = rng.integers(-128, 128, (n, 2)), rng.choice([0, 1, 127, 128, 254, 255], (n, 2))
         # where they fit, whatever the bytes are
         fits = (np.maximum(a, 0).sum(1) <= 128) & (np.maximum(-a, 0).sum(1) <= 128)
-        out = np.empty(8, np.int16)
+        out = np.empty(n, np.int16)
         call(library, "twos", out, a.astype(np.int8).ravel(), x.astype(np.uint8).ravel())
         np.testing.assert_array_equal(out[fits], (a * x).sum(1)[fits])

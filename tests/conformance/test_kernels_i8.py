@@ -31,6 +31,7 @@ from sparrow.kernels import (
     compact_i8,
     conv_any,
     conv_i8,
+    conv_twos_i8,
     depthwise_pairs_i8,
     lookup,
     loop,
@@ -618,6 +619,8 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
         few = tuple(k for k in KERNELS if k.name not in ("conv2d_i8", "gemm_i8"))
         used |= _compare(cases, isa, few, tmp_path)
     sums = compact_i8.ENGINES if isa.startswith("wasm") else conv_i8.ROWS
+    if isa in TWOS and isa != "wasm_maddubs":
+        sums = (*TWOS[isa], *(r for r in sums if r.op is Conv and "depthwise" in r.name))
     assert used >= {r.name for r in (*sums, *_OWN) if not r.isas or isa in r.isas}
     assert "resize" in used
 
@@ -716,34 +719,50 @@ def test_rows_for_engines_share_their_panels_among_threads(isa: str, tmp_path: P
     }
 
 
-MADDUBS = {row.name for row in maddubs_i8.ROWS}
+TWOS = {"wasm_maddubs": maddubs_i8.ROWS, "avx2": conv_twos_i8.ROWS}
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_products_by_twos_give_the_integers_of_the_reference(threads: int, tmp_path: Path) -> None:
-    engine("wasm_maddubs")
-    makers = (conv_case, matmul_case, wide_case)
+@pytest.mark.parametrize("isa", TWOS)
+def test_products_by_twos_give_the_integers_of_the_reference(
+    isa: str, threads: int, tmp_path: Path
+) -> None:
+    if isa.startswith("wasm"):
+        engine(isa)
+    makers = (conv_case, matmul_case, upright_case, wide_case, signal_case)
     cases = [make(1000 * k + s) for k, make in enumerate(makers) for s in range(16)]
-    rows = (*maddubs_i8.ROWS, *PORTABLE)
-    assert _compare(cases, "wasm_maddubs", rows, tmp_path, threads) >= MADDUBS
+    rows = (*TWOS[isa], *PORTABLE)
+    assert _compare(cases, isa, rows, tmp_path, threads) >= {row.name for row in TWOS[isa]}
 
 
-def test_products_by_twos_are_exact_for_the_largest_codes(tmp_path: Path) -> None:
-    engine("wasm_maddubs")
+@pytest.mark.parametrize("isa", TWOS)
+def test_products_by_twos_are_exact_for_the_largest_codes(isa: str, tmp_path: Path) -> None:
+    if isa.startswith("wasm"):
+        engine(isa)
     cases = [extreme_case(ci, seed) for ci in (3, 4, 224) for seed in range(3)]
-    assert _compare(cases, "wasm_maddubs", maddubs_i8.ROWS, tmp_path) == {"conv2d_maddubs_i8"}
+    assert _compare(cases, isa, TWOS[isa], tmp_path) == {TWOS[isa][0].name}
 
 
-def test_products_by_twos_have_no_weight_that_cannot_be_negated() -> None:
-    for least, taken in ((-127, "conv2d_maddubs_i8"), (-128, "conv2d_compact_i8")):
-        c = _Case(0)
-        x = c.b.input("x", TensorType((1, 20, 20, 64), I8))
-        w = c.rng.normal(0, 30, (64, 64, 1, 1)).round().clip(-127, 127)
-        w[0] = least
-        op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True)
-        module = Module("m", (c.finish(c.b.add(op, x, c.b.const(w.astype(np.int8), I8)))[0],))
-        steps = plan(module, target("wasm32_maddubs")).entries[0].steps
-        assert {s.kernel for s in steps} == {taken}
+@pytest.mark.parametrize(
+    ("name", "least", "taken"),
+    [
+        ("wasm32_maddubs", -127, "conv2d_maddubs_i8"),
+        ("wasm32_maddubs", -128, "conv2d_compact_i8"),
+        ("x86_64_v3", -127, "conv2d_twos_i8"),
+        ("x86_64_v3", -128, "conv2d_i8"),
+    ],
+)
+def test_products_by_twos_have_no_weight_that_cannot_be_negated(
+    name: str, least: int, taken: str
+) -> None:
+    c = _Case(0)
+    x = c.b.input("x", TensorType((1, 20, 20, 64), I8))
+    w = c.rng.normal(0, 30, (64, 64, 1, 1)).round().clip(-127, 127)
+    w[0] = least
+    op = Conv((1, 1), (1, 1), ((0, 0), (0, 0)), 1, True)
+    module = Module("m", (c.finish(c.b.add(op, x, c.b.const(w.astype(np.int8), I8)))[0],))
+    steps = plan(module, target(name)).entries[0].steps
+    assert {s.kernel for s in steps} == {taken}
 
 
 @pytest.mark.parametrize(
@@ -802,7 +821,8 @@ def test_products_in_parts_are_one_product(isa: str, threads: int, tmp_path: Pat
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
     cases = [parts_case(seed) for seed in range(24)]
-    assert "gemm_i8" in _compare(cases, isa, KERNELS, tmp_path, threads)
+    row = "gemm_twos_i8" if isa == "avx2" else "gemm_i8"
+    assert row in _compare(cases, isa, KERNELS, tmp_path, threads)
 
 
 # the same rows for vectors of other lengths, which have faster ones

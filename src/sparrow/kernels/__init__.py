@@ -12,6 +12,7 @@ from sparrow.kernels import (
     conv_any,
     conv_i8,
     conv_transpose,
+    conv_twos_i8,
     depthwise_pairs_i8,
     gather,
     lookup,
@@ -44,6 +45,7 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
+    *conv_twos_i8.ROWS,
     *depthwise_pairs_i8.ROWS,
     *column_i8.ROWS,
     *compact_i8.ENGINES,
@@ -76,6 +78,7 @@ KERNELS: tuple[Kernel, ...] = (
 # Sums over codes in more code, which is faster.
 _FAST = (
     *conv_i8.ROWS,
+    *conv_twos_i8.ROWS,
     *depthwise_pairs_i8.ROWS,
     *compact_i8.ENGINES,
     *maddubs_i8.ROWS,

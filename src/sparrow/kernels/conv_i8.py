@@ -25,7 +25,7 @@ from sparrow.kernels.packing_i8 import pack_apart, pack_conv, pack_depthwise, ta
 from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.spans import channels_of, conv2d_spans, window_spans
-from sparrow.kernels.sums_i8 import conv2d_sum, depthwise_sum, one_column
+from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum, one_column
 from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
@@ -114,6 +114,19 @@ def _conv2d(case: Case, matrix: bool = False) -> Lowered | Reject:
         ),
         found.start(lanes),
     )
+    return conv2d_lowered(case, found, p, packed, cycles, tiles)
+
+
+def conv2d_lowered(
+    case: Case,
+    found: Sum,
+    p: Conv2dI8,
+    packed: tuple[Pack, ...],
+    cycles: float,
+    tiles: tuple[Tile, ...],
+) -> Lowered:
+    """A call of the kernel of conv2d_i8.h."""
+    s, lanes = found.shape, case.target.isa.lanes
     serial = case.threads == 1
     arguments: tuple[Argument, ...] = (In(0), Packed(0), Packed(1), Out(0))
     if p.band:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.params_f32 import Conv2dShape
@@ -13,6 +13,10 @@ EPILOGUE = 3.0
 # Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
+# Cycles of a step of sums by twos, of each kind of `twos.Steps`, for a pixel, and beyond; pixels of
+# a tile at most (Zen 3).
+STEPS, STEP = (1.8, 2.2, 2.5, 1.5), 1.3
+MOST_PIXELS = 10
 # Quads up to which tiles are small enough for two in registers, the epilogue of one between sums of
 # the other. Of longer sums the epilogue is little, and weights would pass twice as often.
 INTERLEAVED = 64
@@ -67,6 +71,16 @@ def cost_of_two(mr: int, pixels: int, s: Conv2dShape, quads: int, isa: Isa) -> f
     def tile(n: int) -> float:
         steps = s.sh * _step(n, 1, isa) + (s.kh - s.sh) / 2 * _step(n, 2, isa)
         return quads * steps + EPILOGUE * n + 12 if n else 0.0
+
+    return pixels // mr * tile(mr) + tile(pixels % mr)
+
+
+def cost_of_twos(mr: int, pixels: int, vectors: int, steps: Sequence[int]) -> float:
+    """Cycles of an output row of sums by twos, so many ``steps`` of each kind for all vectors."""
+
+    def tile(n: int) -> float:
+        sums = sum(k * (n * c + STEP) for k, c in zip(steps, STEPS, strict=True))
+        return sums + vectors * (EPILOGUE * n + 12) if n else 0.0
 
     return pixels // mr * tile(mr) + tile(pixels % mr)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from sparrow.kernels.case import Tile
@@ -10,7 +10,15 @@ from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.params_f32 import Conv2dShape, Window
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.tasks import Grid, core_of, part_of, seam_cycles, task_grid
-from sparrow.kernels.tiles_i8 import between, cost_of_two, interleaved_cost, tile_cost, tiles
+from sparrow.kernels.tiles_i8 import (
+    MOST_PIXELS,
+    between,
+    cost_of_two,
+    cost_of_twos,
+    interleaved_cost,
+    tile_cost,
+    tiles,
+)
 from sparrow.kernels.tiles_matrix import (
     DENSE,
     SHAPED,
@@ -23,7 +31,7 @@ from sparrow.kernels.tiles_matrix import (
 from sparrow.kernels.tiling_windows import pixels_within
 from sparrow.targets import Target
 
-SINGLE, PAIRED = 3, 2  # SP_SINGLE, SP_PAIRED
+SINGLE, PAIRED, TWOS = 3, 2, 4  # SP_SINGLE, SP_PAIRED, SP_TWOS
 STORED = (1, 1, 4, 2)  # bytes of what SP_PUT_I8 and so on store
 PUT_32, PUT_16 = 2, 3
 
@@ -86,11 +94,13 @@ class _Walk:
         return self.s.kh * self.runs * self.kq
 
 
-def _walk(s: Conv2dShape, code: Bytes, target: Target, threads: int, matrix: bool) -> _Walk:
+def _walk(
+    s: Conv2dShape, code: Bytes, target: Target, threads: int, matrix: bool, twos: bool
+) -> _Walk:
     ci = s.ci // s.groups
     # bytes of the other kind are turned in scratch: once there, and not for each panel and quad,
     # where it takes three quarters of a dot product
-    turned = code.flip and not target.machine.bare
+    turned = code.flip and (twos or not target.machine.bare)
     if matrix and reads_inside(s):
         # nor may the last step read on behind the image
         run = (s.kw if merges(s, False) else 1) * ci // 4
@@ -135,8 +145,11 @@ class _Tiles:
     between: Mapping[Tile, int] = field(default_factory=dict)
 
 
-def _tiles(w: _Walk, vectors: int, target: Target, wide: bool) -> _Tiles:
+def _tiles(w: _Walk, vectors: int, target: Target, wide: bool, steps: Sequence[int] = ()) -> _Tiles:
     s, isa = w.s, target.isa
+    if steps:
+        mrs = range(1, min(s.ow, MOST_PIXELS) + 1)
+        return _Tiles(cycles={Tile(m, 1): cost_of_twos(m, s.ow, vectors, steps) for m in mrs})
     if w.step:
         walk = Walk(
             pixels=s.ow,
@@ -184,16 +197,18 @@ def choose_conv2d(
     threads: int = 1,
     tile: Tile | None = None,
     matrix: bool = False,
+    steps: Sequence[int] = (),
 ) -> tuple[Conv2dI8, float, tuple[Tile, ...]]:
     """Tiles and tasks of a convolution, its cycles on one core, and the tiles it may take.
 
     ``tile``: one of these; the first, predicted best, by default. ``matrix``: sums are in matrix
-    registers, to which pairs of bfloat16 are quads of bytes.
+    registers, to which pairs of bfloat16 are quads of bytes. ``steps``: of sums by twos, of each
+    kind (`twos.Steps.counts`), over all vectors of a group.
     """
-    w = _walk(s, code, target, threads, matrix)
+    w = _walk(s, code, target, threads, matrix, bool(steps))
     co, vectors = s.co // s.groups, -(-s.co // s.groups // target.isa.lanes)
     wide = STORED[code.put] == 4
-    choice = _tiles(w, vectors, target, wide)
+    choice = _tiles(w, vectors, target, wide, steps)
     copies, core = s.batch * s.groups, core_of(target)
     flops = 2 * s.oh * s.ow * co * w.quads
     read, stored = s.ih * s.iw * w.ci, s.oh * s.ow * co * STORED[code.put]
@@ -202,7 +217,7 @@ def choose_conv2d(
     part, predicted = part_of(copies * flops, rows, width, threads), choice.cycles
     if w.s.oh == 1 and part < w.s.ow:
         pixel = (read + stored) // w.s.ow
-        shared = _tiles(replace(w, s=replace(w.s, ow=part)), vectors, target, wide)
+        shared = _tiles(replace(w, s=replace(w.s, ow=part)), vectors, target, wide, steps)
         predicted = {
             t: c + seam_cycles(core, -part % t.mr, pixel) for t, c in shared.cycles.items()
         }
@@ -258,7 +273,7 @@ def choose_conv2d(
     p = Conv2dI8(
         **sizes,
         band=int(band),
-        pair=SINGLE if target.isa.singles else 0,
+        pair=TWOS if steps else SINGLE if target.isa.singles else 0,
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,

@@ -3,10 +3,10 @@
     signed     y.q = Quantize(y.f, scale, z: int8);          y = Dequantize(y.q)
     unsigned   y.q = Quantize(y.f, scale, z + 128: uint8);   y = Dequantize(y.q)
 
-What multiplies bytes on x86 (`vpdpbusd`) takes unsigned activations and signed weights. There our
-kernels read unsigned codes as they lie, where signed ones are copied and turned first, a sixteenth
-of a cycle a byte (RFB-320 1.07x, MobileNetV2 1.04x as fast without, Zen 5); elsewhere, and in
-recurrent layers, they are of int8. ONNX Runtime (1.32) and OpenVINO fuse files with uint8
+What multiplies bytes on x86 (`vpdpbusd`, or `vpmaddubsw` with AVX2) takes unsigned activations and
+signed weights. There our kernels read unsigned codes as they lie, where signed ones are copied and
+turned first, a sixteenth of a cycle a byte (RFB-320 1.07x, MobileNetV2 1.04x as fast without, Zen
+5); elsewhere, and in recurrent layers, they are of int8. ONNX Runtime (1.32) and OpenVINO fuse files with uint8
 activations into integer operators, and of files with int8 ones only half, the rest runs in float
 between conversions.
 """

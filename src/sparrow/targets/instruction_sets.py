@@ -33,8 +33,8 @@ class Isa:
             register (SP_RUNS); those of a depthwise convolution are taken one of a lane at a time.
         matrix: There are matrix registers as well (SP_MATRIX), which hold 16 x 16 sums each.
         quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
-        twos: Despite ``pairs``, convolutions add products of bytes by twos in 16 bits
-            (`sp_maddubs_i32`).
+        twos: Convolutions whose weights do not hold -128 add products of unsigned bytes by twos in
+            16 bits (`sp_maddubs_i32`), despite ``pairs`` or what `sp_dot4_i32` takes.
         shares: Two pixels share a vector of output channels of which half are left (SP_HALVES).
         shortens: Stores count on what is known to fit 16 bits (SP_SHORTENS).
     """
@@ -75,6 +75,14 @@ class Isa:
         return self.both_held
 
     @property
+    def codes_unsigned(self) -> bool:
+        """Whether codes between layers are, which products then take as they lie.
+
+        Matrix registers multiply codes of either sign.
+        """
+        return (self.dot_unsigned or (self.twos and not self.engine)) and not self.matrix
+
+    @property
     def interleaves(self) -> bool:
         """Whether a product over bytes is one instruction, and registers hold sums of two tiles."""
         return self.dot_unsigned and self.registers == 32 and not self.matrix
@@ -109,7 +117,7 @@ ISAS = (
     Isa("scalar", 1, 14, 4, 4),
     Isa("dsp", 1, 14, 2, 2),
     Isa("mve", 4, 8, 8, 1, runs=True),
-    Isa("avx2", 8, 16, 32, 5, widens=True),
+    Isa("avx2", 8, 16, 32, 5, widens=True, twos=True),
     Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
     Isa("avx512", 16, 32, 64, 5, shares=True),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True, shares=True),

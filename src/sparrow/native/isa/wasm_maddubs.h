@@ -11,6 +11,7 @@
 
 #define SP_ISA_NAME "wasm_maddubs"
 /* Twos of neighbours: halves a0 x0 + a1 x1 of signed bytes a and unsigned x, where they fit. */
+#define SP_MADDUBS
 SP_INLINE sp_i32 sp_maddubs_i32(sp_i32 a, sp_i32 x) {
   return (sp_i32)__builtin_wasm_relaxed_dot_i8x16_i7x16_s_i16x8((sp_s8x16)a, (sp_s8x16)x);
 }

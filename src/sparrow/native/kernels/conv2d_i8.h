@@ -5,7 +5,9 @@
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
  *         1 for 4 where `pair` is SP_SINGLE, and octets for quads where SP_OCTETS;
- *         (first pairs of all lanes before second ones where SP_PAIRS_APART)
+ *         (first pairs of all lanes before second ones where SP_PAIRS_APART);
+ *         where SP_TWOS, of each vector an sp_twos_i8, in a quad's room, and what that speaks of, which
+ *         take kh x runs x kq quads of room together
  *         vectors = ceil(co / groups / SP_LANES); a run is a kernel row of a pixel, or one tap
  *   init  int32 [groups][vectors * SP_LANES]: bias less what the zero point of x adds
  *   y     pixel (n, oy, ox) at element ((n * oh + oy) * ow + ox) * ldy; must not alias x or w.

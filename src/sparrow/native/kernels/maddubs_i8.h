@@ -18,56 +18,9 @@
 #include "compact_i8.h"
 
 typedef struct sp_maddubs_i8 {
-  int32_t at, both, one, two, single; /* bytes from w to the weights; steps */
+  int32_t at; /* bytes from w to the weights */
+  sp_twos_i8 steps;
 } sp_maddubs_i8;
-
-/* Steps of one kind, `quads` of each, the last `masks` of which have bytes turned: mr pixels x one vector.
- * x is where the first pixel begins to read. */
-SP_INLINE void sp_maddubs_steps_i8(int mr, int steps, int quads, int masks, const int8_t **weights,
-                                   const uint16_t **places, const uint8_t *x, ptrdiff_t xp, sp_i32 ones,
-                                   sp_i32 *acc) {
-  const int8_t *w = *weights;
-  const uint16_t *at = *places;
-  SP_ROLLED
-  for (int k = 0; k < steps; ++k, at += quads, w += 4 * SP_LANES * (quads + masks)) {
-    const uint8_t *pixel[2];
-    sp_i32 wv[2], turned[2];
-    SP_OPAQUE(w);
-    SP_UNROLL
-    for (int q = 0; q < quads; ++q) {
-      pixel[q] = x + at[q];
-      SP_OPAQUE(pixel[q]);
-      wv[q] = sp_loadq_i32(w + 4 * SP_LANES * q);
-      if (q >= quads - masks) turned[q] = sp_loadq_i32(w + 4 * SP_LANES * (q + masks));
-    }
-    SP_UNROLL
-    for (int i = 0; i < mr; ++i) {
-      sp_i32 two[2];
-      SP_UNROLL
-      for (int q = 0; q < quads; ++q) {
-        const sp_i32 quad = sp_set1_quad(pixel[q] + i * xp);
-        two[q] = sp_maddubs_i32(wv[q], q < quads - masks ? quad : sp_xor_i32(quad, turned[q]));
-      }
-      acc[i] = sp_dot2_i32(acc[i], quads > 1 ? sp_addp_i32(two[0], two[1]) : two[0], ones);
-      SP_IN_ORDER(acc[i]);
-    }
-  }
-  *weights = w;
-  *places = at;
-}
-
-SP_INLINE void sp_maddubs_sums_i8(int mr, const sp_maddubs_i8 *v, const int8_t *w, const uint8_t *x,
-                                  ptrdiff_t xp, sp_i32 *acc) {
-  const int vectors = 2 * v->both + 3 * v->one + 4 * v->two + 2 * v->single;
-  sp_i32 ones = sp_set1_i32(0x00010001);
-  SP_OPAQUE(ones); /* engines make a constant anew wherever it is named */
-  w += v->at;
-  const uint16_t *at = (const uint16_t *)(const void *)(w + (ptrdiff_t)vectors * 4 * SP_LANES);
-  sp_maddubs_steps_i8(mr, v->both, 2, 0, &w, &at, x, xp, ones, acc);
-  sp_maddubs_steps_i8(mr, v->one, 2, 1, &w, &at, x, xp, ones, acc);
-  sp_maddubs_steps_i8(mr, v->two, 2, 2, &w, &at, x, xp, ones, acc);
-  sp_maddubs_steps_i8(mr, v->single, 1, 1, &w, &at, x, xp, ones, acc);
-}
 
 SP_INLINE void sp_conv2d_maddubs_i8(const sp_compact_i8 *g, int mr, int whole, int band, int flip,
                                     int put, const void *x, const int8_t *w, void *y, uint8_t *scratch,
@@ -102,7 +55,7 @@ SP_INLINE void sp_conv2d_maddubs_i8(const sp_compact_i8 *g, int mr, int whole, i
         const ptrdiff_t ox = sp_imin(i, g->ow - mr), row = first + ox;
         sp_i32 acc[SP_TILE_I8_MAX];
         sp_tile_begin_i8(t, init + (group * all + j) * SP_LANES, acc);
-        sp_maddubs_sums_i8(mr, v, w, a + ox * xp, xp, acc);
+        sp_twos_sums_i8(mr, 1, v->steps, w + v->at, a + ox * xp, xp, acc);
         sp_tile_end_i8(t, acc, y, row * g->ldy + col, row, col, n, ep, e);
       }
     }

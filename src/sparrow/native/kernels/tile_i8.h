@@ -14,12 +14,13 @@
 #define SP_MATRIX 0
 #endif
 #define SP_SINGLE 3       /* and of one whose products are taken one by one, from bytes */
+#define SP_TWOS 4         /* and of one whose products are added by twos, in the order of its weights */
 #define SP_TURNED 5       /* and of one of quads whose masks are behind them, sp_maddubs_i32 */
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
  *   kh, runs, kq  kernel rows, runs of a row, quads of a run
- *   xr, xt, xp    bytes from a kernel row of x, a run and a pixel to the next
+ *   xr, xt, xp    bytes from a kernel row of x, a run and a pixel to the next; xt of a place of SP_TWOS
  *   bv, quad      bytes from a vector of weights and a quad of it to the next
  *   flip          bytes of x are of the other kind than sp_dot4_i32 takes
  *   put, ldy      what is stored, and elements from a pixel of y to the next
@@ -61,7 +62,9 @@ typedef struct sp_tile_i8 {
 #endif
 
 /* Bytes of a lane that are multiplied at once. */
-SP_INLINE int sp_bytes_at_once(int pair) { return pair == SP_SINGLE ? 1 : pair ? 2 : 4; }
+SP_INLINE int sp_bytes_at_once(int pair) {
+  return pair == SP_SINGLE ? 1 : pair && pair != SP_TWOS ? 2 : 4;
+}
 
 /* Quads of the weights of a run, and rows of sums: octets of two pixels each fill up both. */
 SP_INLINE int sp_tile_quads(int octets, int kq) { return octets ? (kq + 1) / 2 * 2 : kq; }
@@ -368,9 +371,76 @@ SP_INLINE void sp_tile_begin_i8(const sp_tile_i8 t, const int32_t *init, sp_i32 
   }
 }
 
+#ifdef SP_MADDUBS
+/* Sums of a vector of channels whose products are added by twos in 16 bits, 16 or more in five
+ * instructions where the twos of two quads fit together: so many steps
+ *   both    of two quads whose twos fit in 16 bits together: int8 [2][SP_LANES][4]
+ *   one     likewise where bytes of the second are turned (255 minus them, the weight negated):
+ *           two of these and the mask of what is turned
+ *   two     of both: and two masks
+ *   single  of a quad and its mask
+ * Behind them lies for each quad in this order uint16 the place of it, from the first one of a pixel. */
+typedef struct sp_twos_i8 {
+  int32_t both, one, two, single;
+} sp_twos_i8;
+
+/* Steps of one kind, `quads` of each, the last `masks` of which have bytes turned: mr pixels. x is where
+ * the first begins to read, places are `unit` bytes each. */
+SP_INLINE void sp_twos_steps_i8(int mr, int unit, int steps, int quads, int masks,
+                                const int8_t **weights, const uint16_t **places, const uint8_t *x,
+                                ptrdiff_t xp, sp_i32 ones, sp_i32 *acc) {
+  const int8_t *w = *weights;
+  const uint16_t *at = *places;
+  SP_ROLLED
+  for (int k = 0; k < steps; ++k, at += quads, w += 4 * SP_LANES * (quads + masks)) {
+    const uint8_t *pixel[2];
+    sp_i32 wv[2], turned[2];
+    SP_OPAQUE(w);
+    SP_UNROLL
+    for (int q = 0; q < quads; ++q) {
+      pixel[q] = x + unit * (ptrdiff_t)at[q];
+      SP_OPAQUE(pixel[q]);
+      wv[q] = sp_loadq_i32(w + 4 * SP_LANES * q);
+      if (q >= quads - masks) turned[q] = sp_loadq_i32(w + 4 * SP_LANES * (q + masks));
+    }
+    SP_UNROLL
+    for (int i = 0; i < mr; ++i) {
+      sp_i32 two[2];
+      SP_UNROLL
+      for (int q = 0; q < quads; ++q) {
+        const sp_i32 quad = sp_set1_quad(pixel[q] + i * xp);
+        two[q] = sp_maddubs_i32(wv[q], q < quads - masks ? quad : sp_xor_i32(quad, turned[q]));
+      }
+      acc[i] = sp_dot2_i32(acc[i], quads > 1 ? sp_addp_i32(two[0], two[1]) : two[0], ones);
+      SP_IN_ORDER(acc[i]);
+    }
+  }
+  *weights = w;
+  *places = at;
+}
+
+SP_INLINE void sp_twos_sums_i8(int mr, int unit, sp_twos_i8 v, const int8_t *w, const uint8_t *x,
+                               ptrdiff_t xp, sp_i32 *acc) {
+  const int vectors = 2 * v.both + 3 * v.one + 4 * v.two + 2 * v.single;
+  sp_i32 ones = sp_set1_i32(0x00010001);
+  SP_OPAQUE(ones); /* engines make a constant anew wherever it is named */
+  const uint16_t *at = (const uint16_t *)(const void *)(w + (ptrdiff_t)vectors * 4 * SP_LANES);
+  sp_twos_steps_i8(mr, unit, v.both, 2, 0, &w, &at, x, xp, ones, acc);
+  sp_twos_steps_i8(mr, unit, v.one, 2, 1, &w, &at, x, xp, ones, acc);
+  sp_twos_steps_i8(mr, unit, v.two, 2, 2, &w, &at, x, xp, ones, acc);
+  sp_twos_steps_i8(mr, unit, v.single, 1, 1, &w, &at, x, xp, ones, acc);
+}
+#endif
+
 /* The sums of `kh` kernel rows, added to acc. */
 SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, const int8_t *w,
                                sp_i32 *acc) {
+#ifdef SP_MADDUBS
+  if (t.pair == SP_TWOS) {
+    sp_twos_sums_i8(t.mr, (int)t.xt, *(const sp_twos_i8 *)(const void *)w, w + t.quad, x, t.xp, acc);
+    return; /* which are of all rows of the kernel */
+  }
+#endif
 #ifdef SP_RUNS
   if (t.runs == 1 && t.kq < 3 && kh > 1) {
     *acc = sp_dot_short_runs_i32(*acc, x, t.xr, kh, w, t.kq, t.flip);

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sparrow.kernels.maddubs_i8 import Steps, steps_of
+from sparrow.kernels.twos import Steps, steps_of
 from sparrow.tensor import Array
 
 LANES = 4
