@@ -6,9 +6,9 @@
 What multiplies bytes on x86 (`vpdpbusd`, or `vpmaddubsw` with AVX2) takes unsigned activations and
 signed weights. There our kernels read unsigned codes as they lie, where signed ones are copied and
 turned first, a sixteenth of a cycle a byte (RFB-320 1.07x, MobileNetV2 1.04x as fast without, Zen
-5); elsewhere, and in recurrent layers, they are of int8. ONNX Runtime (1.32) and OpenVINO fuse files with uint8
-activations into integer operators, and of files with int8 ones only half, the rest runs in float
-between conversions.
+5); elsewhere, and in recurrent layers, they are of int8. ONNX Runtime (1.32) and OpenVINO fuse
+files with uint8 activations into integer operators, and of files with int8 ones only half, the rest
+runs in float between conversions.
 """
 
 from __future__ import annotations
