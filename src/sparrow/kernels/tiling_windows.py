@@ -11,8 +11,8 @@ from sparrow.kernels.tasks import Grid, task_grid
 
 # Columns of the input under a depthwise tile, each of which is code of its own.
 MAX_COLUMNS = 64
-# Vectors of so many lanes are half a line, and all of a tile's pixels are taken one after the other,
-# so that a line comes to L1 once for both.
+# Vectors of so many lanes are half a line: all of a tile's pixels are taken one after the other, so
+# that a line comes to L1 once for both.
 _HALF_LINE = 8
 
 
