@@ -69,7 +69,7 @@ def depthwise_tiles(s: Window, cpu: Simd) -> tuple[Tile, ...]:
         return s.kh * max(w * s.kw, columns + s.kw + spill, 8.0) / 2 + 4 + w
 
     most = 6 if cpu.both_held else 16
-    # there is no room for more: what spills costs most where registers are few, and on Zen 3 up to 9 %
+    # there is no room for more: what spills costs most, with AVX2 up to 9 % of a layer (Zen 3)
     if cpu.lanes > 1 and (cpu.registers < 16 or cpu.lanes == _HALF_LINE):
         most = max(1, cpu.registers - 3 - s.kw)
     widths = range(1, min(s.ow, most, pixels_within(s)) + 1)
