@@ -517,6 +517,10 @@ SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_
     return;
   }
   if (t.each) return;
+  if (t.nv == 1) {
+    sp_put_pixels(t.put, y, to, t.ldy, acc, t.mr, n);
+    return;
+  }
   SP_UNROLL
   for (int i = 0; i < t.mr; ++i)
     sp_put_sums(t.put, y, to + i * t.ldy, acc + i * t.nv, t.nv, n);
