@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sparrow.builder import Builder
+from sparrow.graph import Module
 from sparrow.kernels.twos import Steps, steps_of
-from sparrow.tensor import Array
+from sparrow.ops.matmul import MatMul
+from sparrow.planner import plan
+from sparrow.targets import target
+from sparrow.tensor import I8, U8, Array, TensorType
 
 LANES = 4
 
@@ -87,3 +92,12 @@ def test_what_the_kernel_reads() -> None:
     assert (masks == -1).sum() == LANES and (masks == -100).sum() == LANES
     places = np.frombuffer(packed[-8:].tobytes(), "<u2")
     assert sorted(places[:3]) == [0, 4, 300] and places[3] == 0
+
+
+@pytest.mark.parametrize(("rows", "taken"), [(1, "gemm_i8"), (16, "gemm_twos_i8")])
+def test_weights_of_one_row_come_without_masks(rows: int, taken: str) -> None:
+    b = Builder("g")
+    w = np.random.default_rng(0).normal(0, 30, (1280, 1000)).clip(-127, 127).astype(np.int8)
+    y = b.add(MatMul(), b.input("x", TensorType((rows, 1280), U8)), b.const(w, I8))
+    steps = plan(Module("m", (b.finish({"y": y}, {}),)), target("x86_64_v3")).entries[0].steps
+    assert [s.kernel for s in steps] == [taken]

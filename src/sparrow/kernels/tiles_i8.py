@@ -13,9 +13,9 @@ EPILOGUE = 3.0
 # Loads that broadcasting a quad to all lanes counts for: a vector of channels by itself takes 1.36
 # cycles for a dot product of 512 bits on Zen 4, two vectors 1.04.
 BROADCAST = 1.3
-# Cycles of a step of sums by twos, of each kind of `twos.Steps`, for a pixel, and beyond; pixels of
-# a tile at most (Zen 3).
-STEPS, STEP = (1.8, 2.2, 2.5, 1.5), 1.3
+# Cycles of a step of sums by twos, of each kind of `twos.Steps`, for a pixel, and beyond; of one at
+# least, whose weights, masks and places come for one pixel; pixels of a tile at most (Zen 3).
+STEPS, STEP, LEAST = (1.8, 2.2, 2.5, 1.5), 1.3, 5.0
 MOST_PIXELS = 10
 # Quads up to which tiles are small enough for two in registers, the epilogue of one between sums of
 # the other. Of longer sums the epilogue is little, and weights would pass twice as often.
@@ -79,7 +79,7 @@ def cost_of_twos(mr: int, pixels: int, vectors: int, steps: Sequence[int]) -> fl
     """Cycles of an output row of sums by twos, so many ``steps`` of each kind for all vectors."""
 
     def tile(n: int) -> float:
-        sums = sum(k * (n * c + STEP) for k, c in zip(steps, STEPS, strict=True))
+        sums = sum(k * max(n * c + STEP, LEAST) for k, c in zip(steps, STEPS, strict=True))
         return sums + vectors * (EPILOGUE * n + 12) if n else 0.0
 
     return pixels // mr * tile(mr) + tile(pixels % mr)
