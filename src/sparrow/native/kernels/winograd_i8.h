@@ -183,10 +183,16 @@ SP_INLINE void sp_winograd_store_i8(const sp_compact_i8 *g, int size, int put, c
     const sp_i32 sum = sp_add_i32(sp_winograd_sum_i8(size, k, o[k]), init);
     o[k] = ep(sum, e, row[k], col, SP_LANES);
   }
+  const int whole = SP_STORES_APART > 1 && ox + size <= g->ow;
   SP_UNROLL
-  for (int k = 0; k < size * size; ++k)
-    if (oy + k / size < g->oh && ox + k % size < g->ow)
-      sp_put_sum(put, y, row[k] * g->ldy + col, o[k], SP_LANES);
+  for (int k = 0; k < size * size; k += size) {
+    if (oy + k / size >= g->oh) continue;
+    if (whole) sp_put_pixels(put, y, row[k] * g->ldy + col, g->ldy, o + k, size, SP_LANES);
+    SP_UNROLL
+    for (int j = 0; j < size; ++j)
+      if (!whole && ox + j < g->ow)
+        sp_put_sum(put, y, row[k + j] * g->ldy + col, o[k + j], SP_LANES);
+  }
 }
 
 /* Task grid: parts of the panels x parts of the blocks. g->panels panels have their weights transformed
