@@ -20,7 +20,7 @@ from onnxruntime.quantization import QuantFormat, QuantType
 import accuracy
 from network import Network, RefusedError, convert
 from sparrow.device.cache import FileCache, cache_folder
-from sparrow.ort import adds_in_16_bits
+from sparrow.device.cpu import adds_in_16_bits
 
 # one network is measured at a time, with several thread counts
 _once = lru_cache(maxsize=2)

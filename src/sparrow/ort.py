@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sparrow.device.cpu import host_isa
-
 
 @cache
 def refusals() -> tuple[type[Exception], ...]:
@@ -44,11 +42,3 @@ def open_session(model: bytes | str, *, optimized: bool, threads: int = 1) -> An
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def adds_in_16_bits() -> bool:
-    """Whether ONNX Runtime and OpenVINO add two products of bytes in 16 bits here, which saturate.
-
-    They do by `vpmaddubsw`, on x86 without VNNI.
-    """
-    return host_isa() in ("avx2", "avx512")

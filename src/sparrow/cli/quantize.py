@@ -84,7 +84,7 @@ def quantize(
 
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
-    from sparrow.ort import adds_in_16_bits
+    from sparrow.device.cpu import adds_in_16_bits
     from sparrow.publish import replace_file
     from sparrow.quant import to_npz
     from sparrow.quantizing import Given, qdq_file, quantize_model

@@ -16,6 +16,14 @@ def host_isa() -> str:
     return host_isas()[0]
 
 
+def adds_in_16_bits() -> bool:
+    """Whether ONNX Runtime and OpenVINO add two products of bytes in 16 bits here, which saturate.
+
+    They do by `vpmaddubsw`, on x86 without VNNI.
+    """
+    return host_isa() in ("avx2", "avx512")
+
+
 def host_isas() -> tuple[str, ...]:
     """The instruction sets with a vocabulary header that this machine runs, the widest first.
 

@@ -68,7 +68,7 @@ def test_two_runs_write_the_same_bytes(files: Path) -> None:
 def test_saturating_engines_are_noted_where_they_are(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, isa: str
 ) -> None:
-    monkeypatch.setattr("sparrow.ort.host_isa", lambda: isa)
+    monkeypatch.setattr("sparrow.device.cpu.host_isa", lambda: isa)
     assert command(files) == 0
     assert ("--weight-bits 7" in capsys.readouterr().out) == (isa in ("avx2", "avx512"))
     assert command(files, "--weight-bits", "7") == 0

@@ -354,9 +354,10 @@ SP_INLINE sp_i32 sp_zip2_i8(const void *p, const void *q, int n) {
   return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_unpacklo_epi8(a, b), up), 8);
 }
 
-/* 256-entry tables: y[i] = table[(x[i] + offset) & 255]. A shuffle looks up 16 entries, and gives 0 where
- * the upper bit of an index is set. An index that goes down by 16, but not below -128, meets all blocks of 16
- * from the first to its own, in which the blocks before have been cancelled; of either half of the table. */
+/* 256-entry tables: y[i] = table[(x[i] + offset) & 255], the offset 0 or, of signed codes, 128. A shuffle
+ * looks up 16 entries, and gives 0 where the upper bit of an index is set. An index that goes down by 16,
+ * but not below -128, meets all blocks of 16 from the first to its own, in which the blocks before have been
+ * cancelled; of either half of the table. */
 SP_INLINE __m256i sp_lookup_half(const __m128i *blocks, __m256i i) {
   __m256i v = _mm256_setzero_si256();
   SP_UNROLL
