@@ -162,6 +162,10 @@ def _overlapped(x: Array, y: Array, lead: int) -> tuple[Array, Array]:
     return memory[given:], memory[result:]
 
 
+# Rows that refuse machines where RAM is short.
+ROOMY = ("conv2d_twos_i8", "gemm_twos_i8", "depthwise_pairs_i8")
+
+
 class _Configuration:
     """An operator over random operands, as a row computes it for an instruction set."""
 
@@ -295,7 +299,10 @@ class Native:
 
     def wrong(self, cases: Sequence[tuple[str, int, Kernel, Made]]) -> list[str]:
         """Compute configurations: (name, seed, row, operator) each; what is wrong."""
-        found = [_Configuration(*case, self.targets[case[1] % 4 == 0]) for case in cases]
+        found = [
+            _Configuration(*case, self.targets[case[1] % 4 == 0 and case[2].name not in ROOMY])
+            for case in cases
+        ]
         calls = [c for f in found for c in f.lowered.calls if isinstance(c, Invoke)]
         new = [f for f in dict.fromkeys(map(Function.of, calls)) if f not in self.functions]
         if new:

@@ -22,6 +22,8 @@ PLACES = 1 << 16
 
 
 def _conv2d_twos(case: Case) -> Lowered | Reject:
+    if case.target.machine.bare:
+        return Reject("masks of weights take room")
     found = conv2d_sum(case, unsigned=True)
     if isinstance(found, Reject):
         return found

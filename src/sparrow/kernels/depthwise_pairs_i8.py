@@ -106,6 +106,8 @@ def choose(
 
 
 def _depthwise(case: Case) -> Lowered | Reject:
+    if case.target.machine.bare:
+        return Reject("interleaved rows take room")
     found = depthwise_sum(case, unsigned=False)
     if isinstance(found, Reject):
         return found

@@ -94,13 +94,11 @@ class _Walk:
         return self.s.kh * self.runs * self.kq
 
 
-def _walk(
-    s: Conv2dShape, code: Bytes, target: Target, threads: int, matrix: bool, twos: bool
-) -> _Walk:
+def _walk(s: Conv2dShape, code: Bytes, target: Target, threads: int, matrix: bool) -> _Walk:
     ci = s.ci // s.groups
     # bytes of the other kind are turned in scratch: once there, and not for each panel and quad,
     # where it takes three quarters of a dot product
-    turned = code.flip and (twos or not target.machine.bare)
+    turned = code.flip and not target.machine.bare
     if matrix and reads_inside(s):
         # nor may the last step read on behind the image
         run = (s.kw if merges(s, False) else 1) * ci // 4
@@ -205,7 +203,7 @@ def choose_conv2d(
     registers, to which pairs of bfloat16 are quads of bytes. ``steps``: of sums by twos, of each
     kind (`twos.Steps.counts`), over all vectors of a group.
     """
-    w = _walk(s, code, target, threads, matrix, bool(steps))
+    w = _walk(s, code, target, threads, matrix)
     co, vectors = s.co // s.groups, -(-s.co // s.groups // target.isa.lanes)
     wide = STORED[code.put] == 4
     choice = _tiles(w, vectors, target, wide, steps)

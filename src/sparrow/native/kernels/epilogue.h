@@ -109,13 +109,17 @@ SP_INLINE void sp_put_sums(int put, void *y, ptrdiff_t i, const sp_i32 *v, int n
 /* The same of one vector of `pixels` that lie ld elements apart, n lanes of each. */
 SP_INLINE void sp_put_pixels(int put, void *y, ptrdiff_t i, ptrdiff_t ld, const sp_i32 *v, int pixels,
                              int n) {
-  const int apart = put < SP_PUT_32 && n >= SP_LANES ? pixels / SP_STORES_APART * SP_STORES_APART : 0;
+  const int apart = pixels / SP_STORES_APART * SP_STORES_APART, whole = n >= SP_LANES;
   SP_UNROLL
   for (int k = 0; k < apart; k += SP_STORES_APART) {
-    if (put == SP_PUT_I8)
+    if (put == SP_PUT_I8 && whole) {
       sp_stores_apart_i8((int8_t *)y + i + k * ld, ld, v + k);
-    else
+    } else if (put == SP_PUT_U8 && whole) {
       sp_stores_apart_u8((uint8_t *)y + i + k * ld, ld, v + k);
+    } else {
+      SP_UNROLL
+      for (int j = k; j < k + SP_STORES_APART; ++j) sp_put_sum(put, y, i + j * ld, v[j], n);
+    }
   }
   SP_UNROLL
   for (int k = apart; k < pixels; ++k) sp_put_sum(put, y, i + k * ld, v[k], n);

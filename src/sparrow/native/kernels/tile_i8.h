@@ -435,12 +435,6 @@ SP_INLINE void sp_twos_sums_i8(int mr, int unit, sp_twos_i8 v, const int8_t *w, 
 /* The sums of `kh` kernel rows, added to acc. */
 SP_INLINE void sp_tile_sums_i8(const sp_tile_i8 t, int kh, const uint8_t *x, const int8_t *w,
                                sp_i32 *acc) {
-#ifdef SP_MADDUBS
-  if (t.pair == SP_TWOS) {
-    sp_twos_sums_i8(t.mr, (int)t.xt, *(const sp_twos_i8 *)(const void *)w, w + t.quad, x, t.xp, acc);
-    return; /* which are of all rows of the kernel */
-  }
-#endif
 #ifdef SP_RUNS
   if (t.runs == 1 && t.kq < 3 && kh > 1) {
     *acc = sp_dot_short_runs_i32(*acc, x, t.xr, kh, w, t.kq, t.flip);
@@ -534,7 +528,12 @@ SP_INLINE void sp_tile_run_i8(const sp_tile_i8 t, const uint8_t *x, const int8_t
   if (t.fetch) sp_tile_fetch_i8(t, y, at, col);
   sp_tile_begin_i8(t, init, acc);
   sp_tile_order_i8(t, acc);
-  sp_tile_sums_i8(t, t.kh, x, w, acc);
+#ifdef SP_MADDUBS
+  if (t.pair == SP_TWOS) /* of all rows of the kernel */
+    sp_twos_sums_i8(t.mr, (int)t.xt, *(const sp_twos_i8 *)(const void *)w, w + t.quad, x, t.xp, acc);
+  else
+#endif
+    sp_tile_sums_i8(t, t.kh, x, w, acc);
   sp_tile_order_i8(t, acc);
   sp_tile_end_i8(t, acc, y, at, row, col, n, ep, e);
 }
