@@ -42,6 +42,8 @@ from sparrow.tensor import Array
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
 PIXELS = 4
 DEPTHWISE_PIXELS = (7, 5, 4)
+# The same where products widen their operands, whose code is unrolled for each pixel and tap.
+FEW_PIXELS = 2
 # A tile for engines: of pairs, 10 sums and what they take just fit V8's registers on x86.
 WIDE_PIXELS, WIDE_VECTORS = 5, 2
 ROUND = 4  # SP_QUADS of such headers
@@ -266,6 +268,8 @@ def _instructions(s: Conv2dShape, t: _Tile) -> int:
 def _depthwise_tile(s: Conv2dShape, rows: int, isa: Isa) -> _Tile:
     """The tile of a layer, of which a block has at most so many rows."""
     if not isa.engine:
+        if isa.widens:
+            return _Tile(min(s.ow, FEW_PIXELS), 1, 1)
         even = (n for n in DEPTHWISE_PIXELS if s.ow % n == 0)
         return _Tile(next(even, min(s.ow, DEPTHWISE_PIXELS[-1])), 1, 1)
     successive = s.sh == s.dh == 1 and s.kh % 2

@@ -511,7 +511,7 @@ SP_INLINE void sp_tile_end_i8(const sp_tile_i8 t, sp_i32 *acc, void *y, ptrdiff_
     return;
   }
   if (t.each) return;
-  if (t.nv == 1) {
+  if (t.own && t.nv == 1) {
     sp_put_pixels(t.put, y, to, t.ldy, acc, t.mr, n);
     return;
   }
