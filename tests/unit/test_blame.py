@@ -372,7 +372,11 @@ def test_weights_of_every_kind_of_layer_are_compared(kind: str) -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "out"
     recipe = Recipe(ranges="percentile", weights="per_tensor")
-    sparrow.build(str(DIGITS), out=out, calib=digits(), precision="int8", recipe=recipe)
+    # whether int8 is faster on so small a network is not what is asked here
+    won = Gate("not slower than float32", "", "", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
+        sparrow.build(str(DIGITS), out=out, calib=digits(), precision="int8", recipe=recipe)
     return out
 
 
@@ -396,7 +400,8 @@ def test_a_wrong_kernel_is_named_first(bundle: Path, tmp_path: Path) -> None:
     blob = broken / "weights.bin"
     data = bytearray(blob.read_bytes())
     packed = max(sparrow.load_bundle(bundle).plan.weights, key=lambda w: w.bytes)
-    for i in range(packed.offset, packed.offset + packed.bytes):
+    # what leads may say how many they are
+    for i in range(packed.offset + 32, packed.offset + 96):
         data[i] ^= 64
     blob.write_bytes(bytes(data))
     with pytest.raises(sparrow.SparrowError, match=r"weights\.bin has SHA-256"):
