@@ -212,7 +212,13 @@ def test_the_recipe_of_a_mix_gives_its_bytes_again(
     path = mixed.folder / "recipe.json"
     recipe = from_json(path.read_bytes(), str(path))
     again = sparrow.build(
-        MODEL, out=tmp_path / "out", calib=samples, precision="int8", recipe=recipe
+        MODEL,
+        out=tmp_path / "out",
+        calib=samples,
+        precision="int8",
+        recipe=recipe,
+        # which may ask for compact code
+        budget=Budget(size=60_000),
     )
     assert again.receipt.files == mixed.receipt.files
 
