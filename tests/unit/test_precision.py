@@ -259,7 +259,7 @@ def test_layers_pinned_to_bfloat16_are_proved_and_built_again(
     )
     assert bundle.verify().ok
     kernels = {s.kernel for e in bundle.plan.entries for s in e.steps}
-    assert "conv2d_i8" in kernels
+    assert {"conv2d_i8", "conv2d_twos_i8"} & kernels
     half = {"conv2d_bf16", "conv2d_bf16_matrix"} & kernels
     assert bool(half) == resolve_target("host").isa.multiplies_bfloat16
     # the file says what is rounded, whatever multiplies it
