@@ -17,8 +17,9 @@ from sparrow.emit.c import emit
 from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import Grid, core_of, task_grid
+from sparrow.kernels.tiling_depthwise_i8 import choose_depthwise
 from sparrow.kernels.tiling_f32 import choose_gemm
-from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d, choose_depthwise
+from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.ops.concat import Concat
 from sparrow.ops.matmul import MatMul

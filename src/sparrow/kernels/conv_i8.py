@@ -26,7 +26,8 @@ from sparrow.kernels.params_f32 import params_of, shape_text
 from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8
 from sparrow.kernels.spans import channels_of, conv2d_spans, window_spans
 from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum, one_column
-from sparrow.kernels.tiling_i8 import choose_conv2d, choose_depthwise, merges
+from sparrow.kernels.tiling_depthwise_i8 import choose_depthwise
+from sparrow.kernels.tiling_i8 import choose_conv2d, merges
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias
 
-from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8, DepthwisePairsI8
+from sparrow.kernels.params_i8 import ChannelsI8, Conv2dI8
 from sparrow.kernels.tasks import Core, core_of
 from sparrow.targets import Target
 
@@ -277,6 +277,6 @@ def c_literal(p: Params) -> str:
     return f"(({_STRUCTS[type(p)]}){{{', '.join(values)}}})"
 
 
-def params_of(p: Params | Conv2dI8 | DepthwiseI8 | DepthwisePairsI8) -> dict[str, int]:
+def params_of(p: Params | Conv2dI8 | ChannelsI8) -> dict[str, int]:
     """Fields of the C parameter struct."""
     return {k: v for k, v in asdict(p).items() if k not in ("tasks", "scratch_bytes")}

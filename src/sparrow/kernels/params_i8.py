@@ -63,8 +63,8 @@ class Conv2dI8:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DepthwiseI8:
-    """`sp_depthwise_i8` of depthwise_i8.h, with `tasks`."""
+class ChannelsI8:
+    """What structs of depthwise kernels begin with: sizes and addresses, as of `Window`."""
 
     batch: int
     ih: int
@@ -84,6 +84,12 @@ class DepthwiseI8:
     xh: int
     xw: int
     ldy: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseI8(ChannelsI8):
+    """`sp_depthwise_i8` of depthwise_i8.h, with `tasks`."""
+
     pair: int
     flip: int
     pad: int
@@ -99,27 +105,9 @@ class DepthwiseI8:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DepthwisePairsI8:
+class DepthwisePairsI8(ChannelsI8):
     """`sp_depthwise_pairs` of depthwise_pairs_i8.h, with `tasks`."""
 
-    batch: int
-    ih: int
-    iw: int
-    c: int
-    oh: int
-    ow: int
-    kh: int
-    kw: int
-    sh: int
-    sw: int
-    dh: int
-    dw: int
-    pt: int
-    pl: int
-    xn: int
-    xh: int
-    xw: int
-    ldy: int
     flip: int
     pad: int
     put: int

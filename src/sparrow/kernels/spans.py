@@ -7,9 +7,9 @@ from itertools import product
 
 from sparrow.kernels.case import Epilogue, In, Out, Span, Tensor
 from sparrow.kernels.params_f32 import Gemm, Window
-from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8, DepthwisePairsI8
+from sparrow.kernels.params_i8 import ChannelsI8, Conv2dI8
 
-Walked = Window | Conv2dI8 | DepthwiseI8 | DepthwisePairsI8
+Walked = Window | Conv2dI8 | ChannelsI8
 
 
 def channels_of(channels: int, lanes: int, task_n: int, groups: int = 1) -> list[tuple[int, int]]:

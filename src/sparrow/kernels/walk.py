@@ -14,11 +14,11 @@ from __future__ import annotations
 from itertools import accumulate
 
 from sparrow.kernels.params_f32 import Window
-from sparrow.kernels.params_i8 import Conv2dI8, DepthwiseI8, DepthwisePairsI8
+from sparrow.kernels.params_i8 import ChannelsI8, Conv2dI8
 
 
 def lead_of(
-    p: Window | Conv2dI8 | DepthwiseI8 | DepthwisePairsI8,
+    p: Window | Conv2dI8 | ChannelsI8,
     size: int,
     rows: int,
     pixels: int,
