@@ -467,7 +467,7 @@ def test_what_a_solver_prints_past_python_is_not_heard(capfd: pytest.CaptureFixt
 
 
 def test_memory_counts_the_scratch_of_what_is_chosen(tmp_path: Path) -> None:
-    # Winograd's scratch in float32 is several times what codes take
+    # Winograd's scratch in float32 is more than all that codes take, theirs by Winograd included
     rng = np.random.default_rng(7)
     weights = {f"w{i}": rng.standard_normal((32, 32, 3, 3), np.float32) / 17 for i in range(3)}
     nodes = [
@@ -484,7 +484,7 @@ def test_memory_counts_the_scratch_of_what_is_chosen(tmp_path: Path) -> None:
         return built.receipt.memory.arena_bytes
 
     least = memory("int8")
-    assert memory("float32") > 2 * least
+    assert memory("float32") > least
     record, _ = plan_precisions(m, calib=calls, budget=Budget(ram=least))
     assert {x.precision for x in record.layers} != {"float32"}
     assert record.built["ram"] <= least

@@ -87,6 +87,15 @@ def test_the_verdict_tells_samples_that_calibrated_from_others() -> None:
     assert f"from {held} (40.0 dB over samples that calibrated: " in far
 
 
+def test_a_difference_beyond_all_measure_has_decibels() -> None:
+    far = DifferenceRecord(
+        entry="main", output="y", max=1e308, mean=1e308, scale=0.0, rms=1e308, level=0.0
+    )
+    assert far.db == pytest.approx(-20 * (300 + 308))
+    record = AgainstRecord(what="onnxruntime", differences=(far,))
+    assert record.db == far.db and "infinitely far" in record.distance
+
+
 def test_records_read_back_as_written(bundle: Bundle, tmp_path: Path) -> None:
     for kind, name in ((ReceiptRecord, "receipt.json"), (PlanRecord, "plan.json")):
         record = load(kind, bundle.folder / name)

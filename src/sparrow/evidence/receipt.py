@@ -80,7 +80,8 @@ class DifferenceRecord(Record):
         """Power of the output over that of the difference, in dB."""
         if not self.rms:
             return math.inf
-        return 20.0 * math.log10(max(self.level, 1e-300) / self.rms)
+        # a quotient of the two may lie below what a double holds
+        return 20.0 * (math.log10(max(self.level, 1e-300)) - math.log10(self.rms))
 
 
 class AgainstRecord(Record):
