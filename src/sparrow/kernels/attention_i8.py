@@ -107,7 +107,7 @@ def _attention(case: Case, matrix: bool = False) -> Lowered | Reject:
     if matrix:
         dots = scores / lanes * (kq / step + planes * vectors / lanes) * matrix_step(mr)
     else:
-        dots = scores / lanes * (kq + planes * at.e / per) * (2 if isa.widens else isa.dot_ops) / 2
+        dots = scores / lanes * (kq + planes * at.e / per) * isa.packed_ops / 2
     cycles = dots + 20 * scores / lanes + tasks * at.keys * (2 * kq + at.e / per)
     count = tasks // together
     return Lowered((call,), count, arrays, scratch * count, cycles)

@@ -94,11 +94,7 @@ def _matmul(case: Case) -> Lowered | Reject:
     args = (In(0), In(1), Out(0), Scratch("int32_t", scratch), ep)
     name = "sp_matmul_i8"
     call = Invoke("matmul_i8.h", f"{name}_run", name, params, args, together)
-    each = (
-        m * vectors * (quads * (2 if isa.widens else isa.dot_ops) / 2 + EPILOGUE)
-        + n * 2 * quads
-        + m * k / 4
-    )
+    each = m * vectors * (quads * isa.packed_ops / 2 + EPILOGUE) + n * 2 * quads + m * k / 4
     return Lowered((call,), count, (), scratch * count, batch * heads * each)
 
 

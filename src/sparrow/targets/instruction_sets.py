@@ -98,6 +98,11 @@ class Isa:
         return self.pairs or self.widens
 
     @property
+    def packed_ops(self) -> int:
+        """Instructions of a lane's product of operands that are packed at run time."""
+        return 2 if self.widens else self.dot_ops
+
+    @property
     def taken(self) -> int:
         """Products that a lane of a convolution over bytes takes at once."""
         return 1 if self.singles else self.per
