@@ -180,6 +180,21 @@ def conv_case(seed: int) -> Made:
     return c.sum(op, x, w, c.bias(group * co), depth, group * co)
 
 
+def groups_case(seed: int) -> Made:
+    """Groups of fewer channels than a product takes or a vector holds, that divide evenly or not,
+    beside one another or a channel each that gives several.
+    """
+    c = _Case(seed)
+    group, ci, co = c.n(2, 18), c.n(1, 6), c.n(1, 9)
+    co += ci == co == 1
+    kernel = (c.n(1, 3), c.n(1, 3))
+    pads = tuple((c.n(0, 2), c.n(0, 2)) for _ in range(2))
+    x, _, zero = c.input((c.n(1, 2), c.n(5, 12), c.n(5, 12), group * ci))
+    op = Conv((c.n(1, 2), c.n(1, 2)), (1, c.n(1, 2)), pads, group, True, zero=zero)
+    w = c.weights((group * co, ci, *kernel))
+    return c.sum(op, x, w, c.bias(group * co), ci * kernel[0] * kernel[1], group * co)
+
+
 def upright_case(seed: int) -> Made:
     """One output pixel a row: images one wide, kernels as wide as they are, a step beyond."""
     c = _Case(seed)
@@ -775,6 +790,12 @@ def test_windows_of_a_signal_take_no_portable_row(isa: str, threads: int, tmp_pa
     kernels = COMPACT if isa == "scalar" else KERNELS
     used = _compare([signal_case(s) for s in range(16)], isa, kernels, tmp_path, threads)
     assert used & {"conv2d_compact_i8", "conv2d_maddubs_i8"} and "conv_any" not in used
+
+
+@pytest.mark.parametrize(("isa", "threads"), [("avx2", 1), ("avx2", 3), ("avx512vnni", 1)])
+def test_groups_of_few_channels_are_taken_together(isa: str, threads: int, tmp_path: Path) -> None:
+    used = _compare([groups_case(s) for s in range(24)], isa, KERNELS, tmp_path, threads)
+    assert used & {"conv2d_twos_i8", "conv2d_i8"} and "conv_any" not in used
 
 
 @pytest.mark.parametrize("threads", [1, 3])
