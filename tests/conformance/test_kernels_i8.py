@@ -237,10 +237,12 @@ def short_sums_case(seed: int) -> Made:
     return c.sum(op, x, c.weights((co, ci, k, k)), c.bias(co), k * k * ci, co)
 
 
-def winograd_case(seed: int) -> Made:
-    """Images of less than a tile and of odd sizes, blocks of one row of tiles and of all."""
+def winograd_case(seed: int, whole: bool = True) -> Made:
+    """Images of less than a tile and of odd sizes, blocks of one row of tiles and of all; channels
+    that fill vectors or not.
+    """
     c = _Case(seed)
-    ci, co = 16 * c.n(1, 3), 32 * c.n(1, 2)
+    ci, co = (16 * c.n(1, 3), 32 * c.n(1, 2)) if whole else (c.n(1, 50), c.n(1, 70))
     pads = tuple((c.n(0, 2), c.n(0, 2)) for _ in range(2))
     spatial = (c.n(3, 9), c.n(3, 9))
     x, _, zero = c.input((c.n(1, 2), *spatial, ci))
@@ -866,6 +868,17 @@ def test_winograd_gives_the_integers_of_the_direct_sum(
     if isa in FOREIGN:
         emulator(target(EMULATED[isa]).machine)
     cases = [winograd_case(seed) for seed in range(8)]
+    assert _compare(cases, isa, WINOGRAD[name], tmp_path, threads) == {name}
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize(("isa", "threads"), [("scalar", 1), ("avx2", 1), ("avx2", 3), ("neon", 1)])
+def test_winograd_of_channels_that_fill_no_vectors(
+    isa: str, threads: int, name: str, tmp_path: Path
+) -> None:
+    if isa in FOREIGN:
+        emulator(target(EMULATED[isa]).machine)
+    cases = [winograd_case(300 + seed, whole=False) for seed in range(16)]
     assert _compare(cases, isa, WINOGRAD[name], tmp_path, threads) == {name}
 
 

@@ -21,7 +21,6 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
 from sparrow.tensor import I8, I32, U8, Array, DType
 
-
 QUAD = 4  # channels that a product takes at least
 
 

@@ -6,7 +6,7 @@ longer to read than the transform takes, which a panel of channels needs once fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -180,27 +180,33 @@ def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
     lanes, nv = isa.lanes, WIDE_VECTORS
     if (s.kh, s.kw, s.sh, s.sw, s.dh, s.dw, s.groups) != (3, 3, 1, 1, 1, 1, 1):
         return Reject("not a dense 3x3 convolution of stride 1")
-    if s.ci % (2 * lanes) or s.co % (nv * lanes):
+    whole = replace(s, ci=round_up(s.ci, 2 * lanes), co=round_up(s.co, nv * lanes))
+    if isa.engine and whole != s:
         return Reject("channels are no whole vectors")
     if 128 * int(np.abs(w.astype(np.int64)).sum((1, 2, 3)).max()) >= tile.reach:
         return Reject("a transformed sum leaves int32")
     size, planes = tile.size, (tile.size + 2) ** 2
-    panels, tw = s.co // (nv * lanes), -(-s.ow // size)
-    walk = (_shared if isa.engine else _own)(s, tile, panels, case)
+    panels, tw = whole.co // (nv * lanes), -(-s.ow // size)
+    walk = (_shared if isa.engine else _own)(whole, tile, panels, case)
     p = params(s, found.code.pad, 1, size * walk.rows, walk.together)
     if isinstance(p, Reject):
         return p
     most = round_up(walk.rows * tw, walk.pixels)
     line = round_up((size * tw + 2) * s.ci * 2 + 3, 64)
-    weights = 2 * (walk.chunk or s.ci) * nv * lanes + 64
-    plane = most * s.ci * 2 + 64 + most * nv * lanes * 4 + 64
+    weights = 2 * (walk.chunk or whole.ci) * nv * lanes + 64
+    plane = most * whole.ci * 2 + 64 + most * nv * lanes * 4 + 64
     plane += weights if walk.chunk else walk.together * weights
     scratch = (size + 2) * line + planes * plane
     literals = (size, walk.pixels, nv, walk.chunk, int(found.code.flip), found.code.put)
-    cycles = _cycles(s, tile, walk, panels, lanes)
+    more = ((0, whole.co - s.co), (0, whole.ci - s.ci), (0, 0), (0, 0))
+    bias = None if found.bias is None else np.pad(found.bias, more[:1])
+    packed = packed_conv(
+        replace(found, shape=whole, weights=np.pad(w, more), bias=bias), lanes, 2, 1, nv
+    )
+    cycles = _cycles(whole, tile, walk, panels, lanes)
     return lowered(
         *(case, found, "winograd_i8.h", f"sp_winograd_i8{'' if isa.engine else '_own'}"),
-        *(p, (*literals, walk.panel_tasks, walk.block_tasks), packed_conv(found, lanes, 2, 1, nv)),
+        *(p, (*literals, int(whole == s), walk.panel_tasks, walk.block_tasks), packed),
         *(walk.panel_tasks * walk.block_tasks, scratch, cycles),
         shared=isa.engine,
     )

@@ -8,7 +8,8 @@
  * 9 and at most 64 times (A' by rows is 24, 12, 6 and 6 times y): c y times the inverse of 9 modulo 2^32
  * is 64 y, or less. So |y| < 2^29, or 2^25, as winograd_i8.py proves from weights.
  * Included after isa/<isa>.h. Sizes are known at run time, as in compact_i8.h, whose x, w and y
- * these are: one group, whole pairs of vectors of input channels, whole panels of output channels.
+ * these are: one group, weights of whole pairs of vectors of input channels and of whole panels of output
+ * channels, 0 beyond those of x and y: what is read there, the next pixel's, does not count.
  *   scratch  private to the task: the rows of x that a row of tiles reads, then transformed codes
  *            [T * T][tiles of a block][ci], weights [panels][T * T][ci / 2][nv][SP_LANES][2] and sums
  *            [T * T][tiles of a block][nv][SP_LANES], each plane a cache line longer */
@@ -89,14 +90,14 @@ SP_INLINE sp_i32 sp_winograd_sum_i8(int size, int k, sp_i32 o) {
   return sp_shr_i32(o, shift);
 }
 
-/* A row of `tiles` tiles from rows of halves at x, `line` bytes apart, to v. */
-SP_INLINE void sp_winograd_codes_in_i8(int size, const uint8_t *x, ptrdiff_t line, int ci, int tiles,
-                                       uint8_t *v, ptrdiff_t plane) {
-  const ptrdiff_t pixel = 2 * (ptrdiff_t)ci;
+/* A row of `tiles` tiles from rows of halves at x, `line` bytes apart and `pixel` from one to the next, to v,
+ * where a tile has `each`. */
+SP_INLINE void sp_winograd_codes_in_i8(int size, const uint8_t *x, ptrdiff_t line, ptrdiff_t pixel,
+                                       int tiles, uint8_t *v, ptrdiff_t each, ptrdiff_t plane) {
   const int n = size + 2;
-  for (int i = 0; i < tiles; ++i, x += size * pixel, v += pixel) {
+  for (int i = 0; i < tiles; ++i, x += size * pixel, v += each) {
     SP_ROLLED
-    for (ptrdiff_t c = 0; c < pixel; c += 4 * SP_LANES) {
+    for (ptrdiff_t c = 0; c < each; c += 4 * SP_LANES) {
       sp_i32 t[SP_WINOGRAD_I8_PLANES];
       SP_UNROLL
       for (int k = 0; k < n; ++k) {
@@ -159,52 +160,54 @@ SP_INLINE void sp_winograd_products_i8(int planes, int mr, int nv, int ci, int m
   }
 }
 
-/* One vector of channels of the tile at (oy, ox) of image z. */
+/* n channels of a vector of the tile at (oy, ox) of image z. */
 SP_INLINE void sp_winograd_store_i8(const sp_compact_i8 *g, int size, int put, const uint8_t *m,
                                     ptrdiff_t mf, sp_i32 init, void *y, ptrdiff_t z, int oy, int ox,
-                                    ptrdiff_t col, sp_ep_i32 ep, const void *const *e) {
-  const int n = size + 2;
+                                    ptrdiff_t col, int n, sp_ep_i32 ep, const void *const *e) {
+  const int side = size + 2;
   sp_i32 t[24], o[16];
   ptrdiff_t row[16];
   SP_UNROLL
-  for (int k = 0; k < n; ++k) {
+  for (int k = 0; k < side; ++k) {
     sp_i32 d[6];
     SP_UNROLL
-    for (int j = 0; j < n; ++j) d[j] = sp_loadq_i32(m + (n * j + k) * mf);
-    sp_winograd_out_i8(size, d, 1, t + k, n);
+    for (int j = 0; j < side; ++j) d[j] = sp_loadq_i32(m + (side * j + k) * mf);
+    sp_winograd_out_i8(size, d, 1, t + k, side);
   }
   SP_UNROLL
-  for (int k = 0; k < size; ++k) sp_winograd_out_i8(size, t + n * k, 1, o + size * k, 1);
+  for (int k = 0; k < size; ++k) sp_winograd_out_i8(size, t + side * k, 1, o + size * k, 1);
   SP_UNROLL
   for (int k = 0; k < size * size; ++k) {
     /* outside the image, the epilogue of its last pixel: nothing else may be read */
     row[k] = (z * g->oh + sp_imin(oy + k / size, g->oh - 1)) * g->ow;
     row[k] += sp_imin(ox + k % size, g->ow - 1);
     const sp_i32 sum = sp_add_i32(sp_winograd_sum_i8(size, k, o[k]), init);
-    o[k] = ep(sum, e, row[k], col, SP_LANES);
+    o[k] = ep(sum, e, row[k], col, n);
   }
   const int whole = SP_STORES_APART > 1 && ox + size <= g->ow;
   SP_UNROLL
   for (int k = 0; k < size * size; k += size) {
     if (oy + k / size >= g->oh) continue;
-    if (whole) sp_put_pixels(put, y, row[k] * g->ldy + col, g->ldy, o + k, size, SP_LANES);
+    if (whole) sp_put_pixels(put, y, row[k] * g->ldy + col, g->ldy, o + k, size, n);
     SP_UNROLL
     for (int j = 0; j < size; ++j)
       if (!whole && ox + j < g->ow)
-        sp_put_sum(put, y, row[k + j] * g->ldy + col, o[k + j], SP_LANES);
+        sp_put_sum(put, y, row[k + j] * g->ldy + col, o[k + j], n);
   }
 }
 
 /* Task grid: parts of the panels x parts of the blocks. g->panels panels have their weights transformed
  * at once, before all blocks, or where `kc` is not 0 so many channels of one of them in each block; a block
- * is g->rb output rows, whole tiles, and the codes of a sole one are transformed once. */
+ * is g->rb output rows, whole tiles, and the codes of a sole one are transformed once. `whole`: y has all
+ * channels of the last panel. */
 SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, int kc, int flip, int put,
-                              int panel_tasks, int block_tasks, const void *x, const int8_t *w,
-                              void *y, uint8_t *scratch, sp_ep_i32 ep, const void *const *e,
-                              int task) {
-  const int ci = g->ci, channels = nv * SP_LANES, tw = (g->ow + size - 1) / size;
+                              int whole, int panel_tasks, int block_tasks, const void *x,
+                              const int8_t *w, void *y, uint8_t *scratch, sp_ep_i32 ep,
+                              const void *const *e, int task) {
+  const int pair = 2 * SP_LANES, ci = (g->ci + pair - 1) / pair * pair;
+  const int channels = nv * SP_LANES, tw = (g->ow + size - 1) / size;
   const int planes = (size + 2) * (size + 2), step = kc ? kc : ci;
-  const int all = g->co / channels, part = task % panel_tasks;
+  const int all = (g->co + channels - 1) / channels, part = task % panel_tasks;
   const int stop = all * (part + 1) / panel_tasks;
   const int blocks = (g->oh + g->rb - 1) / g->rb, total = g->batch * blocks;
   const int first = total * (task / panel_tasks) / block_tasks;
@@ -234,7 +237,8 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
       for (int r = 0; b != held && r < rows; ++r) {
         sp_compact_i8_band(&band, 1, flip, (const uint8_t *)x + z * (ptrdiff_t)g->xn, top + size * r,
                            top + size * r + size, scratch);
-        sp_winograd_codes_in_i8(size, scratch, line, ci, tw, v + (ptrdiff_t)r * tw * pixel, vf);
+        sp_winograd_codes_in_i8(size, scratch, line, 2 * (ptrdiff_t)g->ci, tw,
+                                v + (ptrdiff_t)r * tw * pixel, pixel, vf);
       }
       held = b;
       for (int j = 0; j < count; ++j) {
@@ -248,10 +252,17 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
                                   u + j * up, uf, m, mf);
         }
         for (int i = 0; i < rows * tw; ++i) {
-          for (int k = 0; k < nv; ++k)
-            sp_winograd_store_i8(g, size, put, m + ((ptrdiff_t)i * nv + k) * 4 * SP_LANES, mf,
-                                 sp_load_i32(init + col + k * SP_LANES), y, z, top + i / tw * size,
-                                 i % tw * size, col + k * SP_LANES, ep, e);
+          for (int k = 0; k < nv; ++k) {
+            const ptrdiff_t at = col + k * SP_LANES;
+            const uint8_t *const sums = m + ((ptrdiff_t)i * nv + k) * 4 * SP_LANES;
+            const sp_i32 start = sp_load_i32(init + at);
+            const int oy = top + i / tw * size, ox = i % tw * size;
+            if (whole || at + SP_LANES <= g->co)
+              sp_winograd_store_i8(g, size, put, sums, mf, start, y, z, oy, ox, at, SP_LANES, ep, e);
+            else if (at < g->co)
+              sp_winograd_store_i8(g, size, put, sums, mf, start, y, z, oy, ox, at, (int)(g->co - at),
+                                   ep, e);
+          }
         }
       }
     }
@@ -260,10 +271,10 @@ SP_INLINE void sp_winograd_i8(const sp_compact_i8 *g, int size, int mr, int nv, 
 
 /* The same of a layer that has its own code: sizes are literals. */
 SP_INLINE void sp_winograd_i8_own(const sp_compact_i8 g, int size, int mr, int nv, int kc, int flip,
-                                  int put, int panel_tasks, int block_tasks, const void *x,
-                                  const int8_t *w, void *y, uint8_t *scratch, sp_ep_i32 ep,
-                                  const void *const *e, int task) {
-  sp_winograd_i8(&g, size, mr, nv, kc, flip, put, panel_tasks, block_tasks, x, w, y, scratch, ep, e,
-                 task);
+                                  int put, int whole, int panel_tasks, int block_tasks,
+                                  const void *x, const int8_t *w, void *y, uint8_t *scratch,
+                                  sp_ep_i32 ep, const void *const *e, int task) {
+  sp_winograd_i8(&g, size, mr, nv, kc, flip, put, whole, panel_tasks, block_tasks, x, w, y, scratch,
+                 ep, e, task);
 }
 #endif
