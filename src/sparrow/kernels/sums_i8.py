@@ -131,7 +131,7 @@ def _together(s: Conv2dShape, w: Array, lanes: int) -> tuple[Conv2dShape, Array]
     Groups of few channels fill a part of each product and of each vector of results: those of two
     channels that give two take eight times as many products as four of them together.
     """
-    ci, co, *kernel = w.shape[1], w.shape[0] // s.groups, *w.shape[2:]
+    ci, co, *kernel = int(w.shape[1]), int(w.shape[0]) // s.groups, *w.shape[2:]
     if ci == co == 1:  # depthwise
         return s, w
 
