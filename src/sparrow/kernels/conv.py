@@ -142,6 +142,28 @@ def _rows_as_channels(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
     return merged, w.transpose(0, 3, 1, 2).reshape(w.shape[0], across, w.shape[2], 1)
 
 
+def groups_together(s: Conv2dShape, w: Array, lanes: int, taken: int) -> tuple[Conv2dShape, Array]:
+    """Several groups as one, whose weights of the others' channels are 0, where vectors are short.
+
+    Groups of few channels fill a part of each vector of results, and of each product of ``taken``
+    channels: by fours those of two channels that give two take eight times as many products as
+    four such groups together.
+    """
+    ci, co, *kernel = int(w.shape[1]), int(w.shape[0]) // s.groups, *w.shape[2:]
+    if ci == co == 1:  # depthwise
+        return s, w
+
+    def products(m: int) -> int:
+        return s.groups // m * -(-m * co // lanes) * -(-m * ci // taken)
+
+    able = (m for m in range(1, s.groups + 1) if s.groups % m == 0 and m * ci >= taken)
+    m = min(able, key=lambda m: (products(m), -m), default=1)
+    wide = np.zeros((s.groups // m, m, co, m, ci, *kernel), w.dtype)
+    for i in range(m):
+        wide[:, i, :, i] = w.reshape(-1, m, co, ci, *kernel)[:, i]
+    return replace(s, groups=s.groups // m), wide.reshape(s.co, m * ci, *kernel)
+
+
 def in_a_row(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
     """`lying`, and rows of the kernel as one place where the image is no wider."""
     return lying(*_rows_as_channels(s, w))
@@ -211,7 +233,10 @@ def _shape_of(case: Case, dtype: DType = F32) -> tuple[Conv2dShape, Epilogue, Ar
         return ep
     ci, co, xc = x.shape[-1], w.shape[0], image_strides(x)[3]
     s = Conv2dShape(**window, ci=ci, co=co, groups=op.group, xc=xc)
-    s, weights = in_a_row(s, _two_d(w))
+    weights = _two_d(w)
+    if s.groups > 1 and dtype == F32 and not case.target.machine.bare:
+        s, weights = groups_together(s, weights, case.target.isa.lanes, 1)
+    s, weights = in_a_row(s, weights)
     return s, ep, weights
 
 

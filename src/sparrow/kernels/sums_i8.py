@@ -9,7 +9,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Pack, Reject, Tensor, row_stride
-from sparrow.kernels.conv import in_a_row, window_of
+from sparrow.kernels.conv import groups_together, in_a_row, window_of
 from sparrow.kernels.conv_any import put_of
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_i8 import start_of
@@ -84,7 +84,7 @@ def conv2d_sum(
     if bias is not None:
         bias = np.tile(bias, parts_of(case))
     if s.groups > 1 and not case.target.machine.bare:
-        s, taps = _together(s, taps, case.target.isa.lanes)
+        s, taps = groups_together(s, taps, case.target.isa.lanes, QUAD)
     if s.groups > 1 and s.ci // s.groups < QUAD:
         return Reject("groups of fewer than four channels")
     if unsigned is None:
@@ -123,27 +123,6 @@ def one_column(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
     one = dict.fromkeys(("iw", "kw", "sh", "sw", "dh", "dw"), 1)
     column = replace(s, **one, ih=taps, kh=taps, xh=step)
     return column, w.reshape(*w.shape[:2], taps, 1)
-
-
-def _together(s: Conv2dShape, w: Array, lanes: int) -> tuple[Conv2dShape, Array]:
-    """Several groups as one, whose weights of the others' channels are 0, where vectors are short.
-
-    Groups of few channels fill a part of each product and of each vector of results: those of two
-    channels that give two take eight times as many products as four of them together.
-    """
-    ci, co, *kernel = int(w.shape[1]), int(w.shape[0]) // s.groups, *w.shape[2:]
-    if ci == co == 1:  # depthwise
-        return s, w
-
-    def products(m: int) -> int:
-        return s.groups // m * -(-m * co // lanes) * -(-m * ci // QUAD)
-
-    able = (m for m in range(1, s.groups + 1) if s.groups % m == 0 and m * ci >= QUAD)
-    m = min(able, key=lambda m: (products(m), -m), default=1)
-    wide = np.zeros((s.groups // m, m, co, m, ci, *kernel), w.dtype)
-    for i in range(m):
-        wide[:, i, :, i] = w.reshape(-1, m, co, ci, *kernel)[:, i]
-    return replace(s, groups=s.groups // m), wide.reshape(s.co, m * ci, *kernel)
 
 
 def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
