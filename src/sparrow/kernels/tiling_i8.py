@@ -250,7 +250,11 @@ def choose_conv2d(
     written = (co if code.part else s.ldy) * size
     row = (line if band else s.iw * ci) * s.sh + s.ow * written
     rb = max(1, min(task_h, target.l2_bytes // 4 // max(1, row)))
-    near = target.l2_bytes // 8 // ((4 * w.kq + written) * t.mr)
+    stay = target.l2_bytes // 8
+    if steps and weights <= target.l1_bytes // 4:
+        # one vector of few lanes comes to a line of the output again and again
+        stay = target.l1_bytes // 2
+    near = stay // ((4 * w.kq + written) * t.mr)
     if target.machine.bare and weights <= target.l1_bytes // 2:
         # all weights stay near: a tile at a time, which soon runs over what it read
         near, rb = 1, rb if band else 1
