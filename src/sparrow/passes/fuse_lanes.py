@@ -50,12 +50,18 @@ def fuse_unary(m: Match, n: Node) -> Rewrite | Reject | None:
         return None
     for x in dict.fromkeys(n.inputs):
         p = m.producer(x, Lane)
-        if p is None or len({*p.inputs, *n.inputs} - {x}) != 1:
+        if p is None or len(set(p.inputs)) != 1 or not _of_one(m, p.inputs[0], n, x):
             continue
         if any(u is not n for u in m.users(x)) or m.is_output(x):
             return Reject(f"{x} is used elsewhere")
         return _joined(m, n, x, p, (p, n))
     return None
+
+
+def _of_one(m: Match, value: str, n: Node, x: str) -> bool:
+    """Whether all that ``n`` reads beside ``x`` is a value, or a function of that alone."""
+    others = [m.producer(v, Lane) for v in n.inputs if v not in (x, value)]
+    return all(q is not None and set(q.inputs) == {value} for q in others)
 
 
 def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:

@@ -23,6 +23,7 @@ from sparrow.passes.affine import fold_affine, fold_affine_before
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
 from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
 from sparrow.passes.global_pool import global_pool
+from sparrow.passes.literals import literals
 from sparrow.passes.pads import fold_pad, merge_pads
 from sparrow.passes.products import (
     absorb_transpose,
@@ -212,6 +213,21 @@ def test_unary_functions_join_early_binary_ones_do_not() -> None:
     y = n.call("mul", x, n.call("tanh", n.call("softplus", x)))
     g = n.done(n.call("add", y, n.x(8, name="z")))
     becomes(g, [fuse_unary], ["Lane", "Lane"])
+
+
+def test_several_functions_of_one_value_join() -> None:
+    n = Net()
+    x = n.x(8)
+    less = n.call("lt", x, n.f(0))
+    g = n.done(n.call("where", less, n.call("sub", n.call("exp", x), n.f(1)), x))
+    becomes(g, [literals, fuse_unary], ["Lane"])
+
+
+def test_functions_of_two_values_stay() -> None:
+    n = Net()
+    x, z = n.x(8), n.x(8, name="z")
+    g = n.done(n.call("mul", n.call("exp", x), n.call("tanh", z)))
+    assert len(run(g, fuse_unary)[0].nodes) == 3
 
 
 def pool(
