@@ -185,7 +185,7 @@ def blocks_of(case: Case, s: Conv2dShape, size: int, panels: int) -> Blocks:
 
 
 def _conv2d(case: Case) -> Lowered | Reject:
-    found = conv2d_sum(case)
+    found = conv2d_sum(case, small=not case.target.isa.engine)
     if isinstance(found, Reject):
         return found
     s, code = found.shape, found.code

@@ -61,12 +61,17 @@ class Sum:
 
 
 def conv2d_sum(
-    case: Case, either: bool = False, unsigned: bool | None = None, upright: bool = False
+    case: Case,
+    either: bool = False,
+    unsigned: bool | None = None,
+    upright: bool = False,
+    small: bool = False,
 ) -> Sum | Reject:
     """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
 
     ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: what it
     takes, if not what others do. ``upright``: the window stays that of the convolution.
+    ``small``: weights that are 0 are worth their room only where a product needs them.
     """
     op = case.op
     assert isinstance(op, Conv | MatMul)
@@ -83,7 +88,8 @@ def conv2d_sum(
         s, taps = in_a_row(s, taps)
     if bias is not None:
         bias = np.tile(bias, parts_of(case))
-    if s.groups > 1 and not case.target.machine.bare:
+    enough = small and s.ci // s.groups >= QUAD
+    if s.groups > 1 and not (enough or case.target.machine.bare):
         s, taps = groups_together(s, taps, case.target.isa.lanes, QUAD)
     if s.groups > 1 and s.ci // s.groups < QUAD:
         return Reject("groups of fewer than four channels")
