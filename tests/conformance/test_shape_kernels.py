@@ -260,10 +260,19 @@ def _pad(c: _Case) -> Graph:
 
 
 def _conv_transpose(c: _Case) -> Graph:
-    n, last, group, dtype = c.n(1, 3), c.flag(), c.n(1, 3), c.one(FLOATS)
+    return _transposed(c, c.flag(), c.one(FLOATS), 9)
+
+
+def _transposed_rows(c: _Case) -> Graph:
+    return _transposed(c, True, F32, 40)
+
+
+def _transposed(c: _Case, last: bool, dtype: DType, most: int) -> Graph:
+    """Sides of up to ``most`` pixels."""
+    n, group = c.n(1, 3), c.n(1, 3)
     channels, each = group * c.n(1, 3), c.n(1, 9 if n == 3 else 40)
     kernel, strides, dilations = c.ns(n, 1, 4), c.ns(n, 1, 3), c.ns(n, 1, 2)
-    spatial = c.ns(n, 2, 9)
+    spatial = (*c.ns(n - 1, 2, 9), c.n(2, most))
     pads = []
     for size, k, s, d in zip(spatial, kernel, strides, dilations, strict=True):
         full = (size - 1) * s + (k - 1) * d + 1
@@ -330,8 +339,8 @@ def _deform(c: _Case) -> Graph:
 
 MAKERS: tuple[Callable[[_Case], Graph], ...] = (
     _reduce, _integers, _wide, _short, _along, _arg, _normalize, _columns, _response, _pool,
-    _maxima_and_places, _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose, _grid,
-    _regions, _unpool, _deform,
+    _maxima_and_places, _windows_side_by_side, _resize, _enlarged, _pad, _conv_transpose,
+    _transposed_rows, _grid, _regions, _unpool, _deform,
 )  # fmt: skip
 
 

@@ -73,8 +73,10 @@ def _packed(case: Case) -> Lowered | Reject:
     rows = prod(y.shape[:-2])
     flops = 2 * x.type.size * prod(w.shape[1:])
     each = rows_per_task(case, rows, flops // 8)
-    params |= {"task_rows": each, "ldy": ldy}
-    lanes = case.target.isa.lanes
+    lanes, isa = case.target.isa.lanes, case.target.isa
+    # by two vectors: with what is multiplied they fill 16 registers
+    pixels = 6 if (lanes, isa.registers) == (8, 16) else 4
+    params |= {"np": pixels, "task_rows": each, "ldy": ldy}
     call = Invoke(
         "conv_transpose.h",
         "sp_conv_transpose_f32",

@@ -9,13 +9,13 @@
 #include "element.h"
 #include "epilogue.h"
 
-#define SP_DECONV_NV 2 /* vectors of output channels ... */
-#define SP_DECONV_NP 4 /* ... by outputs of one phase that are summed together */
+#define SP_DECONV_NV 2  /* vectors of output channels by np outputs of one phase that are summed together */
+#define SP_DECONV_MAX 12 /* sums at most */
 
 /* ci and co are per group. w is [group][k0][k1][k2][ci][co rounded up to whole vectors].
  * Task grid: batch x out[0] x out[1] rows, task_rows each. */
 typedef struct sp_conv_transpose {
-  int batch, groups, ci, co, task_rows;
+  int batch, groups, ci, co, np, task_rows;
   int in[3], out[3], k[3], s[3], d[3], begin[3];
   ptrdiff_t xn, xs[3], ldy;
 } sp_conv_transpose;
@@ -26,14 +26,33 @@ SP_INLINE int sp_deconv_from(int o, int k, int s, int d, int begin, int n) {
   return at < 0 || at % s != 0 || at / s >= n ? -1 : at / s;
 }
 
-/* np outputs o2, o2 + s, ... of one row; all of them lie inside the row. */
-SP_INLINE void sp_deconv_tile_f32(const sp_conv_transpose p, int np, const float *x,
+/* One tap of nv vectors for np outputs; where not `all`, of those whose input lies inside the row. */
+SP_INLINE void sp_deconv_tap_f32(const sp_conv_transpose p, int np, int nv, int all, const float *q, int i2,
+                                 const float *u, sp_f32 *acc) {
+  const int ld = (p.co + SP_LANES - 1) / SP_LANES * SP_LANES;
+  for (int c = 0; c < p.ci; ++c, u += ld) {
+    sp_f32 w[SP_DECONV_NV];
+    SP_UNROLL
+    for (int v = 0; v < nv; ++v) w[v] = sp_load_f32(u + v * SP_LANES);
+    SP_UNROLL
+    for (int j = 0; j < np; ++j) {
+      if (!all && (i2 + j < 0 || i2 + j >= p.in[2])) continue;
+      const sp_f32 t = sp_set1_f32(q[j * p.xs[2] + c]);
+      SP_UNROLL
+      for (int v = 0; v < nv; ++v) acc[nv * j + v] = sp_fma_f32(t, w[v], acc[nv * j + v]);
+    }
+  }
+}
+
+/* np outputs o2, o2 + s, ... of one row, all of which lie inside it; nv vectors, the last of n channels. */
+SP_INLINE void sp_deconv_tile_f32(const sp_conv_transpose p, int np, int nv, const float *x,
                                   const float *w, float *y, int o0, int o1, int o2, int col,
-                                  ptrdiff_t row, int n0, int n1, int first, sp_ep_f32 ep,
+                                  ptrdiff_t row, int n, int first, sp_ep_f32 ep,
                                   const void *const *e) {
   const int ld = (p.co + SP_LANES - 1) / SP_LANES * SP_LANES;
-  sp_f32 acc[SP_DECONV_NP * SP_DECONV_NV];
-  for (int v = 0; v < SP_DECONV_NP * SP_DECONV_NV; ++v) acc[v] = sp_zero_f32();
+  sp_f32 acc[SP_DECONV_MAX];
+  SP_UNROLL
+  for (int v = 0; v < np * nv; ++v) acc[v] = sp_zero_f32();
   for (int k0 = 0; k0 < p.k[0]; ++k0) {
     const int i0 = sp_deconv_from(o0, k0, p.s[0], p.d[0], p.begin[0], p.in[0]);
     if (i0 < 0) continue;
@@ -46,36 +65,39 @@ SP_INLINE void sp_deconv_tile_f32(const sp_conv_transpose p, int np, const float
         const float *q = x + i0 * p.xs[0] + i1 * p.xs[1] + i2 * p.xs[2];
         const float *u = w + (((ptrdiff_t)k0 * p.k[1] + k1) * p.k[2] + k2) * p.ci * ld + col;
         if (at % p.s[2] != 0) continue;
-        if (np == SP_DECONV_NP && i2 >= 0 && i2 + SP_DECONV_NP <= p.in[2]) {
-          for (int c = 0; c < p.ci; ++c, u += ld) {
-            const sp_f32 w0 = sp_load_f32(u), w1 = n1 > 0 ? sp_load_f32(u + SP_LANES) : w0;
-            SP_UNROLL
-            for (int j = 0; j < SP_DECONV_NP; ++j) {
-              const sp_f32 t = sp_set1_f32(q[j * p.xs[2] + c]);
-              acc[2 * j] = sp_fma_f32(t, w0, acc[2 * j]);
-              if (n1 > 0) acc[2 * j + 1] = sp_fma_f32(t, w1, acc[2 * j + 1]);
-            }
-          }
-        } else {
-          for (int j = 0; j < np; ++j) {
-            const float *r = q + j * p.xs[2], *b = u;
-            if (i2 + j < 0 || i2 + j >= p.in[2]) continue;
-            for (int c = 0; c < p.ci; ++c, b += ld) {
-              const sp_f32 t = sp_set1_f32(r[c]);
-              acc[2 * j] = sp_fma_f32(t, sp_load_f32(b), acc[2 * j]);
-              if (n1 > 0) acc[2 * j + 1] = sp_fma_f32(t, sp_load_f32(b + SP_LANES), acc[2 * j + 1]);
-            }
-          }
-        }
+        if (i2 >= 0 && i2 + np <= p.in[2])
+          sp_deconv_tap_f32(p, np, nv, 1, q, i2, u, acc);
+        else
+          sp_deconv_tap_f32(p, np, nv, 0, q, i2, u, acc);
       }
     }
   }
+  SP_UNROLL
   for (int j = 0; j < np; ++j) {
     float *o = y + (ptrdiff_t)j * p.s[2] * p.ldy;
     const ptrdiff_t at = row + (ptrdiff_t)j * p.s[2];
-    sp_storen_f32(o, ep(acc[2 * j], e, at, first, n0), n0);
-    if (n1 > 0)
-      sp_storen_f32(o + SP_LANES, ep(acc[2 * j + 1], e, at, first + SP_LANES, n1), n1);
+    SP_UNROLL
+    for (int v = 0; v < nv; ++v) {
+      const int lanes = v + 1 < nv ? SP_LANES : n;
+      sp_storen_f32(o + v * SP_LANES, ep(acc[nv * j + v], e, at, first + v * SP_LANES, lanes), lanes);
+    }
+  }
+}
+
+/* The outputs of one phase of a row. */
+SP_INLINE void sp_deconv_row_f32(const sp_conv_transpose p, int nv, const float *x, const float *w,
+                                 float *y, int o0, int o1, int phase, int col, ptrdiff_t row, int n,
+                                 int first, sp_ep_f32 ep, const void *const *e) {
+  const int count = (p.out[2] - 1 - phase) / p.s[2] + 1;
+  for (int i = 0; i < count; i += p.np) {
+    /* the last tile ends with the row, and computes again what both have */
+    const int j = count < p.np ? i : (int)sp_imin(i, count - p.np), o2 = phase + j * p.s[2];
+    if (count >= p.np)
+      sp_deconv_tile_f32(p, p.np, nv, x, w, y + o2 * p.ldy, o0, o1, o2, col, row + o2, n, first, ep, e);
+    else
+      for (int k = 0; k < count; ++k)
+        sp_deconv_tile_f32(p, 1, nv, x, w, y + (o2 + k * p.s[2]) * p.ldy, o0, o1, o2 + k * p.s[2], col,
+                           row + o2 + k * p.s[2], n, first, ep, e);
   }
 }
 
@@ -88,24 +110,19 @@ SP_INLINE void sp_conv_transpose_f32(const sp_conv_transpose p, const float *x, 
   for (int r = lo; r < hi; ++r) {
     const int o1 = r % p.out[1], o0 = r / p.out[1] % p.out[0], b = r / p.out[1] / p.out[0];
     for (int g = 0; g < p.groups; ++g)
-      for (int col = 0; col < p.co; col += SP_DECONV_NV * SP_LANES) {
-        const int n0 = (int)sp_imin(SP_LANES, p.co - col);
-        const int n1 = (int)sp_imax(0, sp_imin(SP_LANES, p.co - col - SP_LANES));
-        const int first = g * p.co + col;
-        for (int phase = 0; phase < (int)sp_imin(p.s[2], p.out[2]); ++phase)
-          for (int o2 = phase; o2 < p.out[2];) {
-            const int left = (p.out[2] - 1 - o2) / p.s[2] + 1;
-            const int np = (int)sp_imin(SP_DECONV_NP, left);
-            const ptrdiff_t row = (ptrdiff_t)r * p.out[2] + o2;
-            const float *q = x + b * p.xn + (ptrdiff_t)g * p.ci;
-            if (np == SP_DECONV_NP)
-              sp_deconv_tile_f32(p, SP_DECONV_NP, q, w + g * size, y + row * p.ldy + first, o0, o1,
-                                 o2, col, row, n0, n1, first, ep, e);
-            else
-              sp_deconv_tile_f32(p, np, q, w + g * size, y + row * p.ldy + first, o0, o1, o2, col,
-                                 row, n0, n1, first, ep, e);
-            o2 += np * p.s[2];
-          }
+      for (int col = 0, nv = SP_DECONV_NV; col < p.co; col += nv * SP_LANES) {
+        const int left = p.co - col, first = g * p.co + col;
+        const ptrdiff_t row = (ptrdiff_t)r * p.out[2];
+        const float *const q = x + b * p.xn + (ptrdiff_t)g * p.ci, *const u = w + g * size;
+        float *const o = y + row * p.ldy + first;
+        if (left <= SP_LANES) nv = 1;
+        const int n = (int)sp_imin(left - (nv - 1) * SP_LANES, SP_LANES);
+        for (int phase = 0; phase < (int)sp_imin(p.s[2], p.out[2]); ++phase) {
+          if (nv == SP_DECONV_NV)
+            sp_deconv_row_f32(p, SP_DECONV_NV, q, u, o, o0, o1, phase, col, row, n, first, ep, e);
+          else
+            sp_deconv_row_f32(p, 1, q, u, o, o0, o1, phase, col, row, n, first, ep, e);
+        }
       }
   }
 }
