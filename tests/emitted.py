@@ -13,6 +13,8 @@ from sparrow.device.host import HostLibrary, Session, aligned
 from sparrow.device.session import ModelLibrary
 from sparrow.emit.c import Artifact, emit
 from sparrow.graph import Graph, Module
+from sparrow.kernels.case import Invoke
+from sparrow.ops.conv import Conv
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.reference import evaluate
@@ -134,3 +136,19 @@ def assert_equals_reference(library: ModelLibrary, p: Plan, g: Graph) -> None:
     for n, y, reverse in zip(g.outputs, *found, strict=True):
         assert y.tobytes() == reverse.tobytes()
         np.testing.assert_allclose(y, want[n], rtol=2e-5, atol=2e-5, err_msg=n)
+
+
+def convolved(p: Plan, library: HostLibrary, entry: int) -> tuple[Conv, Invoke]:
+    """The convolution of an entry and its call, after its answers were compared with the reference.
+
+    They are those of one thread, bit for bit those of two.
+    """
+    g, rng = p.module.entries[entry], np.random.default_rng(entry)
+    feeds = {n: rng.standard_normal(g.types[n].shape, np.float32) for n in g.inputs}
+    one, two = (run(p, library, feeds, entry, k) for k in (1, 2))
+    np.testing.assert_allclose(one[0], evaluate(g, feeds)["y"], 2e-5, 2e-5, err_msg=g.name)
+    assert one[0].tobytes() == two[0].tobytes()
+    op, step = next((s.node.op, s) for s in p.entries[entry].steps if isinstance(s.node.op, Conv))
+    (call,) = step.lowered.calls
+    assert isinstance(op, Conv) and isinstance(call, Invoke)
+    return op, call

@@ -9,8 +9,9 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Pack, Reject, Tensor, row_stride
-from sparrow.kernels.conv import groups_together, in_a_row, window_of
+from sparrow.kernels.conv import window_of
 from sparrow.kernels.conv_any import put_of
+from sparrow.kernels.conv_forms import groups_together, in_a_row
 from sparrow.kernels.epilogue import SUM_RESULTS, epilogue_of
 from sparrow.kernels.packing_i8 import start_of
 from sparrow.kernels.params_f32 import Conv2dShape
@@ -89,7 +90,7 @@ def conv2d_sum(
     if bias is not None:
         bias = np.tile(bias, parts_of(case))
     enough = small and s.ci // s.groups >= QUAD
-    if s.groups > 1 and not (enough or case.target.machine.bare):
+    if not (enough or case.target.machine.bare):
         s, taps = groups_together(s, taps, case.target.isa.lanes, QUAD)
     if s.groups > 1 and s.ci // s.groups < QUAD:
         return Reject("groups of fewer than four channels")

@@ -124,8 +124,8 @@ def tile_cycles(
         lines = 4 * (nv * cpu.lanes + mr) / cpu.l2_rate if beyond_l1 else 0.0
         sums = replace(t, mr=mr).sums(nv, last)
         loads = (mr + nv) / 2 + 0.25
-        if nv == 1 and cpu.lanes == 8 and mr > 8:
-            loads += (mr - 8) * _CROWDED
+        if nv == 1 and cpu.lanes == 8:
+            loads += max(0, mr - 8) * _CROWDED
         step = max(sums * dot / 2, loads, lines, (6 if pair else 4.7) / t.ku)
         return k * (step + evicted) + 1.5 * mr * nv + 20
 
