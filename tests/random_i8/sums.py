@@ -282,9 +282,9 @@ def products_i8(seed: int) -> Made:
 
 
 def winograd_i8(seed: int) -> Made:
-    """Images of less than a tile and of odd sizes, whole vectors of channels."""
+    """Images of less than a tile and of odd sizes, channels that fill vectors or not."""
     d = Draw(seed)
-    ci, co = 32 * d.n(1, 2), 32 * d.n(1, 3)
+    ci, co = (32 * d.n(1, 2), 32 * d.n(1, 3)) if d.flag() else (d.n(1, 64), d.n(1, 96))
     pads = tuple((d.n(0, 2), d.n(0, 2)) for _ in range(2))
     x, w, bias, zero = d.operands((d.n(1, 2), d.n(3, 9), d.n(3, 9), ci), (co, ci, 3, 3), co)
     return _made(d, Conv((1, 1), (1, 1), pads, 1, True, zero=zero), x, w, bias)
