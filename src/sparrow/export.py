@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparrow import lane
 from sparrow.graph import Graph
-from sparrow.tensor import BF16, BOOL, DTYPES, F32, F64, Array, DType, TensorType
+from sparrow.tensor import BF16, BOOL, DTYPES, F32, F64, I16, U16, Array, DType, TensorType
 
 OPSET = 21
 IR_VERSION = 10
@@ -75,6 +76,25 @@ class Writer:
         name = self.fresh("const")
         self.initializers.append(_tensor(name, array, dtype))
         return name
+
+    @contextmanager
+    def codes_in_floats(self, site: Site) -> Iterator[Site]:
+        """Where to write an operator that ONNX, or ONNX Runtime, has not over 16-bit integers.
+
+        Floats hold their values. Of operand and result 0, which have one type.
+        """
+        t = site.in_types[0]
+        if t is None or t.dtype not in (I16, U16):
+            yield site
+            return
+        wide, made = self.node("Cast", [site.inputs[0]], to=F32), self.fresh("wide")
+        yield Site(
+            (wide, *site.inputs[1:]),
+            (made, *site.outputs[1:]),
+            (TensorType(t.shape, F32, t.axes), *site.in_types[1:]),
+            (TensorType(site.out_types[0].shape, F32, t.axes), *site.out_types[1:]),
+        )
+        self.node("Cast", [made], [site.outputs[0]], to=t.dtype)
 
     def scalar(self, value: float | int | bool, dtype: DType) -> str:
         """A rank-0 initializer."""

@@ -221,7 +221,11 @@ def _of_sample(
 ) -> tuple[int, ...]:
     assert d.dims is not None
     dims = tuple(bound.get(n, (n, ""))[0] if isinstance(n, str) else n for n in d.dims)
-    tries = [shape[1:], (1, *shape[1:]), shape] if stacked else [shape, (1, *shape)]
+    if stacked:
+        # one number is no stack of samples
+        tries = [shape[1:], (1, *shape[1:]), shape] if shape else []
+    else:
+        tries = [shape, (1, *shape)]
     for x in tries:
         # an extent of axis 0 that is another's batch makes the whole array one sample
         whole = x == shape and stacked and shape[0] != 1

@@ -81,6 +81,31 @@ def publish(files: Mapping[str, bytes | Path], out: Path) -> None:
         raise BadInput(f"{out} cannot be written: {e.strerror}") from None
 
 
+def check_file(path: Path | None, *read: Path | None) -> None:
+    """Refuse a file that `replace_file` would refuse, before any work is done, or that is read.
+
+    Args:
+        path: None is fine.
+        read: What the command reads, and would lose.
+
+    Raises:
+        BadInput: It cannot be written, or is one of those.
+    """
+    if path is None:
+        return
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} cannot be written: it is no regular file")
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+        if path.exists() and any(x and x.exists() and path.samefile(x) for x in read):
+            raise BadInput(
+                f"{path} would be written over what is read from it", hint="give another -o"
+            )
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{path} cannot be written: {_reason(e)}") from None
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 

@@ -30,9 +30,10 @@ from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.quant import Recipe, decibels
-from sparrow.tensor import F32
+from sparrow.tensor import F32, I8
 
 Feeds = dict[str, NDArray[np.float32]]
+STRIDES = {"stride_w": 1, "stride_h": 1}
 DIGITS = REPO / "examples" / "digits" / "digits.onnx"
 
 
@@ -139,6 +140,58 @@ def test_a_recipe_of_a_tflite_bundle_is_one_for_a_file(tmp_path: Path) -> None:
     assert types[wide.input[2]] in (TensorProto.INT16, TensorProto.UINT16)
     with pytest.raises(BadInput, match="no value of"):
         sparrow.quantize(str(path), samples, Recipe(widen=False, wide=("d",)))
+
+
+def coded_tflite(rng: np.random.Generator, *, zero: int = 3) -> bytes:
+    """Bytes in, bytes out: a convolution, codes that move, a product, a softmax."""
+    kernel = rng.integers(-127, 128, (6, 3, 3, 2)).astype(np.int8)
+    weights = rng.integers(-127, 128, (5, 24)).astype(np.int8)
+    halves = {"stride_w": 2, "stride_h": 2, "filter_w": 2, "filter_h": 2}
+
+    def wide(name: str, *shape: int) -> tflite_files.T:
+        return tflite_files.T(name, shape, I8, scale=[0.05], zero=[zero])
+
+    return tflite_files.write(
+        [
+            tflite_files.T("x", (1, 6, 6, 2), I8, scale=[0.02], zero=[-4]),
+            tflite_files.constant("w", kernel, scale=[0.004] * 6, zero=[0] * 6),
+            tflite_files.constant("b", np.zeros(6, np.int32), scale=[0.02 * 0.004]),
+            wide("c", 1, 4, 4, 6),
+            wide("p", 1, 2, 2, 6),
+            tflite_files.constant("to", np.array([1, 24], np.int32)),
+            wide("f", 1, 24),
+            tflite_files.constant("v", weights, scale=[0.003]),
+            tflite_files.T("l", (1, 5), I8, scale=[0.06], zero=[1]),
+            tflite_files.T("y", (1, 5), I8, scale=[1 / 256], zero=[-128]),
+        ],
+        [
+            tflite_files.O("CONV_2D", ["x", "w", "b"], ["c"], {"padding": 1, **STRIDES}),
+            tflite_files.O("MAX_POOL_2D", ["c"], ["p"], {"padding": 1, **halves}),
+            tflite_files.O("RESHAPE", ["p", "to"], ["f"]),
+            tflite_files.O("FULLY_CONNECTED", ["f", "v", ""], ["l"], {}),
+            tflite_files.O("SOFTMAX", ["l"], ["y"], {"beta": 1.0}),
+        ],
+        ["x"],
+        ["y"],
+    )
+
+
+def test_layers_of_an_integer_file_that_moves_codes(tmp_path: Path) -> None:
+    """Its values are named by their codes, which move and are given as they are."""
+    rng = np.random.default_rng(4)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(coded_tflite(rng))
+    samples = [{"x": rng.integers(-128, 128, (1, 6, 6, 2)).astype(np.int8)} for _ in range(8)]
+    found = blame_model(str(path), None, samples)
+    own = {x.value: x.own_db for x in found.layers}
+    # codes that only move add nothing
+    assert own["p"] > 120 and own["f"] > 120
+    assert all(20 < own[x] < 60 for x in ("c", "l")), own
+    assert 20 < found.output_db < 60
+    # of a value that hardly reaches its codes the layer that makes it is named
+    path.write_bytes(coded_tflite(np.random.default_rng(4), zero=125))
+    found = blame_model(str(path), None, samples)
+    assert found.culprit.value == "c" and found.culprit.cause == "saturation"
 
 
 def embedded() -> onnx.ModelProto:

@@ -194,6 +194,33 @@ def test_bad_use_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quantize", "m.onnx", "--calib", "x.npy", "-o", "m.onnx"],
+        ["quantize", "m.onnx", "--calib", "x.npy", "-o", "q.onnx", "--statistics", "x.npy"],
+        ["plan", "m.onnx", "--calib", "x.npy", "-o", "x.npy"],
+        ["reduce", "m.onnx", "-o", "m.onnx"],
+        ["blame", "out", "--model", "m.onnx", "--calib", "x.npy", "--apply", "link.onnx"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_over_what_is_read(
+    words: list[str],
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(files)
+    Path("link.onnx").unlink(missing_ok=True)
+    Path("link.onnx").symlink_to("m.onnx")
+    before = {p: p.read_bytes() for p in files.iterdir() if p.is_file()}
+    assert command(*words) == 2
+    err = capsys.readouterr().err
+    assert "would be written over what is read" in err and err.count("\n") == 1
+    assert {p: p.read_bytes() for p in files.iterdir() if p.is_file()} == before
+
+
 def test_a_bug_is_one_line_with_a_saved_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def broken() -> None:
         raise ZeroDivisionError("no\nway")

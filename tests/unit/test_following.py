@@ -115,6 +115,7 @@ def test_images_say_the_batch_alone(tmp_path: Path) -> None:
     ("inputs", "given", "says"),
     [
         ((("x", ("b", 3)),), {"x": zeros(9, 4)}, r"'x' are 9x4, the model takes bx3 each"),
+        ((("x", ("b", 3)),), {"x": zeros()}, r"'x' are scalar, the model takes bx3 each"),
         ((("x", ("b", 3)),), {"y": zeros(9, 3)}, r"no array for input 'x'; it holds y"),
         ((("x", ("b", 3)),), [{"y": zeros(9, 3)}], r"no array for input 'x'; it holds y"),
         ((("x", ("b", 3)),), {"x": zeros(9, 2, 3, 3)}, r"'x' are 9x2x3x3, the model takes bx3"),

@@ -13,17 +13,26 @@ from dataclasses import dataclass, replace
 from sparrow.blame.spelling import RECOGNIZE, spelled_alike, steps_of_folded
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node, Op, retyped
+from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gather import Gather
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
+from sparrow.ops.pool import Pool
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.slice import Slice
+from sparrow.ops.transpose import Transpose
 from sparrow.passes import optimize
 from sparrow.reference import one_thread
 from sparrow.tensor import F32, Affine, Array, DType
 
 # How exporters name a value before it is quantized, and its codes.
 _SUFFIXES = (".f", ".q", "_QuantizeLinear_Output", "_QuantizeLinear", "_quantized")
+
+# Their elements are elements of their operands, be they codes or what those stand for.
+_MOVEMENT = (Concat, Gather, Pool, Reshape, Slice, Transpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ def dequantized_weights(g: Graph) -> Quantization:
     consts = dict(g.consts)
     steps: dict[str, Array] = {}
     nodes = []
-    for n in g.nodes:
+    for n in _giving_floats(g):
         if not n.inputs or any(x and x not in consts for x in n.inputs):
             nodes.append(n)
             continue
@@ -87,6 +96,29 @@ def dequantized_weights(g: Graph) -> Quantization:
     return Quantization(done, steps | steps_of_folded(consts, steps, done.consts))
 
 
+def _giving_floats(g: Graph) -> list[Node]:
+    """The nodes of ``g``; outputs of codes are floats, and so is what moves from place to place.
+
+    Files of integers move codes and give them: between Dequantize and Quantize it is a layer.
+    """
+    of = {x: t.quant for x, t in g.types.items() if isinstance(t.quant, Affine)}
+    coded = {y: y + ".q" for y in g.outputs if y in of and y not in g.inputs}
+    nodes: list[Node] = []
+    for n in g.nodes:
+        made, codes = n.outputs[0], [x for x in n.inputs if x in of]
+        inputs = tuple(coded.get(x, x) for x in n.inputs)
+        outputs = tuple(coded.get(y, y) for y in n.outputs)
+        if not isinstance(n.op, _MOVEMENT) or made not in of or not codes:
+            nodes.append(replace(n, inputs=inputs, outputs=outputs))
+            continue
+        moved = f"%f.{made}"
+        floats = {x: f"{moved}%{x}" for x in codes}
+        nodes += [Node(Dequantize(of[x]), (coded.get(x, x),), (floats[x],)) for x in floats]
+        nodes.append(replace(n, inputs=tuple(floats.get(x, x) for x in n.inputs), outputs=(moved,)))
+        nodes.append(Node(Quantize(of[made], g.types[made].dtype), (moved,), outputs, n.origin))
+    return nodes + [Node(Dequantize(of[y]), (q,), (y,)) for y, q in coded.items()]
+
+
 def without_quantization(g: Graph) -> Graph:
     """The float graph inside a QDQ graph: readers of a Dequantize read what was quantized."""
     made = g.producers()
@@ -98,8 +130,14 @@ def without_quantization(g: Graph) -> Graph:
             read[n.outputs[0]] = read.get(q.inputs[0], q.inputs[0])
         else:
             nodes.append(replace(n, inputs=tuple(read.get(x, x) for x in n.inputs)))
+    # codes that something computes with stay
+    computed = {x for n in nodes for x in n.inputs}
     # outputs keep their names
     own = {read[y]: y for y in g.outputs if y in read and read[y] not in g.inputs}
+    # and what a file names by its codes alone is called by them
+    for n in g.nodes:
+        if isinstance(n.op, Quantize) and n.inputs[0][0] == "%" and n.outputs[0] not in computed:
+            own.setdefault(n.inputs[0], n.outputs[0])
     nodes = [
         replace(
             n,
@@ -107,7 +145,7 @@ def without_quantization(g: Graph) -> Graph:
             outputs=tuple(own.get(y, y) for y in n.outputs),
         )
         for n in nodes
-        if not isinstance(n.op, Quantize)
+        if not isinstance(n.op, Quantize) or n.outputs[0] in computed
     ]
     return optimize(retyped(g, nodes), RECOGNIZE)
 

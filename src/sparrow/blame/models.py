@@ -156,6 +156,11 @@ def blame_bundle(
         raise BadBundle(f"{bundle.folder}: {altered}", hint="build it anew")
     if len(bundle.plan.entries) != 1:
         raise BadInput(f"{bundle.folder}: blame takes bundles of one entry point")
+    if not bundle.receipt.quantization:
+        raise BadInput(
+            f"{bundle.folder}: nothing was quantized when it was built",
+            hint="give the quantized file it was built from, or build it with --precision int8",
+        )
     (g, *_), golden = load_evidence(bundle.folder, bundle.plan)
     if calib is None:
         calib = [dict(c.feeds) for c in golden.calls]

@@ -43,12 +43,17 @@ def blame(
     """Say which layer lost the accuracy to int8, why, and what cures it."""
     from sparrow.api import load_bundle
     from sparrow.blame import apply_cure, blame_bundle, blame_model, states_of_bundle
+    from sparrow.publish import check_file, check_place
 
     pixels = pixels_of(mean, std, bgr)
     shapes, constants = shapes_of(shape), constants_of(constant)
     source = None if model is None else str(model)
     if apply is not None and (source is None or calib is None):
         raise BadInput("--apply quantizes anew", hint="give --model and --calib as well")
+    if apply is not None and apply.suffix == ".onnx":
+        check_file(apply, model, calib)
+    elif apply is not None:
+        check_place(apply)
     states: dict[str, str] = {}
     if quantized.is_dir():
         bundle = load_bundle(quantized)

@@ -69,9 +69,10 @@ def plan(
 ) -> None:
     """Say which precision every layer would get within a budget, and what that costs."""
     from sparrow.api import plan_precisions
-    from sparrow.publish import replace_file
+    from sparrow.publish import check_file, replace_file
     from sparrow.quant.recipe import to_json
 
+    check_file(out, model, calib)
     try:
         record, found = plan_precisions(
             str(model),

@@ -85,11 +85,13 @@ def quantize(
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """
     from sparrow.device.cpu import adds_in_16_bits
-    from sparrow.publish import replace_file
+    from sparrow.publish import check_file, replace_file
     from sparrow.quant import to_npz
     from sparrow.quantizing import Given, qdq_file, quantize_model
     from sparrow.targets import device
 
+    for made in (out, statistics):
+        check_file(made, model, calib, evaluation)
     recipe = recipe_of(
         pin,
         None,

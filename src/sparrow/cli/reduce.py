@@ -27,10 +27,11 @@ def reduce(
     as_json: JsonOption = False,
 ) -> None:
     """Cut a model down to the smallest one that still shows a failure."""
-    from sparrow.publish import replace_file
+    from sparrow.publish import check_file, replace_file
     from sparrow.reduce import Reduced
     from sparrow.reduce import reduce as cut_down
 
+    check_file(out, model)
     best: list[Reduced] = []
 
     def keep(smaller: Reduced) -> None:

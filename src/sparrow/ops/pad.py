@@ -66,6 +66,10 @@ class Pad(Op):
         return replace(self, pads=tuple(self.pads[p] for p in perm))
 
     def export(self, w: Writer, site: Site) -> None:
+        with w.codes_in_floats(site) as wide:
+            self._export(w, wide)
+
+    def _export(self, w: Writer, site: Site) -> None:
         t = site.in_types[0]
         assert t is not None
         pads = w.const(np.array([p[0] for p in self.pads] + [p[1] for p in self.pads], np.int64))

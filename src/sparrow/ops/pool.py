@@ -181,6 +181,10 @@ class Pool(Op):
         return None
 
     def export(self, w: Writer, site: Site) -> None:
+        with w.codes_in_floats(site) as wide:
+            self._export(w, wide)
+
+    def _export(self, w: Writer, site: Site) -> None:
         n = len(self.kernel)
         x = site.inputs[0]
         attrs: dict[str, object] = {

@@ -140,13 +140,14 @@ class Reduce(Op):
             w.node("GlobalAveragePool", [site.inputs[0]], [site.outputs[0]])
             return
         axes = w.const(np.array(self.axes, np.int64))
-        w.node(
-            _ONNX[self.kind],
-            [site.inputs[0], axes],
-            [site.outputs[0]],
-            keepdims=1,
-            noop_with_empty_axes=1,
-        )
+        with w.codes_in_floats(site) as wide:
+            w.node(
+                _ONNX[self.kind],
+                [wide.inputs[0], axes],
+                [wide.outputs[0]],
+                keepdims=1,
+                noop_with_empty_axes=1,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -9,9 +11,13 @@ import pytest
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.export import to_onnx
+from sparrow.graph import Op
+from sparrow.ops.pad import Pad
+from sparrow.ops.pool import Pool
+from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Axis, Mode, Resize
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, I64, TensorType
+from sparrow.tensor import F32, I16, I64, U16, DType, TensorType
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
@@ -73,6 +79,31 @@ def test_integers_without_a_relu_of_onnxruntime_take_another_operator() -> None:
     session = ort.InferenceSession(to_onnx(g).SerializeToString())
     feeds = {"x": np.array([-(2**40), -1, 0, 1, 2**40])}
     np.testing.assert_array_equal(session.run(None, feeds)[0], [0, 0, 0, 1, 2**40])
+
+
+CODES_OF_16_BITS = [
+    Pad(((0, 0), (0, 0), (1, 2), (0, 1))),
+    Pad(((0, 0), (0, 0), (1, 2), (0, 1)), "reflect"),
+    Pool("max", (2, 3), (1, 2), (1, 1), ((0, 1), (1, 0))),
+    Pool("max", (2, 3), (1, 2), (1, 1), ((0, 1), (1, 0)), channels_last=True),
+    Reduce("max", (2, 3)),
+    Reduce("min", (1,)),
+]
+
+
+@pytest.mark.parametrize("dtype", [I16, U16], ids=str)
+@pytest.mark.parametrize("op", CODES_OF_16_BITS, ids=lambda o: type(o).__name__)
+def test_onnxruntime_moves_codes_of_16_bits(op: Op, dtype: DType) -> None:
+    """ONNX has no MaxPool and ReduceMax of them, ONNX Runtime no Pad."""
+    op = replace(op, value=dtype.limits[0]) if isinstance(op, Pad) else op
+    b = Builder("g")
+    x = b.input("x", TensorType((2, 3, 6, 5), dtype))
+    g = b.finish({"y": b.add(op, x)}, {})
+    low, high = dtype.limits
+    feeds = {"x": np.random.default_rng(0).integers(low, high + 1, (2, 3, 6, 5), dtype.numpy)}
+    session = ort.InferenceSession(to_onnx(g).SerializeToString())
+    (y,) = session.run(None, feeds)
+    np.testing.assert_array_equal(y, evaluate(g, feeds)["y"], strict=True)
 
 
 def test_a_ramp_is_one_node() -> None:
