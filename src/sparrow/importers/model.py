@@ -160,6 +160,13 @@ def facts(model: Model) -> Facts:
     return Facts(proto.graph.name, opset, digest.hexdigest(), len(data))
 
 
+def operators(model: Model) -> frozenset[str]:
+    """The kinds of operators of an ONNX model, not those of subgraphs; of other files none."""
+    if not isinstance(model, onnx.ModelProto) and is_tflite(model):
+        return frozenset()
+    return frozenset(n.op_type for n in load_proto(model)[0].graph.node)
+
+
 def as_onnx(
     model: Model, shapes: Shapes, constants: Mapping[str, Any], states: Mapping[str, str]
 ) -> tuple[Model, dict[str, str], dict[str, Array]]:

@@ -311,7 +311,7 @@ def against_onnxruntime(
     graphs, golden = load_evidence(bundle.folder, bundle.plan)
     g = graphs[entry]
     feeds: list[Feeds] = [c.feeds for c in golden.calls if c.entry == entry]
-    oracle = Oracle(source, bundle.threads)
+    oracle = Oracle(source, bundle.threads, timed=True)
     session, info = bundle.session, bundle.session.library.info.entries[entry]
     dtypes = [g.types[n].dtype for n in g.inputs]
     initial = {s.input: s.initial for s in g.states}
@@ -331,7 +331,7 @@ def against_onnxruntime(
         t.name: from_native(y, t.dtype)
         for t, y in zip(info.outputs, ours(feeds[0]).values(), strict=True)
     }
-    found = theirs(feeds[0])
+    found = Oracle(source).run({**initial, **feeds[0]})
     apart = difference(got, {n: found[n] for n in got})
     if apart > TOLERANCE:
         exact = bundle.receipt.precision == "float32"
