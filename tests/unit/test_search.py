@@ -22,6 +22,7 @@ import sparrow
 from sparrow import cli
 from sparrow.api import plan_precisions
 from sparrow.assemble import write_bundle
+from sparrow.blame.models import float_graph
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.receipt import SearchRecord
@@ -30,8 +31,10 @@ from sparrow.precision.account import say
 from sparrow.precision.choice import Cost, Edge, Layer, Mix, Problem, front
 from sparrow.precision.search import Search
 from sparrow.quant.ranges import RANGES
-from sparrow.quant.recipe import Precision
+from sparrow.quant.recipe import Precision, Recipe
+from sparrow.quant.run import requantized, run
 from sparrow.request import Budget
+from sparrow.text import print_graph
 
 SHAPE = (1, 8, 12, 12)
 
@@ -285,6 +288,66 @@ def test_memory_out_of_reach_is_refused_before_anything_is_compiled(
         assert refusal(model, calls, Budget(ram=100, drop=0.5)) == said
     record, _ = plan_precisions(model, calib=calls, budget=Budget(ram=nearest))
     assert record.built["ram"] <= nearest
+
+
+def attending() -> tuple[onnx.ModelProto, list[dict[str, NDArray[np.float32]]]]:
+    """Queries, keys and values of one product, of two heads; what softmax makes is masked."""
+    rng = np.random.default_rng(6)
+    constants: dict[str, NDArray[Any]] = {
+        "scale": np.ones(16, np.float32),
+        "w": rng.standard_normal((16, 48), np.float32) / 4,
+        "v": rng.standard_normal((16, 16), np.float32) / 4,
+        "heads": np.array([1, 6, 3, 2, 8]),
+        "rows": np.array([1, 6, 16]),
+        **{f"i{i}": np.array(i) for i in range(3)},
+    }
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "scale"], ["n"], "norm", axis=-1),
+        helper.make_node("MatMul", ["n", "w"], ["all"], "qkv"),
+        helper.make_node("Reshape", ["all", "heads"], ["parts"]),
+        *(helper.make_node("Gather", ["parts", f"i{i}"], [f"p{i}"], axis=2) for i in range(3)),
+        helper.make_node("Transpose", ["p0"], ["q"], perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["p1"], ["k"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["p2"], ["u"], perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["q", "k"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["a"]),
+        helper.make_node("Mul", ["a", "mask"], ["m"]),
+        helper.make_node("MatMul", ["m", "u"], ["o"], "mixed"),
+        helper.make_node("Transpose", ["o"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "rows"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["y"], "out"),
+    ]
+    given = [small_models.value("x", (1, 6, 16)), small_models.value("mask", (1, 1, 6, 6))]
+    made = small_models.model(nodes, given, [small_models.value("y", (1, 6, 16))], constants)
+    samples = [
+        {
+            "x": rng.standard_normal((1, 6, 16), np.float32),
+            "mask": rng.integers(0, 2, (1, 1, 6, 6)).astype(np.float32),
+        }
+        for _ in range(8)
+    ]
+    return made, samples
+
+
+def test_products_of_one_layer_have_one_precision() -> None:
+    made, samples = attending()
+    record, recipe = plan_precisions(made, calib=samples, budget=Budget(size=10_000_000))
+    assert [x.name for x in record.layers] == ["qkv", "out"]
+    assert all({"float32", "int8", "int16x8"} <= x.ns.keys() for x in record.layers)
+    assert dict(recipe.pins).keys() <= {"qkv", "out"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_statistics_serve_a_pin_on_what_stays_float(precision: Precision) -> None:
+    """Products of two activations in a stream of 16 bits."""
+    made, samples = attending()
+    g = float_graph(made)
+    plain = run(g, samples, Recipe(widen=False))
+    assert "scores" not in {x.name for x in plain.layers}
+    pinned = Recipe(widen=False, pins=(("scores", precision),))
+    q = requantized(plain.source, plain.statistics, pinned)
+    assert "scores" in {x.name for x in q.layers}
+    assert print_graph(q.graph)[0] == print_graph(run(g, samples, pinned).graph)[0]
 
 
 def test_a_pin_that_has_no_kernel_is_refused_before_anything_is_compiled(

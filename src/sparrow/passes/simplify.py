@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import is_
 
 from sparrow import lane
 from sparrow.graph import Node
@@ -77,19 +78,21 @@ def simpler(e: Expr) -> Expr:
         e = done
 
 
-def _once(e: Expr, seen: dict[Expr, Expr]) -> Expr:
+def _once(e: Expr, seen: dict[int, Expr]) -> Expr:
     if not isinstance(e, Call):
         return e
-    if e not in seen:
-        new: Expr = Call(e.fn, tuple(_once(a, seen) for a in e.args), e.dtype)
+    # shared parts are one object; to hash one is to walk all of it
+    if id(e) not in seen:
+        args = tuple(_once(a, seen) for a in e.args)
+        new: Expr = e if all(map(is_, args, e.args)) else Call(e.fn, args, e.dtype)
         for rule in RULES:
             assert isinstance(new, Call)
             better = rule(new)
             if better is not None:
                 new = better
                 break
-        seen[e] = new
-    return seen[e]
+        seen[id(e)] = new
+    return seen[id(e)]
 
 
 def _is(e: Expr, value: float) -> bool:

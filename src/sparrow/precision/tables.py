@@ -14,7 +14,7 @@ from sparrow.graph import Graph
 from sparrow.precision.choice import Cost, Layer, Problem
 from sparrow.precision.costs import compiling, measure_costs, moments_of
 from sparrow.precision.sensitivity import sensitivities
-from sparrow.quant.recipe import Pins, Precision, Recipe, precision_of
+from sparrow.quant.recipe import Pins, Precision, Recipe, literal, precision_of
 from sparrow.quant.run import requantized
 from sparrow.request import Request
 
@@ -65,7 +65,9 @@ def builds_of(plain: Compiled, lossy: Lossy, build: Compile) -> Builds:
     whole = lossy.quantized
 
     def at(precision: Precision) -> Compiled:
-        recipe = replace(whole.recipe, precision=precision)
+        # what a mix of this alone is: what is no layer stays as it is
+        pins = tuple((literal(x.name), precision) for x in whole.layers)
+        recipe = replace(whole.recipe, pins=(*pins, *whole.recipe.pins))
         return build((requantized(whole.source, whole.statistics, recipe).graph,))
 
     builds: dict[Precision, Compiled] = {"float32": plain, "int8": build((whole.graph,))}
@@ -92,13 +94,10 @@ def drafts_of(builds: Builds, lossy: Lossy, pins: Pins) -> Tables:
     whole = lossy.quantized
     # of bfloat16, only layers that gain by it
     halves = halved(builds["bfloat16"].module.entries) if "bfloat16" in builds else frozenset()
+    # what one layer of the model was parted into has one name and one precision
     layers = tuple(
-        Layer(
-            x.name,
-            x.op,
-            {p: Cost(0, 0, 0) for p in builds if p != "bfloat16" or x.name in halves},
-        )
-        for x in whole.layers
+        Layer(x, op, {p: Cost(0, 0, 0) for p in builds if p != "bfloat16" or x in halves})
+        for x, op in {x.name: x.op for x in whole.layers}.items()
     )
     results: dict[str, list[str]] = {}
     for n in whole.source.nodes:

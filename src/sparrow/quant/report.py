@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sparrow.ops.quantize import Dequantize
-from sparrow.quant.engine import Engine, fastest
+from sparrow.quant.engine import Engine, literally
 from sparrow.quant.noise import apart, decibels, power
 from sparrow.quant.run import Layer, Quantized
 from sparrow.tensor import Array
@@ -31,14 +31,14 @@ class LayerReport:
 
 
 def report(
-    q: Quantized, samples: Iterable[Mapping[str, Array]], engine: Engine = fastest
+    q: Quantized, samples: Iterable[Mapping[str, Array]], engine: Engine = literally
 ) -> list[LayerReport]:
     """Compare the float graph and its quantization, value by value.
 
     Args:
         q: A quantization.
         samples: Feeds; a few are enough.
-        engine: What runs both graphs.
+        engine: What runs both graphs; fused integer kernels would add errors of their own.
     """
     values = [layer.value for layer in q.layers]
     a, b = engine(q.source, values), engine(q.graph, values)

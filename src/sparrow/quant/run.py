@@ -152,8 +152,8 @@ def run(
     wanted = precisions(g, recipe)
     p = _placed(g, recipe)
     # how ONNX Runtime fuses a graph depends on the values that are watched: always the same ones,
-    # so that statistics do not depend on pins
-    plain = precisions(g, replace(recipe, precision="int8", pins=()))
+    # all that a pin could ask for, so that statistics do not depend on pins
+    plain = precisions(g, replace(recipe, precision="int8", residual="int8", pins=()))
     free = place(g, plain, replace(recipe, wide=()))
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
         nothing = "no convolution, product or recurrent layer of constant weights to quantize"
