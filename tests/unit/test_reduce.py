@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import helper
 
 from data import REPO
-from small_models import classifier
+from small_models import classifier, model, value
 from sparrow.cli import main
 from sparrow.compiler import Source, compile_sources
 from sparrow.device.apart import Crashed, run_apart
@@ -20,7 +22,14 @@ from sparrow.device.build import Unit, find_toolchain
 from sparrow.device.here import resolve_target
 from sparrow.device.library import compile_library
 from sparrow.errors import BadInput, SparrowError
-from sparrow.reduce import NATIVE, Native, Reduced, reduce
+from sparrow.export import to_onnx
+from sparrow.importers.tflite import import_tflite
+from sparrow.passes.integer import integer
+from sparrow.reduce import NATIVE, Native, Reduced, differs_from_onnxruntime, reduce
+from sparrow.reference import evaluate
+from sparrow.samples import draw
+from sparrow.tensor import I8
+from tflite_files import T, one
 
 DIGITS = REPO / "examples" / "digits" / "digits.onnx"
 
@@ -75,6 +84,38 @@ def test_native_code_that_is_right_neither_differs_nor_crashes() -> None:
     assert NATIVE["native-differs"].outcome(classifier()) == "same"
     with pytest.raises(BadInput, match="does not show the failure"):
         reduce(classifier(), NATIVE["native-crashes"])
+
+
+def test_a_step_of_codes_is_no_difference(tmp_path: Path) -> None:
+    """LiteRT rounds a product of codes where its float form may be a step away."""
+    rng = np.random.default_rng(2)
+    feeds = {x: rng.integers(-128, 128, (1, 3000)).astype(np.int8) for x in "ab"}
+    quant = {"a": (0.0117, 3), "b": (0.0039, -128)}
+    out = T("y", (1, 3000), I8, scale=[0.0083], zero=[-7])
+    path = tmp_path / "m.tflite"
+    path.write_bytes(one("MUL", feeds, {"activation": 0}, out=out, quant=quant))
+    g = import_tflite(path).graph
+    drawn = draw(g, (0,))
+    apart = evaluate(g, drawn)["y"] != evaluate(integer(g), drawn)["y"]
+    assert apart.any()
+    assert NATIVE["native-differs"].outcome(to_onnx(g)) == "same"
+
+
+def test_a_fused_sum_that_saturates_is_no_difference() -> None:
+    weights: dict[str, NDArray[Any]] = {
+        "w": np.full((64, 8), 127, np.int8),
+        "s": np.array(0.004, np.float32),
+        "z": np.array(0, np.uint8),
+        "o": np.array(0, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "o"], ["v"]),
+        helper.make_node("MatMul", ["f", "v"], ["y"]),
+    ]
+    made = model(nodes, [value("x", (64, 64))], [value("y", (64, 8))], weights)
+    assert not differs_from_onnxruntime(made)
 
 
 @pytest.mark.parametrize("kind", sorted(NATIVE))

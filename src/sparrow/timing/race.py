@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def race(
         found = min(rows, key=lambda row: row["high"])
         if found["high"] >= 1.0:
             found = key.remember(found)
-    text = f"{found['ratio']:.2f}x its speed [{found['low']:.2f}, {found['high']:.2f}]"
+    # rounded down: what falls short of 1 is not shown as 1
+    high = floor(100 * found["high"]) / 100
+    text = f"{found['ratio']:.2f}x its speed [{found['low']:.2f}, {high:.2f}]"
     text += f" (entry point {found['entry']})" if len(graphs) > 1 else ""
     return Gate(RIVAL, "an interval that reaches 1", text, found["high"] >= 1.0), found
 
