@@ -194,6 +194,44 @@ def test_layers_of_an_integer_file_that_moves_codes(tmp_path: Path) -> None:
     assert found.culprit.value == "c" and found.culprit.cause == "saturation"
 
 
+def test_codes_are_resized_and_looked_up(tmp_path: Path) -> None:
+    """Files of integer operators do so before there are floats again."""
+    rng = np.random.default_rng(9)
+    table = rng.standard_normal((32, 4, 5, 5)).astype(np.float32)
+    kernel = rng.standard_normal((6, 4, 3, 3)).astype(np.float32) / 6
+    scales = np.array([1, 1, 2, 2], np.float32)
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, (1,))
+    tail = [helper.make_node("Conv", ["big", "w"], ["y"], "conv")]
+    made = [value("y", (1, 6, 8, 8))]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], "look"),
+        helper.make_node("Resize", ["rows", "", "scales"], ["big"], "resize", mode="linear"),
+    ]
+    constants: dict[str, NDArray[np.generic]] = {"scales": scales, "w": kernel}
+    real = model([*nodes, *tail], [ids], made, {**constants, "table": table})
+    onnx.save(real, tmp_path / "f.onnx")
+    step, codes = np.array(0.03, np.float32), np.clip(np.rint(table / 0.03), -128, 127)
+    nodes[0].output[0] = nodes[1].input[0] = "rows.q"
+    nodes[1].output[0] = "big.q"
+    pair = [helper.make_node("DequantizeLinear", ["big.q", "s", "z"], ["big"])]
+    back = [
+        helper.make_node("QuantizeLinear", ["y.f", "t", "z"], ["y.q"]),
+        helper.make_node("DequantizeLinear", ["y.q", "t", "z"], ["y"]),
+    ]
+    tail[0].output[0] = "y.f"
+    constants |= {
+        "table": codes.astype(np.int8),
+        "s": step,
+        "z": np.array(0, np.int8),
+        "t": np.array(0.05, np.float32),
+    }
+    q = model([*nodes, *pair, *tail, *back], [ids], made, constants)
+    feeds = [{"ids": np.array([i])} for i in range(8)]
+    found = blame_model(q, str(tmp_path / "f.onnx"), feeds)
+    assert 20 < found.output_db < 60
+    assert found.layers[0].own_db > 20
+
+
 def embedded() -> onnx.ModelProto:
     """Rows of a table and their places, normalized, then a product."""
     rng = np.random.default_rng(3)

@@ -22,6 +22,7 @@ from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reshape import Reshape
+from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.passes import optimize
@@ -31,8 +32,9 @@ from sparrow.tensor import F32, Affine, Array, DType
 # How exporters name a value before it is quantized, and its codes.
 _SUFFIXES = (".f", ".q", "_QuantizeLinear_Output", "_QuantizeLinear", "_quantized")
 
-# Their elements are elements of their operands, be they codes or what those stand for.
-_MOVEMENT = (Concat, Gather, Pool, Reshape, Slice, Transpose)
+# Their elements are elements of their operands, or lie between some, be they codes or what those
+# stand for.
+_MOVEMENT = (Concat, Gather, Pool, Reshape, Resize, Slice, Transpose)
 
 
 @dataclass(frozen=True, slots=True)

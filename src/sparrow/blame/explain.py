@@ -123,7 +123,8 @@ def explain(
     def guilt(c: Cut) -> tuple[bool, int, float]:
         # no choice of scales makes other weights or another op of a layer: that comes first; an
         # effect below half a decibel says nothing: there the layer's own error decides
-        effect = round(2 * max(effects.get(c.name, 0.0), 0.0))
+        # one that takes all of the error away has an infinite one
+        effect = round(2 * min(max(effects.get(c.name, 0.0), 0.0), 999.0))
         product = layers[c.name].product
         nearest = product is None or holders.get(product.outputs[0], c.name) == c.name
         return nearest and causes[c.name].name in DEFECTS, effect, _share(errors[c.name])
@@ -224,8 +225,9 @@ def _quantized_segment(q: Graph, at: Sequence[Cut], c: Cut) -> list[Node]:
 
 
 def _operand(g: Graph, n: Node, i: int) -> Array | None:
-    name = n.inputs[i] if len(n.inputs) > i else ""
-    return g.consts.get(name)
+    """A constant operand; codes that are looked up before they are numbers are none."""
+    found = g.consts.get(n.inputs[i] if len(n.inputs) > i else "")
+    return found if found is not None and found.dtype.kind == "f" else None
 
 
 def _turned(n: Node) -> bool:
