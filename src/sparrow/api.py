@@ -112,8 +112,10 @@ def build(
     from sparrow.timing.tune import Tuner
 
     if precision not in PRECISIONS:
+        choices = f"one of {', '.join(PRECISIONS)}"
         raise BadInput(
-            f"precision {precision!r} is not available", hint=f"use one of {', '.join(PRECISIONS)}"
+            f"precision {precision!r} is not available",
+            hint=f"use {'int8 and pin *=int16x8' if precision == 'int16x8' else choices}",
         )
     if not isinstance(threads, int) or threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads!r}")

@@ -235,6 +235,14 @@ def test_a_bug_is_one_line_with_a_saved_traceback(capsys: pytest.CaptureFixture[
     saved.unlink()
 
 
+def test_16_bits_everywhere_are_a_pin(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", str(files / "m.onnx"), "-o", str(tmp_path / "out"), "--precision", "int16x8"]
+    assert command(*words) == 2
+    assert "use int8 and pin *=int16x8" in capsys.readouterr().err
+
+
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert command() == 0
     assert "Commands" in capsys.readouterr().out
