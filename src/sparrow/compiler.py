@@ -18,8 +18,9 @@ from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
+from sparrow.kernels.conv_i16 import takes_halves
 from sparrow.overlapping import in_parts
-from sparrow.passes import BACK, BACK_UNSIGNED, FRONT, optimize
+from sparrow.passes import FRONT, back, optimize
 from sparrow.passes.row_means import means_by_rows
 from sparrow.patching import within
 from sparrow.pixel_groups import in_pixel_groups
@@ -137,8 +138,9 @@ def compile_front(
     remarks = list(found.remarks)
     target = tuning.measured(target) if tuning else target
     with one_thread():
-        back = BACK_UNSIGNED if target.isa.codes_unsigned else BACK
-        graphs = tuple(optimize(g, back, remarks) for g in found.graphs)
+        isa = target.isa
+        passes = back(unsigned=isa.codes_unsigned, halves=takes_halves(isa))
+        graphs = tuple(optimize(g, passes, remarks) for g in found.graphs)
         if target.cores > 1:
             graphs = tuple(means_by_rows(g, threads, remarks) for g in graphs)
         only = None if bfloat16 else frozenset().union(*map(rounded_products, found.graphs))

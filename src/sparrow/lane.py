@@ -352,6 +352,15 @@ def substitute(e: Expr, args: Sequence[Expr]) -> Expr:
     return Call(e.fn, tuple(substitute(a, args) for a in e.args), e.dtype)
 
 
+def replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    """``e`` with ``new`` in all places of a part of it."""
+    if e == old:
+        return new
+    if isinstance(e, Call):
+        return Call(e.fn, tuple(replaced(a, old, new) for a in e.args), e.dtype)
+    return e
+
+
 def walk(e: Expr) -> Iterator[Expr]:
     """Every subexpression, children first."""
     if isinstance(e, Call):

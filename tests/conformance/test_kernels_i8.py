@@ -31,6 +31,7 @@ from sparrow.kernels import (
     compact_i8,
     conv_any,
     conv_i8,
+    conv_i16,
     conv_twos_i8,
     depthwise_pairs_i8,
     lookup,
@@ -105,6 +106,7 @@ class _Case:
         self.rng = np.random.default_rng(seed)
         self.b = Builder(f"case{seed}")
         self.feeds: dict[str, Array] = {}
+        self.wide = False
 
     def n(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))
@@ -122,6 +124,7 @@ class _Case:
     def input(self, shape: tuple[int, ...], wide: bool = False) -> tuple[str, DType, int]:
         """(codes, their type, a zero point); of 16 bits 0."""
         dtype = I16 if wide else (I8, U8)[self.n(0, 1)]
+        self.wide |= wide
         name = f"in{len(self.feeds)}"
         self.feeds[name] = self.codes(shape, dtype)
         low, high = dtype.limits
@@ -138,6 +141,7 @@ class _Case:
     def requantized(self, depth: int, columns: int) -> tuple[lane.Expr, list[str]]:
         """A requantization under the default scheme, or a conversion to float."""
         ratio = self.rng.uniform(0.2, 3.0, columns if self.flag() else 1) / (depth**0.5 * 60)
+        ratio = ratio / 256 if self.wide else ratio
         constants = Constants(1)
         if self.n(0, 4) == 0:
             scale = constants.take(ratio, F32)
@@ -146,6 +150,8 @@ class _Case:
             dtype = (I8, U8)[self.n(0, 1)]
             low, high = dtype.limits
             grid = Grid(self.n(low, high), low, high, dtype)
+            if self.wide and self.flag():
+                ratio, grid = 256 * ratio, Grid(0, *I16.limits, I16)
             made = scaled("f32", lane.Arg(0, I32), ratio, grid, constants)
             assert not hasattr(made, "reason")
             e = made
@@ -161,7 +167,7 @@ class _Case:
         return self.finish(self.b.add(replace(op, epilogue=expr), x, w, bias, *extras))
 
 
-def conv_case(seed: int) -> Made:
+def conv_case(seed: int, wide: bool = False) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 2
     group = (1, 1, 1, 2, 3)[c.n(0, 4)]
@@ -173,7 +179,7 @@ def conv_case(seed: int) -> Made:
     if c.n(0, 2) == 0:
         kernel, pads, ci = (1,) * rank, ((0, 0),) * rank, 4 * c.n(1, 9)
     spatial = tuple(c.n(9, 19) for _ in range(rank))
-    x, _, zero = c.input((c.n(1, 2), *spatial, group * ci))
+    x, _, zero = c.input((c.n(1, 2), *spatial, group * ci), wide)
     w = c.weights((group * co, ci, *kernel))
     op = Conv(strides, dilations, pads, group, True, zero=zero)
     depth = ci * int(np.prod(kernel))
@@ -250,7 +256,7 @@ def winograd_case(seed: int, whole: bool = True) -> Made:
     return c.sum(op, x, c.weights((co, ci, 3, 3)), c.bias(co), 9 * ci, co)
 
 
-def depthwise_case(seed: int) -> Made:
+def depthwise_case(seed: int, wide: bool = False) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 2
     channels = (c.n(1, 7), 16, c.n(17, 40))[c.n(0, 2)]
@@ -259,7 +265,7 @@ def depthwise_case(seed: int) -> Made:
     strides = tuple(c.n(1, 2) for _ in range(rank))
     pads = tuple((c.n(0, 3), c.n(0, 3)) for _ in range(rank))
     spatial = tuple(c.n(13, 20) for _ in range(rank))
-    x, _, zero = c.input((c.n(1, 2), *spatial, channels))
+    x, _, zero = c.input((c.n(1, 2), *spatial, channels), wide)
     w = c.weights((channels, 1, *kernel))
     op = Conv(strides, dilations, pads, channels, True, zero=zero)
     return c.sum(op, x, w, c.bias(channels), int(np.prod(kernel)), channels)
@@ -325,12 +331,12 @@ def rows_case(seed: int) -> Made:
     return c.sum(op, x, c.weights((channels, 1, *kernel)), c.bias(channels), 15, channels)
 
 
-def matmul_case(seed: int) -> Made:
+def matmul_case(seed: int, wide: bool = False) -> Made:
     c = _Case(seed)
     m, n, k = (1, c.n(1, 33))[c.n(0, 1)], c.n(1, 90), c.n(1, 70)
     batch = (c.n(1, 3),) if c.flag() else ()
     trans_b = c.flag()
-    x, _, zero = c.input((*batch, m, k))
+    x, _, zero = c.input((*batch, m, k), wide)
     w = c.weights((n, k) if trans_b else (k, n))
     return c.sum(MatMul(False, trans_b, zero=zero), x, w, c.bias(n), k, n)
 
@@ -640,6 +646,23 @@ def test_fast_rows_give_the_integers_of_the_reference(isa: str, tmp_path: Path) 
         sums = (*TWOS[isa], *(r for r in sums if r.op is Conv and "depthwise" in r.name))
     assert used >= {r.name for r in (*sums, *_OWN) if not r.isas or isa in r.isas}
     assert "resize" in used
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "isa", ["avx2", "avx512", "wasm", "wasm_simd", "wasm_relaxed", "wasm_maddubs"]
+)
+@pytest.mark.parametrize("table", [KERNELS, COMPACT])
+def test_codes_of_16_bits_give_the_integers_of_the_reference(
+    isa: str, threads: int, table: tuple[Kernel, ...], tmp_path: Path
+) -> None:
+    if isa.startswith("wasm"):
+        engine(isa)
+    makers = (conv_case, depthwise_case, matmul_case)
+    cases = [make(1000 * k + s, wide=True) for k, make in enumerate(makers) for s in range(12)]
+    used = _compare(cases, isa, table, tmp_path, threads)
+    rows = (*conv_i16.ROWS, *depthwise_pairs_i8.ROWS_I16, *compact_i8.ROWS_I16)
+    assert used >= {r.name for r in rows if isa in r.isas and r in table}
 
 
 @pytest.mark.parametrize(("threads", "lines"), [(1, depthwise_pairs_i8.LINES), (3, 1)])

@@ -44,6 +44,7 @@ class Generator(NamedTuple):
 
 _OWN = (
     *(sums.conv2d_i8, sums.depthwise_i8, sums.gemm_i8, sums.matmul_i8, sums.conv_any),
+    *(sums.conv2d_i16, sums.depthwise_i16, sums.gemm_i16),
     *(sums.matmul_any, sums.conv2d_i8_matrix, sums.gemm_i8_matrix),
     *(sums.column_i8, sums.column_gemm_i8),
     *(functions.attention_i8, functions.attention_i8_matrix, functions.lookup),
@@ -63,6 +64,10 @@ GENERATORS: Mapping[str, Generator] = {
     **{make.__name__: Generator(make.__name__, make) for make in _OWN},
     **{f"loop {make.__name__}": Generator("loop", make) for make in _LANES},
     "depthwise_i8 means": Generator("depthwise_i8", sums.mean_i8),
+    "conv2d_compact_i16": Generator("conv2d_compact_i16", sums.conv2d_i16),
+    "gemm_compact_i16": Generator("gemm_compact_i16", sums.gemm_i16),
+    "conv_any i16": Generator("conv_any", sums.conv2d_i16),
+    "matmul_any i16": Generator("matmul_any", sums.gemm_i16),
     "gemm_i8 groups": Generator("gemm_i8", sums.gemm_groups_i8),
     "gemm_i8 parts": Generator("gemm_i8", sums.products_i8, X86),
     "conv2d_twos_i8": Generator("conv2d_twos_i8", sums.conv2d_i8),
@@ -78,6 +83,7 @@ GENERATORS: Mapping[str, Generator] = {
 # Rows with code of their own for instruction sets.
 _EVERYWHERE = (
     *("conv2d_i8", "depthwise_i8", "gemm_i8", "gemm_i8 groups", "matmul_i8", "attention_i8"),
+    *("conv2d_i16", "depthwise_i16", "gemm_i16"),
     *("lookup", "lookup_linear", "max_pool_i8", "softmax_i8", "lstm_i8", "gru_i8"),
     "loop sums_i16",
 )

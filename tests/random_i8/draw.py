@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from sparrow.graph import Op
-from sparrow.tensor import I8, U8, Array
+from sparrow.tensor import I8, I16, U8, Array
 
 T = TypeVar("T")
 
@@ -44,12 +44,15 @@ class Draw:
         return wide[..., before : before + n]
 
     def operands(
-        self, x: tuple[int, ...], w: tuple[int, ...], columns: int
+        self, x: tuple[int, ...], w: tuple[int, ...], columns: int, wide: bool = False
     ) -> tuple[Array, Array, Array | None, int]:
-        """(codes of either sign, weights, bias or none, a zero point at an end or anywhere)."""
-        dtype = (I8, U8)[self.n(0, 1)]
+        """(codes of either sign, weights, bias or none, a zero point at an end or anywhere).
+
+        ``wide``: codes of 16 bits, which have no zero point.
+        """
+        dtype = I16 if wide else (I8, U8)[self.n(0, 1)]
         low, high = dtype.limits
-        zero = (low, high, 0, self.n(low, high))[self.n(0, 3)]
+        zero = 0 if wide else (low, high, 0, self.n(low, high))[self.n(0, 3)]
         bias = self.rng.integers(-(1 << 18), 1 << 18, columns).astype(np.int32)
         return (
             self.codes(x, low, high).astype(dtype.numpy),

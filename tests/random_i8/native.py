@@ -163,7 +163,7 @@ def _overlapped(x: Array, y: Array, lead: int) -> tuple[Array, Array]:
 
 
 # Rows that refuse machines where RAM is short.
-ROOMY = ("conv2d_twos_i8", "gemm_twos_i8", "depthwise_pairs_i8")
+ROOMY = ("conv2d_twos_i8", "gemm_twos_i8", "depthwise_pairs_i8", "depthwise_i16")
 
 
 class _Configuration:

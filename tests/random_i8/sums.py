@@ -19,7 +19,7 @@ from sparrow.rewrite import Reject
 from sparrow.tensor import F32, I8, I16, I32, U8, Array, DType, TensorType
 from sparrow.vectors import vectorizable
 
-_DTYPES = {np.dtype(t.numpy): t for t in (I8, U8, I32)}
+_DTYPES = {np.dtype(t.numpy): t for t in (I8, U8, I16, I32)}
 
 
 def grid(d: Draw, *dtypes: DType) -> Grid:
@@ -70,7 +70,7 @@ def _reach(op: Conv | MatMul, operands: Sequence[Array | None]) -> int:
     if bias is not None or isinstance(op, Conv) or w.ndim == 2:
         wide = np.abs(w.astype(np.int64) - getattr(op, "zero_b", 0))
         axis = tuple(range(1, w.ndim)) if isinstance(op, Conv) else w.ndim - 2 + op.trans_b
-        most = int(wide.sum(axis).max()) * 255
+        most = int(wide.sum(axis).max()) * (1 << 15 if x.dtype == np.int16 else 255)
     return most + (0 if bias is None else int(np.abs(bias.astype(np.int64)).max(initial=0)))
 
 
@@ -150,7 +150,12 @@ def conv2d_i8_matrix(seed: int) -> Made:
     return conv2d_i8(seed, (21, 70, 150)[seed % 3], (9, 9, 80)[seed // 3 % 3])
 
 
-def conv2d_i8(seed: int, channels: int = 21, side: int = 9) -> Made:
+def conv2d_i16(seed: int) -> Made:
+    """The same over codes of 16 bits."""
+    return conv2d_i8(seed, wide=True)
+
+
+def conv2d_i8(seed: int, channels: int = 21, side: int = 9, wide: bool = False) -> Made:
     """A convolution: every stride, dilation, pad and group, channels off every boundary."""
     d = Draw(seed)
     group = (1, 1, 1, 2, 3)[d.n(0, 4)]
@@ -167,11 +172,16 @@ def conv2d_i8(seed: int, channels: int = 21, side: int = 9) -> Made:
     sides = tuple(max(1, r - sum(p)) + m for r, p, m in zip(reach, pads, more, strict=True))
     strides = (d.n(1, 3), d.n(1, 3))
     shape = (d.n(1, 2), *sides, group * ci)
-    x, w, bias, zero = d.operands(shape, (group * co, ci, *kernel), group * co)
+    x, w, bias, zero = d.operands(shape, (group * co, ci, *kernel), group * co, wide)
     return _made(d, Conv(strides, dilations, pads, group, True, zero=zero), x, w, bias)
 
 
-def depthwise_i8(seed: int) -> Made:
+def depthwise_i16(seed: int) -> Made:
+    """The same over codes of 16 bits."""
+    return depthwise_i8(seed, wide=True)
+
+
+def depthwise_i8(seed: int, wide: bool = False) -> Made:
     """One output per channel."""
     d = Draw(seed)
     channels = (d.n(1, 7), 16, d.n(17, 40))[d.n(0, 2)]
@@ -181,12 +191,15 @@ def depthwise_i8(seed: int) -> Made:
     reach = [(k - 1) * s + 1 for k, s in zip(kernel, dilations, strict=True)]
     pads = tuple((d.n(0, k - 1), d.n(0, k - 1)) for k in kernel)
     sides = tuple(max(1, r - sum(p)) + d.n(0, 9) for r, p in zip(reach, pads, strict=True))
-    x, w, bias, zero = d.operands((d.n(1, 2), *sides, channels), (channels, 1, *kernel), channels)
+    shape = (d.n(1, 2), *sides, channels)
+    x, w, bias, zero = d.operands(shape, (channels, 1, *kernel), channels, wide)
     return _made(d, Conv(strides, dilations, pads, channels, True, zero=zero), x, w, bias)
 
 
-# Products that a sum in int32 holds: codes less a zero point reach 255, weights 127.
+# Products that a sum in int32 holds: codes less a zero point reach 255, those of 16 bits 2^15, and
+# weights 127.
 K_MOST = (2**31 - 1 - (1 << 18)) // (255 * 127)
+K_MOST_WIDE = (2**31 - 1 - (1 << 18)) // ((1 << 15) * 127)
 
 
 def gemm_i8_matrix(seed: int) -> Made:
@@ -196,15 +209,22 @@ def gemm_i8_matrix(seed: int) -> Made:
     return gemm_i8(seed, (33, 90, 200)[seed % 3], (90, 300)[seed // 3 % 2], (90, 90, 300)[seed % 3])
 
 
-def gemm_i8(seed: int, rows: int = 33, inputs: int = 90, columns: int = 90) -> Made:
+def gemm_i16(seed: int) -> Made:
+    """The same over codes of 16 bits."""
+    return gemm_i8(seed, wide=True)
+
+
+def gemm_i8(
+    seed: int, rows: int = 33, inputs: int = 90, columns: int = 90, wide: bool = False
+) -> Made:
     """A product with a constant matrix; of one in fifty the sums come close to leaving int32."""
     d = Draw(seed)
     if seed % 50 == 0:
-        m, n, k = d.n(1, 3), d.n(1, 5), K_MOST - d.n(0, 7)
+        m, n, k = d.n(1, 3), d.n(1, 5), (K_MOST_WIDE if wide else K_MOST) - d.n(0, 7)
     else:
         m, n, k = (1, d.n(1, rows))[d.n(0, 1)], d.n(1, columns), d.n(1, inputs)
     trans = bool(d.n(0, 1))
-    x, w, bias, zero = d.operands((m, k), (n, k) if trans else (k, n), n)
+    x, w, bias, zero = d.operands((m, k), (n, k) if trans else (k, n), n, wide)
     return _made(d, MatMul(False, trans, zero=zero), x, w, bias)
 
 

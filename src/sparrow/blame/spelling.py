@@ -58,7 +58,7 @@ def _parted(g: Graph, kept: Collection[str]) -> Graph:
             continue
         value = f"{n.outputs[0]}%linear"
         assert isinstance(n.op, Lane)
-        rest = Lane(_replaced(n.op.expr, inner, lane.Arg(0, inner.dtype)))
+        rest = Lane(lane.replaced(n.op.expr, inner, lane.Arg(0, inner.dtype)))
         nodes += [
             Node(Lane(inner), n.inputs, (value,), n.origin),
             replace(n, op=rest, inputs=(value,)),
@@ -77,14 +77,6 @@ def _linear(e: lane.Expr) -> lane.Call | None:
         found = (found or at) if fits else None
         at = next(x for x in at.args if any(isinstance(y, lane.Arg) for y in lane.walk(x)))
     return None if found is e else found
-
-
-def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:
-    if e is old:
-        return new
-    if not isinstance(e, lane.Call):
-        return e
-    return replace(e, args=tuple(_replaced(x, old, new) for x in e.args))
 
 
 def steps_of_folded(

@@ -11,6 +11,7 @@ from sparrow.kernels import (
     conv3d,
     conv_any,
     conv_i8,
+    conv_i16,
     conv_transpose,
     conv_twos_i8,
     depthwise_pairs_i8,
@@ -45,10 +46,13 @@ KERNELS: tuple[Kernel, ...] = (
     *attention_i8.ROWS,
     *conv.ROWS,
     *conv_i8.ROWS,
+    *conv_i16.ROWS,
     *conv_twos_i8.ROWS,
     *depthwise_pairs_i8.ROWS,
+    *depthwise_pairs_i8.ROWS_I16,
     *column_i8.ROWS,
     *compact_i8.ENGINES,
+    *compact_i8.ENGINES_I16,
     *maddubs_i8.ROWS,
     *winograd_i8.ROWS,
     *conv3d.ROWS,
@@ -78,14 +82,17 @@ KERNELS: tuple[Kernel, ...] = (
 # Sums over codes in more code, which is faster.
 _FAST = (
     *conv_i8.ROWS,
+    *conv_i16.ROWS,
     *conv_twos_i8.ROWS,
     *depthwise_pairs_i8.ROWS,
     *compact_i8.ENGINES,
+    *compact_i8.ENGINES_I16,
     *maddubs_i8.ROWS,
     *winograd_i8.ROWS,
 )
 # The table for flash that is counted in kilobytes: sums over codes in less code, and slower.
 COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS,
+    *compact_i8.ROWS_I16,
     *(row for row in KERNELS if row not in _FAST),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -30,13 +31,13 @@ from sparrow.kernels.case import (
 from sparrow.kernels.packing_f32 import round_up
 from sparrow.kernels.packing_i8 import pack_conv
 from sparrow.kernels.params_f32 import Conv2dShape
-from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum, one_column
+from sparrow.kernels.sums_i8 import Sum, conv2d_sum, depthwise_sum, in_bytes, one_column
+from sparrow.kernels.tiling_i8 import HALVES, merges, reads_inside, row_of
 from sparrow.kernels.tiling_i8 import PAIRED as WIDENED
-from sparrow.kernels.tiling_i8 import merges, reads_inside, row_of
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
-from sparrow.targets.instruction_sets import ENGINE_ISAS, Isa
+from sparrow.targets.instruction_sets import ENGINE_ISAS, ISAS, Isa
 from sparrow.tensor import Array
 
 # Pixels of a tile: enough sums in flight for the latency of a dot product.
@@ -107,10 +108,9 @@ def _behind(size: int, start: Pack, weights: Array) -> Array:
     return data
 
 
-def packed_conv(found: Sum, lanes: int, per: int, runs: int, vectors: int) -> Pack:
+def packed_conv(found: Sum, lanes: int, per: int, kq: int, runs: int, vectors: int) -> Pack:
     """`panels` of a convolution whose kernel rows are ``runs`` runs, and where its sums begin."""
     s, w = found.shape, found.weights
-    kq = -(-(s.kw // runs * (s.ci // s.groups)) // per)
     start, size = found.start(lanes), s.co * s.kh * runs * kq * per
     merged = runs < s.kw
     return Pack(
@@ -184,16 +184,19 @@ def blocks_of(case: Case, s: Conv2dShape, size: int, panels: int) -> Blocks:
     return Blocks(s, rows, each_part, parts)
 
 
-def _conv2d(case: Case) -> Lowered | Reject:
-    found = conv2d_sum(case, small=not case.target.isa.engine)
+def _conv2d(case: Case, halves: bool = False) -> Lowered | Reject:
+    """``halves``: of codes of 16 bits, as `conv_i16` has them: quads of bytes are pairs."""
+    small = not case.target.isa.engine
+    unsigned = False if halves else None
+    found = conv2d_sum(case, unsigned=unsigned, small=small, halves=halves)
     if isinstance(found, Reject):
         return found
-    s, code = found.shape, found.code
+    s, code = in_bytes(found.shape) if halves else found.shape, found.code
     if code.part:
         return Reject("output channels lie in parts")
     isa, each = case.target.isa, s.ci // s.groups
     lanes, engine = isa.lanes, isa.engine
-    pair = isa.pairs and not (isa.quads and found.weights.min(initial=0) > -128)
+    pair = isa.pairs and not halves and not (isa.quads and found.weights.min(initial=0) > -128)
     size, per = (2, 2) if pair else (1, 4)  # bytes of a code in scratch, codes of a quad
     # an engine turns bytes once, when it copies them
     band = pair or (engine and code.flip) or not reads_inside(s)
@@ -216,10 +219,11 @@ def _conv2d(case: Case) -> Lowered | Reject:
     whole = engine and s.co // s.groups % lanes == 0
     pixels = min(s.ow, WIDE_PIXELS if engine else PIXELS)
     one_run = 0 if not engine or s.kh * runs > 1 else 1 if kq % ROUND else 2
-    shape = (pixels, vectors, WIDENED if wide else int(pair), int(whole), int(band), one_run)
+    kind = HALVES if halves else WIDENED if wide else int(pair)
+    shape = (pixels, vectors, kind, int(whole), int(band), one_run)
     literals = (*shape, int(code.flip), code.put)
     cycles = 2.0 * s.batch * s.oh * s.ow * round_up(s.co, lanes) * kq * runs * s.kh / lanes
-    packed = packed_conv(found, lanes, per, runs, vectors)
+    packed = packed_conv(found, lanes, 2 if halves else per, kq, runs, vectors)
     return lowered(
         *(case, found, HEADER, "sp_conv2d_compact_i8", p, literals),
         *(packed, blocks.tasks, scratch_bytes, cycles, blocks.lead(case, band)),
@@ -358,4 +362,12 @@ ROWS = (
     Kernel("conv2d_compact_i8", Conv, _conv2d),
     Kernel("gemm_compact_i8", MatMul, _conv2d),
 )
+_HALVES = tuple(i.name for i in ISAS if i.half_ops)
+ROWS_I16 = (
+    Kernel("conv2d_compact_i16", Conv, partial(_conv2d, halves=True), _HALVES),
+    Kernel("gemm_compact_i16", MatMul, partial(_conv2d, halves=True), _HALVES),
+)
 ENGINES = tuple(replace(row, isas=ENGINE_ISAS) for row in ROWS)
+ENGINES_I16 = tuple(
+    replace(row, isas=tuple(name for name in _HALVES if name in ENGINE_ISAS)) for row in ROWS_I16
+)

@@ -25,7 +25,7 @@ from sparrow.kernels.epilogue import epilogue_of
 from sparrow.kernels.params_f32 import Conv2dShape, params_of, simd_of
 from sparrow.kernels.tiling_f32 import choose_conv2d
 from sparrow.ops.conv import Conv
-from sparrow.ops.sums import CODES
+from sparrow.ops.sums import over_codes
 from sparrow.tensor import F32, F64, I8, I16, U8, DType
 
 # cycles of one multiply-add of a loop that knows nothing about its strides
@@ -34,15 +34,15 @@ SLOW = 2.0
 
 def sum_suffix(x: DType, w: DType, others: tuple[DType, ...]) -> str | None:
     """Name of the sum of products of two types in ``native/kernels/*_any.h``, None without one."""
-    if x in CODES and w in CODES:
+    if over_codes(x, w):
         return f"{suffix(x)}_{suffix(w)}"
     return suffix(x) if x == w and x in others else None
 
 
-def plain_epilogue(case: Case, dtype: DType) -> Epilogue | Reject:
+def plain_epilogue(case: Case, dtype: DType, weights: DType) -> Epilogue | Reject:
     """The epilogue of a sum: only those of float32 and of codes have an expression."""
     expr = getattr(case.op, "epilogue", None)
-    if dtype == F32 or dtype in CODES:
+    if dtype == F32 or over_codes(dtype, weights):
         return epilogue_of(case, expr, None, 3, vectors=False)
     return Epilogue(None) if expr is None else Reject(f"an epilogue of {dtype} sums")
 
@@ -70,7 +70,7 @@ def _conv_any(case: Case) -> Lowered | Reject:
     bias, biased = bias_argument(case)
     if biased and case.x[2] is not None and not case.x[2].contiguous:
         return Reject("the bias is not dense")
-    ep = plain_epilogue(case, x.type.dtype)
+    ep = plain_epilogue(case, x.type.dtype, w.type.dtype)
     if isinstance(ep, Reject):
         return ep
     spatial = slice(1, -1) if op.channels_last else slice(2, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,13 @@ from sparrow.kernels.packing_i8 import pack_depthwise
 from sparrow.kernels.params_f32 import Conv2dShape, Window, params_of, shape_text
 from sparrow.kernels.params_i8 import DepthwisePairsI8
 from sparrow.kernels.spans import channels_of, window_spans
-from sparrow.kernels.sums_i8 import depthwise_sum
+from sparrow.kernels.sums_i8 import depthwise_sum, in_bytes
 from sparrow.kernels.tasks import Grid, core_of, task_grid
 from sparrow.kernels.tiling_i8 import STORED, Bytes
 from sparrow.kernels.walk import lead_of
 from sparrow.ops.conv import Conv
 from sparrow.targets import Target
+from sparrow.targets.instruction_sets import ISAS
 
 # Sums of a tile: with two registers for what is multiplied all sixteen are taken.
 SUMS = 14
@@ -52,11 +54,18 @@ def pack(w: NDArray[np.int8], lanes: int, rows: int, lines: int, stride: int) ->
 
 
 def choose(
-    s: Conv2dShape, code: Bytes, target: Target, *, threads: int = 1, tile: Tile | None = None
+    s: Conv2dShape,
+    code: Bytes,
+    target: Target,
+    *,
+    threads: int = 1,
+    tile: Tile | None = None,
+    wide: bool = False,
 ) -> tuple[DepthwisePairsI8, float, int, tuple[Tile, ...]]:
     """Tiles, blocks and tasks, cycles on one core, bytes of a block's lines, and possible tiles.
 
-    ``tile``: one of these, pixels of one vector; the first, predicted best, by default.
+    ``tile``: one of these, pixels of one vector; the first, predicted best, by default. ``wide``:
+    codes have 16 bits; distances of the input count bytes.
     """
     lanes, c = target.isa.lanes, s.co
     vectors = -(-c // lanes)
@@ -78,7 +87,7 @@ def choose(
         rows=s.oh,
         columns=vectors,
         copies=s.batch,
-        input_bytes=s.ih * s.iw * c,
+        input_bytes=s.ih * s.iw * c * (2 if wide else 1),
         output_bytes=s.oh * s.ow * c * STORED[code.put],
     )
     task_h, task_c = task_grid(grid, threads, core)
@@ -89,6 +98,7 @@ def choose(
     p = DepthwisePairsI8(
         **{f.name: getattr(s, f.name) for f in fields(Window)},
         c=c,
+        wide=int(wide),
         flip=int(code.flip),
         pad=code.pad,
         put=code.put,
@@ -105,15 +115,18 @@ def choose(
     return p, cycles, round_up(scratch, 64), tuple(Tile(n, 1) for n in ranked)
 
 
-def _depthwise(case: Case) -> Lowered | Reject:
+def _depthwise(case: Case, wide: bool = False) -> Lowered | Reject:
     if case.target.machine.bare:
         return Reject("interleaved rows take room")
-    found = depthwise_sum(case, unsigned=False)
+    found = depthwise_sum(case, unsigned=False, halves=wide)
     if isinstance(found, Reject):
         return found
     s, w, lanes = found.shape, found.weights, case.target.isa.lanes
+    if wide:
+        # its channels are counted by `co`
+        s = in_bytes(s)
     p, cycles, each, tiles = choose(
-        s, found.code, case.target, threads=case.threads, tile=case.tile
+        s, found.code, case.target, threads=case.threads, tile=case.tile, wide=wide
     )
     packed = (
         Pack(
@@ -129,10 +142,10 @@ def _depthwise(case: Case) -> Lowered | Reject:
         *("depthwise_pairs_i8.h", "sp_depthwise_pairs_i8_run", "sp_depthwise_pairs"),
         *(params_of(p), arguments, p.tasks if serial else 1),
     )
-    tasks, size = 1 if serial else p.tasks, case.y[0].type.dtype.bytes
-    lead = lead_of(p, size, p.rb, p.ow, copied=False) if serial and p.tasks == 1 else None
+    tasks, stored = 1 if serial else p.tasks, case.y[0].type.dtype.bytes
+    lead = lead_of(p, stored, p.rb, p.ow, copied=False) if serial and p.tasks == 1 else None
     across = channels_of(p.c, lanes, p.task_c)
-    spans = window_spans(p, p.task_h, across, (p.c, 1), case.y[0], found.epilogue)
+    spans = window_spans(p, p.task_h, across, (s.ci, 1), case.y[0], found.epilogue)
     return Lowered(
         *((call,), tasks, packed, each * tasks, cycles, shape_text(s), tiles, Tile(p.mr, 1), lead),
         spans=spans if tasks > 1 else (),
@@ -140,3 +153,5 @@ def _depthwise(case: Case) -> Lowered | Reject:
 
 
 ROWS = (Kernel("depthwise_pairs_i8", Conv, _depthwise, ("avx2",)),)
+HALVES = tuple(i.name for i in ISAS if i.half_ops and not i.engine and i.lanes > 1)
+ROWS_I16 = (Kernel("depthwise_i16", Conv, partial(_depthwise, wide=True), HALVES),)

@@ -10,7 +10,7 @@ import numpy as np
 from sparrow import lane
 from sparrow.kernels.case import Case, Epilogue, Extra, In, Reject, Tensor
 from sparrow.ops.epilogue import rows_and_columns
-from sparrow.ops.sums import CODES
+from sparrow.ops.sums import over_codes
 from sparrow.tensor import BF16, F32, I8, I16, I32, U8
 from sparrow.vectors import vectorizable
 
@@ -59,9 +59,10 @@ def epilogue_of(
         vectors: Whether it is applied to several columns at a time, which must then lie together.
         half: Whether the kernel can store bfloat16, see `stored_half`.
     """
-    y, x = case.y[0], case.x[0]
+    y, x, w = case.y[0], *case.x[:2]
     assert x is not None
-    dtype = I32 if x.type.dtype in CODES else F32
+    codes = w is not None and over_codes(x.type.dtype, w.type.dtype)
+    dtype = I32 if codes else F32
     total: lane.Expr = lane.Arg(0, dtype)
     extras: list[Extra] = []
     if bias is not None and bias < len(case.x) and case.x[bias] is not None:

@@ -21,7 +21,7 @@ def _matmul_any(case: Case) -> Lowered | Reject:
     bias, biased = bias_argument(case)
     if biased and case.x[2] is not None and not case.x[2].contiguous:
         return Reject("the bias is not dense")
-    ep = plain_epilogue(case, a.type.dtype)
+    ep = plain_epilogue(case, a.type.dtype, b.type.dtype)
     if isinstance(ep, Reject):
         return ep
     batch = y.shape[:-2]

@@ -108,6 +108,7 @@ class DepthwiseI8(ChannelsI8):
 class DepthwisePairsI8(ChannelsI8):
     """`sp_depthwise_pairs` of depthwise_pairs_i8.h, with `tasks`."""
 
+    wide: int
     flip: int
     pad: int
     put: int

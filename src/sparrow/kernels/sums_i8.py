@@ -1,4 +1,4 @@
-"""Convolutions and products of 8-bit codes with constant int8 weights, as their rows see them."""
+"""Convolutions and products of codes with constant int8 weights, as their rows see them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparrow.kernels.tiling_i8 import Bytes
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.sums import CODES
-from sparrow.tensor import I8, I32, U8, Array, DType
+from sparrow.tensor import I8, I16, I32, U8, Array, DType
 
 QUAD = 4  # channels that a product takes at least
 
@@ -67,16 +67,18 @@ def conv2d_sum(
     unsigned: bool | None = None,
     upright: bool = False,
     small: bool = False,
+    halves: bool = False,
 ) -> Sum | Reject:
     """A convolution, or the product with a constant matrix: 1x1 over the rows of a.
 
     ``either``: the kernel multiplies signed bytes as well as unsigned ones. ``unsigned``: what it
     takes, if not what others do. ``upright``: the window stays that of the convolution.
     ``small``: weights that are 0 are worth their room only where a product needs them.
+    ``halves``: codes have 16 bits, not eight, and sizes count elements all the same.
     """
     op = case.op
     assert isinstance(op, Conv | MatMul)
-    given = _operands(case)
+    given = _operands(case, halves)
     if isinstance(given, Reject):
         return given
     x, w, bias = given
@@ -99,11 +101,19 @@ def conv2d_sum(
     return _sum(case, s, np.ascontiguousarray(taps), bias, unsigned)
 
 
-def depthwise_sum(case: Case, unsigned: bool | None = None) -> Sum | Reject:
-    """A convolution of each channel by itself; ``unsigned``: the bytes that products take."""
+def in_bytes(s: Conv2dShape) -> Conv2dShape:
+    """Of codes of 16 bits the same image, whose channels are bytes."""
+    return replace(s, ci=2 * s.ci, xn=2 * s.xn, xh=2 * s.xh, xw=2 * s.xw)
+
+
+def depthwise_sum(case: Case, unsigned: bool | None = None, halves: bool = False) -> Sum | Reject:
+    """A convolution of each channel by itself; ``unsigned``: the bytes that products take.
+
+    ``halves``: as of `conv2d_sum`.
+    """
     op = case.op
     assert isinstance(op, Conv)
-    given = _operands(case)
+    given = _operands(case, halves)
     if isinstance(given, Reject):
         return given
     x, w, bias = given
@@ -132,13 +142,13 @@ def one_column(s: Conv2dShape, w: Array) -> tuple[Conv2dShape, Array]:
     return column, w.reshape(*w.shape[:2], taps, 1)
 
 
-def _operands(case: Case) -> tuple[Tensor, Array, Array | None] | Reject:
-    """(x, int8 weights, int32 bias)."""
+def _operands(case: Case, halves: bool) -> tuple[Tensor, Array, Array | None] | Reject:
+    """(x, int8 weights, int32 bias); x of 16 bits or of eight."""
     if isinstance(case.op, Conv) and not case.op.channels_last:
         return Reject("channels are not last")
     x, w = case.x[0], case.x[1]
     assert x is not None and w is not None
-    if x.type.dtype not in CODES or w.type.dtype != I8:
+    if x.type.dtype not in ((I16,) if halves else CODES) or w.type.dtype != I8:
         return Reject(f"{x.type.dtype} x {w.type.dtype}")
     if w.const is None or (isinstance(case.op, MatMul) and case.op.zero_b):
         return Reject("weights are not constant, or have a zero point")
@@ -223,20 +233,12 @@ def _own_bias(
         if t is None or t.const is None or t.type.dtype != I32 or expr is None:
             continue
         added = lane.call("add", lane.Arg(0, I32), lane.Arg(i, I32))
-        rest = _replaced(expr, added, lane.Arg(-1, I32))
+        rest = lane.replaced(expr, added, lane.Arg(-1, I32))
         if not {lane.Arg(0, I32), lane.Arg(i, I32)} & set(lane.walk(rest)):
             values = np.broadcast_to(np.ravel(t.const), case.y[0].shape[-1:])
             bias = values if bias is None else bias + values
-            expr = _replaced(rest, lane.Arg(-1, I32), lane.Arg(0, I32))
+            expr = lane.replaced(rest, lane.Arg(-1, I32), lane.Arg(0, I32))
     return expr, bias
-
-
-def _replaced(e: lane.Expr, old: lane.Expr, new: lane.Expr) -> lane.Expr:
-    if e == old:
-        return new
-    if isinstance(e, lane.Call):
-        return replace(e, args=tuple(_replaced(a, old, new) for a in e.args))
-    return e
 
 
 def _sum(case: Case, s: Conv2dShape, w: Array, bias: Array | None, unsigned: bool) -> Sum | Reject:

@@ -40,7 +40,7 @@ def _operands(mr: int, nv: int, isa: Isa) -> int:
         # the activations stay, and weights come one by one
         return mr + 2
     # the dot product of 16-bit halves needs both halves of its operands in registers
-    halves = 1 if isa.dot_ops == 1 else 2
+    halves = 1 if isa.dot_ops == 1 or isa.held_whole else 2
     return halves * (nv + 1)
 
 

@@ -30,7 +30,7 @@ from sparrow.kernels.tiles_matrix import (
 )
 from sparrow.targets import Target
 
-SINGLE, PAIRED, TWOS = 3, 2, 4  # SP_SINGLE, SP_PAIRED, SP_TWOS
+SINGLE, PAIRED, TWOS, HALVES = 3, 2, 4, 6  # SP_SINGLE, SP_PAIRED, SP_TWOS, SP_I16
 STORED = (1, 1, 4, 2)  # bytes of what SP_PUT_I8 and so on store
 PUT_32, PUT_16 = 2, 3
 

@@ -200,9 +200,8 @@ def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
     literals = (size, walk.pixels, nv, walk.chunk, int(found.code.flip), found.code.put)
     more = ((0, whole.co - s.co), (0, whole.ci - s.ci), (0, 0), (0, 0))
     bias = None if found.bias is None else np.pad(found.bias, more[:1])
-    packed = packed_conv(
-        replace(found, shape=whole, weights=np.pad(w, more), bias=bias), lanes, 2, 1, nv
-    )
+    padded = replace(found, shape=whole, weights=np.pad(w, more), bias=bias)
+    packed = packed_conv(padded, lanes, 2, 3 * whole.ci // 2, 1, nv)
     cycles = _cycles(whole, tile, walk, panels, lanes)
     return lowered(
         *(case, found, "winograd_i8.h", f"sp_winograd_i8{'' if isa.engine else '_own'}"),
@@ -213,7 +212,8 @@ def _winograd(case: Case, tile: _Tile) -> Lowered | Reject:
 
 
 # Others multiply bytes in one instruction, or halves in more.
-_ISAS = (*(i.name for i in ISAS if i.engine and not i.quads), "avx2", "avx512")
+INSTRUCTION_SETS = (*(i.name for i in ISAS if i.engine and not i.quads), "avx2", "avx512")
 ROWS = tuple(
-    Kernel(name, Conv, partial(_winograd, tile=tile), _ISAS) for name, tile in _TILES.items()
+    Kernel(name, Conv, partial(_winograd, tile=tile), INSTRUCTION_SETS)
+    for name, tile in _TILES.items()
 )

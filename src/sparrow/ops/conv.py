@@ -13,7 +13,7 @@ from sparrow import lane
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Op, Types
 from sparrow.ops.epilogue import apply_epilogue, epilogue_type, export_epilogue
-from sparrow.ops.sums import CODES, check_zero, narrowed, sum_type, widened
+from sparrow.ops.sums import CODES, check_zero, narrowed, over_codes, sum_type, widened
 from sparrow.tensor import Array, DType, TensorType
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def from_channels_first(x: Array, last: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Conv(Op):
-    """y = epilogue(conv(x, w) + b). ONNX Conv-11; over 8-bit codes exact int32, ConvInteger-10.
+    """y = epilogue(conv(x, w) + b). ONNX Conv-11; over 8-bit codes exact int32, ConvInteger-10, and
+    so over 16-bit ones with 8-bit weights, which no ONNX operator says.
 
     x [N, C, *spatial] or, with ``channels_last``, [N, *spatial, C]; w [M, C/group, *kernel] always;
     b [M] optional; further inputs are operands 1.. of the epilogue (operand 0 is the sum) and
@@ -111,7 +112,7 @@ class Conv(Op):
         shape = (x.shape[0], *out, m) if self.channels_last else (x.shape[0], m, *out)
         axes = LETTERS.get(n, "") if self.channels_last else ""
         dtype = sum_type("convolution", (x, w), self.accumulate)
-        if dtype.kind != "float" and x.dtype not in CODES:
+        if dtype.kind != "float" and not over_codes(x.dtype, w.dtype):
             raise InvalidGraph(f"convolution of {x}")
         check_zero(self.zero, x.dtype)
         return (epilogue_type(self.epilogue, TensorType(shape, dtype, axes), e),)

@@ -27,8 +27,8 @@ def _swapped(shape: tuple[int, ...], swap: bool) -> tuple[int, ...]:
 class MatMul(Op):
     """y = epilogue(a @ b + bias). a [.., M, K], b [.., K, N], bias [N] optional.
 
-    The product of 8-bit codes (either sign) is exact int32. ONNX MatMul-13, Gemm-13,
-    MatMulInteger-10.
+    The product of 8-bit codes (either sign) is exact int32, and so is that of 16-bit ones and 8-bit
+    weights, which no ONNX operator says. ONNX MatMul-13, Gemm-13, MatMulInteger-10.
 
     Attributes:
         trans_a: a is stored [.., K, M].

@@ -7,15 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.tensor import BF16, F32, I8, I32, U8, Array, DType, TensorType
+from sparrow.tensor import BF16, F32, I8, I16, I32, U8, Array, DType, TensorType
 
 CODES = (I8, U8)
 # (data, accumulate): sums that may be kept in a wider type than that of the operands.
 ACCUMULATE = ((BF16, F32),)
 
 
+def over_codes(x: DType, w: DType) -> bool:
+    """Whether a sum of products of ``x`` and ``w`` is one over codes, which is of int32."""
+    return (x in CODES and w in CODES) or (x, w) == (I16, I8)
+
+
 def sum_type(what: str, operands: Sequence[TensorType], accumulate: DType | None = None) -> DType:
-    """Type of a sum of products: that of the operands, int32 for 8-bit codes of either sign.
+    """Type of a sum of products: that of the operands, int32 `over_codes`.
 
     Sums over codes are exact; zero points and scales are not applied.
 
@@ -32,7 +37,7 @@ def sum_type(what: str, operands: Sequence[TensorType], accumulate: DType | None
         if any((t.dtype, accumulate) not in ACCUMULATE for t in operands):
             raise InvalidGraph(f"{what} of {first} in {accumulate}")
         return accumulate
-    if all(t.dtype in CODES for t in operands):
+    if over_codes(first, operands[-1].dtype):
         return I32
     if any(t.dtype != first for t in operands):
         raise InvalidGraph(f"{what} of {' and '.join(str(t.dtype) for t in operands)}")
@@ -58,7 +63,9 @@ def widened(x: Array) -> Array:
 
 
 def narrowed(y: Array, operand: Array) -> Array:
-    """A sum over operands like ``operand`` in its own type; int32 wraps."""
-    if operand.dtype.itemsize == 1:
+    """A sum over operands like ``operand`` in its own type; of codes, summed as float64, in int32,
+    which wraps.
+    """
+    if operand.dtype.kind in "iu" and y.dtype.kind == "f":
         return y.astype(np.int64).astype(np.int32)
     return y.astype(operand.dtype, copy=False)

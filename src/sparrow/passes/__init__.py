@@ -19,6 +19,7 @@ from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
 from sparrow.passes.fuse_lanes import fuse_lanes, fuse_unary
 from sparrow.passes.global_pool import global_pool
+from sparrow.passes.halves import Takes, whole_codes
 from sparrow.passes.hoist_projection import hoist_projection
 from sparrow.passes.integer import integer
 from sparrow.passes.layout import assign_layout
@@ -48,7 +49,13 @@ from sparrow.passes.stacks import reduced_stack
 from sparrow.passes.tidy import TIDY, lane_before_transpose
 from sparrow.passes.transposed import few_channels, unit_stride
 from sparrow.passes.whole_rows import whole_rows
-from sparrow.passes.wide_codes import look_up_wide, move_wide, read_wide, split_codes
+from sparrow.passes.wide_codes import (
+    look_up_narrow,
+    look_up_wide,
+    move_wide,
+    read_wide,
+    split_codes,
+)
 from sparrow.rewrite import Remark, Rule, apply_rules, prune
 
 
@@ -135,13 +142,13 @@ FRONT: tuple[Pass, ...] = (
         (*_rules(attention, group_heads), *TIDY),
     ),
 )
-_BACK: tuple[Pass, ...] = (
-    Pass(
-        "integer",
-        "functions of one value are single nodes now, and axes are the model's",
-        (),
-        integer,
-    ),
+_INTEGER = Pass(
+    "integer",
+    "functions of one value are single nodes now, and axes are the model's",
+    (),
+    integer,
+)
+_REST: tuple[Pass, ...] = (
     Pass("code_pads", "sums over codes have their zero points now", _rules(fold_pad)),
     Pass("lower_quant", "what of the quantization stays float", (), lower_quant),
     Pass(
@@ -168,7 +175,11 @@ _BACK: tuple[Pass, ...] = (
         (*TIDY, *_rules(interleave_inputs, interleave_output, absorb_transpose)),
     ),
     Pass("hoist_projection", "its ONNX form is larger: after all that", _rules(hoist_projection)),
-    Pass("fuse_epilogue", "activations join sums before chains take them", _rules(fuse_epilogue)),
+    Pass(
+        "fuse_epilogue",
+        "activations join sums before chains take them",
+        _rules(fuse_epilogue, look_up_narrow),
+    ),
     Pass(
         "fuse_lanes",
         "what is left of elementwise chains becomes single loops",
@@ -188,15 +199,22 @@ _BACK: tuple[Pass, ...] = (
     Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads),
     Pass("clean", "what passes left behind", (), _merge),
 )
-BACK = (
-    Pass("signed", "integer operators are of int8, whichever the file says", (), signed),
-    *_BACK,
-)
-# where what multiplies bytes takes unsigned ones
-BACK_UNSIGNED = (
-    Pass("unsigned", "integer operators read codes as they lie", (), multiplied_unsigned),
-    *_BACK,
-)
+_SIGNED = Pass("signed", "integer operators are of int8, whichever the file says", (), signed)
+_UNSIGNED = Pass("unsigned", "integer operators read codes as they lie", (), multiplied_unsigned)
+BACK = (_SIGNED, _INTEGER, *_REST)
+
+
+def back(*, unsigned: bool, halves: Takes | None = None) -> tuple[Pass, ...]:
+    """`BACK` for a processor whose products of bytes take ``unsigned`` codes, and which takes
+    ``halves`` of some sums over codes of 16 bits.
+    """
+    first = _UNSIGNED if unsigned else _SIGNED
+    if halves is None:
+        return (first, _INTEGER, *_REST)
+    why = "nothing but the digits lies between codes and sums"
+    return (first, _INTEGER, Pass("halves", why, _rules(whole_codes(halves))), *_REST)
+
+
 # The quantizer stands between the two: it sees what float passes recognized, in the order of axes
 # that the model has.
 PIPELINE = FRONT + BACK

@@ -18,11 +18,11 @@ from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.epilogue import rows_and_columns
 from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
-from sparrow.ops.sums import CODES
+from sparrow.ops.sums import over_codes
 from sparrow.passes.affine import SUMS, channel_axis
 from sparrow.passes.fuse_lanes import MAX_TREE, tree_size
 from sparrow.rewrite import Match, Reject, Rewrite, per_channel
-from sparrow.tensor import F32, I8, I32, U8, row_major
+from sparrow.tensor import F32, I8, I16, I32, U8, row_major
 from sparrow.vectors import vectorizable
 
 MAX_EXTRAS = 6
@@ -85,15 +85,11 @@ def _fuse(m: Match, n: Node, x: str, p: Node) -> Rewrite | Reject:
     y, z = m.type(x), m.type(n.outputs[0])
     if any(u is not n for u in m.users(x)) or m.is_output(x):
         return Reject(f"{p.origin}: its result is used elsewhere")
-    over_codes = m.type(p.inputs[0]).dtype in CODES
-    start = I32 if over_codes else F32
-    if z.shape != y.shape or z.dtype not in ((I8, U8, I32, F32) if over_codes else (F32,)):
-        return Reject(
-            f"{z} is not {'a result' if over_codes else 'the float32 shape'} of the sum {y}"
-        )
-    if not over_codes and any(
-        m.type(v).dtype != F32 or m.type(v).quant is not None for v in n.inputs
-    ):
+    codes = over_codes(*(m.type(v).dtype for v in p.inputs[:2]))
+    start = I32 if codes else F32
+    if z.shape != y.shape or z.dtype not in ((I8, U8, I16, I32, F32) if codes else (F32,)):
+        return Reject(f"{z} is not {'a result' if codes else 'the float32 shape'} of the sum {y}")
+    if not codes and any(m.type(v).dtype != F32 or m.type(v).quant is not None for v in n.inputs):
         return Reject("an operand is not float32")
     if not vectorizable(n.op.expr):
         return Reject("the expression has no float32 vector form")

@@ -26,7 +26,7 @@ from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
 from sparrow.ops.transpose import Transpose
 from sparrow.rewrite import Match, Reject, Rewrite
-from sparrow.tensor import Array, TensorType
+from sparrow.tensor import I16, Array, TensorType
 
 
 def absorb_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
@@ -42,6 +42,9 @@ def absorb_transpose(m: Match, n: Node) -> Rewrite | Reject | None:
         rank = len(p.op.perm)
         if p.op.perm != (*range(rank - 2), rank - 1, rank - 2):
             why = Reject("the transpose does not only swap rows and columns")
+            continue
+        if i == 0 and m.type(n.inputs[0]).dtype == I16:
+            why = Reject("products of 16-bit codes read rows of them")
             continue
         op = replace(n.op, trans_a=n.op.trans_a != (i == 0), trans_b=n.op.trans_b != (i == 1))
         inputs = (*n.inputs[:i], p.inputs[0], *n.inputs[i + 1 :])

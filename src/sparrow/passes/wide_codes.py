@@ -4,7 +4,8 @@
     after    w = e(..)                    z = f(w)              y = int16(w) where it is still read
 
 The same through movement and tables of functions. Only where e cannot leave int16, so that nothing
-was cut off.
+was cut off. What nobody reads as int32 in the end is int16 again: sums and loops take the cast in,
+and so do tables (`look_up_narrow`).
 """
 
 from __future__ import annotations
@@ -94,6 +95,17 @@ def look_up_wide(m: Match, n: Node) -> Rewrite | None:
     y = m.fresh()
     made = Node(replace(n.op, dtype=I32), (w, table), (y,), n.origin)
     return Rewrite((made, Node(Lane(NARROWED), (y,), n.outputs, n.origin)), (n,))
+
+
+def look_up_narrow(m: Match, n: Node) -> Rewrite | None:
+    """Match the only use of a function of 16-bit codes, as such."""
+    if not isinstance(n.op, Lane) or n.op.expr != NARROWED:
+        return None
+    p = m.producer(n.inputs[0], LookupLinear)
+    if p is None or m.only_user(n.inputs[0]) is None:
+        return None
+    assert isinstance(p.op, LookupLinear)
+    return Rewrite((replace(p, op=replace(p.op, dtype=I16), outputs=n.outputs),), (p, n))
 
 
 def read_wide(m: Match, n: Node) -> Rewrite | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,9 @@ class Isa:
         quads: Despite ``pairs``, convolutions whose weights do not hold -128 take `sp_dot4_i32`.
         twos: Convolutions whose weights do not hold -128 add products of unsigned bytes by twos in
             16 bits (`sp_maddubs_i32`), despite ``pairs`` or what `sp_dot4_i32` takes.
+        half_ops: Instructions of one `sp_dot2_i32` where sums over codes of 16 bits are taken by
+            it; 0 where two sums over their bytes take no longer.
+        held_whole: Products take operands as they lie in registers, though ``dot_ops`` is not 1.
         shares: Two pixels share a vector of output channels of which half are left (SP_HALVES).
         shortens: Stores count on what is known to fit 16 bits (SP_SHORTENS).
     """
@@ -58,6 +61,8 @@ class Isa:
     matrix: bool = False
     quads: bool = False
     twos: bool = False
+    half_ops: int = 0
+    held_whole: bool = False
     shares: bool = False
     shortens: bool = False
 
@@ -113,6 +118,12 @@ class Isa:
         return 1 if self.runs else self.taken
 
     @property
+    def over_halves(self) -> Isa:
+        """The same for sums over codes of 16 bits: a product of two and an addition for each."""
+        plain = replace(self, halves=False, group=1, widens=False, twos=False)
+        return replace(plain, dot_ops=self.half_ops, held_whole=True)
+
+    @property
     def together(self) -> int:
         """Weights of a channel that lie together in a tile of sums over bytes."""
         return 8 if self.octets else self.taken
@@ -122,9 +133,9 @@ ISAS = (
     Isa("scalar", 1, 14, 4, 4),
     Isa("dsp", 1, 14, 2, 2),
     Isa("mve", 4, 8, 8, 1, runs=True),
-    Isa("avx2", 8, 16, 32, 5, widens=True, twos=True),
+    Isa("avx2", 8, 16, 32, 5, widens=True, twos=True, half_ops=2),
     Isa("avxvnni", 8, 16, 32, 1, dot_unsigned=True),
-    Isa("avx512", 16, 32, 64, 5, shares=True),
+    Isa("avx512", 16, 32, 64, 5, half_ops=2, shares=True),
     Isa("avx512vnni", 16, 32, 64, 1, dot_unsigned=True, shares=True),
     Isa("avx512bf16", 16, 32, 64, 1, dot_unsigned=True, dot2_ops=1, shares=True),
     # vdpbf16ps takes four times as long as a multiply-add there
@@ -136,10 +147,10 @@ ISAS = (
     # 16 lanes are four registers of 128 bits; what is broadcast comes from scalar registers
     Isa("rvv", 16, 9, 8, 4, singles=True, lengths=(128, 256, 512)),
     # engines of 16 registers; without vectors an operation is four
-    Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True),
-    Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True),
-    Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True),
-    Isa("wasm_maddubs", 4, 16, 16, 2, both_held=True, pairs=True, twos=True),
+    Isa("wasm", 4, 16, 2, 16, both_held=True, pairs=True, half_ops=16),
+    Isa("wasm_simd", 4, 16, 12, 2, both_held=True, pairs=True, half_ops=2),
+    Isa("wasm_relaxed", 4, 16, 16, 2, both_held=True, pairs=True, half_ops=2),
+    Isa("wasm_maddubs", 4, 16, 16, 2, both_held=True, pairs=True, twos=True, half_ops=2),
     Isa("wasm_usdot", 4, 16, 16, 1, dot_unsigned=True, both_held=True),
     Isa("wasm_sdot", 4, 16, 16, 1, both_held=True, pairs=True, quads=True),
 )

@@ -10,7 +10,8 @@
  * mr, nv, pair, whole, band, one_run, flip, put, and of a depthwise kernel ro, kh, kw, sw and dw are
  * literals; mr is at most ow. Where `one_run` a kernel is one run, where it is 2 in rounds of SP_QUADS
  * quads: an engine moves no sums from loop to loop.
- * Where `whole`, groups are whole vectors; where `pair`, quads are pairs, and what is in scratch are
+ * Where `whole`, groups are whole vectors; where `pair` is SP_I16, x holds codes of 16 bits, sizes of
+ * it are in bytes, and quads are pairs. Where it is another, quads are pairs, and what is in scratch are
  * halves: rows, and where it is SP_PAIRED, behind them a panel of nv vectors, widened once for all its
  * tiles, where a kernel is one run by the first of them. Task grid: batch x groups x parts x ceil(oh / rb)
  * rows; where nv > 1 a part has so many panels, all where `panels` is 0. */
@@ -26,9 +27,12 @@ typedef struct sp_compact_i8 {
   uint8_t kh, sh, dh, dw, pt, pl, runs, pad;
 } sp_compact_i8;
 
+/* Bytes in scratch of what ci counts: codes, or of codes of 16 bits their bytes. */
+SP_INLINE int sp_compact_i8_size(int pair) { return pair && pair != SP_I16 ? 2 : 1; }
+
 SP_INLINE ptrdiff_t sp_compact_i8_line(const sp_compact_i8 *g, int pair) {
   const ptrdiff_t width = (ptrdiff_t)(g->ow - 1) * g->sw + (g->kw - 1) * g->dw + 1;
-  return (width * (g->ci / g->groups) * (pair ? 2 : 1) + 66) / 64 * 64;
+  return (width * (g->ci / g->groups) * sp_compact_i8_size(pair) + 66) / 64 * 64;
 }
 
 SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, const uint8_t *x, int oy0,
@@ -36,7 +40,7 @@ SP_SMALL void sp_compact_i8_band(const sp_compact_i8 *g, int pair, int flip, con
   const sp_conv2d_i8 p = {.ih = g->ih, .iw = g->iw, .ci = g->ci, .ow = g->ow, .kh = g->kh,
                           .kw = g->kw, .sh = g->sh, .sw = g->sw, .dh = g->dh, .dw = g->dw,
                           .pt = g->pt, .pl = g->pl, .groups = g->groups, .xh = g->xh, .xw = g->xw,
-                          .pair = pair ? 1 : 0, .flip = flip, .pad = g->pad,
+                          .pair = sp_compact_i8_size(pair) - 1, .flip = flip, .pad = g->pad,
                           .line = sp_compact_i8_line(g, pair)};
   sp_conv2d_i8_band(p, x, oy0, oy1, 0, g->ow, scratch);
 }
@@ -68,17 +72,18 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
                                     const int8_t *w, void *y, uint8_t *scratch, sp_ep_i32 ep,
                                     const void *const *e, int task) {
   const int ci = g->ci / g->groups, co = g->co / g->groups, per = pair ? 2 : 4;
+  const int size = sp_compact_i8_size(pair);
   const int blocks = (g->oh + g->rb - 1) / g->rb;
   const int all = co / (nv * SP_LANES), parts = g->panels ? (all + g->panels - 1) / g->panels : 1;
   const int oy0 = task % blocks * g->rb, part = task / blocks % parts;
   const int group = task / blocks / parts % g->groups, z = task / blocks / parts / g->groups;
   const int rows = (int)sp_imin(g->rb, g->oh - oy0);
   const int kh = one_run ? 1 : g->kh, runs = one_run ? 1 : g->runs;
-  const int kq = (g->kw / runs * ci + per - 1) / per;
+  const int kq = (g->kw / runs * ci * size + 3) / 4;
   const ptrdiff_t k = (ptrdiff_t)kh * runs * kq * per;
   const ptrdiff_t first = ((ptrdiff_t)z * g->oh + oy0) * g->ow;
   const ptrdiff_t xr = band ? sp_compact_i8_line(g, pair) : g->xh;
-  const ptrdiff_t xp = band ? (pair ? 2 * ci : ci) : g->xw;
+  const ptrdiff_t xp = band ? size * ci : g->xw;
   const uint8_t *from = (const uint8_t *)x + (ptrdiff_t)z * g->xn + group * ci;
   const int8_t *wg = w + (ptrdiff_t)group * co * k;
   const int32_t *init = (const int32_t *)(const void *)(w + g->co * k) +
@@ -112,7 +117,7 @@ SP_INLINE void sp_conv2d_compact_i8(const sp_compact_i8 *g, int mr, int nv, int 
       sp_compact_i8_panel(g, t, from, g->sh * xr, panel, wide, init + j, y, first, rows,
                           (ptrdiff_t)group * co + j, SP_LANES, ep, e);
     }
-  t.pair = pair ? 1 : 0, t.widens = 0;
+  t.pair = pair == SP_PAIRED ? 1 : pair, t.widens = 0;
   t.bv = per * SP_LANES;
   t.nv = 1;
   for (; part == parts - 1 && j < co; j += SP_LANES) {

@@ -1,10 +1,11 @@
-/* 2-D convolution of 8-bit codes with int8 weights as an implicit matrix product, exact in int32.
+/* 2-D convolution of 8- or 16-bit codes with int8 weights as an implicit matrix product, exact in int32.
  *   Y[n][oy][ox][o] = ep(init[o] + sum over ky, kx, c of
  *                        X[n][oy*sh - pt + ky*dh][ox*sw - pl + kx*dw][c] * W)
  * Included after isa/<isa>.h; all fields of sp_conv2d_i8 are literals in emitted code.
  *   x     element (n, y, x, c) at byte x[n * xn + y * xh + x * xw + c], signed or not
  *   w     int8 [groups][vectors][kh][runs][kq][SP_LANES][4], zero padded, by packing_i8.pack_conv(),
  *         1 for 4 where `pair` is SP_SINGLE, and octets for quads where SP_OCTETS;
+ *         2 where SP_I16, and sizes of x are in bytes
  *         (first pairs of all lanes before second ones where SP_PAIRS_APART);
  *         where SP_TWOS, of each vector an sp_twos_i8, in a quad's room, and what that speaks of, which
  *         take kh x runs x kq quads of room together

@@ -72,5 +72,6 @@ SP_DEFINE_CONV_ANY_CODE(i8_i8, int8_t, int8_t)
 SP_DEFINE_CONV_ANY_CODE(i8_u8, int8_t, uint8_t)
 SP_DEFINE_CONV_ANY_CODE(u8_i8, uint8_t, int8_t)
 SP_DEFINE_CONV_ANY_CODE(u8_u8, uint8_t, uint8_t)
+SP_DEFINE_CONV_ANY_CODE(i16_i8, int16_t, int8_t)
 
 #endif

@@ -1,9 +1,9 @@
-/* Depthwise 2-D convolution of 8-bit codes, exact, where the widest sum of products is one over pairs of
+/* Depthwise 2-D convolution of 8- or 16-bit codes, exact, where the widest sum of products is one over pairs of
  * halves (sp_dot2_i32). Included after isa/<isa>.h; all fields of sp_depthwise_pairs are literals in emitted
  * code. Every two rows of the image that are multiplied together are interleaved and widened to a line of
  * scratch, once for all that read it and with their padding: then tiles have no edges, and all that their
  * sums take are loads, products and additions.
- *   x, init, y  as in depthwise_i8.h
+ *   x, init, y  as in depthwise_i8.h; where `wide`, x holds int16, and its distances are in bytes
  *   w      halves [vectors][rq][kw][ro][SP_LANES][2], zero padded, by depthwise_pairs_i8.pack()
  *   lines  scratch of a block: halves [nv][lines][(ow - 1) * sw + (kw - 1) * dw + 1][SP_LANES][2] */
 #ifndef SP_DEPTHWISE_PAIRS_I8_H
@@ -22,13 +22,25 @@ typedef struct sp_depthwise_pairs {
   int batch, ih, iw, c, oh, ow;
   int kh, kw, sh, sw, dh, dw, pt, pl;
   ptrdiff_t xn, xh, xw, ldy;
-  int flip, pad, put;
+  int wide, flip, pad, put;
   int ro, rq, mr, nv, rb, task_h, task_c;
 } sp_depthwise_pairs;
 
 /* Lines from a tile's first to that of the tile below: of whole pairs of rows they share the others. */
 SP_INLINE int sp_depthwise_step_i8(const sp_depthwise_pairs p) {
   return p.dh == 1 && p.ro * p.sh % 2 == 0 ? (int)sp_imin(p.ro * p.sh / 2, p.rq) : p.rq;
+}
+
+/* Bytes from the first channel of a pixel to channel c. */
+SP_INLINE ptrdiff_t sp_depthwise_channel_i8(const sp_depthwise_pairs p, ptrdiff_t c) {
+  return p.wide ? 2 * c : c;
+}
+
+/* n channels of two rows, in pairs of halves. */
+SP_INLINE sp_i32 sp_depthwise_zip_i16(const uint8_t *p, const uint8_t *q, int n) {
+  const sp_i32 low = sp_loadn_i16((const int16_t *)(const void *)p, n);
+  const sp_i32 high = sp_loadn_i16((const int16_t *)(const void *)q, n);
+  return sp_or_i32(sp_and_i32(low, sp_set1_i32(0xffff)), sp_shl_i32(high, 16));
 }
 
 SP_INLINE int sp_depthwise_width_i8(const sp_depthwise_pairs p) {
@@ -45,11 +57,12 @@ SP_INLINE void sp_depthwise_line_i8(const sp_depthwise_pairs p, const uint8_t *x
   const sp_i32 other = sp_set1_i32(p.flip ? (int32_t)0xff80ff80u : 0); /* of bytes that were widened */
   const uint32_t half = (uint32_t)p.pad & 255, wide = (half ^ 128) - 128;
   const sp_i32 pads = sp_set1_i32((int32_t)((wide & 0xffff) | wide << 16));
-  uint8_t outside[SP_DEPTHWISE_VECTORS * SP_LANES];
+  uint8_t outside[2 * SP_DEPTHWISE_VECTORS * SP_LANES];
   const uint8_t *from[2];
   ptrdiff_t to[2];
   SP_UNROLL
-  for (int i = 0; i < nv * SP_LANES; ++i) outside[i] = (uint8_t)(p.flip ? half ^ 128 : half);
+  for (int i = 0; i < sp_depthwise_channel_i8(p, nv * SP_LANES); ++i)
+    outside[i] = (uint8_t)(p.flip ? half ^ 128 : half);
   SP_UNROLL
   for (int i = 0; i < 2; ++i, iy += p.dh) {
     const int inside = iy >= 0 && iy < p.ih && iy <= last;
@@ -63,8 +76,10 @@ SP_INLINE void sp_depthwise_line_i8(const sp_depthwise_pairs p, const uint8_t *x
   for (int j = left; j < there; ++j, from[0] += to[0], from[1] += to[1]) {
     SP_UNROLL
     for (int v = 0; v < nv; ++v) {
-      const ptrdiff_t c = v * SP_LANES;
-      const sp_i32 two = sp_zip2_i8(from[0] + c, from[1] + c, v + 1 < nv ? SP_LANES : n);
+      const ptrdiff_t c = sp_depthwise_channel_i8(p, v * SP_LANES);
+      const int lanes = v + 1 < nv ? SP_LANES : n;
+      const sp_i32 two = p.wide ? sp_depthwise_zip_i16(from[0] + c, from[1] + c, lanes)
+                                : sp_zip2_i8(from[0] + c, from[1] + c, lanes);
       sp_storeq_i32(line + v * apart + j * pair, sp_xor_i32(two, other));
     }
   }
@@ -159,7 +174,7 @@ SP_INLINE void sp_depthwise_pairs_i8_run(const sp_depthwise_pairs p, const void 
     const int oe = (int)sp_imin(oy + p.rb, oy1);
     for (int j = j0, nv = p.nv; j < j1; j += nv) {
       const ptrdiff_t c = (ptrdiff_t)j * SP_LANES, at = row * p.ldy + c, left = p.c - c;
-      const uint8_t *const here = from + c;
+      const uint8_t *const here = from + sp_depthwise_channel_i8(p, c);
       if (p.nv > 1 && (j + p.nv > j1 || left < p.nv * SP_LANES)) nv = 1;
       if (p.nv > 1 && nv > 1)
         sp_depthwise_pairs_block_i8(p, here, w + j * wv, init + c, to, y, at, oy, oe, row, c, p.nv,

@@ -65,36 +65,24 @@ SP_INLINE sp_i32 sp_lookup_linear_codes(const sp_lookup_linear p, sp_i32 x, cons
                     sp_set1_i32(p.high));
 }
 
-/* Elements of 32 bits go vector by vector, shorter ones a vector at a time through int32. */
-#define SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, y_suffix, y_type)                                \
-  SP_INLINE void sp_lookup_linear_##x_suffix##_##y_suffix(                                         \
-      const sp_lookup_linear p, const x_type *x, const int32_t *table, y_type *y, int task) {      \
-    const ptrdiff_t hi = sp_imin(p.size, (task + 1) * p.task_size);                                \
-    for (ptrdiff_t i = task * p.task_size; i < hi; i += SP_LANES) {                                \
-      const int n = (int)sp_imin(SP_LANES, hi - i);                                                \
-      int32_t lanes[SP_LANES] = {0};                                                               \
-      for (int l = 0; l < n; ++l) lanes[l] = x[i + l];                                             \
-      sp_store_i32(lanes, sp_lookup_linear_codes(p, sp_load_i32(lanes), table));                   \
-      for (int l = 0; l < n; ++l) y[i + l] = (y_type)lanes[l];                                     \
-    }                                                                                              \
+#define SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, y_suffix, y_type)                                 \
+  SP_INLINE void sp_lookup_linear_##x_suffix##_##y_suffix(                                          \
+      const sp_lookup_linear p, const x_type *x, const int32_t *table, y_type *y, int task) {       \
+    const ptrdiff_t hi = sp_imin(p.size, (task + 1) * p.task_size);                                 \
+    ptrdiff_t i = task * p.task_size;                                                               \
+    for (; i + SP_LANES <= hi; i += SP_LANES)                                                       \
+      sp_store_##y_suffix(y + i, sp_lookup_linear_codes(p, sp_load_##x_suffix(x + i), table));      \
+    if (i < hi) {                                                                                   \
+      const int n = (int)(hi - i);                                                                  \
+      sp_storen_##y_suffix(y + i, sp_lookup_linear_codes(p, sp_loadn_##x_suffix(x + i, n), table),  \
+                           n);                                                                      \
+    }                                                                                               \
   }
 #define SP_DEFINE_LOOKUP_LINEAR_FROM(x_suffix, x_type)              \
   SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, i8, int8_t)             \
   SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, u8, uint8_t)            \
-  SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, i16, int16_t)
+  SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, i16, int16_t)           \
+  SP_DEFINE_LOOKUP_LINEAR(x_suffix, x_type, i32, int32_t)
 SP_DEFINE_LOOKUP_LINEAR_FROM(i16, int16_t)
 SP_DEFINE_LOOKUP_LINEAR_FROM(i32, int32_t)
-SP_DEFINE_LOOKUP_LINEAR(i16, int16_t, i32, int32_t)
-
-SP_INLINE void sp_lookup_linear_i32_i32(const sp_lookup_linear p, const int32_t *x,
-                                        const int32_t *table, int32_t *y, int task) {
-  const ptrdiff_t hi = sp_imin(p.size, (task + 1) * p.task_size);
-  ptrdiff_t i = task * p.task_size;
-  for (; i + SP_LANES <= hi; i += SP_LANES)
-    sp_store_i32(y + i, sp_lookup_linear_codes(p, sp_load_i32(x + i), table));
-  if (i < hi) {
-    const int n = (int)(hi - i);
-    sp_storen_i32(y + i, sp_lookup_linear_codes(p, sp_loadn_i32(x + i, n), table), n);
-  }
-}
 #endif

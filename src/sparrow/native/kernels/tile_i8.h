@@ -16,6 +16,7 @@
 #define SP_SINGLE 3       /* and of one whose products are taken one by one, from bytes */
 #define SP_TWOS 4         /* and of one whose products are added by twos, in the order of its weights */
 #define SP_TURNED 5       /* and of one of quads whose masks are behind them, sp_maddubs_i32 */
+#define SP_I16 6          /* and of one whose x are codes of 16 bits in pairs */
 #define SP_PAIRED 2       /* `pair` of a tile whose second operand was widened before */
 
 /* mr, nv, flip and put are literals in emitted code, the others where a layer has its own code.
@@ -178,7 +179,7 @@ SP_INLINE void sp_tile_round_i8(const sp_tile_i8 t, int quads, const uint8_t *a,
     sp_i32 wv[SP_TILE_I8_NV], mask[SP_TILE_I8_NV];
     SP_UNROLL
     for (int v = 0; v < t.nv; ++v) {
-      wv[v] = t.pair == 1 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
+      wv[v] = t.pair == 1 || t.pair == SP_I16 ? sp_loadp_i32(b + v * t.bv) : sp_loadq_i32(b + v * t.bv);
       mask[v] = t.pair == SP_TURNED ? sp_loadq_i32(b + v * t.bv + 4 * SP_LANES) : wv[v];
     }
     SP_UNROLL

@@ -15,7 +15,8 @@ after    s = sum over groups g of MatMul(x[g], w[g]) m[g]         exact, int32 o
          y = float32(s) * s_x * unit
 
 Activations of 16 bits are two of 8, x = 256 h + l with h int8 and l uint8, and their sums two sums:
-instructions over bytes take no longer for both than those over 16 bits would.
+dot products of bytes take no longer for both than those over 16 bits would. Where there are none,
+they become one (`passes/halves.py`).
 
 before   y = Quantize(Conv(Dequantize(x), ..))              x int16
 after    s = 256 Conv(h, w) + Conv(l, w, b')                int32, or int64 where s may leave it
@@ -42,6 +43,12 @@ from sparrow.passes.integer.constants import Groups, Weights, bias_codes, weight
 from sparrow.passes.requantize import Constants, scaled
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, I8, I16, I32, I64, U8, Array, TensorType
+
+_CODE = lane.cast(lane.Arg(0, I16), I32)
+_REST = lane.call("bitand", _CODE, lane.Imm(255, I32))
+# Digits of a 16-bit code; of the higher one a multiple of 256 is divided: nothing is rounded.
+LOW = lane.cast(_REST, U8)
+HIGH = lane.cast(lane.call("rshr", lane.call("sub", _CODE, _REST), lane.Imm(8, I32)), I8)
 
 
 def beyond_int32(products: int, reach: int) -> str:
@@ -194,11 +201,7 @@ def _sum_of_groups(e: Edit, s: _Sum, groups: Groups) -> str:
 
 def digits(e: Edit, x: Codes) -> tuple[str, str]:
     """(l uint8, h int8) of 16-bit codes, x = 256 h + l."""
-    code = lane.cast(lane.Arg(0, I16), I32)
-    low = lane.call("bitand", code, lane.Imm(255, I32))
-    # a multiple of 256: nothing is rounded
-    high = lane.call("rshr", lane.call("sub", code, low), lane.Imm(8, I32))
-    return e.add(Lane(lane.cast(low, U8)), x.name), e.add(Lane(lane.cast(high, I8)), x.name)
+    return e.add(Lane(LOW), x.name), e.add(Lane(HIGH), x.name)
 
 
 def _value(s: _Sum, *, wide: bool = False) -> lane.Expr:
