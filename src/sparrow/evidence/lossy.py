@@ -16,7 +16,7 @@ from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
-from sparrow.ops.sums import CODES
+from sparrow.ops.sums import over_codes
 from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.few import Few
 from sparrow.quant.health import refuse_not_finite
@@ -52,7 +52,7 @@ class Lossy:
 def coded(graphs: Sequence[Graph]) -> bool:
     """Whether some sum of products is over codes already."""
     return any(
-        isinstance(n.op, Conv | MatMul) and g.types[n.inputs[0]].dtype in CODES
+        isinstance(n.op, Conv | MatMul) and over_codes(*(g.types[v].dtype for v in n.inputs[:2]))
         for g in graphs
         for n in g.nodes
     )

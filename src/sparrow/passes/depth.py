@@ -29,7 +29,7 @@ from sparrow.ops.pad import Pad
 from sparrow.ops.pool import Pool
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
-from sparrow.ops.sums import CODES
+from sparrow.ops.sums import over_codes
 from sparrow.passes.integer.codes import Edit
 from sparrow.rewrite import Match, Reject, Rewrite
 
@@ -87,7 +87,7 @@ def flat_depth_conv(m: Match, n: Node) -> Rewrite | Reject | None:
         weights = w[:, :, 0]
     elif _idle(op, kernel, slice(1, 3)):
         weights, plane = w[:, :, :, 0], False
-    elif x.dtype in CODES and op.group == 1:
+    elif over_codes(x.dtype, m.type(n.inputs[1]).dtype) and op.group == 1:
         kd = kernel[0]
         source = _depth_in_channels(e, m, op, n, kd)
         shape = (x.shape[0], y.shape[1], *x.shape[2:-1], kd * x.shape[-1])

@@ -10,7 +10,7 @@ from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.pool import Pool
 from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
-from sparrow.tensor import F32, I8, I32, DType
+from sparrow.tensor import F32, I8, I16, I32, DType
 from unit.passes.check import Net, assert_same, feeds, kinds, run
 
 ADDED = lane.call("add", lane.Arg(0, F32), lane.Arg(1, F32))
@@ -58,11 +58,16 @@ def test_taps_in_depth_see_rows_of_pixels() -> None:
 @pytest.mark.parametrize("kernel", [(3, 3, 2), (1, 2, 2), (2, 1, 1), (5, 3, 3)])
 @pytest.mark.parametrize("pads", [((0, 0),) * 3, ((1, 2), (1, 0), (0, 1))])
 @pytest.mark.parametrize("steps", [(1, 1, 1), (2, 2, 1)])
+@pytest.mark.parametrize(("dtype", "zero"), [(I8, 3), (I16, 0)])
 def test_taps_in_depth_are_channels_of_codes(
-    kernel: tuple[int, int, int], pads: tuple[tuple[int, int], ...], steps: tuple[int, int, int]
+    kernel: tuple[int, int, int],
+    pads: tuple[tuple[int, int], ...],
+    steps: tuple[int, int, int],
+    dtype: DType,
+    zero: int,
 ) -> None:
     """Pads hold the zero point."""
-    g = conv(kernel, Conv(steps, (1,) * 3, pads, 1, True, SCALED, zero=3), I8, (6,))
+    g = conv(kernel, Conv(steps, (1,) * 3, pads, 1, True, SCALED, zero=zero), dtype, (6,))
     after = run(g, flat_depth_conv)[0]
     assert_same(g, after, {"x": feeds(g)["x"] - 5}, tol=0)
     assert next(n.op for n in after.nodes if isinstance(n.op, Conv)).strides in (
