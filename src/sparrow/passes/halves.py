@@ -62,13 +62,13 @@ def _joined(m: Match, n: Node, low: str, high: str) -> Node | None:
         return None
     if any(u is not n for u in m.users(low)) or m.is_output(low) or len(b.inputs) > 2:
         return None
-    digits = [m.producer(s.inputs[0], Lane) for s in (a, b)]
-    if any(
-        d is None or not isinstance(d.op, Lane) or d.op.expr != e
-        for d, e in zip(digits, (LOW, HIGH), strict=True)
-    ):
+    x = _codes_of(m, a.inputs[0], LOW)
+    if x is None or x != _codes_of(m, b.inputs[0], HIGH):
         return None
-    codes = [d.inputs[0] for d in digits if d is not None]
-    if codes[0] != codes[1]:
-        return None
-    return replace(a, inputs=(codes[0], *a.inputs[1:]))
+    return replace(a, inputs=(x, *a.inputs[1:]))
+
+
+def _codes_of(m: Match, value: str, digit: lane.Expr) -> str | None:
+    """What ``value`` is that digit of."""
+    d = m.producer(value, Lane)
+    return d.inputs[0] if d is not None and d.op == Lane(digit) else None
