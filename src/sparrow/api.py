@@ -261,7 +261,7 @@ def fits(
     note = ""
     wanted = precision == "int8" or (precision == "auto" and calib is not None)
     if precision == "auto" or any(map(holds_codes, found.graphs)):
-        wanted = wanted and not coded(found.graphs) and all(map(quantizable, found.graphs))
+        wanted = wanted and all(map(quantizable, found.graphs))
     if wanted:
         if calib is None:
             drawn = {

@@ -12,7 +12,6 @@ from sparrow.bundle import Bundle
 from sparrow.compiler import Compiled, Front, Source, compile_front
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.lossy import (
-    coded,
     first_samples,
     holds_codes,
     quantizable,
@@ -27,7 +26,7 @@ from sparrow.precision.search import Candidate, Search
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
 from sparrow.quant.recipe import precisions
-from sparrow.quant.run import requantized
+from sparrow.quant.run import products_of_codes, requantized
 from sparrow.request import Budget, Request
 from sparrow.targets import Target
 from sparrow.timing.tune import Tuner
@@ -121,7 +120,15 @@ def write_first_that_holds(
         _check_integers(graphs, calib is not None)
     if precision == "bfloat16":
         return _write_bfloat16(a, sources, place)
-    if precision == "float32" or calib is None or coded(graphs):
+    if all(map(products_of_codes, graphs)):
+        if recipe is not None:
+            raise BadInput(
+                "this model is quantized already: no recipe or pin changes what it computes",
+                hint="leave them out, or give the float model it was made of",
+            )
+        request.progress("quantized already: compiled as it is, samples only judge")
+        calib = None
+    if precision == "float32" or calib is None:
         return write_bundle(a.in_floats(1.0, ram=a.ram), sources, place, request)
     # what of it is float32 in the end is not known yet
     plain = a.in_floats(0.0 if precision == "int8" else 0.5)

@@ -159,6 +159,19 @@ def test_one_core_writes_the_bytes_of_two(
     assert one.files == bundle.receipt.files
 
 
+def test_a_quantized_file_is_compiled_as_it_is_and_samples_only_judge(
+    samples: list[NDArray[np.float32]],
+) -> None:
+    proto = sparrow.quantize(MODEL, samples, sparrow.Recipe(widen=False))
+    alone = sparrow.build(proto)
+    for asked in ({"precision": "int8"}, {"budget": Budget(drop=0.01)}):
+        built = sparrow.build(proto, calib=samples, **asked)
+        assert built.receipt.files["weights.bin"] == alone.receipt.files["weights.bin"]
+    pinned = sparrow.Recipe(pins=(("*", "float32"),))
+    with pytest.raises(BadInput, match=r"quantized already: no recipe or pin"):
+        sparrow.build(proto, calib=samples, recipe=pinned)
+
+
 def test_int8_needs_samples() -> None:
     with pytest.raises(BadInput, match="int8 needs samples"):
         sparrow.build(MODEL, precision="int8")

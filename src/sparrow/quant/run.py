@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparrow.errors import BadInput
-from sparrow.graph import Graph
+from sparrow.graph import Graph, Node
+from sparrow.ops.conv import Conv
+from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.lane import Lane
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.slice import Slice
+from sparrow.ops.sums import over_codes
+from sparrow.ops.transpose import Transpose
 from sparrow.quant.bfloat16 import rounded
 from sparrow.quant.calibrate import Calibration, calibrate, peaks, place_of
 from sparrow.quant.complete import spelled
@@ -75,6 +83,39 @@ class Quantized:
     recipe: Recipe
 
 
+def products_of_codes(g: Graph) -> list[Node]:
+    """The products of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
+    floats: those of a quantized file. Codes of inputs alone, such as pixels, are no quantization.
+    """
+    made = g.producers()
+
+    def of_codes(x: str) -> bool:
+        n = made.get(x)
+        while n is not None and isinstance(n.op, _MOVED):
+            n = made.get(n.inputs[0])
+        return n is not None and isinstance(n.op, Dequantize) and n.inputs[0] not in g.inputs
+
+    return [
+        n
+        for n in g.nodes
+        if isinstance(n.op, Conv | ConvTranspose | MatMul)
+        and (over_codes(*(g.types[x].dtype for x in n.inputs[:2])) or any(map(of_codes, n.inputs)))
+    ]
+
+
+_MOVED = (Reshape, Slice, Transpose)
+
+
+def _refuse_codes(g: Graph) -> None:
+    codes = products_of_codes(g)
+    if codes:
+        every = sum(isinstance(n.op, Conv | ConvTranspose | MatMul) for n in g.nodes)
+        raise BadInput(
+            f"this model is quantized already: {len(codes)} of its {every} products read codes",
+            hint="give the float model it was made of; `sparrow build` compiles this one as it is",
+        )
+
+
 def apply(g: Graph, p: Placement, c: Calibration, recipe: Recipe) -> tuple[Graph, list[Layer]]:
     """The QDQ graph that statistics give: no samples, no engine, the same bytes anywhere."""
     codes = activation_codes(p, c, recipe)
@@ -134,9 +175,11 @@ def run(
         progress: Told what happens.
 
     Raises:
-        BadInput: Nothing can be quantized, a pin fits no layer, or the samples are no good.
+        BadInput: Nothing can be quantized, or is already, a pin fits no layer, or the samples are
+            no good.
     """
     recipe = recipe or Recipe()
+    _refuse_codes(g)
     if recipe.complete:
         g = spelled(g)
     idle = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from data import REPO
 from small_models import classifier, model, value
@@ -35,11 +35,13 @@ from sparrow.portable import to_portable_onnx
 from sparrow.quant import Precision, Recipe, quantize, run
 from sparrow.quant.engine import engine, onnxruntime, reference
 from sparrow.quant.equalize import equalize
-from sparrow.quant.recipe import Rounding, precisions
+from sparrow.quant.recipe import Pins, Rounding, precisions
 from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
 from sparrow.tensor import F32, I8, I16, I32, Affine, DType, TensorType
+
+FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 
 
 def front(proto: object) -> Graph:
@@ -442,6 +444,38 @@ def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:
     g = concat_net()
     with pytest.raises(BadInput, match=r"pin 'lats' fits no layer.*'last'"):
         run(g, calls(g, 4), Recipe(pins=(("lats", "float32"),)))
+
+
+@pytest.mark.parametrize(
+    ("pins", "text"),
+    [((), "3 of its 3 products read codes"), ((("fc", "float32"),), "2 of its 3 products")],
+)
+def test_a_quantized_model_is_refused(pins: Pins, text: str) -> None:
+    """Its codes would be rounded once more, and codes for what it keeps in floats are not asked."""
+    g = front(classifier())
+    once = run(g, calls(g, 8), Recipe(pins=pins, widen=False)).graph
+    for graph in (once, unsigned(once)):
+        again = front(to_portable_onnx(graph))
+        with pytest.raises(BadInput, match=f"quantized already: {text}"):
+            run(again, calls(g, 8))
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_codes_of_pixels_or_of_weights_alone_are_no_quantization(weights: bool) -> None:
+    proto = classifier()
+    i, name = (1, "w2") if weights else (0, "x")
+    scale = helper.make_tensor("s", FLOAT, (), [0.01])
+    proto.graph.initializer.append(scale)
+    if weights:
+        (w,) = (t for t in proto.graph.initializer if t.name == name)
+        w.CopyFrom(numpy_helper.from_array(np.ones(w.dims, np.int8), name))
+    else:
+        proto.graph.input[0].type.tensor_type.elem_type = UINT8
+    node = next(n for n in proto.graph.node if name in n.input)
+    node.input[i] = "floats"
+    proto.graph.node.insert(0, helper.make_node("DequantizeLinear", [name, "s"], ["floats"]))
+    g = front(proto)
+    assert len(run(g, calls(g, 8)).layers) == 3
 
 
 def test_samples_that_say_nothing_are_refused() -> None:
