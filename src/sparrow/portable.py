@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
 
 import onnx
 from onnx import TensorProto, defs, helper, shape_inference
 
 from sparrow.export import OPSET, to_onnx
-from sparrow.graph import Graph
+from sparrow.graph import Graph, Node, retyped
+from sparrow.ops.matmul import MatMul
+from sparrow.ops.quantize import Dequantize
+from sparrow.ops.reshape import Reshape
+from sparrow.tensor import F32
 
 # QuantizeLinear per channel is new in 13.
 FLOOR = 13
@@ -35,12 +41,58 @@ MOVEMENT = {"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 def to_portable_onnx(g: Graph) -> onnx.ModelProto:
     """``g`` as standard ONNX of the lowest opset, IR version to match."""
+    g, products = _in_matrices(g)
     model = _with_clips(_without_identities(to_onnx(g)))
+    for n in model.graph.node:
+        if n.op_type == "MatMul" and n.output[0] in products:
+            n.op_type = "Gemm"
     opset = lowest_opset(model)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", opset))
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
     return _with_rows(_with_moved_codes(model)) if opset >= CARRIED else model
+
+
+def _in_matrices(g: Graph) -> tuple[Graph, set[str]]:
+    """``g`` with products of weights that have a scale per group of inputs over two axes.
+
+    before   y = MatMul(x [.., M, K], Dequantize(w))
+    after    y = Reshape(MatMul(Reshape(x) [-1, K], Dequantize(w)))
+
+    ONNX Runtime (1.32) makes an operator of MatMul and such weights that refuses their scales, and
+    none of Gemm, which has two axes.
+
+    Returns:
+        The graph, and what those products make.
+    """
+    made, nodes, products = g.producers(), list[Node](), set[str]()
+    for n in g.nodes:
+        if not _in_groups(g, made, n):
+            nodes.append(n)
+            continue
+        x, y = g.types[n.inputs[0]].shape, g.types[n.outputs[0]].shape
+        if len(x) == 2:
+            products.add(n.outputs[0])
+            nodes.append(n)
+            continue
+        rows, product = (f"{n.outputs[0]}%{end}" for end in ("rows", "product"))
+        products.add(product)
+        nodes += [
+            Node(Reshape((prod(x[:-1]), x[-1])), n.inputs[:1], (rows,), n.origin),
+            replace(n, inputs=(rows, *n.inputs[1:]), outputs=(product,)),
+            Node(Reshape(y), (product,), n.outputs, n.origin),
+        ]
+    return retyped(g, nodes) if products else g, products
+
+
+def _in_groups(g: Graph, made: Mapping[str, Node], n: Node) -> bool:
+    """Whether a node multiplies rows by a matrix of such weights."""
+    if not isinstance(n.op, MatMul) or n.op.trans_a or n.op.epilogue or n.op.accumulate:
+        return False
+    w = made.get(n.inputs[1])
+    if w is None or not isinstance(w.op, Dequantize) or g.types[n.inputs[0]].dtype != F32:
+        return False
+    return len(w.op.quant.block) == 2 and max(w.op.quant.block) > 1
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:

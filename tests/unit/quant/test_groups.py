@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +21,7 @@ from sparrow.graph import Graph, retyped
 from sparrow.importers.model import import_model
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize
+from sparrow.ort import open_session
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.integer import integer
 from sparrow.quant import Recipe, quantize, report, run
@@ -126,22 +129,46 @@ def products(g: Graph) -> list[str]:
     return [str(g.types[n.inputs[0]].dtype) for n in g.nodes if isinstance(n.op, MatMul)]
 
 
-def test_layers_of_groups_are_compared_as_the_file_says() -> None:
-    """ONNX Runtime's optimizer makes an operator of rows of matrices that it refuses to run."""
+def rows(shape: Sequence[int]) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
+    """Two products of rows of 64, the last 7 wide, and samples."""
     rng = np.random.default_rng(8)
-    weights = {f"w{i}": rng.standard_normal((64, 64)).astype(np.float32) for i in (1, 2)}
+    weights = {f"w{i}": rng.standard_normal((64, n), np.float32) for i, n in ((1, 64), (2, 7))}
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["a"], "first"),
         helper.make_node("Relu", ["a"], ["r"]),
         helper.make_node("MatMul", ["r", "w2"], ["y"], "second"),
     ]
-    shape = (1, 6, 64)
-    made = model(nodes, [value("x", shape)], [value("y", shape)], weights)
-    feeds = [{"x": rng.standard_normal(shape).astype(np.float32)} for _ in range(4)]
+    x, y = value("x", (*shape, 64)), value("y", (*shape, 7))
+    feeds = [{"x": rng.standard_normal((*shape, 64), np.float32)} for _ in range(4)]
+    return model(nodes, [x], [y], weights), feeds
+
+
+def test_layers_of_groups_are_compared_as_the_file_says() -> None:
+    made, feeds = rows((1, 6))
     q = run(float_graph(made), feeds, Recipe(weights="per_group", group=16))
     found = report(q, feeds)
     assert [r.layer.name for r in found] == ["first", "second"]
     assert all(20 < r.sqnr_db < 80 for r in found)
+
+
+@pytest.mark.parametrize("shape", [(1,), (6,), (1, 6), (2, 1, 3)])
+@pytest.mark.parametrize("fields", [{}, {"bias_correction": False}, {"symmetric": True}])
+def test_onnxruntime_runs_the_file_with_all_its_optimizations(
+    shape: Sequence[int], fields: dict[str, Any]
+) -> None:
+    """Of MatMul it makes an operator that refuses the scales."""
+    made, feeds = rows(shape)
+    recipe = Recipe(weights="per_group", group=16, **fields)
+    q = sparrow.quantize(made, feeds, recipe)
+    onnx.checker.check_model(q, full_check=True)
+    plain, fused = (open_session(q.SerializeToString(), optimized=o) for o in (False, True))
+    # a file that is read again computes the same
+    ours = outputs(import_model(q).graph, feeds)
+    for f, again in zip(feeds, ours, strict=True):
+        (want,), (got,) = (s.run(None, f) for s in (plain, fused))
+        # sums of floats between the codes in another order
+        for y in (got, again):
+            np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
 
 
 def test_scales_of_groups_without_a_unit_stay_float_and_it_says_why() -> None:
