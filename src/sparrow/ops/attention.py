@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,7 @@ class Attention(Op):
             y = np.ascontiguousarray(y.transpose(HEADS_SECOND))
         return (y,)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         q, k = x[0], x[1]
         assert q is not None and k is not None
         b, h, s, d = rows_inside(q.shape, self.interleaved[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class BitCast(Op):
     def eval(self, x: Array) -> tuple[Array, ...]:
         return (np.ascontiguousarray(x).reshape(x.shape).view(self.dtype.numpy),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class Concat(Op):
     def eval(self, *x: Array) -> tuple[Array, ...]:
         return (np.concatenate(x, self.axis),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

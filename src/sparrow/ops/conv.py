@@ -156,7 +156,7 @@ class Conv(Op):
         y = np.ascontiguousarray(y if self.channels_last else np.moveaxis(y, -1, 1))
         return (apply_epilogue(self.epilogue, narrowed(y, x), e),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         w = x[1]
         assert w is not None
         return 2 * y[0].size * prod(w.shape[1:])

@@ -103,7 +103,7 @@ class ConvTranspose(Op):
         y = from_channels_first(np.ascontiguousarray(y.astype(x.dtype)), self.channels_last)
         return (apply_epilogue(self.epilogue, y, e),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         a, w = x[0], x[1]
         assert a is not None and w is not None
         return 2 * a.size * prod(w.shape[1:])

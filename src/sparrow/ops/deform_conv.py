@@ -96,7 +96,7 @@ class DeformConv(Op):
             y = y + b.reshape(-1, 1, 1)
         return (y.astype(x.dtype),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         assert x[1] is not None
         return 2 * y[0].size * prod(x[1].shape[1:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ class GatherElements(Op):
         at[self.axis] = in_range(index, x.shape[self.axis])
         return (x[tuple(at)],)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ class GatherND(Op):
         at = [in_range(index[..., j], x.shape[b + j]) for j in range(depth)]
         return (np.asarray(x[(*batch, *at)], order="C"),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def export(self, w: Writer, site: Site) -> None:

@@ -116,7 +116,7 @@ class GridSample(Op):
             y += weight[..., None] * value
         return (np.ascontiguousarray(np.moveaxis(y, -1, 1)).astype(x.dtype),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 2 * y[0].size * self._taps(y[0])
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:

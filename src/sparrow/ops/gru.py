@@ -99,7 +99,7 @@ class GRU(Op):
 
         return walk(self, step, project(x, w, b), r, lens, (h0,))
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return product_flops(x)
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,7 @@ class GRUCodes(Op):
         y, (h,) = scan(step, x, None, self.reverse, (start,))
         return results(self, lane.evaluate(code, (y,)).astype(np.int8), (h,))
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         gates, r = x[:2]
         assert gates is not None and r is not None
         return 2 * gates.shape[0] * gates.shape[1] * r.size

@@ -51,7 +51,7 @@ class Lane(Op):
         shape = np.broadcast_shapes(*(a.shape for a in x))
         return (np.asarray(np.broadcast_to(y, shape), order="C"),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return y[0].size * self._calls()
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:

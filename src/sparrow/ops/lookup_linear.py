@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class LookupLinear(Op):
         i = at // STEP
         return (lane.evaluate(self._codes(), (table[i], table[i + 1], at % STEP)),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 4 * y[0].size
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

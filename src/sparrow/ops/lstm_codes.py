@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,7 @@ class LSTMCodes(Op):
         narrow = self.hidden_type.numpy
         return results(self, y.astype(narrow), (h.astype(narrow), c))
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         gates, r = x[:2]
         assert gates is not None and r is not None
         return 2 * gates.shape[0] * gates.shape[1] * r.size

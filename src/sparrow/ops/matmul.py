@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class MatMul(Op):
             y = y + bias
         return (apply_epilogue(self.epilogue, narrowed(y, a), e),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         a = x[0]
         assert a is not None
         return 2 * y[0].size * _swapped(a.shape, self.trans_a)[-1]

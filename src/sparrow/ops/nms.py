@@ -100,7 +100,7 @@ class NonMaxSuppression(Op):
         selected = np.array(found, np.int64).reshape(-1, 3)
         return packed(selected, (rows, 3)), np.array(len(found), np.int64)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         scores = x[1]
         assert scores is not None
         return 12 * y[0].shape[0] * scores.shape[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class NonZero(Op):
         count = np.count_nonzero(x)
         return packed(found, (x.ndim, x.size)), np.array(count, np.int64)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def export(self, w: Writer, site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ class Normalize(Op):
         stats = (mean, inverse) if self.center else (inverse,)
         return (y, *(_round(s, self.stash) for s in stats))
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 7 * y[0].size
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:
@@ -178,7 +179,7 @@ class LocalResponse(Op):
         base = one(self.bias) + one(self.alpha / self.size) * win.sum(-1)
         return ((wide / base ** one(self.beta)).astype(x.dtype),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return (2 * self.size + 4) * y[0].size
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

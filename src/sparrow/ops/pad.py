@@ -53,7 +53,7 @@ class Pad(Op):
             return (np.pad(x, self.pads, constant_values=fill),)
         return (np.pad(x, self.pads, mode=self.mode),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:
@@ -91,7 +91,7 @@ class Expand(Op):
     def eval(self, x: Array) -> tuple[Array, ...]:
         return (np.asarray(np.broadcast_to(x, self.shape), order="C"),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

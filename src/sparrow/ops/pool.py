@@ -169,7 +169,7 @@ class Pool(Op):
         planes = np.arange(prod(x.shape[:2])).reshape(*x.shape[:2], *(1,) * n)
         return (flat + planes * prod(x.shape[2:])).astype(np.int64)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return y[0].size * prod(self.kernel)
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
@@ -120,7 +121,7 @@ class Reduce(Op):
             y = y / n if x.dtype.kind == "f" else np.sign(y) * (np.abs(y) // n)
         return (y.astype(x.dtype),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         assert x[0] is not None
         return x[0].size
 
@@ -176,7 +177,7 @@ class ArgReduce(Op):
             at = pick(x, axis=self.axis)
         return (np.expand_dims(np.asarray(at, np.int64), self.axis),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         assert x[0] is not None
         return x[0].size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class Reshape(Op):
     def eval(self, x: Array) -> tuple[Array, ...]:
         return (x.reshape(self.shape),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def export(self, w: Writer, site: Site) -> None:

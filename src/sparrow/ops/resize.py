@@ -260,7 +260,7 @@ class Resize(Op):
             error += 127.5 * float(np.abs(off).sum(1).max(initial=0.0))
         return error
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         if self.mode == "nearest":
             return 0
         return 2 * y[0].size * prod(self._span(a) for a in self.axes)

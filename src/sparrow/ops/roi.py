@@ -100,7 +100,7 @@ class RoiAlign(Op):
         ]
         return np.stack(parts, -1)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         # as many samples as a region needs are rarely more than those of the whole image
         assert x[0] is not None
         each = self.sampling**2 or -(-prod(x[0].shape[2:]) // prod(self.out))
@@ -167,7 +167,7 @@ class RoiPool(Op):
                     y[r, :, row, col] = source[:, a:b, c:d].max((1, 2))
         return (y,)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         assert x[0] is not None
         return y[0].shape[0] * prod(x[0].shape[1:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -65,7 +66,7 @@ class ScatterElements(Op):
         at[self.axis] = in_range(index, x.shape[self.axis])
         return (_scattered(x, tuple(at), updates, self.reduction),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         updates = x[2]
         assert updates is not None
         return 0 if self.reduction == "none" else updates.size
@@ -115,7 +116,7 @@ class ScatterND(Op):
         at = tuple(in_range(index[..., j], x.shape[j]) for j in range(depth))
         return (_scattered(x, at, updates, self.reduction),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         updates = x[2]
         assert updates is not None
         return 0 if self.reduction == "none" else updates.size

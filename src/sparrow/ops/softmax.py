@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class Softmax(Op):
         total = e.sum(self.axis, keepdims=True)
         return ((shifted - np.log(total) if self.log else e / total).astype(x.dtype),)
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 5 * y[0].size
 
     def permuted(self, perm: tuple[int, ...], x: Types) -> Op | None:

@@ -47,7 +47,7 @@ class TopK(Op):
         first = np.take(order, np.arange(self.k), self.axis).astype(np.int64)
         return np.take_along_axis(x, first, self.axis), first
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         assert x[0] is not None
         return x[0].size * max(1, self.k.bit_length())
 

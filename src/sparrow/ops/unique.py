@@ -62,7 +62,7 @@ class Unique(Op):
             np.array(len(first), np.int64),
         )
 
-    def flops(self, x: Types, y: tuple[TensorType, ...]) -> int:  # type: ignore[override]
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
         return 0
 
     def calls(self, x: Types, y: Sequence[TensorType]) -> int:
