@@ -232,7 +232,7 @@ def _rewritten(g: Graph, chosen: set[str], rounds: Callable[[Node], bool]) -> Gr
             op = _over_halves(op)
         for i, x in enumerate(inputs):
             if x in stored:
-                op, inputs[i] = _widens(op, n, i), rounded[x]
+                op, inputs[i] = _widens(op, i), rounded[x]
         y = n.outputs[0]
         if y in stored:
             nodes.append(Node(_rounds(op), tuple(inputs), (rounded[y],), n.origin))
@@ -346,7 +346,7 @@ def _reads_halves(n: Node, x: str, chosen: bool) -> bool:
     return all(i >= 3 or (chosen and i == 0) for i in at)
 
 
-def _widens(op: Op, n: Node, i: int) -> Op:
+def _widens(op: Op, i: int) -> Op:
     """``op`` with operand ``i`` of its expression, now bfloat16, brought back to float32."""
     if isinstance(op, Lane):
         return replace(op, expr=_replaced(op.expr, i))

@@ -42,13 +42,13 @@ TILED = ("winograd_f32", "winograd_raw_f32", "winograd_stream_f32")
 class _Gains:
     """What stages of an entry point gain, in cycles; threads share rows, and so halve all of it."""
 
-    def __init__(self, p: Plan, entry: int, threads: int) -> None:
+    def __init__(self, p: Plan, entry: int) -> None:
         self.g: Graph = p.module.entries[entry]
-        self.target, self.threads = p.target, threads
+        self.target, self.threads = p.target, p.threads
         steps = {s.node.outputs[0]: s for s in p.entries[entry].steps}
         found = (steps.get(n.outputs[0]) for n in self.g.nodes)
-        self.cycles = [0.0 if s is None else s.lowered.cycles / threads for s in found]
-        self.l2_bytes = threads * p.target.l2_bytes
+        self.cycles = [0.0 if s is None else s.lowered.cycles / p.threads for s in found]
+        self.l2_bytes = p.threads * p.target.l2_bytes
         self.room = SHARE * self.l2_bytes
         self.far = self._far()
         if any(self.far.values()):
@@ -165,9 +165,7 @@ def _same(g: Graph, s: Stage, planned: Callable[[Module], Plan]) -> bool:
     return same_rounding(whole, strips, planned)
 
 
-def blocked(
-    p: Plan, threads: int, planned: Callable[[Module], Plan], remarks: list[Remark]
-) -> Module:
+def blocked(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
     """The module with the layers in strips that are predicted to gain by it.
 
     Firmware, pages and what has no L2 stay as they are: there is no such level, or nothing was
@@ -175,7 +173,6 @@ def blocked(
 
     Args:
         p: The plan of the module as it is.
-        threads: Threads that share its tasks.
         planned: Plans a module.
         remarks: Told which layers were chosen.
     """
@@ -184,7 +181,7 @@ def blocked(
         return p.module
     entries = []
     for i, g in enumerate(p.module.entries):
-        stages = [s for s in _Gains(p, i, threads).stages() if _same(g, s, planned)]
+        stages = [s for s in _Gains(p, i).stages() if _same(g, s, planned)]
         for s in stages:
             last = g.nodes[s.last]
             strips = -(-g.types[last.outputs[0]].shape[ROWS] // s.rows)

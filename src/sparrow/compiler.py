@@ -156,8 +156,8 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        for faster in (partial(blocked, threads=threads), by_channels, in_parts, abreast):
-            module = faster(planned, planned=planned_for, remarks=remarks)
+        for faster in (blocked, by_channels, in_parts, abreast):
+            module = faster(planned, planned_for, remarks)
             planned = planned if module is planned.module else planned_for(module)
     else:
         planned = within(planned, ram, planned_for, remarks)

@@ -46,7 +46,7 @@ def found(g: Graph, t: Target, threads: int = 1) -> tuple[Plan, Plan, list[Remar
         return plan(m, t, threads=threads)
 
     whole, remarks = planned(Module("m", (g,))), list[Remark]()
-    return whole, planned(blocked(whole, threads, planned, remarks)), remarks
+    return whole, planned(blocked(whole, planned, remarks)), remarks
 
 
 @pytest.mark.parametrize("threads", (1, 2))

@@ -62,7 +62,7 @@ class RoiAlign(Op):
             axes = []
             for i, (start, end) in enumerate(((box[1], box[3]), (box[0], box[2]))):
                 span = end - start if self.half_pixel else max(end - start, one(1))
-                axes.append(self._samples(start, span, self.out[i], x.shape[2 + i]))
+                axes.append(self._samples(start, span, self.out[i]))
             (h, hs), (w, ws) = axes
             if not hs * ws:
                 continue
@@ -74,7 +74,7 @@ class RoiAlign(Op):
                 y[r] = bins.max((2, 4, 5))
         return (y.astype(x.dtype),)
 
-    def _samples(self, start: float, span: float, bins: int, extent: int) -> tuple[Array, int]:
+    def _samples(self, start: float, span: float, bins: int) -> tuple[Array, int]:
         one = np.result_type(start).type
         size = span / one(bins)
         count = self.sampling or int(min(max(np.ceil(size), 0), MAX_GRID))
