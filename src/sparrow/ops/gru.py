@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Op, Types
 from sparrow.ops.recurrent import (
     SIGMOID,
     TANH,
     Activation,
+    Recurrent,
     clipped,
     export_recurrent,
-    product_calls,
-    product_flops,
     project,
     results,
     sequence_types,
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class GRU(Op):
+class GRU(Recurrent):
     """(y, y_h) of a GRU layer in one direction; gates are stacked z, r, h. ONNX GRU-14.
 
         z = f(x Wz' + h Rz' + bz)              h' = (1 - z) n + z h
@@ -43,18 +40,12 @@ class GRU(Op):
     all steps).
     float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h [B, H].
 
-    Attributes:
-        reverse: Walk each sequence backwards.
-        sequence: Give every step's output, not only the last.
-        clip: Limit of what the activations see, 0 for none.
+    Attributes, beside those of `Recurrent`:
         reset_after: Apply the reset gate after the recurrent product (ONNX linear_before_reset).
         f: Activation of the gates.
         g: Activation of the hidden state.
     """
 
-    reverse: bool = False
-    sequence: bool = True
-    clip: float = 0.0
     reset_after: bool = False
     f: Activation = SIGMOID
     g: Activation = TANH
@@ -98,12 +89,6 @@ class GRU(Op):
             return ((1 - z) * n + z * h,)
 
         return walk(self, step, project(x, w, b), r, lens, (h0,))
-
-    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_flops(x)
-
-    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_calls(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (7 - len(site.inputs)))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Op, Types
 from sparrow.ops.recurrent import (
     SIGMOID,
     TANH,
     Activation,
+    Recurrent,
     clipped,
     export_recurrent,
-    product_calls,
-    product_flops,
     project,
     results,
     sequence_types,
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LSTM(Op):
+class LSTM(Recurrent):
     """(y, y_h, y_c) of an LSTM layer in one direction; gates are stacked i, o, f, c. ONNX LSTM-14.
 
         i = f(x Wi' + h Ri' + Pi c + bi)       c' = F c + i g(x Wc' + h Rc' + bc)
@@ -41,19 +38,13 @@ class LSTM(Op):
     is [T, B, 4H]: the projection x w' + b computed before (one matrix product for all steps).
     float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h and y_c [B, H].
 
-    Attributes:
-        reverse: Walk each sequence backwards.
-        sequence: Give every step's output, not only the last.
-        clip: Limit of what the activations f and g see, 0 for none.
+    Attributes, beside those of `Recurrent`:
         couple: Forget what is not let in: F = 1 - i (ONNX input_forget).
         f: Activation of the gates.
         g: Activation of the cell input.
         h: Activation of the cell state.
     """
 
-    reverse: bool = False
-    sequence: bool = True
-    clip: float = 0.0
     couple: bool = False
     f: Activation = SIGMOID
     g: Activation = TANH
@@ -98,12 +89,6 @@ class LSTM(Op):
             return o * self.h(c), c
 
         return walk(self, step, project(x, w, b), r, lens, (h0, c0))
-
-    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_flops(x)
-
-    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_calls(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (8 - len(site.inputs)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Types
+from sparrow.graph import Op, Types
 from sparrow.lane import Expr, imm_like
 from sparrow.tensor import F32, F64, I32, Array, DType, TensorType, dtype_of
 
@@ -84,15 +84,38 @@ class Activation:
 SIGMOID, TANH = Activation("Sigmoid"), Activation("Tanh")
 
 
-class Recurrent(Protocol):
-    """The attributes that LSTM, GRU and RNN have in common."""
+class Layer(Protocol):
+    """What recurrent layers over numbers and over codes have in common."""
 
     @property
     def reverse(self) -> bool: ...
     @property
     def sequence(self) -> bool: ...
-    @property
-    def clip(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrent(Op):
+    """A layer over x [T, B, ..], w (or None), r, ..: what LSTM, GRU and RNN have in common.
+
+    Attributes:
+        reverse: Walk each sequence backwards.
+        sequence: Give every step's output, not only the last.
+        clip: Limit of what the activations see, 0 for none; not of a cell state (LSTM's h).
+    """
+
+    reverse: bool = False
+    sequence: bool = True
+    clip: float = 0.0
+
+    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
+        first, w, r = x[:3]
+        assert first is not None and r is not None
+        return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
+
+    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
+        # every step of `scan` and its cell make some
+        assert x[0] is not None
+        return 48 * x[0].shape[0]
 
 
 def clipped(x: Array, clip: float) -> Array:
@@ -180,13 +203,13 @@ def scan(
     return y, tuple(np.where(ran, s, np.zeros_like(s)) for s in now)
 
 
-def results(op: Recurrent, y: _Item, ends: tuple[_Item, ...]) -> tuple[_Item, ...]:
+def results(op: Layer, y: _Item, ends: tuple[_Item, ...]) -> tuple[_Item, ...]:
     """What a layer gives: the whole sequence, where it is wanted, and the final states."""
     return (y, *ends) if op.sequence else ends
 
 
 def walk(
-    op: Recurrent,
+    op: Layer,
     step: Step,
     gates: Array,
     r: Array,
@@ -197,19 +220,6 @@ def walk(
     zeros = np.zeros((gates.shape[1], r.shape[1]), gates.dtype)
     start = [zeros if s is None else s for s in states]
     return results(op, *scan(step, gates, lens, op.reverse, start))
-
-
-def product_flops(x: Types) -> int:
-    """Operations of the matrix products of a layer over x, w (or None) and r, ..."""
-    first, w, r = x[:3]
-    assert first is not None and r is not None
-    return 2 * first.shape[0] * first.shape[1] * (r.size + (w.size if w else 0))
-
-
-def product_calls(x: Types) -> int:
-    """Calls of `scan`: every step and its cell make some."""
-    assert x[0] is not None
-    return 48 * x[0].shape[0]
 
 
 def export_recurrent(

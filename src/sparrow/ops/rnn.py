@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparrow.graph import Op, Types
 from sparrow.ops.recurrent import (
     TANH,
     Activation,
+    Recurrent,
     clipped,
     export_recurrent,
-    product_calls,
-    product_flops,
     project,
     results,
     sequence_types,
@@ -28,23 +25,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RNN(Op):
+class RNN(Recurrent):
     """(y, y_h) of a plain recurrent layer in one direction: h' = f(x w' + h r' + b). ONNX RNN-14.
 
     Inputs: x [T, B, I], w [H, I], r [H, H], b [H] (sum of both ONNX biases), lens int32 [B],
     h0 [B, H]. All but x and r are optional; without w, x is [T, B, H]: the projection x w' + b
     computed before. float32 or float64. Outputs: y [T, B, H] (only with ``sequence``), y_h [B, H].
 
-    Attributes:
-        reverse: Walk each sequence backwards.
-        sequence: Give every step's output, not only the last.
-        clip: Limit of what the activation sees, 0 for none.
+    Attributes, beside those of `Recurrent`:
         f: Activation.
     """
 
-    reverse: bool = False
-    sequence: bool = True
-    clip: float = 0.0
     f: Activation = TANH
 
     def infer(
@@ -72,12 +63,6 @@ class RNN(Op):
             return (self.f(clipped(gates + h @ r.T, self.clip)),)
 
         return walk(self, step, project(x, w, b), r, lens, (h0,))
-
-    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_flops(x)
-
-    def calls(self, x: Types, y: Sequence[TensorType]) -> int:
-        return product_calls(x)
 
     def export(self, w: Writer, site: Site) -> None:
         names = (*site.inputs, *("",) * (6 - len(site.inputs)))
