@@ -1,14 +1,21 @@
-"""Random chains of layers over 8-bit codes."""
+"""Chains of layers that are divided among threads or strips, and whether answers stay."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+from hypothesis import strategies as st
+
+from emitted import compiled, session
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.pool import Pool
+from sparrow.plan import Plan
+from sparrow.rewrite import Remark
 from sparrow.tensor import F32, I8, I32, TensorType
 
 
@@ -48,3 +55,47 @@ def chain(seed: int, layers: int = 6) -> Graph:
         op = Conv(strides, (1, 1), pads, group, True, narrowed(float(scale)), zero)
         x = b.add(op, x, w)
     return b.finish({"y": x}, {})
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[Graph, int, int]:
+    """A chain, and the first and last node of a run of its layers."""
+    g = draw(st.integers(0, 10_000).map(chain).filter(lambda g: len(g.nodes) > 1))
+    first = draw(st.integers(0, len(g.nodes) - 2))
+    return g, first, draw(st.integers(first + 1, len(g.nodes) - 1))
+
+
+def bottleneck(shape: tuple[int, ...], wide: int) -> Graph:
+    """An inverted bottleneck of 5x5 taps over float32."""
+    b, rng = Builder("floats"), np.random.default_rng(1)
+    relu = lane.call("relu", lane.Arg(0, F32))
+
+    def conv(x: str, m: int, k: int, group: int = 1) -> str:
+        w = rng.standard_normal((m, b.shape(x)[-1] // group, k, k)).astype(np.float32)
+        return b.add(Conv((1, 1), (1, 1), ((k // 2,) * 2,) * 2, group, True, relu), x, b.const(w))
+
+    x = b.input("x", TensorType(shape, F32))
+    return b.finish({"y": conv(conv(conv(x, wide, 1), wide, 5, wide), shape[-1], 1)}, {})
+
+
+def assert_threads_change_no_bit(
+    g: Graph, found: Callable[[int], tuple[Plan, list[Remark]]], folder: Path
+) -> None:
+    """Compile what is ``found`` for 1 to 3 threads, divided where there are several: one answer.
+
+    Args:
+        g: A graph with one input, x, and one output.
+        found: Number of threads -> plan, and what was divided.
+        folder: An empty folder.
+    """
+    rng, t = np.random.default_rng(0), g.types["x"]
+    x = rng.integers(-128, 128, t.shape).astype(t.dtype.numpy)
+    results = []
+    for threads in (1, 2, 3):
+        p, remarks = found(threads)
+        assert bool(remarks) == (threads > 1)
+        own = folder / str(threads)
+        own.mkdir()
+        results += session(p, compiled(p, own)).run(0, [x])
+    for y in results[1:]:
+        np.testing.assert_array_equal(y, results[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,8 @@ from sparrow.passes import FRONT, optimize
 from sparrow.request import Budget
 from sparrow.targets import target
 
+pytestmark = pytest.mark.usefixtures("won_races")
+
 MODEL = REPO / "examples" / "digits" / "digits.onnx"
 
 
@@ -39,15 +40,6 @@ def samples() -> list[NDArray[np.float32]]:
     extents = [d.dim_value or 1 for d in shape]
     images = load_digits().images[:60].astype(np.float32) / 16
     return [im.reshape(extents) for im in images]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_race() -> Iterator[None]:
-    """A busy machine decides races: here each is won."""
-    with pytest.MonkeyPatch.context() as patch:
-        won = Gate("not slower than float32", "", "", True)
-        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
-        yield
 
 
 @pytest.fixture(scope="module")

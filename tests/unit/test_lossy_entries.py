@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,18 +21,11 @@ from sparrow.timing.measure import Ratio
 from sparrow.timing.race import race
 from sparrow.timing.remembered import Remembered
 
+pytestmark = pytest.mark.usefixtures("won_races")
+
 STATES = {"h": "h_out"}
 NEAREST = sparrow.Recipe(rounding="nearest", bias_correction=False)
 Samples = dict[str, list[dict[str, Array]]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_race() -> Iterator[None]:
-    """A busy machine decides races: here each is won."""
-    with pytest.MonkeyPatch.context() as patch:
-        won = Gate("not slower than float32", "", "", True)
-        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
-        yield
 
 
 @pytest.fixture(scope="module")

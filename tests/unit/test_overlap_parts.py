@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_chains import chain, narrowed
-from emitted import compiled, session
-from sparrow import lane
+from code_chains import assert_threads_change_no_bit, bottleneck, narrowed, runs
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, verify
 from sparrow.memory.audit import audit
@@ -29,7 +26,7 @@ from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
 from sparrow.targets import Target, target
-from sparrow.tensor import F32, I8, Array, TensorType
+from sparrow.tensor import I8, Array, TensorType
 
 FAR = replace(target("x86_64_v3"), move_ns_per_byte=1.0)
 
@@ -39,15 +36,12 @@ def feeds(g: Graph) -> dict[str, Array]:
     return {x: rng.integers(-128, 128, g.types[x].shape).astype(np.int8) for x in g.inputs}
 
 
-@given(st.integers(0, 10_000), st.data())
+@given(runs(), st.integers(2, 4))
 @settings(max_examples=60)
-def test_parts_give_the_same_codes(seed: int, data: st.DataObject) -> None:
+def test_parts_give_the_same_codes(run: tuple[Graph, int, int], parts: int) -> None:
     """Any chain of windows over rows, any run of its layers, any number of threads."""
-    g = chain(seed)
-    assume(len(g.nodes) > 1)
-    first = data.draw(st.integers(0, len(g.nodes) - 2), "first")
-    last = data.draw(st.integers(first + 1, len(g.nodes) - 1), "last")
-    o = Overlap(first, last, data.draw(st.integers(2, 4), "parts"))
+    g, first, last = run
+    o = Overlap(first, last, parts)
     spans = spans_of(g, o)
     if spans is None or not strippable(g, first, last):
         return
@@ -85,18 +79,6 @@ def codes(rows: int = 14, wide: int = 64, taps: int = 5) -> Graph:
     table = b.const(rng.integers(-128, 127, 256).astype(np.int8))
     y = b.add(Lookup(), conv(x, wide, 1), table)
     return b.finish({"y": conv(conv(y, wide, taps, wide), 16, 1)}, {})
-
-
-def floats() -> Graph:
-    b, rng = Builder("floats"), np.random.default_rng(1)
-    relu = lane.call("relu", lane.Arg(0, F32))
-
-    def conv(x: str, m: int, k: int, group: int = 1) -> str:
-        w = rng.standard_normal((m, b.shape(x)[-1] // group, k, k)).astype(np.float32)
-        return b.add(Conv((1, 1), (1, 1), ((k // 2,) * 2,) * 2, group, True, relu), x, b.const(w))
-
-    x = b.input("x", TensorType((1, 15, 11, 8), F32))
-    return b.finish({"y": conv(conv(conv(x, 64, 1), 64, 5, 64), 8, 1)}, {})
 
 
 def found(g: Graph, t: Target = FAR, threads: int = 2) -> tuple[Plan, Plan, list[Remark]]:
@@ -142,21 +124,6 @@ def test_threads_touch_no_bytes_of_one_another(threads: int) -> None:
             assert a == b or not any(u.conflicts(v) for u in mine[a] for v in mine[b])
 
 
-@pytest.mark.parametrize("make", (codes, floats))
-def test_the_answers_do_not_depend_on_the_threads(
-    make: Callable[[], Graph], tmp_path: Path
-) -> None:
-    g = make()
-    rng = np.random.default_rng(0)
-    t = g.types["x"]
-    x = rng.integers(-128, 128, t.shape).astype(t.dtype.numpy)
-    results = []
-    for threads in (1, 2, 3):
-        p, remarks = found(g, threads=threads)[1:]
-        assert bool(remarks) == (threads > 1)
-        folder = tmp_path / str(threads)
-        folder.mkdir()
-        (y,) = session(p, compiled(p, folder)).run(0, [x])
-        results.append(y)
-    for y in results[1:]:
-        np.testing.assert_array_equal(y, results[0])
+@pytest.mark.parametrize("g", (codes(), bottleneck((1, 15, 11, 8), 64)), ids=lambda g: g.name)
+def test_the_answers_do_not_depend_on_the_threads(g: Graph, tmp_path: Path) -> None:
+    assert_threads_change_no_bit(g, lambda threads: found(g, threads=threads)[1:], tmp_path)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_chains import chain
+from code_chains import runs
 from emitted import compiled, session
 from sparrow import lane
 from sparrow.builder import Builder
@@ -47,14 +47,11 @@ def same(before: Graph, after: Graph) -> None:
         np.testing.assert_array_equal(got[name], y)
 
 
-@given(st.integers(0, 10_000), st.data())
+@given(runs(), st.data())
 @settings(max_examples=60)
-def test_strips_give_the_same_codes(seed: int, data: st.DataObject) -> None:
+def test_strips_give_the_same_codes(run: tuple[Graph, int, int], data: st.DataObject) -> None:
     """Any chain of windows over rows, any run of its layers, any height of a strip."""
-    g = chain(seed)
-    assume(len(g.nodes) > 1)
-    first = data.draw(st.integers(0, len(g.nodes) - 2), "first")
-    last = data.draw(st.integers(first + 1, len(g.nodes) - 1), "last")
+    g, first, last = run
     if not strippable(g, first, last):
         return
     height = g.types[g.nodes[last].outputs[0]].shape[ROWS]

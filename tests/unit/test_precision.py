@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,6 @@ from sparrow.assemble import write_bundle
 from sparrow.device.elf import code_bytes
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.gate import Gate
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
@@ -45,6 +43,8 @@ from sparrow.precision.choice import (
 from sparrow.precision.unheard import unheard
 from sparrow.quant.recipe import Pins, from_json, to_json
 from sparrow.request import Budget
+
+pytestmark = pytest.mark.usefixtures("won_races")
 
 MODEL = REPO / "examples" / "digits" / "digits.onnx"
 QUANTITIES: tuple[Quantity, ...] = ("noise", "latency", "size", "ram")
@@ -135,15 +135,6 @@ def test_a_front_only_ever_gains_accuracy_by_time() -> None:
     assert len(found) > 3
     for a, b in itertools.pairwise(found):
         assert a.noise > b.noise and a.latency <= b.latency * (1 + 1e-6)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_race() -> Iterator[None]:
-    """A busy machine decides races: here each is won."""
-    with pytest.MonkeyPatch.context() as patch:
-        won = Gate("not slower than float32", "", "", True)
-        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
-        yield
 
 
 @pytest.fixture(scope="module")

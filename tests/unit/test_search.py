@@ -24,7 +24,6 @@ from sparrow.api import plan_precisions
 from sparrow.assemble import write_bundle
 from sparrow.blame.models import float_graph
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.gate import Gate
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.folder import load_evidence
 from sparrow.precision.account import say
@@ -35,6 +34,8 @@ from sparrow.quant.recipe import Precision, Recipe
 from sparrow.quant.run import requantized, run
 from sparrow.request import Budget
 from sparrow.text import print_graph
+
+pytestmark = pytest.mark.usefixtures("won_races")
 
 SHAPE = (1, 8, 12, 12)
 
@@ -57,15 +58,6 @@ def model() -> onnx.ModelProto:
 def calls() -> list[NDArray[np.float32]]:
     rng = np.random.default_rng(4)
     return [rng.standard_normal(SHAPE, np.float32) for _ in range(10)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_race() -> Any:
-    """A busy machine decides races: here each is won."""
-    with pytest.MonkeyPatch.context() as patch:
-        won = Gate("not slower than float32", "", "", True)
-        patch.setattr("sparrow.assemble.race", lambda *_: (won, {}))
-        yield
 
 
 def refusal(model: onnx.ModelProto, calls: list[NDArray[np.float32]], budget: Budget) -> str:
