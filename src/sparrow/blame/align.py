@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sparrow.blame.spelling import RECOGNIZE, spelled_alike, steps_of_folded
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, InvalidGraph
 from sparrow.graph import Graph, Node, Op, retyped
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
@@ -349,8 +349,12 @@ def with_float_layer(q: Graph, f: Graph, at: Sequence[Cut], layer: Cut) -> Graph
         for n in nodes
     ]
     done: list[Node] = []
+    needed = {x for n in island for x in n.inputs if x} - {y for n in island for y in n.outputs}
+    needed -= {*q.inputs, *q.consts, *consts}
     for n in q.nodes:
         if layer.after in n.outputs:
+            if later := needed.difference(*(k.outputs for k in done)):
+                raise InvalidGraph(f"{layer.name} reads {min(later)}, which is made after it")
             outputs = tuple(prefix + "was" if y == layer.after else y for y in n.outputs)
             done += [replace(n, outputs=outputs), *island]
         else:

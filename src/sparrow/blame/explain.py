@@ -19,6 +19,7 @@ from sparrow.blame.align import (
 from sparrow.blame.causes import DEFECTS, Cause, Constants, cause
 from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
+from sparrow.blame.pairing import by_values
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.blame.spelling import spelled_alike
 from sparrow.errors import InvalidGraph
@@ -95,6 +96,8 @@ def explain(
     at = cuts(real, coded.graph)
     judges = samples[:COMPARED] if judges is None else judges
     few = judges[:COMPARED]
+    if f is not None and not (f.states or q.states):
+        at = by_values(real, coded.graph, at, few, engine)
     layers = {c.name: _layer(real, coded, at, c) for c in at}
     recoded = with_constants(real, _replaced(coded, layers.values()))
     progress("comparing layer by layer")
