@@ -7,10 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sparrow.abreast import abreast
 from sparrow.bfloat16 import to_bfloat16
-from sparrow.blocking import blocked
-from sparrow.channelwise import by_channels
 from sparrow.emit.c import Artifact, emit
 from sparrow.errors import BadInput, CompileError
 from sparrow.graph import Graph, Module
@@ -19,16 +16,16 @@ from sparrow.importers.model import Model, import_model, input_names
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.kernels.conv_i16 import takes_halves
-from sparrow.overlapping import in_parts
 from sparrow.passes import FRONT, back, optimize
 from sparrow.passes.row_means import means_by_rows
-from sparrow.patching import within
-from sparrow.pixel_groups import in_pixel_groups
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.quant.bfloat16 import rounded_products
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
+from sparrow.schedule import FASTER
+from sparrow.schedule.patching import within
+from sparrow.schedule.pixel_groups import in_pixel_groups
 from sparrow.targets import Target
 from sparrow.tuning import Tuning
 
@@ -156,7 +153,7 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        for faster in (blocked, by_channels, in_parts, abreast):
+        for faster in FASTER:
             module = faster(planned, planned_for, remarks)
             planned = planned if module is planned.module else planned_for(module)
     else:

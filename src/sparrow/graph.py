@@ -70,7 +70,7 @@ class Node:
         outputs: Names this node defines.
         origin: Name of the source node, for messages and reports; never used as an identifier.
         column: Which of several threads computes it alone, where threads have nodes of their own
-            (`passes.overlap`, `passes.channel_parts`, `abreast`); all may share any other.
+            (`passes.overlap`, `passes.channel_parts`, `schedule.abreast`); all may share any other.
     """
 
     op: Op

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sparrow.blocking import alone, same_rounding
-from sparrow.columns import by_entry, divided, moved_cycles
 from sparrow.graph import Graph, Module
 from sparrow.ops.lookup import Lookup
 from sparrow.passes.overlap import Overlap, overlapped, spans_of
 from sparrow.passes.patches import ROWS, strippable, windows_of
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
+from sparrow.schedule.blocking import alone, same_rounding
+from sparrow.schedule.columns import by_entry, divided, moved_cycles
 
 # Nodes of a run.
 LONGEST = 6

@@ -18,13 +18,13 @@ from sparrow.memory.audit import audit
 from sparrow.memory.stages import stages, uses_of
 from sparrow.ops.conv import Conv
 from sparrow.ops.lookup import Lookup
-from sparrow.overlapping import in_parts
 from sparrow.passes.overlap import Overlap, overlapped, spans_of
 from sparrow.passes.patches import ROWS, strippable
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
+from sparrow.schedule.overlapping import in_parts
 from sparrow.targets import Target, target
 from sparrow.tensor import I8, Array, TensorType
 

@@ -20,11 +20,11 @@ from sparrow.ops.conv import Conv
 from sparrow.ops.lane import Lane
 from sparrow.ops.pool import Pool
 from sparrow.passes.patches import ROWS, Stage, in_strips, strippable
-from sparrow.patching import within
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
+from sparrow.schedule.patching import within
 from sparrow.targets import target
 from sparrow.tensor import I8, I32, Array, TensorType
 

@@ -19,10 +19,10 @@ from sparrow.graph import Graph, Module, Node, retyped, verify
 from sparrow.memory.audit import audit
 from sparrow.ops.conv import Conv
 from sparrow.passes.pixel_groups import Whole, group_of, grouped
-from sparrow.pixel_groups import in_pixel_groups
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark, namer, prune
+from sparrow.schedule.pixel_groups import in_pixel_groups
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, I32, U8, TensorType
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitted import compiled, session
-from sparrow.abreast import abreast
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, verify
 from sparrow.memory.audit import audit
@@ -23,6 +22,7 @@ from sparrow.plan import Plan, View
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
+from sparrow.schedule.abreast import abreast
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, TensorType
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from emitted import compiled, session
-from sparrow.blocking import blocked
 from sparrow.builder import Builder
 from sparrow.graph import Graph, Module, verify
 from sparrow.memory.audit import audit
@@ -17,6 +16,7 @@ from sparrow.ops.conv import Conv
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.rewrite import Remark
+from sparrow.schedule.blocking import blocked
 from sparrow.targets import Target, target
 from sparrow.tensor import F32, TensorType
 

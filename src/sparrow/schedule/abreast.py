@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparrow.columns import by_entry
 from sparrow.graph import Graph, Module, Node
 from sparrow.plan import Plan, Step
 from sparrow.rewrite import Remark
+from sparrow.schedule.columns import by_entry
 
 # Cycles to gain at least, of some that a prediction of a recurrence is off by.
 LEAST = 20_000

@@ -19,9 +19,9 @@ from sparrow.graph import Graph, Module, retyped
 from sparrow.kernels.case import Invoke
 from sparrow.ops.conv import Conv
 from sparrow.passes.patches import ROWS, Stage, in_strips, rows_of
-from sparrow.patching import Search
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
+from sparrow.schedule.patching import Search
 
 # Of L2, what two layers may fill whose result is still there when it is read, and what a strip may
 # fill: its rows, and the weights that read them.

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sparrow.columns import by_entry, divided, moved_cycles
 from sparrow.graph import Graph, Module, Node
 from sparrow.passes.channel_parts import Channels, Division, division_of, in_channels, produces
 from sparrow.passes.patches import ROWS, windows_of
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
+from sparrow.schedule.columns import by_entry, divided, moved_cycles
 
 # Nodes of a run.
 LONGEST = 24

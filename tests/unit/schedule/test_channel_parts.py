@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from code_chains import assert_threads_change_no_bit, bottleneck, narrowed
 from sparrow import lane
 from sparrow.builder import Builder
-from sparrow.channelwise import by_channels
 from sparrow.graph import Graph, Module, verify
 from sparrow.memory.audit import audit
 from sparrow.memory.stages import stages, use_of, uses_of
@@ -29,6 +28,7 @@ from sparrow.plan import Plan, View
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
+from sparrow.schedule.channelwise import by_channels
 from sparrow.targets import target
 from sparrow.tensor import I8, I32, TensorType
 

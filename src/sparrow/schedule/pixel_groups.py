@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sparrow.blocking import alone
 from sparrow.graph import Graph, Module, Node, retyped
 from sparrow.passes.pixel_groups import Whole, group_of, grouped
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark, namer, prune
+from sparrow.schedule.blocking import alone
 from sparrow.targets import Target
 from sparrow.tensor import Array
 
