@@ -16,16 +16,16 @@ from PIL import Image
 
 from data import data
 from small_models import model, value
-from sparrow.compression import BLOCK, huffman_bytes, masked_bytes, packed_bytes
 from sparrow.errors import BadInput
 from sparrow.importers.model import import_model
 from sparrow.offload import inspect, offload
+from sparrow.offload.compression import BLOCK, huffman_bytes, masked_bytes, packed_bytes
+from sparrow.offload.residency import Residency
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.layout import standard_layout
 from sparrow.quant import Recipe
 from sparrow.quantizing import Given
 from sparrow.reference import evaluate
-from sparrow.residency import Residency
 from sparrow.samples import Pixels
 from sparrow.targets import device
 from sparrow.tensor import Array

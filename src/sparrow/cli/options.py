@@ -15,7 +15,7 @@ from sparrow.errors import BadInput, printable
 if TYPE_CHECKING:
     from sparrow.bundle import Bundle
     from sparrow.evidence.receipt import SearchRecord
-    from sparrow.residency import Residency
+    from sparrow.offload.residency import Residency
 
 ModelArgument = Annotated[
     list[str],

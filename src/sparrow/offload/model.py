@@ -10,12 +10,13 @@ from typing import Any
 import onnx
 
 from sparrow.compiler import Source, import_source
-from sparrow.compression import masked_bytes
-from sparrow.conforming import conforming, rules_of
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model
+from sparrow.offload.compression import masked_bytes
+from sparrow.offload.conforming import conforming, rules_of
+from sparrow.offload.residency import Residency, residency
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.layout import standard_layout
@@ -24,7 +25,6 @@ from sparrow.quant import LayerReport, Quantized, Recipe
 from sparrow.quant.engine import literally
 from sparrow.quantizing import NOTHING, Given, quantize_model
 from sparrow.reference import one_thread
-from sparrow.residency import Residency, residency
 from sparrow.samples import Feeds, Pixels, samples
 from sparrow.sources import sources_and_samples, sources_of
 from sparrow.targets import Device

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 
-from sparrow.compression import packed_bytes
-from sparrow.conforming import rules_of
+from sparrow.offload.compression import packed_bytes
+from sparrow.offload.conforming import rules_of
 from sparrow.targets import Device, Rules
 from sparrow.tensor import Array
 
