@@ -18,12 +18,11 @@ from sparrow.evidence.golden import make_golden
 from sparrow.evidence.proof import prove
 from sparrow.graph import Graph, Module
 from sparrow.memory.audit import audit
-from sparrow.parse import parse_graph
 from sparrow.passes import optimize
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.targets import target
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 
 CALLS = 2
 

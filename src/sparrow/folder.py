@@ -104,8 +104,7 @@ def load_graphs(folder: Path, plan: PlanRecord) -> list[Graph]:
 
     from sparrow.evidence.golden import graph_arrays
     from sparrow.importers.onnx.call import to_array
-    from sparrow.parse import parse_graph
-    from sparrow.text import array_key
+    from sparrow.text import array_key, parse_graph
 
     arrays = graph_arrays(folder / "golden.npz")
     try:

@@ -35,10 +35,10 @@ from sparrow.folder import load_evidence
 from sparrow.importers.onnx import import_onnx
 from sparrow.importers.tflite import import_tflite
 from sparrow.npz import read_arrays
-from sparrow.parse import parse_graph
 from sparrow.rendering.report import render
 from sparrow.samples import load_image
 from sparrow.tensor import F32, TensorType
+from sparrow.text import parse_graph
 from sparrow.tuning import read_tuning
 
 Mutate = Callable[[Random, bytes, Sequence[bytes]], bytes]

@@ -13,7 +13,6 @@ from sparrow import lane
 from sparrow.errors import SparrowError
 from sparrow.graph import Graph, Node, State
 from sparrow.ops.lane import Lane
-from sparrow.parse import parse_graph
 from sparrow.tensor import (
     BF16,
     BOOL,
@@ -29,7 +28,7 @@ from sparrow.tensor import (
     DType,
     TensorType,
 )
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 from strategies import any_exprs, graphs, names
 
 DTYPES = (F32, F64, I64, U8, BOOL)

@@ -23,7 +23,6 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Pad
 from sparrow.ops.reshape import Reshape
-from sparrow.parse import parse_graph
 from sparrow.passes import BACK, optimize
 from sparrow.quant.bfloat16 import rounded, rounded_products
 from sparrow.quant.recipe import Precision
@@ -31,7 +30,7 @@ from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
 from sparrow.targets import target
 from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 
 RELU = lane.call("relu", lane.Arg(0, F32))
 

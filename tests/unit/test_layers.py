@@ -22,8 +22,6 @@ ORDER = [
         "ops",
         "reference",
         "text",
-        "scan",
-        "parse",
         "portable",
         "ort",
         "npz",

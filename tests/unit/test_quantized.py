@@ -17,10 +17,9 @@ from sparrow.importers.onnx import import_onnx
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize, affine, spread
-from sparrow.parse import parse_graph
 from sparrow.reference import evaluate
 from sparrow.tensor import I8, Affine, Array, DType
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 
 RNG = np.random.default_rng(7)
 

@@ -15,9 +15,8 @@ from sparrow.graph import retyped
 from sparrow.importers.onnx import import_onnx
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.recurrent import Activation
-from sparrow.parse import parse_graph
 from sparrow.tensor import F32, TensorType
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 
 TEXT = """\
 graph main

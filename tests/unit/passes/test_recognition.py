@@ -20,7 +20,6 @@ from sparrow.ops.reduce import Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.softmax import Softmax
 from sparrow.ops.transpose import Transpose
-from sparrow.parse import parse_graph
 from sparrow.passes import PIPELINE, SCALARS, optimize
 from sparrow.passes.attention import attention, group_heads, interleave_inputs, interleave_output
 from sparrow.passes.normalization import normalization, scale_norm, shifted_normalization
@@ -28,7 +27,7 @@ from sparrow.passes.softmax import flat_softmax, spelled_log_softmax, spelled_so
 from sparrow.reference import evaluate
 from sparrow.rewrite import Rule, apply_rules
 from sparrow.tensor import F32
-from sparrow.text import print_graph
+from sparrow.text import parse_graph, print_graph
 from unit.passes.check import Net, assert_same, becomes, feeds, kinds, refused, run
 
 EARLY = tuple(p for p in PIPELINE if p.name in ("merge", "tidy", "scalars", "normalization"))

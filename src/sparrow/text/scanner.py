@@ -24,7 +24,7 @@ from sparrow.tensor import (
     Quantization,
     TensorType,
 )
-from sparrow.text import NAME, NUMBER, PARTS, SHORT, elements
+from sparrow.text.printer import NAME, NUMBER, PARTS, SHORT, elements
 
 MAX_NESTING = 200
 _BY_SHORT = {s: t for t, s in SHORT.items()}

@@ -1,4 +1,4 @@
-"""A Graph as text; `parse.py` reads it back.
+"""A Graph as text; `parser.py` reads it back.
 
     graph main
     input x: float32[1x3x8x8]

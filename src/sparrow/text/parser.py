@@ -1,4 +1,4 @@
-"""A Graph from the text of `text.py`: ``parse_graph(*print_graph(g))`` equals ``g``."""
+"""A Graph from the text of `printer.py`: ``parse_graph(*print_graph(g))`` equals ``g``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from sparrow.errors import BadInput, InvalidGraph
 from sparrow.graph import SCHEMES, Graph, Length, Node, Op, Scheme, State, verify
 from sparrow.ops import OPS
-from sparrow.scan import Line
 from sparrow.tensor import Array, TensorType
+from sparrow.text.scanner import Line
 
 _OPS: dict[str, type[Op]] = {op.__name__: op for op in OPS}
 
