@@ -26,14 +26,14 @@ from sparrow.device.runners import find_runner
 from sparrow.device.stack import stack_bytes
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.accuracy import accuracy_of, drop_of, on_held_out
-from sparrow.evidence.certify import certify
+from sparrow.evidence.certify import Findings, certify, not_run
 from sparrow.evidence.describe import describe
 from sparrow.evidence.gate import AUDITED, Gate
 from sparrow.evidence.golden import Golden, dump_golden, make_golden
 from sparrow.evidence.lossy import Lossy, first_samples
 from sparrow.evidence.outputs import run_calls
-from sparrow.evidence.proof import Proof, prove
-from sparrow.evidence.receipt import AgainstRecord, MemoryRecord, SearchRecord
+from sparrow.evidence.proof import prove
+from sparrow.evidence.receipt import MemoryRecord, SearchRecord
 from sparrow.evidence.record import dump
 from sparrow.evidence.twin import twin_gates
 from sparrow.export import to_onnx
@@ -155,28 +155,14 @@ def _fill(
     shown = [x.quantized.graph for x in lossy] or compiled.whole
     golden = _write_graphs(work, graphs, shown, models, golden, quantized=bool(lossy))
     if lossy:
-        for x, name in zip(lossy, models, strict=True):
-            of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
-            (work / f"calibration{of_entry}.npz").write_bytes(to_npz(x.quantized.calibration))
-        # one for all
-        (work / "recipe.json").write_bytes(to_json(lossy[0].quantized.recipe))
+        _write_quantizations(work, lossy, models)
     if compiled.tuning is not None and (compiled.tuning.times or compiled.tuning.figures):
         (work / TUNING).write_bytes(tuning_to_json(compiled.tuning))
     (work / "golden.npz").write_bytes(dump_golden(golden, graphs, steps))
-    memory = MemoryRecord(
-        code_bytes=code_bytes_of(library, target),
-        weights_bytes=len(compiled.plan.weights),
-        arena_bytes=compiled.plan.arena_bytes,
-        state_bytes=compiled.plan.state_bytes,
-        stack_bytes=stack_bytes(
-            compile_objects(compiled.artifact.files, target, plan.parts), target
-        ),
-    )
+    memory = _memory(compiled, library)
     measurements: dict[str, Any] = {"schema_version": 1}
     blob = np.frombuffer(compiled.plan.weights, np.uint8) if compiled.plan.weights else None
-    proof = Proof((), ())
-    accuracy: tuple[AgainstRecord, ...] = ()
-    drop, meaning = None, f"not measured: {foreign}"
+    found = not_run(foreign)
     faults = audit(compiled.plan)
     assert not faults, faults
     gates = [Gate(AUDITED, "no fault", "no fault", True)]
@@ -208,6 +194,7 @@ def _fill(
             held = on_held_out(Bundle(work, request.threads), sources, graphs, lossy)
             accuracy = (*accuracy, held.accuracy)
         drop, meaning = drop_of(work, request, sources, graphs, golden, outputs, theirs, held)
+        found = Findings(proof, accuracy, drop, meaning, where=WHERE[runner.name])
         if isinstance(shipped, HostLibrary) and isinstance(hooked, HostLibrary):
             request.progress("measuring")
             measurements |= measure_build(
@@ -218,34 +205,62 @@ def _fill(
                 speed, times = race(rival, compiled, shipped, graphs, golden, request.threads, blob)
                 measurements["against_float32"] = times
                 gates.append(speed)
-    gates += _budget_gates(request.budget, memory, drop, measurements)
+    gates += _budget_gates(request.budget, memory, found.drop, measurements)
     for g in gates:
         if not g.ok:
-            hint = "no bundle was written"
-            if g.name == "ram":
-                # what cannot be kept was brought as low as it goes
-                top = max(compiled.plan.entries, key=lambda e: e.arena_bytes)
-                hint += (
-                    f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
-                )
-            if g.name == RIVAL and request.precision == "auto" and request.budget.size:
-                hint += "; a larger size leaves room for faster code"
-            elif g.name == RIVAL and request.precision != "auto" and len(graphs) == 1:
-                hint += "; with samples `--precision auto --drop 1%` looks for a faster mix"
-            raise GateFailed(
-                f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name
-            )
+            raise _refusal(g, compiled, request)
     (work / "measurements.json").write_text(json.dumps(measurements, indent=1) + "\n")
     receipt = certify(
-        *(compiled, sources, request, golden, proof, accuracy, drop, meaning, memory),
-        *(lossy, search),
+        compiled,
+        sources,
+        request,
+        golden,
+        found,
+        memory,
+        lossy,
+        search,
         [g for g in gates if g.name not in TIMED],
-        foreign,
-        "" if runner is None else WHERE[runner.name],
         {p.name: _sha(p) for p in sorted(work.iterdir()) if p.name not in UNHASHED},
     )
     (work / "receipt.json").write_bytes(dump(receipt))
     (work / "report.html").write_text(render(receipt, plan, measurements), encoding="utf-8")
+
+
+def _memory(compiled: Compiled, library: Path) -> MemoryRecord:
+    """Bytes that a build takes."""
+    p, machine = compiled.plan, compiled.plan.target.machine
+    objects = compile_objects(compiled.artifact.files, machine, compiled.artifact.parts)
+    return MemoryRecord(
+        code_bytes=code_bytes_of(library, machine),
+        weights_bytes=len(p.weights),
+        arena_bytes=p.arena_bytes,
+        state_bytes=p.state_bytes,
+        stack_bytes=stack_bytes(objects, machine),
+    )
+
+
+def _refusal(g: Gate, compiled: Compiled, request: Request) -> GateFailed:
+    """What a build that fails a gate is refused with, and what would help."""
+    hint = "no bundle was written"
+    if g.name == "ram":
+        # what cannot be kept was brought as low as it goes
+        top = max(compiled.plan.entries, key=lambda e: e.arena_bytes)
+        hint += f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
+    if g.name == RIVAL and request.precision == "auto" and request.budget.size:
+        hint += "; a larger size leaves room for faster code"
+    elif g.name == RIVAL and request.precision != "auto" and len(compiled.module.entries) == 1:
+        hint += "; with samples `--precision auto --drop 1%` looks for a faster mix"
+    return GateFailed(
+        f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name
+    )
+
+
+def _write_quantizations(work: Path, lossy: Sequence[Lossy], models: Sequence[str]) -> None:
+    """Write the statistics of each entry point, and the recipe that all have in common."""
+    for x, name in zip(lossy, models, strict=True):
+        of_entry = "" if len(lossy) == 1 else f"_{Path(name).stem}"
+        (work / f"calibration{of_entry}.npz").write_bytes(to_npz(x.quantized.calibration))
+    (work / "recipe.json").write_bytes(to_json(lossy[0].quantized.recipe))
 
 
 def _write_graphs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,30 +41,66 @@ from sparrow.request import Request
 from sparrow.tuning import TUNING
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What running a build showed.
+
+    Attributes:
+        proof: Of every layer.
+        accuracy: Against other engines, and on what was held out.
+        drop: Loss of accuracy, None where none was measured.
+        meaning: What ``drop`` is of, or why there is none.
+        foreign: Why nothing here runs the build; empty where something did.
+        where: What the verdict says of where it ran.
+    """
+
+    proof: Proof
+    accuracy: tuple[AgainstRecord, ...]
+    drop: float | None
+    meaning: str
+    foreign: str = ""
+    where: str = ""
+
+
+def not_run(why: str) -> Findings:
+    """Of a build that nothing here runs."""
+    return Findings(Proof((), ()), (), None, f"not measured: {why}", foreign=why)
+
+
 def certify(
     compiled: Compiled,
     sources: Mapping[str, Source],
     request: Request,
     golden: Golden,
-    proof: Proof,
-    accuracy: tuple[AgainstRecord, ...],
-    drop: float | None,
-    meaning: str,
+    found: Findings,
     memory: MemoryRecord,
     lossy: Sequence[Lossy],
     search: SearchRecord | None,
     gates: Sequence[Gate],
-    foreign: str,
-    where: str,
     files: dict[str, str],
 ) -> ReceiptRecord:
+    """The receipt of a build.
+
+    Args:
+        compiled: What was built.
+        sources: The models it was compiled from, by entry name.
+        request: What was asked for.
+        golden: Sample calls.
+        found: What running it showed.
+        memory: Bytes that it takes.
+        lossy: The quantizations it came from, one of each entry point.
+        search: How the precision of its layers was found.
+        gates: Beside those of the proof; none of times, which no receipt holds.
+        files: Name -> SHA-256 of every file of the bundle.
+    """
     over_codes, over_halves = coded(compiled.module.entries), bool(halved(compiled.module.entries))
     rounded = "quantized" if over_codes else "bfloat16" if over_halves else ""
-    verdict = f"built, not proved: {foreign}"
-    if not foreign:
+    proof = found.proof
+    verdict = f"built, not proved: {found.foreign}"
+    if not found.foreign:
         verdict = (
-            f"proved{where}: {len(proof.layers)} layers within their bounds, "
-            f"{len(golden.calls)} sample calls{against_oracle(accuracy, rounded)}"
+            f"proved{found.where}: {len(proof.layers)} layers within their bounds, "
+            f"{len(golden.calls)} sample calls{against_oracle(found.accuracy, rounded)}"
         )
     used = {type(n.op).__name__: tolerance_of(n.op) for g in compiled.module for n in g.nodes}
     for step in (s for e in compiled.plan.entries for s in e.steps):
@@ -74,7 +110,7 @@ def certify(
     return ReceiptRecord(
         schema_version=1,
         verdict=verdict,
-        ok=not foreign,
+        ok=not found.foreign,
         name=compiled.module.name,
         target=compiled.plan.target.name,
         precision="int8" if over_codes else "bfloat16" if over_halves else "float32",
@@ -90,9 +126,9 @@ def certify(
             ids=tuple(c.digest for c in golden.calls),
             layers=golden.layers_text,
         ),
-        accuracy=accuracy,
-        drop=drop,
-        drop_meaning=meaning,
+        accuracy=found.accuracy,
+        drop=found.drop,
+        drop_meaning=found.meaning,
         memory=memory,
         budget=BudgetRecord(
             drop=request.budget.drop,
