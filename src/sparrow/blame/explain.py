@@ -124,9 +124,9 @@ def explain(
             holders.setdefault(product.outputs[0], c.name)
 
     def guilt(c: Cut) -> tuple[bool, int, float]:
-        # no choice of scales makes other weights or another op of a layer: that comes first; an
-        # effect below half a decibel says nothing: there the layer's own error decides
-        # one that takes all of the error away has an infinite one
+        # first defects: no choice of scales makes other weights or another op of a layer; then the
+        # effect, infinite where it takes all of the error away; below half a decibel it says
+        # nothing, and the layer's own error decides
         effect = round(2 * min(max(effects.get(c.name, 0.0), 0.0), 999.0))
         product = layers[c.name].product
         nearest = product is None or holders.get(product.outputs[0], c.name) == c.name
@@ -134,14 +134,13 @@ def explain(
 
     found = []
     for c in sorted(at, key=guilt, reverse=True):
-        e, x, why = errors[c.name], layers[c.name], causes[c.name]
-        node = x.product or x.made
+        e, why = errors[c.name], causes[c.name]
+        node = layers[c.name].product or layers[c.name].made
+        # what a QDQ file calls its nodes says little
+        origin = node.origin if node and f is not None else ""
         found.append(
             LayerBlame(
-                # what a QDQ file calls its nodes says little
-                node.origin
-                if node and node.origin and f is not None
-                else c.name.removesuffix(".f"),
+                origin or c.name.removesuffix(".f"),
                 type(node.op).__name__ if node else "input",
                 c.name,
                 decibels(e.signal, e.own),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +30,9 @@ from sparrow.cli.options import (
     show_residency,
 )
 from sparrow.errors import BadInput, printable
+
+if TYPE_CHECKING:
+    from sparrow.quant import LayerReport
 
 
 def quantize(
@@ -143,14 +147,7 @@ def quantize(
     if as_json:
         show(quantization_facts(done, layers, len(data), opset))
         return
-    print(f"{'layer':40} {'op':13} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
-    for r in layers:
-        wide = "  sums need int64" if r.layer.wide else ""
-        codes = f"{'float':>18}" if r.scale is None else f"{r.scale:11.4g} {r.zero_point:6}"
-        print(
-            f"{printable(r.layer.name)[:40]:40} {r.layer.op:13} {r.layer.precision:8} "
-            f"{codes} {r.sqnr_db:6.1f} dB{wide}"
-        )
+    _show_layers(layers)
     for note in health.notes:
         print(f"note: {printable(note)}")
     if done.recipe.weight_bits > 7 and done.recipe.precision == "int8" and adds_in_16_bits():
@@ -161,3 +158,14 @@ def quantize(
     judges = "those of --evaluation" if evaluation else "the samples, which calibrated"
     print(f"SQNR over the first of {judges}")
     print(f"{out}: {len(data):,} bytes, opset {opset}, {health.samples} samples")
+
+
+def _show_layers(layers: Sequence[LayerReport]) -> None:
+    print(f"{'layer':40} {'op':13} {'codes':8} {'scale':>11} {'zero':>6} {'SQNR':>9}")
+    for r in layers:
+        wide = "  sums need int64" if r.layer.wide else ""
+        codes = f"{'float':>18}" if r.scale is None else f"{r.scale:11.4g} {r.zero_point:6}"
+        print(
+            f"{printable(r.layer.name)[:40]:40} {r.layer.op:13} {r.layer.precision:8} "
+            f"{codes} {r.sqnr_db:6.1f} dB{wide}"
+        )
