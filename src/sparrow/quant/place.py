@@ -32,32 +32,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparrow import lane
 from sparrow.graph import Graph, Node
-from sparrow.ops.attention import Attention
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
-from sparrow.ops.gather import Gather
-from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
-from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
-from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
-from sparrow.ops.recurrent import SIGMOID, TANH
-from sparrow.ops.reduce import Reduce
-from sparrow.ops.reshape import Reshape
-from sparrow.ops.resize import Resize
-from sparrow.ops.slice import Slice
-from sparrow.ops.transpose import Transpose
 from sparrow.quant.functions import fused, read_by_functions
+from sparrow.quant.kinds import Kinds, hidden_results, is_clamp, kinds_of
 from sparrow.quant.recipe import Precision, Recipe
 from sparrow.tensor import F32, I8, I16, DType
-
-# Elements: what codes of a smaller table save, the code that scales its rows takes.
-SMALLEST_TABLE = 1024
-BINARY = ("add", "sub", "mul", "max", "min")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,108 +79,6 @@ class Placement:
         while y in self.clamped:
             y = self.clamped[y]
         return y
-
-
-def is_sum(g: Graph, n: Node) -> bool:
-    """Whether a node is a product over codes: one of its operands at most is constant."""
-    if not isinstance(n.op, (Conv, ConvTranspose, MatMul)) or n.op.epilogue is not None:
-        return False
-    if any(g.types[x].dtype != F32 for x in n.inputs if x):
-        return False
-    fixed = [x in g.consts for x in n.inputs[:2]]
-    if not isinstance(n.op, MatMul):
-        return fixed == [False, True] and _bias_is_constant(g, n)
-    return not all(fixed) and _bias_is_constant(g, n)
-
-
-def _bias_is_constant(g: Graph, n: Node) -> bool:
-    return len(n.inputs) < 3 or not n.inputs[2] or n.inputs[2] in g.consts
-
-
-def is_clamp(e: lane.Expr) -> bool:
-    """Whether an expression cuts its argument off at literals and changes nothing in between."""
-    if isinstance(e, lane.Arg):
-        return True
-    if not isinstance(e, lane.Call):
-        return False
-    if e.fn == "relu":
-        return is_clamp(e.args[0])
-    if e.fn not in ("max", "min"):
-        return False
-    inner = [a for a in e.args if not isinstance(a, lane.Imm)]
-    return len(inner) == 1 and is_clamp(inner[0])
-
-
-def _is_activation(g: Graph, n: Node) -> bool:
-    if not isinstance(n.op, Lane) or any(g.types[x].dtype != F32 for x in n.inputs):
-        return False
-    if any(x in g.consts for x in n.inputs) or n.op.expr.dtype != F32:
-        return False
-    e = n.op.expr
-    if len(set(n.inputs)) == 1:
-        return all(a.dtype == F32 for a in lane.walk(e) if isinstance(a, lane.Arg))
-    plain = isinstance(e, lane.Call) and all(isinstance(a, lane.Arg) for a in e.args)
-    return plain and isinstance(e, lane.Call) and e.fn in BINARY
-
-
-def _is_mean(n: Node) -> bool:
-    if isinstance(n.op, Pool):
-        return n.op.kind == "average"
-    return isinstance(n.op, Reduce) and n.op.kind == "mean"
-
-
-def _is_attention(g: Graph, n: Node) -> bool:
-    """Whether attention has a form over codes."""
-    if not isinstance(n.op, Attention) or n.op.softcap:
-        return False
-    return all(g.types[x].dtype == F32 and x not in g.consts for x in n.inputs[:3])
-
-
-def _is_recurrent(g: Graph, n: Node) -> bool:
-    """Whether a recurrent layer has a form over codes."""
-    if not isinstance(n.op, LSTM | GRU) or g.types[n.inputs[0]].dtype != F32:
-        return False
-    x, w, r, *rest = (*n.inputs, *("",) * (8 - len(n.inputs)))
-    bias, lens = rest[:2]
-    plain = n.op.f == SIGMOID and n.op.g == TANH and (isinstance(n.op, GRU) or n.op.h == TANH)
-    peepholes = rest[4] if isinstance(n.op, LSTM) else ""
-    extra = rest[3] if isinstance(n.op, GRU) else ""
-    fixed = all(v in g.consts for v in (w, r)) and x not in g.consts
-    fixed = fixed and all(not v or v in g.consts for v in (bias, extra))
-    return plain and fixed and not lens and not peepholes
-
-
-def _is_table(g: Graph, n: Node) -> bool:
-    """Whether an op picks rows of a constant that is worth a scale for each."""
-    if not isinstance(n.op, Gather) or n.inputs[0] not in g.consts or n.inputs[1] in g.consts:
-        return False
-    t = g.types[n.inputs[0]]
-    return t.dtype == F32 and t.rank > 1 and t.size >= SMALLEST_TABLE
-
-
-def hidden_results(n: Node) -> tuple[str, ...]:
-    """What a recurrent layer gives of its hidden state."""
-    return n.outputs[:-1] if isinstance(n.op, LSTM) else n.outputs
-
-
-def _moves(g: Graph, n: Node) -> bool:
-    """Whether every element of the result is one of the first operand's, or between two of them."""
-    op = n.op
-    if not n.inputs or g.types[n.outputs[0]].dtype != F32 or n.inputs[0] in g.consts:
-        return False
-    if isinstance(op, Concat):
-        return not any(x in g.consts for x in n.inputs)
-    if isinstance(op, Pad):
-        return op.mode != "constant" or op.value == 0
-    if isinstance(op, Pool):
-        return op.kind == "max" and not op.indices
-    if isinstance(op, Reduce):
-        return op.kind in ("max", "min")
-    if isinstance(op, Resize):
-        return op.mode in ("nearest", "linear")
-    if isinstance(op, Lane):
-        return isinstance(op.expr, lane.Arg)
-    return isinstance(op, (Reshape, Transpose, Slice, Gather, Expand))
 
 
 def _moved(n: Node) -> tuple[str, ...]:
@@ -249,6 +132,39 @@ class _Groups:
             self.parent[self.find(x)] = first
 
 
+def _clamped(g: Graph, kinds: Kinds) -> dict[str, str]:
+    """Results that a clamp alone reads -> its result: the value in between is never stored."""
+    outputs, users = g.live_out(), g.users()
+    return {
+        n.inputs[0]: y
+        for y, n in kinds.lanes.items()
+        if isinstance(n.op, Lane)
+        and is_clamp(n.op.expr)
+        and n.inputs[0] not in outputs
+        and len(users[n.inputs[0]]) == 1
+        and (n.inputs[0] in kinds.sums or n.inputs[0] in kinds.lanes)
+    }
+
+
+def _between_codes(g: Graph, kinds: Kinds, complete: bool) -> tuple[set[str], set[str], set[str]]:
+    """First results of what computes on codes, and the values they come from and go to.
+
+    Only sums and recurrent layers are worth codes by themselves; all else is, between codes.
+    """
+    moving, made = list(kinds.movement.values()), g.producers()
+    integer = kinds.computing
+    while True:
+        before, after = _from_codes(g, moving, integer), _to_codes(g, moving, integer)
+        useless = {
+            y
+            for y in integer - kinds.sums.keys() - kinds.cells.keys()
+            if before.isdisjoint(kinds.operands(g, made[y])) or y not in after
+        }
+        if complete or not useless:
+            return integer, before, after
+        integer -= useless
+
+
 def place(
     g: Graph,
     wanted: Mapping[str, Precision],
@@ -266,66 +182,14 @@ def place(
     complete = recipe.complete
     made, users = g.producers(), g.users()
     outputs = g.live_out()
-    asked = {n.outputs[0]: wanted[n.outputs[0]] in ("int8", "int16x8") for n in g.nodes}
-    movement = {n.outputs[0] for n in g.nodes if asked[n.outputs[0]] and _moves(g, n)}
-    sums = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and is_sum(g, n)}
-    lanes = {
-        n.outputs[0]: n
-        for n in g.nodes
-        if asked[n.outputs[0]] and n.outputs[0] not in movement and _is_activation(g, n)
-    }
-    means = {n.outputs[0]: n for n in g.nodes if asked[n.outputs[0]] and _is_mean(n)}
-    cells = {
-        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] == "int8" and _is_recurrent(g, n)
-    }
-    attends = ("int8", "int16x8") if complete else ("int8",)
-    heads = {
-        n.outputs[0]: n for n in g.nodes if wanted[n.outputs[0]] in attends and _is_attention(g, n)
-    }
-    tables = tuple(n for n in g.nodes if asked[n.outputs[0]] and not complete and _is_table(g, n))
-    ours = {*movement, *sums, *cells, *lanes, *means, *heads}
-    others = {
-        n.outputs[0]: n
-        for n in g.nodes
-        if complete
-        and asked[n.outputs[0]]
-        and n.outputs[0] not in ours
-        and g.types[n.outputs[0]].dtype == F32
-    }
-
-    def operands(n: Node) -> tuple[str, ...]:
-        y = n.outputs[0]
-        count = 1 if y in cells else 2 if y in sums else 3 if y in heads else len(n.inputs)
-        found = (x for x in n.inputs[:count] if x and x not in g.consts)
-        return tuple(x for x in found if g.types[x].dtype == F32)
-
-    # a clamp joins its producer: the value in between is never stored
-    inner = {
-        n.inputs[0]: y
-        for y, n in lanes.items()
-        if isinstance(n.op, Lane)
-        and is_clamp(n.op.expr)
-        and n.inputs[0] not in outputs
-        and len(users[n.inputs[0]]) == 1
-        and (n.inputs[0] in sums or n.inputs[0] in lanes)
-    }
-
-    integer = {*sums, *cells, *lanes, *means, *heads, *others}
-    moving = [n for n in g.nodes if n.outputs[0] in movement]
-    while True:
-        before, after = _from_codes(g, moving, integer), _to_codes(g, moving, integer)
-        useless = {
-            y
-            for y in integer - sums.keys() - cells.keys()
-            if before.isdisjoint(operands(made[y])) or y not in after
-        }
-        if complete or not useless:
-            break
-        integer -= useless
+    kinds = kinds_of(g, wanted, complete)
+    movement, cells, heads = set(kinds.movement), kinds.cells, kinds.heads
+    moving = list(kinds.movement.values())
+    integer, before, after = _between_codes(g, kinds, complete)
     # a clamp that stayed while what it clamps did not is an op of its own again
-    inner = {x: y for x, y in inner.items() if x in integer and y in integer}
+    inner = {x: y for x, y in _clamped(g, kinds).items() if x in integer and y in integer}
     if recipe.fuses:
-        inner = fused(g, sums, integer & lanes.keys(), recipe.wide) | inner
+        inner = fused(g, kinds.sums, integer & kinds.lanes.keys(), recipe.wide) | inner
 
     if not complete:
         # what is float is moved as float where some reader wants it exact
@@ -344,7 +208,7 @@ def place(
         asks = I16 if wanted[y] == "int16x8" else I8
         results = tuple(v for v in n.outputs if complete and v and g.types[v].dtype == F32)
         stored = results or ((y,) if y in cells or y in after else ())
-        for x in (*operands(n), *stored):
+        for x in (*kinds.operands(g, n), *stored):
             if x not in inner:
                 root = groups.find(x)
                 codes[root] = max(asks, codes.get(root, I8), key=lambda t: t.bits)
@@ -356,7 +220,7 @@ def place(
     narrowing = sorted(integer & (heads.keys() | cells.keys()), key=lambda y: wanted[y] == "int8")
     for y in narrowing:
         own = hidden_results(made[y]) if y in cells else ()
-        roots = (groups.find(x) for x in (*operands(made[y]), *own))
+        roots = (groups.find(x) for x in (*kinds.operands(g, made[y]), *own))
         width = I16 if y in heads and wanted[y] == "int16x8" else I8
         codes |= {root: width for root in roots if root in codes}
     group = {x: groups.find(x) for x in (*g.types,) if groups.find(x) in codes}
@@ -369,9 +233,9 @@ def place(
         {x: codes[r] for x, r in group.items()},
         group,
         {r: tuple(xs) for r, xs in sources.items()},
-        tuple(n for n in g.nodes if n.outputs[0] in sums),
+        tuple(kinds.sums.values()),
         tuple(cells.values()),
-        tables,
+        tuple(kinds.tables.values()),
         inner,
         frozenset(integer | movement),
         read_by_functions(g, group, movement, integer),
