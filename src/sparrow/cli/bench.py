@@ -22,8 +22,8 @@ from sparrow.cli.options import (
     ThreadsOption,
     progress,
     show,
-    show_sustained,
 )
+from sparrow.cli.report import show_sustained
 from sparrow.errors import BadInput, printable
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,6 +117,12 @@ def build(
         return
     if explain:
         _explain(bundle)
+    _show_receipt(receipt, measured)
+    print(f"report: {out / 'report.html'}")
+
+
+def _show_receipt(receipt: ReceiptRecord, measured: Mapping[str, Any]) -> None:
+    """What was proved, what it takes, and how it was found."""
     memory = receipt.memory
     print(receipt.verdict)
     for a in receipt.accuracy:
@@ -144,7 +151,6 @@ def build(
         )
     if receipt.search is not None:
         show_search(receipt.search)
-    print(f"report: {out / 'report.html'}")
 
 
 def _why_float(receipt: ReceiptRecord) -> str:

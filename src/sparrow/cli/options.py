@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparrow.errors import BadInput, printable
+from sparrow.errors import printable
 
 if TYPE_CHECKING:
-    from sparrow.bundle import Bundle
     from sparrow.evidence.receipt import SearchRecord
     from sparrow.offload.residency import Residency
 
@@ -133,24 +132,3 @@ def show_search(s: SearchRecord) -> None:
             f"pin {printable(p.pin)}: {p.layers} layers, {p.ms:+.4f} ms, {p.kb:+.1f} kB, "
             f"{p.db:+.1f} dB"
         )
-
-
-def show_sustained(bundle: Bundle, entries: list[int], text: str, as_json: bool) -> None:
-    """Run entry points for so long each, say what came of it, and write the report anew."""
-    from sparrow.arguments import TIMES, quantity
-    from sparrow.cli.report import write_report
-    from sparrow.timing.benchmark import sustain_bundle
-
-    ns = quantity(text, "--sustained", {**TIMES, "m": 60e9, "min": 60e9, "h": 3600e9})
-    assert ns is not None
-    if not 1e9 <= ns <= 86400e9:
-        raise BadInput(f"--sustained {text!r}", hint="write a time from 1s to 24h, such as 10m")
-    found = [sustain_bundle(bundle, e, ns / 1e9, progress) for e in entries]
-    progress.clear()
-    path = write_report(bundle.folder)
-    if as_json:
-        show([f.as_json() for f in found])
-        return
-    for f in found:
-        print("\n".join(printable(line) for line in str(f).splitlines()))
-    print(f"curve: {path}")

@@ -15,8 +15,8 @@ from sparrow.cli.options import (
     SustainedOption,
     ThreadsOption,
     show,
-    show_sustained,
 )
+from sparrow.cli.report import show_sustained
 from sparrow.errors import printable
 
 

@@ -1,13 +1,17 @@
-"""`sparrow report`."""
+"""`sparrow report`, and what else is drawn in one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparrow.cli.options import FolderArgument
+from sparrow.cli.options import FolderArgument, progress, show
+from sparrow.errors import BadInput, printable
+
+if TYPE_CHECKING:
+    from sparrow.bundle import Bundle
 
 
 def report(
@@ -33,3 +37,23 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     path = out or folder / "report.html"
     replace_file(path, render(receipt, plan, measured).encode("utf-8", "replace"))
     return path
+
+
+def show_sustained(bundle: Bundle, entries: list[int], text: str, as_json: bool) -> None:
+    """Run entry points for so long each, say what came of it, and write the report anew."""
+    from sparrow.arguments import TIMES, quantity
+    from sparrow.timing.benchmark import sustain_bundle
+
+    ns = quantity(text, "--sustained", {**TIMES, "m": 60e9, "min": 60e9, "h": 3600e9})
+    assert ns is not None
+    if not 1e9 <= ns <= 86400e9:
+        raise BadInput(f"--sustained {text!r}", hint="write a time from 1s to 24h, such as 10m")
+    found = [sustain_bundle(bundle, e, ns / 1e9, progress) for e in entries]
+    progress.clear()
+    path = write_report(bundle.folder)
+    if as_json:
+        show([f.as_json() for f in found])
+        return
+    for f in found:
+        print("\n".join(printable(line) for line in str(f).splitlines()))
+    print(f"curve: {path}")
