@@ -345,7 +345,20 @@ def emit_sources(
     shapes: Shapes | None = None,
     threads: int = 1,
 ) -> dict[str, bytes]:
-    """The emitted files of a model by name, without compiling them."""
+    """The emitted files of a model by name, without compiling them.
+
+    Args:
+        model: As for `build`; a quantized ONNX file gives code over its integers.
+        target: Name of a target row, a TOML file that is one, or ``host``.
+        shapes: Static shapes of inputs with dynamic dimensions.
+        threads: Threads that tasks are cut for; results do not depend on it.
+
+    Returns:
+        ``model.c``, ``model.h``, ``sparrow.h``, ``weights.bin``, and what else the target takes.
+
+    Raises:
+        SparrowError: One line that says where, what was expected and found, and what to do.
+    """
     compiled = compile_sources(sources_of(model, shapes), resolve_target(target), threads=threads)
     return dict(compiled.artifact.files)
 

@@ -29,7 +29,7 @@ from sparrow.kernels.loop import batch_axes
 from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
 from sparrow.kernels.spans import gemm_spans
-from sparrow.kernels.tiling_f32 import choose_gemm, gemm_cycles, gemm_tiles
+from sparrow.kernels.tiling_f32 import Form, choose_gemm, gemm_cycles, gemm_tiles
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import BF16, F32, Array
 
@@ -67,6 +67,7 @@ def _gemm(case: Case) -> Lowered | Reject:
         return Reject("output columns are not adjacent")
     dims, (wa, wb, wy) = batch_axes((a, b, y), y.shape[:-2])
     packed: tuple[Pack, ...] = ()
+    form: Form
     if b.const is not None and all(w == 0 for w in wb):
         value = b.const.reshape(b.shape[-2:])
         flat = value.T if op.trans_b else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Literal, TypeAlias
 
 from sparrow.kernels.case import Tile
 from sparrow.kernels.packing_f32 import fits_twice, round_up
@@ -22,6 +23,9 @@ from sparrow.kernels.tiles_f32 import (
 # of several planes are read by turns, and what a processor fetches unasked comes too late for them.
 FEW_CHANNELS = 4
 
+Form: TypeAlias = Literal["packed", "plain", "trans"]
+"""Of B: constant, by `pack_gemm_b`; row-major; or [n, k]."""
+
 
 def shares(n: int, cpu: Simd, pair: bool) -> bool:
     """Whether two rows may share the last vector of n packed columns."""
@@ -36,7 +40,7 @@ def choose_gemm(
     *,
     threads: int = 1,
     batch: int = 1,
-    b: str = "packed",
+    b: Form = "packed",
     a_trans: bool = False,
     lda: int | None = None,
     ldb: int | None = None,
@@ -57,7 +61,6 @@ def choose_gemm(
     `k`, `lda` and `sa` count them. `half`: C is bfloat16. `tile`: one of `gemm_tiles`, the first
     by default.
     """
-    assert b in ("packed", "plain", "trans"), b
     assert b == "packed" or not pair, b
     lda = (m if a_trans else k) if lda is None else lda
     ldb = (k if b == "trans" else n) if ldb is None else ldb

@@ -41,6 +41,17 @@ def measure_build(
     threads: int,
     blob: Array | None,
 ) -> dict[str, Any]:
+    """Latencies of every entry point and, of the build with hooks, of each of its steps, as JSON.
+
+    Args:
+        shipped: The library of the bundle.
+        hooked: The same with hooks.
+        plan: What it says of the steps.
+        graphs: Entry points.
+        golden: Calls whose inputs are measured with.
+        threads: Threads of a call.
+        blob: Weights, bytes; None where there are none.
+    """
     times, profiles = [], []
     plain = Session(shipped, blob, threads=threads)
     tapped = Session(hooked, blob, threads=threads)
