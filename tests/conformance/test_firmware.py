@@ -89,7 +89,7 @@ def entry_address(program: Elf, objects: Sequence[Path]) -> int:
     """
     for code in (Elf(path.read_bytes()) for path in objects):
         for own in (s.section for s in code.symbols if s.name == "model_run" and s.section):
-            length = min(at for section, at, _ in code.relocated() if section == own)
+            length = min(at for section, at, *_ in code.relocated() if section == own)
             start = re.escape(code.sections[own].data[:length])
             (found,) = (
                 s.address + m.start()

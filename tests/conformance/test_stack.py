@@ -220,3 +220,36 @@ def test_vectors_on_the_stack_count_as_the_processor_has_them(kept: str, registe
     assert short is not None and long is not None
     assert long - short == registers * (1024 - 128) // 8
     assert stack_bytes(found, machine) == stack_bytes(found, machine, vector_bits=512)
+
+
+# Work that is split hands its tasks to a function that calls them; what is called at once is not
+# below that one.
+SPLIT = """
+void use(char *p);
+typedef void task(int);
+__attribute__((noinline)) static void sp_split(task *f, int n) {
+  char a[64];
+  use(a);
+  for (int t = 0; t < n; ++t) f(t);
+}
+__attribute__((noinline)) static void split(int i) { char a[1024]; use(a); use(a + i); }
+__attribute__((noinline)) static void other(int i) { char a[8]; use(a); use(a + i); }
+__attribute__((noinline)) static void direct(int i) { char a[1056]; use(a); use(a + i); }
+void model_run(int n) {
+  char a[32];
+  use(a); sp_split(split, n); sp_split(other, n); direct(n); use(a);
+}
+"""
+
+
+@pytest.mark.parametrize("name", [*EMULATED, *MODULES, "x86", "x86_64", "cortex_m0", "rv32imc"])
+def test_tasks_run_below_what_splits_them(name: str) -> None:
+    compile_units = find_toolchain().compile_objects
+    found = read_frames(compile_units([Unit("split.c", SPLIT)], target(name).machine))
+    assert found is not None
+    known = replace(found, sizes={**found.sizes, **dict.fromkeys(found.outside.values(), 0)})
+    sizes = {n: known.sizes[at] for n, at in known.names.items() if at in known.sizes}
+    assert sizes["direct"] < sizes["sp_split"] + sizes["split"]
+    assert known.deepest("model_run") == sizes["model_run"] + sizes["sp_split"] + sizes["split"]
+    alone = replace(known, handed={})
+    assert alone.deepest("model_run") == sizes["model_run"] + sizes["direct"]

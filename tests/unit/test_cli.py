@@ -104,6 +104,14 @@ def test_run_reads_arrays_and_images(files: Path, capsys: pytest.CaptureFixture[
         assert command("run", str(files / "out"), str(files / text)) == 0
         assert "y: float32[1x5]" in capsys.readouterr().out
     assert command("run", str(files / "out"), f"x={files / 'x.npy'}") == 0
+    capsys.readouterr()
+    shown = []
+    np.save(files / "zeros.npy", np.zeros((1, 3, 12, 12), np.float32))
+    # p.png is 9 everywhere
+    for words in (["zeros.npy"], ["p.png", "--mean", "9", "--std", "3,4,5"], ["p.png"]):
+        assert command("run", str(files / "out"), str(files / words[0]), *words[1:]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != shown[2]
     assert command("run", str(files / "out")) == 2
     assert capsys.readouterr().err.startswith("error: input 'x' is missing")
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 import sparrow
-from data import data, missing
+from data import REPO, data, missing
 from small_models import classifier, model, value
 from sparrow import api
 from sparrow.cli import main
@@ -25,6 +25,7 @@ from sparrow.errors import BadInput, GateFailed
 from sparrow.targets import Target, target
 
 CORE = "cortex_m4f"
+DIGITS = REPO / "examples" / "digits" / "digits.onnx"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,6 +63,12 @@ def test_it_is_what_the_image_and_the_emulator_show(samples: list[object], tmp_p
     assert sum(x.code_bytes for x in found.layers) <= found.code_bytes
     assert found.arena_bytes <= 1.05 * found.live_bytes
     assert "instructions counted in the emulator" in found.time_source and found.time_ns > 0
+
+
+def test_the_stack_is_that_of_a_task_that_calls_what_layers_share() -> None:
+    """Layers that share a function, called in a task below what splits the work (144 bytes)."""
+    found = sparrow.fits(DIGITS, "cortex_m4f")
+    assert found.stack_seen == found.stack_bytes and found.stack_seen
 
 
 def test_too_little_ram_is_met_in_strips_of_rows(samples: list[object]) -> None:

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparrow.arguments import pixels_of
 from sparrow.cli.options import (
+    BgrOption,
     DeviceOption,
     EntryOption,
     FolderArgument,
     JsonOption,
+    MeanOption,
+    StdOption,
     ThreadsOption,
     show,
 )
 from sparrow.errors import BadInput, printable
 
 if TYPE_CHECKING:
+    from sparrow.samples import Pixels
     from sparrow.tensor import Array
 
 
@@ -32,6 +37,9 @@ def run(
     entry: EntryOption = None,
     threads: ThreadsOption = 1,
     device: DeviceOption = "auto",
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a bundle on files."""
@@ -40,7 +48,8 @@ def run(
     from sparrow.api import load_bundle
 
     bundle = load_bundle(folder, threads, device)
-    feeds = _feeds(bundle, bundle.entry_index(entry), inputs or [])
+    pixels = pixels_of(mean, std, bgr)
+    feeds = _feeds(bundle, bundle.entry_index(entry), inputs or [], pixels)
     outputs = bundle.run(feeds, entry)
     if out is not None:
         _save(out, outputs)
@@ -66,7 +75,7 @@ def run(
         print(row)
 
 
-def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
+def _feeds(bundle: Any, index: int, texts: list[str], pixels: Pixels) -> dict[str, Array]:
     """Arrays for the inputs of an entry point, from files."""
     from sparrow.npz import read_arrays
     from sparrow.samples import IMAGES, fit, load_image
@@ -82,7 +91,7 @@ def _feeds(bundle: Any, index: int, texts: list[str]) -> dict[str, Array]:
         if named or len(types) == 1:
             only = name if named else next(iter(types))
             if path.suffix.lower() in IMAGES:
-                found[only] = load_image(path, only, types[only])
+                found[only] = load_image(path, only, types[only], pixels)
                 continue
             arrays = read_arrays(path)
             if "" in arrays or (named and len(arrays) == 1):

@@ -73,8 +73,8 @@ class Elf:
         """Indices of the sections that hold code."""
         return frozenset(i for i, s in enumerate(self.sections) if s.flags & EXECUTABLE and s.data)
 
-    def relocated(self) -> Iterator[tuple[int, int, int]]:
-        """(section that refers, offset in it, number of the symbol) of every relocation."""
+    def relocated(self) -> Iterator[tuple[int, int, int, int]]:
+        """(section that refers, offset in it, number of the symbol, kind) of every relocation."""
         for s in self.sections:
             if s.kind not in (RELA, REL):
                 continue
@@ -82,10 +82,10 @@ class Elf:
             for at in range(0, len(s.data), step):
                 if self.wide:
                     offset, info = struct.unpack_from("<QQ", s.data, at)
-                    yield s.info, offset, info >> 32
+                    yield s.info, offset, info >> 32, info & 0xFFFFFFFF
                 else:
                     offset, info = struct.unpack_from("<II", s.data, at)
-                    yield s.info, offset, info >> 8
+                    yield s.info, offset, info >> 8, info & 0xFF
 
     @cached_property
     def symbols(self) -> list[Symbol]:
@@ -133,7 +133,7 @@ def function_bytes(objects: Sequence[Path]) -> Mapping[str, float]:
 def _functions(elf: Elf) -> dict[str, float]:
     code = elf.code
     calls: dict[int, set[int]] = {}
-    for section, _, number in elf.relocated():
+    for section, _, number, _ in elf.relocated():
         target = elf.symbols[number].section
         if section in code and target in code and target != section:
             calls.setdefault(section, set()).add(target)

@@ -32,6 +32,16 @@ _ALIGNS = {b"\x48\x83\xe4\xc0": 48, b"\x48\x83\xe4\xe0": 16}
 
 # auipc t1: a jump to another function; a call sets ra.
 _RISCV, _TO_T1, _TO_T1_MASK = 243, 0x00000317, 0xFFF
+# Kinds of relocations that are calls and jumps; by others a function's address is taken.
+_CALLS = {
+    _I386: {2, 4},
+    40: {1, 10, 27, 28, 29, 30},
+    _X86_64: {4},
+    183: {282, 283},
+    _RISCV: {17, 18, 19},
+}
+# What calls the functions that are handed to it (`emit.c`).
+_SPLIT = "sp_split"
 # What reads the compiler's library, by architecture.
 _READERS = {"thumb": thumb.read, "riscv32": riscv.read, "arm": a32.read}
 
@@ -56,6 +66,7 @@ class Frames:
         sizes: Bytes of stack per function, the return address included.
         scaled: Vector registers' worth per function that has such a frame besides.
         calls: Functions that each calls or hands on.
+        handed: Those of them that are handed on.
         tails: Functions that each jumps to when its own frame is gone.
         names: Functions that other objects see.
         outside: Functions that are in none of the objects; their sizes are not known.
@@ -65,6 +76,7 @@ class Frames:
     sizes: Mapping[Place, int]
     scaled: Mapping[Place, int]
     calls: Mapping[Place, frozenset[Place]]
+    handed: Mapping[Place, frozenset[Place]]
     tails: Mapping[Place, frozenset[Place]]
     names: Mapping[str, Place]
     outside: Mapping[str, Place]
@@ -82,6 +94,7 @@ class Frames:
             ValueError: It recurses, or a frame is not known.
         """
         depth = {self.names[n]: 0 for n in free}
+        split = self.names.get(_SPLIT)
         open_: set[Place] = set()
 
         def visit(at: Place) -> int:
@@ -91,7 +104,11 @@ class Frames:
                 if at not in self.sizes:
                     raise ValueError(f"function {at} has a frame of unknown size")
                 open_.add(at)
-                inner = max((visit(c) for c in self.calls.get(at, ())), default=0)
+                calls = self.calls.get(at, frozenset())
+                inner = max((visit(c) for c in calls), default=0)
+                if split in calls:
+                    tasks = (visit(c) for c in self.handed.get(at, ()))
+                    inner = max(inner, self.sizes[split] + max(tasks, default=0))
                 after = max((visit(c) for c in self.tails.get(at, ())), default=0)
                 open_.remove(at)
                 own = self.sizes[at] + self.scaled.get(at, 0) * vector_bytes
@@ -137,7 +154,7 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
     sizes: dict[Place, int] = {}
     scaled: dict[Place, int] = {}
     names: dict[str, Place] = {}
-    pending: list[tuple[Place, Place | str, bool]] = []
+    pending: list[tuple[Place, Place | str, bool, bool]] = []
     machine = 0
     for o, data in enumerate(modules):
         if data[:4] != MAGIC:
@@ -161,29 +178,34 @@ def read_frames(objects: Sequence[Path]) -> Frames | None:
         for symbol in found.symbols:
             if symbol.section in code and symbol.kind != SECTION_SYMBOL and symbol.name:
                 names[symbol.name] = (o, symbol.section)
-        for section, offset, number in found.relocated():
+        for section, offset, number, kind in found.relocated():
             if section not in code:
                 continue
             target = found.symbols[number]
             jumps = _jumps(machine, found.sections[section].data, offset)
+            hands = kind not in _CALLS[machine]
             if target.section == UNDEFINED:
-                pending.append(((o, section), target.name, jumps))
+                pending.append(((o, section), target.name, jumps, hands))
             elif target.section in code and target.section != section:
-                pending.append(((o, section), (o, target.section), jumps))
+                pending.append(((o, section), (o, target.section), jumps, hands))
     if not sizes:
         return None
     calls: dict[Place, set[Place]] = {}
+    handed: dict[Place, set[Place]] = {}
     tails: dict[Place, set[Place]] = {}
     outside: dict[str, Place] = {}
-    for caller, callee, jumps in pending:
+    for caller, callee, jumps, hands in pending:
         to = names.get(callee) if isinstance(callee, str) else callee
         if to is None:
             to = outside.setdefault(str(callee), (_OUTSIDE, len(outside)))
         (tails if jumps else calls).setdefault(caller, set()).add(to)
+        if hands:
+            handed.setdefault(caller, set()).add(to)
     return Frames(
         sizes,
         scaled,
         {k: frozenset(v) for k, v in calls.items()},
+        {k: frozenset(v) for k, v in handed.items()},
         {k: frozenset(v) for k, v in tails.items()},
         names,
         outside,
@@ -204,15 +226,20 @@ def _frames_of_modules(modules: Sequence[bytes]) -> Frames | None:
             sizes[o, i] = f.frame
             names[f.name] = (o, i)
     calls: dict[Place, frozenset[Place]] = {}
+    handed: dict[Place, frozenset[Place]] = {}
+
+    def places(o: int, functions: Collection[int | str]) -> frozenset[Place]:
+        return frozenset(
+            (o, c)
+            if isinstance(c, int)
+            else names.get(c) or outside.setdefault(c, (_OUTSIDE, len(outside)))
+            for c in functions
+        )
+
     for o, functions in enumerate(found):
         for i, f in functions.items():
-            calls[o, i] = frozenset(
-                (o, c)
-                if isinstance(c, int)
-                else names.get(c) or outside.setdefault(c, (_OUTSIDE, len(outside)))
-                for c in f.calls
-            )
-    return Frames(sizes, {}, calls, {}, names, outside, 0)
+            calls[o, i], handed[o, i] = places(o, f.calls), places(o, f.handed)
+    return Frames(sizes, {}, calls, handed, {}, names, outside, 0)
 
 
 def _jumps(machine: int, code: bytes, offset: int) -> bool:

@@ -19,7 +19,8 @@ _FUNCTION, _TABLE, _MEMORY, _GLOBAL = range(4)
 _UNDEFINED, _EXPLICIT = 0x10, 0x40
 _SYMBOLS = 8
 # Relocations that are calls or addresses of functions, and those that have an addend.
-_CALLS = frozenset({0, 1, 12})
+_CALL = 0
+_CALLS = frozenset({_CALL, 1, 12})
 _ADDENDS = frozenset({*(3, 4, 5, 8, 9, 11, 14, 15, 16, 17), *(21, 22, 23, 25)})
 
 
@@ -31,11 +32,13 @@ class Function:
         name: Its symbol's.
         frame: Bytes that it takes of the stack in memory; None: it is not understood.
         calls: Functions that it calls or hands on: numbers of those of this object, else names.
+        handed: Those of them that it hands on.
     """
 
     name: str
     frame: int | None
     calls: set[int | str] = field(default_factory=set)
+    handed: set[int | str] = field(default_factory=set)
 
 
 class _Reader:
@@ -102,6 +105,8 @@ def functions(data: bytes) -> dict[int, Function]:
             if callee is not None:
                 caller = begin[next(s for s in starts if s <= offset)]
                 found[caller].calls.add(callee)
+                if kind != _CALL:
+                    found[caller].handed.add(callee)
     return found
 
 
