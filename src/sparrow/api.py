@@ -82,9 +82,10 @@ def build(
         precision: ``float32``; ``bfloat16``: products over bfloat16 with float32 sums where that is
             predicted to be faster, float32 where the target multiplies no bfloat16; ``int8``, which
             needs ``calib``; either fails when it is slower than float32 on this machine; or
-            ``auto``: float32 without ``calib``, else int8, or with a budget the mix of precisions,
-            layer by layer, that is the fastest within ``budget.drop`` and the other goals, or
-            without a drop the most accurate within those. Never slower than float32.
+            ``auto``: float32 without ``calib``, else int8, or where a gate refuses that the fastest
+            mix of precisions, layer by layer. With a budget the mix that is the fastest within
+            ``budget.drop`` and the other goals, or without a drop the most accurate within those.
+            Never slower than float32.
         threads: Threads the bundle will run with.
         budget: Goals of ``auto`` and gates of all; GateFailed when one does not hold.
         states: Model input -> output pairs carried from call to call.

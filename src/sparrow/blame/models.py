@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparrow.blame.explain import explain
 from sparrow.blame.judging import split
-from sparrow.blame.result import Blame, Cure, LayerBlame
+from sparrow.blame.result import NEAR, Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
 from sparrow.following import check_types, open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
@@ -237,7 +237,7 @@ def apply_cure(
         pixels: As for `blame_model`.
 
     Raises:
-        GateFailed: No cure gains anything, or the bundle's gates do not hold.
+        GateFailed: No cure gains enough, or the bundle's gates do not hold.
         BadInput: ``out`` cannot be written.
     """
     from sparrow.api import build, quantize
@@ -245,7 +245,7 @@ def apply_cure(
 
     cure = found.best
     if cure is None:
-        raise GateFailed("no cure gains anything; nothing was written")
+        raise GateFailed(f"no cure gains more than {NEAR:g} dB; nothing was written")
     if out.suffix == ".onnx":
         done = quantize(
             *(model, calib, cure.recipe),

@@ -10,6 +10,7 @@ import os
 import queue
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from sparrow.device.build import NATIVE
 from sparrow.device.remote import RemoteLibrary
@@ -121,7 +123,7 @@ class _Page(Wire):
                 for p in (NATIVE / "web").glob("*.mjs")
             },
         }
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, weakref.ref(self)))
+        server = _Server(("127.0.0.1", 0), partial(_Handler, weakref.ref(self)))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         folder = Path(tempfile.mkdtemp(prefix="sparrow-"))
@@ -201,6 +203,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are no news."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that ends may leave a request unanswered."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _end(
