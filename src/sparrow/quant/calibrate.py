@@ -22,7 +22,7 @@ from sparrow.npz import parse_arrays
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.health import Health, Watch, dead_channels
 from sparrow.quant.histogram import Histogram
-from sparrow.quant.moments import Moments, SecondMoments
+from sparrow.quant.moments import Moments, SecondMoments, alike
 from sparrow.quant.place import Placement, channel_axes
 from sparrow.tensor import Array
 
@@ -176,7 +176,8 @@ def calibrate(
     notes = dead_channels({place_of(g, x): s for x, s in values.items()})
     health = replace(watch.verdict(digests), of_values=notes)
     of_products = {y: m.moments() for y, m in second.items() if m is not None}
-    return Calibration(values, of_products, tuple(digests), health)
+    weights = {y: sums[y].inputs[1] for y in of_products}
+    return Calibration(values, alike(of_products, weights), tuple(digests), health)
 
 
 def peaks(

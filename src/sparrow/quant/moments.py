@@ -7,7 +7,9 @@ kept, however many samples there were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +102,25 @@ class SecondMoments:
             self.total += np.matmul(rows.transpose(0, 2, 1), rows)
         self.first += rows.sum(1, dtype=np.float64)
         self.count += rows.shape[1]
+
+
+def alike(moments: Mapping[str, Moments], weights: Mapping[str, str]) -> dict[str, Moments]:
+    """``moments`` with one covariance for all products of the same weights, the mean of theirs.
+
+    They round them to the same codes, then, of which one copy is stored. Means stay their own:
+    biases are corrected by them.
+
+    Args:
+        moments: Product (by its result) -> moments of its inputs.
+        weights: Product -> its weights.
+    """
+    shared: defaultdict[tuple[str, tuple[int, ...]], list[Moments]] = defaultdict(list)
+    for y, m in moments.items():
+        shared[weights[y], m.covariance.shape].append(m)
+    one = {k: np.mean([m.covariance for m in of], axis=0) for k, of in shared.items()}
+    return {
+        y: replace(m, covariance=one[weights[y], m.covariance.shape]) for y, m in moments.items()
+    }
 
 
 def _patches(op: Conv, kernel: tuple[int, ...], x: Array) -> Array:

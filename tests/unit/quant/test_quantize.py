@@ -630,3 +630,36 @@ def test_digits_keep_their_accuracy() -> None:
     right = int((np.array(seen) == digits.target[-500:]).sum())
     # float: 498; half a point of 500 is two digits
     assert right >= 496
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "adaround", "nearest"])
+def test_weights_that_layers_share_stay_one_constant(rounding: Rounding) -> None:
+    """Each corrects its bias by what it reads."""
+    rng = np.random.default_rng(2)
+    weights = {
+        "w": rng.standard_normal((6, 3, 3, 3)).astype(np.float32),
+        "b": rng.standard_normal(6).astype(np.float32),
+        "u": rng.standard_normal((6, 4)).astype(np.float32),
+    }
+    nodes = []
+    for i in "12":
+        nodes += [
+            helper.make_node("Conv", [f"x{i}", "w", "b"], [f"c{i}"]),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+            helper.make_node("GlobalAveragePool", [f"r{i}"], [f"m{i}"]),
+            helper.make_node("Flatten", [f"m{i}"], [f"f{i}"]),
+            helper.make_node("MatMul", [f"f{i}", "u"], [f"y{i}"]),
+        ]
+    inputs = [value(f"x{i}", (1, 3, 7, 7)) for i in "12"]
+    g = front(model(nodes, inputs, [value(f"y{i}", (1, 4)) for i in "12"], weights))
+    feeds = [
+        {"x1": rng.standard_normal((1, 3, 7, 7), np.float32), "x2": rng.random((1, 3, 7, 7), "f4")}
+        for _ in range(16)
+    ]
+    q = run(g, feeds, Recipe(rounding=rounding, widen=False)).graph
+    sizes = sorted(a.size for x, a in q.consts.items() if q.types[x].dtype == I8)
+    assert sizes == [24, 162]
+    real, coded = reference(g, g.outputs), reference(q, q.outputs)
+    for f in feeds:
+        a, b = real(f), coded(f)
+        assert all(np.abs(a[y] - b[y]).max() < 0.05 * np.abs(a[y]).max() for y in g.outputs)
