@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,31 +27,13 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     if not all(isinstance(text, str) for pair in info.items() for text in pair):
         raise BadModel(f"{where}: what is said of its external data is not UTF-8")
     location = info.get("location", "")
-    parts = PurePosixPath(location.replace("\\", "/")).parts
-    if (
-        not parts
-        or ".." in parts
-        or location.startswith(("/", "\\"))
-        or ":" in location
-        or "\0" in location
-    ):
-        raise BadModel(f"{where}: external data at {location!r} are not beside the model")
-    path = folder
-    for part in parts:
-        path = path / part
-        try:
-            if path.is_symlink():
-                raise BadModel(f"{where}: external data at {location!r} go through a link")
-        except OSError as e:
-            raise BadModel(f"{where}: external data at {location!r}: {e.strerror}") from None
+    path = _beside(folder, location, where)
     try:
         offset, shape = int(info.get("offset", "0") or 0), tuple(int(d) for d in t.dims)
         length = int(info["length"]) if info.get("length") else None
     except ValueError:
         raise BadModel(f"{where}: external data offset or length is no number") from None
-    n = 1
-    for d in shape:
-        n *= d
+    n = prod(shape)
     if min((0, *shape)) < 0 or offset < 0 or n > 1 << 40:
         raise BadModel(f"{where}: shape {shape} or offset {offset} is out of range")
     if dtype.bits < 8:
@@ -79,3 +62,25 @@ def load_external(t: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     copy.dims.extend(t.dims)
     copy.raw_data = raw
     return np.asarray(onnx.numpy_helper.to_array(copy)).astype(dtype.numpy)
+
+
+def _beside(folder: Path, location: str, where: str) -> Path:
+    """The file at a location below the folder of a model; no part of the way is a link."""
+    parts = PurePosixPath(location.replace("\\", "/")).parts
+    if (
+        not parts
+        or ".." in parts
+        or location.startswith(("/", "\\"))
+        or ":" in location
+        or "\0" in location
+    ):
+        raise BadModel(f"{where}: external data at {location!r} are not beside the model")
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            if path.is_symlink():
+                raise BadModel(f"{where}: external data at {location!r} go through a link")
+        except OSError as e:
+            raise BadModel(f"{where}: external data at {location!r}: {e.strerror}") from None
+    return path

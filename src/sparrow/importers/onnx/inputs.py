@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import onnx
 
@@ -44,6 +44,26 @@ def _missing(
     return " ".join(options)
 
 
+def _symbols(
+    inputs: Sequence[onnx.ValueInfoProto], given: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, str]]:
+    """Symbol -> its extent by the given shapes, and the input that says so."""
+    symbols: dict[str, tuple[int, str]] = {}
+    for i in inputs:
+        if i.name not in given or not i.type.tensor_type.HasField("shape"):
+            continue
+        dims = [declared(d) for d in i.type.tensor_type.shape.dim]
+        if len(dims) != len(given[i.name]):
+            raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
+        for name, n in zip(dims, given[i.name], strict=True):
+            if isinstance(name, str) and symbols.setdefault(name, (n, i.name))[0] != n:
+                other = symbols[name]
+                raise BadInput(
+                    f"dimension {name!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
+                )
+    return symbols
+
+
 def freeze(
     model: onnx.ModelProto, shapes: Shapes
 ) -> tuple[list[tuple[str, TensorType]], tuple[str, ...]]:
@@ -76,20 +96,8 @@ def freeze(
             f"shape given for {sorted(unknown)[0]!r}, which is no input of the model",
             hint=f"inputs: {', '.join(repr(i.name) for i in inputs)}",
         )
-    symbols: dict[str, tuple[int, str]] = {}
+    symbols = _symbols(inputs, given)
     frozen: list[str] = []
-    for i in inputs:
-        if i.name not in given or not i.type.tensor_type.HasField("shape"):
-            continue
-        dims = [declared(d) for d in i.type.tensor_type.shape.dim]
-        if len(dims) != len(given[i.name]):
-            raise BadInput(f"input {i.name!r} has rank {len(dims)}, shape given {given[i.name]}")
-        for name, n in zip(dims, given[i.name], strict=True):
-            if isinstance(name, str) and symbols.setdefault(name, (n, i.name))[0] != n:
-                other = symbols[name]
-                raise BadInput(
-                    f"dimension {name!r} is {n} in {i.name!r} and {other[0]} in {other[1]!r}"
-                )
     result: list[tuple[str, TensorType]] = []
     for i in inputs:
         if i.type.WhichOneof("value") != "tensor_type":

@@ -267,6 +267,37 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
+def _check_opset(model: onnx.ModelProto) -> None:
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if version and version < MIN_OPSET:
+        raise UnsupportedOp(
+            f"opset {version} is older than {MIN_OPSET}",
+            hint="convert it with onnx.version_converter.convert_version(model, 13)",
+        )
+    if version > onnx.defs.onnx_opset_version():
+        raise UnsupportedOp(
+            f"opset {version} is newer than {onnx.defs.onnx_opset_version()}",
+            hint="install a newer onnx package, or export the model with an older opset",
+        )
+    if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
+        raise BadModel("an opset version is out of range")
+
+
+def _check_bound(
+    model: onnx.ModelProto, constants: Mapping[str, Any], states: Mapping[str, str]
+) -> None:
+    """Constants and states are inputs, none of them both."""
+    known = {i.name for i in model.graph.input} - {t.name for t in model.graph.initializer}
+    for what, names in (("constant", constants), ("state", states)):
+        for n in names:
+            if n not in known:
+                raise BadInput(
+                    f"{what} {n!r} is no input of the model", hint=f"inputs: {_listed(known)}"
+                )
+    if both := set(constants) & set(states):
+        raise BadInput(f"input {min(both)!r} is given as a constant and as a state")
+
+
 def decode(
     source: str | Path | onnx.ModelProto,
     shapes: Shapes,
@@ -281,35 +312,14 @@ def decode(
     if model.functions:
         check_functions(model)
         model = inlined(model)
-    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if version and version < MIN_OPSET:
-        raise UnsupportedOp(
-            f"opset {version} is older than {MIN_OPSET}",
-            hint="convert it with onnx.version_converter.convert_version(model, 13)",
-        )
-    if version > onnx.defs.onnx_opset_version():
-        raise UnsupportedOp(
-            f"opset {version} is newer than {onnx.defs.onnx_opset_version()}",
-            hint="install a newer onnx package, or export the model with an older opset",
-        )
-    if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
-        raise BadModel("an opset version is out of range")
+    _check_opset(model)
     if not model.graph.output:
         raise BadModel("the model has no output", hint="declare what it computes as outputs")
     reader = make(model, folder, name)
     reader.b.scheme = _scheme(model)
     env: dict[str, str] = {}
     bound = dict(states)
-    initialized = {t.name for t in model.graph.initializer}
-    known = {i.name for i in model.graph.input} - initialized
-    for what, names in (("constant", constants), ("state", bound)):
-        for n in names:
-            if n not in known:
-                raise BadInput(
-                    f"{what} {n!r} is no input of the model", hint=f"inputs: {_listed(known)}"
-                )
-    if both := set(constants) & set(bound):
-        raise BadInput(f"input {min(both)!r} is given as a constant and as a state")
+    _check_bound(model, constants, states)
     types, frozen = freeze(model, with_own_shapes(shapes, constants))
     outputs = {o.name for o in model.graph.output}
     for n, out in bound.items():
