@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ import sparrow
 from data import REPO
 from sparrow.packaging import package
 
-BUNDLE = (REPO / "docs" / "bundle.md").read_text(encoding="utf-8")
+BUNDLE, FIRMWARE = (
+    (REPO / "docs" / name).read_text(encoding="utf-8")
+    for name in ("bundle.md", "microcontrollers.md")
+)
+STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+CC = (sys.executable, "-m", "ziglang", "cc", *STRICT)
 DIGITS = REPO / "examples" / "digits" / "digits.onnx"
 
 
@@ -25,12 +31,40 @@ def test_the_program_of_the_bundle_page_classifies_a_digit(tmp_path: Path) -> No
     (program,) = re.findall(r"```c\n(.*?)```", BUNDLE, re.S)
     (tmp_path / "main.c").write_text(program)
     (command,) = re.findall(r"^cc (.*)$", BUNDLE, re.M)
-    strict = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
-    cc = (sys.executable, "-m", "ziglang", "cc", *strict, *command.split())
-    subprocess.run(cc, cwd=tmp_path, check=True)
+    subprocess.run((*CC, *command.split()), cwd=tmp_path, check=True)
     run = ("./digits", "lib/weights.bin")
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
     want = bundle.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["probabilities"]
     found = [float(line.split(": ")[1]) for line in done.stdout.splitlines()]
     np.testing.assert_allclose(found, want[0], atol=1e-6)
     assert subprocess.run(("./digits", "main.c"), cwd=tmp_path, check=False).returncode == 1
+
+
+# What runs where there are no files: its weights are linked in.
+CALLER = r"""
+#include <stdio.h>
+int classify(const float *image, float *probabilities);
+int main(void) {
+  float image[64] = {0}, y[10];
+  const int status = classify(image, y);
+  for (int i = 0; i < 10; ++i) printf("%.6f\n", (double)y[i]);
+  return status;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("qemu-arm") is None, reason="runs Arm code")
+def test_the_function_of_the_microcontrollers_page_classifies_a_digit(tmp_path: Path) -> None:
+    bundle = sparrow.build(DIGITS, "cortex_m4f", tmp_path / "out")
+    package(tmp_path / "out", "cmake", tmp_path / "lib")
+    (function,) = re.findall(r"```c\n(.*?)```", FIRMWARE, re.S)
+    (tmp_path / "lib" / "classify.c").write_text(function)
+    (tmp_path / "lib" / "main.c").write_text(CALLER)
+    files = ("main.c", "classify.c", "model.c", "weights.c")
+    target = ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7", "-O1", "-static")
+    flags = ("-ffp-contract=off", "-fno-strict-aliasing", "-o", "digits")
+    subprocess.run((*CC, *target, *flags, *files), cwd=tmp_path / "lib", check=True)
+    run = ("qemu-arm", "./digits")
+    done = subprocess.run(run, cwd=tmp_path / "lib", capture_output=True, text=True, check=True)
+    want = bundle.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["probabilities"]
+    np.testing.assert_allclose([float(x) for x in done.stdout.split()], want[0], atol=1e-6)
