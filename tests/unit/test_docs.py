@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,10 +15,11 @@ import pytest
 import sparrow
 from data import REPO
 from sparrow.packaging import package
+from sparrow.quant.recipe import SCHEMA, Recipe, to_json
 
-BUNDLE, FIRMWARE = (
-    (REPO / "docs" / name).read_text(encoding="utf-8")
-    for name in ("bundle.md", "microcontrollers.md")
+BUNDLE, FIRMWARE, QUANTIZATION = (
+    (REPO / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("bundle", "microcontrollers", "quantization")
 )
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 CC = (sys.executable, "-m", "ziglang", "cc", *STRICT)
@@ -68,3 +70,12 @@ def test_the_function_of_the_microcontrollers_page_classifies_a_digit(tmp_path: 
     done = subprocess.run(run, cwd=tmp_path / "lib", capture_output=True, text=True, check=True)
     want = bundle.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["probabilities"]
     np.testing.assert_allclose([float(x) for x in done.stdout.split()], want[0], atol=1e-6)
+
+
+def test_the_quantization_page_has_every_field_of_a_recipe_with_its_default() -> None:
+    table = QUANTIZATION[QUANTIZATION.index("| field | default | says |") :]
+    shown = {"schema": SCHEMA}
+    for row in table[: table.index("\n\n")].splitlines()[2:]:
+        names, defaults = (re.findall("`(.*?)`", cell) for cell in row.split("|")[1:3])
+        shown |= dict(zip(names, map(json.loads, defaults), strict=True))
+    assert shown == json.loads(to_json(Recipe()))
