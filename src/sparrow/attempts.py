@@ -26,7 +26,7 @@ from sparrow.precision.search import Candidate, Search
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
 from sparrow.quant.recipe import precisions
-from sparrow.quant.run import products_of_codes, requantized
+from sparrow.quant.run import layers_of_codes, requantized
 from sparrow.request import Budget, Request
 from sparrow.targets import Target
 from sparrow.timing.tune import Tuner
@@ -120,7 +120,7 @@ def write_first_that_holds(
         _check_integers(graphs, calib is not None)
     if precision == "bfloat16":
         return _write_bfloat16(a, sources, place)
-    if all(map(products_of_codes, graphs)):
+    if all(map(layers_of_codes, graphs)):
         if recipe is not None:
             raise BadInput(
                 "this model is quantized already: no recipe or pin changes what it computes",

@@ -22,7 +22,7 @@ from sparrow.quant.few import Few
 from sparrow.quant.health import refuse_not_finite
 from sparrow.quant.place import place
 from sparrow.quant.recipe import Pins, precisions
-from sparrow.quant.run import products_of_codes
+from sparrow.quant.run import layers_of_codes
 from sparrow.reference import one_thread
 from sparrow.samples import PLAIN, Feeds, Pixels, by_entry, samples
 
@@ -66,7 +66,7 @@ def holds_codes(g: Graph) -> bool:
 
 def quantizable(g: Graph) -> bool:
     """Whether a graph after `sparrow.passes.FRONT` has sums that can be over codes; none is."""
-    return not products_of_codes(g) and bool(place(g, precisions(g, Recipe()), Recipe()).sums)
+    return not layers_of_codes(g) and bool(place(g, precisions(g, Recipe()), Recipe()).sums)
 
 
 def number_in_source(n: int) -> int:

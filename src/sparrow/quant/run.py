@@ -11,7 +11,9 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
+from sparrow.ops.gru import GRU
 from sparrow.ops.lane import Lane
+from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.reshape import Reshape
@@ -83,8 +85,8 @@ class Quantized:
     recipe: Recipe
 
 
-def products_of_codes(g: Graph) -> list[Node]:
-    """The products of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
+def layers_of_codes(g: Graph) -> list[Node]:
+    """The layers of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
     floats: those of a quantized file. Codes of inputs alone, such as pixels, are no quantization.
     """
     made = g.producers()
@@ -98,20 +100,21 @@ def products_of_codes(g: Graph) -> list[Node]:
     return [
         n
         for n in g.nodes
-        if isinstance(n.op, Conv | ConvTranspose | MatMul)
+        if isinstance(n.op, _LAYERS)
         and (over_codes(*(g.types[x].dtype for x in n.inputs[:2])) or any(map(of_codes, n.inputs)))
     ]
 
 
+_LAYERS = (Conv, ConvTranspose, GRU, LSTM, MatMul)
 _MOVED = (Reshape, Slice, Transpose)
 
 
 def _refuse_codes(g: Graph) -> None:
-    codes = products_of_codes(g)
+    codes = layers_of_codes(g)
     if codes:
-        every = sum(isinstance(n.op, Conv | ConvTranspose | MatMul) for n in g.nodes)
+        every = sum(isinstance(n.op, _LAYERS) for n in g.nodes)
         raise BadInput(
-            f"this model is quantized already: {len(codes)} of its {every} products read codes",
+            f"this model is quantized already: {len(codes)} of its {every} layers read codes",
             hint="give the float model it was made of; `sparrow build` compiles this one as it is",
         )
 

@@ -448,7 +448,7 @@ def test_a_pin_that_fits_nothing_is_refused_with_names_near_it() -> None:
 
 @pytest.mark.parametrize(
     ("pins", "text"),
-    [((), "3 of its 3 products read codes"), ((("fc", "float32"),), "2 of its 3 products")],
+    [((), "3 of its 3 layers read codes"), ((("fc", "float32"),), "2 of its 3 layers")],
 )
 def test_a_quantized_model_is_refused(pins: Pins, text: str) -> None:
     """Its codes would be rounded once more, and codes for what it keeps in floats are not asked."""
@@ -458,6 +458,19 @@ def test_a_quantized_model_is_refused(pins: Pins, text: str) -> None:
         again = front(to_portable_onnx(graph))
         with pytest.raises(BadInput, match=f"quantized already: {text}"):
             run(again, calls(g, 8))
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_a_quantized_recurrent_layer_is_refused(op: str) -> None:
+    rng, units = np.random.default_rng(4), 5
+    rows = units * (4 if op == "LSTM" else 3)
+    weights = {k: rng.standard_normal((1, rows, n), np.float32) for k, n in (("w", 3), ("r", 5))}
+    node = helper.make_node(op, ["x", "w", "r"], ["y"], "cell", hidden_size=units)
+    g = front(model([node], [value("x", (7, 1, 3))], [value("y", (7, 1, 1, units))], weights))
+    once = run(g, calls(g, 8), Recipe(widen=False)).graph
+    again = front(to_portable_onnx(once))
+    with pytest.raises(BadInput, match="quantized already: 1 of its 1 layers read codes"):
+        run(again, calls(g, 8))
 
 
 @pytest.mark.parametrize("weights", [False, True])
