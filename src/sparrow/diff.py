@@ -18,7 +18,10 @@ import numpy as np
 from sparrow.bundle import load_bundle
 from sparrow.errors import BadInput
 from sparrow.folder import load_graphs
-from sparrow.following import (
+from sparrow.graph import Graph
+from sparrow.importers.imported import Shapes
+from sparrow.importers.model import Model, import_model, input_names
+from sparrow.input_shapes import (
     ONE_NETWORK,
     check_inputs,
     check_types,
@@ -26,9 +29,6 @@ from sparrow.following import (
     shapes_from_graph,
     shapes_from_samples,
 )
-from sparrow.graph import Graph
-from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, import_model, input_names
 from sparrow.quant.engine import literally, with_states
 from sparrow.samples import Feeds, Pixels, draw, samples
 from sparrow.tensor import Array

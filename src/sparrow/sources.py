@@ -11,9 +11,9 @@ import onnx
 
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
-from sparrow.following import shapes_from_samples
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, input_names
+from sparrow.input_shapes import shapes_from_samples
 from sparrow.samples import by_entry
 
 

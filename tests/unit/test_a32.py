@@ -8,8 +8,8 @@ import pytest
 
 from assembled import firmware
 from sparrow.device.a32 import read
-from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
+from sparrow.device.frames import depths
 
 # name: instructions, bytes of stack of a call
 FUNCTIONS: dict[str, tuple[str, int | None]] = {

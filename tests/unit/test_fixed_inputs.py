@@ -17,9 +17,9 @@ from sparrow.cli import main
 from sparrow.compiler import Source
 from sparrow.errors import BadInput, SparrowError
 from sparrow.evidence.oracle import Oracle
-from sparrow.following import ShapeTaken
 from sparrow.importers.fixed import fixed
 from sparrow.importers.model import import_model
+from sparrow.input_shapes import ShapeTaken
 from sparrow.tensor import BF16, BOOL, F32, I8, I64, U8, TensorType
 from tflite_files import T, one
 

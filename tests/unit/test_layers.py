@@ -54,7 +54,7 @@ ORDER = [
         "timing.measure",
         "timing.remembered",
         "samples",
-        "following",
+        "input_shapes",
         "request",
         "sources",
         "quantizing",

@@ -7,8 +7,8 @@ import functools
 import pytest
 
 from assembled import assembled, firmware
-from sparrow.device.depths import depths
 from sparrow.device.elf import Elf
+from sparrow.device.frames import depths
 from sparrow.device.riscv import Frame, accesses, frame, read
 
 # name: instructions, bytes of stack of a call

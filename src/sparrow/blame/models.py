@@ -11,10 +11,10 @@ from sparrow.blame.explain import explain
 from sparrow.blame.judging import split
 from sparrow.blame.result import NEAR, Blame, Cure, LayerBlame
 from sparrow.errors import BadBundle, BadInput, GateFailed
-from sparrow.following import check_types, open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
+from sparrow.input_shapes import check_types, open_inputs, shapes_from_graph, shapes_from_samples
 from sparrow.passes import FRONT, optimize
 from sparrow.quant.calibrate import digest
 from sparrow.quant.engine import with_states

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-from sparrow.device.depths import Function, signed
+from sparrow.device.frames import Function, signed
 
 _SP, _LR, _PC = 13, 14, 15
 _SUB, _ADD = 2, 4

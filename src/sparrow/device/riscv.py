@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sparrow.device.depths import Function, Step, follow, signed
+from sparrow.device.frames import Function, Step, follow, signed
 
 _RA, _SP = 1, 2
 # Calls keep the stack pointer a multiple of it.

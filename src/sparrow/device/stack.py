@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparrow.device import a32, riscv, thumb, wasm
-from sparrow.device.depths import depths
 from sparrow.device.elf import MAGIC, SECTION_SYMBOL, UNDEFINED, Elf
 from sparrow.device.firmware import link_alone
+from sparrow.device.frames import depths
 from sparrow.targets import Machine
 
 _X86_64, _I386 = 62, 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 
-from sparrow.device.depths import Function, Step, follow, signed
+from sparrow.device.frames import Function, Step, follow, signed
 
 _SP, _PC = 13, 15
 

@@ -25,9 +25,9 @@ from sparrow.evidence.golden import Golden
 from sparrow.evidence.oracle import Oracle
 from sparrow.evidence.plan_record import PlanRecord
 from sparrow.folder import hooked_library, load_evidence, load_graphs, weights_of
-from sparrow.following import open_inputs
 from sparrow.graph import Graph
 from sparrow.importers.model import facts
+from sparrow.input_shapes import open_inputs
 from sparrow.tensor import Array
 from sparrow.timing.latency import check_threads, remarks
 from sparrow.timing.measure import (

@@ -19,7 +19,7 @@ from sparrow.blame import blame_model
 from sparrow.cli import main
 from sparrow.diff import diff
 from sparrow.errors import BadInput
-from sparrow.following import ShapeTaken, shapes_from_samples
+from sparrow.input_shapes import ShapeTaken, shapes_from_samples
 from sparrow.tensor import F32
 from tflite_files import O, T, write
 
