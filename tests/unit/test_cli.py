@@ -146,6 +146,10 @@ def test_profile_bench_targets_doctor_report(
     assert command("verify", out) == 0
     assert command("targets") == 0 and command("targets", "show", "x86_64_v3") == 0
     assert "avx2" in capsys.readouterr().out
+    assert command("targets") == 0
+    # what a row compiles to stands below one another
+    rows = capsys.readouterr().out.splitlines()
+    assert len({r.index(" compiles, ") for r in rows if " compiles, " in r}) == 1
     assert command("doctor") == 0
     assert capsys.readouterr().out.count("ok ") >= 8
     assert command("report", out) == 0
@@ -334,3 +338,13 @@ def test_outputs_are_saved_under_any_name(tmp_path: Path) -> None:
     with np.load(saved) as z:
         assert z.files == names
         np.testing.assert_array_equal(z["file"], np.maximum(x, 0))
+
+
+def test_help_shows_whole_sentences_and_version_a_version(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command("--help") == 0
+    text = capsys.readouterr().out
+    assert "..." not in text[text.index("Commands:") :]
+    assert command("--version") == 0
+    assert capsys.readouterr().out == f"sparrow {sparrow.__version__}\n"

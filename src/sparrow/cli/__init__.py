@@ -11,10 +11,11 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from sparrow import __version__
 from sparrow.cli import (
     bench,
     blame,
@@ -68,6 +69,24 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     app.command()(_command)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"sparrow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _saved_traceback() -> str:

@@ -50,7 +50,10 @@ def bench(
     sustained: SustainedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a model or a bundle: against another engine, or on a device, for a moment or minutes."""
+    """Time a model or a bundle, beside another engine or alone.
+
+    Here or on a device, for a moment or minutes.
+    """
     from sparrow.api import build as build_bundle
     from sparrow.api import load_bundle
     from sparrow.sources import sources_of

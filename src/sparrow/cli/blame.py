@@ -40,7 +40,10 @@ def blame(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which layer lost the accuracy to int8, why, and what cures it."""
+    """Say which layer lost the accuracy to int8, and why.
+
+    And what cures it; --apply does.
+    """
     from sparrow.api import load_bundle
     from sparrow.blame import apply_cure, blame_bundle, blame_model, states_of_bundle
     from sparrow.publish import check_file, check_place

@@ -26,7 +26,9 @@ def check(
     constant: ConstantOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of every node what would become of it: ok, decomposed, folded or missing.
+    """Say what would become of every node of a model.
+
+    Each is ok, decomposed, folded or missing; exits with 1 where one is missing.
 
     For an accelerator: which operators it runs, which its host, and why.
     """

@@ -36,7 +36,10 @@ def diff(
     bgr: BgrOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the first value where two models, or a model and a bundle, part; exits with 1 if so."""
+    """Name the first value where two models or bundles part.
+
+    Exits with 1 where they do.
+    """
     from sparrow.diff import diff as compare
 
     found = compare(

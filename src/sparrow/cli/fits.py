@@ -43,7 +43,9 @@ def fits(
     ram: Annotated[str | None, typer.Option(help="RAM instead of the row's: 64kB")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether models fit targets: flash, RAM, stack, time; exits with 1 where one does not.
+    """Say whether models fit targets: flash, RAM, stack, time.
+
+    Exits with 1 where one does not.
 
     A folder stands for all .onnx and .tflite files in it; what does not compile is a line that says
     why.

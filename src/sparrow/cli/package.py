@@ -24,7 +24,10 @@ def package(
         str, typer.Option(help="of functions and files, for programs of several models")
     ] = "model",
 ) -> None:
-    """Write a bundle as a library of another build system; with a self-test for a firmware."""
+    """Write a bundle as a library of another build system.
+
+    For a firmware with a self-test, and with what lets the board answer over a serial line.
+    """
     from sparrow.packaging import package as write
 
     write(folder, kind, out, name)

@@ -30,7 +30,10 @@ def profile(
     sustained: SustainedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time every step of a bundle, or count its instructions in an emulator."""
+    """Time every step of a bundle.
+
+    In an emulator its instructions are counted instead.
+    """
     from sparrow.api import load_bundle
 
     bundle = load_bundle(folder, threads, device, cores)

@@ -84,7 +84,7 @@ def quantize(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model with int8 weights and activations for any ONNX runtime.
+    """Write a model in int8 for any ONNX runtime.
 
     With a target, under the rules of an accelerator, and say what runs there and what falls back.
     """

@@ -35,10 +35,11 @@ def targets(
     if as_json:
         show({"host": host.name, "targets": [asdict(d) for d in devices().values()]})
         return
-    print(f"{'host':18} {host.name} on this machine")
+    width = max(map(len, devices()))
+    print(f"{'host':{width}} {host.name} on this machine")
     for kind in KINDS:
         print(f"\n{kind}")
         for name, d in devices(kind).items():
             rest = "rules only" if d.rules else "figures only"
             how = f"compiles, {d.target.isa.name}" if d.target else rest
-            print(f"{name:18} {how:17} {d.title}")
+            print(f"{name:{width}} {how:22} {d.title}")

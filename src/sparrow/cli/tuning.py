@@ -17,7 +17,10 @@ def tuning(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show measured times of register tiles, which `sparrow build --tune` takes."""
+    """Show measured times of register tiles.
+
+    `sparrow build --tune` takes them.
+    """
     import json
 
     from sparrow.device.here import resolve_target
