@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emitted import BYTES_TARGETS
-from native_harness import EMULATED, NATIVE, Library, build, call
+from native_harness import EMULATED, NATIVE, Library, build, call, needs_isa
 from random_i8.draw import Made
 from sparrow.emit.loop_c import loop_function
 from sparrow.emit.steps import epilogue_function
@@ -281,6 +281,8 @@ class Native:
     """
 
     def __init__(self, isa: str, folder: Path) -> None:
+        if isa in BYTES_TARGETS:
+            needs_isa(isa)  # before minutes of drawing and compiling what would not run
         self.isa, self.folder = isa, folder
         t = target({**BYTES_TARGETS, **EMULATED}[isa])
         # where RAM is short
