@@ -12,6 +12,7 @@ from sparrow.bundle import Bundle
 from sparrow.compiler import Compiled, Front, Source, compile_front
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.lossy import (
+    Lossy,
     first_samples,
     holds_codes,
     quantizable,
@@ -160,15 +161,7 @@ def write_first_that_holds(
             request.progress(f"not int8 throughout: {e.message}")
             break
     if len(lossy) > 1:
-        asked = replace(request, calib=first_samples(lossy))
-        if a.row.isa.multiplies_bfloat16:
-            half = a.in_floats(1.0, bfloat16=True, ram=a.ram)
-            try:
-                if halved(half.module.entries):
-                    return write_bundle(half, sources, place, asked, rival=plain)
-            except GateFailed as e:
-                request.progress(f"not bfloat16: {e.message}")
-        return write_bundle(plain, sources, place, asked)
+        return _write_floats(a, plain, sources, place, lossy)
     # a mix has pins of its own; values that want 16 bits keep them
     q, pins = lossy[0].quantized, recipe.pins if recipe else ()
     free = requantized(q.source, q.statistics, replace(q.recipe, pins=()))
@@ -202,6 +195,25 @@ def _write_bfloat16(a: Attempts, sources: Mapping[str, Source], place: Path | No
     why = "no product gains by it" if a.row.isa.multiplies_bfloat16 else lacks
     a.request.progress(f"float32 instead of bfloat16: {why}")
     return write_bundle(plain, sources, place, a.request)
+
+
+def _write_floats(
+    a: Attempts,
+    plain: Compiled,
+    sources: Mapping[str, Source],
+    place: Path | None,
+    lossy: Sequence[Lossy],
+) -> Bundle:
+    """Products over bfloat16 where some gain by it and every gate holds, else float32."""
+    asked = replace(a.request, calib=first_samples(lossy))
+    if a.row.isa.multiplies_bfloat16:
+        half = a.in_floats(1.0, bfloat16=True, ram=a.ram)
+        try:
+            if halved(half.module.entries):
+                return write_bundle(half, sources, place, asked, rival=plain)
+        except GateFailed as e:
+            a.request.progress(f"not bfloat16: {e.message}")
+    return write_bundle(plain, sources, place, asked)
 
 
 def search_of(
