@@ -264,7 +264,7 @@ def fit(
         live_bytes=max(e.live_bytes for e in p.entries),
         layers=layers,
         peaks=peaks,
-        advice=_advice(first, held, peaks, top),
+        advice=_advice(first, held, peaks, top, floats=precision == "float32"),
         time_ns=time,
         time_source=source,
     )
@@ -311,7 +311,7 @@ def _code_of_steps(e: Entry, objects: Sequence[Path], library: Path, p: Plan) ->
 
 
 def _advice(
-    e: Entry, held: Sequence[BufferRecord], peaks: Sequence[int], top: int
+    e: Entry, held: Sequence[BufferRecord], peaks: Sequence[int], top: int, *, floats: bool
 ) -> tuple[str, ...]:
     """What lies in the arena at its fullest, and what would lower that."""
     if not peaks:
@@ -321,12 +321,12 @@ def _advice(
     named = f"step {at} ({type(s.node.op).__name__} {s.node.origin[:40]})"
     found = [f"{top:,} bytes at {named}{f' and {len(peaks) - 1} more' if len(peaks) > 1 else ''}"]
     used = {*s.node.inputs, *s.node.outputs}
-    floats = 0
+    wide = 0
     for b in sorted(held, key=lambda b: -b.bytes):
         if not b.first <= at <= b.last or b.bytes < _LARGE * top:
             continue
         types = [e.graph.types[v] for v in b.values if v in e.graph.types]
-        floats += b.bytes if any(t.dtype.name == "float32" for t in types) else 0
+        wide += b.bytes if any(t.dtype.name == "float32" for t in types) else 0
         if not types:
             found.append(f"{b.bytes:,} bytes of scratch: smaller blocks of rows would do with less")
         elif not used & set(b.values):
@@ -337,7 +337,7 @@ def _advice(
         else:
             shape = "x".join(map(str, types[0].shape))
             found.append(f"{b.bytes:,} bytes of {types[0].dtype} {shape}, read or written there")
-    if floats * 2 > top:
+    if floats and wide * 2 > top:
         found.append("int8 would take a quarter of the float32 buffers (--precision int8)")
     images = any(e.graph.types[x].rank > 3 for x in e.graph.inputs)
     if images and at * 4 <= len(e.steps) and len(e.steps) > 4:

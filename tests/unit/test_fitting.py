@@ -161,6 +161,14 @@ def test_float_sizes_are_those_of_the_bundle(tmp_path: Path) -> None:
     assert any("half the input side" in a for a in found.advice) == (found.peaks[0] <= 1)
 
 
+def test_what_is_int8_already_is_not_told_to_become_it(samples: list[object]) -> None:
+    recipe = sparrow.Recipe(pins=(("conv*", "float32"),), widen=False)
+    q = sparrow.quantize(classifier(), samples, recipe)
+    found = sparrow.fits(q, CORE)
+    assert found.precision == "int8" and any("of float32" in a for a in found.advice)
+    assert not any("int8 would take a quarter" in a for a in found.advice)
+
+
 def test_vectors_are_told_nothing_of_images() -> None:
     weights = {f"w{i}": np.eye(64, dtype=np.float32) for i in range(6)}
     nodes = [
