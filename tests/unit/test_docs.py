@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import sparrow
 from data import REPO
+from sparrow.cli import app
 from sparrow.packaging import package
 from sparrow.quant.recipe import SCHEMA, Recipe, to_json
 
@@ -79,3 +81,42 @@ def test_the_quantization_page_has_every_field_of_a_recipe_with_its_default() ->
         names, defaults = (re.findall("`(.*?)`", cell) for cell in row.split("|")[1:3])
         shown |= dict(zip(names, map(json.loads, defaults), strict=True))
     assert shown == json.loads(to_json(Recipe()))
+
+
+PAGES = (REPO / "README.md", *sorted((REPO / "docs").glob("*.md")))
+
+
+def test_commands_that_are_shown_have_the_options_that_are_shown() -> None:
+    command = typer.main.get_command(app)
+    known = {
+        name: {o for p in c.params for o in (*p.opts, *p.secondary_opts)}
+        for name, c in command.commands.items()  # type: ignore[attr-defined]
+    }
+    shown = [
+        (page.name, *line.groups())
+        for page in PAGES
+        for kind, block in re.findall(
+            r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.S | re.M
+        )
+        for line in re.finditer(r"^sparrow +(\w+)([^#\n]*)", block, re.M)
+        if kind in ("", "sh")
+    ]
+    assert {name for _, name, _ in shown} >= known.keys() - {"report", "tuning"}
+    for page, name, words in shown:
+        options = set(re.findall(r"(?<!\S)-{1,2}[a-z][a-z-]*", words))
+        assert name in known and options <= known[name], (page, name, words)
+    assert len(shown) > 50
+
+
+def test_links_between_the_docs_lead_somewhere() -> None:
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", text, re.M)
+        return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            path, _, anchor = link.partition("#")
+            if not link.startswith("http"):
+                to = (page.parent / path) if path else page
+                assert to.exists(), (page.name, link)
+                assert not anchor or anchor in anchors(to.read_text("utf-8")), (page.name, link)
