@@ -110,6 +110,7 @@ NEIGHBOURS: Mapping[str, Mapping[str, object]] = {
     **{name: {"ranges": name} for name in ("minmax", "percentile", "entropy", "aciq", "octav")},
     "no-correction": {"bias_correction": False},
     "per-tensor": {"weights": "per_tensor"},
+    "seven-bits": {"weight_bits": 7},
     "minmax-equalize": {"ranges": "minmax", "equalize": True},
     "per-tensor-equalize": {"weights": "per_tensor", "equalize": True},
     "nearest": {"rounding": "nearest"},
