@@ -18,7 +18,8 @@ def test_every_operator_of_every_file_is_in_the_table() -> None:
     for info in pkgutil.iter_modules(sparrow.ops.__path__):
         module = importlib.import_module(f"sparrow.ops.{info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Op) and value is not Op:
+            # what infers no types is a base of some
+            if isinstance(value, type) and issubclass(value, Op) and hasattr(value, "infer"):
                 found.add(value)
     assert found == set(OPS)
     assert len(OPS) == len({op.__name__ for op in OPS})
