@@ -26,8 +26,9 @@ from sparrow.passes.integer.sums import wide_sums
 from sparrow.precision.search import Candidate, Search
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
+from sparrow.quant.kinds import layers_of_codes
 from sparrow.quant.recipe import precisions
-from sparrow.quant.run import layers_of_codes, requantized
+from sparrow.quant.run import requantized
 from sparrow.request import Budget, Request
 from sparrow.targets import Target
 from sparrow.timing.tune import Tuner

@@ -20,9 +20,9 @@ from sparrow.ops.sums import over_codes
 from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.few import Few
 from sparrow.quant.health import refuse_not_finite
+from sparrow.quant.kinds import layers_of_codes
 from sparrow.quant.place import place
 from sparrow.quant.recipe import Pins, precisions
-from sparrow.quant.run import layers_of_codes
 from sparrow.reference import one_thread
 from sparrow.samples import PLAIN, Feeds, Pixels, by_entry, samples
 

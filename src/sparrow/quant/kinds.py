@@ -18,11 +18,13 @@ from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.pool import Pool
+from sparrow.ops.quantize import Dequantize
 from sparrow.ops.recurrent import SIGMOID, TANH
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.resize import Resize
 from sparrow.ops.slice import Slice
+from sparrow.ops.sums import over_codes
 from sparrow.ops.transpose import Transpose
 from sparrow.quant.recipe import Precision
 from sparrow.tensor import F32
@@ -31,6 +33,9 @@ from sparrow.tensor import F32
 SMALLEST_TABLE = 1024
 BINARY = ("add", "sub", "mul", "max", "min")
 INTEGERS: tuple[Precision, ...] = ("int8", "int16x8")
+# What has weights.
+LAYERS = (Conv, ConvTranspose, GRU, LSTM, MatMul)
+_MOVED = (Reshape, Slice, Transpose)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +106,26 @@ def kinds_of(g: Graph, wanted: Mapping[str, Precision], complete: bool) -> Kinds
         others=others if complete else {},
         tables={} if complete else those(_is_table),
     )
+
+
+def layers_of_codes(g: Graph) -> list[Node]:
+    """The layers of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
+    floats: those of a quantized file. Codes of inputs alone, such as pixels, are no quantization.
+    """
+    made = g.producers()
+
+    def of_codes(x: str) -> bool:
+        n = made.get(x)
+        while n is not None and isinstance(n.op, _MOVED):
+            n = made.get(n.inputs[0])
+        return n is not None and isinstance(n.op, Dequantize) and n.inputs[0] not in g.inputs
+
+    return [
+        n
+        for n in g.nodes
+        if isinstance(n.op, LAYERS)
+        and (over_codes(*(g.types[x].dtype for x in n.inputs[:2])) or any(map(of_codes, n.inputs)))
+    ]
 
 
 def _is_sum(g: Graph, n: Node) -> bool:

@@ -117,9 +117,10 @@ def alike(moments: Mapping[str, Moments], weights: Mapping[str, str]) -> dict[st
     shared: defaultdict[tuple[str, tuple[int, ...]], list[Moments]] = defaultdict(list)
     for y, m in moments.items():
         shared[weights[y], m.covariance.shape].append(m)
-    one = {k: np.mean([m.covariance for m in of], axis=0) for k, of in shared.items()}
+    one = {k: np.mean([m.covariance for m in of], axis=0) for k, of in shared.items() if of[1:]}
     return {
-        y: replace(m, covariance=one[weights[y], m.covariance.shape]) for y, m in moments.items()
+        y: replace(m, covariance=one.get((weights[y], m.covariance.shape), m.covariance))
+        for y, m in moments.items()
     }
 
 

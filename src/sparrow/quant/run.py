@@ -8,23 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparrow.errors import BadInput
-from sparrow.graph import Graph, Node
-from sparrow.ops.conv import Conv
-from sparrow.ops.conv_transpose import ConvTranspose
-from sparrow.ops.gru import GRU
+from sparrow.graph import Graph
 from sparrow.ops.lane import Lane
-from sparrow.ops.lstm import LSTM
-from sparrow.ops.matmul import MatMul
-from sparrow.ops.quantize import Dequantize
-from sparrow.ops.reshape import Reshape
-from sparrow.ops.slice import Slice
-from sparrow.ops.sums import over_codes
-from sparrow.ops.transpose import Transpose
 from sparrow.quant.bfloat16 import rounded
 from sparrow.quant.calibrate import Calibration, calibrate, peaks, place_of
 from sparrow.quant.complete import spelled
 from sparrow.quant.engine import Engine, fastest
 from sparrow.quant.equalize import equalize
+from sparrow.quant.kinds import LAYERS, layers_of_codes
 from sparrow.quant.layers import (
     activation_codes,
     cell_constants,
@@ -85,34 +76,10 @@ class Quantized:
     recipe: Recipe
 
 
-def layers_of_codes(g: Graph) -> list[Node]:
-    """The layers of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
-    floats: those of a quantized file. Codes of inputs alone, such as pixels, are no quantization.
-    """
-    made = g.producers()
-
-    def of_codes(x: str) -> bool:
-        n = made.get(x)
-        while n is not None and isinstance(n.op, _MOVED):
-            n = made.get(n.inputs[0])
-        return n is not None and isinstance(n.op, Dequantize) and n.inputs[0] not in g.inputs
-
-    return [
-        n
-        for n in g.nodes
-        if isinstance(n.op, _LAYERS)
-        and (over_codes(*(g.types[x].dtype for x in n.inputs[:2])) or any(map(of_codes, n.inputs)))
-    ]
-
-
-_LAYERS = (Conv, ConvTranspose, GRU, LSTM, MatMul)
-_MOVED = (Reshape, Slice, Transpose)
-
-
 def _refuse_codes(g: Graph) -> None:
     codes = layers_of_codes(g)
     if codes:
-        every = sum(isinstance(n.op, _LAYERS) for n in g.nodes)
+        every = sum(isinstance(n.op, LAYERS) for n in g.nodes)
         raise BadInput(
             f"this model is quantized already: {len(codes)} of its {every} layers read codes",
             hint="give the float model it was made of; `sparrow build` compiles this one as it is",
