@@ -1,6 +1,6 @@
 """The main job on the bundled model: compile, prove, time, and open the evidence.
 
-python examples/digits/demo.py [-o out/digits]
+python examples/digits/demo.py [-o build/digits]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def samples() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int6
 def main() -> None:
     """Build, verify, evaluate, compare, report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--out", type=Path, default=Path("out/digits"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("build/digits"))
     args = parser.parse_args()
     calib, images, labels = samples()
     args.out.parent.mkdir(parents=True, exist_ok=True)
