@@ -14,6 +14,7 @@ from sparrow.passes.attention import (
     interleave_output,
 )
 from sparrow.passes.code_signs import multiplied_unsigned, signed
+from sparrow.passes.crops import crop
 from sparrow.passes.cse import cse
 from sparrow.passes.depth import flat_depth_conv, flat_depth_pool
 from sparrow.passes.fuse_epilogue import bias_add, fuse_epilogue
@@ -33,6 +34,7 @@ from sparrow.passes.normalization import (
     shifted_normalization,
 )
 from sparrow.passes.pads import fold_pad, merge_pads
+from sparrow.passes.parallel import add_parallel
 from sparrow.passes.parts import part_heads
 from sparrow.passes.pointwise import pointwise
 from sparrow.passes.products import (
@@ -119,12 +121,16 @@ FRONT: tuple[Pass, ...] = (
         _rules(spelled_softmax, spelled_log_softmax, flat_softmax),
     ),
     Pass("transposed", "what follows looks for convolutions", _rules(unit_stride)),
-    Pass("pads", "while Pad and its reader are both channels-first", _rules(merge_pads, fold_pad)),
+    Pass(
+        "pads",
+        "while Pad and its reader are both channels-first",
+        _rules(merge_pads, fold_pad, crop),
+    ),
     Pass("global_pool", "a reduction sinks through any transpose", _rules(global_pool)),
     Pass(
         "fold_affine",
         "while the multiply-add of a batch norm is still a node of its own",
-        _rules(bias_add, fold_affine, fold_affine_before),
+        _rules(bias_add, fold_affine, add_parallel, fold_affine_before),
     ),
     Pass(
         "activations",

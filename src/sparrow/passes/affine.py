@@ -87,7 +87,7 @@ class Affine:
     t: Array
 
 
-def _affine(m: Match, n: Node, x: str, axis: int) -> Affine | None:
+def affine(m: Match, n: Node, x: str, axis: int) -> Affine | None:
     """What a Lane does to its operand ``x`` when that is a multiply-add per index of ``axis``."""
     assert isinstance(n.op, Lane)
     shape = m.type(x).shape
@@ -112,7 +112,7 @@ def _affine(m: Match, n: Node, x: str, axis: int) -> Affine | None:
     return Affine(s, t)
 
 
-def _plain_weights(m: Match, p: Node) -> tuple[Array, Array | None] | Reject:
+def plain_weights(m: Match, p: Node) -> tuple[Array, Array | None] | Reject:
     """Constant float32 weights and bias of a sum without an epilogue."""
     assert isinstance(p.op, SUMS)
     if p.op.epilogue is not None:
@@ -128,7 +128,7 @@ def _plain_weights(m: Match, p: Node) -> tuple[Array, Array | None] | Reject:
     return found[0], found[1].astype(np.float64) if len(found) > 1 else None
 
 
-def _with_weights(m: Match, p: Node, x: str, y: str, w: Array, b: Array) -> Rewrite | Reject:
+def with_weights(m: Match, p: Node, x: str, y: str, w: Array, b: Array) -> Rewrite | Reject:
     with np.errstate(over="ignore"):
         b32 = b.astype(np.float32)
     if not (np.isfinite(w).all() and np.isfinite(b32).all()):
@@ -149,19 +149,19 @@ def fold_affine(m: Match, n: Node) -> Rewrite | Reject | None:
         assert isinstance(p.op, SUMS)
         y = m.type(x)
         axis = channel_axis(p.op, y.rank)
-        st = _affine(m, n, x, axis)
+        st = affine(m, n, x, axis)
         if st is None:
             return None
         if m.only_user(x) is None:
             return Reject(f"{p.origin}: its result is used elsewhere")
-        weights = _plain_weights(m, p)
+        weights = plain_weights(m, p)
         if isinstance(weights, Reject):
             return weights
         w, b = weights
         if not np.all(np.isfinite(st.s)) or not np.all(np.isfinite(st.t)):
             return Reject("a factor is not finite")
         bias = (0 if b is None else b) * st.s + st.t
-        r = _with_weights(m, p, p.inputs[0], n.outputs[0], scale_outputs(p.op, w, st.s), bias)
+        r = with_weights(m, p, p.inputs[0], n.outputs[0], scale_outputs(p.op, w, st.s), bias)
         return Rewrite(r.nodes, (p, n), consts=r.consts) if isinstance(r, Rewrite) else r
     return None
 
@@ -175,7 +175,7 @@ def fold_affine_before(m: Match, n: Node) -> Rewrite | Reject | None:
         return None
     axis = channel_axis(n.op, m.type(n.inputs[0]).rank)
     x = next((v for v in p.inputs if m.const(v) is None), None)
-    st = _affine(m, p, x, axis) if x is not None and m.type(x).dtype == F32 else None
+    st = affine(m, p, x, axis) if x is not None and m.type(x).dtype == F32 else None
     if st is None or x is None:
         return None
     if any(u is not n for u in m.users(p.outputs[0])) or m.is_output(p.outputs[0]):
@@ -184,14 +184,14 @@ def fold_affine_before(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject("padding is 0 after the shift, not before it")
     if not np.all(np.isfinite(st.s)) or not np.all(np.isfinite(st.t)):
         return Reject("a factor is not finite")
-    weights = _plain_weights(m, n)
+    weights = plain_weights(m, n)
     if isinstance(weights, Reject):
         return weights
     w, b = weights
     scaled, bias = _inputs_scaled(n.op, w, st)
     if bias is None:
         return Reject("the shift is not the same for every matrix of the batch")
-    r = _with_weights(m, n, x, n.outputs[0], scaled, bias + (0 if b is None else b))
+    r = with_weights(m, n, x, n.outputs[0], scaled, bias + (0 if b is None else b))
     return Rewrite(r.nodes, (n,), consts=r.consts) if isinstance(r, Rewrite) else r
 
 
