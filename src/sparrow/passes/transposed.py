@@ -7,8 +7,8 @@
     before   y = ConvTranspose(x, w, b)                         stride 1, floats
     after    y = Conv(x, w', b)
 
-    before   y = ConvTranspose(x, w, b)                         stride s, floats, few channels
-    after    as over codes: phases and channels fill vectors together
+    before   y = ConvTranspose(x, w, b)                         floats, few channels or w computed
+    after    as over codes: phases and channels fill vectors together, or w is moved at run time
 
 Output o = s q + r meets tap r + s j at input q - j: all outputs of one phase r are a convolution
 with every s-th tap, backwards. Kernels of convolutions over codes then serve both.
@@ -30,6 +30,7 @@ from sparrow.graph import Node
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.lane import Lane
+from sparrow.ops.pad import Pad
 from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.ops.reshape import Reshape
 from sparrow.ops.slice import Slice
@@ -44,8 +45,8 @@ FEW = 8
 IDLE = 4
 
 
-def _idle(w: Array, op: ConvTranspose) -> bool:
-    return prod(op.strides) > IDLE * prod(w.shape[2:])
+def _idle(w: tuple[int, ...], op: ConvTranspose) -> bool:
+    return prod(op.strides) > IDLE * prod(w[2:])
 
 
 def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
@@ -63,6 +64,21 @@ def _phases(w: Array, fill: Array, op: ConvTranspose) -> Array:
         place: tuple[Any, ...] = (slice(None), *phase, slice(None), slice(None), *at)
         out[place] = np.flip(picked, tuple(range(3, picked.ndim)))
     return out.reshape(op.group * prod(op.strides) * m, c // op.group, *taps)
+
+
+def _computed_phases(e: Edit, w: str, shape: tuple[int, ...], op: ConvTranspose) -> str:
+    """What `_phases` does, of weights [C, M, *k] known at run time."""
+    c, m, *kernel = shape
+    rank = len(kernel)
+    taps = [-(-k // s) for k, s in zip(kernel, op.strides, strict=True)]
+    beyond = tuple((0, t * s - k) for t, s, k in zip(taps, op.strides, kernel, strict=True))
+    each = [v for both in zip(taps, op.strides, strict=True) for v in both]
+    split = e.add(Reshape((c, m, *each)), e.add(Pad(((0, 0), (0, 0), *beyond)), w))
+    starts = (0, 0, *(v for t in taps for v in (t - 1, 0)))
+    turned = e.add(Slice(starts, (c, m, *each), (1, 1, *(-1, 1) * rank)), split)
+    phase, tap = range(3, 3 + 2 * rank, 2), range(2, 2 + 2 * rank, 2)
+    rows = e.add(Transpose((*phase, 1, 0, *tap)), turned)
+    return e.add(Reshape((prod(op.strides) * m, c, *taps)), rows)
 
 
 def _repeated(per_channel: Array, op: ConvTranspose) -> Array:
@@ -109,7 +125,7 @@ def phases(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject("channels are last, or taps are dilated beside a stride")
     if any(s > 1 and i != 1 for i, s in enumerate(quant.scale.shape)) or quant.block[1] > 1:
         return Reject("scales of the weights do not run along the output channels")
-    if _idle(w, op):
+    if _idle(w.shape, op):
         return Reject("most phases meet no tap")
     e = Edit(m, n.origin)
     zero = np.broadcast_to(quant.zero_point.reshape(-1), (w.shape[1],)).astype(w.dtype)
@@ -156,20 +172,23 @@ def _convolved(
 
 
 def few_channels(m: Match, n: Node) -> Rewrite | Reject | None:
-    """Match a float ConvTranspose whose results are a few channels of a vector each."""
+    """Match a float ConvTranspose of few channels to a vector, or of weights that are computed."""
     op = n.op
-    if not isinstance(op, ConvTranspose) or all(s == 1 for s in op.strides):
+    if not isinstance(op, ConvTranspose) or m.type(n.inputs[0]).dtype != F32 or op.group > 1:
         return None
-    w = m.const(n.inputs[1])
-    if m.type(n.inputs[0]).dtype != F32 or w is None or op.group > 1 or w.shape[1] > FEW:
+    w, shape = m.const(n.inputs[1]), m.type(n.inputs[1]).shape
+    if w is not None and (shape[1] > FEW or all(s == 1 for s in op.strides)):
         return None
     both = any(d > 1 < s for d, s in zip(op.dilations, op.strides, strict=True))
     if op.channels_last or op.epilogue is not None or both:
         return Reject("channels are last, or taps are dilated beside a stride")
-    if _idle(w, op):
+    if _idle(shape, op):
         return Reject("most phases meet no tap")
     e = Edit(m, n.origin)
-    inputs = [n.inputs[0], e.const(_phases(w, np.zeros(w.shape[1], w.dtype), op), F32)]
+    if w is None:
+        inputs = [n.inputs[0], _computed_phases(e, n.inputs[1], shape, op)]
+    else:
+        inputs = [n.inputs[0], e.const(_phases(w, np.zeros(shape[1], w.dtype), op), F32)]
     if len(n.inputs) > 2 and n.inputs[2]:
         bias = m.const(n.inputs[2])
         if bias is None:

@@ -408,6 +408,34 @@ def test_few_channels_are_phases_of_a_convolution(
     np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "strides", "dilations", "pads"),
+    [
+        ((3, 3), (2, 2), (1, 1), ((0, 0), (0, 0))),
+        ((4, 5), (2, 3), (1, 1), ((1, 0), (0, -1))),
+        ((3, 2), (1, 2), (2, 1), ((0, 0), (1, 0))),
+        ((3,), (1,), (1,), ((1, 1),)),
+        ((1, 3, 2), (2, 1, 3), (1, 1, 1), ((0, 0),) * 3),
+    ],
+)
+def test_computed_weights_of_a_transposed_convolution_are_moved(
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+) -> None:
+    rng = np.random.default_rng(1)
+    shapes = {"x": (2, 6, 5, 4, 3)[: 2 + len(kernel)], "w": (6, 11, *kernel)}
+    b = Builder("g")
+    x, w = (b.input(name, TensorType(shape, F32)) for name, shape in shapes.items())
+    bias = b.const(rng.standard_normal(11).astype(np.float32))
+    g = b.finish({"y": b.add(ConvTranspose(strides, dilations, pads), x, w, bias)}, {})
+    feeds = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+    plain = optimize(g)
+    assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
+    np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
+
+
 def test_strides_far_beyond_the_kernel_have_no_phases() -> None:
     # one phase for each of a million elements, of which three meet a tap
     b = Builder("g")
