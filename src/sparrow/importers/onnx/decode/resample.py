@@ -87,14 +87,16 @@ def _resize(n: Call) -> Sequence[str]:
     ]
     if not rows:
         return [n.x()]
+    antialias = bool(n.attr("antialias", 0)) and mode != "nearest"
     op = Resize(
         tuple(rows),
         mode,  # type: ignore[arg-type]
         coordinates,  # type: ignore[arg-type]
         nearest,  # type: ignore[arg-type]
         float(np.float32(n.attr("cubic_coeff_a", -0.75))),
-        bool(n.attr("exclude_outside", 0)) and mode == "cubic",
-        bool(n.attr("antialias", 0)) and mode != "nearest",
+        # two taps of a line that are one tap at the border weigh the same
+        bool(n.attr("exclude_outside", 0)) and (mode == "cubic" or antialias),
+        antialias,
         float(np.float32(n.attr("extrapolation_value", 0.0))),
     )
     if x.dtype == BOOL and mode != "nearest":
