@@ -23,9 +23,10 @@ import quantized
 from models import Feeds
 from nets.build import Array
 from network import Network, RefusedError, convert
+from sparrow.device.cpu import adds_in_16_bits
 from sparrow.importers.model import import_model
 from sparrow.ort import first_line, refusals
-from sparrow.quant.recipe import Precision
+from sparrow.quant.recipe import Recipe
 
 Outputs = dict[str, Array]
 Run = Callable[[Feeds], Outputs]
@@ -44,8 +45,14 @@ PRECISIONS = (*TOLERANCE, *CODED)
 # 0.1 to 0.9 of the sum's deviation (mobilenet_v3_small).
 LAYER_NOISE = ((10 / 255) ** 2 + (7 / 255) ** 2) / 12
 
-# What our recipe takes for a transformer's products, by the precision of an engine.
-RESIDUAL: dict[str, Precision] = {"int8": "int8", "int16x8": "int16x8"}
+RECIPES = {
+    # 8 bits everywhere, as every peer's
+    "int8": Recipe(residual="int8"),
+    # and weights of 7, as every peer's where sums of bytes saturate
+    "int8_w7": Recipe(residual="int8", weight_bits=7),
+    # 16-bit activations in a transformer's products, as by default
+    "int16x8": Recipe(),
+}
 
 
 def coded_tolerance(layers: int) -> float:
@@ -84,9 +91,8 @@ def load_sparrow(network: Network, threads: int, precision: str = "float32") -> 
 
     model = network.model
     try:
-        if precision in RESIDUAL:
-            recipe = sparrow.Recipe(residual=RESIDUAL[precision])
-            model = sparrow.quantize(model, network.inputs, recipe)
+        if precision in RECIPES:
+            model = sparrow.quantize(model, network.inputs, RECIPES[precision])
             bundle = sparrow.build(model, target="host", threads=threads)
         else:
             bundle = sparrow.build(model, target="host", precision=precision, threads=threads)
@@ -292,10 +298,13 @@ def _outputs_in_order(
 ENGINES = (
     Engine("sparrow", "sparrow-ai", load_sparrow),
     Engine("sparrow_bf16", "sparrow-ai", partial(load_sparrow, precision="bfloat16"), "bfloat16"),
-    # 8 bits everywhere, as every peer's
     Engine("sparrow_int8", "sparrow-ai", partial(load_sparrow, precision="int8"), "int8"),
-    # 16-bit activations in a transformer's products, as by default
     Engine("sparrow_int16x8", "sparrow-ai", partial(load_sparrow, precision="int16x8"), "int16x8"),
+    *(
+        Engine(f"sparrow_{name}", "sparrow-ai", partial(load_sparrow, precision=name), "int8")
+        for name in ("int8_w7",)
+        if adds_in_16_bits()
+    ),
     Engine("onnxruntime", "onnxruntime", load_onnxruntime),
     *(
         Engine(f"onnxruntime_{form.name.lower()}", "onnxruntime", load, "int8")
