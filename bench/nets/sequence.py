@@ -1,6 +1,7 @@
 """Text, audio and sensor networks, and the vision transformer."""
 
 from dataclasses import replace
+from math import sqrt
 
 import numpy as np
 import onnx
@@ -10,6 +11,9 @@ from nets.build import Net, Value
 
 TOKENS = 128
 VOCABULARY = 30522
+# Of the recommendation model: MovieLens-1M's highest ids, 0 is padding.
+ITEMS, GENRES = 3953, 19
+HISTORY, TAGS = 10, 32
 
 
 def bert_mini(opset: int) -> onnx.ModelProto:
@@ -51,6 +55,98 @@ def bert_mini_opset11() -> onnx.ModelProto:
 
 def bert_mini_opset17() -> onnx.ModelProto:
     return bert_mini(17)
+
+
+def mobilebert() -> onnx.ModelProto:
+    """MobileBERT (arXiv:2004.02984): 24 layers, hidden 512, bottlenecks of 128, 128 tokens.
+
+    Inputs as those of `bert_mini`. Each layer has 4 heads, four feed-forward networks, no layer
+    norms (a factor and a shift per channel stand for them), and queries and keys from one
+    bottleneck; tokens are embedded in 128 channels together with their neighbours.
+    """
+    net = Net("mobilebert")
+    hidden, narrow, heads, layers = 512, 128, 4, 24
+    ids, mask, types = (
+        net.input(name, [1, TOKENS], TensorProto.INT64)
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    )
+    word = net.node("Gather", net.weight((VOCABULARY, narrow), 1), ids, axis=0)
+    zero = net.const(np.zeros((1, 1, narrow), np.float32), "zero")
+    after = net.node("Slice", word, net.ints(1), net.ints(TOKENS), net.ints(1))
+    before = net.node("Slice", word, net.ints(0), net.ints(TOKENS - 1), net.ints(1))
+    three = net.node(
+        "Concat",
+        net.node("Concat", after, zero, axis=1),
+        word,
+        net.node("Concat", zero, before, axis=1),
+        axis=2,
+    )
+    x = net.matmul(Value(three, 3 * narrow), hidden)
+    x = net.add(x, Value(net.weight((1, TOKENS, hidden), 1), hidden))
+    x = net.add(x, Value(net.node("Gather", net.weight((2, hidden), 1), types, axis=0), hidden))
+    x, bias = no_norm(net, x), attention_bias(net, mask)
+    for _ in range(layers):
+        y, shared = (no_norm(net, net.matmul(x, narrow)) for _ in range(2))
+        q, k, v = (split_heads(net, net.matmul(z, narrow), heads) for z in (shared, shared, x))
+        q, v = (net.node("Transpose", t, perm=[0, 2, 1, 3]) for t in (q, v))
+        k = net.node("Transpose", k, perm=[0, 2, 3, 1])
+        mixed = net.attention(q, k, v, narrow // heads, bias)
+        # without layer norms tokens become alike, and their mean has the variance of each
+        merged = Value(merge_heads(net, mixed, narrow), narrow)
+        y = no_norm(net, net.add(net.matmul(merged, narrow), y))
+        for _ in range(4):
+            inner = net.act(net.matmul(y, 4 * narrow), "Relu")
+            y = no_norm(net, net.add(net.matmul(inner, narrow), y))
+        x = no_norm(net, net.add(net.matmul(y, hidden), x))
+    first = net.node("Gather", x.name, net.const(np.array(0, np.int64)), axis=1)
+    return net.finish(logits=net.gemm(replace(x, name=first), 2).name)
+
+
+def no_norm(net: Net, x: Value) -> Value:
+    """MobileBERT's stand-in for a layer norm: a factor and a shift for each channel."""
+    gamma = net.near(1 / sqrt(x.power), 0.2 / sqrt(x.power), x.channels, "gamma")
+    beta = net.near(0, 0.1, x.channels, "beta")
+    return Value(net.node("Add", net.node("Mul", x.name, gamma), beta), x.channels)
+
+
+def recommender() -> onnx.ModelProto:
+    """TensorFlow Lite's on-device recommendation over MovieLens-1M, its `cnn` encoder.
+
+    Inputs int64 [1, 10] the movies seen last, float32 [1, 10] their ratings, int64 [1, 32] genres;
+    id 0 is padding. Movies and ratings pass a convolution over time (4 steps by 4) and the largest
+    of each channel, genres their mean; two dense layers give a vector, whose products with all
+    movies' embeddings are the scores. Outputs: the five best, and which they are.
+    """
+    net = Net("recommender")
+    label, tag, encoded = 32, 8, 64
+    movies = net.input("movie_ids", [1, HISTORY], TensorProto.INT64)
+    ratings = net.input("ratings", [1, HISTORY])
+    genres = net.input("genre_ids", [1, TAGS], TensorProto.INT64)
+    table = net.weight((ITEMS, label), 1)
+    seen = net.node("Gather", table, movies, axis=0)
+    rated = net.node("Concat", seen, net.node("Unsqueeze", ratings, net.ints(2)), axis=2)
+    x = Value(net.node("Transpose", rated, perm=[0, 2, 1]), label + 1)
+    w = net.weight((encoded, x.channels, 4), 4 * x.channels)
+    y = net.node(
+        *("Conv", x.name, w, net.near(0, 0.05, encoded, "bias")),
+        **{"kernel_shape": [4], "strides": [4], "pads": [1, 1]},
+    )
+    steps = net.act(Value(y, encoded), "Relu")
+    latest = net.node("ReduceMax", steps.name, axes=[2], keepdims=0)
+    there = net.node("Not", net.node("Equal", genres, net.const(np.zeros(1, np.int64), "padding")))
+    there = net.node("Unsqueeze", net.node("Cast", there, to=TensorProto.FLOAT), net.ints(2))
+    told = net.node("Mul", net.node("Gather", net.weight((GENRES, tag), 1), genres, axis=0), there)
+    total = net.node("ReduceSum", told, net.ints(1), keepdims=0)
+    count = net.node("Max", net.node("ReduceSum", there, net.ints(1), keepdims=0), net.scalar(1))
+    mean = net.node("Div", total, count)
+    # of the largest of three rectified steps and of the mean of some ten embeddings
+    z = net.concat(Value(latest, encoded, 1.0), Value(mean, tag, 0.1))
+    z = net.act(net.gemm(z, encoded), "Relu")
+    z = net.act(net.gemm(z, label), "Relu")
+    near = net.node("Gemm", z.name, table, transB=1, alpha=1 / sqrt(label * z.power))
+    likely = net.node("Softmax", near, axis=-1)
+    best, which = net.nodes("TopK", 2, likely, net.ints(5), axis=-1)
+    return net.finish(scores=best, ids=which)
 
 
 def attention_bias(net: Net, mask: str) -> str:

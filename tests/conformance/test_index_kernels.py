@@ -130,6 +130,14 @@ def topk() -> list[Case]:
     x[0, 3] = x[0, 20] = x[2, 0] = NAN
     x[1, 5], x[1, 6] = np.inf, -np.inf
     found += [Case(f"topk_nan_{big}", TopK(1, 6, big), (x,)) for big in (False, True)]
+    # vectors that pass by whole: of equal elements, the best last, few of many, or all NaN
+    n = np.arange(77)
+    rows = [0 * n, n, -n, RNG.integers(0, 5, 77), np.full(77, NAN), np.where(n % 9, n % 7, NAN)]
+    long = np.stack(rows).astype(np.float32)
+    long[0, 76], long[2, 75], long[3, 72], long[4, 70] = 1, -100, NAN, 3
+    for k in (1, 5, 64, 77):
+        for big in (False, True):
+            found.append(Case(f"topk_long_{k}_{big}", TopK(1, k, big), (long,)))
     return found
 
 

@@ -15,6 +15,17 @@ typedef struct sp_topk {
   ptrdiff_t outer, n, k, inner, task_rows;
 } sp_topk;
 
+/* From element i on the first of a vector in which something may come before `top`, or where whole vectors
+ * end: of many elements few do. Comparisons with NaN are false, and so it is looked at. */
+SP_INLINE ptrdiff_t sp_topk_pass(const sp_topk p, const float *x, ptrdiff_t i, float top) {
+  const sp_f32 t = sp_set1_f32(top);
+  for (; i + SP_LANES <= p.n; i += SP_LANES) {
+    const sp_f32 v = sp_load_f32(x + i);
+    if (sp_mask_any(sp_mask_not(p.smallest ? sp_ge_f32(v, t) : sp_le_f32(v, t)))) break;
+  }
+  return i;
+}
+
 #define SP_DEFINE_TOPK(name, T, A, W)                                                            \
   SP_INLINE int sp_topk_before_##name(const sp_topk p, const T *x, int64_t i, int64_t j) {       \
     const A a = sp_get_##name(x + i * p.inner), b = sp_get_##name(x + j * p.inner);              \
@@ -40,6 +51,7 @@ typedef struct sp_topk {
   }                                                                                              \
   SP_INLINE void sp_topk_##name(const sp_topk p, const T *x, T *y, int64_t *at, int task) {      \
     const ptrdiff_t hi = sp_imin(p.outer, (task + 1) * p.task_rows);                             \
+    const int floats = (T)0.5 != 0 && sizeof(T) == sizeof(float);                                \
     for (ptrdiff_t o = task * p.task_rows; o < hi; ++o)                                          \
       for (ptrdiff_t j = 0; j < p.inner; ++j) {                                                  \
         const T *q = x + o * p.n * p.inner + j;                                                  \
@@ -47,11 +59,17 @@ typedef struct sp_topk {
         T *out = y + o * p.k * p.inner + j;                                                      \
         for (ptrdiff_t i = 0; i < p.k; ++i) heap[i * p.inner] = i;                               \
         for (ptrdiff_t i = p.k / 2 - 1; i >= 0; --i) sp_topk_sift_##name(p, q, heap, i, p.k);    \
-        for (ptrdiff_t i = p.k; i < p.n; ++i)                                                    \
-          if (sp_topk_before_##name(p, q, i, heap[0])) {                                         \
-            heap[0] = i;                                                                         \
-            sp_topk_sift_##name(p, q, heap, 0, p.k);                                             \
+        for (ptrdiff_t i = p.k, end = p.n; i < p.n; end = p.n) {                                 \
+          if (floats && p.inner == 1) {                                                          \
+            i = sp_topk_pass(p, (const float *)(const void *)q, i, (float)q[heap[0]]);           \
+            end = sp_imin(i + SP_LANES, p.n);                                                    \
           }                                                                                      \
+          for (; i < end; ++i)                                                                   \
+            if (sp_topk_before_##name(p, q, i, heap[0])) {                                       \
+              heap[0] = i;                                                                       \
+              sp_topk_sift_##name(p, q, heap, 0, p.k);                                           \
+            }                                                                                    \
+        }                                                                                        \
         for (ptrdiff_t i = p.k - 1; i > 0; --i) {                                                \
           const int64_t last = heap[0];                                                          \
           heap[0] = heap[i * p.inner];                                                           \
