@@ -127,10 +127,8 @@ def recommender() -> onnx.ModelProto:
     rated = net.node("Concat", seen, net.node("Unsqueeze", ratings, net.ints(2)), axis=2)
     x = Value(net.node("Transpose", rated, perm=[0, 2, 1]), label + 1)
     w = net.weight((encoded, x.channels, 4), 4 * x.channels)
-    y = net.node(
-        *("Conv", x.name, w, net.near(0, 0.05, encoded, "bias")),
-        **{"kernel_shape": [4], "strides": [4], "pads": [1, 1]},
-    )
+    b = net.near(0, 0.05, encoded, "bias")
+    y = net.node("Conv", x.name, w, b, kernel_shape=[4], strides=[4], pads=[1, 1])
     steps = net.act(Value(y, encoded), "Relu")
     latest = net.node("ReduceMax", steps.name, axes=[2], keepdims=0)
     there = net.node("Not", net.node("Equal", genres, net.const(np.zeros(1, np.int64), "padding")))
