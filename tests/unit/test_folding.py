@@ -12,6 +12,7 @@ from sparrow.errors import BadModel
 from sparrow.folding import SMALL_WORK, SPARE_WORK, Folding, evaluation_work
 from sparrow.graph import Op
 from sparrow.ops.conv import Conv
+from sparrow.ops.gru_codes import GRUCodes
 from sparrow.ops.lstm import LSTM
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.nms import NonMaxSuppression
@@ -20,7 +21,7 @@ from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.roi import RoiPool
 from sparrow.ops.topk import TopK
-from sparrow.tensor import F32, TensorType
+from sparrow.tensor import F32, I8, I32, TensorType
 
 
 def floats(*shape: int) -> TensorType:
@@ -35,6 +36,10 @@ COSTLY: tuple[tuple[Op, tuple[TensorType, ...]], ...] = (
     (TopK(0, 1, True), (floats(1 << 22),)),
     (Resize((Axis(0, 1, 1 / (1 << 20)),), "cubic", antialias=True), (floats(1 << 20),)),
     (LSTM(sequence=False), (floats(1 << 12, 1, 1), floats(4, 1), floats(4, 1))),
+    (
+        GRUCodes(0, 1.0, sequence=False),
+        (TensorType((1 << 7, 1, 3), I32), TensorType((3, 1), I8), floats(3)),
+    ),
     (NonMaxSuppression(1), (floats(1, 1 << 12, 4), floats(1, 1, 1 << 12))),
     (Pad(((0, 900),), "wrap"), (floats(1),)),
     (RoiPool((1, 1)), (floats(1, 1, 1 << 10, 1 << 10), floats(10, 5))),

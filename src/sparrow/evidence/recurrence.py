@@ -59,7 +59,7 @@ class Trace:
             start = [np.full(zeros.shape, one.zero, one.hidden_type.numpy), zeros]
         now = tuple(s if g is None else g for s, g in zip(start, rest, strict=False))
         seen = [np.zeros((len(x), *zeros.shape), s.dtype) for s in now]
-        for t in range(len(x))[:: -1 if self.op.reverse else 1]:
+        for t in self.op.walked(len(x)):
             for every, s in zip(seen, now, strict=True):
                 every[t] = s
             bias = (rest[1],) if isinstance(one, GRUCodes) else ()

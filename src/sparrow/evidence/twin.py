@@ -25,6 +25,7 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.quantize import Quantize, spread
+from sparrow.ops.recurrent_codes import RecurrentCodes
 from sparrow.ops.reduce import Reduce
 from sparrow.ops.resize import Resize
 from sparrow.ort import first_line, open_session, refusals
@@ -60,8 +61,7 @@ FIXED_POINT_SHARE = 0.05
 GATE_SHARE = 0.02 * 2.0**-7
 # LiteRT rounds means, hard-swish, leaky relu and abs twice with few bits in between, or none.
 COARSE_SHARE = 1.0
-RECURRENT = (GRUCodes, LSTMCodes)
-FIXED_POINT = (AttentionCodes, LookupLinear, *RECURRENT)
+FIXED_POINT = (AttentionCodes, LookupLinear, RecurrentCodes)
 _AGAIN = "'"
 
 
@@ -108,7 +108,7 @@ def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
     wanted = {n.outputs[0] for n in g.nodes if isinstance(n.op, Quantize)}
     form = integer(g)
     layers = [n for n in form.nodes if isinstance(n.op, FIXED_POINT)]
-    read = {x for n in layers if isinstance(n.op, RECURRENT) for x in n.inputs}
+    read = {x for n in layers if isinstance(n.op, RecurrentCodes) for x in n.inputs}
     kept: dict[str, Array] = {**feeds, **form.consts}
     with one_thread():
         evaluate(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparrow import lane
-from sparrow.graph import Op, Types
 from sparrow.lane import Expr
 from sparrow.ops import recurrent_codes as rc
 from sparrow.ops.recurrent import results, scan
@@ -19,12 +17,8 @@ if TYPE_CHECKING:
     from sparrow.export import Site, Writer
 
 
-def _arg(i: int) -> Expr:
-    return lane.Arg(i, I32)
-
-
 @dataclass(frozen=True, slots=True)
-class GRUCodes(Op):
+class GRUCodes(rc.RecurrentCodes):
     """(y, y_h) of `GRU` with int8 weights; products read hidden states of 8 bits, steps add to 32.
 
     Inputs: x int32 [T, B, 3H], gates z, r, h of the inputs in units of 2^-11, within 2^20;
@@ -39,20 +33,12 @@ class GRUCodes(Op):
 
     Outputs: y int8 [T, B, H], the codes of h' (only with ``sequence``), y_h int32 [B, H].
 
-    Attributes:
-        zero: Zero point of the hidden codes.
-        step: 2^-20 over their scale, a float32 value.
-        reverse: Walk each sequence backwards.
-        sequence: Give every step's output, not only the last.
-        clip: Limit of the gates in units of 2^-11, 0 for none.
+    ``step`` is 2^-20 over the scale of the hidden codes.
+
+    Attributes, beside those of `RecurrentCodes`:
         reset_after: Apply the reset gate after the recurrent product.
     """
 
-    zero: int
-    step: float
-    reverse: bool = False
-    sequence: bool = True
-    clip: int = 0
     reset_after: bool = False
 
     def infer(
@@ -70,27 +56,28 @@ class GRUCodes(Op):
 
     def _gate(self, i: int) -> Expr:
         """Activation of gate i (0 or 1) of x, sums and ratios: operands i, 3 + i and 6 + i."""
-        own = rc.part(_arg(3 + i), lane.Arg(6 + i, F32))
-        return rc.sigmoid(rc.clipped(lane.call("add", _arg(i), own), self.clip))
+        own = rc.part(rc.argument(3 + i), lane.Arg(6 + i, F32))
+        return rc.sigmoid(rc.clipped(lane.call("add", rc.argument(i), own), self.clip))
 
     def code(self) -> Expr:
         """The code of h, operand 0."""
-        return rc.code(_arg(0), self.step, self.zero)
+        return rc.code(rc.argument(0), self.step, self.zero)
 
     def _reset(self) -> Expr:
         """Codes of the second product: operands of `_gate`, and the codes of h as operand 9."""
-        away = lane.call("sub", _arg(9), rc.number(self.zero))
+        away = lane.call("sub", rc.argument(9), rc.number(self.zero))
         kept = rc.times(away, self._gate(1))
         return lane.call("add", kept, rc.number(self.zero))
 
     def _next(self) -> Expr:
         """The next h: operands of `_gate`, h as operand 9, rb as operand 10."""
-        own = rc.part(_arg(5), lane.Arg(8, F32))
+        own = rc.part(rc.argument(5), lane.Arg(8, F32))
         if self.reset_after:
-            own = rc.times(lane.call("add", own, _arg(10)), self._gate(1))
-        fresh = rc.tanh(rc.clipped(lane.call("add", _arg(2), own), self.clip))
+            own = rc.times(lane.call("add", own, rc.argument(10)), self._gate(1))
+        fresh = rc.tanh(rc.clipped(lane.call("add", rc.argument(2), own), self.clip))
         fresh = lane.call("mul", fresh, rc.number(1 << rc.STATE - rc.UNIT))
-        return lane.call("add", fresh, rc.times(lane.call("sub", _arg(9), fresh), self._gate(0)))
+        kept = rc.times(lane.call("sub", rc.argument(9), fresh), self._gate(0))
+        return lane.call("add", fresh, kept)
 
     def eval(
         self,
@@ -119,11 +106,6 @@ class GRUCodes(Op):
         y, (h,) = scan(step, x, None, self.reverse, (start,))
         return results(self, lane.evaluate(code, (y,)).astype(np.int8), (h,))
 
-    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
-        gates, r = x[:2]
-        assert gates is not None and r is not None
-        return 2 * gates.shape[0] * gates.shape[1] * r.size
-
     def export(self, w: Writer, site: Site) -> None:
         x, r = site.in_types[:2]
         assert x is not None and r is not None
@@ -138,7 +120,7 @@ class GRUCodes(Op):
         every: dict[int, str] = {}
         shapes = (*(end,) * 6, *((hidden,),) * 3, end, (hidden,))
         front = w.const(np.array([0], np.int64))
-        for t in reversed(range(time)) if self.reverse else range(time):
+        for t in self.walked(time):
             codes = w.expr(self.code(), (h,), (end,))
             own = rc.export_gates(w, rc.export_sums(w, codes, turned, self.zero), 3)
             operands = [*rc.export_gates(w, rc.export_step(w, names[0], t), 3), *own, *ratios]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from sparrow import lane
 from sparrow.errors import InvalidGraph
-from sparrow.graph import Op, Types
 from sparrow.lane import Expr
 from sparrow.ops import recurrent_codes as rc
 from sparrow.ops.exponential import ONE
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
     from sparrow.export import Site, Writer
 
 
-def _arg(i: int) -> Expr:
-    return lane.Arg(i, I32)
-
-
 @dataclass(frozen=True, slots=True)
-class LSTMCodes(Op):
+class LSTMCodes(rc.RecurrentCodes):
     """(y, y_h, y_c) of `LSTM` with int8 weights, hidden states of 8 or 16 bits and cells of 32.
 
     Inputs: x int32 [T, B, 4H], gates i, o, f, c of the inputs in units of 2^-11, within 2^20;
@@ -40,21 +34,13 @@ class LSTMCodes(Op):
     Outputs: y int8 [T, B, H] (only with ``sequence``), y_h int8 and y_c int32 [B, H]. With
     ``most`` h0, y and y_h are int16.
 
-    Attributes:
-        zero: Zero point of the hidden codes.
-        step: 2^-30 over their scale, a float32 value.
-        reverse: Walk each sequence backwards.
-        sequence: Give every step's output, not only the last.
-        clip: Limit of the gates in units of 2^-11, 0 for none.
+    ``step`` is 2^-30 over the scale of the hidden codes.
+
+    Attributes, beside those of `RecurrentCodes`:
         couple: F = 1 - i.
         most: Largest magnitude of hidden codes of 16 bits, 0 for those of 8.
     """
 
-    zero: int
-    step: float
-    reverse: bool = False
-    sequence: bool = True
-    clip: int = 0
     couple: bool = False
     most: int = 0
 
@@ -85,8 +71,8 @@ class LSTMCodes(Op):
 
     def _gate(self, i: int) -> Expr:
         """Gate i of x, sums and ratios, which are operands i, 4 + i and 8 + i."""
-        own = rc.part(_arg(4 + i), lane.Arg(8 + i, F32))
-        return rc.clipped(lane.call("add", _arg(i), own), self.clip)
+        own = rc.part(rc.argument(4 + i), lane.Arg(8 + i, F32))
+        return rc.clipped(lane.call("add", rc.argument(i), own), self.clip)
 
     def _cell(self) -> Expr:
         """The next c of the operands of `_gate` and c, operand 12."""
@@ -97,12 +83,12 @@ class LSTMCodes(Op):
             keep = rc.sigmoid(self._gate(2))
         product = lane.call("mul", let_in, rc.tanh(self._gate(3)))
         fresh = rc.shifted(product, 2 * rc.UNIT - rc.STATE)
-        c = lane.call("add", rc.times(_arg(12), keep), fresh)
+        c = lane.call("add", rc.times(rc.argument(12), keep), fresh)
         return lane.clip(c, rc.number(-rc.STATE_LIMIT), rc.number(rc.STATE_LIMIT))
 
     def _hidden(self) -> Expr:
         """The next h of the operands of `_gate` and the next c, operand 12."""
-        out = rc.tanh(rc.shifted(_arg(12), rc.STATE - rc.GATE))
+        out = rc.tanh(rc.shifted(rc.argument(12), rc.STATE - rc.GATE))
         value = lane.call("mul", rc.sigmoid(self._gate(1)), out)
         return rc.code(value, self.step, self.zero, self._limits)
 
@@ -130,11 +116,6 @@ class LSTMCodes(Op):
         narrow = self.hidden_type.numpy
         return results(self, y.astype(narrow), (h.astype(narrow), c))
 
-    def flops(self, x: Types, y: Sequence[TensorType]) -> int:
-        gates, r = x[:2]
-        assert gates is not None and r is not None
-        return 2 * gates.shape[0] * gates.shape[1] * r.size
-
     def export(self, w: Writer, site: Site) -> None:
         x, r = site.in_types[:2]
         assert x is not None and r is not None
@@ -152,7 +133,7 @@ class LSTMCodes(Op):
         every: dict[int, str] = {}
         shapes = (*(end,) * 8, *((hidden,),) * 4, end)
         front = w.const(np.array([0], np.int64))
-        for t in reversed(range(time)) if self.reverse else range(time):
+        for t in self.walked(time):
             gates = rc.export_gates(w, rc.export_step(w, names[0], t), 4)
             wide = w.node("MatMul", [h, turned]) if self.most else ""
             own = rc.export_gates(w, wide or rc.export_sums(w, h, turned, self.zero), 4)
