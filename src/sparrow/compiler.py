@@ -23,7 +23,7 @@ from sparrow.planner import plan
 from sparrow.quant.bfloat16 import rounded_products
 from sparrow.reference import one_thread
 from sparrow.rewrite import Remark
-from sparrow.schedule import FASTER
+from sparrow.schedule import faster
 from sparrow.schedule.patching import within
 from sparrow.schedule.pixel_groups import in_pixel_groups
 from sparrow.targets import Target
@@ -153,9 +153,7 @@ def compile_front(
 
     planned = planned_for(module)
     if ram is None:
-        for faster in FASTER:
-            module = faster(planned, planned_for, remarks)
-            planned = planned if module is planned.module else planned_for(module)
+        planned = faster(planned, planned_for, remarks)
     else:
         planned = within(planned, ram, planned_for, remarks)
     _reachable(planned)

@@ -7,26 +7,36 @@ of threads changes no bit of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any
 
-from sparrow.graph import Module
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
-from sparrow.schedule.abreast import abreast
-from sparrow.schedule.blocking import blocked
-from sparrow.schedule.channelwise import by_channels
-from sparrow.schedule.overlapping import in_parts
-
-Schedule: TypeAlias = Callable[[Plan, Callable[[Module], Plan], list[Remark]], Module]
-"""(a plan, what plans a module, told what was chosen) -> the module of the plan, rearranged."""
+from sparrow.schedule.abreast import ABREAST
+from sparrow.schedule.blocking import BLOCKING
+from sparrow.schedule.channelwise import CHANNELWISE
+from sparrow.schedule.overlapping import OVERLAPPING
+from sparrow.schedule.row import Planned, Schedule, rearranged
 
 # In this order, each given the plan of the one before.
-FASTER: tuple[Schedule, ...] = (
-    blocked,  # strips are shared by all threads: before any layer goes to one of them
-    by_channels,  # images of few rows; what it leaves is divided by rows
-    in_parts,
-    abreast,  # what cannot be divided
+FASTER: tuple[Schedule[Any], ...] = (
+    BLOCKING,  # strips are shared by all threads: before any layer goes to one of them
+    CHANNELWISE,  # images of few rows; what it leaves is divided by rows
+    OVERLAPPING,
+    ABREAST,  # what cannot be divided
 )
 
-__all__ = ["FASTER", "Schedule"]
+
+def faster(p: Plan, planned: Planned, remarks: list[Remark]) -> Plan:
+    """A plan with the layers that gain by a row of `FASTER` computed otherwise.
+
+    Args:
+        p: The plan of the module as it is.
+        planned: Plans a module.
+        remarks: Told which layers were chosen.
+    """
+    for s in FASTER:
+        p = rearranged(s, p, planned, remarks)
+    return p
+
+
+__all__ = ["FASTER", "Planned", "Schedule", "faster", "rearranged"]

@@ -9,13 +9,13 @@ bidirectional layer do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparrow.graph import Graph, Module, Node
+from sparrow.graph import Graph, Node
 from sparrow.plan import Plan, Step
-from sparrow.rewrite import Remark
-from sparrow.schedule.columns import by_entry
+from sparrow.schedule.columns import at_once
+from sparrow.schedule.row import Schedule
 
 # Cycles to gain at least, of some that a prediction of a recurrence is off by.
 LEAST = 20_000
@@ -31,29 +31,15 @@ class Group:
     members: tuple[int, ...]
     ahead: frozenset[int]
 
-
-def abreast(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
-    """The module with independent layers beside each other where that is predicted to be faster.
-
-    Args:
-        p: The plan of the module as it is.
-        planned: Plans a module; no order of nodes changes what they compute.
-        remarks: Told which layers were chosen.
-    """
-
-    def entry(i: int, g: Graph) -> Graph:
-        groups = list(_groups(g, {s.node.outputs[0]: s for s in p.entries[i].steps}, p))
-        for group in groups:
-            first, *others = (g.nodes[k].origin for k in group.members)
-            why = f"beside {', '.join(o or '?' for o in others)}, each by a thread of its own"
-            remarks.append(Remark("abreast", first, why, True))
-        return _side_by_side(g, groups) if groups else g
-
-    return by_entry(p, entry)
+    @property
+    def first(self) -> int:
+        """Index of the first of them."""
+        return self.members[0]
 
 
-def _groups(g: Graph, steps: Mapping[str, Step], p: Plan) -> Iterator[Group]:
+def _groups(p: Plan, entry: int) -> Iterator[Group]:
     """Groups in order, none of which meet."""
+    g, steps = p.module.entries[entry], {s.node.outputs[0]: s for s in p.entries[entry].steps}
     alone = [
         i
         for i, n in enumerate(g.nodes)
@@ -100,7 +86,7 @@ def _side_by_side(g: Graph, groups: Sequence[Group]) -> Graph:
     nodes: list[Node] = []
     at = 0
     for group in groups:
-        first, last = group.members[0], group.members[-1]
+        first, last = group.first, group.members[-1]
         between = [i for i in range(first, last) if i not in group.members]
         nodes += g.nodes[at:first]
         nodes += (g.nodes[i] for i in between if i in group.ahead)
@@ -108,3 +94,13 @@ def _side_by_side(g: Graph, groups: Sequence[Group]) -> Graph:
         nodes += (g.nodes[i] for i in between if i not in group.ahead)
         at = last + 1
     return replace(g, nodes=(*nodes, *g.nodes[at:]))
+
+
+def _words(g: Graph, group: Group) -> str:
+    others = ", ".join(g.nodes[k].origin or "?" for k in group.members[1:])
+    return f"beside {others}, each by a thread of its own"
+
+
+ABREAST = Schedule(
+    "abreast", at_once, lambda p, entry, _: list(_groups(p, entry)), _side_by_side, _words
+)

@@ -12,16 +12,14 @@ where the rows begin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from sparrow.graph import Graph, Module, retyped
-from sparrow.kernels.case import Invoke
-from sparrow.ops.conv import Conv
+from sparrow.graph import Graph
 from sparrow.passes.patches import ROWS, Stage, in_strips, rows_of
 from sparrow.plan import Plan
-from sparrow.rewrite import Remark
-from sparrow.schedule.patching import Search
+from sparrow.schedule.patching import Search, strips_of
+from sparrow.schedule.row import Planned, Schedule
+from sparrow.schedule.trial import alone, same_rounding
 
 # Of L2, what two layers may fill whose result is still there when it is read, and what a strip may
 # fill: its rows, and the weights that read them.
@@ -35,8 +33,6 @@ STEP_CYCLES = 1500
 COPY_RATE = 16
 # What a stage must gain of the time of its layers.
 LEAST = 0.05
-# Kernels whose tiles of several rows begin with the first: a strip begins others.
-TILED = ("winograd_f32", "winograd_raw_f32", "winograd_stream_f32")
 
 
 class _Gains:
@@ -132,62 +128,23 @@ class _Gains:
         return steps * (STEP_CYCLES + self.target.fork_cycles) + copied / COPY_RATE + moved
 
 
-def alone(g: Graph, first: int, last: int) -> Graph:
-    """Nodes ``first`` to ``last`` as a graph."""
-    nodes = g.nodes[first : last + 1]
-    inside = {y for n in nodes for y in n.outputs}
-    read = {x for n in nodes for x in n.inputs if x}
-    inputs = tuple(sorted(x for x in read if x not in inside and x not in g.consts))
-    return retyped(g, nodes, inputs=inputs, outputs=nodes[-1].outputs, states=(), lengths=())
+def _stages(p: Plan, entry: int, planned: Planned) -> list[Stage]:
+    g = p.module.entries[entry]
+    return [s for s in _Gains(p, entry).stages() if _same(g, s, planned)]
 
 
-def _rounding(p: Plan) -> dict[str, set[tuple[str, int]]]:
-    """By the weights of a convolution, its kernels and in how many partial sums they add."""
-    found: dict[str, set[tuple[str, int]]] = {}
-    for s in p.entries[0].steps:
-        if isinstance(s.node.op, Conv):
-            for c in s.lowered.calls:
-                sums = c.params.get("ku", 1) if isinstance(c, Invoke) else 1
-                assert isinstance(sums, int)
-                found.setdefault(s.node.inputs[1], set()).add((s.kernel, sums))
-    return found
-
-
-def same_rounding(whole: Graph, cut: Graph, planned: Callable[[Module], Plan]) -> bool:
-    """Whether layers computed by parts of their rows give the same answers to the bit."""
-    before, after = (_rounding(planned(Module("stage", (x,)))) for x in (whole, cut))
-    return before == after and not any(k in TILED for found in before.values() for k, _ in found)
-
-
-def _same(g: Graph, s: Stage, planned: Callable[[Module], Plan]) -> bool:
+def _same(g: Graph, s: Stage, planned: Planned) -> bool:
     whole = alone(g, s.first, s.last)
     strips = in_strips(whole, (Stage(0, s.last - s.first, s.rows),))
     return same_rounding(whole, strips, planned)
 
 
-def blocked(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
-    """The module with the layers in strips that are predicted to gain by it.
+def _has_l2(p: Plan) -> bool:
+    """Not of firmware, of pages, nor where nothing was measured."""
+    machine = p.target.machine
+    return not machine.bare and machine.system != "wasm32" and p.target.l2_bytes > 0
 
-    Firmware, pages and what has no L2 stay as they are: there is no such level, or nothing was
-    measured.
 
-    Args:
-        p: The plan of the module as it is.
-        planned: Plans a module.
-        remarks: Told which layers were chosen.
-    """
-    t = p.target
-    if t.machine.bare or t.machine.system == "wasm32" or not t.l2_bytes:
-        return p.module
-    entries = []
-    for i, g in enumerate(p.module.entries):
-        stages = [s for s in _Gains(p, i).stages() if _same(g, s, planned)]
-        for s in stages:
-            last = g.nodes[s.last]
-            strips = -(-g.types[last.outputs[0]].shape[ROWS] // s.rows)
-            why = f"{s.last - s.first + 1} layers to {last.origin} in {strips} strips, within L2"
-            remarks.append(Remark("blocks", g.nodes[s.first].origin, why, True))
-        entries.append(in_strips(g, stages) if stages else g)
-    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
-        return p.module
-    return replace(p.module, entries=tuple(entries))
+BLOCKING = Schedule(
+    "blocks", _has_l2, _stages, in_strips, lambda g, s: f"{strips_of(g, s)}, within L2"
+)

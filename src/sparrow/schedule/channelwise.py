@@ -9,14 +9,14 @@ and where it ends. Sums of integers are the same however they are divided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from sparrow.graph import Graph, Module, Node
+from sparrow.graph import Graph, Node
 from sparrow.passes.channel_parts import Channels, Division, division_of, in_channels, produces
 from sparrow.passes.patches import ROWS, windows_of
 from sparrow.plan import Plan
-from sparrow.rewrite import Remark
-from sparrow.schedule.columns import by_entry, divided, moved_cycles
+from sparrow.schedule.columns import at_once, divided, moved_cycles
+from sparrow.schedule.row import Schedule
 
 # Nodes of a run.
 LONGEST = 24
@@ -114,21 +114,11 @@ class _Gains:
         return moved_cycles(self.target, self.g.types[v].bytes * others)
 
 
-def by_channels(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
-    """The module with the layers in parts of channels that are predicted to gain by it.
+def _words(g: Graph, c: Channels) -> str:
+    last = g.nodes[c.last].origin
+    return f"{c.last - c.first + 1} layers to {last} by each thread for its own channels"
 
-    Args:
-        p: The plan of the module as it is.
-        planned: Plans a module; no division of channels changes what they compute.
-        remarks: Told which layers were chosen.
-    """
 
-    def entry(i: int, g: Graph) -> Graph:
-        runs = list(_Gains(p, i).runs())
-        for c in runs:
-            last = g.nodes[c.last].origin
-            why = f"{c.last - c.first + 1} layers to {last} by each thread for its own channels"
-            remarks.append(Remark("channels", g.nodes[c.first].origin, why, True))
-        return in_channels(g, runs) if runs else g
-
-    return by_entry(p, entry)
+CHANNELWISE = Schedule(
+    *("channels", at_once, lambda p, entry, _: list(_Gains(p, entry).runs()), in_channels, _words)
+)

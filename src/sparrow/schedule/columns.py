@@ -1,12 +1,9 @@
-"""What rewrites that give threads nodes of their own (`Node.column`) have in common."""
+"""What schedules that give threads nodes of their own (`Node.column`) have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeGuard
 
-from sparrow.graph import Graph, Module
 from sparrow.plan import Plan, Step
 from sparrow.targets import Target
 
@@ -17,23 +14,13 @@ from sparrow.targets import Target
 MOVES = 2
 
 
-def by_entry(p: Plan, rewritten: Callable[[int, Graph], Graph]) -> Module:
-    """The module of a plan, every entry point rewritten for several threads.
+def at_once(p: Plan) -> bool:
+    """Whether threads compute nodes of their own at once.
 
-    As it is where they would not compute at once: firmware has one thread, and a page has a region
-    for each step, not one for all.
-
-    Args:
-        p: The plan of the module as it is.
-        rewritten: Given an entry point's index and graph; the graph itself where nothing gains.
+    Firmware has one thread, and a page has a region for each step, not one for all.
     """
     machine = p.target.machine
-    if p.threads == 1 or machine.bare or machine.system == "wasm32":
-        return p.module
-    entries = tuple(rewritten(i, g) for i, g in enumerate(p.module.entries))
-    if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
-        return p.module
-    return replace(p.module, entries=entries)
+    return p.threads > 1 and not machine.bare and machine.system != "wasm32"
 
 
 def divided(s: Step | None) -> TypeGuard[Step]:

@@ -9,16 +9,16 @@ if anything is: not where images are large, whose halo is little of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from sparrow.graph import Graph, Module
+from sparrow.graph import Graph
 from sparrow.ops.lookup import Lookup
 from sparrow.passes.overlap import Overlap, overlapped, spans_of
 from sparrow.passes.patches import ROWS, strippable, windows_of
 from sparrow.plan import Plan
-from sparrow.rewrite import Remark
-from sparrow.schedule.blocking import alone, same_rounding
-from sparrow.schedule.columns import by_entry, divided, moved_cycles
+from sparrow.schedule.columns import at_once, divided, moved_cycles
+from sparrow.schedule.row import Planned, Schedule
+from sparrow.schedule.trial import alone, same_rounding
 
 # Nodes of a run.
 LONGEST = 6
@@ -84,27 +84,12 @@ class _Gains:
         return moved_cycles(self.target, self._bytes(v, rows))
 
 
-def in_parts(p: Plan, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Module:
-    """The module with the layers in overlapping parts that are predicted to gain by it.
-
-    Args:
-        p: The plan of the module as it is.
-        planned: Plans a module.
-        remarks: Told which layers were chosen.
-    """
-
-    def entry(i: int, g: Graph) -> Graph:
-        runs = [o for o in _Gains(p, i).runs() if _same(g, o, planned)]
-        for o in runs:
-            last = g.nodes[o.last].origin
-            why = f"{o.last - o.first + 1} layers to {last} by each thread for its own rows"
-            remarks.append(Remark("overlap", g.nodes[o.first].origin, why, True))
-        return overlapped(g, runs) if runs else g
-
-    return by_entry(p, entry)
+def _runs(p: Plan, entry: int, planned: Planned) -> list[Overlap]:
+    g = p.module.entries[entry]
+    return [o for o in _Gains(p, entry).runs() if _same(g, o, planned)]
 
 
-def _same(g: Graph, o: Overlap, planned: Callable[[Module], Plan]) -> bool:
+def _same(g: Graph, o: Overlap, planned: Planned) -> bool:
     """Whether the parts give the same answers to the bit: sums of integers always do."""
     nodes = g.nodes[o.first : o.last + 1]
     if all(g.types[y].dtype.kind != "float" for n in nodes for y in n.outputs):
@@ -112,3 +97,11 @@ def _same(g: Graph, o: Overlap, planned: Callable[[Module], Plan]) -> bool:
     whole = alone(g, o.first, o.last)
     parts = overlapped(whole, (Overlap(0, o.last - o.first, o.parts),))
     return same_rounding(whole, parts, planned)
+
+
+def _words(g: Graph, o: Overlap) -> str:
+    last = g.nodes[o.last].origin
+    return f"{o.last - o.first + 1} layers to {last} by each thread for its own rows"
+
+
+OVERLAPPING = Schedule("overlap", at_once, _runs, overlapped, _words)

@@ -8,13 +8,14 @@ shortest path along the nodes; what a stage needs is estimated, and the choice i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from sparrow.graph import Graph, Module
+from sparrow.graph import Graph
 from sparrow.passes.patches import ROWS, Stage, in_strips, rows_of, strippable, windows_of
 from sparrow.plan import Plan
 from sparrow.rewrite import Remark
+from sparrow.schedule.row import Planned
 
 # Nodes of a stage: longer ones keep more rows than they save.
 LONGEST = 12
@@ -145,7 +146,7 @@ class Search:
         return high
 
 
-def within(p: Plan, ram: int, planned: Callable[[Module], Plan], remarks: list[Remark]) -> Plan:
+def within(p: Plan, ram: int, planned: Planned, remarks: list[Remark]) -> Plan:
     """A plan whose arena and state take at most ``ram`` bytes, or else as few as were found.
 
     Args:
@@ -162,7 +163,7 @@ def within(p: Plan, ram: int, planned: Callable[[Module], Plan], remarks: list[R
 
 
 def _entry_within(
-    p: Plan, entry: int, budget: int, planned: Callable[[Module], Plan], remarks: list[Remark]
+    p: Plan, entry: int, budget: int, planned: Planned, remarks: list[Remark]
 ) -> Plan:
     search = Search(p, entry)
     g = search.g
@@ -183,8 +184,12 @@ def _entry_within(
         if best.entries[entry].arena_bytes <= budget:
             break
     for s in chosen:
-        height = g.types[g.nodes[s.last].outputs[0]].shape[ROWS]
-        first, last = g.nodes[s.first], g.nodes[s.last]
-        why = f"{s.last - s.first + 1} layers to {last.origin} in {-(-height // s.rows)} strips"
-        remarks.append(Remark("patches", first.origin, why, True))
+        remarks.append(Remark("patches", g.nodes[s.first].origin, strips_of(g, s), True))
     return best
+
+
+def strips_of(g: Graph, s: Stage) -> str:
+    """In words, how a stage is divided."""
+    last = g.nodes[s.last]
+    strips = -(-g.types[last.outputs[0]].shape[ROWS] // s.rows)
+    return f"{s.last - s.first + 1} layers to {last.origin} in {strips} strips"

@@ -7,13 +7,13 @@ number of threads does not change how sums are rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sparrow.graph import Graph, Module, Node, retyped
 from sparrow.passes.pixel_groups import Whole, group_of, grouped
-from sparrow.plan import Plan
 from sparrow.rewrite import Remark, namer, prune
-from sparrow.schedule.blocking import alone
+from sparrow.schedule.row import Planned
+from sparrow.schedule.trial import alone
 from sparrow.targets import Target
 from sparrow.tensor import Array
 
@@ -21,9 +21,7 @@ from sparrow.tensor import Array
 GAIN = 1.2
 
 
-def in_pixel_groups(
-    g: Graph, target: Target, planned: Callable[[Module], Plan], remarks: list[Remark]
-) -> Graph:
+def in_pixel_groups(g: Graph, target: Target, planned: Planned, remarks: list[Remark]) -> Graph:
     """The graph with the convolutions in groups of pixels that are predicted to gain by it.
 
     Not for firmware, whose vectors are short and whose weights are flash; nor is compact code
@@ -73,5 +71,5 @@ def _trial(
     )
 
 
-def _cycles(planned: Callable[[Module], Plan], g: Graph) -> float:
+def _cycles(planned: Planned, g: Graph) -> float:
     return sum(s.lowered.cycles for s in planned(Module("pixels", (g,))).entries[0].steps)

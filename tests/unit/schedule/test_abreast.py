@@ -22,7 +22,8 @@ from sparrow.plan import Plan, View
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
-from sparrow.schedule.abreast import abreast
+from sparrow.schedule.abreast import ABREAST
+from sparrow.schedule.row import rearranged
 from sparrow.targets import target
 from sparrow.tensor import F32, I8, TensorType
 
@@ -60,7 +61,7 @@ def found(g: Graph, threads: int = 2, isa: str = "x86_64_v3") -> tuple[Plan, lis
         return plan(m, target(isa), threads=threads)
 
     remarks: list[Remark] = []
-    return planned(abreast(planned(Module("m", (g,))), planned, remarks)), remarks
+    return rearranged(ABREAST, planned(Module("m", (g,))), planned, remarks), remarks
 
 
 def columns(p: Plan) -> list[int | None]:

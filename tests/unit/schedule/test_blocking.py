@@ -16,7 +16,8 @@ from sparrow.ops.conv import Conv
 from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.rewrite import Remark
-from sparrow.schedule.blocking import blocked
+from sparrow.schedule.blocking import BLOCKING
+from sparrow.schedule.row import rearranged
 from sparrow.targets import Target, target
 from sparrow.tensor import F32, TensorType
 
@@ -46,7 +47,7 @@ def found(g: Graph, t: Target, threads: int = 1) -> tuple[Plan, Plan, list[Remar
         return plan(m, t, threads=threads)
 
     whole, remarks = planned(Module("m", (g,))), list[Remark]()
-    return whole, planned(blocked(whole, planned, remarks)), remarks
+    return whole, rearranged(BLOCKING, whole, planned, remarks), remarks
 
 
 @pytest.mark.parametrize("threads", (1, 2))

@@ -28,7 +28,8 @@ from sparrow.plan import Plan, View
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
-from sparrow.schedule.channelwise import by_channels
+from sparrow.schedule.channelwise import CHANNELWISE
+from sparrow.schedule.row import rearranged
 from sparrow.targets import target
 from sparrow.tensor import I8, I32, TensorType
 
@@ -74,7 +75,7 @@ def found(g: Graph, threads: int = 2, move: float = 0.02) -> tuple[Plan, list[Re
         return plan(m, t, threads=threads)
 
     remarks = list[Remark]()
-    return planned(by_channels(planned(Module("m", (g,))), planned, remarks)), remarks
+    return rearranged(CHANNELWISE, planned(Module("m", (g,))), planned, remarks), remarks
 
 
 @given(

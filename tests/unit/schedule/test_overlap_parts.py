@@ -24,7 +24,8 @@ from sparrow.plan import Plan
 from sparrow.planner import plan
 from sparrow.reference import evaluate
 from sparrow.rewrite import Remark
-from sparrow.schedule.overlapping import in_parts
+from sparrow.schedule.overlapping import OVERLAPPING
+from sparrow.schedule.row import rearranged
 from sparrow.targets import Target, target
 from sparrow.tensor import I8, Array, TensorType
 
@@ -88,7 +89,7 @@ def found(g: Graph, t: Target = FAR, threads: int = 2) -> tuple[Plan, Plan, list
         return plan(m, t, threads=threads)
 
     whole, remarks = planned(Module("m", (g,))), list[Remark]()
-    return whole, planned(in_parts(whole, planned, remarks)), remarks
+    return whole, rearranged(OVERLAPPING, whole, planned, remarks), remarks
 
 
 def test_a_halo_is_computed_where_moving_it_costs_more() -> None:
