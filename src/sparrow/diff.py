@@ -1,7 +1,7 @@
 """The first value where two models, or a model and a bundle, part.
 
-Values are matched by name and shape; those of a bundle are what its ONNX twin computes, and its
-outputs what its native code does.
+Values are matched by name, and by what they hold where names say nothing or are mixed up. Those of
+a bundle are what its ONNX twin computes, and its outputs what its native code does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from sparrow.blame.pairing import counterparts
 from sparrow.bundle import load_bundle
 from sparrow.errors import BadInput
 from sparrow.folder import load_graphs
@@ -33,7 +34,8 @@ from sparrow.quant.engine import literally, with_states
 from sparrow.samples import Feeds, Pixels, draw, samples
 from sparrow.tensor import Array
 
-# Samples that are compared, and how many are drawn when none are given.
+Calib: TypeAlias = Iterable[Any] | str | Path | None
+# Samples that are compared, and how many are drawn when none are given, or tell what is what.
 COMPARED, DRAWN = 8, 3
 # Share of the largest magnitude that two float implementations may be apart in a deep network.
 TOLERANCE = 1e-3
@@ -44,7 +46,8 @@ class Difference:
     """How far two models are apart at a value.
 
     Attributes:
-        value: Its name.
+        value: Its name in the first model.
+        other: Its name in the second.
         op: Kind of op that makes it in the first model.
         origin: Source node there.
         apart: Largest |a - b|; infinite where one is not finite and the other is.
@@ -53,6 +56,7 @@ class Difference:
     """
 
     value: str
+    other: str
     op: str
     origin: str
     apart: float
@@ -71,11 +75,13 @@ class Diff:
 
     Attributes:
         values: What both have.
+        of: Number of values of the first model.
         tolerance: Share of the largest magnitude from which on a value differs.
         samples: Number of samples.
     """
 
     values: tuple[Difference, ...]
+    of: int
     tolerance: float
     samples: int
 
@@ -90,13 +96,16 @@ class Diff:
         return {**asdict(self), "first": None if first is None else asdict(first)}
 
     def __str__(self) -> str:
-        over = f"{len(self.values)} values by the same name, {self.samples} samples"
+        renamed = sum(d.value != d.other for d in self.values)
+        held = f" ({renamed} by what they hold)" if renamed else ""
+        over = f"{len(self.values)} of {self.of} values{held}, {self.samples} samples"
         d = self.first
         if d is None:
             worst = max((v.share for v in self.values), default=0.0)
             return f"same: {over}, at most {worst:.1e} of the largest magnitude apart"
+        other = f", {d.other!r} in the second" if d.other != d.value else ""
         return (
-            f"they part at {d.value!r} ({d.op}, {d.origin or '?'}): {d.apart:.4g} at "
+            f"they part at {d.value!r} ({d.op}, {d.origin or '?'}{other}): {d.apart:.4g} at "
             f"{list(d.index)} of at most {d.scale:.4g} ({d.share:.1e}, allowed "
             f"{self.tolerance:g}); {over}"
         )
@@ -114,6 +123,12 @@ def _apart(a: Array, b: Array) -> tuple[float, tuple[int, ...]]:
         return 0.0, ()
     at = np.unravel_index(int(d.argmax()), d.shape)
     return float(d[at]), tuple(int(i) for i in at)
+
+
+def _largest(x: Array) -> float:
+    """Largest finite magnitude."""
+    finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
+    return float(np.abs(finite.astype(np.float64)).max(initial=0))
 
 
 class _Side:
@@ -138,9 +153,9 @@ class _Side:
         if self.graph.states:
             raise BadInput(f"{self.graph.name}: models with states cannot be compared yet")
 
-    def values(self, names: Sequence[str], given: Sequence[Feeds]) -> list[dict[str, Array]]:
+    def values(self, names: Iterable[str], given: Sequence[Feeds]) -> list[dict[str, Array]]:
         """The named values for each sample."""
-        run = literally(self.graph, names)
+        run = literally(self.graph, list(names))
         found = []
         if self.bundle is not None:
             self.bundle.reset()
@@ -156,7 +171,7 @@ class _Side:
 def diff(
     a: Model,
     b: Model,
-    calib: Iterable[Any] | str | Path | None = None,
+    calib: Calib = None,
     *,
     tolerance: float = TOLERANCE,
     shapes: Shapes | None = None,
@@ -180,23 +195,46 @@ def diff(
     Raises:
         BadInput: The models have other inputs, or no value in common.
     """
+    left, right, calib = _read(a, b, calib, shapes or {}, constants or {})
+    f, g = left.graph, right.graph
+    given = _given(left, right, calib, pixels or Pixels())
+    pairs = counterparts(f, g, given[:DRAWN], literally)
+    if not pairs:
+        raise BadInput("the models have no value in common")
+    made = f.producers()
+    worst: dict[str, Difference] = {}
+    ran = zip(left.values(pairs, given), right.values(pairs.values(), given), strict=True)
+    for x, y in ran:
+        for name, other in pairs.items():
+            apart, index = _apart(x[name], y[other])
+            old = worst.get(name)
+            if old is None or apart > old.apart:
+                n = made[name]
+                kind = type(n.op).__name__
+                worst[name] = Difference(
+                    name, other, kind, n.origin, apart, _largest(x[name]), index
+                )
+    values = sum(y[0] != "%" or y in f.outputs for y in made)
+    return Diff(tuple(worst[name] for name in pairs), values, tolerance, len(given))
+
+
+def _read(
+    a: Model, b: Model, calib: Calib, shapes: Shapes, constants: Mapping[str, Any]
+) -> tuple[_Side, _Side, Calib]:
+    """Both models with shapes that one of them or the samples say, and the samples."""
     left, right = _Side(a), _Side(b)
     # the one that says its shapes tells them the other
     first, second = sorted((left, right), key=lambda s: bool(open_inputs(s.source)))
-    constants = constants or {}
     theirs = {k: v for k, v in constants.items() if k in input_names(second.source)}
     # what neither has is refused by the first
     ours = {k: v for k, v in constants.items() if k in input_names(first.source) or k not in theirs}
     held = [s.input for x in (left, right) if x.carrying for s in x.carrying.states]
     check_inputs(left.source, right.source, constants)
-    known, calib = shapes_from_samples(first.source, shapes or {}, calib, [*constants, *held])
+    known, calib = shapes_from_samples(first.source, shapes, calib, [*constants, *held])
     first.read(known, ours)
-    known = shapes_from_graph(
-        second.source, shapes or {}, first.graph, "the other model", constants
-    )
+    known = shapes_from_graph(second.source, shapes, first.graph, "the other model", constants)
     second.read(known, theirs)
     f, g = left.graph, right.graph
-    types = {x: f.types[x] for x in f.inputs}
     check_types(f, g, "the first model", "the second")
     if set(f.inputs) != set(g.inputs):
         takes = (", ".join(f"{x!r}: {h.types[x]}" for x in h.inputs) or "none" for h in (f, g))
@@ -204,42 +242,21 @@ def diff(
             f"inputs differ: the first model takes {next(takes)}, the second {next(takes)}",
             hint=ONE_NETWORK,
         )
+    return left, right, calib
+
+
+def _given(left: _Side, right: _Side, calib: Calib, pixels: Pixels) -> list[Feeds]:
+    """Samples, or drawn ones, with what the states of a bundle hold when their turn comes."""
+    f = left.graph
     graphs = [s.carrying for s in (left, right) if s.carrying is not None]
     carrying = next((g for g in graphs if g.states), None)
     carried = [] if carrying is None else [s.input for s in carrying.states]
-    free = {x: t for x, t in types.items() if x not in carried}
+    free = {x: f.types[x] for x in f.inputs if x not in carried}
     if calib is None:
         drawn = (draw(f, (0, k)) for k in range(DRAWN))
         given: list[Feeds] = [{x: d[x] for x in free} for d in drawn]
     else:
-        given = list(islice(samples(calib, free, pixels or Pixels()), COMPARED))
+        given = list(islice(samples(calib, free, pixels), COMPARED))
     if not given:
         raise BadInput("no sample to compare on")
-    if carrying is not None:
-        given = list(with_states(carrying, given))
-    made = f.producers()
-    names = [
-        y
-        for n in f.nodes
-        for y in n.outputs
-        # names of ours (%) mean other values in every graph
-        if (y in f.outputs or y[:1] != "%") and y in g.types and y not in g.consts
-    ]
-    names = [y for y in names if f.types[y].shape == g.types[y].shape]
-    # codes of other scales or widths are other numbers for the same value
-    names = [y for y in names if y in f.outputs or f.types[y].quant == g.types[y].quant]
-    if not names:
-        raise BadInput("the models have no value of the same name and shape in common")
-    worst: dict[str, Difference] = {}
-    for x, y in zip(left.values(names, given), right.values(names, given), strict=True):
-        for name in names:
-            apart, index = _apart(x[name], y[name])
-            finite = x[name][np.isfinite(x[name])] if x[name].dtype.kind == "f" else x[name]
-            scale = float(np.abs(finite.astype(np.float64)).max(initial=0))
-            old = worst.get(name)
-            if old is None or apart > old.apart:
-                n = made[name]
-                worst[name] = Difference(
-                    name, type(n.op).__name__, n.origin, apart, max(scale, 0.0), index
-                )
-    return Diff(tuple(worst[name] for name in names), tolerance, len(given))
+    return given if carrying is None else list(with_states(carrying, given))

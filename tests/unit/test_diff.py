@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparrow
 from data import REPO
-from small_models import classifier, model
+from small_models import classifier, model, value
 from sparrow.blame import blame_model
 from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.cli import main
 from sparrow.diff import diff
 from sparrow.errors import BadInput
 from sparrow.importers.model import import_model
+from sparrow.input_shapes import ShapeTaken
 from sparrow.passes import FRONT, optimize
 from sparrow.reduce import differs_from_onnxruntime, reduce
 
@@ -53,6 +55,66 @@ def test_the_first_altered_layer_is_named(k: int) -> None:
     assert first is not None and first.origin == name
 
 
+def renamed(m: onnx.ModelProto, names: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """The model with other names for its values, new ones for all but inputs by default."""
+    n = onnx.ModelProto()
+    n.CopyFrom(m)
+    made = [y for node in n.graph.node for y in node.output]
+    names = {y: f"v{i}" for i, y in enumerate(made)} if names is None else names
+    for node in n.graph.node:
+        node.input[:] = [names.get(x, x) for x in node.input]
+        node.output[:] = [names.get(y, y) for y in node.output]
+    for v in (*n.graph.output, *n.graph.value_info):
+        v.name = names.get(v.name, v.name)
+    return n
+
+
+def test_values_under_other_names_are_found() -> None:
+    m = onnx.load(DIGITS)
+    found = diff(m, renamed(m))
+    assert found.first is None and len(found.values) == found.of > 20
+    assert all(d.value != d.other and d.apart == 0 for d in found.values)
+    assert "39 of 39 values (39 by what they hold)" in str(found)
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_the_first_altered_layer_is_named_where_names_say_nothing(k: int) -> None:
+    m, name = altered(k)
+    first = diff(str(DIGITS), renamed(m)).first
+    assert first is not None and first.origin == name and first.other[0] == "v"
+
+
+def test_a_quantized_model_whose_names_are_all_new() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 3, 12, 12)).astype(np.float32)
+    q = sparrow.quantize(classifier(), x)
+    made = [y for n in q.graph.node for y in n.output]
+    found = diff(classifier(), renamed(q), x, tolerance=0.2)
+    assert found.first is None
+    # each is what went by its name, before it became codes
+    was = {f"v{i}": y for i, y in enumerate(made)}
+    assert [was[d.other].removesuffix(".f") for d in found.values] == list("abcdefghy")
+    assert [d.value for d in found.values] == list("abcdefghy")
+
+
+def test_names_that_are_mixed_up_are_put_right() -> None:
+    # both are relus of one shape
+    first = [helper.make_node("Mul", ["x", "s"], ["a"]), helper.make_node("Neg", ["x"], ["b"])]
+    last = [helper.make_node("Sub", ["a", "b"], ["y"])]
+    shape = (1, 64)
+    m = model(
+        [*first, *last], [value("x", shape)], [value("y", shape)], {"s": np.full(1, 3, np.float32)}
+    )
+    found = diff(m, renamed(m, {"a": "b", "b": "a"}))
+    assert found.first is None
+    assert [(d.value, d.other) for d in found.values] == [("a", "b"), ("b", "a"), ("y", "y")]
+
+
+def test_results_are_compared_though_nothing_inside_is_alike() -> None:
+    found = diff(classifier(), renamed(classifier(seed=1)))
+    assert found.first is not None
+    assert [d.value for d in found.values][-1] == "y" and found.values[-1].share > 0.01
+
+
 def test_inputs_of_other_names_or_shapes_are_shown() -> None:
     with pytest.raises(BadInput, match=r"differ: .* 'x': float32\[1x3x12x12\], the second 'qx': "):
         diff(classifier(), classifier("q"))
@@ -77,7 +139,10 @@ def test_inputs_that_differ_are_no_lack_of_a_shape(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"^inputs differ: .*'x'.*") as e:
             diff(*pair)
         assert "'z'" in str(e.value) and "--shape" not in str(e.value)
-    with pytest.raises(BadInput, match=r"'x' is .*int32\[2x3\]"):
+    with (
+        pytest.warns(ShapeTaken, match="x=2x3 taken from the other model"),
+        pytest.raises(BadInput, match=r"'x' is .*int32\[2x3\]"),
+    ):
         diff(closed, opened("x", TensorProto.INT32))
     # what only lacks an extent is told the way out
     with pytest.raises(BadInput, match="--shape"):
