@@ -13,14 +13,11 @@ from typing import Any
 
 from sparrow.errors import BadInput
 from sparrow.graph import Graph
-from sparrow.ops.conv import Conv
-from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
-from sparrow.ops.sums import over_codes
 from sparrow.quant import Quantized, Recipe, digest, run
 from sparrow.quant.few import Few
 from sparrow.quant.health import refuse_not_finite
-from sparrow.quant.kinds import layers_of_codes
+from sparrow.quant.kinds import layers_of_codes, sums_over_codes
 from sparrow.quant.place import place
 from sparrow.quant.recipe import Pins, precisions
 from sparrow.reference import one_thread
@@ -51,12 +48,8 @@ class Lossy:
 
 
 def coded(graphs: Sequence[Graph]) -> bool:
-    """Whether some sum of products is over codes already."""
-    return any(
-        isinstance(n.op, Conv | MatMul) and over_codes(*(g.types[v].dtype for v in n.inputs[:2]))
-        for g in graphs
-        for n in g.nodes
-    )
+    """Whether some sum of products is over codes."""
+    return any(map(sums_over_codes, graphs))
 
 
 def holds_codes(g: Graph) -> bool:

@@ -108,6 +108,16 @@ def kinds_of(g: Graph, wanted: Mapping[str, Precision], complete: bool) -> Kinds
     )
 
 
+def sums_over_codes(g: Graph) -> list[Node]:
+    """The sums of products over codes of a graph, as it was imported or as it is compiled."""
+    return [n for n in g.nodes if _multiplies_codes(g, n)]
+
+
+def _multiplies_codes(g: Graph, n: Node) -> bool:
+    sums = isinstance(n.op, (Conv, ConvTranspose, MatMul))
+    return sums and over_codes(*(g.types[x].dtype for x in n.inputs[:2]))
+
+
 def layers_of_codes(g: Graph) -> list[Node]:
     """The layers of a graph after `sparrow.passes.FRONT` that read codes already, or codes as
     floats: those of a quantized file. Codes of inputs alone, such as pixels, are no quantization.
@@ -123,8 +133,7 @@ def layers_of_codes(g: Graph) -> list[Node]:
     return [
         n
         for n in g.nodes
-        if isinstance(n.op, LAYERS)
-        and (over_codes(*(g.types[x].dtype for x in n.inputs[:2])) or any(map(of_codes, n.inputs)))
+        if isinstance(n.op, LAYERS) and (_multiplies_codes(g, n) or any(map(of_codes, n.inputs)))
     ]
 
 
