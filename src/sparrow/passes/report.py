@@ -6,7 +6,6 @@ and the bytes it writes, each operand once; constants count, as they come from m
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from sparrow.graph import Graph
@@ -24,21 +23,17 @@ class Traffic:
         bytes: Bytes all of them read and write.
         transposes: Transposes that move elements.
         transposed: Elements they move.
-        by_op: Kernels and bytes by operator, most bytes first.
     """
 
     kernels: int
     bytes: int
     transposes: int
     transposed: int
-    by_op: tuple[tuple[str, int, int], ...]
 
 
 def traffic(g: Graph) -> Traffic:
     """Kernels and bytes of one call of ``g``."""
-    kernels: Counter[str] = Counter()
-    moved: Counter[str] = Counter()
-    transposes = 0
+    kernels = size = transposes = 0
     for n in g.nodes:
         if isinstance(n.op, Reshape):
             continue
@@ -46,12 +41,9 @@ def traffic(g: Graph) -> Traffic:
             if not moves(g.types[n.inputs[0]].shape, n.op.perm):
                 continue
             transposes += 1
-        name = type(n.op).__name__
-        kernels[name] += 1
-        moved[name] += sum(g.types[v].bytes for v in {*n.inputs, *n.outputs} if v)
-    rows = tuple((name, kernels[name], size) for name, size in moved.most_common())
-    total = sum(moved.values())
-    return Traffic(sum(kernels.values()), total, transposes, moved_elements(g), rows)
+        kernels += 1
+        size += sum(g.types[v].bytes for v in {*n.inputs, *n.outputs} if v)
+    return Traffic(kernels, size, transposes, moved_elements(g))
 
 
 def compare(before: Graph, after: Graph) -> str:
