@@ -6,31 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from drawn import Drawn, Made
 from sparrow import lane
-from sparrow.builder import Builder
-from sparrow.graph import Graph
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
 from sparrow.passes.requantize import Constants, Grid, scaled
 from sparrow.tensor import F32, I8, I16, I32, U8, Array, DType, TensorType
 
-Made = tuple[Graph, dict[str, Array]]
 
-
-class Case:
+class Case(Drawn):
     """A graph of one sum over random codes; operands of extreme values are common."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.b = Builder(f"case{seed}")
-        self.feeds: dict[str, Array] = {}
+        super().__init__(seed)
         self.wide = False
-
-    def n(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
-
-    def flag(self) -> bool:
-        return bool(self.n(0, 1))
 
     def codes(self, shape: tuple[int, ...], dtype: DType) -> Array:
         low, high = dtype.limits
@@ -74,9 +63,6 @@ class Case:
             assert not hasattr(made, "reason")
             e = made
         return e, [self.b.const(a) for a in constants.arrays]
-
-    def finish(self, y: str) -> Made:
-        return self.b.finish({"y": y}, {}), self.feeds
 
     def sum(self, op: Conv | MatMul, x: str, w: str, bias: str, depth: int, columns: int) -> Made:
         if self.n(0, 4) == 0:

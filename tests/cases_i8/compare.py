@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cases_i8.case import Made
+from drawn import Made
 from emitted import BYTES_TARGETS, blob, linked
 from native_harness import BYTES_ONLY, DOTS, EMULATED, needs_isa
 from sparrow.device.host import HostLibrary

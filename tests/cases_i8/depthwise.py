@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases_i8.case import Case, Made
+from cases_i8.case import Case
+from drawn import Made
 from sparrow.ops.conv import Conv
 from sparrow.tensor import I8
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cases_i8.case import Case, Made
+from cases_i8.case import Case
+from drawn import Made
 from sparrow.ops.concat import Concat
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawn import Drawn, Made
 from emitted import TARGETS, compiled, session
 from native_harness import ISAS
 from sparrow import lane
-from sparrow.builder import Builder
-from sparrow.graph import Graph, Module
+from sparrow.graph import Module
 from sparrow.kernels import KERNELS, conv_any, loop, matmul_any, softmax
 from sparrow.ops.conv import Conv
 from sparrow.ops.matmul import MatMul
@@ -35,19 +35,8 @@ PORTABLE = (
 TABLES = {"all": KERNELS, "portable": PORTABLE}
 
 
-class _Case:
+class _Case(Drawn):
     """A graph of one op over random operands."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.b = Builder(f"case{seed}")
-        self.feeds: dict[str, Array] = {}
-
-    def n(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
-
-    def flag(self) -> bool:
-        return bool(self.n(0, 1))
 
     def operand(self, shape: tuple[int, ...], dtype: DType, const: bool = False) -> str:
         """A dense or, seen through a transpose, strided operand."""
@@ -67,9 +56,6 @@ class _Case:
         x = self.b.input(name, TensorType(stored.shape, dtype))
         return x if perm == tuple(range(len(shape))) else self.b.add(Transpose(perm), x)
 
-    def finish(self, y: str) -> tuple[Graph, dict[str, Array]]:
-        return self.b.finish({"y": y}, {}), self.feeds
-
 
 def epilogue(c: _Case, shape: tuple[int, ...]) -> tuple[lane.Expr, str]:
     """relu(sum) + r and its operand, one value per element or per index of the last axis."""
@@ -78,7 +64,7 @@ def epilogue(c: _Case, shape: tuple[int, ...]) -> tuple[lane.Expr, str]:
     return lane.call("add", relu, lane.Arg(1, F32)), r
 
 
-def conv_case(seed: int) -> tuple[Graph, dict[str, Array]]:
+def conv_case(seed: int) -> Made:
     c = _Case(seed)
     rank = 1 + seed % 3
     x_type, w_type = ((F32, F32), (F32, F32), (F64, F64), (I8, U8), (U8, I8))[c.n(0, 4)]
@@ -107,7 +93,7 @@ def conv_case(seed: int) -> tuple[Graph, dict[str, Array]]:
     return c.finish(c.b.add(op, *inputs))
 
 
-def conv3d_case(seed: int) -> tuple[Graph, dict[str, Array]]:
+def conv3d_case(seed: int) -> Made:
     """Depth taps that lie inside, outside and on the edge; channels beyond one vector."""
     c = _Case(seed)
     ci, co, group = c.n(4, 9), c.n(9, 21), 1 + seed % 2
@@ -127,7 +113,7 @@ def conv3d_case(seed: int) -> tuple[Graph, dict[str, Array]]:
     return c.finish(c.b.add(op, *inputs, r))
 
 
-def matmul_case(seed: int) -> tuple[Graph, dict[str, Array]]:
+def matmul_case(seed: int) -> Made:
     c = _Case(seed)
     pairs = [(t, t) for t in (F32, F32, F64, I32, U32, I64, U64)] + [(I8, U8), (U8, U8), (I8, I8)]
     left, right = pairs[seed % len(pairs)]
@@ -150,7 +136,7 @@ def matmul_case(seed: int) -> tuple[Graph, dict[str, Array]]:
     return c.finish(c.b.add(op, *inputs))
 
 
-def softmax_case(seed: int) -> tuple[Graph, dict[str, Array]]:
+def softmax_case(seed: int) -> Made:
     c = _Case(seed)
     shape = tuple(c.n(1, 7) for _ in range(3))
     x = c.operand(shape, (F32, F64)[seed % 2])

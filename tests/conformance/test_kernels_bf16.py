@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawn import Drawn, Made
 from emitted import TARGETS, compiled, run
 from native_harness import needs_isa
 from sparrow import lane
-from sparrow.builder import Builder
 from sparrow.device.session import from_native
 from sparrow.evidence.tolerances import tolerance_of
-from sparrow.graph import Graph, Module, Op
+from sparrow.graph import Module, Op
 from sparrow.kernels import tiling_i8
 from sparrow.ops.attention import Attention
 from sparrow.ops.conv import Conv
@@ -25,19 +25,10 @@ from sparrow.tensor import BF16, F32, Array, TensorType, round_bfloat16
 ROUNDS = 10
 # Those between compose the product as avx2 does.
 ORDER = ("scalar", "avx2", "avx512bf16", "amx")
-Made = tuple[Graph, dict[str, Array]]
 
 
-class _Case:
+class _Case(Drawn):
     """A graph of one sum over random bfloat16 numbers of all sizes."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.b = Builder(f"case{seed}")
-        self.feeds: dict[str, Array] = {}
-
-    def n(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
 
     def numbers(self, *shape: int) -> Array:
         wide = self.rng.standard_normal(shape) * np.exp2(self.rng.integers(-6, 7, shape))
@@ -71,8 +62,7 @@ class _Case:
         return self.finished(op, inputs)
 
     def finished(self, op: Op, inputs: list[str]) -> Made:
-        y = self.b.add(op, *inputs)
-        return self.b.finish({"y": y}, {}), self.feeds
+        return self.finish(self.b.add(op, *inputs))
 
 
 def conv(seed: int) -> Made:
