@@ -31,7 +31,7 @@ from onnx import TensorProto, helper
 import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
-from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm
+from sparrow.kernels.tiling_f32 import Product, choose_conv2d, choose_gemm
 from sparrow.kernels.tiling_windows import choose_depthwise, choose_mean2d, choose_pool2d
 from sparrow.kernels.tiling_winograd import choose_winograd
 from sparrow.kernels.winograd import pack_winograd
@@ -128,7 +128,7 @@ def conv(
 def gemm(name: str, m: int, k: int, n: int, cpu: pm.Simd) -> Layer:
     """A product with constant B."""
     a, b = rnd(m, k), rnd(k, n)
-    params = choose_gemm(m, n, k, cpu)
+    params = choose_gemm(Product(m, n, k), cpu)
     node = model("Gemm", {"x": a}, {"w": b, "bias": rnd(n)})
     return Layer(
         name, 2 * m * n * k, params, a, pf.pack_gemm_b(b, cpu.lanes), m * n, node, {"x": a}
@@ -138,7 +138,7 @@ def gemm(name: str, m: int, k: int, n: int, cpu: pm.Simd) -> Layer:
 def attention(name: str, m: int, k: int, n: int, heads: int, trans: bool, cpu: pm.Simd) -> Layer:
     """A product per head, B known at run time."""
     a, b = rnd(heads, m, k), rnd(heads, n, k) if trans else rnd(heads, k, n)
-    params = choose_gemm(m, n, k, cpu, batch=heads, b="trans" if trans else "plain")
+    params = choose_gemm(Product(m, n, k, batch=heads, b="trans" if trans else "plain"), cpu)
     feeds = {"x": a, "b": b}
     node = model("FusedMatMul", feeds, {}, "com.microsoft", transB=int(trans))
     return Layer(name, 2 * m * n * k * heads, params, a, b, heads * m * n, node, feeds)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import sparrow
 from sparrow.kernels import packing_f32 as pf
 from sparrow.kernels import params_f32 as pm
-from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm, gemm_of
+from sparrow.kernels.tiling_f32 import Product, choose_conv2d, choose_gemm, gemm_of
 from sparrow.kernels.tiling_windows import choose_depthwise, choose_mean2d, choose_pool2d
 from sparrow.kernels.tiling_winograd import choose_winograd, winograd_tiles
 from sparrow.kernels.tiling_winograd_stream import choose_winograd_stream
@@ -172,7 +172,9 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
         ldc = n + 3
         for form in ("packed", "plain", "trans"):
             p = choose_gemm(
-                m, n, k, cpu, threads=threads, b=form, lda=k + 2, ldb=max(n, k) + 1, ldc=ldc
+                Product(m, n, k, b=form, lda=k + 2, ldb=max(n, k) + 1, ldc=ldc),
+                cpu,
+                threads=threads,
             )
             if form == "packed":
                 packed = pf.pack_gemm_b(b, cpu.lanes)
@@ -181,7 +183,7 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
             yield gemm_case(f"gemm {m}x{n}x{k} {form}", p, strided(a, k + 2), packed, want)
     m, n, k = 9, 150, 20
     a, b = rnd(m, k), rnd(k, n)
-    best = choose_gemm(m, n, k, cpu)
+    best = choose_gemm(Product(m, n, k), cpu)
     packed = pf.pack_gemm_b(b, cpu.lanes)
     for task_n, tasks in short_tasks(best.nv, -(-n // cpu.lanes)):
         p = replace(best, task_n=task_n, tasks=tasks)
@@ -189,11 +191,11 @@ def gemm_cases(cpu: pm.Simd, threads: int) -> Iterator[Case]:
     m, n, k, batch = 13, 21, 18, 3
     a, b = rnd(batch, k, m), rnd(batch, n, k)
     want = np.einsum("zkm,znk->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = choose_gemm(m, n, k, cpu, threads=threads, b="trans", batch=batch, a_trans=True)
+    p = choose_gemm(Product(m, n, k, b="trans", batch=batch, a_trans=True), cpu, threads=threads)
     yield gemm_case("gemm batch, both transposed", p, a, b, want)
     b = rnd(batch, k, n)
     want = np.einsum("zkm,zkn->zmn", a.astype(float), b.astype(float)).reshape(-1, n)
-    p = choose_gemm(m, n, k, cpu, threads=threads, b="plain", batch=batch, a_trans=True)
+    p = choose_gemm(Product(m, n, k, b="plain", batch=batch, a_trans=True), cpu, threads=threads)
     yield gemm_case("gemm batch, plain", p, a, b, want)
     p = replace(p, mc=p.mr, scratch_bytes=4 * k * (n + 40))
     yield gemm_case("gemm batch, plain packed", p, a, b, want)

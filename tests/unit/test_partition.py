@@ -18,7 +18,7 @@ from sparrow.errors import BadInput
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tasks import Grid, core_of, task_grid
 from sparrow.kernels.tiling_depthwise_i8 import choose_depthwise
-from sparrow.kernels.tiling_f32 import choose_gemm
+from sparrow.kernels.tiling_f32 import Product, choose_gemm
 from sparrow.kernels.tiling_i8 import Bytes, choose_conv2d
 from sparrow.memory.partition import Flow, split_cycles, worth_splitting
 from sparrow.ops.concat import Concat
@@ -194,11 +194,11 @@ def test_matrix_registers_are_shaped_where_that_pays(
 def test_one_row_leaves_a_tile_for_each_core() -> None:
     """A row of 8 vectors would fit one tile, which no second core could share."""
     simd = simd_of(target("x86_64_v4"))
-    assert choose_gemm(1, 128, 640, simd).tasks == 1
-    p = choose_gemm(1, 128, 640, simd, threads=2)
+    assert choose_gemm(Product(1, 128, 640), simd).tasks == 1
+    p = choose_gemm(Product(1, 128, 640), simd, threads=2)
     assert (p.tasks, p.nv, p.task_n) == (2, 4, 4)
-    assert choose_gemm(1, 128, 640, simd, threads=16).tasks == 4  # of six, two would wait
-    assert choose_gemm(1, 16, 64, simd, threads=2).tasks == 1
+    assert choose_gemm(Product(1, 128, 640), simd, threads=16).tasks == 4  # of six, two would wait
+    assert choose_gemm(Product(1, 16, 64), simd, threads=2).tasks == 1
 
 
 def test_a_row_says_what_sharing_costs() -> None:

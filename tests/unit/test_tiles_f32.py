@@ -13,7 +13,7 @@ from sparrow.kernels.tiles_f32 import (
     prefetch_of,
     tile_cycles,
 )
-from sparrow.kernels.tiling_f32 import choose_conv2d, choose_gemm, gemm_cycles
+from sparrow.kernels.tiling_f32 import Product, choose_conv2d, choose_gemm, gemm_cycles
 from sparrow.targets import target
 
 CPU = simd_of(target("x86_64_v4"))
@@ -69,7 +69,7 @@ def test_weights_that_stay_in_l1_or_panels_larger_than_l2_are_not_prefetched() -
 
 def test_one_row_reads_few_streams_and_asks_ahead_where_they_pass_through_l2() -> None:
     def chosen(k: int, n: int, threads: int = 1) -> tuple[int, int]:
-        p = choose_gemm(1, n, k, CPU, threads=threads)
+        p = choose_gemm(Product(1, n, k), CPU, threads=threads)
         return p.nv, p.pf
 
     assert chosen(64, 128)[1] == 0 and chosen(64, 128)[0] > 4  # in L1 fewer rows of a are read
@@ -106,14 +106,14 @@ def test_two_pixels_share_the_vector_of_which_channels_fill_half() -> None:
     kept = replace(CPU, shares=False)
     for n, gain in ((24, 0.8), (40, 0.9), (8, 1.0), (116, 0.97)):
         vectors = -(-n // CPU.lanes)
-        alone, both = (choose_gemm(784, n, 96, cpu) for cpu in (kept, CPU))
+        alone, both = (choose_gemm(Product(784, n, 96), cpu) for cpu in (kept, CPU))
         assert (alone.shared, both.shared) == (0, 1)
         assert gemm_cycles(both, CPU) < gain * gemm_cycles(alone, kept)
         assert both.mr * vectors >= alone.mr  # the pairs leave registers for more rows
     for n in (16, 26, 32, 58, 320):  # whole vectors, or more than half of one
-        assert choose_gemm(784, n, 96, CPU) == choose_gemm(784, n, 96, kept)
-    assert choose_gemm(1, 24, 96, CPU).shared == 0  # one row has nobody to share with
-    assert choose_gemm(784, 24, 96, CPU, pair=True).shared == 0
+        assert choose_gemm(Product(784, n, 96), CPU) == choose_gemm(Product(784, n, 96), kept)
+    assert choose_gemm(Product(1, 24, 96), CPU).shared == 0  # one row has nobody to share with
+    assert choose_gemm(Product(784, 24, 96, pair=True), CPU).shared == 0
 
 
 def test_columns_lie_twice_where_there_is_room() -> None:

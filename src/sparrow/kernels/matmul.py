@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from sparrow.kernels.loop import batch_axes
 from sparrow.kernels.packing_f32 import pack_gemm_b, pack_pairs
 from sparrow.kernels.params_f32 import params_of, shape_text, simd_of
 from sparrow.kernels.spans import gemm_spans
-from sparrow.kernels.tiling_f32 import Form, choose_gemm, gemm_cycles, gemm_tiles
+from sparrow.kernels.tiling_f32 import Form, Product, choose_gemm, gemm_cycles, gemm_tiles
 from sparrow.ops.matmul import MatMul
 from sparrow.tensor import BF16, F32, Array
 
@@ -47,7 +47,24 @@ def _matrix(t: Tensor, trans: bool) -> tuple[int, bool] | None:
     return None
 
 
-def _gemm(case: Case) -> Lowered | Reject:
+@dataclass(frozen=True, slots=True)
+class _Matrices:
+    """Products that a node asks for.
+
+    Attributes:
+        product: Of matrices at equal distances all, else one.
+        dims: Extents of the batch.
+        steps: Of a, b and the result, the distance of matrices along each of ``dims``.
+        packed: B where it is constant.
+    """
+
+    product: Product
+    dims: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+    packed: tuple[Pack, ...]
+
+
+def _matrices(case: Case) -> _Matrices | Reject:
     op = case.op
     assert isinstance(op, MatMul)
     a, b, y = case.x[0], case.x[1], case.y[0]
@@ -56,7 +73,6 @@ def _gemm(case: Case) -> Lowered | Reject:
         return Reject(f"{a.type.dtype}")
     if 0 in y.shape or 0 in a.shape:
         return Reject("empty operands")
-    simd = simd_of(case.target)
     m, n = y.shape[-2:]
     k = a.shape[-2] if op.trans_a else a.shape[-1]
     left, out = _matrix(a, op.trans_a), _matrix(y, False)
@@ -70,9 +86,9 @@ def _gemm(case: Case) -> Lowered | Reject:
     form: Form
     if b.const is not None and all(w == 0 for w in wb):
         value = b.const.reshape(b.shape[-2:])
-        flat = value.T if op.trans_b else value
-        shape = (-(-n // simd.lanes), k, simd.lanes)
-        packed = (Pack(shape, np.dtype(np.float32), lambda: pack_gemm_b(flat, simd.lanes)),)
+        flat, lanes = value.T if op.trans_b else value, simd_of(case.target).lanes
+        shape = (-(-n // lanes), k, lanes)
+        packed = (Pack(shape, np.dtype(np.float32), lambda: pack_gemm_b(flat, lanes)),)
         form, ldb = "packed", 0
         # rows of all matrices form one when they follow each other
         if not a_trans and len(dims) == 1 and wa[0] == m * lda and wy[0] == m * ldc:
@@ -83,24 +99,31 @@ def _gemm(case: Case) -> Lowered | Reject:
             return Reject("rows of b are not dense")
         ldb, b_trans = right
         form = "trans" if b_trans else "plain"
-    single = len(dims) <= 1
-    p = choose_gemm(
-        m,
-        n,
-        k,
-        simd,
-        threads=case.threads,
-        batch=dims[0] if dims and single else 1,
+    equal = len(dims) == 1
+    product = Product(
+        *(m, n, k),
         b=form,
         a_trans=a_trans,
         lda=lda,
         ldb=ldb or None,
         ldc=ldc,
-        sa=wa[0] if dims and single else 0,
-        sb=wb[0] if dims and single else 0,
-        sc=wy[0] if dims and single else 0,
-        tile=case.tile,
+        batch=dims[0] if equal else 1,
+        sa=wa[0] if equal else 0,
+        sb=wb[0] if equal else 0,
+        sc=wy[0] if equal else 0,
     )
+    return _Matrices(product, dims, (wa, wb, wy), packed)
+
+
+def _gemm(case: Case) -> Lowered | Reject:
+    found = _matrices(case)
+    if isinstance(found, Reject):
+        return found
+    op, y, packed = case.op, case.y[0], found.packed
+    assert isinstance(op, MatMul)
+    m, n, k = found.product.m, found.product.n, found.product.k
+    simd = simd_of(case.target)
+    p = choose_gemm(found.product, simd, threads=case.threads, tile=case.tile)
     flops = 2 * y.type.size * k
     cycles = gemm_cycles(p, simd) if packed else flops / (case.target.isa.flops_per_cycle * 0.5)
     packs = p.scratch_bytes > 0
@@ -112,7 +135,7 @@ def _gemm(case: Case) -> Lowered | Reject:
             args.append(Scratch("float", p.scratch_bytes))
         return Invoke("gemm_f32.h", function, "sp_gemm", params_of(p), (*args, ep), repeat)
 
-    if single:
+    if len(found.dims) <= 1:
         ep = epilogue_of(case, op.epilogue, 2, 3, half=True)
         if isinstance(ep, Reject):
             return ep
@@ -127,17 +150,17 @@ def _gemm(case: Case) -> Lowered | Reject:
         spans = gemm_spans(p, simd.lanes, y, ep)
         return Lowered((invoke(0, 0, 0, ep),), p.tasks, packed, scratch, cycles, *key, spans=spans)
     calls: list[Invoke] = []
-    count = int(np.prod(dims))
+    count = math.prod(found.dims)
     if count > MAX_CALLS:
         return Reject(f"{count} matrices at unequal distances")
     p = replace(p, task_m=-(-m // p.mr) * p.mr, task_n=-(-n // simd.lanes), tasks=1)
     if packs:
         p = replace(p, scratch_bytes=4 * -(-n // simd.lanes) * simd.lanes * k)
-    for i, index in enumerate(np.ndindex(*dims)):
+    for i, index in enumerate(np.ndindex(*found.dims)):
         ep = epilogue_of(case, op.epilogue, 2, 3, row=i * m)
         if isinstance(ep, Reject):
             return ep
-        at = [sum(j * s for j, s in zip(index, w, strict=True)) for w in (wa, wb, wy)]
+        at = [sum(j * s for j, s in zip(index, w, strict=True)) for w in found.steps]
         calls.append(invoke(at[0], at[1], at[2], ep))
     return Lowered(tuple(calls), len(calls), packed, p.scratch_bytes * len(calls), cycles)
 
@@ -178,18 +201,8 @@ def _gemm_bf16(case: Case) -> Lowered | Reject:
         return ep
     ep, half = stored_half(ep)
     simd = simd_of(case.target)
-    p = choose_gemm(
-        rows,
-        n,
-        k // 2,
-        simd,
-        threads=case.threads,
-        lda=lda // 2,
-        ldc=ldc,
-        pair=True,
-        half=half,
-        tile=case.tile,
-    )
+    product = Product(rows, n, k // 2, lda=lda // 2, ldc=ldc, pair=True, half=half)
+    p = choose_gemm(product, simd, threads=case.threads, tile=case.tile)
     packed = Pack(
         (-(-n // simd.lanes), k // 2, simd.lanes, 2),
         np.dtype(np.uint16),

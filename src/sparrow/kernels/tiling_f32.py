@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Literal, TypeAlias
 
 from sparrow.kernels.case import Tile
@@ -32,45 +32,66 @@ def shares(n: int, cpu: Simd, pair: bool) -> bool:
     return cpu.shares and not pair and fits_twice(n, cpu.lanes)
 
 
-def choose_gemm(
-    m: int,
-    n: int,
-    k: int,
-    cpu: Simd,
-    *,
-    threads: int = 1,
-    batch: int = 1,
-    b: Form = "packed",
-    a_trans: bool = False,
-    lda: int | None = None,
-    ldb: int | None = None,
-    ldc: int | None = None,
-    sa: int | None = None,
-    sb: int | None = None,
-    sc: int | None = None,
-    pair: bool = False,
-    half: bool = False,
-    tile: Tile | None = None,
-) -> Gemm:
-    """Tiles and tasks of C[m, n] = A[m, k] B[k, n].
+@dataclass(frozen=True, slots=True)
+class Product:
+    """C[m, n] = A[m, k] B[k, n], and how the three lie; dense by default.
 
-    `b` is "packed" (constant, by `pack_gemm_b`), "plain" (row-major) or "trans" ([n, k]); the last
-    two may ask for `scratch_bytes`, and then `sp_gemm_pack_f32` must be called. `lda`, `ldb`, `ldc`
-    are distances of rows and `sa`, `sb`, `sc` of the matrices of a batch (0 shares one); all are
-    dense by default. `pair`: elements of A and of B, which is packed, are pairs of bfloat16, and
-    `k`, `lda` and `sa` count them. `half`: C is bfloat16. `tile`: one of `gemm_tiles`, the first
-    by default.
+    Attributes:
+        m: Rows of A and C.
+        n: Columns of B and C.
+        k: What is summed over; of pairs, how many.
+        b: How B lies.
+        a_trans: A is [k, m].
+        lda: Distance of rows of A as it is stored.
+        ldb: Of B, unless it is packed.
+        ldc: Of C.
+        batch: Products of a batch.
+        sa: Distance of their A, 0 where they share one.
+        sb: Of their B.
+        sc: Of their C.
+        pair: Elements of A and of B, which is packed, are pairs of bfloat16; `lda` and `sa` count
+            pairs.
+        half: C is bfloat16.
     """
+
+    m: int
+    n: int
+    k: int
+    _: KW_ONLY
+    b: Form = "packed"
+    a_trans: bool = False
+    lda: int | None = None
+    ldb: int | None = None
+    ldc: int | None = None
+    batch: int = 1
+    sa: int | None = None
+    sb: int | None = None
+    sc: int | None = None
+    pair: bool = False
+    half: bool = False
+
+
+def choose_gemm(x: Product, cpu: Simd, *, threads: int = 1, tile: Tile | None = None) -> Gemm:
+    """Tiles and tasks of a product.
+
+    Args:
+        x: The product. Unless B is packed `scratch_bytes` may be asked for, and then
+            `sp_gemm_pack_f32` must be called.
+        cpu: Of one core.
+        threads: Threads that tasks are cut for.
+        tile: One of `gemm_tiles`, the first by default.
+    """
+    m, n, k, b, pair = x.m, x.n, x.k, x.b, x.pair
     assert b == "packed" or not pair, b
-    lda = (m if a_trans else k) if lda is None else lda
-    ldb = (k if b == "trans" else n) if ldb is None else ldb
-    ldc = n if ldc is None else ldc
+    lda = (m if x.a_trans else k) if x.lda is None else x.lda
+    ldb = (k if b == "trans" else n) if x.ldb is None else x.ldb
+    ldc = n if x.ldc is None else x.ldc
     vectors = -(-n // cpu.lanes)
     flops = 2 * m * n * k * (1 + pair)
-    parts = -(-split_of(flops * batch, threads) // batch)
-    part = part_of(flops * batch, m, 1, threads)
+    parts = -(-split_of(flops * x.batch, threads) // x.batch)
+    part = part_of(flops * x.batch, m, 1, threads)
     seam = seam_cycles(cpu.core, 1, 4 * (k + n))
-    row_bytes = 4 if a_trans else 4 * lda
+    row_bytes = 4 if x.a_trans else 4 * lda
     shared = b == "packed" and shares(n, cpu, pair)
     t = choose_tile(
         *(m, vectors, k, row_bytes, cpu, pair, tile, parts), shared=shared, part=part, seam=seam
@@ -79,11 +100,11 @@ def choose_gemm(
         flops=flops,
         rows=m,
         columns=vectors,
-        copies=batch,
+        copies=x.batch,
         mr=t.mr,
         panel=t.nv,
         input_bytes=4 * m * k,
-        output_bytes=(2 if half else 4) * m * n,
+        output_bytes=(2 if x.half else 4) * m * n,
         weight_bytes=4 * n * k,
     )
     down, task_n = task_grid(grid, threads, cpu.core)
@@ -102,7 +123,7 @@ def choose_gemm(
         lda=lda,
         ldb=0 if b == "packed" else ldb,
         ldc=ldc,
-        a_trans=int(a_trans),
+        a_trans=int(x.a_trans),
         b_packed=int(b == "packed"),
         b_trans=int(b == "trans"),
         mr=t.mr,
@@ -113,14 +134,14 @@ def choose_gemm(
         mc=mc,
         task_m=task_m,
         task_n=task_n,
-        batch=batch,
-        sa=(lda * (k if a_trans else m) if sa is None else sa),
-        sb=0 if b == "packed" else (ldb * (n if b == "trans" else k) if sb is None else sb),
-        sc=ldc * m if sc is None else sc,
+        batch=x.batch,
+        sa=lda * (k if x.a_trans else m) if x.sa is None else x.sa,
+        sb=0 if b == "packed" else (ldb * (n if b == "trans" else k) if x.sb is None else x.sb),
+        sc=ldc * m if x.sc is None else x.sc,
         pair=int(pair),
-        half=int(half),
+        half=int(x.half),
         shared=int(t.shared),
-        tasks=rows * cols * batch,
+        tasks=rows * cols * x.batch,
         scratch_bytes=4 * min(task_n, vectors) * k * cpu.lanes if pack else 0,
     )
 
