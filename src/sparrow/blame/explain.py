@@ -105,9 +105,8 @@ def explain(
     judge = Judge(real, at, judges, engine)
     now = judge.noises(coded.graph)
     whole = float(now.sum())
-    ranked = sorted(at, key=lambda c: _share(errors[c.name]), reverse=True)
     effects: dict[str, float] = {}
-    for c in ranked[:TRIED]:
+    for c in sorted(at, key=lambda c: _share(errors[c.name]), reverse=True)[:TRIED]:
         progress(f"trying {c.name} in float")
         try:
             island = with_float_layer(coded.graph, real, at, c)
@@ -115,6 +114,34 @@ def explain(
             continue
         left = judge.noise(island)
         effects[c.name] = decibels(whole, left) if whole else 0.0
+    # what a QDQ file calls its nodes says little
+    found = _guiltiest(at, layers, errors, effects, origins=f is not None)
+    cures: tuple[Cure, ...] = ()
+    if cure and f is not None:
+        cures = cures_of(f, judge, samples, now, found, recipe, milliseconds, progress)
+    reference = (
+        "the float network inside it (weights as rounded)" if f is None else "the float model"
+    )
+    return Blame(reference, len(judges), which, decibels(1.0, whole), tuple(found), cures)
+
+
+def _guiltiest(
+    at: Sequence[Cut],
+    layers: Mapping[str, _Layer],
+    errors: Mapping[str, Error],
+    effects: Mapping[str, float],
+    *,
+    origins: bool,
+) -> list[LayerBlame]:
+    """Every layer and its cause, the one that lost most first.
+
+    Args:
+        at: The layers.
+        layers: Of each.
+        errors: Of each.
+        effects: What the outputs gain where it alone is float, of those that were tried.
+        origins: Call layers as their nodes are.
+    """
     causes = {c.name: _cause(c, layers[c.name], errors) for c in at}
     # where a sum of floats carries a result on, all layers behind it hold the product that made it
     holders: dict[str, str] = {}
@@ -136,8 +163,7 @@ def explain(
     for c in sorted(at, key=guilt, reverse=True):
         e, why = errors[c.name], causes[c.name]
         node = layers[c.name].product or layers[c.name].made
-        # what a QDQ file calls its nodes says little
-        origin = node.origin if node and f is not None else ""
+        origin = node.origin if node and origins else ""
         found.append(
             LayerBlame(
                 origin or c.name.removesuffix(".f"),
@@ -150,13 +176,7 @@ def explain(
                 why.detail,
             )
         )
-    cures: tuple[Cure, ...] = ()
-    if cure and f is not None:
-        cures = cures_of(f, judge, samples, now, found, recipe, milliseconds, progress)
-    reference = (
-        "the float network inside it (weights as rounded)" if f is None else "the float model"
-    )
-    return Blame(reference, len(judges), which, decibels(1.0, whole), tuple(found), cures)
+    return found
 
 
 def prepared(f: Graph, recipe: Recipe | None, samples: Sequence[Mapping[str, Array]]) -> Graph:
