@@ -26,7 +26,7 @@ from sparrow.evidence.lossy import (
 )
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model
+from sparrow.importers.model import AnyModel
 from sparrow.kernels.case import Kernel
 from sparrow.quant import Recipe
 from sparrow.quantizing import Given, qdq_file, quantize_model
@@ -45,7 +45,7 @@ MAX_TUNE_S = 3600.0
 
 
 def build(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     target: str = "host",
     out: str | Path | None = None,
     shapes: Shapes | None = None,
@@ -68,8 +68,9 @@ def build(
     """Compile a model into a verified bundle.
 
     Args:
-        model: Path of an ONNX or .tflite file, ModelProto, or entry name -> model for several entry
-            points that share weights.
+        model: Path of an ONNX or .tflite file, ModelProto, ``torch.nn.Module`` (exported for the
+            shapes given or those of the first sample, in inference mode), or entry name -> model
+            for several entry points that share weights.
         target: Name of a target row, a TOML file that is one, or ``host``.
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         shapes: Static shapes of inputs with dynamic dimensions; the samples' where not given.
@@ -159,7 +160,7 @@ def build(
 
 
 def plan_precisions(
-    model: Model,
+    model: AnyModel,
     target: str = "host",
     shapes: Shapes | None = None,
     calib: Iterable[Any] | str | Path | None = None,
@@ -200,7 +201,7 @@ def plan_precisions(
 
 
 def check(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     target: str = "host",
     shapes: Shapes | None = None,
     *,
@@ -223,7 +224,7 @@ def check(
 
 
 def fits(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     target: str,
     shapes: Shapes | None = None,
     calib: Iterable[Any] | str | Path | None = None,
@@ -298,7 +299,7 @@ def fits(
 
 
 def quantize(
-    model: Model,
+    model: AnyModel,
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None = None,
     *,
@@ -315,7 +316,7 @@ def quantize(
     A recipe that rules out zero points (``symmetric``, for one) leaves them int8.
 
     Args:
-        model: Path or ModelProto.
+        model: Path, ModelProto or ``torch.nn.Module``, as for `build`.
         calib: Samples: arrays, dicts or tuples, a ``.npz``, an image folder; read once.
         recipe: How; the defaults are those of docs/quantization.md.
         shapes: Static shapes of inputs with dynamic dimensions.
@@ -341,7 +342,7 @@ def quantize(
 
 
 def emit_sources(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     target: str = "x86_64_v3",
     shapes: Shapes | None = None,
     threads: int = 1,

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from sparrow.errors import BadInput
 from sparrow.graph import Graph
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Declared, Model, declared_inputs
-from sparrow.npz import read_shapes
+from sparrow.npz import read_arrays, read_shapes
 from sparrow.samples import IMAGES
+from sparrow.tensor import Array
 
+T = TypeVar("T")
 _HINT = "give its shape: --shape {}={}"
 ONE_NETWORK = "compare models of one network, with inputs of the same names, shapes and types"
 
@@ -193,23 +195,51 @@ def _first_shapes(
         return (_named({"": calib.shape}, names), True), calib
     if isinstance(calib, Mapping):
         return ({str(k): np.shape(v) for k, v in calib.items()}, True), calib
+    first, calib = _first_item(calib, names)
+    return ({k: np.shape(v) for k, v in first.items()}, False), calib
+
+
+def first_sample(calib: Any, names: list[str]) -> tuple[dict[str, Array], Any]:
+    """The first sample by input as far as samples hold it, and the samples with none consumed.
+
+    Of stacked arrays it has a batch axis of 1. Nothing is known of images.
+    """
+    if calib is None:
+        return {}, None
+    if isinstance(calib, (str, Path)):
+        path = Path(calib)
+        if path.is_dir() or path.suffix.lower() in IMAGES:
+            return {}, calib
+        stacked: Mapping[str, Any] = read_arrays(path)
+    elif isinstance(calib, np.ndarray):
+        stacked = {"": calib}
+    elif isinstance(calib, Mapping):
+        stacked = calib
+    else:
+        first, calib = _first_item(calib, names)
+        return {k: np.asarray(v) for k, v in first.items()}, calib
+    return {str(k): np.asarray(v)[:1] for k, v in _named(dict(stacked), names).items()}, calib
+
+
+def _first_item(calib: Any, names: list[str]) -> tuple[dict[str, Any], Any]:
+    """The first of separate samples by input, and the samples with none consumed."""
     if isinstance(calib, Iterator):
         held = next(calib, None)
         if held is None:
-            return ({}, False), iter(())
+            return {}, iter(())
         first, calib = held, chain([held], calib)
     else:
         first = next(iter(calib), None) if np.iterable(calib) else None
     if first is None:
-        return ({}, False), calib
+        return {}, calib
     if isinstance(first, Mapping):
-        return ({str(k): np.shape(v) for k, v in first.items()}, False), calib
+        return {str(k): v for k, v in first.items()}, calib
     each = first if isinstance(first, tuple) else (first,)
-    return (dict(zip(names, map(np.shape, each), strict=False)), False), calib
+    return dict(zip(names, each, strict=False)), calib
 
 
-def _named(shapes: dict[str, tuple[int, ...]], names: list[str]) -> dict[str, tuple[int, ...]]:
-    return {names[0]: shapes[""]} if set(shapes) == {""} and len(names) == 1 else shapes
+def _named(by_name: dict[str, T], names: list[str]) -> dict[str, T]:
+    return {names[0]: by_name[""]} if set(by_name) == {""} and len(names) == 1 else by_name
 
 
 def _of_sample(

@@ -12,7 +12,7 @@ import onnx
 from sparrow.compiler import import_source
 from sparrow.errors import BadInput
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model
+from sparrow.importers.model import AnyModel
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.code_signs import unsigned
 from sparrow.passes.layout import standard_layout
@@ -43,7 +43,7 @@ NOTHING = Given()
 
 
 def quantize_model(
-    model: Model,
+    model: AnyModel,
     calib: Iterable[Any] | str | Path,
     recipe: Recipe | None = None,
     given: Given = NOTHING,

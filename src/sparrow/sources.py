@@ -7,23 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
 from sparrow.importers.imported import Shapes
-from sparrow.importers.model import Model, input_names
-from sparrow.input_shapes import shapes_from_samples
+from sparrow.importers.model import AnyModel, Model, input_names
+from sparrow.importers.torch import TorchModule, export_module, is_module, parameters_of
+from sparrow.input_shapes import first_sample, shapes_from_samples
 from sparrow.samples import by_entry
+from sparrow.tensor import Array
 
 
 def sources_of(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     shapes: Shapes | None = None,
     states: Mapping[str, str] | None = None,
     constants: Mapping[str, Any] | None = None,
 ) -> dict[str, Source]:
-    """Entry points of one file or proto, or of several by name.
+    """Entry points of one file, proto or module, or of several by name.
 
     With several, a shape, state or constant is that of every entry point with an input of that
     name.
@@ -33,7 +36,7 @@ def sources_of(
     """
     shapes, states, constants = shapes or {}, states or {}, constants or {}
     if not isinstance(model, Mapping):
-        return {"main": Source(_checked(model), shapes, constants, states)}
+        return {"main": Source(_checked(model, shapes), shapes, constants, states)}
     if not model:
         raise BadInput("no model given")
     found: dict[str, Source] = {}
@@ -41,7 +44,8 @@ def sources_of(
     for name, m in model.items():
         if not str(name) or len(str(name)) > 256:
             raise BadInput(f"entry point name {str(name)[:40]!r} is empty or too long")
-        inputs = input_names(_checked(m))
+        m = _checked(m, shapes)
+        inputs = input_names(m)
         known |= inputs
         found[str(name)] = Source(
             m,
@@ -59,7 +63,7 @@ def sources_of(
 
 
 def sources_and_samples(
-    model: Model | Mapping[str, Model],
+    model: AnyModel | Mapping[str, AnyModel],
     shapes: Shapes | None,
     states: Mapping[str, str] | None,
     calib: Any,
@@ -70,6 +74,7 @@ def sources_and_samples(
     Raises:
         BadInput: As `sources_of` and `shapes_from_samples`.
     """
+    model, calib = _exported(model, shapes or {}, calib)
     found = sources_of(model, shapes, states, constants)
     parts = by_entry(calib, list(found))
     rest: dict[str, Any] = {}
@@ -84,10 +89,40 @@ def sources_and_samples(
     return found, calib if parts is None else rest
 
 
-def _checked(model: object) -> Model:
+def _exported(
+    model: AnyModel | Mapping[str, AnyModel], shapes: Shapes, calib: Any
+) -> tuple[AnyModel | Mapping[str, AnyModel], Any]:
+    """``model`` with modules exported for what samples hold, and the samples to go on with."""
+    if not isinstance(model, Mapping):
+        if not is_module(model):
+            return model, calib
+        first, calib = first_sample(calib, parameters_of(model))
+        return _export(model, shapes, first), calib
+    parts = by_entry(calib, list(model))
+    done: dict[str, AnyModel] = {}
+    rest: dict[str, Any] = dict(parts or {})
+    for name, m in model.items():
+        if parts is None:
+            done[name], calib = _exported(m, shapes, calib)  # type: ignore[assignment]
+        else:
+            done[name], rest[name] = _exported(m, shapes, parts.get(name))  # type: ignore[assignment]
+    return done, calib if parts is None else rest
+
+
+def _export(module: TorchModule, shapes: Shapes, first: Mapping[str, Array]) -> onnx.ModelProto:
+    given = {
+        name: np.zeros(shape, first[name].dtype if name in first else np.float32)
+        for name, shape in shapes.items()
+    }
+    return export_module(module, {**first, **given})
+
+
+def _checked(model: object, shapes: Shapes) -> Model:
+    if is_module(model):
+        return _export(model, shapes, {})
     if not isinstance(model, (str, Path, onnx.ModelProto)):
         raise BadInput(
-            f"a model is a path or an onnx.ModelProto, got {type(model).__name__}",
-            hint="export a torch module with torch.onnx.export(module, args, 'model.onnx')",
+            "a model is a path, an onnx.ModelProto or a torch.nn.Module, got "
+            f"{type(model).__name__}"
         )
     return model

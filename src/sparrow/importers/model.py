@@ -22,9 +22,12 @@ from sparrow.importers.tflite.control import OWN
 from sparrow.importers.tflite.decode import DECODERS as TFLITE
 from sparrow.importers.tflite.read import import_tflite, load_model, survey_tflite
 from sparrow.importers.tflite.schema import MAGIC
+from sparrow.importers.torch import TorchModule
 from sparrow.tensor import Array
 
 Model = str | Path | onnx.ModelProto
+# What users give, too: a module becomes a ModelProto before anything else.
+AnyModel = Model | TorchModule
 
 
 def is_tflite(model: Model) -> bool:
