@@ -8,6 +8,7 @@ from sparrow.kernels.packing_f32 import pack_gemm_b
 from sparrow.kernels.params_f32 import Conv2dShape, simd_of
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
+    Sums,
     block_of,
     choose_tile,
     prefetch_of,
@@ -22,7 +23,7 @@ WIDE, TALL = RegisterTile(4, 6, 1), RegisterTile(12, 2, 1)
 
 def test_wide_tiles_wait_for_a_slow_second_cache() -> None:
     slow = replace(CPU, l2_rate=26.0)
-    cycles = {(t, cpu.l2_rate): tile_cycles(t, 120, 60, 256, 1088, cpu) for t in (WIDE, TALL)
+    cycles = {(t, cpu.l2_rate): tile_cycles(t, Sums(120, 60, 256, 1088), cpu) for t in (WIDE, TALL)
               for cpu in (CPU, slow)}  # fmt: skip
     assert cycles[WIDE, slow.l2_rate] > 1.1 * cycles[WIDE, CPU.l2_rate]
     assert cycles[TALL, slow.l2_rate] == cycles[TALL, CPU.l2_rate]
@@ -30,13 +31,14 @@ def test_wide_tiles_wait_for_a_slow_second_cache() -> None:
 
 def test_panels_that_stay_in_l1_do_not_ask_the_second_cache() -> None:
     slow = replace(CPU, l2_rate=1.0)
-    assert tile_cycles(WIDE, 120, 60, 16, 1088, slow) == tile_cycles(WIDE, 120, 60, 16, 1088, CPU)
+    sums = Sums(120, 60, 16, 1088)
+    assert tile_cycles(WIDE, sums, slow) == tile_cycles(WIDE, sums, CPU)
 
 
 def test_panels_beyond_l1_are_not_read_again_for_every_two_rows() -> None:
     # half of 14 x 14 x 1024 -> 256, whose rows share a set; and of 672 -> 112
     for rows, vectors, k in ((98, 16, 1024), (98, 7, 672)):
-        assert choose_tile(rows, vectors, k, 4 * k, CPU).mr >= 4
+        assert choose_tile(Sums(rows, vectors, k, 4 * k), CPU).mr >= 4
 
 
 def test_weights_of_one_row_come_from_the_second_cache_by_any_tile() -> None:
@@ -44,14 +46,14 @@ def test_weights_of_one_row_come_from_the_second_cache_by_any_tile() -> None:
     for rate in (50.0, 26.0):
         slow = replace(CPU, l2_rate=rate)
         for vectors, k in ((64, 1024), (40, 576), (40, 128)):
-            costs = [tile_cycles(t, 1, vectors, k, 4 * k, slow) for t in (narrow, wide)]
+            costs = [tile_cycles(t, Sums(1, vectors, k, 4 * k), slow) for t in (narrow, wide)]
             assert costs[0] > costs[1]
 
 
 def test_rows_a_page_apart_take_tiles_of_fewer_rows_than_the_cache_has_ways() -> None:
     for ways in (8, 12):
         cpu = replace(CPU, ways=ways)
-        apart, shared = (choose_tile(128, 16, 1024, step, cpu) for step in (4096 + 64, 4096))
+        apart, shared = (choose_tile(Sums(128, 16, 1024, step), cpu) for step in (4096 + 64, 4096))
         assert shared.mr + shared.nv < apart.mr + apart.nv
         assert shared.mr + shared.nv <= ways + 2
 

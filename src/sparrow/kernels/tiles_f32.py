@@ -37,67 +37,78 @@ class RegisterTile:
         return self.mr * vectors - self.mr // 2 * (self.shared and last)
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """`rows` x `vectors` sums of `k` products, of rows that lie `row_bytes` apart.
+
+    Attributes:
+        pair: Of pairs of bfloat16.
+        shared: Two rows may share the last vector, of which the columns fill half at most.
+    """
+
+    rows: int
+    vectors: int
+    k: int
+    row_bytes: int
+    pair: bool = False
+    shared: bool = False
+
+
 def choose_tile(
-    rows: int,
-    vectors: int,
-    k: int,
-    row_bytes: int,
+    s: Sums,
     cpu: Simd,
-    pair: bool = False,
+    *,
     tile: Tile | None = None,
     parts: int = 1,
-    *,
-    shared: bool = False,
     part: int | None = None,
     seam: float = 0.0,
 ) -> RegisterTile:
-    """A register tile for `rows` x `vectors` outputs; that of the least predicted time if None.
+    """A register tile; that of the least predicted time unless it is given.
 
-    One row of `parts` or more vectors leaves as many tiles, of few vectors where L1 does not hold
-    the weights. `shared`: two rows may share the last vector, of which the columns fill half at
-    most. A task has `part` rows, all by default, and each that its tiles compute beyond them takes
-    `seam` cycles more.
+    Args:
+        s: What is computed.
+        cpu: Of one core.
+        tile: Of `ranked_tiles`.
+        parts: One row of as many or more vectors leaves as many tiles, of few vectors where L1 does
+            not hold the weights.
+        part: Rows of a task, all by default.
+        seam: Cycles more for each row that the tiles of a task compute beyond its own.
     """
-    tiles = list(_tiles(rows, vectors, cpu, shared))
+    tiles = list(_tiles(s, cpu))
     if tile is not None:
         return next(t for t in tiles if Tile(t.mr, t.nv) == tile)
-    if rows == 1:
-        weights = 4 * k * vectors * cpu.lanes // parts
+    if s.rows == 1:
+        weights = 4 * s.k * s.vectors * cpu.lanes // parts
         most = _PASSING_STREAMS if _passing(weights, cpu) else _STREAMS
-        side = min(vectors // parts, most if weights > cpu.l1_bytes else vectors)
+        side = min(s.vectors // parts, most if weights > cpu.l1_bytes else s.vectors)
         tiles = [t for t in tiles if t.nv <= max(1, side)]
-    part = rows if part is None else part
+    own = s if part is None else replace(s, rows=part)
 
     def cycles(t: RegisterTile) -> float:
-        beyond = -part % t.mr if part < rows else 0
-        return tile_cycles(t, part, vectors, k, row_bytes, cpu, pair) + seam * beyond
+        beyond = -own.rows % t.mr if own.rows < s.rows else 0
+        return tile_cycles(t, own, cpu) + seam * beyond
 
     return min(tiles, key=cycles)
 
 
-def ranked_tiles(
-    rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool, shared: bool = False
-) -> tuple[Tile, ...]:
+def ranked_tiles(s: Sums, cpu: Simd) -> tuple[Tile, ...]:
     """All register tiles, by predicted time."""
-    tiles = sorted(
-        _tiles(rows, vectors, cpu, shared),
-        key=lambda t: tile_cycles(t, rows, vectors, k, row_bytes, cpu, pair),
-    )
+    tiles = sorted(_tiles(s, cpu), key=lambda t: tile_cycles(t, s, cpu))
     return tuple(Tile(t.mr, t.nv) for t in tiles)
 
 
-def _tiles(rows: int, vectors: int, cpu: Simd, shared: bool = False) -> Iterator[RegisterTile]:
-    for nv in range(1, min(vectors, 8) + 1):
-        for mr in range(1, min(rows, cpu.registers) + 1):
-            t = RegisterTile(mr, nv, 1, shared and mr > 1)
+def _tiles(s: Sums, cpu: Simd) -> Iterator[RegisterTile]:
+    for nv in range(1, min(s.vectors, 8) + 1):
+        for mr in range(1, min(s.rows, cpu.registers) + 1):
+            t = RegisterTile(mr, nv, 1, s.shared and mr > 1)
             # rows that share a vector are taken by twos, and put together
             operands = nv + (3 if t.shared else mr if cpu.both_held else 1)
-            sums = t.sums(nv, vectors <= nv)
+            sums = t.sums(nv, s.vectors <= nv)
             if sums + operands >= cpu.registers:  # one to spare: an exact fill spills in places
                 break
             ku = 1  # partial sums are for tiles that cannot be larger
             while (
-                mr == rows
+                mr == s.rows
                 and ku < 8
                 and ku * mr * nv < 10
                 and 2 * ku * mr * nv + operands < cpu.registers
@@ -106,31 +117,29 @@ def _tiles(rows: int, vectors: int, cpu: Simd, shared: bool = False) -> Iterator
             yield replace(t, ku=ku)
 
 
-def tile_cycles(
-    t: RegisterTile, rows: int, vectors: int, k: int, row_bytes: int, cpu: Simd, pair: bool = False
-) -> float:
+def tile_cycles(t: RegisterTile, s: Sums, cpu: Simd) -> float:
     """Cycles of a core with two FMAs of latency 4 and two loads per cycle (chains get near 4.7)."""
-    sets = 4096 // int(np.gcd(row_bytes, 4096))
-    dot = cpu.dot2_ops if pair else 1
+    sets = 4096 // int(np.gcd(s.row_bytes, 4096))
+    dot = cpu.dot2_ops if s.pair else 1
     # no second row of tiles finds a panel in L1, however narrow it is
-    once = rows <= t.mr and 4 * k * vectors * cpu.lanes > cpu.l1_bytes
+    once = s.rows <= t.mr and 4 * s.k * s.vectors * cpu.lanes > cpu.l1_bytes
 
     def tile(mr: int, nv: int, last: bool) -> float:
         if mr == 0 or nv == 0:
             return 0.0
         # rows and vectors that share too few cache sets come from L2 more than once a line
         evicted = 0.5 * max(0, mr + nv - cpu.ways * sets)
-        beyond_l1 = once or 4 * k * (nv * cpu.lanes + mr) > cpu.l1_bytes
+        beyond_l1 = once or 4 * s.k * (nv * cpu.lanes + mr) > cpu.l1_bytes
         lines = 4 * (nv * cpu.lanes + mr) / cpu.l2_rate if beyond_l1 else 0.0
         sums = replace(t, mr=mr).sums(nv, last)
         loads = (mr + nv) / 2 + 0.25
         if nv == 1 and cpu.lanes == 8:
             loads += max(0, mr - 8) * _CROWDED
-        step = max(sums * dot / 2, loads, lines, (6 if pair else 4.7) / t.ku)
-        return k * (step + evicted) + 1.5 * mr * nv + 20
+        step = max(sums * dot / 2, loads, lines, (6 if s.pair else 4.7) / t.ku)
+        return s.k * (step + evicted) + 1.5 * mr * nv + 20
 
-    full_m, tail_m = divmod(rows, t.mr)
-    full_n, tail_n = divmod(vectors, t.nv)
+    full_m, tail_m = divmod(s.rows, t.mr)
+    full_n, tail_n = divmod(s.vectors, t.nv)
     if tail_n == 0:  # what may be shared is in the last one
         full_n, tail_n = full_n - 1, t.nv
     return full_n * (full_m * tile(t.mr, t.nv, False) + tile(tail_m, t.nv, False)) + (

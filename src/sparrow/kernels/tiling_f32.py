@@ -11,6 +11,7 @@ from sparrow.kernels.params_f32 import Conv2d, Conv2dShape, Gemm, Simd
 from sparrow.kernels.tasks import Grid, part_of, seam_cycles, split_of, task_grid
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
+    Sums,
     block_of,
     choose_tile,
     prefetch_of,
@@ -92,10 +93,8 @@ def choose_gemm(x: Product, cpu: Simd, *, threads: int = 1, tile: Tile | None = 
     part = part_of(flops * x.batch, m, 1, threads)
     seam = seam_cycles(cpu.core, 1, 4 * (k + n))
     row_bytes = 4 if x.a_trans else 4 * lda
-    shared = b == "packed" and shares(n, cpu, pair)
-    t = choose_tile(
-        *(m, vectors, k, row_bytes, cpu, pair, tile, parts), shared=shared, part=part, seam=seam
-    )
+    sums = Sums(m, vectors, k, row_bytes, pair, b == "packed" and shares(n, cpu, pair))
+    t = choose_tile(sums, cpu, tile=tile, parts=parts, part=part, seam=seam)
     grid = Grid(
         flops=flops,
         rows=m,
@@ -181,9 +180,8 @@ def choose_conv2d(
         image = (s.oh, s.ow) if s.oh > 1 else (m, 1)
         part = part_of(flops * s.batch, *image, threads)
         seam = seam_cycles(cpu.core, 1, 4 * (k + co))
-        t = choose_tile(
-            *(m, vectors, k, 4 * s.xw, cpu, pair, tile), shared=shared, part=part, seam=seam
-        )
+        sums = Sums(m, vectors, k, 4 * s.xw, pair, shared)
+        t = choose_tile(sums, cpu, tile=tile, part=part, seam=seam)
         grid = replace(grid, rows=image[0], width=image[1], mr=t.mr, panel=t.nv)
         down, task_n = task_grid(grid, threads, cpu.core)
         task_m = down * t.mr
@@ -191,7 +189,8 @@ def choose_conv2d(
         tiles, rest = -(-min(m, mc) // t.mr), 4 * min(m, mc) * (k + co)
         tasks = s.batch * -(-m // task_m) * -(-vectors // task_n)
     else:
-        t = choose_tile(s.ow, vectors, k, 4 * s.sw * s.xw, cpu, pair, tile, shared=shared)
+        sums = Sums(s.ow, vectors, k, 4 * s.sw * s.xw, pair, shared)
+        t = choose_tile(sums, cpu, tile=tile)
         copies = s.batch * s.groups
         grid = replace(grid, copies=copies, panel=t.nv, halo_bytes=4 * s.halo * s.iw * ci)
         task_h, task_n = task_grid(grid, threads, cpu.core)
@@ -270,35 +269,40 @@ def _is_gemm(s: Conv2dShape) -> bool:
     return s.oh == s.ow == 1 and one_row and one_column and (s.kh == 1 or s.xw == s.ci)
 
 
+def _sums_of_gemm(p: Gemm, cpu: Simd) -> Sums:
+    pair = bool(p.pair)
+    shared = bool(p.b_packed) and shares(p.n, cpu, pair)
+    row_bytes = 4 if p.a_trans else 4 * p.lda
+    return Sums(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, pair, shared)
+
+
+def _sums_of_conv2d(p: Conv2d, cpu: Simd) -> Sums:
+    """Of a row of pixels, or of an image where it is a product."""
+    rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
+    co, k, pair = p.co // p.groups, p.kh * p.kw * (p.ci // p.groups), bool(p.pair)
+    return Sums(rows, -(-co // cpu.lanes), k, 4 * step, pair, shares(co, cpu, pair))
+
+
 def gemm_cycles(p: Gemm, cpu: Simd) -> float:
     """Predicted cycles on one core of a product with packed weights."""
-    tile, vectors = RegisterTile(p.mr, p.nv, p.ku, bool(p.shared)), -(-p.n // cpu.lanes)
-    work = tile_cycles(tile, p.m, vectors, p.k, 4 if p.a_trans else 4 * p.lda, cpu, bool(p.pair))
+    tile = RegisterTile(p.mr, p.nv, p.ku, bool(p.shared))
+    work = tile_cycles(tile, _sums_of_gemm(p, cpu), cpu)
     return p.batch * work + 0.3 * weight_cycles(4 * p.k * p.n, cpu)
 
 
 def conv2d_cycles(p: Conv2d, cpu: Simd) -> float:
     """Predicted cycles on one core."""
-    ci, co = p.ci // p.groups, p.co // p.groups
-    k, vectors = p.kh * p.kw * ci, -(-co // cpu.lanes)
     tile = RegisterTile(p.mr, p.nv, p.ku, bool(p.shared))
-    if p.as_gemm:
-        work = tile_cycles(tile, p.oh * p.ow, vectors, k, 4 * p.xw, cpu, bool(p.pair))
-    else:
-        work = p.oh * tile_cycles(tile, p.ow, vectors, k, 4 * p.sw * p.xw, cpu, bool(p.pair))
-    return p.groups * (p.batch * work + 0.3 * weight_cycles(4 * k * co, cpu))
+    sums = _sums_of_conv2d(p, cpu)
+    work = (1 if p.as_gemm else p.oh) * tile_cycles(tile, sums, cpu)
+    return p.groups * (p.batch * work + 0.3 * weight_cycles(4 * sums.k * p.co // p.groups, cpu))
 
 
 def gemm_tiles(p: Gemm, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a product may take, the one predicted best first."""
-    row_bytes = 4 if p.a_trans else 4 * p.lda
-    shared = bool(p.b_packed) and shares(p.n, cpu, bool(p.pair))
-    return ranked_tiles(p.m, -(-p.n // cpu.lanes), p.k, row_bytes, cpu, bool(p.pair), shared)
+    return ranked_tiles(_sums_of_gemm(p, cpu), cpu)
 
 
 def conv2d_tiles(p: Conv2d, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that a convolution may take, the one predicted best first."""
-    vectors, k = -(-(p.co // p.groups) // cpu.lanes), p.kh * p.kw * (p.ci // p.groups)
-    rows, step = (p.oh * p.ow, p.xw) if p.as_gemm else (p.ow, p.sw * p.xw)
-    shared = shares(p.co // p.groups, cpu, bool(p.pair))
-    return ranked_tiles(rows, vectors, k, 4 * step, cpu, bool(p.pair), shared)
+    return ranked_tiles(_sums_of_conv2d(p, cpu), cpu)

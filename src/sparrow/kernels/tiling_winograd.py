@@ -10,6 +10,7 @@ from sparrow.kernels.params_f32 import Conv2dShape, Simd, Winograd, winograd_sha
 from sparrow.kernels.tasks import split_of
 from sparrow.kernels.tiles_f32 import (
     RegisterTile,
+    Sums,
     choose_tile,
     ranked_tiles,
     tile_cycles,
@@ -51,7 +52,7 @@ def choose_winograd(
         blocks = rows if whole else round_up(max(-(-tiles // room), rows), rows)
         tb = -(-tiles // blocks)
         blocks = -(-tiles // tb)
-        t = choose_tile(tb, _across(vectors, raw), s.ci, 4 * up, cpu, tile=tile)
+        t = choose_tile(Sums(tb, _across(vectors, raw), s.ci, 4 * up), cpu, tile=tile)
         task_b = -(-blocks // rows)
         panels = -(-vectors // t.nv)
         task_n = -(-panels // columns) * t.nv
@@ -90,7 +91,8 @@ _WEIGHT_CYCLES = 60
 
 def _winograd_task_cycles(p: Winograd, cpu: Simd) -> float:
     vectors, up = min(p.task_n, -(-p.co // cpu.lanes)), round_up(p.ci, cpu.lanes)
-    work = 36 * tile_cycles(RegisterTile(p.mr, p.nv, 1), p.tb, vectors, p.ci, 4 * up, cpu)
+    sums = Sums(p.tb, vectors, p.ci, 4 * up)
+    work = 36 * tile_cycles(RegisterTile(p.mr, p.nv, 1), sums, cpu)
     turn = p.tb * (120 * up / cpu.lanes + 90 * vectors)
     weight_bytes = 4 * 36 * p.ci * vectors * cpu.lanes
     again = (
@@ -111,4 +113,4 @@ def _across(vectors: int, raw: bool) -> int:
 def winograd_tiles(p: Winograd, cpu: Simd) -> tuple[Tile, ...]:
     """Register tiles that the products of `sp_winograd` may take, the one predicted best first."""
     vectors = _across(-(-p.co // cpu.lanes), bool(p.raw))
-    return ranked_tiles(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes), cpu, False)
+    return ranked_tiles(Sums(p.tb, vectors, p.ci, 4 * round_up(p.ci, cpu.lanes)), cpu)
