@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from sparrow.graph import Graph, Node
 from sparrow.plan import Plan, Step
 from sparrow.schedule.columns import at_once
-from sparrow.schedule.row import Schedule
+from sparrow.schedule.row import Planned, Schedule
 
 # Cycles to gain at least, of some that a prediction of a recurrence is off by.
 LEAST = 20_000
@@ -96,11 +96,13 @@ def _side_by_side(g: Graph, groups: Sequence[Group]) -> Graph:
     return replace(g, nodes=(*nodes, *g.nodes[at:]))
 
 
-def _words(g: Graph, group: Group) -> str:
+def _runs(p: Plan, entry: int, _: Planned) -> list[Group]:
+    return list(_groups(p, entry))
+
+
+def _remark(g: Graph, group: Group) -> str:
     others = ", ".join(g.nodes[k].origin or "?" for k in group.members[1:])
     return f"beside {others}, each by a thread of its own"
 
 
-ABREAST = Schedule(
-    "abreast", at_once, lambda p, entry, _: list(_groups(p, entry)), _side_by_side, _words
-)
+ABREAST = Schedule("abreast", at_once, _runs, _side_by_side, _remark)

@@ -128,7 +128,7 @@ class _Gains:
         return steps * (STEP_CYCLES + self.target.fork_cycles) + copied / COPY_RATE + moved
 
 
-def _stages(p: Plan, entry: int, planned: Planned) -> list[Stage]:
+def _runs(p: Plan, entry: int, planned: Planned) -> list[Stage]:
     g = p.module.entries[entry]
     return [s for s in _Gains(p, entry).stages() if _same(g, s, planned)]
 
@@ -145,6 +145,8 @@ def _has_l2(p: Plan) -> bool:
     return not machine.bare and machine.system != "wasm32" and p.target.l2_bytes > 0
 
 
-BLOCKING = Schedule(
-    "blocks", _has_l2, _stages, in_strips, lambda g, s: f"{strips_of(g, s)}, within L2"
-)
+def _remark(g: Graph, s: Stage) -> str:
+    return f"{strips_of(g, s)}, within L2"
+
+
+BLOCKING = Schedule("blocks", _has_l2, _runs, in_strips, _remark)

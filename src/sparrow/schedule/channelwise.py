@@ -16,7 +16,7 @@ from sparrow.passes.channel_parts import Channels, Division, division_of, in_cha
 from sparrow.passes.patches import ROWS, windows_of
 from sparrow.plan import Plan
 from sparrow.schedule.columns import at_once, divided, moved_cycles
-from sparrow.schedule.row import Schedule
+from sparrow.schedule.row import Planned, Schedule
 
 # Nodes of a run.
 LONGEST = 24
@@ -114,11 +114,13 @@ class _Gains:
         return moved_cycles(self.target, self.g.types[v].bytes * others)
 
 
-def _words(g: Graph, c: Channels) -> str:
+def _runs(p: Plan, entry: int, _: Planned) -> list[Channels]:
+    return list(_Gains(p, entry).runs())
+
+
+def _remark(g: Graph, c: Channels) -> str:
     last = g.nodes[c.last].origin
     return f"{c.last - c.first + 1} layers to {last} by each thread for its own channels"
 
 
-CHANNELWISE = Schedule(
-    *("channels", at_once, lambda p, entry, _: list(_Gains(p, entry).runs()), in_channels, _words)
-)
+CHANNELWISE = Schedule("channels", at_once, _runs, in_channels, _remark)

@@ -99,9 +99,9 @@ def _same(g: Graph, o: Overlap, planned: Planned) -> bool:
     return same_rounding(whole, parts, planned)
 
 
-def _words(g: Graph, o: Overlap) -> str:
+def _remark(g: Graph, o: Overlap) -> str:
     last = g.nodes[o.last].origin
     return f"{o.last - o.first + 1} layers to {last} by each thread for its own rows"
 
 
-OVERLAPPING = Schedule("overlap", at_once, _runs, overlapped, _words)
+OVERLAPPING = Schedule("overlap", at_once, _runs, overlapped, _remark)

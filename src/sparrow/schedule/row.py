@@ -35,15 +35,15 @@ class Schedule(Generic[R]):
         serves: Whether anything may gain on the target of a plan, with its threads.
         gains: (plan, index of an entry point, what plans a module) -> the runs that are predicted
             to gain, in order, none of which meet.
-        divided: The pass: a graph with these runs computed otherwise.
-        words: What is done to a run of a graph.
+        rewrite: The pass: a graph with these runs computed otherwise.
+        remark: What that does to a run, in words.
     """
 
     name: str
     serves: Callable[[Plan], bool]
     gains: Callable[[Plan, int, Planned], Sequence[R]]
-    divided: Callable[[Graph, Sequence[R]], Graph]
-    words: Callable[[Graph, R], str]
+    rewrite: Callable[[Graph, Sequence[R]], Graph]
+    remark: Callable[[Graph, R], str]
 
 
 def rearranged(s: Schedule[R], p: Plan, planned: Planned, remarks: list[Remark]) -> Plan:
@@ -60,9 +60,9 @@ def rearranged(s: Schedule[R], p: Plan, planned: Planned, remarks: list[Remark])
     entries = list(p.module.entries)
     for i, g in enumerate(p.module.entries):
         if runs := s.gains(p, i, planned):
-            entries[i] = s.divided(g, runs)
+            entries[i] = s.rewrite(g, runs)
             for r in runs:
-                remarks.append(Remark(s.name, g.nodes[r.first].origin, s.words(g, r), True))
+                remarks.append(Remark(s.name, g.nodes[r.first].origin, s.remark(g, r), True))
     if all(a is b for a, b in zip(entries, p.module.entries, strict=True)):
         return p
     return planned(replace(p.module, entries=tuple(entries)))
