@@ -26,6 +26,20 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def renamed(m: onnx.ModelProto, names: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """The model with other names for its values, new ones for all but inputs by default."""
+    n = onnx.ModelProto()
+    n.CopyFrom(m)
+    made = [y for node in n.graph.node for y in node.output]
+    names = {y: f"v{i}" for i, y in enumerate(made)} if names is None else names
+    for node in n.graph.node:
+        node.input[:] = [names.get(x, x) for x in node.input]
+        node.output[:] = [names.get(y, y) for y in node.output]
+    for v in (*n.graph.output, *n.graph.value_info):
+        v.name = names.get(v.name, v.name)
+    return n
+
+
 def value(name: str, shape: Sequence[int | str], dtype: int = FLOAT) -> onnx.ValueInfoProto:
     """A typed value."""
     return helper.make_tensor_value_info(name, dtype, list(shape))

@@ -10,8 +10,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import sparrow
-from small_models import model, value
-from sparrow.blame import explain
+from small_models import classifier, model, renamed, value
+from sparrow.blame import blame_model, explain
 from sparrow.blame.models import float_graph
 from sparrow.importers.model import import_model
 from sparrow.quant import Recipe
@@ -84,3 +84,22 @@ def test_steps_that_a_converter_numbers_anew_are_found_by_their_values(fault: st
     own = {r.name: r.own_db for r in plain.layers}
     # step 0 of a constant state has fewer values: those of another that has its name are no layers
     assert all(r.own_db == pytest.approx(own[r.name], abs=4) for r in anew.layers)
+
+
+@pytest.mark.parametrize("fault", ["", "b", "e", "f"])
+def test_a_quantized_model_whose_names_are_all_new_is_blamed_alike(fault: str) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (12, 3, 12, 12)).astype(np.float32)
+    q = sparrow.quantize(classifier(), x)
+    for n in q.graph.node:
+        if f"{fault}.q" in (*n.input, *n.output):
+            (scale,) = (t for t in q.graph.initializer if t.name == n.input[1])
+            small = numpy_helper.from_array(numpy_helper.to_array(scale) * 0.5, f"small.{n.name}")
+            q.graph.initializer.append(small)
+            n.input[1] = small.name
+    plain, anew = (blame_model(m, classifier(), x) for m in (q, renamed(q)))
+    if fault:
+        # what lies too far behind it has no counterpart
+        first = plain.layers[0], anew.layers[0]
+        assert {(r.value, r.cause) for r in first} == {(fault, "saturation")}
+    else:
+        assert plain.layers == anew.layers and len(plain.layers) == 8

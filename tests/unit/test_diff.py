@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparrow
 from data import REPO
-from small_models import classifier, model, value
+from small_models import classifier, model, renamed, value
 from sparrow.blame import blame_model
 from sparrow.blame.align import cuts, dequantized_weights
 from sparrow.cli import main
@@ -53,20 +52,6 @@ def test_the_first_altered_layer_is_named(k: int) -> None:
     model, name = altered(k)
     first = diff(str(DIGITS), model).first
     assert first is not None and first.origin == name
-
-
-def renamed(m: onnx.ModelProto, names: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """The model with other names for its values, new ones for all but inputs by default."""
-    n = onnx.ModelProto()
-    n.CopyFrom(m)
-    made = [y for node in n.graph.node for y in node.output]
-    names = {y: f"v{i}" for i, y in enumerate(made)} if names is None else names
-    for node in n.graph.node:
-        node.input[:] = [names.get(x, x) for x in node.input]
-        node.output[:] = [names.get(y, y) for y in node.output]
-    for v in (*n.graph.output, *n.graph.value_info):
-        v.name = names.get(v.name, v.name)
-    return n
 
 
 def test_values_under_other_names_are_found() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sparrow.blame.align import (
 from sparrow.blame.causes import DEFECTS, Cause, Constants, cause
 from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
-from sparrow.blame.pairing import by_values
+from sparrow.blame.pairing import acquainted, by_values
 from sparrow.blame.result import Blame, Cure, LayerBlame
 from sparrow.blame.spelling import spelled_alike
 from sparrow.errors import InvalidGraph
@@ -87,15 +87,16 @@ def explain(
         BadInput: Nothing is quantized in ``q``, it is no quantization of ``f``, or there is no
             sample.
     """
+    judges = samples[:COMPARED] if judges is None else judges
+    few = judges[:COMPARED]
     coded = dequantized_weights(q)
     if f is None:
         real = without_quantization(coded.graph)
     else:
         real = prepared(f, recipe, samples)
+        coded = replace(coded, graph=acquainted(real, coded.graph, few, engine))
         real = spelled_alike(real, {c.name for c in cuts(real, coded.graph)})
     at = cuts(real, coded.graph)
-    judges = samples[:COMPARED] if judges is None else judges
-    few = judges[:COMPARED]
     if f is not None and not (f.states or q.states):
         at = by_values(real, coded.graph, at, few, engine)
     layers = {c.name: _layer(real, coded, at, c) for c in at}

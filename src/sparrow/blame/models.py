@@ -8,6 +8,7 @@ from typing import Any
 
 from sparrow.blame.explain import explain
 from sparrow.blame.judging import split
+from sparrow.blame.pairing import strangers
 from sparrow.blame.result import NEAR, Blame, Cure
 from sparrow.errors import BadInput, GateFailed
 from sparrow.graph import Graph
@@ -89,8 +90,10 @@ def blame_model(
                     f"the float model takes {x!r}, the quantized one {', '.join(q.inputs)}",
                     hint=f"fix what that has fixed: --constant {x}=.., or give its own float model",
                 )
+        shapes_of = ([h.types[y].shape for y in h.outputs] for h in (f, q))
+        renamed = strangers(f, q) and next(shapes_of) == next(shapes_of)
         for y in f.outputs:
-            if y not in q.types:
+            if y not in q.types and not renamed:
                 raise BadInput(
                     f"outputs differ: the float model makes {y!r}, the quantized one "
                     f"{', '.join(q.outputs)}",

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sparrow.blame.align import Cut
-from sparrow.graph import Graph
+from sparrow.graph import Graph, retyped
 from sparrow.quant.engine import Engine, Run
 from sparrow.tensor import Array
 
@@ -66,9 +66,9 @@ def counterparts(
 ) -> dict[str, str]:
     """Which values of ``g`` are those of ``f``.
 
-    Values of one name and type are the same unless they are mixed up, see `by_values`. Floats of
-    one shape without one are where each is nearest to the other of all, and near. Outputs that are
-    neither, so that nothing of a result goes unseen, are by their places.
+    Values of one name and type are the same, and so are outputs without one at the same place,
+    unless they are mixed up, see `by_values`. Other floats are where each is nearest to the other
+    of all of their shape, and near.
 
     Args:
         f: A graph.
@@ -82,6 +82,10 @@ def counterparts(
     """
     own, theirs = ([y for n in h.nodes for y in n.outputs] for h in (f, g))
     found = {y: y for y in own if _named_alike(f, g, y)}
+    for x, y in zip(f.outputs, g.outputs, strict=False):
+        t, u = f.types[x], g.types[y]
+        if x not in found and y not in found and (t.shape, t.dtype) == (u.shape, u.dtype):
+            found[x] = y
     rows = _alike(*_floats(f, [y for y in own if y[0] != "%" or y in f.outputs]))
     columns = {g.types[c[0]].shape: c for c in _alike(*_floats(g, theirs))}
     groups = [(r, columns[s]) for r in rows if (s := f.types[r[0]].shape) in columns]
@@ -91,22 +95,39 @@ def counterparts(
     for r, c in groups:
         error, power = _errors([left[x] for x in r], [right[y] for y in c])
         at = {y: j for j, y in enumerate(c)}
-        doubted = [i for i, x in enumerate(r) if x in found and x in at and x not in f.outputs]
-        if len(doubted) > 1:
-            own_places = [at[r[i]] for i in doubted]
-            for i, j in enumerate(_mixed_up(error[np.ix_(doubted, own_places)])):
-                found[r[doubted[i]]] = c[own_places[j]]
+        paired = [i for i, x in enumerate(r) if found.get(x) in at]
+        placed = [i for i in paired if r[i] in f.outputs and found[r[i]] != r[i]]
+        for doubted in (placed, [i for i in paired if r[i] not in f.outputs]):
+            theirs = [found[r[i]] for i in doubted]
+            for i, j in enumerate(_mixed_up(error[np.ix_(doubted, [at[y] for y in theirs])])):
+                found[r[doubted[i]]] = theirs[j]
         taken = set(found.values())
         for i, x in enumerate(r):
             j = int(error[i].argmin())
             near = error[i, j] * NEARER <= power[i] and int(error[:, j].argmin()) == i
             if near and x not in found and c[j] not in taken:
                 found[x] = c[j]
-    for x, y in zip(f.outputs, g.outputs, strict=False):
-        t, u = f.types[x], g.types[y]
-        if x not in found and y not in found.values() and (t.shape, t.dtype) == (u.shape, u.dtype):
-            found[x] = y
     return {x: found[x] for x in own if x in found}
+
+
+def strangers(f: Graph, q: Graph) -> bool:
+    """Whether the graphs call nothing that they compute by the same name."""
+    return not any(y in q.types for n in f.nodes for y in n.outputs)
+
+
+def acquainted(f: Graph, q: Graph, samples: Sequence[Mapping[str, Array]], engine: Engine) -> Graph:
+    """``q`` with the names that its values have in ``f``; as it is unless they are `strangers`."""
+    if not strangers(f, q):
+        return q
+    of = {y: x for x, y in counterparts(f, q, samples, engine).items()}
+
+    def named(values: Iterable[str]) -> tuple[str, ...]:
+        return tuple(of.get(v, v) for v in values)
+
+    nodes = [replace(n, inputs=named(n.inputs), outputs=named(n.outputs)) for n in q.nodes]
+    types = {of.get(v, v): t for v, t in q.types.items()}
+    states = tuple(replace(s, output=of.get(s.output, s.output)) for s in q.states)
+    return retyped(q, nodes, outputs=named(q.outputs), states=states, types=types)
 
 
 def _named_alike(f: Graph, g: Graph, y: str) -> bool:
@@ -163,6 +184,8 @@ def _mixed_up(error: Array) -> Sequence[int]:
     what their own names say: no wrong layer looks like that, since nothing of the other graph is
     near what it makes. All then pair as they are nearest in all.
     """
+    if len(error) < 2:
+        return range(len(error))
     own, least = error.diagonal(), NEARER * error
     wrong = (least < own[:, None]) & (least < own) & (error <= error.min(0))
     if not wrong.any():
