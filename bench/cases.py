@@ -92,13 +92,13 @@ def exported(path: Path) -> onnx.ModelProto:
     return model
 
 
-def float_tflite_cases(data: Path) -> list[Case]:
-    """Every float TFLite file under `data` that has stored reference inputs."""
+def tflite_cases(data: Path, *, coded: bool = False) -> list[Case]:
+    """Every TFLite file under `data` that has stored reference inputs: floats, or `coded` ones."""
     cases = []
     for reference in sorted(data.glob("refs/*__tflite.npz")):
         meta = described(reference)
         path = data / meta["model"]
-        if not any(scale for scale, _ in meta["input_quant"]):
+        if any(scale for scale, _ in meta["input_quant"]) == coded:
             inputs = partial(stored, reference, meta["inputs"])
             cases.append(Case(path.name, partial(exported, path), inputs, path))
     return cases
@@ -107,7 +107,7 @@ def float_tflite_cases(data: Path) -> list[Case]:
 def all_cases() -> list[Case]:
     digits = partial(onnx.load, REPO / "examples" / "digits" / "digits.onnx")
     random = [Case(row.name, row.build, partial(drawn, row)) for row in MODELS]
-    real = (*real_cases(data_folder()), *float_tflite_cases(data_folder()))
+    real = (*real_cases(data_folder()), *tflite_cases(data_folder()))
     return [Case("digits", digits, digit_images), *real, *random]
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 import sparrow
-from cases import Case, all_cases, data_folder, float_tflite_cases
+from cases import Case, all_cases, data_folder, tflite_cases
 from sparrow.compiler import Compiled, Front, Source, compile_front, front
 from sparrow.device.build import Unit, find_toolchain
 from sparrow.device.runners import Runner, find_runner
@@ -126,7 +126,7 @@ def of_case(case: Case, precision: str) -> Network:
 
 def coded_files() -> list[Path]:
     """TFLite files of codes."""
-    known = {case.tflite for case in float_tflite_cases(data_folder())}
+    known = {case.tflite for case in tflite_cases(data_folder())}
     return [p for p in sorted((data_folder() / "models").rglob("*.tflite")) if p not in known]
 
 

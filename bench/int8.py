@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 
 import sparrow
-from cases import Case, data_folder, float_tflite_cases, named, real_cases
+from cases import Case, data_folder, named, real_cases, tflite_cases
 from sparrow.importers.model import import_model
 from sparrow.ops.conv import Conv
 from sparrow.timing.measure import Feeds, Outputs, Samples, comparison, interval, measure
@@ -44,7 +44,7 @@ def row(name: str, found: dict[str, Samples], against: str, threads: int) -> str
 def convolutional() -> list[Case]:
     """Real networks whose convolutions are most of at least 10 MFLOP."""
     found = []
-    for case in (*real_cases(data_folder()), *float_tflite_cases(data_folder())):
+    for case in (*real_cases(data_folder()), *tflite_cases(data_folder())):
         g = import_model(case.model()).graph
         own = [n.op.flops(g.in_types(n), g.out_types(n)) for n in g.nodes if isinstance(n.op, Conv)]
         if g.flops() >= CONVOLUTIONAL_FLOPS and 2 * sum(own) > g.flops():
