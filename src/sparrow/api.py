@@ -234,6 +234,7 @@ def fits(
     constants: Mapping[str, Any] | None = None,
     flash: int | None = None,
     ram: int | None = None,
+    pixels: Pixels | None = None,
 ) -> Fit:
     """What a model takes on a target, to the byte, and whether it fits; no board is needed.
 
@@ -248,6 +249,7 @@ def fits(
         flash: Flash in bytes, instead of the row's.
         ram: RAM in bytes, instead of the row's. Where it is not enough, layers are computed in
             strips of rows, and the figures are of that.
+        pixels: How images of ``calib`` become numbers; [0, 1] by default.
 
     Raises:
         SparrowError: One line that says where, what was expected and found, and what to do.
@@ -273,7 +275,8 @@ def fits(
             calib = drawn if len(drawn) > 1 else drawn[found.graphs[0].name]
             note = "calibrated on drawn inputs: sizes, no accuracy"
         recipe = None if row.fpu else Recipe(scheme="tflite")
-        lossy = quantized_entries(found.graphs, calib, recipe, lambda _: None)
+        how = pixels or Pixels()
+        lossy = quantized_entries(found.graphs, calib, recipe, lambda _: None, how)
         found = replace(found, graphs=tuple(x.quantized.graph for x in lossy))
     name = model if isinstance(model, (str, Path)) else found.graphs[0].name
 

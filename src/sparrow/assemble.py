@@ -249,7 +249,7 @@ def _refusal(g: Gate, compiled: Compiled, request: Request) -> GateFailed:
     if g.name == RIVAL and request.precision == "auto" and request.budget.size:
         hint += "; a larger size leaves room for faster code"
     elif g.name == RIVAL and request.precision != "auto" and len(compiled.module.entries) == 1:
-        hint += "; with samples `--precision auto --drop 1%` looks for a faster mix"
+        hint += "; with samples `sparrow build --precision auto --drop 1%` looks for a faster mix"
     return GateFailed(
         f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name
     )

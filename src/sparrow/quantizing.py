@@ -11,18 +11,27 @@ import onnx
 
 from sparrow.compiler import import_source
 from sparrow.errors import BadInput
+from sparrow.graph import Graph, retyped
 from sparrow.importers.imported import Shapes
 from sparrow.importers.model import AnyModel
+from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reshape import Reshape
+from sparrow.ops.slice import Slice
+from sparrow.ops.sums import over_codes
+from sparrow.ops.transpose import Transpose
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.code_signs import unsigned
 from sparrow.passes.layout import standard_layout
 from sparrow.portable import to_portable_onnx
 from sparrow.quant import LayerReport, Quantized, Recipe, digest, report, run
+from sparrow.quant.kinds import LAYERS
 from sparrow.reference import one_thread
 from sparrow.request import Progress
 from sparrow.samples import Feeds, Pixels, samples
 from sparrow.sources import sources_and_samples
 
+# What stands between stored weights and the layer that multiplies by them.
+_OF_WEIGHTS = (Dequantize, Reshape, Slice, Transpose)
 # Samples over which layers are compared.
 REPORTED = 4
 
@@ -40,6 +49,29 @@ class Given:
 
 
 NOTHING = Given()
+
+
+def with_float_weights(g: Graph) -> Graph:
+    """A graph after `FRONT` whose weights alone are codes, with the floats that these stand for.
+
+    Any other as it is: where activations are codes, too, the file says all that is to be said.
+    """
+    coded = (
+        isinstance(n.op, Quantize)
+        or (isinstance(n.op, LAYERS) and over_codes(*(g.types[x].dtype for x in n.inputs[:2])))
+        for n in g.nodes
+    )
+    if any(coded):
+        return g
+    consts, nodes = dict(g.consts), []
+    for n in g.nodes:
+        if not isinstance(n.op, _OF_WEIGHTS) or n.inputs[0] not in consts:
+            nodes.append(n)
+            continue
+        consts.update(zip(n.outputs, n.op.eval(consts[n.inputs[0]]), strict=True))
+    if len(nodes) == len(g.nodes):
+        return g
+    return optimize(retyped(g, nodes, consts=consts), FRONT)
 
 
 def quantize_model(
@@ -62,7 +94,7 @@ def quantize_model(
     ((name, source),) = sources.items()
     with one_thread():
         g = import_source(source, name).graph
-        g = optimize(g, FRONT)
+        g = with_float_weights(optimize(g, FRONT))
         # DequantizeLinear, an operator, QuantizeLinear, with no Transpose of floats between them
         laid_out = standard_layout(g)
         asked = recipe or Recipe()

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 
 import sparrow
 from data import REPO, data, missing
@@ -22,6 +23,7 @@ from sparrow.device.elf import ALLOCATED, NO_BITS, Elf
 from sparrow.device.firmware import link_alone
 from sparrow.device.remote import RemoteSession
 from sparrow.errors import BadInput, GateFailed
+from sparrow.samples import Pixels
 from sparrow.targets import Target, target
 
 CORE = "cortex_m4f"
@@ -206,6 +208,28 @@ def test_the_verdict_and_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFix
         main(["fits", str(tmp_path), "--target", "cortex_m4f", "--target", "x86_64"])
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 3 and all("net.onnx" in row and "fits" in row for row in table[1:])
+
+
+def test_images_that_calibrate_become_what_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(classifier(), tmp_path / "net.onnx")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    pixels = np.random.default_rng(2).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(photos / "0.png")
+    seen: list[Pixels] = []
+
+    def stop(*args: object) -> None:
+        seen.append(next(x for x in args if isinstance(x, Pixels)))
+        raise BadInput("enough")
+
+    monkeypatch.setattr(api, "quantized_entries", stop)
+    words = ["fits", str(tmp_path / "net.onnx"), "--target", CORE, "--calib", str(photos)]
+    for more in ([], ["--mean", "10,20,30", "--std", "50", "--bgr"]):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+    assert seen == [Pixels(), Pixels((10.0, 20.0, 30.0), (50.0,), True)]
 
 
 def test_what_does_not_compile_is_a_line_among_others(

@@ -86,7 +86,7 @@ def test_a_slower_build_is_refused_with_what_may_be_faster(
 ) -> None:
     lost = Gate("not slower than float32", "", "0.5x", False)
     monkeypatch.setattr("sparrow.assemble.race", lambda *_: (lost, {}))
-    with pytest.raises(GateFailed, match=r"found 0.5x.*--precision auto --drop 1%"):
+    with pytest.raises(GateFailed, match=r"found 0.5x.*`sparrow build --precision auto --drop 1%`"):
         sparrow.build(MODEL, calib=samples, precision="int8")
 
 

@@ -12,17 +12,21 @@ from sparrow.arguments import (
     calib_of,
     constants_of,
     models_of,
+    pixels_of,
     quantity,
     shapes_of,
     states_of,
 )
 from sparrow.cli.options import (
+    BgrOption,
     ConstantOption,
     EntriesCalibOption,
     JsonOption,
+    MeanOption,
     ModelArgument,
     ShapeOption,
     StateOption,
+    StdOption,
     progress,
     show,
 )
@@ -38,6 +42,9 @@ def fits(
     state: StateOption = None,
     constant: ConstantOption = None,
     calib: EntriesCalibOption = None,
+    mean: MeanOption = "0",
+    std: StdOption = "255",
+    bgr: BgrOption = False,
     precision: Annotated[str, typer.Option(help="float32, int8 or auto")] = "auto",
     flash: Annotated[str | None, typer.Option(help="flash instead of the row's: 512kB")] = None,
     ram: Annotated[str | None, typer.Option(help="RAM instead of the row's: 64kB")] = None,
@@ -77,6 +84,7 @@ def fits(
                         constants=constants_of(constant),
                         flash=None if flash_bytes is None else int(flash_bytes),
                         ram=None if ram_bytes is None else int(ram_bytes),
+                        pixels=pixels_of(mean, std, bgr),
                     )
                 )
             except SparrowError as e:

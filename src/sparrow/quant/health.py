@@ -118,16 +118,17 @@ class Watch:
             )
         notes = []
         if len(digests) < ENOUGH:
-            notes.append(f"{len(digests)} samples are few: {ENOUGH} or more give steadier ranges")
+            given = "1 sample" if len(digests) == 1 else f"{len(digests)} samples"
+            notes.append(f"only {given}: {ENOUGH} or more give steadier ranges")
         again = sum(n - 1 for n in Counter(digests).values())
         if again:
-            notes.append(f"{again} of {len(digests)} samples are duplicates")
+            notes.append(f"duplicates among {len(digests)} samples: {again}")
         for x, peaks in self.peaks.items():
             middle = float(np.median(peaks)) if peaks else 0.0
             far = [i for i, p in enumerate(peaks) if middle and p > OUTLIER * middle]
             if far:
                 notes.append(
                     f"input {x!r}: sample {self.numbers[far[0]]} reaches {peaks[far[0]]:g}, "
-                    f"the middle one {middle:g} ({len(far)} such samples)"
+                    f"the middle one {middle:g} (such samples: {len(far)})"
                 )
         return Health(len(digests), tuple(notes))

@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import sparrow
 from data import REPO
 from small_models import classifier, model, value
 from sparrow import lane
@@ -460,6 +461,35 @@ def test_a_quantized_model_is_refused(pins: Pins, text: str) -> None:
             run(again, calls(g, 8))
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_activations_of_a_model_whose_weights_alone_are_codes_are_quantized(signed: bool) -> None:
+    """Its weights keep the codes that they have, where these are what the quantizer would write."""
+    rng = np.random.default_rng(7)
+    codes = rng.integers(-127, 128, (2, 6, 6)).astype(np.int8)
+    codes[:, 0] = 127  # the largest of every channel
+    scales = rng.uniform(0.01, 0.03, (2, 6)).astype(np.float32)
+    constants: dict[str, np.ndarray] = {}
+    nodes, x = [], "x"
+    for i in range(2):
+        constants[f"w{i}"] = codes[i] if signed else (codes[i].astype(int) + 128).astype(np.uint8)
+        constants[f"s{i}"] = scales[i]
+        constants[f"z{i}"] = np.zeros(6, np.int8) if signed else np.full(6, 128, np.uint8)
+        nodes.append(
+            helper.make_node("DequantizeLinear", [f"{k}{i}" for k in "wsz"], [f"f{i}"], axis=1)
+        )
+        nodes.append(helper.make_node("MatMul", [x, f"f{i}"], [f"p{i}"], f"product{i}"))
+        x = f"p{i}"
+    m = model(nodes, [value("x", (3, 6))], [value("p1", (3, 6))], constants)
+    feeds = [{"x": rng.standard_normal((3, 6)).astype(np.float32)} for _ in range(12)]
+    done = sparrow.quantize(m, feeds, Recipe(rounding="nearest", widen=False))
+    stored = [numpy_helper.to_array(t) for t in done.graph.initializer if t.dims == [6, 6]]
+    assert sorted(a.tobytes() for a in stored) == sorted(c.tobytes() for c in codes)
+    assert sum(n.op_type == "QuantizeLinear" for n in done.graph.node) >= 2
+    bundle = sparrow.build(done)
+    want = evaluate(front(m), feeds[0])["p1"]
+    assert np.abs(bundle.run(feeds[0])["p1"] - want).max() < 0.03 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_a_quantized_recurrent_layer_is_refused(op: str) -> None:
     rng, units = np.random.default_rng(4), 5
@@ -518,8 +548,10 @@ def test_the_health_of_the_set_is_reported() -> None:
     feeds = calls(g, 5)
     far = {"x": feeds[0]["x"] * 100}
     notes = " / ".join(run(g, [*feeds, feeds[0], far]).calibration.health.notes)
-    assert "7 samples are few" in notes and "1 of 7 samples are duplicates" in notes
-    assert "sample 6 reaches" in notes
+    assert "only 7 samples: 32 or more" in notes and "duplicates among 7 samples: 1" in notes
+    assert "sample 6 reaches" in notes and "(such samples: 1)" in notes
+    alone = run(g, feeds[:1]).calibration.health.notes
+    assert alone[0].startswith("only 1 sample: 32 or more")
 
 
 def test_both_engines_give_the_same_values() -> None:
