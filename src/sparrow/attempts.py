@@ -23,7 +23,8 @@ from sparrow.graph import Graph
 from sparrow.kernels import COMPACT, KERNELS
 from sparrow.kernels.case import Kernel
 from sparrow.passes.integer.sums import wide_sums
-from sparrow.precision.search import Candidate, Search
+from sparrow.precision.bounds import refuse_hopeless
+from sparrow.precision.search import Candidate, Search, goals_of
 from sparrow.precision.tables import Compile
 from sparrow.quant import Recipe
 from sparrow.quant.kinds import layers_of_codes
@@ -230,9 +231,11 @@ def search_of(
 
     Raises:
         BadInput: A pin fits no layer, or the samples are no good.
+        GateFailed: A goal is out of reach of any precision.
     """
     g, request, recipe = attempts.front.graphs[0], attempts.request, recipe or Recipe()
     precisions(g, recipe)  # a pin that fits nothing is said before the work
+    refuse_hopeless(g, attempts.row, request.threads, goals_of(request.budget))
     assert request.calib is not None
     request.progress("calibrating")
     free = replace(recipe, precision="int8", pins=())

@@ -28,12 +28,12 @@ from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
     WIDTH,
     Cost,
-    Edge,
     Layer,
     Mix,
     Moment,
     Problem,
     Quantity,
+    Value,
     binding,
     front,
     mix_of,
@@ -62,19 +62,23 @@ def problem(seed: int, layers: int = 5) -> Problem:
         if rng.uniform() < 0.2:
             costs = {"float32": costs["float32"]}
         made.append(Layer(f"l{i}", "Conv", costs))
-    edges = [Edge(int(rng.integers(-1, i)), i, rng.uniform(0, 4)) for i in range(layers)]
+    values = []
+    for source in range(-1, layers - 1):
+        readers = [i for i in range(source + 1, layers) if rng.uniform() < 0.4] or [layers - 1]
+        values.append(Value(source, tuple(readers), rng.uniform(0, 4)))
     moments = tuple(
         Moment(
             at,
             q,
-            {i: rng.uniform(0, 9) for i in range(layers) if i != at and rng.uniform() < 0.6},
+            {v: rng.uniform(0, 9) for v in range(len(values)) if rng.uniform() < 0.6},
             rng.uniform(-2, 30),
+            int(rng.integers(layers)) if rng.uniform() < 0.3 else None,
         )
         for at in range(-1, layers)
         for q in WIDTH
         if at >= 0 or q == "float32"
     )
-    return Problem(tuple(made), tuple(edges), 2.0, 3.0, moments)
+    return Problem(tuple(made), tuple(values), 2.0, 3.0, moments)
 
 
 def mixes(p: Problem) -> list[Mix]:

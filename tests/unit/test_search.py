@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.folder import load_evidence
 from sparrow.precision.account import say
-from sparrow.precision.choice import Cost, Edge, Layer, Mix, Problem, front
+from sparrow.precision.choice import Cost, Layer, Mix, Problem, Value, front, mix_of
 from sparrow.precision.search import Search
 from sparrow.quant.ranges import RANGES
 from sparrow.quant.recipe import Precision, Recipe
@@ -84,9 +86,9 @@ def test_a_goal_of_what_was_nearest_is_kept(
 def test_goals_that_are_hopeless_each_are_all_named(
     model: onnx.ModelProto, calls: list[NDArray[np.float32]]
 ) -> None:
-    said = refusal(model, calls, Budget(size=2_000, ram=100))
-    assert said.startswith("goals size, ram: no mix of precisions keeps one of them")
-    assert "alone: size " in said and ", ram " in said
+    said = refusal(model, calls, Budget(size=2_000, latency=500))
+    assert said.startswith("goals latency, size: no mix of precisions keeps one of them")
+    assert "alone: latency " in said and ", size " in said
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,8 @@ def test_the_fastest_that_keeps_a_drop_is_looked_for_between_points_of_the_front
         costs = zip(names, (4.0, 2.5, 1.0), (0.0, noise / 50, noise), strict=True)
         work = float(rng.uniform(1, 9))
         made.append(Layer(f"l{i}", "Conv", {p: Cost(t * work, 1.0, e) for p, t, e in costs}))
-    edges = tuple(Edge(i - 1, i, 0.3) for i in range(24))
-    p = Problem(tuple(made), edges, 0.0, 0.0)
+    values = tuple(Value(i - 1, (i,), 0.3) for i in range(24))
+    p = Problem(tuple(made), values, 0.0, 0.0)
     shown = front(p, "latency", {})
     bound = float(np.sqrt(shown[2].noise * shown[3].noise))
     search = stub(p, 0.1, bound)
@@ -276,10 +278,81 @@ def test_memory_out_of_reach_is_refused_before_anything_is_compiled(
         patch.setattr("sparrow.device.build.Toolchain.compile_objects", never)
         patch.setattr("sparrow.precision.tables.sensitivities", never)
         assert refusal(model, calls, Budget(ram=100)) == said
-        # a drop is no reason to look further
-        assert refusal(model, calls, Budget(ram=100, drop=0.5)) == said
+        # other goals are no reason to look further
+        assert refusal(model, calls, Budget(ram=100, drop=0.5, size=10_000_000)) == said
     record, _ = plan_precisions(model, calib=calls, budget=Budget(ram=nearest))
     assert record.built["ram"] <= nearest
+
+
+@pytest.mark.parametrize(
+    ("budget", "least"),
+    [
+        # three times 8 x 8 x 3 x 3 weights
+        (
+            Budget(size=1_700, drop=0.5),
+            "size: .* keeps 1.7 kB; the nearest is above 1.728 kB: ",
+        ),
+        (Budget(latency=1.0), "latency: .* the nearest is above .* ms: the products alone"),
+    ],
+    ids=("size", "latency"),
+)
+def test_what_no_precision_keeps_is_refused_before_anything_is_calibrated(
+    model: onnx.ModelProto,
+    calls: list[NDArray[np.float32]],
+    monkeypatch: pytest.MonkeyPatch,
+    budget: Budget,
+    least: str,
+) -> None:
+    monkeypatch.setattr("sparrow.attempts.quantized_entry", None)
+    assert re.match(f"goal {least}", refusal(model, calls, budget))
+    with pytest.raises(GateFailed, match="above"):
+        sparrow.build(model, calib=calls, budget=budget)
+
+
+def test_a_latency_far_out_of_reach_is_refused_by_the_tables(
+    model: onnx.ModelProto, calls: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Search, "_real_of", None)
+    said = refusal(model, calls, Budget(latency=500, drop=0.5))
+    assert said.startswith("goal latency: no mix of precisions keeps 0.0005 ms; the nearest is ")
+
+
+def joined() -> onnx.ModelProto:
+    """Two convolutions over the first one's result, which a third one adds and a fourth reads."""
+    rng = np.random.default_rng(2)
+    weights = {f"w{i}": rng.standard_normal((8, 8, 3, 3), np.float32) / 9 for i in range(4)}
+    read = {"a": "x", "b": "a", "c": "b", "d": "s"}
+    nodes = [
+        helper.make_node("Conv", [x, f"w{i}"], [y], f"conv_{y}", pads=[1, 1, 1, 1])
+        for i, (y, x) in enumerate(read.items())
+    ]
+    nodes.insert(3, helper.make_node("Add", ["c", "a"], ["s"], "sum"))
+    ends = [small_models.value(x, (1, 8, 32, 32)) for x in "xd"]
+    return small_models.model(nodes, [ends[0]], [ends[1]], weights)
+
+
+def test_the_memory_of_a_mix_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values between layers are as wide as their readers say, which no uniform build shows."""
+    rng = np.random.default_rng(4)
+    calls = [rng.standard_normal((1, 8, 32, 32), np.float32) for _ in range(8)]
+    monkeypatch.setattr("sparrow.precision.search.tables_of", lambda drafts, *_: drafts)
+    caught: list[Search] = []
+
+    def kept(*args: Any) -> Search:
+        caught.append(Search(*args))
+        raise GateFailed("enough")
+
+    monkeypatch.setattr("sparrow.attempts.Search", kept)
+    with pytest.raises(GateFailed, match="enough"):
+        plan_precisions(joined(), "x86_64_v3", calib=calls, budget=Budget(drop=0.5))
+    (search,) = caught
+    choices = [tuple(x.costs) for x in search.problem.layers]
+    assert len(choices) == 4
+    for precisions in itertools.product(*choices):
+        mix = mix_of(search.problem, precisions)
+        plan = search._compiled(search._quantized(mix)).plan
+        real = plan.arena_bytes + plan.state_bytes
+        assert 0.9 * real <= mix.ram <= 1.4 * real, precisions
 
 
 def attending() -> tuple[onnx.ModelProto, list[dict[str, NDArray[np.float32]]]]:

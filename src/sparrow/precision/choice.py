@@ -1,13 +1,17 @@
 """Which layer gets which precision: an integer program over tables of cost and noise.
 
     x[l, p] = 1 where layer l has precision p; one p for each l
-    y[e] >= x[a, p] - x[b, p] for every p: values cross edge e = (a, b) as other codes than a makes
+    y[v] = 1 where value v, which layer a makes and layers b read, is held as floats and as codes
+    w[v] = bytes of an element of v: what its readers read, all of it where they differ
 
-    time  = sum of ns[l, p] x[l, p] + ns[e] y[e]
+    time  = sum of ns[l, p] x[l, p] + ns[v] y[v]
     bytes = sum of bytes[l, p] x[l, p]
     noise = sum of noise[l, p] x[l, p]
-    ram   = per moment, bytes of what is fixed + sum of elements[l] width[p] x[l, p] over what is
-            alive then; a moment of layer m as built at p counts where x[m, p] = 1
+    ram   = per moment, bytes of what is fixed + sum of elements[v] w[v] over what is alive then; a
+            moment of layer m as built at p counts where x[m, p] = 1
+
+y and w are the largest of sums over x (`Value.twice`, `Value.widths`), so that the program bounds
+them from below.
 
 Noise adds because rounding errors of different layers are as good as uncorrelated (Lin, Talathi,
 Annapureddy 2016, arXiv:1511.06393); choosing bit widths by an integer program over measured tables
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -28,6 +33,9 @@ from sparrow.quant.recipe import Precision
 Quantity: TypeAlias = Literal["noise", "latency", "size", "ram"]
 # Bytes of an activation element.
 WIDTH: Mapping[Precision, int] = {"float32": 4, "bfloat16": 2, "int16x8": 2, "int8": 1}
+FLOATS: tuple[Precision, ...] = ("float32", "bfloat16")
+# Most bytes of one that is kept in two forms.
+WIDEST = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +62,53 @@ class Layer:
     costs: Mapping[Precision, Cost]
 
 
+# A sum over choices: of each, what it adds where a layer has a precision; -1 is float32.
+Terms: TypeAlias = tuple[tuple[float, int, Precision], ...]
+
+
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """Values that go from one layer to another, by position; the input of the network is -1.
+class Value:
+    """Values that one layer makes and others read, by position; the input of the network is -1.
+
+    What an integer layer makes for float layers alone is float at once; what a float layer makes
+    for integer ones is converted, once for all of them, and both are kept where layers of both
+    kinds read it.
 
     Attributes:
         source: Layer that makes them.
-        reader: Layer that reads them.
+        readers: Layers that read them.
         ns: Time to convert them.
     """
 
     source: int
-    reader: int
-    ns: float
+    readers: tuple[int, ...]
+    ns: float = 0.0
+
+    @property
+    def twice(self) -> tuple[Terms, ...]:
+        """Sums of which the largest is 1 where they are converted, else none is above 0."""
+        made: list[Terms] = [
+            ((1.0, self.source, q), (-1.0, b, q)) for q in FLOATS for b in self.readers
+        ]
+        return (
+            *made,
+            *(
+                ((1.0, b, "float32"), (-1.0, c, "float32"), (-1.0, self.source, "float32"))
+                for b, c in permutations(self.readers, 2)
+            ),
+        )
+
+    @property
+    def widths(self) -> tuple[Terms, ...]:
+        """Sums of which the largest is the bytes of an element between the layers."""
+        codes = {b: tuple((float(n), b, q) for q, n in WIDTH.items()) for b in self.readers}
+        # all readers of what one layer of 16 bits makes or reads have 16 bits
+        wide: Terms = ((float(WIDTH["int16x8"]), self.source, "int16x8"),)
+        both = (
+            ((float(WIDTH["float32"]), b, "float32"), *codes[c][1:])
+            for b, c in permutations(self.readers, 2)
+        )
+        return (*codes.values(), wide, *both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +118,16 @@ class Moment:
     Attributes:
         layer: Position of the layer; -1 of a step that belongs to none.
         precision: Where the layer has another, there is no such moment; float32 for no layer.
-        elements: What other layers made and is alive: elements by their position.
-        bytes: Scratch, what the layer makes itself, and what belongs to no layer.
+        elements: What goes from layer to layer and is alive: elements by the value's position.
+        bytes: All else.
+        unless: A layer; where that is float32 there is no such moment either.
     """
 
     layer: int
     precision: Precision
     elements: Mapping[int, float]
     bytes: float
+    unless: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +136,14 @@ class Problem:
 
     Attributes:
         layers: In order.
-        edges: Where precisions may meet.
+        values: What goes from layer to layer, where precisions may meet.
         ns: Time of what belongs to no layer.
         bytes: Bytes of what belongs to no layer.
         moments: Of the steps of all layers at all their precisions.
     """
 
     layers: tuple[Layer, ...]
-    edges: tuple[Edge, ...]
+    values: tuple[Value, ...]
     ns: float
     bytes: float
     moments: tuple[Moment, ...] = ()
@@ -135,18 +179,20 @@ def mix_of(p: Problem, precisions: Sequence[Precision]) -> Mix:
     def at(i: int) -> Precision:
         return "float32" if i < 0 else precisions[i]
 
+    def largest(sums: Sequence[Terms]) -> float:
+        return max((sum(c for c, i, q in terms if at(i) == q) for terms in sums), default=0.0)
+
+    width = [largest(v.widths) for v in p.values]
     return Mix(
         tuple(precisions),
         sum(c.noise for c in costs),
-        p.ns
-        + sum(c.ns for c in costs)
-        + sum(e.ns for e in p.edges if at(e.source) != at(e.reader)),
+        p.ns + sum(c.ns for c in costs) + sum(v.ns * max(largest(v.twice), 0.0) for v in p.values),
         p.bytes + sum(c.bytes for c in costs),
         max(
             (
-                m.bytes + sum(v * WIDTH[precisions[i]] for i, v in m.elements.items())
+                m.bytes + sum(n * width[v] for v, n in m.elements.items())
                 for m in p.moments
-                if at(m.layer) == m.precision
+                if at(m.layer) == m.precision and (m.unless is None or at(m.unless) != "float32")
             ),
             default=0.0,
         ),
@@ -171,32 +217,40 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
 
     choices = [(i, q) for i, x in enumerate(p.layers) for q in x.costs]
     column = {c: k for k, c in enumerate(choices)}
-    n, edges = len(choices), len(p.edges)
+    n, values = len(choices), len(p.values)
+    twice, width = n, n + values
     rows: list[tuple[dict[int, float], float, float]] = []
     for i, x in enumerate(p.layers):
         rows.append(({column[i, q]: 1.0 for q in x.costs}, 1.0, 1.0))
-    for k, e in enumerate(p.edges):
-        ends = [p.layers[j].costs for j in (e.source, e.reader) if j >= 0]
-        for q in (q for q in WIDTH if q == "float32" or any(q in c for c in ends)):
-            # x[a, q] - x[b, q] - y <= 0
-            row = {n + k: -1.0}
-            above = 0.0
-            for j, sign in ((e.source, 1.0), (e.reader, -1.0)):
-                if j < 0:
-                    above -= sign * (q == "float32")
-                elif (j, q) in column:
-                    row[column[j, q]] = row.get(column[j, q], 0.0) + sign
-            rows.append((row, -np.inf, above))
+
+    def below(terms: Terms, variable: int) -> None:
+        """Keep a sum over choices below a variable."""
+        row, above = {variable: -1.0}, 0.0
+        for c, i, q in terms:
+            if i < 0:
+                above -= c * (q == "float32")
+            elif (i, q) in column:
+                row[column[i, q]] = row.get(column[i, q], 0.0) + c
+        rows.append((row, -np.inf, above))
+
+    for k, value in enumerate(p.values):
+        for terms in value.twice:
+            below(terms, twice + k)
+        for terms in value.widths:
+            below(terms, width + k)
 
     def held(m: Moment, most: float) -> tuple[dict[int, float], float]:
         """A row that keeps a moment within ``most``, where there is one, and what is constant."""
-        row = {column[i, q]: v * WIDTH[q] for i, v in m.elements.items() for q in p.layers[i].costs}
-        if m.layer < 0:
-            return row, m.bytes
-        # where the layer has another precision, the row is as far below as it could be above
-        every = sum(v * max(WIDTH[q] for q in p.layers[i].costs) for i, v in m.elements.items())
-        spare = max(0.0, every + m.bytes - most)
-        return row | {column[m.layer, m.precision]: spare}, m.bytes - spare
+        row = {width + v: float(e) for v, e in m.elements.items()}
+        constant = m.bytes
+        # where there is none, the row is as far below as it could be above
+        spare = max(0.0, sum(row.values()) * WIDEST + m.bytes - most)
+        if m.layer >= 0:
+            row[column[m.layer, m.precision]] = spare
+            constant -= spare
+        if m.unless is not None and (m.unless, "float32") in column:
+            row[column[m.unless, "float32"]] = -spare
+        return row, constant
 
     def sums(what: Quantity, most: float = 0.0) -> list[tuple[dict[int, float], float]]:
         """Rows of coefficients of a quantity, with what is constant in each."""
@@ -210,7 +264,7 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
             for q, c in x.costs.items()
         }
         if what == "latency":
-            row |= {n + k: e.ns for k, e in enumerate(p.edges)}
+            row |= {twice + k: value.ns for k, value in enumerate(p.values)}
         return [(row, {"latency": p.ns, "size": p.bytes, "noise": 0.0}[what])]
 
     for what, most in limits.items():
@@ -221,12 +275,12 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
                 ({k: v / scale for k, v in row.items()}, -np.inf, (most - constant) / scale)
             )
     extra = least == "ram"
-    objective = np.zeros(n + edges + extra)
+    objective = np.zeros(n + 2 * values + extra)
     if extra:
         # the largest moment, as a variable above all of them
         objective[-1] = 1.0
         for row, constant in sums("ram"):
-            rows.append(({**row, n + edges: -1.0}, -np.inf, -constant))
+            rows.append(({**row, n + 2 * values: -1.0}, -np.inf, -constant))
     else:
         ((row, _),) = sums(least)
         for k, v in row.items():
@@ -239,8 +293,7 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
             matrix[r, k] = v
         low[r], high[r] = a, b
     upper = np.ones(len(objective))
-    if extra:
-        upper[-1] = np.inf
+    upper[width:] = np.inf
     with unheard():
         found = milp(
             objective,

@@ -16,27 +16,27 @@ from typing import cast
 import numpy as np
 
 from sparrow.compiler import Compiled
-from sparrow.device.host import HostLibrary, Session
 from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.runners import find_runner
-from sparrow.device.session import to_native
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.account import Found, record_of, say
 from sparrow.precision.choice import WIDTH, Mix, Quantity, front, nearest, solve, uniform
+from sparrow.precision.costs import call_ns
 from sparrow.precision.drops import Drops
 from sparrow.precision.tables import Compile, Tables, builds_of, drafts_of, tables_of
 from sparrow.quant.recipe import Pins, Precision, Recipe, literal
 from sparrow.quant.run import Quantized, requantized
 from sparrow.request import Budget, Request
-from sparrow.timing.latency import latency
 
 # Times that a goal is moved by what a build differs from its prediction.
 CORRECTIONS = 4
 LATENCY_S = 0.2
 # By how much a build may be smaller than predicted: code that layers share is counted with each.
 DOUBT = 0.1
+# By how much faster: it may run at another clock than the profile did.
+CLOCK = 0.5
 # Halvings of the decibels between a mix that keeps a drop and one that does not.
 HALVINGS = 4
 
@@ -146,7 +146,9 @@ class Search:
         shown = front(self.problem, "latency", limits)
         if not shown:
             missed = self._infeasible(goals)
-            if self.others and missed.gate == "size" and not self._near(goals):
+            # where smaller code may do, only that is built
+            far = missed.gate == "latency" or (missed.gate == "size" and bool(self.others))
+            if far and not self._near(goals):
                 raise missed
             # what is predicted to miss a goal may keep it as built, and what is nearest is built
             limits = self._moved(goals)
@@ -312,11 +314,8 @@ class Search:
                     "budget latency cannot be measured for this target on this machine",
                     hint="build without it",
                 )
-            blob = np.frombuffer(c.plan.weights, np.uint8) if c.plan.weights else None
-            session = Session(HostLibrary(path), blob, threads=self.request.threads)
-            g, first = c.module.entries[0], self.lossy.first[0]
-            inputs = [to_native(first[x], g.types[x].dtype) for x in g.inputs]
-            found["latency"] = latency(session, 0, inputs, LATENCY_S).median_ns
+            first = self.lossy.first[0]
+            found["latency"] = call_ns(c, first, self.request.threads, LATENCY_S)
         return found
 
     def _real_of(self, mix: Mix, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
@@ -329,18 +328,24 @@ class Search:
         return self.plain if quantized is None else self.build((quantized.graph,))
 
     def _beyond_memory(self, goals: Mapping[Quantity, float]) -> GateFailed | None:
-        """What to say of a goal of memory alone that no mix keeps, which needs no compiler."""
-        if set(goals) != {"ram"}:
-            return None
+        """What to say of a goal of memory that no mix keeps, whatever the others: no compiler is
+        needed for that.
+        """
         least = solve(self.problem, "ram", {})
-        if least is None or least.ram <= goals["ram"] or least.ram <= self._moved(goals)["ram"]:
+        if "ram" not in goals or least is None or least.ram <= goals["ram"]:
             return None
-        return self._infeasible(goals)
+        alone: dict[Quantity, float] = {"ram": goals["ram"]}
+        found = None if least.ram <= self._moved(alone)["ram"] else self._infeasible(alone)
+        # of memory alone
+        self.reals.clear()
+        self.off = {}
+        return found
 
     def _near(self, goals: Mapping[Quantity, float]) -> bool:
-        """Whether a size that no mix keeps as predicted could be kept as built."""
+        """Whether a size or a latency that no mix keeps as predicted could be kept as built."""
         found = nearest(self.problem, goals)
-        return "size" in found and found["size"] <= goals["size"] * (1 + DOUBT)
+        doubts: Mapping[Quantity, float] = {"size": DOUBT, "latency": CLOCK}
+        return any(k in found and found[k] <= goals[k] * (1 + d) for k, d in doubts.items())
 
     def _moved(self, goals: Mapping[Quantity, float]) -> dict[Quantity, float]:
         """Goals that no mix keeps as predicted, moved by what a build of the nearest differs."""

@@ -12,7 +12,8 @@ from sparrow.errors import BadInput
 from sparrow.evidence.lossy import Lossy, coded
 from sparrow.graph import Graph
 from sparrow.precision.choice import Cost, Layer, Problem
-from sparrow.precision.costs import compiling, measure_costs, moments_of
+from sparrow.precision.costs import compiling, measure_costs
+from sparrow.precision.memory import Values, moments_of
 from sparrow.precision.sensitivity import sensitivities
 from sparrow.quant.recipe import Pins, Precision, Recipe, literal, precision_of
 from sparrow.quant.run import requantized
@@ -103,7 +104,9 @@ def drafts_of(builds: Builds, lossy: Lossy, pins: Pins) -> Tables:
     for n in whole.source.nodes:
         results.setdefault(n.origin or n.outputs[0], []).extend(n.outputs)
     names = {x.name: (x.name, x.op, *results.get(x.name, ())) for x in layers}
-    found = Tables(Problem(layers, (), 0, 0, moments_of(builds, list(names))), pins, "", names, {})
+    values = Values()
+    moments = moments_of(builds, list(names), values)
+    found = Tables(Problem(layers, values.all({}), 0, 0, moments), pins, "", names, {})
     asked = found.pinned(pins)
     for x in layers:
         if (p := asked.get(x.name)) is not None and p not in x.costs:
@@ -132,9 +135,7 @@ def tables_of(
         noises = noise or sensitivities(
             whole, list(kinds), list(builds), lossy.kept, request.progress
         )
-    measured = measure_costs(
-        *(whole.source, builds, kinds, lossy.first[0], request.threads, request.progress)
-    )
+    measured = measure_costs(*(builds, kinds, lossy.first[0], request.threads, request.progress))
 
     def noisy(x: Layer, draft: Layer) -> Layer:
         return replace(
