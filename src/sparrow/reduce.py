@@ -27,6 +27,8 @@ from sparrow.quant.engine import literally, onnxruntime, reference
 from sparrow.samples import draw
 
 Fails: TypeAlias = Callable[[onnx.ModelProto], bool]
+# Nodes that are named where all are told.
+SHOWN = 10
 # Share of the largest magnitude beyond which two implementations differ.
 APART = 1e-3
 
@@ -36,19 +38,36 @@ class Reduced:
     """What is left.
 
     Attributes:
-        model: It, as ONNX.
-        nodes: Its nodes.
+        model: It, as ONNX; names are new ones.
+        left: Its nodes: kind, and name in the whole model.
         before: Nodes of the whole model.
         tried: How often the failure was looked for.
     """
 
     model: onnx.ModelProto
-    nodes: int
+    left: tuple[str, ...]
     before: int
     tried: int
 
-    def __str__(self) -> str:
+    @property
+    def nodes(self) -> int:
+        """How many nodes are left."""
+        return len(self.left)
+
+    @property
+    def count(self) -> str:
+        """How many of how many, in words."""
         return f"{self.nodes} of {self.before} nodes still fail, after {self.tried} trials"
+
+    def __str__(self) -> str:
+        lines = [self.count]
+        lines += [f"  {x}" for x in self.left[:SHOWN]]
+        more = self.nodes - SHOWN
+        return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
+
+
+def _named(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(f"{type(n.op).__name__} {n.origin or n.outputs[0]}" for n in nodes)
 
 
 def part(g: Graph, nodes: Sequence[Node]) -> Graph:
@@ -219,7 +238,7 @@ def reduce(
         progress(f"{len(nodes)} nodes, trial {tried}")
         if not fails(candidate):
             return False
-        keep(Reduced(candidate, len(nodes), len(g.nodes), tried))
+        keep(Reduced(candidate, _named(nodes), len(g.nodes), tried))
         return True
 
     nodes = list(g.nodes)
@@ -240,4 +259,4 @@ def reduce(
         if size == 1 and not smaller:
             break
         size = max(1, min(size // 2, len(nodes) // 2))
-    return Reduced(to_portable_onnx(part(g, nodes)), len(nodes), len(g.nodes), tried)
+    return Reduced(to_portable_onnx(part(g, nodes)), _named(nodes), len(g.nodes), tried)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -78,6 +79,23 @@ def test_what_is_kept_fails_and_shrinks() -> None:
     assert counts[0] == found.before and counts[-1] == found.nodes
     assert counts == sorted(counts, reverse=True)
     assert all(fails(k.model) for k in kept)
+
+
+def test_what_is_left_is_named_as_in_the_whole_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(classifier(), tmp_path / "m.onnx")
+    (tmp_path / "p.py").write_text(
+        "def f(m):\n    return any(n.op_type in ('Gemm', 'MatMul') for n in m.graph.node)\n"
+    )
+    words = ("reduce", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "s.onnx"), "--fails")
+    assert command(*words, f"{tmp_path / 'p.py'}:f") == 0
+    first, *names = capsys.readouterr().out.splitlines()
+    assert first.endswith("trials") and names == ["  MatMul fc"]
+    assert command(*words, f"{tmp_path / 'p.py'}:f", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["left"] == ["MatMul fc"]
+    many = Reduced(classifier(), tuple(f"Conv c{i}" for i in range(14)), 20, 3)
+    assert str(many).splitlines()[-2:] == ["  Conv c9", "  and 4 more"]
 
 
 def test_native_code_that_is_right_neither_differs_nor_crashes() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from sparrow.arguments import constants_of, failure_of, shapes_of
 from sparrow.cli.options import ConstantOption, JsonOption, ShapeOption, progress, show
+from sparrow.errors import printable
 
 
 def reduce(
@@ -49,10 +50,12 @@ def reduce(
     except BaseException:
         progress.clear()
         for left in best:
-            print(f"{out}: {left}, not yet the smallest", file=sys.stderr)
+            print(f"{out}: {left.count}, not yet the smallest", file=sys.stderr)
         raise
     progress.clear()
     if as_json:
-        show({"nodes": found.nodes, "before": found.before, "tried": found.tried})
+        facts = {"nodes": found.nodes, "before": found.before, "tried": found.tried}
+        show({**facts, "left": found.left})
     else:
-        print(f"{out}: {found}")
+        for line in f"{out}: {found}".splitlines():
+            print(printable(line))
