@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,7 +147,9 @@ def write_first_that_holds(
                 f"and there are {len(sources)}: {', '.join(sources)}",
                 hint="give a precision, which the budget then judges",
             )
-        return _write_mix(search_of(a, plain, ways, recipe), sources, place)
+        with _nothing_written():
+            search = search_of(a, plain, ways, recipe)
+        return _write_mix(search, sources, place)
 
     request.progress("calibrating")
     lossy = quantized_entries(graphs, calib, recipe, request.progress, request.pixels)
@@ -245,12 +248,19 @@ def search_of(
     return Search(plain, lossy, recipe.pins, request, ways)
 
 
-def _within_goals(search: Search) -> Iterator[Candidate]:
-    """The candidates of a search whose bundle is to be written."""
+@contextmanager
+def _nothing_written() -> Iterator[None]:
+    """A goal that a search cannot keep is refused with what came of the build."""
     try:
-        yield from search.candidates()
+        yield
     except GateFailed as e:
         raise GateFailed(e.message, hint="no bundle was written", gate=e.gate) from None
+
+
+def _within_goals(search: Search) -> Iterator[Candidate]:
+    """The candidates of a search whose bundle is to be written."""
+    with _nothing_written():
+        yield from search.candidates()
 
 
 def _write_mix(search: Search, sources: Mapping[str, Source], place: Path | None) -> Bundle:
