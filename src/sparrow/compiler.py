@@ -13,7 +13,7 @@ from sparrow.errors import BadInput, CompileError
 from sparrow.graph import Graph, Module
 from sparrow.importers.imported import Imported, Shapes
 from sparrow.importers.model import Model, import_model, input_names
-from sparrow.kernels import COMPACT, KERNELS
+from sparrow.kernels import COMPACT, KERNELS, parts_of
 from sparrow.kernels.case import Kernel
 from sparrow.kernels.conv_i16 import takes_halves
 from sparrow.passes import FRONT, back, optimize
@@ -136,7 +136,11 @@ def compile_front(
     target = tuning.measured(target) if tuning else target
     with one_thread():
         isa = target.isa
-        passes = back(unsigned=isa.codes_unsigned, halves=takes_halves(isa))
+        passes = back(
+            unsigned=isa.codes_unsigned,
+            halves=takes_halves(isa),
+            parts=parts_of(kernels, isa),
+        )
         graphs = tuple(optimize(g, passes, remarks) for g in found.graphs)
         if target.cores > 1:
             graphs = tuple(means_by_rows(g, threads, remarks) for g in graphs)

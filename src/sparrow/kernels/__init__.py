@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sparrow.kernels import (
     attention,
     attention_i8,
@@ -39,6 +41,7 @@ from sparrow.kernels import (
     winograd_i8,
 )
 from sparrow.kernels.case import Kernel
+from sparrow.targets import Isa
 
 KERNELS: tuple[Kernel, ...] = (
     *loop.ROWS,
@@ -96,3 +99,12 @@ COMPACT: tuple[Kernel, ...] = (
     *compact_i8.ROWS_I16,
     *(row for row in KERNELS if row not in _FAST),
 )
+
+# Rows that write the parts of a product (`passes.parts`) each where it belongs.
+_PARTED = ("gemm_i8", "gemm_i8_matrix", "gemm_twos_i8")
+
+
+def parts_of(kernels: Sequence[Kernel], isa: Isa) -> int | None:
+    """Least columns of a part that some row for an instruction set takes; None where none does."""
+    takes = any(k.name in _PARTED and isa.name in k.isas for k in kernels)
+    return isa.lanes if takes else None

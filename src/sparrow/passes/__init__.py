@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from sparrow.graph import Graph
 from sparrow.passes.affine import fold_affine, fold_affine_before
@@ -202,23 +203,29 @@ _REST: tuple[Pass, ...] = (
         "an epilogue does not see through the reshapes",
         (*_rules(flat_depth_conv, flat_depth_pool), *TIDY),
     ),
-    Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads),
-    Pass("clean", "what passes left behind", (), _merge),
 )
+_PARTS = Pass("parts", "epilogues and the order of axes are what they stay", (), part_heads)
+_CLEAN = Pass("clean", "what passes left behind", (), _merge)
 _SIGNED = Pass("signed", "integer operators are of int8, whichever the file says", (), signed)
 _UNSIGNED = Pass("unsigned", "integer operators read codes as they lie", (), multiplied_unsigned)
-BACK = (_SIGNED, _INTEGER, *_REST)
+BACK = (_SIGNED, _INTEGER, *_REST, _PARTS, _CLEAN)
 
 
-def back(*, unsigned: bool, halves: Takes | None = None) -> tuple[Pass, ...]:
-    """`BACK` for a processor whose products of bytes take ``unsigned`` codes, and which takes
-    ``halves`` of some sums over codes of 16 bits.
+def back(*, unsigned: bool, halves: Takes | None = None, parts: int | None = 1) -> tuple[Pass, ...]:
+    """`BACK` for the kernels of a processor.
+
+    Args:
+        unsigned: Products of bytes take unsigned codes.
+        halves: Of some sums over codes of 16 bits they are taken.
+        parts: Least columns of products that are written in parts; None where none are.
     """
     first = _UNSIGNED if unsigned else _SIGNED
+    heads = () if parts is None else (replace(_PARTS, function=partial(part_heads, least=parts)),)
+    rest = (*_REST, *heads, _CLEAN)
     if halves is None:
-        return (first, _INTEGER, *_REST)
+        return (first, _INTEGER, *rest)
     why = "nothing but the digits lies between codes and sums"
-    return (first, _INTEGER, Pass("halves", why, _rules(whole_codes(halves))), *_REST)
+    return (first, _INTEGER, Pass("halves", why, _rules(whole_codes(halves))), *rest)
 
 
 # The quantizer stands between the two: it sees what float passes recognized, in the order of axes

@@ -11,6 +11,7 @@ writes each value where it belongs. Only where fewer elements are moved for it.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from sparrow.rewrite import Match, Reject, Remark, Rewrite, apply_rules
 from sparrow.tensor import I32, Array
 
 
-def parted_head(m: Match, n: Node) -> Rewrite | Reject | None:
+def _parted_head(m: Match, n: Node, least: int) -> Rewrite | Reject | None:
     """Match the Reshape of a pointwise convolution of codes that cuts its channels into parts."""
     if not isinstance(n.op, Reshape):
         return None
@@ -45,6 +46,8 @@ def parted_head(m: Match, n: Node) -> Rewrite | Reject | None:
     if not plain or any(p != (0, 0) for p in op.pads):
         return Reject("the convolution is not pointwise")
     parts, columns = shape[-2:]
+    if columns < least:
+        return Reject(f"parts of {columns} channels, kernels take {least} and more")
     consts: dict[str, Array] = {}
 
     def in_parts(v: str) -> str | None:
@@ -86,10 +89,13 @@ def parted_head(m: Match, n: Node) -> Rewrite | Reject | None:
     return Rewrite(nodes, (conv, n), {}, consts)
 
 
-def part_heads(g: Graph, remarks: list[Remark] | None) -> Graph:
-    """Heads as products in parts, where their transposes then vanish."""
+def part_heads(g: Graph, remarks: list[Remark] | None, least: int = 1) -> Graph:
+    """Heads as products in parts of ``least`` columns and more, where their transposes then vanish.
+
+    A kernel that writes parts apart is to be there for each.
+    """
     notes: list[Remark] = []
-    parted = apply_rules(g, (("parted_head", parted_head),), notes)
+    parted = apply_rules(g, (("parted_head", partial(_parted_head, least=least)),), notes)
     if parted is g:
         return g
     sunk = apply_rules(parted, SINK, notes)
