@@ -16,9 +16,17 @@ from sparrow.graph import Graph
 from sparrow.ops.concat import Concat
 from sparrow.ops.sums import CODES
 from sparrow.precision.choice import FLOATS, WIDTH, Moment, Value
+from sparrow.quant.kinds import moves
 from sparrow.quant.recipe import Precision
-from sparrow.tensor import BF16, F32, I16
+from sparrow.tensor import BF16, F32, I16, DType
 
+# What has the width that a precision gives it; what has another has it whatever reads it.
+STORED: Mapping[Precision, tuple[DType, ...]] = {
+    "float32": (F32,),
+    "bfloat16": (BF16,),
+    "int16x8": (I16,),
+    "int8": CODES,
+}
 # Owner of the steps before the first layer.
 OUTSIDE = ""
 
@@ -125,8 +133,8 @@ def _moments(
     e = b.plan.entries[0]
     flow, held = flow_of(e.graph, layers), buffers(e)
 
-    def split(alive: Sequence[BufferRecord], layer: int) -> tuple[dict[int, float], float]:
-        """Elements of what is as wide as its readers say, and bytes of the rest."""
+    def split(alive: Sequence[BufferRecord], yet: frozenset[str]) -> tuple[dict[int, float], float]:
+        """Elements of what is as wide as its readers say, and bytes of the rest, ``yet`` in it."""
         elements: dict[int, float] = {}
         fixed = 0.0
         for v in alive:
@@ -134,10 +142,8 @@ def _moments(
             readers = frozenset[int]().union(*(flow.readers.get(x, frozenset()) for x in names))
             at = flow.makers[names[0]] if names else -1
             kind = e.graph.types[names[0]].dtype if names else None
-            # what a float layer made is float until the next step; sums have 32 bits anyhow
-            own = at == layer and p in FLOATS
-            follows = kind == F32 if p == "float32" else kind in (BF16, I16, *CODES)
-            if kind is None or at < 0 or own or not readers or not follows or names[0] in floats:
+            own = not yet.isdisjoint(names) or not floats.isdisjoint(names[:1])
+            if kind is None or at < 0 or own or not readers or kind not in STORED[p]:
                 fixed += v.bytes
             else:
                 place = values.place(at, readers)
@@ -151,13 +157,17 @@ def _moments(
         alive = [v for v in held if v.first <= i <= v.last]
         # results may run over what they are made of
         rest = float(live_bytes(held, i) - sum(v.bytes for v in alive) + b.plan.state_bytes)
-        elements, fixed = split(alive, layer)
+        # what a float layer computes, and computes with, is float; what it moves may be codes
+        computing = p in FLOATS and not moves(e.graph, s.node)
+        own = (x for x in (*s.node.inputs, *s.node.outputs) if flow.makers.get(x) == layer)
+        yet = frozenset(own) if computing else frozenset[str]()
+        elements, fixed = split(alive, yet)
         yield Moment(layer, p, elements, fixed + rest)
-        if p != "float32" or layer < 0:
+        if p != "float32" or layer < 0 or not computing:
             continue
         # floats become codes right behind the step, for the layers that read codes
         after = [v for v in alive if v.last > i]
-        elements, fixed = split(after, layer)
+        elements, fixed = split(after, yet)
         for v in after:
             names = [x for x in v.values if x in flow.makers]
             if v.first != i or not names or flow.makers[names[0]] != layer:

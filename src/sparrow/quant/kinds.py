@@ -90,7 +90,7 @@ def kinds_of(g: Graph, wanted: Mapping[str, Precision], complete: bool) -> Kinds
         nodes = (n for n in g.nodes if wanted[n.outputs[0]] in precisions)
         return {n.outputs[0]: n for n in nodes if fits(g, n)}
 
-    movement, sums, means = those(_moves), those(_is_sum), those(_is_mean)
+    movement, sums, means = those(moves), those(_is_sum), those(_is_mean)
     lanes = {y: n for y, n in those(_is_activation).items() if y not in movement}
     cells = those(_is_recurrent, ("int8",))
     heads = those(_is_attention, INTEGERS if complete else ("int8",))
@@ -219,7 +219,7 @@ def hidden_results(n: Node) -> tuple[str, ...]:
     return n.outputs[:-1] if isinstance(n.op, LSTM) else n.outputs
 
 
-def _moves(g: Graph, n: Node) -> bool:
+def moves(g: Graph, n: Node) -> bool:
     """Whether every element of the result is one of the first operand's, or between two of them."""
     op = n.op
     if not n.inputs or g.types[n.outputs[0]].dtype != F32 or n.inputs[0] in g.consts:
