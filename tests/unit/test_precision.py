@@ -72,7 +72,6 @@ def problem(seed: int, layers: int = 5) -> Problem:
             q,
             {v: rng.uniform(0, 9) for v in range(len(values)) if rng.uniform() < 0.6},
             rng.uniform(-2, 30),
-            int(rng.integers(layers)) if rng.uniform() < 0.3 else None,
         )
         for at in range(-1, layers)
         for q in WIDTH

@@ -120,14 +120,12 @@ class Moment:
         precision: Where the layer has another, there is no such moment; float32 for no layer.
         elements: What goes from layer to layer and is alive: elements by the value's position.
         bytes: All else.
-        unless: A layer; where that is float32 there is no such moment either.
     """
 
     layer: int
     precision: Precision
     elements: Mapping[int, float]
     bytes: float
-    unless: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +190,7 @@ def mix_of(p: Problem, precisions: Sequence[Precision]) -> Mix:
             (
                 m.bytes + sum(n * width[v] for v, n in m.elements.items())
                 for m in p.moments
-                if at(m.layer) == m.precision and (m.unless is None or at(m.unless) != "float32")
+                if at(m.layer) == m.precision
             ),
             default=0.0,
         ),
@@ -248,8 +246,6 @@ def solve(p: Problem, least: Quantity, limits: Mapping[Quantity, float]) -> Mix 
         if m.layer >= 0:
             row[column[m.layer, m.precision]] = spare
             constant -= spare
-        if m.unless is not None and (m.unless, "float32") in column:
-            row[column[m.unless, "float32"]] = -spare
         return row, constant
 
     def sums(what: Quantity, most: float = 0.0) -> list[tuple[dict[int, float], float]]:

@@ -1,7 +1,8 @@
 """What goes from layer to layer, and the memory that is held while each layer runs.
 
 How wide a value is, its readers decide (docs/quantization.md), so that plans of one precision
-throughout say how many elements are alive when, and not how many bytes they have in a mix.
+throughout say how many elements are alive when, and not how many bytes they have in a mix. Codes of
+what dies run over the floats that they are made of: a conversion holds no more than was there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sparrow.evidence.plan_record import BufferRecord
 from sparrow.graph import Graph
 from sparrow.ops.concat import Concat
 from sparrow.ops.sums import CODES
-from sparrow.precision.choice import FLOATS, WIDTH, Moment, Value
+from sparrow.precision.choice import FLOATS, Moment, Value
 from sparrow.quant.kinds import moves
 from sparrow.quant.recipe import Precision
 from sparrow.tensor import BF16, F32, I16, DType
@@ -163,24 +164,6 @@ def _moments(
         yet = frozenset(own) if computing else frozenset[str]()
         elements, fixed = split(alive, yet)
         yield Moment(layer, p, elements, fixed + rest)
-        if p != "float32" or layer < 0 or not computing:
-            continue
-        # floats become codes right behind the step, for the layers that read codes
-        after = [v for v in alive if v.last > i]
-        elements, fixed = split(after, yet)
-        for v in after:
-            names = [x for x in v.values if x in flow.makers]
-            if v.first != i or not names or flow.makers[names[0]] != layer:
-                continue
-            for r in {r for x in names for r in flow.readers.get(x, ())}:
-                codes = values.place(-1, frozenset((r,)))
-                yield Moment(
-                    layer,
-                    p,
-                    elements | {codes: elements.get(codes, 0.0) + v.bytes / WIDTH[p]},
-                    fixed + b.plan.state_bytes,
-                    unless=r,
-                )
 
 
 def moments_of(
