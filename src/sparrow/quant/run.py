@@ -29,7 +29,7 @@ from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Pins, Recipe, pin_of, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
 from sparrow.quant.widen import few_of, readers, too_fine, too_wide
-from sparrow.tensor import Array
+from sparrow.tensor import F32, Array
 
 Samples = Iterable[Mapping[str, Array]]
 
@@ -74,6 +74,18 @@ class Quantized:
     calibration: Calibration
     layers: tuple[Layer, ...]
     recipe: Recipe
+
+
+def _nothing(g: Graph) -> tuple[str, str]:
+    """Why there is nothing to quantize, and what to do."""
+    types = {g.types[n.outputs[0]].dtype for n in g.nodes if isinstance(n.op, LAYERS)}
+    others = sorted(t.name for t in types if t.kind == "float" and t != F32)
+    if others:
+        return f"its layers compute in {', '.join(others)}", "quantize the float32 model"
+    return (
+        "no convolution, product or recurrent layer of constant weights to quantize",
+        "build it with float32 precision",
+    )
 
 
 def _refuse_codes(g: Graph) -> None:
@@ -169,9 +181,11 @@ def run(
     plain = precisions(g, replace(recipe, precision="int8", residual="int8", pins=()))
     free = place(g, plain, replace(recipe, wide=()))
     if not p.sums and not p.cells and "bfloat16" not in wanted.values():
-        nothing = "no convolution, product or recurrent layer of constant weights to quantize"
-        why = "its recipe keeps every layer in float32" if free.sums or free.cells else nothing
-        raise BadInput(f"{g.name}: {why}", hint="build it with float32 precision")
+        if free.sums or free.cells:
+            why, hint = "its recipe keeps every layer in float32", "build it with float32 precision"
+        else:
+            why, hint = _nothing(g)
+        raise BadInput(f"{g.name}: {why}", hint=hint)
     for n in (*p.sums, *p.cells, *p.tables):
         if any(x in g.consts and not np.isfinite(g.consts[x]).all() for x in n.inputs):
             raise BadInput(

@@ -40,7 +40,7 @@ from sparrow.quant.recipe import Pins, Rounding, precisions
 from sparrow.quant.run import Quantized
 from sparrow.reference import evaluate
 from sparrow.samples import Feeds, draw
-from sparrow.tensor import F32, I8, I16, I32, Affine, DType, TensorType
+from sparrow.tensor import F16, F32, F64, I8, I16, I32, Affine, DType, TensorType
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 
@@ -519,6 +519,16 @@ def test_codes_of_pixels_or_of_weights_alone_are_no_quantization(weights: bool) 
     proto.graph.node.insert(0, helper.make_node("DequantizeLinear", [name, "s"], ["floats"]))
     g = front(proto)
     assert len(run(g, calls(g, 8)).layers) == 3
+
+
+@pytest.mark.parametrize("dtype", [F16, F64])
+def test_layers_of_other_floats_are_named(dtype: DType) -> None:
+    b = Builder("g")
+    x = b.input("x", TensorType((2, 8), dtype))
+    w = b.const(np.ones((8, 4), dtype.numpy))
+    g = b.finish({"y": b.add(MatMul(), x, w)}, {})
+    with pytest.raises(BadInput, match=f"layers compute in {dtype.name}; quantize the float32"):
+        run(g, calls(g, 2))
 
 
 def test_samples_that_say_nothing_are_refused() -> None:
