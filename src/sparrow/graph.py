@@ -242,7 +242,9 @@ def verify(g: Graph) -> None:
     for s in g.states:
         if g.types[s.input] != g.types[s.output]:
             raise InvalidGraph(
-                f"state {s.name}: read as {g.types[s.input]}, stored as {g.types[s.output]}"
+                f"state {s.name}: read as {g.types[s.input]}, stored as {g.types[s.output]}",
+                hint="a state keeps its shape: let the model drop what is oldest, or write into a "
+                "cache of fixed length",
             )
 
 

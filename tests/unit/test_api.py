@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 
+import onnx.parser
 import pytest
 
 import sparrow
 from small_models import classifier, embedding
-from sparrow.errors import BadInput
+from sparrow.errors import BadInput, SparrowError
 from sparrow.sources import sources_of
 
 
@@ -79,3 +80,12 @@ def test_wrong_arguments_are_one_line(arguments: dict[str, object], message: str
     with pytest.raises(BadInput, match=message) as e:
         sparrow.build(**{"model": classifier(), **arguments})  # type: ignore[arg-type]
     assert "\n" not in str(e.value)
+
+
+def test_a_cache_that_grows_is_no_state() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 4] x, float[3, 4] past) => (float[4, 4] y) {
+            y = Concat <axis = 0> (past, x)
+        }"""
+    with pytest.raises(SparrowError, match=r"past: read as .*3x4.*, stored as .*4x4.*drop what is"):
+        sparrow.check(onnx.parser.parse_model(text), states={"past": "y"})
