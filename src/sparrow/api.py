@@ -242,7 +242,8 @@ def fits(
         model: As for `build`.
         target: Name of a target row, or ``host``.
         shapes: Static shapes of inputs with dynamic dimensions; the samples' where not given.
-        calib: Samples to quantize with. For int8 without any, drawn ones give the same sizes.
+        calib: Samples to quantize with. For int8 without any, drawn ones give these sizes but
+            for some bytes of code, whose constants are scales, and values that want 16 bits.
         precision: ``float32``, ``int8``, or ``auto``: int8 with ``calib``, else float32.
         states: Model input -> output pairs carried from call to call.
         constants: Inputs fixed to a value, such as a sample rate; they vanish from the model.
