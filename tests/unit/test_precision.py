@@ -41,7 +41,7 @@ from sparrow.precision.choice import (
     solve,
 )
 from sparrow.precision.unheard import unheard
-from sparrow.quant.recipe import Pins, from_json, to_json
+from sparrow.quant.recipe import Pins, Precision, from_json, to_json
 from sparrow.request import Budget
 
 pytestmark = pytest.mark.usefixtures("won_races")
@@ -99,6 +99,37 @@ def test_the_program_finds_what_trying_all_mixes_finds(seed: int) -> None:
             assert found.value(bounded) <= most * (1 + 1e-6)
             best = min(m.value(least) for m in kept)
             assert found.value(least) == pytest.approx(best, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "conversions", "width"),
+    [
+        ("float32 float32 float32", 0, 4),
+        ("float32 int8 int8", 1, 1),  # once for both readers
+        ("float32 int16x8 int8", 1, 2),
+        ("float32 float32 int8", 1, 5),  # kept in both forms
+        ("int8 float32 float32", 0, 4),  # floats at once
+        ("int8 int8 int8", 0, 1),
+        ("int8 float32 int8", 1, 5),
+        ("int16x8 int8 int8", 0, 2),  # all readers have 16 bits
+        ("int8 int16x8 int8", 0, 2),
+        ("int16x8 float32 float32", 0, 4),
+    ],
+)
+def test_a_value_is_as_wide_as_its_readers_say(
+    precisions: str, conversions: int, width: int
+) -> None:
+    """One layer, and two that read what it makes."""
+    names: tuple[Precision, ...] = ("float32", "int16x8", "int8")
+    layers = tuple(Layer(f"l{i}", "Conv", {q: Cost(0, 0, 0) for q in names}) for i in range(3))
+    held = tuple(Moment(2, q, {0: 10.0}, 3.0) for q in names)
+    p = Problem(layers, (Value(0, (1, 2), 7.0),), 0.0, 0.0, held)
+    mix = mix_of(p, [q for text in precisions.split() for q in names if q == text])
+    assert (mix.latency, mix.ram) == (7.0 * conversions, 3.0 + 10.0 * width)
+    # the program says so, too
+    pins = dict(zip(("l0", "l1", "l2"), mix.precisions, strict=True))
+    assert solve(p.pinned(pins), "ram", {"latency": mix.latency, "ram": mix.ram}) == mix
+    assert solve(p.pinned(pins), "ram", {"ram": mix.ram - 0.5}) is None
 
 
 def test_limits_that_no_mix_keeps_name_what_is_nearest() -> None:
