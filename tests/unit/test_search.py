@@ -441,3 +441,19 @@ def test_what_a_drop_was_judged_by_is_printed(
     (said,) = lines(str(tmp_path / "a"), "--drop", "50%")
     assert said.startswith("drop 0.00%: ") and "no evaluate function" in said
     assert lines(str(tmp_path / "b")) == []
+
+
+def test_why_everything_stays_float_is_said(
+    model: onnx.ModelProto,
+    calls: list[NDArray[np.float32]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    np.save(tmp_path / "c.npy", np.stack(calls))
+    words = ["build", str(tmp_path / "m.onnx"), "--calib", str(tmp_path / "c.npy")]
+    with pytest.raises(SystemExit) as done:
+        cli.main([*words, "--drop", "50%", "--pin", "Conv=float32", "-o", str(tmp_path / "out")])
+    assert done.value.code == 0
+    said = capsys.readouterr().err
+    assert said == "float32 instead of int8: no mix that the pins leave is faster\n"

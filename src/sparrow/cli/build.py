@@ -158,6 +158,8 @@ def _why_float(receipt: ReceiptRecord) -> str:
     s = receipt.search
     if s is not None and s.least == "noise":
         return "the most accurate mix within the goals; with --drop the fastest is taken"
+    if s is not None and min(s.mixes, key=lambda m: m.ns).chosen:
+        return "no mix that the pins leave is faster" if s.pins else "no mix is faster"
     return "nothing with integers held every gate; --precision int8 says which"
 
 
