@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sparrow.errors import BadInput
+from sparrow.folder import UNHASHED
 
 MARK = "receipt.json"
+# What file managers leave in any folder they show.
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 _PREFIX = ".sparrow-"
 _OWNER = re.compile(re.escape(_PREFIX) + r"(\d+)-")
 # Where nobody can be asked whether the owner lives, a folder of a killed build goes after a day.
@@ -30,7 +34,8 @@ def check_place(out: Path) -> None:
     """Refuse a place that `publish` would refuse, before any work is done.
 
     Raises:
-        BadInput: ``out`` is a file or a folder that is no bundle, or its parent cannot be written.
+        BadInput: ``out`` is a file, a folder that is no bundle or holds files of others, or its
+            parent cannot be written.
     """
     try:
         if out.is_symlink() or (out.exists() and not out.is_dir()):
@@ -40,12 +45,29 @@ def check_place(out: Path) -> None:
                 f"{out} holds other files and no bundle; it is left as it is",
                 hint="give another -o, or empty the folder",
             )
+        if out.is_dir() and (others := _of_others(out)):
+            raise BadInput(
+                f"{out} holds {others[0]!r}, which is not of the bundle there; it is left as it is",
+                hint="give another -o, or move the file away",
+            )
         # a build that is refused later leaves no folder behind
         above = next(p for p in out.absolute().parents if p.exists())
         with tempfile.TemporaryFile(dir=above):
             pass
     except (OSError, ValueError) as e:
         raise BadInput(f"{out} cannot be written: {_reason(e)}") from None
+
+
+def _of_others(out: Path) -> list[str]:
+    """What lies in the folder of a bundle and is not named by its receipt."""
+    names = {p.name for p in out.iterdir()}
+    if MARK not in names:
+        return []
+    try:
+        own = set(json.loads((out / MARK).read_bytes())["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        own = set()
+    return sorted(names - own - {*UNHASHED, *_LITTER})
 
 
 def publish(files: Mapping[str, bytes | Path], out: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from sparrow.errors import BadInput
 from sparrow.publish import MARK, check_place, publish, remove_stale
 
-FILES = {MARK: b"{}", "a.txt": b"new"}
+FILES = {MARK: b'{"files": {"a.txt": ""}}', "a.txt": b"new"}
+OLD = {MARK: b'{"files": {"old.txt": ""}}', "old.txt": b"old"}
 
 
 def test_new_folder_and_missing_parents(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_new_folder_and_missing_parents(tmp_path: Path) -> None:
 def test_an_empty_folder_is_used_and_a_bundle_is_swapped(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    publish({MARK: b"{}", "old.txt": b"old"}, out)
+    publish(OLD, out)
     publish(FILES, out)
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -32,7 +33,7 @@ def test_an_empty_folder_is_used_and_a_bundle_is_swapped(tmp_path: Path) -> None
 
 def test_a_swap_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparrow.publish._exchange", None)
-    publish({MARK: b"{}", "old.txt": b"old"}, tmp_path / "out")
+    publish(OLD, tmp_path / "out")
     publish(FILES, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
     remove_stale(tmp_path)
@@ -52,6 +53,19 @@ def test_foreign_folders_files_and_links_are_left(tmp_path: Path) -> None:
     link.symlink_to(foreign)
     with pytest.raises(BadInput, match="not a folder"):
         check_place(link)
+
+
+@pytest.mark.parametrize("receipt", [OLD[MARK], b"{}", b"no json", b"[" * 100_000])
+def test_what_somebody_put_into_a_bundle_is_left(tmp_path: Path, receipt: bytes) -> None:
+    out = tmp_path / "out"
+    publish(OLD | {"report.html": b"", ".DS_Store": b""}, out)
+    publish(OLD, out)
+    (out / MARK).write_bytes(receipt)
+    (out / "notes").mkdir()
+    with pytest.raises(BadInput, match="holds 'notes', which is not of the bundle") as e:
+        publish(FILES, out)
+    assert "another -o" in e.value.hint
+    assert (out / "notes").is_dir() and (out / "old.txt").read_bytes() == b"old"
 
 
 def test_a_failed_copy_leaves_nothing(tmp_path: Path) -> None:
