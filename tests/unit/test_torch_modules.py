@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sparrow.reference import evaluate
 from sparrow.sources import sources_and_samples
 from sparrow.tensor import Array
 
-torch = pytest.importorskip("torch")
+torch: Any = import_module("torch")
 nn: Any = torch.nn
 Module: Any = nn.Module
 
@@ -69,6 +70,14 @@ def test_a_module_computes_what_it_did() -> None:
     rng = np.random.default_rng(0)
     ids, weights = rng.integers(0, 20, (2, 7)), rng.random((2, 7, 1)).astype(np.float32)
     same(Tagger(), ids, weights)
+
+
+def test_a_module_becomes_a_bundle() -> None:
+    module = classifier()
+    bundle = sparrow.build(module, shapes={"input": (1, 3, 16, 16)})
+    want = module(torch.from_numpy(X[:1])).detach().numpy()
+    np.testing.assert_allclose(bundle.run(X[:1])["output"], want, atol=1e-5)
+    assert bundle.verify().ok
 
 
 def test_shapes_alone_mean_floats() -> None:

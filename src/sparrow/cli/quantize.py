@@ -22,6 +22,7 @@ from sparrow.cli.options import (
     JsonOption,
     MeanOption,
     PinOption,
+    RecipeOption,
     ShapeOption,
     StateOption,
     StdOption,
@@ -73,6 +74,7 @@ def quantize(
         str | None, typer.Option(help="int8 or int16x8; or a mode of the target, such as FP16.32")
     ] = None,
     pin: PinOption = None,
+    recipe: RecipeOption = None,
     mean: MeanOption = "0",
     std: StdOption = "255",
     bgr: BgrOption = False,
@@ -95,10 +97,10 @@ def quantize(
     from sparrow.targets import device
 
     for made in (out, statistics):
-        check_file(made, model, calib, evaluation)
-    recipe = recipe_of(
+        check_file(made, model, calib, evaluation, recipe)
+    how = recipe_of(
         pin,
-        None,
+        recipe,
         ranges=ranges,
         weights=weights,
         group=group,
@@ -123,7 +125,7 @@ def quantize(
     if target is not None:
         from sparrow.offload import offload
 
-        there = offload(str(model), device(target), calib, recipe, given, precision=precision)
+        there = offload(str(model), device(target), calib, how, given, precision=precision)
         data = there.model.SerializeToString(deterministic=True)
         replace_file(out, data)
         if statistics is not None and there.quantized is not None:
@@ -135,7 +137,7 @@ def quantize(
         return
     if calib is None:
         raise BadInput("quantization needs samples", hint="give --calib x.npz or an image folder")
-    done, layers = quantize_model(str(model), calib, recipe, given)
+    done, layers = quantize_model(str(model), calib, how, given)
     proto = qdq_file(done)
     data = proto.SerializeToString(deterministic=True)
     replace_file(out, data)

@@ -6,6 +6,7 @@ Whoever gives a module has imported torch: it is found where Python keeps it, an
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeGuard
@@ -95,6 +96,9 @@ def _called(module: TorchModule, args: Sequence[Any]) -> Any:
 def _exported(
     torch: Any, module: TorchModule, args: Sequence[Any], inputs: list[str], outputs: list[str]
 ) -> onnx.ModelProto:
+    said = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = said.level
+    said.setLevel(logging.ERROR)  # it names each operator of a package that is not there
     try:
         program = torch.onnx.export(
             module,
@@ -110,6 +114,8 @@ def _exported(
             hint="see what torch.onnx.export(module, args, 'model.onnx', dynamo=True) says, or "
             "give the file that dynamo=False writes",
         ) from e
+    finally:
+        said.setLevel(level)
     proto: onnx.ModelProto = program.model_proto
     return proto
 

@@ -64,6 +64,27 @@ def test_two_runs_write_the_same_bytes(files: Path) -> None:
     assert (files / "q.onnx").read_bytes() == first
 
 
+def test_a_recipe_says_what_options_say_and_options_go_before_it(files: Path) -> None:
+    written = []
+    (files / "r.json").write_text('{"schema": 1, "weight_bits": 7, "rounding": "nearest"}')
+    for more in (
+        ["--weight-bits", "7", "--rounding", "nearest"],
+        ["--recipe", str(files / "r.json")],
+        ["--recipe", str(files / "r.json"), "--weight-bits", "8"],
+        ["--rounding", "nearest"],
+    ):
+        assert command(files, *more) == 0
+        written.append((files / "q.onnx").read_bytes())
+    assert written[0] == written[1] != written[2] == written[3]
+
+
+def test_a_recipe_is_not_written_over(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "q.onnx").write_text('{"schema": 1}')
+    assert command(files, "--recipe", str(files / "q.onnx")) == 2
+    assert "would be written over what is read" in capsys.readouterr().err
+    assert (files / "q.onnx").read_text() == '{"schema": 1}'
+
+
 @pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512vnni", "neon"])
 def test_saturating_engines_are_noted_where_they_are(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, isa: str
