@@ -48,7 +48,7 @@ LAYER_NOISE = ((10 / 255) ** 2 + (7 / 255) ** 2) / 12
 RECIPES = {
     # 8 bits everywhere, as every peer's
     "int8": Recipe(residual="int8"),
-    # and weights of 7, as every peer's where sums of bytes saturate
+    # and weights of 7, as ONNX Runtime's and OpenVINO's where their sums saturate
     "int8_w7": Recipe(residual="int8", weight_bits=7),
     # 16-bit activations in a transformer's products, as by default
     "int16x8": Recipe(),
@@ -295,16 +295,15 @@ def _outputs_in_order(
     return found
 
 
+SEVEN_BITS = Engine(
+    "sparrow_int8_w7", "sparrow-ai", partial(load_sparrow, precision="int8_w7"), "int8"
+)
 ENGINES = (
     Engine("sparrow", "sparrow-ai", load_sparrow),
     Engine("sparrow_bf16", "sparrow-ai", partial(load_sparrow, precision="bfloat16"), "bfloat16"),
     Engine("sparrow_int8", "sparrow-ai", partial(load_sparrow, precision="int8"), "int8"),
     Engine("sparrow_int16x8", "sparrow-ai", partial(load_sparrow, precision="int16x8"), "int16x8"),
-    *(
-        Engine(f"sparrow_{name}", "sparrow-ai", partial(load_sparrow, precision=name), "int8")
-        for name in ("int8_w7",)
-        if adds_in_16_bits()
-    ),
+    *((SEVEN_BITS,) if adds_in_16_bits() else ()),
     Engine("onnxruntime", "onnxruntime", load_onnxruntime),
     *(
         Engine(f"onnxruntime_{form.name.lower()}", "onnxruntime", load, "int8")

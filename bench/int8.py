@@ -13,22 +13,19 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 import sparrow
 from cases import Case, data_folder, named, real_cases, tflite_cases
 from sparrow.importers.model import import_model
 from sparrow.ops.conv import Conv
+from sparrow.ort import open_session
 from sparrow.timing.measure import Feeds, Outputs, Samples, comparison, interval, measure
 
 CONVOLUTIONAL_FLOPS = 10_000_000
 
 
 def peer(model: onnx.ModelProto, threads: int) -> Callable[[Feeds], Outputs]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    s = ort.InferenceSession(model.SerializeToString(), options)
+    s = open_session(model.SerializeToString(), optimized=True, threads=threads)
     names = [o.name for o in s.get_outputs()]
     return lambda feeds: dict(zip(names, s.run(names, dict(feeds)), strict=True))
 

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 import sparrow
 from cases import Case, data_folder, tflite_cases
@@ -24,7 +23,7 @@ from network import RefusedError
 from run import core_to_itself
 from sparrow.errors import SparrowError
 from sparrow.importers.model import import_model
-from sparrow.ort import first_line, refusals
+from sparrow.ort import first_line, open_session, refusals
 from sparrow.portable import to_portable_onnx
 from sparrow.timing.measure import comparison, interval, measure
 
@@ -58,11 +57,8 @@ def litert(path: Path, threads: int) -> Run:
 
 def ort(path: Path, threads: int) -> Run:
     model = to_portable_onnx(import_model(path).graph).SerializeToString()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model, options)
+        session = open_session(model, optimized=True, threads=threads)
     except refusals() as error:
         raise RefusedError(first_line(error)) from error
     if len(session.get_inputs()) > 1:

@@ -65,18 +65,23 @@ def numbered_anew(proto: onnx.ModelProto) -> onnx.ModelProto:
     return done
 
 
+def shrink(q: onnx.ModelProto, name: str, by: float) -> None:
+    """Plant a fault: the steps of a value's codes, where there is one, are too small."""
+    for n in q.graph.node:
+        if f"{name}.q" in (*n.input, *n.output):
+            (scale,) = (t for t in q.graph.initializer if t.name == n.input[1])
+            small = numpy_helper.from_array(numpy_helper.to_array(scale) * by, f"small.{n.name}")
+            q.graph.initializer.append(small)
+            n.input[1] = small.name
+
+
 @pytest.mark.parametrize("fault", ["", "h_1", "c_3", "z_0", "o_4"])
 def test_steps_that_a_converter_numbers_anew_are_found_by_their_values(fault: str) -> None:
     """The graph cut open by those names would have been a circle."""
     proto, rng = unrolled(), np.random.default_rng(7)
     feeds = [{"x": rng.standard_normal((STEPS, 6), np.float32)} for _ in range(24)]
     q = sparrow.quantize(proto, feeds, Recipe(widen=False))
-    for n in q.graph.node:
-        if f"{fault}.q" in (*n.input, *n.output):
-            (scale,) = (t for t in q.graph.initializer if t.name == n.input[1])
-            small = numpy_helper.from_array(numpy_helper.to_array(scale) * 0.4, f"small.{n.name}")
-            q.graph.initializer.append(small)
-            n.input[1] = small.name
+    shrink(q, fault, 0.4)
     f, graphs = float_graph(proto), (import_model(x).graph for x in (q, numbered_anew(q)))
     plain, anew = (explain(g, f, feeds, cure=False) for g in graphs)
     if fault:
@@ -90,12 +95,7 @@ def test_steps_that_a_converter_numbers_anew_are_found_by_their_values(fault: st
 def test_a_quantized_model_whose_names_are_all_new_is_blamed_alike(fault: str) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (12, 3, 12, 12)).astype(np.float32)
     q = sparrow.quantize(classifier(), x)
-    for n in q.graph.node:
-        if f"{fault}.q" in (*n.input, *n.output):
-            (scale,) = (t for t in q.graph.initializer if t.name == n.input[1])
-            small = numpy_helper.from_array(numpy_helper.to_array(scale) * 0.5, f"small.{n.name}")
-            q.graph.initializer.append(small)
-            n.input[1] = small.name
+    shrink(q, fault, 0.5)
     plain, anew = (blame_model(m, classifier(), x) for m in (q, renamed(q)))
     if fault:
         # what lies too far behind it has no counterpart
