@@ -1,7 +1,8 @@
 """Recognise attention spelled out, and let it read and write projections where they lie.
 
     before   s = MatMul(q, k') * c + mask;  y = MatMul(Softmax(s), v)     over [B, heads, rows, D];
-             q and k may be scaled before the product
+             q and k may be scaled before the product, what is added may be a sum, and
+             all heads may have the keys and values of one
     after    y = Attention(q, k, v, mask)
 
     before   y = Attention(Transpose(q, 0213), ..)    q [B, rows, heads, D], perhaps reshaped
@@ -20,12 +21,13 @@ scores are -inf everywhere stays NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 from sparrow import lane
 from sparrow.graph import Node
 from sparrow.ops.attention import HEADS_SECOND, Attention
 from sparrow.ops.attention_codes import AttentionCodes
-from sparrow.ops.lane import broadcast_shape
+from sparrow.ops.lane import Lane, broadcast_shape
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pad import Expand
 from sparrow.ops.reshape import Reshape
@@ -40,25 +42,39 @@ from sparrow.tensor import F32, F64
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """softmax(scale * product + mask)."""
+    """softmax(scale * product + mask), the mask an expression over ``names``."""
 
     product: Node
     scale: float
-    mask: str | None
+    mask: lane.Expr | None
+    names: tuple[str, ...]
 
 
 def _scores(m: Match, value: str) -> _Scores | None:
-    """The scores under a softmax: a MatMul, scaled, with a mask added."""
+    """The scores under a softmax: a MatMul, scaled, with masks added."""
     u = Unfolded(m)
     e = u.of(value) if m.only_user(value) is not None else u.leaf(value)
-    mask: str | None = None
+    added = _terms(e)
+    for i, term in enumerate(added):
+        found = _product(m, u, term)
+        if found is not None:
+            rest = [*added[:i], *added[i + 1 :]]
+            if not rest:
+                return _Scores(*found, None, ())
+            mask, names = lane.compact(reduce(partial(lane.call, "add"), rest), u.leaves)
+            if not names or found[0].outputs[0] in names:
+                return None
+            return _Scores(*found, mask, names)
+    return None
+
+
+def _terms(e: lane.Expr) -> list[lane.Expr]:
+    """What is added in a sum, in order; what multiplies all of it by a number does each term."""
     if isinstance(e, lane.Call) and e.fn == "add":
-        for a, b in (e.args, e.args[::-1]):
-            if u.name(b) is not None and _product(m, u, a) is not None:
-                e, mask = a, u.name(b)
-                break
-    found = _product(m, u, e)
-    return None if found is None else _Scores(found[0], found[1], mask)
+        return [t for a in e.args for t in _terms(a)]
+    if isinstance(e, lane.Call) and e.fn in ("mul", "div") and isinstance(e.args[1], lane.Imm):
+        return [lane.call(e.fn, t, e.args[1]) for t in _terms(e.args[0])]
+    return [e]
 
 
 def _product(m: Match, u: Unfolded, e: lane.Expr) -> tuple[Node, float] | None:
@@ -106,28 +122,33 @@ def attention(m: Match, n: Node) -> Rewrite | Reject | None:
     rank = m.type(n.outputs[0]).rank
     if any(t.rank != rank or t.dtype not in (F32, F64) for t in types) or rank not in (3, 4):
         return Reject(f"operands {types}")
-    if len({t.shape[:-2] for t in types}) != 1:
+    (*batch, of_q), of_k, of_v = (t.shape[:-2] for t in types)
+    if of_k != of_v or of_k not in ((*batch, of_q), (*batch, 1)):
         return Reject("operands broadcast over batch or heads")
     full = m.type(s.product.outputs[0]).shape
-    if s.mask is not None:
-        t = m.type(s.mask)
-        if t.dtype != types[0].dtype or broadcast_shape(t.shape, full) != full:
-            return Reject(f"mask {t} does not broadcast to the scores")
     new: list[Node] = []
+    masks: tuple[str, ...] = ()
+    if s.mask is not None:
+        shape = broadcast_shape(*(m.type(x).shape for x in s.names))
+        if s.mask.dtype != types[0].dtype or broadcast_shape(shape, full) != full:
+            return Reject(f"a mask {shape} does not broadcast to the scores")
+        masks = s.names
+        if not isinstance(s.mask, lane.Arg):
+            masks = (m.fresh(),)
+            new.append(Node(Lane(s.mask), s.names, masks, n.origin))
     assert isinstance(s.product.op, MatMul)
-    if not s.product.op.trans_b:
+    turned = not s.product.op.trans_b
+    if turned:
         flat, k = k, m.fresh()
         order = (*range(rank - 2), rank - 1, rank - 2)
         new.append(Node(Transpose(order), (flat,), (k,), n.origin))
     heads = [q, k, v]
     if rank == 3:
         for i, x in enumerate(heads):
-            shape = (
-                m.type(x).shape if i != 1 or not new else (*full[:1], full[2], types[0].shape[2])
-            )
+            shape = m.type(x).shape if i != 1 or not turned else (*of_k, full[2], types[0].shape[2])
             heads[i] = m.fresh()
             new.append(Node(Reshape((1, *shape)), (x,), (heads[i],), n.origin))
-    inputs = (*heads, s.mask) if s.mask is not None else tuple(heads)
+    inputs = (*heads, *masks)
     op = Attention(s.scale * q_scale * k_scale, blind_nan=True)
     if rank == 4:
         new.append(Node(op, inputs, n.outputs, n.origin))

@@ -7,6 +7,7 @@ Slice(Slice(x))                       ->  Slice(x)
 Gather(x, [3, 4, 5])                  ->  Slice(x)          constant, equally spaced indices
 Gather(x, [[0, 1, 2], [1, 2, 3]])     ->  Concat of slices  as sliding windows are written
 Lane(Reshape(x))                      ->  Reshape(Lane(x))  so that it meets what computes x
+Reshape(Lane(Reshape(x), c))          ->  Lane(x, Reshape(c))  where x has the shape again
 Lane(Transpose(sum))                  ->  Transpose(Lane(sum))  the same (`lane_before_transpose`)
 Concat(Concat(a, b), c)               ->  Concat(a, b, c)   along one axis, read once
 Concat(a), Concat(a, nothing)         ->  a
@@ -15,6 +16,9 @@ f(constants)                          ->  constant
 """
 
 from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +156,57 @@ def lane_before_reshape(m: Match, n: Node) -> Rewrite | None:
     return Rewrite((early, Node(Reshape(m.type(y).shape), (middle,), (y,), n.origin)), (n,))
 
 
+def lane_between_reshapes(m: Match, n: Node) -> Rewrite | None:
+    """Match what restores the shape in which operands of a Lane were, but for constants."""
+    if not isinstance(n.op, Reshape) or m.only_user(n.inputs[0]) is None:
+        return None
+    p = m.producer(n.inputs[0], Lane)
+    if p is None or any(m.type(v).quant is not None for v in (*p.inputs, *n.outputs)):
+        return None
+    within, shape = m.type(n.inputs[0]).shape, n.op.shape
+    new: list[Node] = []
+    operands: list[str] = []
+    for x in p.inputs:
+        r = m.producer(x, Reshape)
+        if r is not None and m.type(x).shape == within and m.type(r.inputs[0]).shape == shape:
+            operands.append(r.inputs[0])
+            continue
+        view = _broadcasting(m.type(x).shape, within, shape) if m.const(x) is not None else None
+        if view is None:
+            return None
+        operands.append(m.fresh())
+        new.append(Node(Reshape(view), (x,), (operands[-1],), n.origin))
+    if len(new) == len(operands):
+        return None
+    return Rewrite((*new, Node(p.op, tuple(operands), n.outputs, p.origin)), (p, n))
+
+
+def _broadcasting(
+    x: tuple[int, ...], within: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Shape in which x, which broadcasts to ``within``, does to ``shape`` alike.
+
+    None where axes that become one are not all there or all missing.
+    """
+    if 0 in within:
+        return None
+    x = (*(1,) * (len(within) - len(x)), *x)
+    old, new = (list(accumulate(s, mul, initial=1)) for s in (within, shape))
+    view = [1] * len(shape)
+    for low, high in pairwise(sorted({*old} & {*new})):
+        there = {
+            x[i] == d
+            for i, d in enumerate(within)
+            if d > 1 and low <= old[i] and old[i + 1] <= high
+        }
+        if len(there) > 1:
+            return None
+        for i, d in enumerate(shape):
+            if there == {True} and low <= new[i] and new[i + 1] <= high:
+                view[i] = d
+    return tuple(view)
+
+
 def lane_before_transpose(m: Match, n: Node) -> Rewrite | None:
     """Match a function of the transposed result of a sum, as channels-last models write it.
 
@@ -243,4 +298,5 @@ TIDY: tuple[tuple[str, Rule], ...] = (
     ("tidy_concat", tidy_concat),
     ("tidy_identity", tidy_identity),
     ("lane_before_reshape", lane_before_reshape),
+    ("lane_between_reshapes", lane_between_reshapes),
 )

@@ -231,6 +231,54 @@ def test_attention_of_rank_3() -> None:
     assert "Attention" in kinds(run(g, attention)[0])
 
 
+def test_masks_of_shifted_windows_are_one() -> None:
+    """A bias of each head, and a mask of each window that is added over an axis of windows."""
+    n = Net()
+    q, k, v = (n.x(4, 2, 6, 16, name=i) for i in "qkv")
+    s = n.call("add", n.call("mul", n.add(MatMul(trans_b=True), q, k), n.f(0.25)), n.w(1, 2, 6, 6))
+    windows = n.call("add", n.add(Reshape((1, 4, 2, 6, 6)), s), n.w(1, 4, 1, 6, 6))
+    p = n.add(Softmax(3), n.add(Reshape((4, 2, 6, 6)), windows))
+    g = n.done(n.add(MatMul(), p, v))
+    assert_same(g, after := optimize(g))
+    assert kinds(after) == ["Attention"]
+    assert after.types[after.nodes[0].inputs[3]].shape == (4, 2, 6, 6)
+
+
+def test_masks_that_are_computed_are_added_before() -> None:
+    """Scores by content and by place, divided together, less what a mask says is not seen."""
+    n = Net()
+    q, k, v = (n.x(1, 2, 6, 16, name=i) for i in "qkv")
+    s = n.call("add", n.add(MatMul(trans_b=True), q, k), n.x(1, 2, 6, 6, name="places"))
+    hidden = n.call("mul", n.call("sub", n.f(1), n.x(1, 1, 1, 6, name="m")), n.f(-1e4))
+    p = n.add(Softmax(3), n.call("add", n.call("div", s, n.f(4)), hidden))
+    g = n.done(n.add(MatMul(), p, v))
+    values = feeds(g) | {"m": np.array([0, 1, 1, 0, 1, 1], np.float32).reshape(1, 1, 1, 6)}
+    assert_same(g, after := optimize(g), values)
+    assert kinds(after) == ["Lane", "Attention"]
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("trans_b", [True, False])
+def test_keys_and_values_of_all_heads(rank: int, trans_b: bool) -> None:
+    n = Net()
+    lead = (1, 1)[: rank - 2]
+    q = n.x(*lead[1:], 3, 6, 16, name="q")
+    k = n.x(*lead, *((5, 16) if trans_b else (16, 5)), name="k")
+    g = n.done(_attend(n, q, k, n.x(*lead, 5, 8, name="v"), trans_b=trans_b))
+    after, _ = run(g, attention)
+    (op,) = (x.op for x in after.nodes if isinstance(x.op, Attention))
+    assert op.scale == 0.25
+
+
+def test_scores_that_are_multiplied_by_themselves_are_no_mask() -> None:
+    n = Net()
+    q, k, v = (n.x(1, 2, 4, 8, name=i) for i in "qkv")
+    s = n.add(MatMul(trans_b=True), q, k)
+    e = lane.call("add", Arg(0, F32), lane.call("mul", Arg(0, F32), Arg(0, F32)))
+    p = n.add(Softmax(3), n.lane(e, s))
+    refused(n.done(n.add(MatMul(), p, v)), attention, "not a scaled matrix product")
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_attention_rows_that_see_nothing_stay_nan(given: bool) -> None:
     n = Net()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from sparrow import lane
 from sparrow.graph import Graph
@@ -19,6 +20,7 @@ from sparrow.passes.tidy import (
     gather_slice,
     lane_before_reshape,
     lane_before_transpose,
+    lane_between_reshapes,
     tidy_concat,
     tidy_identity,
     tidy_reshape,
@@ -133,6 +135,50 @@ def test_a_lane_that_broadcasts_a_reshape_does_not() -> None:
     y = n.add(Reshape((1, 6)), n.x(2, 3))
     g = n.done(n.call("add", y, n.add(Reshape((6, 1)), n.x(3, 2, name="z"))))
     assert run(g, lane_before_reshape)[0] is g
+
+
+@pytest.mark.parametrize(
+    ("operand", "want"),
+    [
+        ((1, 4, 1, 5, 5), (4, 1, 5, 5)),  # the mask of a window, for all heads of it
+        ((3, 1, 1), (1, 3, 1, 1)),
+        ((5,), (1, 1, 1, 5)),
+        ((), (1, 1, 1, 1)),
+        ((1, 4, 3, 5, 5), (4, 3, 5, 5)),
+    ],
+)
+def test_a_lane_between_reshapes_is_over_the_shape_around_it(
+    operand: tuple[int, ...], want: tuple[int, ...]
+) -> None:
+    n = Net()
+    wide = n.add(Reshape((1, 4, 3, 5, 5)), n.x(4, 3, 5, 5))
+    y = n.call("add", n.w(*operand), wide)
+    g = n.done(n.add(Reshape((4, 3, 5, 5)), y))
+    after = becomes(g, [lane_between_reshapes], ["Reshape", "Lane"])
+    assert after.types[after.nodes[0].outputs[0]].shape == want
+
+
+def test_a_lane_of_computed_operands_between_reshapes_stays() -> None:
+    """They may be read where they lie in the shape that they have."""
+    n = Net()
+    y = n.call("mul", n.add(Reshape((2, 4, 3)), n.x(8, 3)), n.x(2, 4, 3, name="z"))
+    g = n.done(n.add(Reshape((8, 3)), y))
+    assert run(g, lane_between_reshapes)[0] is g
+
+
+def test_axes_of_which_an_operand_has_some_do_not_join_again() -> None:
+    n = Net()
+    wide = n.add(Reshape((2, 4, 3)), n.x(8, 3))
+    y = n.call("mul", wide, n.w(1, 4, 1))
+    g = n.done(n.add(Reshape((8, 3)), y))
+    assert run(g, lane_between_reshapes)[0] is g
+
+
+def test_a_lane_between_reshapes_to_another_shape_stays() -> None:
+    n = Net()
+    wide = n.add(Reshape((2, 4, 3)), n.x(8, 3))
+    g = n.done(n.add(Reshape((24,)), n.call("mul", wide, n.w(3))))
+    assert run(g, lane_between_reshapes)[0] is g
 
 
 def test_constants_fold_but_not_into_outputs() -> None:
