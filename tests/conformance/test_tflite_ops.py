@@ -153,6 +153,10 @@ CASES = [
         [PADS, np.array([7], np.float32)],
     ),
     Case("MIRROR_PAD", [f32(4, 3)], (6, 5), {"mode": 0}, [np.array([[1, 1], [0, 2]], np.int32)]),
+    Case(
+        "MIRROR_PAD", [f32(4, 3)], (8, 6), {"mode": 1}, [np.array([[0, 4], [2, 1]], np.int32)],
+        steps=(0.03, 0.03), note="symmetric",
+    ),
     Case("GATHER", [f32(4, 3)], (4, 2), {"axis": 1, "batch_dims": 0}, [i32(2, 0)]),
     Case(
         "GATHER", [f32(2, 3, 4)], (2, 2, 4), {"axis": 1, "batch_dims": 1},

@@ -30,7 +30,7 @@ from sparrow.passes.integer import integer
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.affine import per_tensor
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, I8, I16, I64, U8, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, I4, I8, I16, I64, U4, U8, Affine, Array, DType, TensorType
 
 SCHEMES: tuple[Scheme, ...] = ("f32", "fixed31")
 
@@ -502,3 +502,35 @@ def test_a_step_whose_reciprocal_is_no_float_divides() -> None:
     y = b.add(Quantize(tiny, I8), b.lane(lane.call("hardswish", lane.Arg(0, F32)), s))
     g = integer(b.finish({"y": y}, {}))
     assert any(isinstance(n.op, Quantize) for n in g.nodes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero"), [(I8, 0), (I8, -97), (I8, 127), (U8, 250), (I4, 0), (I4, -8), (U4, 8)]
+)
+@pytest.mark.parametrize("group", [1, 4])
+def test_weights_of_every_form(dtype: DType, zero: int, group: int) -> None:
+    w = codes(8, (8, 4 // group, 3, 2), dtype)
+    step = np.full((1,) * 4, 0.05 if dtype.bits == 4 else 0.004, np.float32)
+    quant = Affine(step, np.full((1,) * 4, zero, np.int32), (-1,) * 4)
+
+    def product(b: Builder, v: str) -> str:
+        weights = b.add(Dequantize(quant), b.const(w, dtype))
+        return b.add(Conv((1, 1), (1, 1), ((1, 0), (1, 1)), group), v, weights)
+
+    x = codes(9, (2, 4, 6, 5), U8)
+    g, feeds = between_codes(x, (U8, I8), ((-1, 3), (-6, 5)), product)
+    check(g, feeds)
+
+
+@pytest.mark.parametrize("dtype", [I4, I8], ids=str)
+def test_weights_per_group_of_every_width(dtype: DType) -> None:
+    w, unit = codes(8, (24, 5), dtype), 0.05 if dtype == I4 else 0.004
+    scale = (unit / 64 * np.random.default_rng(3).integers(1, 64, (3, 5))).astype(np.float32)
+    scale[0] = unit
+    quant = Affine(scale, np.zeros((3, 5), np.int32), (8, 1))
+
+    def product(b: Builder, v: str) -> str:
+        return b.add(MatMul(), v, b.add(Dequantize(quant), b.const(w, dtype)))
+
+    g, feeds = between_codes(codes(9, (7, 24), U8), (U8, I8), ((-1, 3), (-6, 5)), product)
+    check(g, feeds)

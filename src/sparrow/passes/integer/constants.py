@@ -9,8 +9,10 @@ import numpy as np
 from sparrow.ops.quantize import Dequantize
 from sparrow.ops.sums import CODES
 from sparrow.rewrite import Match, Reject
-from sparrow.tensor import I32, U8, Affine, Array
+from sparrow.tensor import I2, I4, I32, U4, U8, Affine, Array
 
+# What holds weights.
+WEIGHTS = (I2, I4, U4, *CODES)
 # The largest multiple of a unit that is looked for: 8 bits.
 LARGEST_MULTIPLE = 255
 
@@ -51,7 +53,7 @@ def weight_codes(m: Match, value: str, axis: int) -> Weights | Reject:
         return Reject("the weights are no constant codes")
     assert isinstance(d.op, Dequantize)
     quant, t = d.op.quant, m.type(d.inputs[0])
-    if t.dtype not in CODES:
+    if t.dtype not in WEIGHTS:
         return Reject(f"weights of {t.dtype}")
     if codes.ndim == 2 and quant.block[axis] == 1 and quant.block[1 - axis] > 1:
         return _grouped(codes, quant, axis)
@@ -62,9 +64,9 @@ def weight_codes(m: Match, value: str, axis: int) -> Weights | Reject:
     plain = codes.astype(np.int32) - quant.zero_point
     offset = 0
     if plain.min(initial=0) < -128 or plain.max(initial=0) > 127:
-        if not quant.per_tensor or t.dtype != U8:
+        if not quant.per_tensor:
             return Reject("weights minus their zero point leave int8")
-        offset = 128 - int(quant.zero_point.reshape(()))
+        offset = (128 if t.dtype == U8 else 0) - int(quant.zero_point.reshape(()))
         plain = plain - offset
     scale = np.broadcast_to(quant.scale.reshape(-1), (codes.shape[axis],)).astype(np.float64)
     return Weights(plain.astype(np.int8), offset, scale)

@@ -60,8 +60,8 @@ def beyond_int32(products: int, reach: int) -> str:
 class _Sum:
     """An integer sum of products: op, operands, units and largest magnitudes per channel.
 
-    Weights of 9 bits (uint8 minus a zero point far from 128) are codes plus an offset, which counts
-    once per window.
+    Weights of 9 bits (8 minus a zero point far from their middle) are codes plus an offset, which
+    counts once per window.
     """
 
     op: Conv | MatMul

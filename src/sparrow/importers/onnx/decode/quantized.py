@@ -251,13 +251,22 @@ def _matmul_nbits(n: Call) -> Sequence[str]:
     dtype = U4 if bits == 4 else U8
     codes = nibbles(packed.reshape(rows, -1), bits, depth)
     zero = np.full((rows, blocks), 1 << (bits - 1), np.int32)
+    between: Array | None = None
     if n.has(3):
         points = n.const(3, "the zero points")
-        if points.dtype != np.uint8 or points.size != rows * -(-blocks * bits // 8):
+        if n.type(3).dtype in (F32, F16) and points.size == rows * blocks:
+            # these lie between codes, as HQQ finds them
+            between = points.reshape(rows, blocks).astype(np.float32)
+        elif points.dtype != np.uint8 or points.size != rows * -(-blocks * bits // 8):
             raise n.unsupported(f"zero points {n.type(3)}")
-        zero = nibbles(points.reshape(rows, -1), bits, blocks).astype(np.int32)
-    quant = affine(scale.reshape(rows, blocks), zero, (rows, depth), 1, block)
-    w = dequantize(n, n.b.const(np.asarray(codes, order="C"), dtype), quant)
+        else:
+            zero = nibbles(points.reshape(rows, -1), bits, blocks).astype(np.int32)
+    if between is None:
+        quant = affine(scale.reshape(rows, blocks), zero, (rows, depth), 1, block)
+        w = dequantize(n, n.b.const(np.asarray(codes, order="C"), dtype), quant)
+    else:
+        far, step = (v.repeat(block, 1)[:, :depth] for v in (between, scale.reshape(rows, blocks)))
+        w = n.b.const((codes - far) * step, F32)
     x = n.b.cast(n.x(), F32)
     if n.type().rank < 2:
         raise n.unsupported(f"product of {n.type()}")

@@ -13,7 +13,7 @@ from sparrow.ops.concat import Concat
 from sparrow.ops.gather import Gather
 from sparrow.ops.gather_nd import GatherND
 from sparrow.ops.lane import broadcast_shape
-from sparrow.ops.pad import Expand, Pad, PadMode
+from sparrow.ops.pad import Expand, Pad
 from sparrow.ops.slice import Slice
 from sparrow.tensor import BOOL, I32, I64
 
@@ -199,14 +199,21 @@ def _pad(n: Call) -> Sequence[str]:
 
 def _mirror_pad(n: Call) -> Sequence[str]:
     """Mode 0 leaves the border element out, mode 1 repeats it: ours has the first only."""
-    pads = pairs(n, 1, "the pads", n.type().rank)
-    mode: PadMode = "reflect"
-    if n.option("mode") != 0:
-        if max(v for p in pads for v in p) > 1:
-            raise n.unsupported("symmetric padding by more than 1", "use mode REFLECT")
+    shape = n.type().shape
+    pads = pairs(n, 1, "the pads", len(shape))
+    if n.option("mode") == 0:
+        return [n.b.add(Pad(pads, "reflect"), n.x())]
+    if max((0, *(v for p in pads for v in p))) <= 1:
         # one element of symmetric padding is the border itself
-        mode = "edge"
-    return [n.b.add(Pad(pads, mode), n.x())]
+        return [n.b.add(Pad(pads, "edge"), n.x())]
+    y = n.x()
+    for axis, (d, p) in enumerate(zip(shape, pads, strict=True)):
+        if max(p) > d:
+            raise n.bad(f"symmetric pads {p} of an axis of {d}")
+        if sum(p):
+            index = np.pad(np.arange(d, dtype=np.int32), p, mode="symmetric")
+            y = n.b.add(Gather(axis), y, n.b.const(index, I32))
+    return [y]
 
 
 def _gather(n: Call) -> Sequence[str]:
