@@ -118,8 +118,9 @@ class Watch:
             )
         notes = []
         if len(digests) < ENOUGH:
-            given = "1 sample" if len(digests) == 1 else f"{len(digests)} samples"
-            notes.append(f"only {given}: {ENOUGH} or more give steadier ranges")
+            # others may be held out to judge
+            used = "1 sample calibrates" if len(digests) == 1 else f"{len(digests)} samples calibrate"
+            notes.append(f"only {used}: {ENOUGH} or more give steadier ranges")
         again = sum(n - 1 for n in Counter(digests).values())
         if again:
             notes.append(f"duplicates among {len(digests)} samples: {again}")
