@@ -20,7 +20,11 @@ from sparrow.evidence.record import load
 from sparrow.folder import load_evidence
 from sparrow.graph import Graph
 from sparrow.ops.attention import Attention
+from sparrow.ops.gather import Gather
+from sparrow.ops.matmul import MatMul
 from sparrow.ops.quantize import Dequantize, Quantize
+from sparrow.ops.reduce import Reduce
+from sparrow.ops.topk import TopK
 from sparrow.passes.integer import integer
 from sparrow.tensor import I8, I16, Affine, Array, DType, TensorType
 
@@ -153,6 +157,59 @@ def test_errors_of_resized_weights_are_of_ties_alone() -> None:
     assert found.steps_from(other, 0.11).tolist() == [0, 0, 0, 0, 1]
 
 
+def neighbours() -> tuple[Graph, dict[str, Array]]:
+    """Codes of the four nearest points of each, on a grid on which many are as near."""
+    rng, b = np.random.default_rng(3), Builder("neighbours")
+    grid = Affine(np.full((1,) * 3, 0.1, np.float32), np.zeros((1,) * 3, np.int32), (-1,) * 3)
+    x = b.add(Dequantize(grid), b.input("x", TensorType((1, 96, 16), I8)))
+    products = b.add(MatMul(trans_b=True), x, x)
+    squares = b.add(Reduce("sum", (2,)), b.call("mul", x, x))
+    near = b.call("sub", b.call("add", products, products), squares)
+    near = b.call("sub", near, b.transpose(squares, (0, 2, 1)))
+    _, at = b.add_n(TopK(2, 4), near)
+    theirs = b.add(Gather(0), b.reshape(x, (96, 16)), b.reshape(at, (384,)))
+    mixed = b.add(MatMul(), theirs, b.const(rng.standard_normal((16, 8)).astype(np.float32)))
+    two = Affine(np.full((1,) * 2, 0.1, np.float32), np.zeros((1,) * 2, np.int32), (-1,) * 2)
+    y = b.add(Quantize(two, I8), mixed)
+    feeds: dict[str, Array] = {"x": rng.integers(-2, 3, (1, 96, 16)).astype(np.int8)}
+    return b.finish({"y": y}, {}), feeds
+
+
+def test_choices_among_floats_as_large_may_be_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    g, feeds = neighbours()
+    done = twin._integers(g, feeds)
+    (y,) = done.codes
+
+    def compared() -> tuple[Array, list[Array]]:
+        found = twin._each(g, feeds, done)
+        assert not isinstance(found, str)
+        return found[0][y].steps_from(done.codes[y], 0.0), list(found[1].values())
+
+    off, (exchanged,) = compared()
+    assert not off.any() and not exchanged.any()
+    # others were chosen, of which other codes follow
+    monkeypatch.setattr(twin, "AS_LARGE", 1e-12)
+    assert 0 < np.count_nonzero(compared()[1][0]) < exchanged.size / 4
+    done = replace(done, chosen={})
+    assert np.count_nonzero(compared()[0] > 1) > off.size * twin.SHARE
+
+
+def test_a_choice_of_what_is_smaller_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    g, feeds = neighbours()
+    evaluated = TopK.eval
+    monkeypatch.setattr(TopK, "eval", lambda op, x: evaluated(op, -x))
+    found = twin._each(g, feeds, twin._integers(g, feeds))
+    assert not isinstance(found, str)
+    (exchanged,) = found[1].values()
+    assert exchanged.max() > 1
+
+
+def test_exchanged_choices() -> None:
+    x = np.array([[1.0, 1.00001, -2.0, np.inf, np.inf, np.nan, -np.inf]], np.float32)
+    one, other = np.array([[0, 0, 3, 3, 5, 6, 2]]), np.array([[1, 2, 4, 0, 5, 0, 2]])
+    assert twin.exchanged(x, 1, one, other).tolist() == [[0, 127, 0, 127, 0, 127, 0]]
+
+
 def test_functions_that_litert_rounds_twice_are_within_a_step(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     constants: dict[str, Array] = {
@@ -191,7 +248,7 @@ def test_scores_of_16_bits_are_shortened(dtype: DType) -> None:
     assert done.fixed_point == frozenset({y})
     again = twin._each(g, feeds, done)
     assert not isinstance(again, str)
-    off = again[y].steps_from(done.codes[y], 0.0)
+    off = again[0][y].steps_from(done.codes[y], 0.0)
     limit = (twin.SHORTENED_STEPS if dtype == I16 else twin.STEPS)[16]
     assert np.mean(off > limit - 1) < twin.FIXED_POINT_SHARE and off.max() <= limit
     assert dtype == I8 or off.max() > twin.STEPS[16]

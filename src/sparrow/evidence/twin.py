@@ -1,8 +1,9 @@
 """The QDQ twin of a quantized bundle beside its integers, layer by layer.
 
 The twin is cut wherever it has codes: each piece is fed the codes that the integer graph gives it
-and answers for its own rounding only; so does each step of a recurrent layer (`recurrence`). ONNX
-Runtime computes it node by node.
+and answers for its own rounding only; so does each step of a recurrent layer (`recurrence`). It is
+cut as well where floats choose elements by their order, of which the rounding of sums may prefer
+either of two that are as large. ONNX Runtime computes it node by node.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from sparrow.ops.lookup_linear import LookupLinear
 from sparrow.ops.lstm_codes import LSTMCodes
 from sparrow.ops.quantize import Quantize, spread
 from sparrow.ops.recurrent_codes import RecurrentCodes
-from sparrow.ops.reduce import Reduce
+from sparrow.ops.reduce import ArgReduce, Reduce
 from sparrow.ops.resize import Resize
+from sparrow.ops.topk import TopK
 from sparrow.ort import first_line, open_session, refusals
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.integer import integer
@@ -59,6 +61,9 @@ FIXED_POINT_SHARE = 0.05
 # The gates' errors are of a unit of their own: of layers that use little of [-1, 1], whose steps
 # are finer, more codes meet one. Measured with steps of 2^-10: 10 %.
 GATE_SHARE = 0.02 * 2.0**-7
+# What is chosen among floats may be exchanged for what is as large but for the rounding of sums, as
+# outputs may differ: of the largest magnitude.
+AS_LARGE = 1e-4
 # LiteRT rounds means, hard-swish, leaky relu and abs twice with few bits in between, or none.
 COARSE_SHARE = 1.0
 FIXED_POINT = (AttentionCodes, LookupLinear, RecurrentCodes)
@@ -66,7 +71,10 @@ _AGAIN = "'"
 
 
 def _cut(g: Graph, codes: Sequence[str], values: Collection[str]) -> Graph:
-    """``g`` whose codes are inputs, and whose outputs are what it makes of them, and ``values``."""
+    """``g`` whose codes are inputs, and whose outputs are what it makes of them, and ``values``.
+
+    Indices that were chosen are like codes.
+    """
     nodes = [
         replace(n, outputs=tuple(y + _AGAIN if y in codes else y for y in n.outputs))
         for n in g.nodes
@@ -91,6 +99,7 @@ class _Integers:
 
     Attributes:
         codes: By the name of their Quantize.
+        chosen: Indices of what is largest or smallest among floats, by name.
         traces: The recurrent layers among those who make them.
         fixed_point: Codes made by one of `FIXED_POINT`.
         shortened: Codes made by attention whose queries and keys lose bits.
@@ -98,6 +107,7 @@ class _Integers:
     """
 
     codes: Mapping[str, Array]
+    chosen: Mapping[str, Array]
     traces: Mapping[str, Trace]
     fixed_point: frozenset[str]
     shortened: frozenset[str]
@@ -106,9 +116,11 @@ class _Integers:
 
 def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
     wanted = {n.outputs[0] for n in g.nodes if isinstance(n.op, Quantize)}
+    choices = _choices(g)
     form = integer(g)
     layers = [n for n in form.nodes if isinstance(n.op, FIXED_POINT)]
     read = {x for n in layers if isinstance(n.op, RecurrentCodes) for x in n.inputs}
+    asked = wanted | read | choices.keys()
     kept: dict[str, Array] = {**feeds, **form.consts}
     with one_thread():
         evaluate(
@@ -116,7 +128,7 @@ def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
             feeds,
             None,
             lambda n, out: kept.update(
-                (y, a) for y, a in zip(n.outputs, out, strict=True) if y in wanted or y in read
+                (y, a) for y, a in zip(n.outputs, out, strict=True) if y in asked
             ),
         )
     users = form.users()
@@ -131,6 +143,7 @@ def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
             trace = Trace(n.op, tuple(kept[x] if x else None for x in n.inputs))
             traces |= dict.fromkeys(made, trace)
     codes = {x: kept[x] for x in wanted if x in kept}
+    chosen = {x: kept[x] for x in choices if x in kept}
     resized = {
         n.outputs[0]: n.op.code_error(form.types[n.inputs[0]].shape)
         for n in form.nodes
@@ -138,7 +151,16 @@ def _integers(g: Graph, feeds: Mapping[str, Array]) -> _Integers:
     }
     heads = (n for n in layers if isinstance(n.op, AttentionCodes) and any(n.op.shifts))
     shortened = frozenset(y for n in heads for y in n.outputs)
-    return _Integers(codes, traces, frozenset(fixed), shortened, resized)
+    return _Integers(codes, chosen, traces, frozenset(fixed), shortened, resized)
+
+
+def _choices(g: Graph) -> dict[str, tuple[str, int]]:
+    """(the floats, the axis) by the name of the indices that their order chooses."""
+    return {
+        n.outputs[-1]: (n.inputs[0], n.op.axis)
+        for n in g.nodes
+        if isinstance(n.op, TopK | ArgReduce) and g.types[n.inputs[0]].dtype.kind == "float"
+    }
 
 
 def twin_gates(
@@ -163,9 +185,12 @@ def twin_gates(
             # every call starts anew: what a layer makes of its inputs does not ask where from
             feeds = {**initial, **call.feeds}
             done = _integers(g, feeds)
-            again = _each(g, {x: feeds[x] for x in g.inputs}, done)
-            if isinstance(again, str):
-                return (Gate(NAME, "compared", f"not compared: {again}", True),)
+            compared = _each(g, {x: feeds[x] for x in g.inputs}, done)
+            if isinstance(compared, str):
+                return (Gate(NAME, "compared", f"not compared: {compared}", True),)
+            again, choices = compared
+            for x, off in choices.items():
+                counts[entry, x].add(off, 1)
             for x, y in done.codes.items():
                 off = again[x].steps_from(y, done.resized.get(x, 0.0))
                 limits = SHORTENED_STEPS if x in done.shortened else STEPS
@@ -258,13 +283,36 @@ class _Rounded:
         return off
 
 
-def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, _Rounded] | str:
-    """What each piece of a QDQ graph makes of the codes before it."""
+def exchanged(x: Array, axis: int, one: Array, other: Array) -> Array:
+    """How often `AS_LARGE` floats differ that two choices prefer, up to 127; 0 where they do not.
+
+    Args:
+        x: The floats.
+        axis: Along which was chosen.
+        one: Indices.
+        other: Indices.
+    """
+    a, b = (np.take_along_axis(x, i, axis).astype(np.float64) for i in (one, other))
+    near = AS_LARGE * np.abs(x, where=np.isfinite(x), out=np.zeros(x.shape)).max(initial=1e-30)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        off = np.where(same, 0.0, np.nan_to_num(np.abs(a - b) / near, nan=np.inf))
+    found: Array = np.clip(np.ceil(off) - 1, 0, 127).astype(np.int64)
+    return found
+
+
+def _each(
+    g: Graph, feeds: Mapping[str, Array], done: _Integers
+) -> tuple[dict[str, _Rounded], dict[str, Array]] | str:
+    """What each piece of a QDQ graph makes of the codes before it, and how far choices are off."""
     steps, states = single_steps(g, done.traces)
     given = {**feeds, **states}
     made = {n.outputs[0]: n for n in steps.nodes if n.outputs[0] in done.codes}
-    values = dict.fromkeys(n.inputs[0] for n in made.values() if n.inputs[0] not in given)
-    found = _run(_cut(steps, list(made), values), {**given, **done.codes})
+    choices = {x: c for x, c in _choices(steps).items() if x in done.chosen}
+    floats = (*(n.inputs[0] for n in made.values()), *(x for x, _ in choices.values()))
+    values = dict.fromkeys(x for x in floats if x not in given)
+    cut = _cut(steps, [*made, *choices], values)
+    found = _run(cut, {**given, **done.codes, **done.chosen})
     if isinstance(found, str):
         return found
     found |= given
@@ -274,7 +322,11 @@ def _each(g: Graph, feeds: Mapping[str, Array], done: _Integers) -> dict[str, _R
         source = before.get(n.inputs[0])
         coarse = source is not None and _coarse(source.op)
         rounded[x] = _Rounded(n.op, found[n.inputs[0]], found[x + _AGAIN], coarse)
-    return rounded
+    exchanges = {
+        y: exchanged(found[x], axis, found[y + _AGAIN], done.chosen[y])
+        for y, (x, axis) in choices.items()
+    }
+    return rounded, exchanges
 
 
 def _coarse(op: Op) -> bool:

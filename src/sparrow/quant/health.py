@@ -119,7 +119,9 @@ class Watch:
         notes = []
         if len(digests) < ENOUGH:
             # others may be held out to judge
-            used = "1 sample calibrates" if len(digests) == 1 else f"{len(digests)} samples calibrate"
+            used = (
+                "1 sample calibrates" if len(digests) == 1 else f"{len(digests)} samples calibrate"
+            )
             notes.append(f"only {used}: {ENOUGH} or more give steadier ranges")
         again = sum(n - 1 for n in Counter(digests).values())
         if again:

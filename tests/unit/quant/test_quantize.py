@@ -558,7 +558,9 @@ def test_the_health_of_the_set_is_reported() -> None:
     feeds = calls(g, 5)
     far = {"x": feeds[0]["x"] * 100}
     notes = " / ".join(run(g, [*feeds, feeds[0], far]).calibration.health.notes)
-    assert "only 7 samples calibrate: 32 or more" in notes and "duplicates among 7 samples: 1" in notes
+    assert (
+        "only 7 samples calibrate: 32 or more" in notes and "duplicates among 7 samples: 1" in notes
+    )
     assert "sample 6 reaches" in notes and "(such samples: 1)" in notes
     alone = run(g, feeds[:1]).calibration.health.notes
     assert alone[0].startswith("only 1 sample calibrates: 32 or more")
