@@ -35,7 +35,7 @@ def renamed(m: onnx.ModelProto, names: Mapping[str, str] | None = None) -> onnx.
     for node in n.graph.node:
         node.input[:] = [names.get(x, x) for x in node.input]
         node.output[:] = [names.get(y, y) for y in node.output]
-    for v in (*n.graph.output, *n.graph.value_info):
+    for v in (*n.graph.input, *n.graph.output, *n.graph.value_info):
         v.name = names.get(v.name, v.name)
     return n
 

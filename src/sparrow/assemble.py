@@ -49,7 +49,7 @@ from sparrow.rendering.report import render
 from sparrow.request import Budget, Request
 from sparrow.tensor import Array
 from sparrow.text import array_key, print_graph
-from sparrow.timing.race import RIVAL, TIMED, measure_build, race
+from sparrow.timing.race import NOT_SLOWER, TIMED, UNDECIDED, Bar, measure_build, race
 from sparrow.tuning import TUNING
 from sparrow.tuning import to_json as tuning_to_json
 
@@ -77,6 +77,7 @@ def write_bundle(
     lossy: Sequence[Lossy] = (),
     rival: Compiled | None = None,
     search: SearchRecord | None = None,
+    bar: Bar = NOT_SLOWER,
 ) -> Bundle:
     """Write, build and prove a bundle, then move it into place in one step.
 
@@ -86,8 +87,9 @@ def write_bundle(
         out: Bundle folder; a temporary one that lives as long as the Bundle when None.
         request: How.
         lossy: The quantizations it came from, one of each entry point.
-        rival: The float32 build, which this one must not be slower than.
+        rival: The float32 build, which this one races.
         search: How the precision of its layers was found.
+        bar: What the race has to show.
 
     Raises:
         GateFailed: The proof or a budget does not hold; nothing is written.
@@ -98,7 +100,7 @@ def write_bundle(
         check_place(out)
     with FileCache(cache_folder()).scratch() as work:
         try:
-            _fill(work, compiled, sources, request, lossy, rival, search)
+            _fill(work, compiled, sources, request, lossy, rival, search, bar)
         except OSError as e:
             raise BadInput(
                 f"{e.filename or work} cannot be written: {e.strerror}",
@@ -128,6 +130,7 @@ def _fill(
     lossy: Sequence[Lossy],
     rival: Compiled | None,
     search: SearchRecord | None,
+    bar: Bar,
 ) -> None:
     graphs = compiled.module.entries
     models = file_names([g.name for g in graphs])
@@ -202,7 +205,9 @@ def _fill(
             )
             if rival:
                 request.progress("racing the float32 build")
-                speed, times = race(rival, compiled, shipped, graphs, golden, request.threads, blob)
+                speed, times = race(
+                    *(rival, compiled, shipped, graphs, golden, request.threads, blob, bar)
+                )
                 measurements["against_float32"] = times
                 gates.append(speed)
     gates += _budget_gates(request.budget, memory, found.drop, measurements)
@@ -246,9 +251,12 @@ def _refusal(g: Gate, compiled: Compiled, request: Request) -> GateFailed:
         # what cannot be kept was brought as low as it goes
         top = max(compiled.plan.entries, key=lambda e: e.arena_bytes)
         hint += f"; less than {top.live_bytes} bytes of arena are not enough for {top.fullest}"
-    if g.name == RIVAL and request.precision == "auto" and request.budget.size:
+    if g.name.endswith(UNDECIDED):
+        hint += "; a machine with nothing else to do decides"
+    slower = g.name.startswith(NOT_SLOWER.name)
+    if slower and request.precision == "auto" and request.budget.size:
         hint += "; a larger size leaves room for faster code"
-    elif g.name == RIVAL and request.precision != "auto" and len(compiled.module.entries) == 1:
+    elif slower and request.precision != "auto" and len(compiled.module.entries) == 1:
         hint += "; with samples `sparrow build --precision auto --drop 1%` looks for a faster mix"
     return GateFailed(
         f"budget {g.name}: expected {g.expected}, found {g.found}", hint=hint, gate=g.name

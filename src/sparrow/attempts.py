@@ -33,6 +33,7 @@ from sparrow.quant.recipe import precisions
 from sparrow.quant.run import requantized
 from sparrow.request import Budget, Request
 from sparrow.targets import Target
+from sparrow.timing.race import FASTER, NOT_SLOWER, UNDECIDED, Bar
 from sparrow.timing.tune import Tuner
 
 # Kernel tables to try for sums over codes, in this order.
@@ -156,7 +157,8 @@ def write_first_that_holds(
     for way in ways:
         try:
             compiled = way([x.quantized.graph for x in lossy])
-            return write_bundle(compiled, sources, place, request, lossy, plain)
+            bar = FASTER if precision == "auto" else NOT_SLOWER
+            return write_bundle(compiled, sources, place, request, lossy, plain, bar=bar)
         except GateFailed as e:
             if e.gate == "size" and way is not ways[-1]:
                 request.progress("once more in smaller code")
@@ -215,7 +217,7 @@ def _write_floats(
         half = a.in_floats(1.0, bfloat16=True, ram=a.ram)
         try:
             if halved(half.module.entries):
-                return write_bundle(half, sources, place, asked, rival=plain)
+                return write_bundle(half, sources, place, asked, rival=plain, bar=FASTER)
         except GateFailed as e:
             a.request.progress(f"not bfloat16: {e.message}")
     return write_bundle(plain, sources, place, asked)
@@ -264,16 +266,32 @@ def _within_goals(search: Search) -> Iterator[Candidate]:
 
 
 def _write_mix(search: Search, sources: Mapping[str, Source], place: Path | None) -> Bundle:
-    """The bundle of the best mix whose gates hold on what was held out and in a race."""
+    """The bundle of the best mix whose gates hold on what was held out and in a race.
+
+    Where float32 keeps the goals, too, a mix that is no faster yields to it.
+    """
     failed: GateFailed | None = None
+    exact = search.exact_keeps()
+    bar = FASTER if exact else NOT_SLOWER
     for c in _within_goals(search):
-        asked = search.request if c.lossy else replace(search.request, calib=search.lossy.first)
-        lossy, rival = ((c.lossy,), search.plain) if c.lossy else ((), None)
         try:
-            return write_bundle(c.compiled, sources, place, asked, lossy, rival, c.record)
+            return _write_candidate(search, c, sources, place, bar)
         except GateFailed as e:
             search.request.progress(f"another mix of precisions: {e.message}")
             search.refuse(c, e)
             failed = failed or e
+            if exact and e.gate in (FASTER.name, FASTER.name + UNDECIDED):
+                return _write_candidate(search, search.exact(), sources, place, bar)
     assert failed is not None
     raise failed
+
+
+def _write_candidate(
+    search: Search, c: Candidate, sources: Mapping[str, Source], place: Path | None, bar: Bar
+) -> Bundle:
+    """The bundle of a mix; of one of floats alone there is nothing to race."""
+    if c.lossy is None:
+        asked = replace(search.request, calib=search.lossy.first)
+        return write_bundle(c.compiled, sources, place, asked, (), None, c.record)
+    lossy, plain = (c.lossy,), search.plain
+    return write_bundle(c.compiled, sources, place, search.request, lossy, plain, c.record, bar)

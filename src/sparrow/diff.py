@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ from sparrow.importers.imported import Shapes
 from sparrow.importers.model import Model, import_model, input_names
 from sparrow.input_shapes import (
     ONE_NETWORK,
+    by_order,
     check_inputs,
     check_types,
     open_inputs,
@@ -78,12 +79,15 @@ class Diff:
         of: Number of values of the first model.
         tolerance: Share of the largest magnitude from which on a value differs.
         samples: Number of samples.
+        inputs: Of inputs that were matched by their order, the name in the second model by that in
+            the first.
     """
 
     values: tuple[Difference, ...]
     of: int
     tolerance: float
     samples: int
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Difference | None:
@@ -99,10 +103,12 @@ class Diff:
         renamed = sum(d.value != d.other for d in self.values)
         held = f" ({renamed} by what they hold)" if renamed else ""
         over = f"{len(self.values)} of {self.of} values{held}, {self.samples} samples"
+        if self.inputs:
+            over += f"; inputs by their order: {_each(self.inputs)}"
         d = self.first
         if d is None:
             worst = max((v.share for v in self.values), default=0.0)
-            return f"same: {over}, at most {worst:.1e} of the largest magnitude apart"
+            return f"same, at most {worst:.1e} of the largest magnitude apart: {over}"
         other = f", {d.other!r} in the second" if d.other != d.value else ""
         return (
             f"they part at {d.value!r} ({d.op}, {d.origin or '?'}{other}): {d.apart:.4g} at "
@@ -112,6 +118,10 @@ class Diff:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(str(self))}</p>"
+
+
+def _each(inputs: Mapping[str, str]) -> str:
+    return ", ".join(f"{x!r} is {y!r} in the second" for x, y in inputs.items())
 
 
 def _apart(a: Array, b: Array) -> tuple[float, tuple[int, ...]]:
@@ -131,6 +141,27 @@ def _largest(x: Array) -> float:
     return float(np.abs(finite.astype(np.float64)).max(initial=0))
 
 
+def _with_inputs(g: Graph, called: Mapping[str, str]) -> Graph:
+    """``g`` with other names for inputs; values of its own that go by these get others, too."""
+    taken = {x: f"{x} (second)" for x in called.values() if x in g.types and x not in g.inputs}
+    names = {**taken, **called}
+
+    def of(x: str) -> str:
+        return names.get(x, x)
+
+    return replace(
+        g,
+        nodes=tuple(
+            replace(n, inputs=tuple(map(of, n.inputs)), outputs=tuple(map(of, n.outputs)))
+            for n in g.nodes
+        ),
+        inputs=tuple(map(of, g.inputs)),
+        outputs=tuple(map(of, g.outputs)),
+        types={of(x): t for x, t in g.types.items()},
+        consts={of(x): a for x, a in g.consts.items()},
+    )
+
+
 class _Side:
     """One of the two: a graph, and a bundle that runs its outputs."""
 
@@ -146,12 +177,19 @@ class _Side:
             (self.carrying,) = load_graphs(folder, self.bundle.plan)
             source = str(folder / Path(self.bundle.plan.entries[0].model).name)
         self.source = source
+        # own name of an input -> what it is called, where it was matched by its order
+        self.called: Mapping[str, str] = {}
 
     def read(self, shapes: Shapes, constants: Mapping[str, Any]) -> None:
         """Import the graph."""
         self.graph: Graph = import_model(self.source, shapes, constants=constants).graph
         if self.graph.states:
             raise BadInput(f"{self.graph.name}: models with states cannot be compared yet")
+
+    def rename(self, called: Mapping[str, str]) -> None:
+        """Call inputs of the graph by other names."""
+        self.called = called
+        self.graph = _with_inputs(self.graph, called)
 
     def values(self, names: Iterable[str], given: Sequence[Feeds]) -> list[dict[str, Array]]:
         """The named values for each sample."""
@@ -162,7 +200,8 @@ class _Side:
         for feeds in given:
             row = run(feeds)
             if self.bundle is not None and self.carrying is not None:
-                own = self.bundle.run({x: feeds[x] for x in self.carrying.inputs})
+                inputs = {x: feeds[self.called.get(x, x)] for x in self.carrying.inputs}
+                own = self.bundle.run(inputs)
                 row |= {k: v for k, v in own.items() if k in row}
             found.append(row)
         return found
@@ -193,7 +232,7 @@ def diff(
         pixels: How images become numbers.
 
     Raises:
-        BadInput: The models have other inputs, or no value in common.
+        BadInput: The models have inputs of other shapes or types, or no value in common.
     """
     left, right, calib = _read(a, b, calib, shapes or {}, constants or {})
     f, g = left.graph, right.graph
@@ -215,7 +254,8 @@ def diff(
                     name, other, kind, n.origin, apart, _largest(x[name]), index
                 )
     values = sum(y[0] != "%" or y in f.outputs for y in made)
-    return Diff(tuple(worst[name] for name in pairs), values, tolerance, len(given))
+    inputs = {x: y for y, x in right.called.items()}
+    return Diff(tuple(worst[name] for name in pairs), values, tolerance, len(given), inputs)
 
 
 def _read(
@@ -229,12 +269,23 @@ def _read(
     # what neither has is refused by the first
     ours = {k: v for k, v in constants.items() if k in input_names(first.source) or k not in theirs}
     held = [s.input for x in (left, right) if x.carrying for s in x.carrying.states]
-    check_inputs(left.source, right.source, constants)
+    called = {} if held else by_order(left.source, right.source, constants)
+    check_inputs(left.source, right.source, [*constants, *called, *called.values()])
+    # what an input of the one is called in the other
+    there = called if first is right else {x: y for y, x in called.items()}
+    here = {y: x for x, y in there.items()}
+    shapes = {here.get(k, k): v for k, v in shapes.items()}
     known, calib = shapes_from_samples(first.source, shapes, calib, [*constants, *held])
     first.read(known, ours)
-    known = shapes_from_graph(second.source, shapes, first.graph, "the other model", constants)
+    shapes = {there.get(k, k): v for k, v in shapes.items()}
+    like = _with_inputs(first.graph, there)
+    known = shapes_from_graph(second.source, shapes, like, "the other model", constants)
     second.read(known, theirs)
     f, g = left.graph, right.graph
+    types = ((f.types[x], g.types[y]) for y, x in called.items() if y in g.inputs)
+    if called and all((a.shape, a.dtype) == (b.shape, b.dtype) for a, b in types):
+        right.rename(called)
+        g = right.graph
     check_types(f, g, "the first model", "the second")
     if set(f.inputs) != set(g.inputs):
         takes = (", ".join(f"{x!r}: {h.types[x]}" for x in h.inputs) or "none" for h in (f, g))

@@ -157,6 +157,37 @@ def check_inputs(first: Model, second: Model, fixed: Collection[str] = ()) -> No
                 )
 
 
+def by_order(first: Model, second: Model, fixed: Collection[str] = ()) -> dict[str, str]:
+    """Inputs of a model that another lacks -> those that stand in their places there.
+
+    None where they are not as many, or where extents that both say differ.
+
+    Args:
+        first: Path or ModelProto.
+        second: The same.
+        fixed: Inputs that they need not have both.
+
+    Returns:
+        Name in ``second`` -> name in ``first``.
+    """
+    mine, theirs = (declared_inputs(m) for m in (first, second))
+    ours = [x for x in mine if x not in theirs and x not in fixed]
+    others = [x for x in theirs if x not in mine and x not in fixed]
+    pairs = [(mine[x].dims, theirs[y].dims) for x, y in zip(ours, others, strict=False)]
+    if len(ours) != len(others) or not all(_alike(*p) for p in pairs):
+        return {}
+    return dict(zip(others, ours, strict=True))
+
+
+def _alike(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:
+    if a is None or b is None:
+        return True
+    known = (
+        isinstance(m, int) and isinstance(n, int) and m != n for m, n in zip(a, b, strict=False)
+    )
+    return len(a) == len(b) and not any(known)
+
+
 def check_types(found: Graph, real: Graph, what: str, other: str) -> None:
     """Refuse two graphs whose inputs of one name have other shapes or types.
 

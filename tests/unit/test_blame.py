@@ -392,7 +392,7 @@ def test_apply_builds_a_cured_bundle_from_a_collapsed_one(
     assert any("uneven channels" in line for line in said[:6])
     assert said[-1].startswith(f"{cured}: ")
     bundle = sparrow.load_bundle(cured)
-    assert bundle.verify().ok and bundle.receipt.precision == "int8"
+    assert bundle.verify().ok and bundle.receipt.precisions["int8"] >= 4
     assert error(cured) > 25
     # as built, not only as its twin says
     assert native_error(sparrow.load_bundle(broken), want, held) < 10

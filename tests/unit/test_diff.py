@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,67 @@ def test_results_are_compared_though_nothing_inside_is_alike() -> None:
     assert [d.value for d in found.values][-1] == "y" and found.values[-1].share > 0.01
 
 
-def test_inputs_of_other_names_or_shapes_are_shown() -> None:
+def test_inputs_of_other_names_are_matched_by_their_order() -> None:
+    """An input may go by the name of a value inside of the other model."""
+    for names in ({"x": "image"}, {"x": "image", "a": "x"}):
+        found = diff(classifier(), renamed(classifier(), names))
+        assert found.first is None and found.inputs == {"x": names["x"]}
+        assert f"inputs by their order: 'x' is '{names['x']}' in the second" in str(found)
+    altered = diff(renamed(classifier(seed=1), {"x": "image"}), classifier())
+    assert altered.first is not None and altered.inputs == {"image": "x"}
+    assert not diff(classifier(), classifier()).inputs
+
+
+def joined(names: Sequence[str], shapes: Sequence[tuple[int | str, ...]]) -> onnx.ModelProto:
+    """The sum of the first input and twice the second, which broadcast."""
+    nodes = [
+        helper.make_node("Add", [names[1]] * 2, ["t"]),
+        helper.make_node("Add", [names[0], "t"], ["y"]),
+    ]
+    ends = [value(n, s) for n, s in zip(names, shapes, strict=True)]
+    return model(nodes, ends, [value("y", ("n", 3))], {})
+
+
+def test_the_first_of_several_inputs_stands_for_the_first() -> None:
+    shapes: list[tuple[int | str, ...]] = [(2, 3), (1, 3)]
+    found = diff(joined("ab", shapes), joined("pq", shapes))
+    assert found.first is None and found.inputs == {"a": "p", "b": "q"}
+    # names that both have win
+    found = diff(joined("ab", shapes), joined(["c", "b"], shapes))
+    assert found.first is None and found.inputs == {"a": "c"}
+    with pytest.raises(BadInput, match=r"differ: .* 'a': float32\[2x3\].*, the second 'p': "):
+        diff(joined("ab", shapes), joined("pq", shapes[::-1]))
+
+
+@pytest.mark.parametrize("names", [("x", "z"), ("z", "x")])
+def test_open_shapes_of_inputs_of_other_names_are_told_by_either(names: tuple[str, str]) -> None:
+    a, b = map(opened, names)
+    for shape in ({names[0]: (2, 3)}, {names[1]: (2, 3)}):
+        assert diff(a, b, shapes=shape).inputs == {names[0]: names[1]}
+    samples = [np.ones((2, 3), np.float32)]
+    for pair in [(a, b), (closed(names[0]), b), (a, closed(names[1]))]:
+        with pytest.warns(ShapeTaken):
+            assert diff(*pair, samples).first is None
+
+
+def closed(name: str) -> onnx.ModelProto:
+    """The model of `opened` with two rows."""
+    m = opened(name)
+    m.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    return m
+
+
+def test_a_bundle_of_inputs_of_other_names(tmp_path: Path) -> None:
+    sparrow.build(renamed(classifier(), {"x": "image"}), out=tmp_path / "out")
+    found = diff(classifier(), tmp_path / "out")
+    assert found.first is None and found.inputs == {"x": "image"}
+    found = diff(tmp_path / "out", classifier())
+    assert found.first is None and found.inputs == {"image": "x"}
+
+
+def test_inputs_of_other_shapes_are_shown() -> None:
     with pytest.raises(BadInput, match=r"differ: .* 'x': float32\[1x3x12x12\], the second 'qx': "):
-        diff(classifier(), classifier("q"))
+        diff(classifier(), classifier("q", shape=(1, 3, 16, 16)))
     wanted = r"'x' is float32\[1x3x12x12\] in the first model, float32\[1x3x16x16\] in the second"
     with pytest.raises(BadInput, match=wanted):
         diff(classifier(), classifier(shape=(1, 3, 16, 16)))
@@ -118,9 +177,9 @@ def opened(name: str, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
 
 
 def test_inputs_that_differ_are_no_lack_of_a_shape(tmp_path: Path) -> None:
-    closed = opened("x")
-    closed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-    for pair in [(opened("x"), opened("z")), (closed, opened("z")), (opened("z"), closed)]:
+    other = opened("z")
+    other.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    for pair in [(opened("x"), other), (closed("x"), other), (other, closed("x"))]:
         with pytest.raises(BadInput, match=r"^inputs differ: .*'x'.*") as e:
             diff(*pair)
         assert "'z'" in str(e.value) and "--shape" not in str(e.value)
@@ -128,7 +187,7 @@ def test_inputs_that_differ_are_no_lack_of_a_shape(tmp_path: Path) -> None:
         pytest.warns(ShapeTaken, match="x=2x3 taken from the other model"),
         pytest.raises(BadInput, match=r"'x' is .*int32\[2x3\]"),
     ):
-        diff(closed, opened("x", TensorProto.INT32))
+        diff(closed("x"), opened("x", TensorProto.INT32))
     # what only lacks an extent is told the way out
     with pytest.raises(BadInput, match="--shape"):
         diff(opened("x"), opened("x"))

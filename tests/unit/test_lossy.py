@@ -17,6 +17,7 @@ import sparrow
 from data import REPO
 from native_harness import emulator
 from small_models import classifier
+from sparrow import cli
 from sparrow.arguments import recipe_of
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
@@ -59,6 +60,32 @@ def test_quantized_layers_are_exact_and_recorded(bundle: sparrow.Bundle) -> None
     assert "Conv" in kinds or "MatMul" in kinds
     exact = [c for c in r.layers if c.op in ("Conv", "MatMul") and c.bound == 0.0]
     assert exact and all(c.own == 0.0 for c in exact)
+
+
+def test_layers_of_several_precisions_are_called_mixed_and_counted(
+    bundle: sparrow.Bundle,
+    samples: list[NDArray[np.float32]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert bundle.receipt.quantization is not None
+    layers = list(bundle.receipt.quantization[0].layers)
+    assert bundle.receipt.precisions == {"int8": len(layers)}
+    (name,) = (v.name for v in bundle.plan.entries[0].inputs)
+    np.savez(tmp_path / "x.npz", **{name: np.concatenate(samples)})  # type: ignore[arg-type]
+    words = ["build", str(MODEL), "--calib", str(tmp_path / "x.npz"), "-o", str(tmp_path / "out")]
+    pins = [f"{layers[0]}=float32", f"{layers[1]}=int16x8"]
+    with pytest.raises(SystemExit) as done:
+        cli.main([*words, "--precision", "int8", *(w for p in pins for w in ("--pin", p))])
+    assert done.value.code in (0, None)
+    receipt = sparrow.load_bundle(tmp_path / "out").receipt
+    assert receipt.precision == "mixed"
+    counts = receipt.precisions
+    assert counts["float32"] == 1 and counts["int16x8"] >= 1 and sum(counts.values()) == len(layers)
+    said = "mixed (" + ", ".join(f"{n} {p}" for p, n in counts.items()) + "), flash "
+    assert said in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "--precision int8 --recipe recipe.json" in page
 
 
 def test_held_out_samples_judge(bundle: sparrow.Bundle, samples: list[NDArray[np.float32]]) -> None:

@@ -363,7 +363,7 @@ def test_what_a_bundle_refuses_is_said_and_no_goal_is_blamed(
 
     def refuse_the_first(*args: Any) -> sparrow.Bundle:
         if not refused:
-            refused.append(args[-1])
+            refused.append(args[6])
             raise GateFailed("budget drop: found 3% where nobody looked", gate="drop")
         return write_bundle(*args)
 

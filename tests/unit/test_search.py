@@ -162,7 +162,7 @@ def test_what_a_bundle_refuses_gives_way_to_a_faster_mix(
 
     def refuse_the_first(*args: Any) -> sparrow.Bundle:
         if not refused:
-            refused.append(args[-1])
+            refused.append(args[6])
             raise GateFailed("budget latency: found more when measured again", gate="latency")
         return write_bundle(*args)
 

@@ -107,7 +107,7 @@ def build(
     )
     progress.clear()
     receipt, measured = bundle.receipt, bundle.measurements
-    if precision == "bfloat16" and receipt.precision != precision:
+    if precision == "bfloat16" and precision not in receipt.precisions:
         why = f"no product gains by it on {receipt.target}"
         print(f"{receipt.precision} instead of bfloat16: {why}", file=sys.stderr)
     if precision == "auto" and calib is not None and receipt.precision == "float32":
@@ -131,7 +131,7 @@ def _show_receipt(receipt: ReceiptRecord, measured: Mapping[str, Any]) -> None:
         for note in q.notes:
             print(f"note: {printable(note)}")
     print(
-        f"{receipt.precision}, flash {memory.code_bytes + memory.weights_bytes:,} bytes "
+        f"{receipt.layers_text}, flash {memory.code_bytes + memory.weights_bytes:,} bytes "
         f"(code {memory.code_bytes:,}), "
         f"RAM {memory.arena_bytes + memory.state_bytes:,} bytes (state {memory.state_bytes:,})"
     )
@@ -155,11 +155,15 @@ def _show_receipt(receipt: ReceiptRecord, measured: Mapping[str, Any]) -> None:
 
 def _why_float(receipt: ReceiptRecord) -> str:
     """Why a build with samples, asked for the best precision, has no integers."""
+    from sparrow.timing.race import FASTER
+
     s = receipt.search
     if s is not None and s.least == "noise":
         return "the most accurate mix within the goals; with --drop the fastest is taken"
     if s is not None and min(s.mixes, key=lambda m: m.ns).chosen:
         return "no mix that the pins leave is faster" if s.pins else "no mix is faster"
+    if s is not None and FASTER.name in s.binds:
+        return "the fastest mix that keeps the goals was not shown to be faster by 3 %"
     return "nothing with integers held every gate; --precision int8 says which"
 
 

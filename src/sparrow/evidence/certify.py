@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from sparrow.evidence.golden import SEED, Golden
 from sparrow.evidence.lossy import Lossy, coded
 from sparrow.evidence.proof import Proof
 from sparrow.evidence.receipt import (
+    MIXED,
     AgainstRecord,
     BudgetRecord,
     GateRecord,
@@ -35,9 +37,15 @@ from sparrow.evidence.receipt import (
     TuningRecord,
 )
 from sparrow.evidence.tolerances import tolerance_of
+from sparrow.graph import Graph, Node
 from sparrow.importers.model import facts
+from sparrow.ops.recurrent_codes import RecurrentCodes
+from sparrow.ops.rnn import RNN
+from sparrow.ops.sums import over_codes as multiplies_codes
 from sparrow.quant import digest
+from sparrow.quant.kinds import LAYERS
 from sparrow.request import Request
+from sparrow.tensor import I16
 from sparrow.tuning import TUNING
 
 
@@ -93,7 +101,8 @@ def certify(
         gates: Beside those of the proof; none of times, which no receipt holds.
         files: Name -> SHA-256 of every file of the bundle.
     """
-    over_codes, over_halves = coded(compiled.module.entries), bool(halved(compiled.module.entries))
+    counts = _precisions(compiled, lossy)
+    over_codes, over_halves = coded(compiled.module.entries), "bfloat16" in counts
     rounded = "quantized" if over_codes else "bfloat16" if over_halves else ""
     proof = found.proof
     verdict = f"built, not proved: {found.foreign}"
@@ -113,7 +122,8 @@ def certify(
         ok=not found.foreign,
         name=compiled.module.name,
         target=compiled.plan.target.name,
-        precision="int8" if over_codes else "bfloat16" if over_halves else "float32",
+        precision=MIXED if len(counts) > 1 else next(iter(counts), "float32"),
+        precisions=counts,
         threads=request.threads,
         versions=_versions(),
         sources=tuple(
@@ -164,6 +174,36 @@ def certify(
         tuning=_tuning(compiled, files),
         files=files,
     )
+
+
+def _precisions(compiled: Compiled, lossy: Sequence[Lossy]) -> dict[str, int]:
+    """How many layers have each precision, the most frequent first.
+
+    A layer is what is a product in the source model, however many it was parted into.
+    """
+    halves = halved(compiled.module.entries)
+    chosen = {x.name: x.precision for q in lossy for x in q.quantized.layers}
+
+    def precision(g: Graph, n: Node, name: str) -> str:
+        if name in halves:
+            return "bfloat16"
+        x, w = (g.types[v].dtype for v in n.inputs[:2])
+        if isinstance(n.op, RecurrentCodes) or multiplies_codes(x, w):
+            return chosen.get(name, "int16x8" if x == I16 else "int8")
+        return x.name
+
+    found: list[str] = []
+    for source, g in zip(compiled.imported, compiled.module.entries, strict=True):
+        names = {n.origin for n in source.graph.nodes if isinstance(n.op, (*LAYERS, RNN))}
+        layers: dict[str, str] = {}
+        for n in g.nodes:
+            if n.origin in names and isinstance(n.op, (*LAYERS, RNN, RecurrentCodes)):
+                p = precision(g, n, n.origin)
+                # beside its codes, a layer may multiply floats that are none of its product
+                if p != "float32" or n.origin not in layers:
+                    layers[n.origin] = p
+        found += layers.values()
+    return dict(Counter(found).most_common())
 
 
 def _tuning(compiled: Compiled, files: Mapping[str, str]) -> TuningRecord | None:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import FailFast
+from pydantic import FailFast, Field
 
 from sparrow.evidence.record import Count, Counts, Many, Real, Reals, Record, Some, Texts
 
@@ -258,8 +258,15 @@ class TuningRecord(Record):
     layers: Many[TunedRecord]
 
 
+# What a receipt calls layers of several precisions.
+MIXED = "mixed"
+
+
 class ReceiptRecord(Record):
-    """``receipt.json``: how a bundle came to be and what was proved."""
+    """``receipt.json``: how a bundle came to be and what was proved.
+
+    ``precision`` is that of all its layers, or `MIXED`; ``precisions`` counts them.
+    """
 
     schema_version: Literal[1]
     verdict: str
@@ -267,6 +274,7 @@ class ReceiptRecord(Record):
     name: str
     target: str
     precision: str
+    precisions: Counts = Field(default_factory=dict)
     threads: Count
     versions: Texts
     sources: Some[SourceRecord]
@@ -284,6 +292,13 @@ class ReceiptRecord(Record):
     search: SearchRecord | None = None
     tuning: TuningRecord | None = None
     files: Texts
+
+    @property
+    def layers_text(self) -> str:
+        """The precision of the layers in words: of several, how many have each."""
+        if self.precision != MIXED:
+            return self.precision
+        return f"{MIXED} ({', '.join(f'{n} {p}' for p, n in self.precisions.items())})"
 
 
 def sha256(path: Path) -> str:

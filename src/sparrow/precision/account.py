@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sparrow.errors import GateFailed
 from sparrow.evidence.receipt import ChoiceRecord, MixRecord, PriceRecord, SearchRecord
-from sparrow.precision.choice import Mix, Quantity, binding, front, solve, uniform
+from sparrow.precision.choice import Mix, Quantity, binding, front, mix_of, solve, uniform
 from sparrow.precision.tables import Tables
 from sparrow.quant.noise import decibels
 from sparrow.quant.recipe import Precision
@@ -121,12 +121,11 @@ def _binds(t: Tables, f: Found) -> list[str]:
             faster = say("latency", m.latency)
             found.append(f"drop: {faster} would lose {lost:.2%} of at most {f.drop:.2%}")
             break
-    for m in reversed(f.shown):
-        if m.precisions in f.refused:
-            # the gate alone: what it measured differs from run to run
-            gate = f.refused[m.precisions].gate or "proof"
-            found.append(f"{gate}: {say('latency', m.latency)} failed it as built")
-            break
+    if f.refused:
+        last, why = list(f.refused.items())[-1]
+        # the gate alone: what it measured differs from run to run
+        took = say("latency", mix_of(t.problem, last).latency)
+        found.append(f"{why.gate or 'proof'}: {took} failed it as built")
     return found
 
 

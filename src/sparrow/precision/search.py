@@ -137,11 +137,49 @@ class Search:
         """Note that a gate of its bundle refused a candidate: the records of others say so."""
         self.refused[c.mix.precisions] = why
 
+    def exact_keeps(self) -> bool:
+        """Whether speed is what is asked for, and float32 throughout keeps pins and goals."""
+        goals = goals_of(self.request.budget)
+        if self.hopeless or self._least != "latency":
+            return False
+        mix = uniform(self.problem, "float32")
+        if set(mix.precisions) != {"float32"}:
+            return False
+        real = self._real_of(mix, goals)
+        return all(real[k] <= most for k, most in goals.items())
+
+    def exact(self) -> Candidate:
+        """Float32 throughout, which keeps the goals."""
+        goals = goals_of(self.request.budget)
+        mix = uniform(self.problem, "float32")
+        shown = front(self.problem, "latency", goals)
+        return self._candidate(mix, self.plain, None, self._real_of(mix, goals), shown)
+
+    @property
+    def _least(self) -> Quantity:
+        """What to minimise within the goals."""
+        budget = self.request.budget
+        return "noise" if goals_of(budget) and budget.drop is None else "latency"
+
+    def _candidate(
+        self,
+        mix: Mix,
+        compiled: Compiled,
+        quantized: Quantized | None,
+        real: Mapping[Quantity, float],
+        shown: Sequence[Mix],
+    ) -> Candidate:
+        goals, drop = goals_of(self.request.budget), self.request.budget.drop
+        built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
+        way = Found(mix, self._least, goals, drop, shown, self.lost, built, self.refused)
+        lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
+        return Candidate(mix, compiled, lossy, record_of(self.tables, way))
+
     def _candidates(self) -> Iterator[Candidate]:
         if self.hopeless is not None:
             raise self.hopeless
         goals, drop = goals_of(self.request.budget), self.request.budget.drop
-        least: Quantity = "noise" if goals and drop is None else "latency"
+        least = self._least
         limits: Mapping[Quantity, float] = goals
         shown = front(self.problem, "latency", limits)
         if not shown:
@@ -172,10 +210,7 @@ class Search:
             if mix.precisions in yielded or not self._keeps(mix, tried):
                 continue
             yielded.add(mix.precisions)
-            built: dict[Quantity, float] = {k: v for k, v in real.items() if k != "latency"}
-            way = Found(mix, least, goals, drop, shown, self.lost, built, self.refused)
-            lossy = None if quantized is None else replace(self.lossy, quantized=quantized)
-            yield Candidate(mix, compiled, lossy, record_of(self.tables, way))
+            yield self._candidate(mix, compiled, quantized, real, shown)
         if not yielded:
             if drop is not None and tried and min(tried.values()) > drop:
                 best = min(tried.values())

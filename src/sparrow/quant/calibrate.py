@@ -86,7 +86,7 @@ class Calibration:
 
     def only(self, g: Graph, placement: Placement) -> Calibration:
         """What one placement needs of statistics that were taken for more."""
-        values = {x: self.values[x] for x in self.values if x in placement.codes}
+        values = {x: self.values[x] for x in self.values if x in placement.watched(g)}
         sums = {n.outputs[0] for n in placement.sums}
         notes = dead_channels({place_of(g, x): s for x, s in values.items()})
         return Calibration(
@@ -137,7 +137,8 @@ def calibrate(
             sample belongs to the evaluation set.
     """
     sums = {n.outputs[0]: n for n in placement.sums}
-    watched = {*placement.codes, *also}
+    needed = placement.watched(g)
+    watched = {*needed, *also}
     wanted = [x for x in g.types if x in watched]
     values = {x: Statistics() for x in wanted}
     second = {y: SecondMoments.of(g, n) for y, n in sums.items()} if moments else {}
@@ -159,7 +160,7 @@ def calibrate(
                 continue
             a = found[x]
             if not np.isfinite(a).all():
-                if x not in placement.codes:
+                if x not in needed:
                     del values[x]
                     continue
                 raise BadInput(

@@ -219,6 +219,11 @@ def hidden_results(n: Node) -> tuple[str, ...]:
     return n.outputs[:-1] if isinstance(n.op, LSTM) else n.outputs
 
 
+def initial_hidden(n: Node) -> str:
+    """The hidden state that a recurrent layer begins with; empty where that is zeros."""
+    return n.inputs[5] if len(n.inputs) > 5 else ""
+
+
 def moves(g: Graph, n: Node) -> bool:
     """Whether every element of the result is one of the first operand's, or between two of them."""
     op = n.op

@@ -40,7 +40,7 @@ from sparrow.ops.lane import Lane
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool
 from sparrow.quant.functions import fused, read_by_functions
-from sparrow.quant.kinds import Kinds, hidden_results, is_clamp, kinds_of
+from sparrow.quant.kinds import Kinds, hidden_results, initial_hidden, is_clamp, kinds_of
 from sparrow.quant.recipe import Precision, Recipe
 from sparrow.tensor import F32, I8, I16, DType
 
@@ -73,6 +73,13 @@ class Placement:
     clamped: Mapping[str, str]
     coded: frozenset[str]
     functions: Mapping[str, tuple[Node, ...]]
+
+    def watched(self, g: Graph) -> set[str]:
+        """The values whose ranges have to be known: codes, and what a layer makes codes itself."""
+        return {
+            *self.codes,
+            *(h for h in map(initial_hidden, self.cells) if h and h not in g.consts),
+        }
 
     def stored(self, y: str) -> str:
         """The value under which a result is stored: its own name, or that of its clamp."""

@@ -28,7 +28,7 @@ from sparrow.quant.place import Placement, place
 from sparrow.quant.qdq import insert
 from sparrow.quant.recipe import Pins, Recipe, pin_of, pinned, precisions
 from sparrow.quant.smoothquant import normalised, smooth
-from sparrow.quant.widen import few_of, readers, too_fine, too_wide
+from sparrow.quant.widen import cut_states, few_of, readers, too_fine, too_wide
 from sparrow.tensor import F32, Array
 
 Samples = Iterable[Mapping[str, Array]]
@@ -197,7 +197,7 @@ def run(
         g,
         few.passing(samples),
         p,
-        also=list(free.codes),
+        also=sorted(free.watched(g)),
         moments=recipe.rounding != "nearest",
         evaluation=evaluation,
         number=number,
@@ -234,15 +234,18 @@ def _widened(
     """A recipe that names what wants more than 8 bits and looks for no more, and notes of it."""
     fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
     every = replace(recipe, wide=tuple(_placed(g, recipe).sources))
+    p = _placed(g, recipe)
+    cut = cut_states(g, p, activation_codes(p, c, recipe), c, fixed)
     p = _placed(g, every)
     fine = too_fine(g, p, activation_codes(p, c, every), few, fixed)
     exact = tuple(dict.fromkeys(y for root in fine for y in readers(g, p, root)))
+    exact = tuple(dict.fromkeys((*cut, *exact)))
     floats = replace(recipe, exact=(*recipe.exact, *exact))
     p = _placed(g, floats)
     if p.sums or p.cells:
         recipe = floats
     else:
-        fine, p = {}, _placed(g, recipe)
+        cut, fine, p = {}, {}, _placed(g, recipe)
     asked = recipe
 
     def with_wide(values: Collection[str]) -> Graph:
@@ -255,6 +258,11 @@ def _widened(
         f"{place_of(g, x)} is no code: rounding it to 16 bits alone makes an error of {power:.0%} "
         "of the outputs' power"
         for x, power in fine.items()
+    ]
+    notes += [
+        f"{place_of(g, y)} stays float: the state that it begins with reaches {begins:.2g}, and "
+        f"its codes hold what it makes, up to {made:.2g}"
+        for y, (begins, made) in cut.items()
     ]
     for w in wide:
         takes = "is no code: a cheap function reads it" if w.fused else "takes 16 bits"

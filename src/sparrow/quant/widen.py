@@ -7,7 +7,8 @@ arXiv:1511.06393), and what that does to the outputs (`sparrow.quant.judged`) is
 power and with the error of the whole quantized network. Two kinds take 16 bits, a third none:
 
     exact      16 bits of the value alone make an error of a hundredth of the outputs' power, as of
-               a spectrum whose logarithm is taken: what reads it stays float
+               a spectrum whose logarithm is taken: what reads it stays float; so does a recurrent
+               layer whose codes saturate the state that it begins with (`cut_states`)
     spoilt     the value alone makes an error of a hundredth of the outputs' power; what its maker
                and its readers read and make besides takes 16 bits with it
     dominant   it makes a twentieth of the whole error, and costs little: what makes the most error
@@ -26,12 +27,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparrow.graph import Graph
 from sparrow.ops.lane import Lane
+from sparrow.quant.calibrate import Calibration
 from sparrow.quant.engine import Engine, Run, literally
 from sparrow.quant.few import Few
 from sparrow.quant.functions import fusable
 from sparrow.quant.judged import judged
+from sparrow.quant.kinds import hidden_results, initial_hidden
 from sparrow.quant.layers import Codes, shaped
 from sparrow.quant.noise import apart, power
 from sparrow.quant.place import Placement
@@ -101,6 +106,42 @@ def too_fine(
         return {}
     alone = _alone(g, p, codes, _error_of(g, outputs, samples, engine), engine)
     return _found_in(roots, SPOILT, alone)
+
+
+def cut_states(
+    g: Graph, p: Placement, codes: Codes, c: Calibration, fixed: Collection[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """Recurrent layers whose codes saturate what they begin with -> how far either reaches.
+
+    One grid of hidden codes serves all steps, and what a layer makes from zeros lies within [-1,
+    1]. Where a hundredth of the power of its initial state lies beyond both, the first steps are
+    spoilt; codes that reach further, as those of a GRU do whose states fade from there, spoil all.
+
+    Args:
+        g: Float graph.
+        p: Where codes are.
+        codes: Types and scales of all values that are.
+        c: Of the values of ``p``.
+        fixed: Values whose precision was asked for.
+    """
+    found = {}
+    for n in p.cells:
+        h = initial_hidden(n)
+        made = [codes[x] for x in hidden_results(n) if x in codes]
+        if not h or not made or n.outputs[0] in fixed:
+            continue
+        if h in g.consts:
+            x = g.consts[h].astype(np.float64)
+            count = np.ones(x.shape, np.int64)
+        else:
+            x, count = c.values[h].histogram.centers(), c.values[h].histogram.counts
+        dtype, grid = made[0]
+        step, zero = float(grid.scale.max()), int(grid.zero_point.max())
+        low, high = (float(np.clip(step * (q - zero), -1, 1)) for q in dtype.limits)
+        beyond = x - np.clip(x, low, high)
+        if (count * beyond**2).sum() > SPOILT * (count * x**2).sum():
+            found[n.outputs[0]] = float(np.abs(x[count > 0]).max()), max(-low, high)
+    return found
 
 
 def readers(g: Graph, p: Placement, root: str) -> tuple[str, ...]:

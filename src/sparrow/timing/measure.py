@@ -47,6 +47,12 @@ class Samples:
     runs: int
     others: float
 
+    def joined(self, other: Samples) -> Samples:
+        """These rounds and those of another run."""
+        a, b = len(self.ns), len(other.ns)
+        others = (a * self.others + b * other.others) / (a + b)
+        return Samples(np.concatenate([self.ns, other.ns]), self.runs + other.runs, others)
+
 
 def cpu() -> str:
     """The CPU's name and how many of it this machine has."""
@@ -204,6 +210,15 @@ class Comparison:
     samples: Mapping[str, Samples]
     median_ns: Mapping[str, float]
 
+    @property
+    def rounds(self) -> int:
+        """How often each was timed."""
+        return min(len(s.ns) for s in self.samples.values())
+
+    def with_rounds_of(self, other: Comparison) -> Comparison:
+        """The rounds of both, of the same calls."""
+        return _comparison({k: s.joined(other.samples[k]) for k, s in self.samples.items()})
+
     def ratio(self, slow: str, fast: str) -> Ratio:
         """Time of ``slow`` over time of ``fast``, taken within each round."""
         a, b = self.samples[slow], self.samples[fast]
@@ -227,5 +242,8 @@ def compare(
 
         return run
 
-    samples = measure({k: bound(call) for k, call in runs.items()}, [{}], rounds, block_ms)
+    return _comparison(measure({k: bound(c) for k, c in runs.items()}, [{}], rounds, block_ms))
+
+
+def _comparison(samples: Mapping[str, Samples]) -> Comparison:
     return Comparison(samples, {k: float(np.median(s.ns)) for k, s in samples.items()})

@@ -339,7 +339,7 @@ def against_onnxruntime(
             f"entry {info.name!r}: outputs are {apart:.1e} from onnxruntime's; not comparable",
             hint="sparrow verify says which layer differs"
             if exact
-            else f"{bundle.receipt.precision} rounds by choice: --against none times it alone",
+            else f"{bundle.receipt.layers_text} rounds by choice: --against none times it alone",
         )
     try:
         samples = measure({"sparrow": ours, "onnxruntime": theirs}, feeds, rounds, block_ms)

@@ -100,3 +100,47 @@ def test_an_output_of_next_to_nothing_asks_for_nothing() -> None:
     silent = {**samples[5], "rest": np.zeros((ROWS, 4), np.float32)}
     samples[5] = {**silent, "rest": -evaluate(g, silent)["y"]}
     assert run(g, samples, Recipe()).recipe.wide == ()
+
+
+def cell(kind: str, initial: Array | None = None) -> Graph:
+    """A recurrent layer of 16 units over 6 steps, and a product of what it makes."""
+    rng = np.random.default_rng(2)
+    gates = 4 if kind == "LSTM" else 3
+    weights: dict[str, Array] = {
+        "w": rng.normal(size=(1, gates * WIDTH, WIDTH)).astype(np.float32) * 0.2,
+        "r": rng.normal(size=(1, gates * WIDTH, WIDTH)).astype(np.float32) * 0.2,
+        "head": rng.normal(size=(WIDTH, 4)).astype(np.float32),
+    }
+    given = [small_models.value("x", (6, 1, WIDTH))]
+    if initial is None:
+        given.append(small_models.value("h", (1, 1, WIDTH)))
+    else:
+        weights["h"] = initial
+    nodes = [
+        helper.make_node(kind, ["x", "w", "r", "", "", "h"], ["s"], "cell", hidden_size=WIDTH),
+        helper.make_node("MatMul", ["s", "head"], ["y"]),
+    ]
+    m = small_models.model(nodes, given, [small_models.value("y", (6, 1, 1, 4))], weights)
+    return optimize(import_model(m).graph, FRONT)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize(("scale", "codes"), [(0.2, True), (3.0, False)])
+def test_a_layer_whose_codes_saturate_what_it_begins_with_stays_float(
+    kind: str, constant: bool, scale: float, codes: bool
+) -> None:
+    rng = np.random.default_rng(1)
+    states = [(scale * rng.uniform(-1, 1, (1, 1, WIDTH))).astype(np.float32) for _ in range(40)]
+    samples = [
+        {"x": rng.normal(size=(6, 1, WIDTH)).astype(np.float32)}
+        | ({} if constant else {"h": states[i]})
+        for i in range(40)
+    ]
+    q = run(cell(kind, states[0] if constant else None), samples, Recipe())
+    assert ("cell" in {x.name for x in q.layers}) == codes
+    notes = [n for n in q.calibration.health.notes if "the state that it begins with reaches" in n]
+    assert len(notes) == (not codes) and all(n.startswith("cell stays float: ") for n in notes)
+    # what is asked for by name is done
+    pinned = run(q.source, samples, Recipe(pins=(("cell", "int8"),)))
+    assert "cell" in {x.name for x in pinned.layers}
