@@ -149,6 +149,60 @@ def test_fully_connected(tmp_path: Path, seed: int, dtype: DType) -> None:
     check(tmp_path, data, {"x": x})
 
 
+@pytest.mark.parametrize("dtype", [I8, I16], ids=str)
+@pytest.mark.parametrize("kind", ["bias", "", "64 bits"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fully_connected_with_a_scale_per_channel(
+    tmp_path: Path, seed: int, kind: str, dtype: DType
+) -> None:
+    d, wide = Draw(seed, dtype), dtype == I16
+    # of few channels sums of 32 bits and of 64 round alike
+    x, sx, m = d.codes(200, 33), d.scale(2e-4 if wide else 0.05), 60
+    scales, zero = [d.scale(0.01) for _ in range(m)], 0 if wide else d.zero()
+    weights = d.rng.integers(-127, 128, (m, 33)).astype(np.int8)
+    consts = [constant("w", weights, scale=scales, zero=[0] * m, axis=0)]
+    if kind == "bias":
+        bias = d.rng.integers(-3000, 3000, m).astype(np.int64 if wide else np.int32)
+        consts.append(constant("b", bias, scale=[sx * s for s in scales]))
+    out = T("y", (200, m), dtype, scale=[d.scale(2e-3 if wide else 0.5)], zero=[zero])
+    options = {"activation": 0, "sum_type": 4 if kind == "64 bits" else 0}
+    data = one(
+        "FULLY_CONNECTED", {"x": x}, options, out=out, consts=consts, quant={"x": (sx, zero)}
+    )
+    check(tmp_path, data, {"x": x})
+
+
+def test_one_hot_takes_codes_of_unlike_scales_as_they_are(tmp_path: Path) -> None:
+    """Converters give each of both values a scale of its own."""
+    x = np.array([3, 0, 8, 2, 5, 1], np.int32)
+    values = [
+        constant(k, np.array(v, np.int8), scale=[s])
+        for k, v, s in (("on", 127, 0.02), ("off", -128, 0.01))
+    ]
+    out = T("y", (6, 9), I8, scale=[0.03], zero=[-7])
+    consts = [constant("depth", np.array(9, np.int32)), *values]
+    data = one("ONE_HOT", {"x": x}, {"axis": -1}, out=out, consts=consts)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(data)
+    found = evaluate(integer(import_tflite(path).graph), {"x": x})["y"]
+    np.testing.assert_array_equal(found, litert(data, {"x": x})[0])
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero"),
+    [(0.09507104754447937, 14), (0.019339999184012413, 56), (0.057048648595809937, -118)],
+)
+def test_tables_are_computed_in_float32(tmp_path: Path, scale: float, zero: int) -> None:
+    """Codes near a tie, which fall the other way in double precision."""
+    every = np.arange(-128, 128).astype(np.int8)
+    out = T("y", every.shape, I8, scale=[1 / 256], zero=[-128])
+    check(
+        tmp_path,
+        one("LOGISTIC", {"x": every}, {}, out=out, quant={"x": (scale, zero)}),
+        {"x": every},
+    )
+
+
 @pytest.mark.parametrize("dtype", [I8, U8], ids=str)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("op", ["ADD", "SUB", "MUL"])

@@ -120,6 +120,23 @@ def test_activation_types_survive_movement() -> None:
         assert quant.scale.ndim == g.types[name].rank
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16])
+@pytest.mark.parametrize(("scale", "zero"), [((), 5), ((), 9), ((3,), 5)])
+def test_codes_are_read_by_another_scale_than_they_were_made_with(
+    dtype: type[np.integer[Any]], scale: tuple[int, ...], zero: int
+) -> None:
+    consts = {
+        "s": np.array(0.1, np.float32), "z": np.array(5, dtype),
+        "other": RNG.uniform(0.1, 0.3, scale).astype(np.float32), "zo": np.full(scale, zero, dtype),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "other", "zo"], ["y"]),
+    ]
+    x = (4 * RNG.standard_normal((2, 3, 7))).astype(np.float32)
+    check(model(nodes, {"x": x}, consts, TensorProto.FLOAT), {"x": x})
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16])
 @pytest.mark.parametrize("blocked", [False, True])
 def test_round_trip_of_every_width(dtype: type[np.integer[Any]], blocked: bool) -> None:

@@ -15,7 +15,7 @@ Sums of products of 16-bit codes have 64 bits, and are rounded once, with a mult
 convolutions and products of two activations, and of 31 in FULLY_CONNECTED with a bias:
 
     y = floor((v min((q + 2^15) >> 16, 2^15 - 1) + 2^(14 - e)) / 2^(15 - e))
-    y = floor((v q + 2^(30 - e)) / 2^(31 - e))
+    y = floor((v q + 2^(30 - e) - (1 where v < 0)) / 2^(31 - e))
 
 FULLY_CONNECTED without one is ruy's, in 32 bits.
 
@@ -128,10 +128,12 @@ def requantized_wide(
 ) -> lane.Expr | Reject:
     """The codes of ``value`` (int64, magnitude at most ``reach``, shaped as ``ratio``) times it.
 
-    One rounding, halves up, of an exact product with a multiplier of ``bits``, 16 with its sign or
-    31 without. What does not fit 64 bits is taken in two parts, v = 2^16 a + b:
+    One rounding of an exact product with a multiplier of ``bits``: 16 with its sign, halves up, or
+    31 without, halves away from zero. What does not fit 64 bits is taken in two parts,
+    v = 2^16 a + b, with n = 1 where halves go down:
 
-        floor((v q + 2^(s-1)) / 2^s) = floor((a q + floor(b q / 2^16) + 2^(s-17)) / 2^(s-16))
+        floor((v q - n + 2^(s-1)) / 2^s) = floor((a q + l + 2^(s-17)) / 2^(s-16))
+        l = floor((b q - n) / 2^16)
     """
     q, exponent = multiplier(ratio, bits)
     shift = (15 if bits == 16 else 31) - exponent
@@ -141,8 +143,17 @@ def requantized_wide(
     if (wide * ratio).max() >= 2.0**31 - 1:
         return Reject("LiteRT would wrap")
     factor = constants.take(q, I64)
+
+    def lowered(product: lane.Expr) -> lane.Expr:
+        if bits == 16:
+            return product
+        below = lane.call("lt", value, lane.Imm(0, I64))
+        return lane.call(
+            "sub", product, lane.call("where", below, *(lane.Imm(n, I64) for n in (1, 0)))
+        )
+
     if (wide * q + np.ldexp(0.5, shift)).max() < 2.0**63:
-        product = lane.call("mul", value, factor)
+        product = lowered(lane.call("mul", value, factor))
         return clamped(lane.call("rshr", product, constants.take(shift, I64)), grid)
     if shift.min() < 18 or wide.max() >= 2.0**47:
         return Reject("sums of more than 47 bits, or a ratio that leaves few of them")
@@ -150,7 +161,7 @@ def requantized_wide(
     low = lane.call("bitand", value, lane.Imm((1 << 16) - 1, I64))
     high = lane.call("rshr", lane.call("sub", value, low), part)
     # a shift that rounds, of half a unit less, is one that does not
-    below = lane.call("sub", lane.call("mul", low, factor), lane.Imm(1 << 15, I64))
+    below = lane.call("sub", lowered(lane.call("mul", low, factor)), lane.Imm(1 << 15, I64))
     total = lane.call("add", lane.call("mul", high, factor), lane.call("rshr", below, part))
     return clamped(lane.call("rshr", total, constants.take(shift - 16, I64)), grid)
 

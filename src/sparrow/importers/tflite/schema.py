@@ -116,7 +116,7 @@ OPTIONS: Mapping[str, Layout] = {
     "DIV": _layout(29, activation=(0, "b")),
     "FAKE_QUANT": _layout(58, min=(0, "f"), max=(1, "f"), bits=(2, "i"), narrow=(3, "?")),
     "FULLY_CONNECTED": _layout(
-        8, activation=(0, "b"), weights_format=(1, "b"), keep_num_dims=(2, "?")
+        8, activation=(0, "b"), weights_format=(1, "b"), keep_num_dims=(2, "?"), sum_type=(4, "b")
     ),
     "GATHER": _layout(23, axis=(0, "i"), batch_dims=(1, "i")),
     "GELU": _layout(116, approximate=(0, "?")),

@@ -229,11 +229,14 @@ def _litert(m: Match, n: Node, s: _Sum, t: Target, constants: Constants) -> lane
         return Reject("LiteRT multiplies codes of one width")
     if wide and s.bias is not None and m.producer(n.inputs[2], Dequantize) is None:
         return Reject("its bias is no constant of 64 bits")
-    double = conv if s.x.type.dtype == I8 else wide and (conv or s.bias is not None)
+    weights = m.producer(n.inputs[1], Dequantize)
+    assert weights is not None and isinstance(weights.op, Dequantize)
+    long = wide and (conv or s.bias is not None)
+    double = long or ((conv or not weights.op.quant.per_tensor) and s.x.type.dtype != U8)
     rank = m.type(t.node.outputs[0]).rank
     steps = litert.sum_ratio(s.x.scale, s.weights.scale, t.scale, double=double)
     ratio, reach = (_along_channels(s.op, v, rank) for v in (steps, s.reach))
-    if wide and double:
+    if long:
         bits = 16 if conv else 31
         value = _value(s, wide=True)
         return litert.requantized_wide(value, reach, ratio, t.grid, constants, bits=bits)

@@ -1,4 +1,4 @@
-"""Functions of one value: a table of results, computed in double precision.
+"""Functions of one value: a table of results, in double precision (float32 under `tflite`).
 
 before   y = Quantize(f(Dequantize(x)))
 after    y = Lookup(x, table of f over all codes)                x of 8 bits
@@ -28,7 +28,7 @@ MOST = 8.0
 
 
 def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite | Reject:
-    """A function of one value: every code's result, computed in double precision."""
+    """A function of one value: every code's result."""
     op, x = n.op, codes_of(m, value)
     assert isinstance(op, Lane)
     if x is None:
@@ -54,16 +54,20 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
                 codes = lane.evaluate(own, (every,))
                 e.add(Lookup(), x.name, e.const(codes, t.grid.dtype), y=t.node.outputs[0])
             return e.done(t.node)
-    reals = (np.arange(low, high + 1 + wide) - x.zero) * x.scale
-    args: list[Array] = []
-    for name in n.inputs:
-        known = m.const(name)
-        args.append(reals if known is None else known.astype(np.float64).reshape(()))
+    # LiteRT computes its tables in float32
+    single = scheme == "tflite" and not wide
+    real = np.dtype(np.float32 if single else np.float64)
+    scale, step = np.array([x.scale, t.scale], real)
     with np.errstate(all="ignore"):
-        result = np.broadcast_to(lane.evaluate(_double(op.expr), args), reals.shape)
-    if np.isnan(result).any():
+        reals = (np.arange(low, high + 1 + wide) - x.zero).astype(real) * scale
+        known = (m.const(name) for name in n.inputs)
+        args = [reals if v is None else v.astype(real).reshape(()) for v in known]
+        expr = op.expr if single else _double(op.expr)
+        result = np.broadcast_to(lane.evaluate(expr, args), reals.shape)
+        steps = result * (real.type(1) / step) if single else result / step
+    if np.isnan(steps).any():
         return Reject("it is undefined for some code")
-    exact = np.clip(result / t.scale, -(2.0**31), 2.0**31)
+    exact = np.clip(steps.astype(np.float64), -(2.0**31), 2.0**31)
     if wide:
         between = _between(exact, t.grid)
         if isinstance(between, Reject):
@@ -72,8 +76,8 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
         e.add(made, x.name, e.const(entries, I32), y=t.node.outputs[0])
         return e.done(t.node)
     away = np.copysign(np.floor(np.abs(exact) + 0.5), exact)
-    steps = (away if scheme == "tflite" else np.rint(exact)) + t.grid.zero
-    codes = np.clip(steps, t.grid.low, t.grid.high).astype(t.grid.dtype.numpy)
+    whole = (away if scheme == "tflite" else np.rint(exact)) + t.grid.zero
+    codes = np.clip(whole, t.grid.low, t.grid.high).astype(t.grid.dtype.numpy)
     e.add(Lookup(), x.name, e.const(codes, t.grid.dtype), y=t.node.outputs[0])
     return e.done(t.node)
 

@@ -75,8 +75,12 @@ def _typed(n: Call, x: str, quant: Affine) -> str:
 
 
 def dequantize(n: Call, x: str, quant: Affine, dtype: DType = F32) -> str:
-    """Real values of codes; they may carry no other quantization than ``quant``."""
-    return n.b.add(Dequantize(quant, dtype), _typed(n, x, quant))
+    """Real values of codes: by arithmetic where they were made with another quantization."""
+    op, t = Dequantize(quant, dtype), n.b.type(x)
+    if n.b.value(x) is None and t.quant is not None and t.quant != quant:
+        expr, operands = op.expression(t)
+        return n.b.lane(expr, x, *map(n.b.const, operands))
+    return n.b.add(op, _typed(n, x, quant))
 
 
 def _read(n: Call, i: int, axis: int = 1) -> str:

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from sparrow.importers.tflite.call import Call, Decoder
+from sparrow.importers.tflite.schema import DTYPES
 from sparrow.ops.conv import Conv
 from sparrow.ops.conv_transpose import ConvTranspose
 from sparrow.ops.matmul import MatMul
 from sparrow.ops.pool import Pool, PoolKind
+from sparrow.ops.quantize import Dequantize, affine
+from sparrow.tensor import I16, I32, I64
 
 SAME, VALID = 0, 1
 Pads = tuple[tuple[int, int], ...]
@@ -106,7 +111,14 @@ def _fully_connected(n: Call) -> Sequence[str]:
     if len(w) != 2 or not w[1] or prod(x) % w[1]:
         raise n.bad(f"x {n.type(0)} does not fit weights {n.type(1)}")
     rows = n.b.reshape(n.float(0), (prod(x) // w[1], w[1]))
-    y = n.b.add(MatMul(trans_b=True), rows, n.weights(1, (0, 1)), n.bias(2, 0, 1))
+    bias = n.bias(2, 0, 1)
+    codes = n.tensor(0).quantized and n.tensor(1).quantized and n.tensor(0).dtype == I16
+    if not bias and codes and DTYPES.get(n.option("sum_type")) == I64:
+        # sums are then of 64 bits, which those with a bias are
+        scale = (n.tensor(0).scale.astype(np.float64) * n.tensor(1).scale).astype(np.float32)
+        quant = affine(scale, np.zeros(scale.shape, np.int32), w[:1], 0, 0)
+        bias = n.b.add(Dequantize(quant), n.b.const(np.zeros(w[:1], np.int32), I32, quant))
+    y = n.b.add(MatMul(trans_b=True), rows, n.weights(1, (0, 1)), bias)
     y = n.write(n.activated(y))
     if n.option("keep_num_dims"):
         if not x or x[-1] != w[1]:
