@@ -279,6 +279,22 @@ def test_a_value_of_16_bits_is_added_to_bytes_exactly() -> None:
     assert apart(b.finish({"y": y}, {}), feeds) < 1e-4
 
 
+@pytest.mark.parametrize(("low", "float_left"), [(-1.3, False), (-0.1, True)])
+def test_products_of_values_of_16_bits_stay_in_int32(low: float, float_left: bool) -> None:
+    b = Builder("g")
+    feeds = {name: codes(seed, (1, 8, 12, 12), I16) for seed, name in enumerate("ab")}
+    reals = [
+        b.add(Dequantize(affine(low, 1.3, I16, 4)), b.input(name, TensorType(v.shape, I16)))
+        for name, v in feeds.items()
+    ]
+    product = b.lane(lane.call("mul", lane.Arg(0, F32), lane.Arg(1, F32)), *reals)
+    g = b.finish({"y": b.add(Quantize(affine(-1.7, 1.7, I16, 4), I16), product)}, {})
+    whole = integer(g)
+    assert any(isinstance(n.op, Quantize) for n in whole.nodes) == float_left
+    off = evaluate(whole, feeds)["y"].astype(np.int64) - evaluate(g, feeds)["y"]
+    assert np.abs(off).max() <= 1
+
+
 @pytest.mark.parametrize("fn", ["gelu", "gelu_tanh", "sigmoid", "tanh", "silu", "hardswish", "erf"])
 def test_functions_of_one_value_are_tables(fn: str) -> None:
     e = lane.call(fn, lane.Arg(0, F32))

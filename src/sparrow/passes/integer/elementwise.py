@@ -48,6 +48,8 @@ def elementwise(m: Match, n: Node, t: Target, scheme: Scheme) -> Rewrite | Rejec
         return Reject("LiteRT adds and multiplies codes of one width")
     constants = Constants(2)
     if fn == "mul":
+        if a.reach * b.reach >= 1 << 31:
+            return Reject("products of 16-bit codes with zero points may leave int32")
         product = lane.call("mul", a.real(0), b.real(1))
         ratio = np.asarray(a.scale * b.scale / t.scale)
         if scheme == "tflite":
