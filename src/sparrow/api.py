@@ -18,7 +18,7 @@ from sparrow.compiler import (
 )
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, BadModel
-from sparrow.evidence.lossy import (
+from sparrow.evidence.held_out import (
     coded,
     holds_codes,
     quantizable,

@@ -30,7 +30,7 @@ from sparrow.evidence.certify import Findings, certify, not_run
 from sparrow.evidence.describe import describe
 from sparrow.evidence.gate import AUDITED, Gate
 from sparrow.evidence.golden import Golden, dump_golden, make_golden
-from sparrow.evidence.lossy import Lossy, first_samples
+from sparrow.evidence.held_out import Lossy, first_samples
 from sparrow.evidence.outputs import run_calls
 from sparrow.evidence.proof import prove
 from sparrow.evidence.receipt import MemoryRecord, SearchRecord

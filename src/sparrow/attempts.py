@@ -12,7 +12,7 @@ from sparrow.bfloat16 import halved
 from sparrow.bundle import Bundle
 from sparrow.compiler import Compiled, Front, Source, compile_front
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.lossy import (
+from sparrow.evidence.held_out import (
     Lossy,
     first_samples,
     holds_codes,

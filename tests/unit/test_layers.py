@@ -60,8 +60,8 @@ ORDER = [
         "quantizing",
     ),
     *(
-        "evidence.loss",
-        "evidence.lossy",
+        "evidence.disagreement",
+        "evidence.held_out",
         "evidence.golden",
         "evidence.rounding",
         "evidence.bounds",

@@ -23,7 +23,7 @@ from sparrow.assemble import write_bundle
 from sparrow.device.elf import code_bytes
 from sparrow.device.here import resolve_target
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.held_out import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.choice import (
     WIDTH,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparrow.evidence.lossy import EVERY, HELD
+from sparrow.evidence.held_out import EVERY, HELD
 from sparrow.quant.calibrate import digest
 from sparrow.tensor import Array
 

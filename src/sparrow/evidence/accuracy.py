@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sparrow.bundle import Bundle
 from sparrow.compiler import Source
 from sparrow.errors import BadInput
+from sparrow.evidence.disagreement import Disagreement
 from sparrow.evidence.golden import Golden
+from sparrow.evidence.held_out import Lossy
 from sparrow.evidence.layers import gap
-from sparrow.evidence.loss import Loss
-from sparrow.evidence.lossy import Lossy
 from sparrow.evidence.oracle import Oracle, OracleRefused, oracle_outputs
 from sparrow.evidence.receipt import FAR, AgainstRecord, DifferenceRecord
 from sparrow.graph import Graph
@@ -143,7 +143,7 @@ class Held(NamedTuple):
     """
 
     counts: tuple[int, ...]
-    lost: Mapping[str, Loss]
+    lost: Mapping[str, Disagreement]
     accuracy: AgainstRecord
 
 
@@ -161,7 +161,7 @@ def on_held_out(
     distance = _Differences()
     lost = {}
     for source, g, x in zip(sources.values(), graphs, lossy, strict=True):
-        oracle, lost[g.name] = Oracle(source), Loss(g.types[x].shape for x in g.inputs)
+        oracle, lost[g.name] = Oracle(source), Disagreement(g.types[x].shape for x in g.inputs)
         initial = {s.input: s.initial for s in g.states}
         for feeds in x.held:
             bundle.reset()
@@ -233,7 +233,7 @@ def drop_of(
         return shares[worst], text
     reference = theirs if theirs is not None else [c.outputs for c in golden.calls]
     who = "onnxruntime" if theirs is not None else "the NumPy reference"
-    loss = Loss()
+    loss = Disagreement()
     for a, b in zip(ours, reference, strict=True):
         loss.add(a, b)
     return loss.share, loss.meaning(f"{len(golden.calls)} sample calls", f"{who} {_UNJUDGED}")

@@ -17,7 +17,7 @@ from sparrow.device import build as toolchain
 from sparrow.evidence.accuracy import against_oracle
 from sparrow.evidence.gate import Gate
 from sparrow.evidence.golden import SEED, Golden
-from sparrow.evidence.lossy import Lossy, coded
+from sparrow.evidence.held_out import Lossy, coded
 from sparrow.evidence.proof import Proof
 from sparrow.evidence.receipt import (
     MIXED,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sparrow.errors import BadInput
-from sparrow.evidence.loss import Loss
-from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.disagreement import Disagreement
+from sparrow.evidence.held_out import Lossy
 from sparrow.graph import Graph
 from sparrow.quant.engine import literally
 from sparrow.quant.run import Quantized
@@ -58,7 +58,7 @@ class Drops:
         if not self._answers:
             plain = _predictor(f, *names)
             self._answers = [plain(x) for x in self._samples]
-        loss = Loss(f.types[x].shape for x in f.inputs)
+        loss = Disagreement(f.types[x].shape for x in f.inputs)
         for x, answer in zip(self._samples, self._answers, strict=True):
             loss.add(predict(x), answer)
         return loss.share

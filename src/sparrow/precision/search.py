@@ -19,7 +19,7 @@ from sparrow.compiler import Compiled
 from sparrow.device.library import code_bytes_of, compile_library
 from sparrow.device.runners import find_runner
 from sparrow.errors import BadInput, GateFailed
-from sparrow.evidence.lossy import Lossy
+from sparrow.evidence.held_out import Lossy
 from sparrow.evidence.receipt import SearchRecord
 from sparrow.precision.account import Found, record_of, say
 from sparrow.precision.choice import WIDTH, Mix, Quantity, front, nearest, solve, uniform

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from sparrow.bfloat16 import halved
 from sparrow.compiler import Compiled
 from sparrow.errors import BadInput
-from sparrow.evidence.lossy import Lossy, coded
+from sparrow.evidence.held_out import Lossy, coded
 from sparrow.graph import Graph
 from sparrow.precision.choice import Cost, Layer, Problem
 from sparrow.precision.costs import compiling, measure_costs

@@ -21,7 +21,7 @@ from sparrow import cli
 from sparrow.arguments import recipe_of
 from sparrow.errors import BadInput, GateFailed
 from sparrow.evidence.gate import Gate
-from sparrow.evidence.lossy import EVERY, HELD, number_in_source, quantized_entry
+from sparrow.evidence.held_out import EVERY, HELD, number_in_source, quantized_entry
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 from sparrow.request import Budget
@@ -153,7 +153,7 @@ ON_CORES = """
 import os, sys
 import sparrow, sparrow.assemble
 from sparrow.evidence.gate import Gate
-from sparrow.evidence.lossy import EVERY, HELD, number_in_source, quantized_entry
+from sparrow.evidence.held_out import EVERY, HELD, number_in_source, quantized_entry
 from sparrow.importers.model import import_model
 from sparrow.passes import FRONT, optimize
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])

@@ -1,4 +1,4 @@
-"""What a network lost of another's answers where nobody says how to judge it.
+"""How far the answers of two networks disagree where nobody says how to judge it.
 
 Of each output the kind is read off what the reference answers (docs/quantization.md, "Drop"):
 
@@ -36,7 +36,7 @@ RAW = "; raw heads of a detector look the same: judge those by --evaluate file.p
 Shape = tuple[int, ...]
 
 
-class Loss:
+class Disagreement:
     """Of the answers of one network against those of another, over samples.
 
     Args:

@@ -10,12 +10,12 @@ from onnx import helper
 
 import sparrow
 from small_models import model, value
-from sparrow.evidence.loss import Loss
+from sparrow.evidence.disagreement import Disagreement
 from sparrow.tensor import Array
 
 
-def loss(pairs: list[tuple[Array, Array]]) -> Loss:
-    found = Loss()
+def loss(pairs: list[tuple[Array, Array]]) -> Disagreement:
+    found = Disagreement()
     for got, want in pairs:
         found.add({"y": got}, {"y": want})
     return found
@@ -58,7 +58,7 @@ def test_what_is_no_number_is_all_or_nothing(odd: float) -> None:
 
 def kind(want: Array, inputs: tuple[tuple[int, ...], ...] = (), samples: int = 1) -> str:
     """What an output is taken for; ``want`` holds samples along axis 0."""
-    found = Loss(inputs)
+    found = Disagreement(inputs)
     for y in np.array_split(want, samples):
         found.add({"y": y}, {"y": y})
     text = found.meaning("s", "m")
@@ -130,7 +130,7 @@ def test_classes_of_frames_lie_where_the_input_has_frames_too() -> None:
         got = want.copy()
         at = np.moveaxis(got, axis, -1)
         at[0, 0] = -at[0, 0]
-        found = Loss(inputs)
+        found = Disagreement(inputs)
         found.add({"y": got}, {"y": want})
         assert found.share == pytest.approx(1 / rows)
 
@@ -149,22 +149,22 @@ def test_what_may_be_raw_heads_is_told_the_way_out(
     shape: tuple[int, ...], inputs: tuple[tuple[int, ...], ...], told: bool
 ) -> None:
     want = drawn(*shape)
-    found = Loss(inputs)
+    found = Disagreement(inputs)
     found.add({"y": want}, {"y": want})
     assert ("--evaluate" in found.meaning("s", "m")) == told
     # probabilities are classes, whatever makes them
-    sure = Loss(inputs)
+    sure = Disagreement(inputs)
     sure.add({"y": softmax(want, 1)}, {"y": softmax(want, 1)})
     assert "--evaluate" not in sure.meaning("s", "m")
 
 
 def test_the_worst_output_counts() -> None:
     a, b = drawn(1, 10), drawn(1, 12, 4)
-    found = Loss()
+    found = Disagreement()
     found.add({"a": a, "b": b * 1.02}, {"a": a, "b": b})
     assert found.share == pytest.approx(0.02, rel=1e-3)
     assert "'b', numbers" in found.meaning("1 sample", "the model")
-    other = Loss()
+    other = Disagreement()
     other.add({"a": -a, "b": b * 1.02}, {"a": a, "b": b})
     assert other.share == 1 and "'a', the worst output" in other.meaning("1 sample", "the model")
 
