@@ -138,6 +138,16 @@ def topk() -> list[Case]:
     for k in (1, 5, 64, 77):
         for big in (False, True):
             found.append(Case(f"topk_long_{k}_{big}", TopK(1, k, big), (long,)))
+    # bounds that groups of elements give: as many as they say, the best in one group, groups that
+    # are NaN or have one element that is not, infinities
+    n = np.arange(203)
+    rows = [RNG.permutation(203), n % 8, (n % 16 == 3) * n, np.where(n < 8, n, NAN)]
+    rows += [np.where(n % 8, np.where(n < 50, NAN, 5), n), np.where(n % 3, np.inf, -np.inf)]
+    rows += [np.where(n < 100, np.inf, RNG.permutation(203)), np.where(n == 77, 0, -np.inf)]
+    grouped = np.stack(rows).astype(np.float32)
+    for k in (1, 7, 8, 9, 24, 25):
+        for big in (False, True):
+            found.append(Case(f"topk_grouped_{k}_{big}", TopK(1, k, big), (grouped,)))
     return found
 
 

@@ -15,15 +15,37 @@ typedef struct sp_topk {
   ptrdiff_t outer, n, k, inner, task_rows;
 } sp_topk;
 
-/* From element i on the first of a vector in which something may come before `top`, or where whole vectors
- * end: of many elements few do. Comparisons with NaN are false, and so it is looked at. */
-SP_INLINE ptrdiff_t sp_topk_pass(const sp_topk p, const float *x, ptrdiff_t i, float top) {
+/* From element i on the first of a vector in which something may come before `top`, or beside it,
+ * or where whole vectors end: of many elements few do. Comparisons with NaN are false, and so it is
+ * looked at. */
+SP_INLINE ptrdiff_t sp_topk_pass(const sp_topk p, const float *x, ptrdiff_t i, float top,
+                                 int beside) {
   const sp_f32 t = sp_set1_f32(top);
   for (; i + SP_LANES <= p.n; i += SP_LANES) {
-    const sp_f32 v = sp_load_f32(x + i);
-    if (sp_mask_any(sp_mask_not(p.smallest ? sp_ge_f32(v, t) : sp_le_f32(v, t)))) break;
+    const sp_f32 v = sp_load_f32(x + i), a = p.smallest ? t : v, b = p.smallest ? v : t;
+    if (sp_mask_any(sp_mask_not(beside ? sp_lt_f32(a, b) : sp_le_f32(a, b)))) break;
   }
   return i;
+}
+
+/* What k elements do not come behind: the last of the first ones of k groups or more. NaN, which
+ * bounds nothing, where that of a group is. */
+SP_INLINE float sp_topk_bound(const sp_topk p, const float *x, ptrdiff_t groups) {
+  float first[SP_LANES], bound = 0;
+  for (ptrdiff_t g = 0; g < groups; g += SP_LANES) {
+    sp_f32 best = sp_load_f32(x + g);
+    for (ptrdiff_t i = g + groups; i + SP_LANES <= p.n; i += groups) {
+      const sp_f32 v = sp_load_f32(x + i);
+      best = p.smallest ? sp_min_f32(best, v) : sp_max_f32(best, v);
+    }
+    sp_store_f32(first, best);
+    for (ptrdiff_t l = 0; l < SP_LANES; ++l) {
+      const float f = first[l];
+      if (f != f) return f;
+      if (g + l == 0 || (p.smallest ? f > bound : f < bound)) bound = f;
+    }
+  }
+  return bound;
 }
 
 #define SP_DEFINE_TOPK(name, T, A, W)                                                            \
@@ -57,15 +79,26 @@ SP_INLINE ptrdiff_t sp_topk_pass(const sp_topk p, const float *x, ptrdiff_t i, f
         const T *q = x + o * p.n * p.inner + j;                                                  \
         int64_t *heap = at + o * p.k * p.inner + j;                                              \
         T *out = y + o * p.k * p.inner + j;                                                      \
-        for (ptrdiff_t i = 0; i < p.k; ++i) heap[i * p.inner] = i;                               \
-        for (ptrdiff_t i = p.k / 2 - 1; i >= 0; --i) sp_topk_sift_##name(p, q, heap, i, p.k);    \
-        for (ptrdiff_t i = p.k, end = p.n; i < p.n; end = p.n) {                                 \
-          if (floats && p.inner == 1) {                                                          \
-            i = sp_topk_pass(p, (const float *)(const void *)q, i, (float)q[heap[0]]);           \
+        const int plain = floats && p.inner == 1;                                                \
+        const ptrdiff_t groups = (p.k + SP_LANES - 1) / SP_LANES * SP_LANES;                     \
+        const int bounded = plain && SP_LANES > 1 && p.n >= 4 * groups;                          \
+        const float *f = (const float *)(const void *)q;                                         \
+        const float bound = bounded ? sp_topk_bound(p, f, groups) : 0;                           \
+        ptrdiff_t held = 0;                                                                      \
+        for (ptrdiff_t i = 0, end = p.n; i < p.n; end = p.n) {                                   \
+          const int full = held == p.k;                                                          \
+          if (plain) {                                                                           \
+            if (full || bounded) i = sp_topk_pass(p, f, i, full ? f[heap[0]] : bound, !full);    \
             end = sp_imin(i + SP_LANES, p.n);                                                    \
           }                                                                                      \
           for (; i < end; ++i)                                                                   \
-            if (sp_topk_before_##name(p, q, i, heap[0])) {                                       \
+            if (held < p.k) {                                                                    \
+              if (bounded && (p.smallest ? f[i] > bound : f[i] < bound)) continue;               \
+              heap[held++ * p.inner] = i;                                                        \
+              for (ptrdiff_t r = held < p.k ? -1 : p.k / 2 - 1; r >= 0; --r)                     \
+                sp_topk_sift_##name(p, q, heap, r, p.k);                                         \
+            } else if (!(plain && (p.smallest ? f[i] >= f[heap[0]] : f[i] <= f[heap[0]])) &&     \
+                       sp_topk_before_##name(p, q, i, heap[0])) {                                \
               heap[0] = i;                                                                       \
               sp_topk_sift_##name(p, q, heap, 0, p.k);                                           \
             }                                                                                    \
