@@ -11,6 +11,7 @@ import pytest
 from sparrow import lane
 from sparrow.builder import Builder
 from sparrow.errors import InvalidGraph
+from sparrow.evidence.twin import FIXED_POINT_SHARE
 from sparrow.graph import Graph, Op
 from sparrow.ops.lane import Lane
 from sparrow.ops.lookup_linear import ENTRIES, LookupLinear
@@ -73,6 +74,19 @@ def test_what_bends_too_much_stays_float() -> None:
     remarks: list[Remark] = []
     assert any(isinstance(n.op, Quantize) for n in integer(g, remarks).nodes)
     assert any("a line between every 128th code is" in r.text for r in remarks)
+
+
+@pytest.mark.parametrize("reach", [16, 32, 64, 136])
+def test_few_codes_of_8_bits_are_off_by_lines_between_entries(reach: int) -> None:
+    """Of a far reach a function bends within an interval: it stays float."""
+    g, feeds = _graph(
+        Lane(lane.call("tanh", lane.Arg(0, F32))), (4, 3000), reach / 32768, I8, 1 / 127
+    )
+    feeds["x"] = np.random.default_rng(1).normal(0, 32768 / reach, (4, 3000)).astype(np.int16)
+    codes = integer(g)
+    assert any(isinstance(n.op, LookupLinear) for n in codes.nodes) == (reach <= 16)
+    off = np.abs(evaluate(codes, feeds)["y"].astype(int) - evaluate(g, feeds)["y"])
+    assert off.max() <= 1 and np.mean(off != 0) < FIXED_POINT_SHARE
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ before   y = Quantize(f(Dequantize(x)))
 after    y = Lookup(x, table of f over all codes)                x of 8 bits
          y = LookupLinear(x, table of f over every 128th)        x of 16
 
-Between entries a function bends: one that gets further than `MOST` steps from its line stays float.
+Between entries a function bends: one whose codes would be more than `MOST` steps off stays float.
 Half of that at the middle of an interval is taken off its ends, so that errors lie on both sides.
 """
 
@@ -23,8 +23,9 @@ from sparrow.passes.requantize import Grid
 from sparrow.rewrite import Match, Reject, Rewrite
 from sparrow.tensor import F32, F64, I16, I32, Array
 
-# Steps of 16 bits that a table may be off: half of what the twin allows.
-MOST = 8.0
+# Steps that a code may be off. Of 16 bits half of what the twin allows. Of 8 bits half a step is
+# rounding, and as many codes may tip as the line is off beyond that: the twin allows 5 %.
+MOST = {8: 0.55, 16: 8.0}
 
 
 def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite | Reject:
@@ -94,8 +95,8 @@ def _between(exact: Array, grid: Grid) -> tuple[LookupLinear, Array] | Reject:
     x = np.arange(I16.limits[0], I16.limits[1] + 1).astype(np.int16)
     want = np.clip(exact[:-1] + grid.zero, grid.low, grid.high)
     off = float(np.abs(made.eval(x, table)[0] - want).max())
-    if off > MOST:
-        return Reject(f"a line between every {STEP}th code is {off:.0f} steps off")
+    if off > MOST[8 if grid.dtype.bits == 8 else 16]:
+        return Reject(f"a line between every {STEP}th code is {off:.2g} steps off")
     return made, table
 
 
