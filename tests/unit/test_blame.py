@@ -554,3 +554,26 @@ def test_another_model_is_refused(files: Path) -> None:
     alike = model([helper.make_node("Relu", ["x"], ["elsewhere"])], [given], [made])
     with pytest.raises(sparrow.SparrowError, match=r"outputs differ: .* makes 'elsewhere'"):
         blame_model(str(files / "q.onnx"), alike, noise(0, 1))
+
+
+@pytest.mark.parametrize("functions", [("HardSwish",), ("HardSwish", "HardSigmoid")])
+def test_what_functions_behind_a_pool_cannot_see_is_no_saturation(
+    functions: tuple[str, ...],
+) -> None:
+    """The range ends at -3, where both functions are 0, and a quarter of the values lies below."""
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": (rng.normal(size=(8, 8, 3, 3)) / 2).astype(np.float32) for i in range(2)}
+    ends = ["x", "y"]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], "conv0", pads=[1] * 4),
+        helper.make_node("MaxPool", ["a"], ["p"], "pool", kernel_shape=[3, 3], pads=[1] * 4),
+        *(helper.make_node(f, ["p"], [f], f"act{f}") for f in functions),
+        helper.make_node("Sum", list(functions), ["h"], "sum"),
+        helper.make_node("Conv", ["h", "w1"], ["y"], "conv1", pads=[1] * 4),
+    ]
+    given, made = (value(e, (1, 8, 12, 12)) for e in ends)
+    m = model(nodes, [given], [made], weights)
+    samples = [{"x": rng.normal(size=(1, 8, 12, 12)).astype(np.float32)} for _ in range(20)]
+    found = blame_model(sparrow.quantize(m, samples), m, samples)
+    (conv,) = (x for x in found.layers if x.name == "conv0")
+    assert conv.cause != "saturation" and conv.own_db > 30

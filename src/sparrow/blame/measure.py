@@ -12,8 +12,8 @@ quantized ones, F a layer of the float graph and F' the same layer quantized:
       inside          the value that F' quantizes, minus what F' makes without codes inside
       codes           F'(x') minus the value it quantizes: clipped, or rounded
 
-Of a value that one function of it alone reads, errors and powers are those of what the function
-makes: below -3 a hard-swish is 0, whatever the codes tell apart there.
+Of a value that functions of it alone read, behind a pool or a reshape, too, errors and powers are
+those of what the functions make: below -3 a hard-swish is 0, whatever the codes tell apart there.
 
 One run each of the float graph, the quantized graph, and of the graphs cut open.
 """
@@ -38,11 +38,13 @@ from sparrow.blame.align import (
 )
 from sparrow.errors import BadInput
 from sparrow.graph import Graph, Node, retyped
+from sparrow.ops.concat import Concat
 from sparrow.ops.quantize import spread
 from sparrow.ops.softmax import Softmax
 from sparrow.quant.engine import Engine, literally
 from sparrow.quant.functions import of_one
 from sparrow.quant.judged import judged
+from sparrow.quant.kinds import moves
 from sparrow.quant.noise import apart, power
 from sparrow.tensor import F32, Array
 
@@ -134,22 +136,32 @@ def _inside(q: Graph, at: Sequence[Cut], c: Cut, between: Mapping[str, Cut]) -> 
 
 
 def _as_read(f: Graph, at: Sequence[Cut]) -> dict[str, Callable[[Array], Array]]:
-    """The functions of one value that are all that reads a value."""
+    """What functions of one value make of a value that they alone read, moved or pooled or not."""
     users, seen = f.users(), set(f.live_out())
 
-    def of(n: Node) -> Callable[[Array], Array]:
-        dtype = f.types[n.inputs[0]].dtype.numpy
-        return lambda x: n.op.eval(*(x.astype(dtype) for _ in n.inputs))[0]
+    def functions(x: str) -> list[Node] | None:
+        """The functions, or None where something else reads it, too."""
+        found = []
+        for n in users.get(x, ()):
+            y = f.types[n.outputs[0]]
+            if of_one(n) and y.dtype == F32 and y.shape == f.types[x].shape:
+                found.append(n)
+                continue
+            moved = moves(f, n) and not isinstance(n.op, Concat)
+            further = functions(n.outputs[0]) if moved else None
+            if further is None:
+                return None
+            found += further
+        return found if found and x not in seen else None
 
-    found = {}
-    for c in at:
-        readers = users.get(c.name, ())
-        if c.name in seen or len(readers) != 1 or not of_one(readers[0]):
-            continue
-        y = f.types[readers[0].outputs[0]]
-        if y.dtype == F32 and y.shape == f.types[c.name].shape:
-            found[c.name] = of(readers[0])
-    return found
+    def of(read: Sequence[Node]) -> Callable[[Array], Array]:
+        def made(x: Array) -> Array:
+            x = x.astype(np.float32)
+            return np.stack([n.op.eval(*(x for _ in n.inputs))[0] for n in read])
+
+        return made
+
+    return {c.name: of(read) for c in at if (read := functions(c.name))}
 
 
 def measure(
@@ -227,7 +239,7 @@ def measure(
             e.codes += power(apart(seen_after, seen_before))
             if c.quant is not None:
                 beyond = _beyond(before, c)
-                e.clipped += power(apart(seen_after, seen_before)[beyond])
+                e.clipped += power(apart(seen_after, seen_before)[..., beyond])
                 e.outside += int(beyond.sum())
             rows = _channels(y, axes.get(c.name, max(y.ndim - 1, 0)))
             drift = _channels(apart(seen_coded, seen_ideal), axes.get(c.name, y.ndim - 1))
