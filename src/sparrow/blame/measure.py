@@ -242,7 +242,8 @@ def measure(
                 e.clipped += power(apart(seen_after, seen_before)[..., beyond])
                 e.outside += int(beyond.sum())
             rows = _channels(y, axes.get(c.name, max(y.ndim - 1, 0)))
-            drift = _channels(apart(seen_coded, seen_ideal), axes.get(c.name, y.ndim - 1))
+            shifts = apart(seen_coded, seen_ideal).reshape(-1, *y.shape).sum(0)
+            drift = _channels(shifts, axes.get(c.name, y.ndim - 1))
             peaks = np.abs(rows).max(1, initial=0).astype(np.float64)
             first = not e.count
             e.shift = drift.sum(1) if first else e.shift + drift.sum(1)
