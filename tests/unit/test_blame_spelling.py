@@ -19,7 +19,7 @@ from sparrow.blame.interval import effective, interval
 from sparrow.blame.measure import Error, Judge
 from sparrow.blame.models import float_graph
 from sparrow.blame.result import Cure
-from sparrow.blame.spelling import spelled_alike, steps_of_folded
+from sparrow.blame.spelling import spelled_alike, steps_of_folded, unfolded
 from sparrow.graph import Graph
 from sparrow.importers.model import import_model
 from sparrow.ops.lane import Lane
@@ -100,6 +100,63 @@ def test_spelling_keeps_answers_and_leaves_no_scale_before_a_function() -> None:
     assert spelled_alike(g) is g
     assert sum(isinstance(n.op, Lane) for n in g.nodes) == sum(
         isinstance(n.op, Lane) for n in f.nodes
+    )
+
+
+def halved(codes: bool, damaged: bool = False) -> onnx.ModelProto:
+    """Two products with a Relu and a half between them; with codes of each as others write them."""
+    rng = np.random.default_rng(4)
+    arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in SHAPES.items()}
+    constants, nodes = {"half": np.array(0.5, np.float32)}, []
+
+    def coded(name: str, reach: float) -> str:
+        if codes:
+            constants[f"{name}.s"] = np.array(reach / 127, np.float32)
+            constants["z"] = np.array(0, np.int8)
+            quant = [f"{name}.s", "z"]
+            made = f"{name}.q"
+            if name in arrays:
+                step = constants[f"{name}.s"]
+                constants[made] = np.rint(arrays[name] / step).astype(np.int8)
+                if damaged and name == "w":
+                    constants[made] = constants[made][::-1].copy()
+            else:
+                nodes.append(helper.make_node("QuantizeLinear", [name, *quant], [made]))
+            nodes.append(helper.make_node("DequantizeLinear", [made, *quant], [f"{name}.f"]))
+            return f"{name}.f"
+        if name in arrays:
+            constants[name] = arrays[name]
+        return name
+
+    top = {k: float(np.abs(a).max()) for k, a in arrays.items()}
+    for op, inputs, y in (
+        ("MatMul", [("x", 4.0), ("v", top["v"])], "h"),
+        ("Relu", [("h", 20.0)], "r"),
+        ("Mul", [("r", 20.0)], "m"),
+        ("MatMul", [("m", 10.0), ("w", top["w"])], "y"),
+    ):
+        operands = [coded(*i) for i in inputs] + ["half"] * (op == "Mul")
+        nodes.append(helper.make_node(op, operands, [y], y))
+    return model(nodes, [value("x", (4, 16))], [value("y", (4, 6))], constants)
+
+
+SHAPES = {"v": (16, 24), "w": (24, 6)}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_folds_into_the_weights_behind_is_no_defect(damaged: bool) -> None:
+    rng = np.random.default_rng(9)
+    samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
+    f = float_graph(halved(codes=False))
+    assert "m" not in f.types
+    q = import_model(halved(codes=True, damaged=damaged)).graph
+    found = explain(q, f, samples, cure=False)
+    defects = [(x.value, x.cause) for x in found.layers if x.cause in DEFECTS]
+    assert defects == [("y", "foreign weights")] * damaged
+    g = unfolded(f, dequantized_weights(q).graph)
+    assert "m" in g.types
+    np.testing.assert_allclose(
+        evaluate(g, samples[0])["y"], evaluate(f, samples[0])["y"], rtol=1e-5, atol=1e-5
     )
 
 

@@ -21,7 +21,7 @@ from sparrow.blame.cures import cures_of
 from sparrow.blame.measure import Error, Judge, measure, with_constants
 from sparrow.blame.pairing import acquainted, by_values
 from sparrow.blame.result import Blame, Cure, LayerBlame
-from sparrow.blame.spelling import spelled_alike
+from sparrow.blame.spelling import spelled_alike, unfolded
 from sparrow.errors import InvalidGraph
 from sparrow.graph import Graph, Node, Op
 from sparrow.ops.conv import Conv
@@ -96,6 +96,7 @@ def explain(
         real = prepared(f, recipe, samples)
         coded = replace(coded, graph=acquainted(real, coded.graph, few, engine))
         real = spelled_alike(real, {c.name for c in cuts(real, coded.graph)})
+        real = unfolded(real, coded.graph)
     at = cuts(real, coded.graph)
     if f is not None and not (f.states or q.states):
         at = by_values(real, coded.graph, at, few, engine)

@@ -3,6 +3,7 @@
 A function such as the hard sigmoid is one op in one file and its steps in another, and passes fold
 the steps that multiply and add into the weights before them. So that layers of both graphs compute
 the same from the same weights, the steps are parted from the function in both before they fold.
+What folded into the weights behind is taken out again where the other graph has codes in between.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 from sparrow import lane
 from sparrow.graph import Graph, Node, retyped
 from sparrow.ops.lane import Lane
+from sparrow.ops.quantize import Dequantize, Quantize
 from sparrow.passes import FRONT, optimize
 from sparrow.passes.affine import SUMS
-from sparrow.tensor import Array
+from sparrow.tensor import F32, Array
 
 # What recognizes float ops and leaves Quantize and Dequantize where they are.
 RECOGNIZE = tuple(p for p in FRONT if p.name not in ("integer", "lower_quant"))
@@ -35,6 +37,66 @@ def spelled_alike(g: Graph, kept: Collection[str] = ()) -> Graph:
     """
     parted = _parted(g, kept)
     return g if parted is g else optimize(parted, RECOGNIZE)
+
+
+def unfolded(g: Graph, other: Graph) -> Graph:
+    """``g`` with what passes took into the weights behind it, where the other graph has its codes.
+
+    A value times a number, as a GELU written out ends with, is part of the weights of products that
+    read it. Files of other quantizers have codes of it, and the model's weights behind them.
+    """
+    made, readers = other.producers(), other.users()
+    for n in other.nodes:
+        y, factor = n.outputs[0], _factor(n)
+        coded = any(isinstance(u.op, Quantize) for u in readers.get(y, ()))
+        if factor is None or not coded or y in g.types:
+            continue
+        x = n.inputs[0]
+        while (back := made.get(x)) is not None and isinstance(back.op, Quantize | Dequantize):
+            x = back.inputs[0]
+        g = _multiplied(g, x, y, factor)
+    return g
+
+
+def _factor(n: Node) -> np.float32 | None:
+    """The number that a value is multiplied with, or None."""
+    e = n.op.expr if isinstance(n.op, Lane) and len(n.inputs) == 1 else None
+    if not isinstance(e, lane.Call) or e.fn not in ("mul", "div") or len(e.args) != 2:
+        return None
+    numbers = [a.value for a in e.args if isinstance(a, lane.Imm)]
+    if len(numbers) != 1 or not any(isinstance(a, lane.Arg) for a in e.args):
+        return None
+    if e.fn == "div" and isinstance(e.args[0], lane.Imm):
+        return None
+    found = np.float32(1 / numbers[0] if e.fn == "div" and numbers[0] else numbers[0])
+    return found if np.isfinite(found) and found else None
+
+
+def _multiplied(g: Graph, x: str, y: str, factor: np.float32) -> Graph:
+    """``g`` with y = factor x, whose inverse is part of the weights of what reads x."""
+    users = g.users().get(x, [])
+    if x in g.outputs or not all(
+        isinstance(u.op, SUMS)
+        and u.op.epilogue is None
+        and u.inputs.count(x) == 1
+        and u.inputs[0] == x
+        and u.inputs[1] in g.consts
+        for u in users
+    ):
+        return g
+    product = lane.call("mul", lane.Arg(0, F32), lane.Imm(float(factor), F32))
+    nodes: list[Node] = []
+    consts = dict(g.consts)
+    for n in g.nodes:
+        if n not in users:
+            nodes.append(n)
+            continue
+        if not any(y in m.outputs for m in nodes):
+            nodes.append(Node(Lane(product), (x,), (y,), n.origin))
+        w = f"{n.inputs[1]}%{y}"
+        consts[w] = (g.consts[n.inputs[1]] / factor).astype(np.float32)
+        nodes.append(replace(n, inputs=(y, w, *n.inputs[2:])))
+    return retyped(g, nodes, consts=consts)
 
 
 def _parted(g: Graph, kept: Collection[str]) -> Graph:
