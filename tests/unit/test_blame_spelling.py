@@ -160,6 +160,57 @@ def test_what_folds_into_the_weights_behind_is_no_defect(damaged: bool) -> None:
     )
 
 
+def test_codes_inside_a_layer_that_begin_at_zero_are_its_relu() -> None:
+    """As ONNX Runtime's quantizer leaves a Relu between two Transposes."""
+    rng = np.random.default_rng(5)
+    arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in SHAPES.items()}
+    ends = [
+        helper.make_node("Transpose", ["h"], ["t"], "t"),
+        helper.make_node("Transpose", ["r"], ["b"], "b"),
+    ]
+    f = model(
+        [
+            helper.make_node("MatMul", ["x", "v"], ["h"], "h"),
+            ends[0],
+            helper.make_node("Relu", ["t"], ["r"], "r"),
+            ends[1],
+            helper.make_node("MatMul", ["b", "w"], ["y"], "y"),
+        ],
+        [value("x", (4, 16))],
+        [value("y", (4, 6))],
+        arrays,
+    )
+    constants = {"z": np.array(0, np.int8), "zu": np.array(0, np.uint8)}
+    for name, reach in (("h", 20 / 127), ("t", 20 / 255), ("b", 20 / 255)):
+        constants[f"{name}.s"] = np.array(reach, np.float32)
+    for k, a in arrays.items():
+        constants[f"{k}.s"] = np.array(np.abs(a).max() / 127, np.float32)
+        constants[f"{k}.q"] = np.rint(a / constants[f"{k}.s"]).astype(np.int8)
+
+    def pair(x: str, zero: str, reader: str) -> list[onnx.NodeProto]:
+        quant = [f"{x}.s", zero]
+        return [
+            helper.make_node("QuantizeLinear", [x, *quant], [f"{x}.c"]),
+            helper.make_node("DequantizeLinear", [f"{x}.c", *quant], [reader]),
+        ]
+
+    nodes = [
+        helper.make_node("DequantizeLinear", ["v.q", "v.s", "z"], ["v"]),
+        helper.make_node("DequantizeLinear", ["w.q", "w.s", "z"], ["w"]),
+        helper.make_node("MatMul", ["x", "v"], ["h"], "h"),
+        *pair("h", "z", "h.f"),
+        helper.make_node("Transpose", ["h.f"], ["t"], "t"),
+        *pair("t", "zu", "r"),
+        ends[1],
+        *pair("b", "zu", "b.f"),
+        helper.make_node("MatMul", ["b.f", "w"], ["y"], "y"),
+    ]
+    q = model(nodes, [value("x", (4, 16))], [value("y", (4, 6))], constants)
+    samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
+    found = explain(import_model(q).graph, float_graph(f), samples, cure=False)
+    assert {x.cause for x in found.layers} <= {"rounding", "weight rounding"}
+
+
 def test_scales_follow_weights_that_were_multiplied() -> None:
     rng = np.random.default_rng(0)
     w = rng.integers(-127, 128, (4, 5)).astype(np.float32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sparrow import lane
 from sparrow.blame.spelling import RECOGNIZE, spelled_alike, steps_of_folded
 from sparrow.errors import BadInput, InvalidGraph
 from sparrow.graph import Graph, Node, Op, retyped
@@ -304,6 +305,10 @@ def opened_in_floats(q: Graph, at: Sequence[Cut], between: Collection[str]) -> G
         if n.outputs[0] in between:
             x = made[n.inputs[0]].inputs[0]
             read[n.outputs[0]] = read.get(x, x)
+            if _begins_at_zero(made[n.inputs[0]]):
+                # quantizers remove a Relu there
+                relu = Lane(lane.call("relu", lane.Arg(0, F32)))
+                nodes.append(Node(relu, (read.pop(n.outputs[0]),), n.outputs, n.origin))
         elif not isinstance(n.op, Dequantize) or n.outputs[0] not in ends:
             inputs = tuple(read.get(x, x) for x in n.inputs)
             outputs = tuple(y + OWN if y in ends else y for y in n.outputs)
@@ -318,6 +323,12 @@ def opened_in_floats(q: Graph, at: Sequence[Cut], between: Collection[str]) -> G
         types={**q.types, **{x + OWN: q.types[x] for x in ends}},
         lengths=(),
     )
+
+
+def _begins_at_zero(n: Node) -> bool:
+    """Whether no code stands for a value below 0."""
+    assert isinstance(n.op, Quantize)
+    return bool((n.op.quant.zero_point == n.op.dtype.limits[0]).all())
 
 
 def with_float_layer(q: Graph, f: Graph, at: Sequence[Cut], layer: Cut) -> Graph:
