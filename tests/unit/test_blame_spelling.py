@@ -25,6 +25,7 @@ from sparrow.importers.model import import_model
 from sparrow.ops.lane import Lane
 from sparrow.quant import Recipe, decibels, quantize
 from sparrow.reference import evaluate
+from sparrow.tensor import Array
 
 Feeds = dict[str, NDArray[np.float32]]
 
@@ -180,7 +181,7 @@ def test_codes_inside_a_layer_that_begin_at_zero_are_its_relu() -> None:
         [value("y", (4, 6))],
         arrays,
     )
-    constants = {"z": np.array(0, np.int8), "zu": np.array(0, np.uint8)}
+    constants: dict[str, Array] = {"z": np.array(0, np.int8), "zu": np.array(0, np.uint8)}
     for name, reach in (("h", 20 / 127), ("t", 20 / 255), ("b", 20 / 255)):
         constants[f"{name}.s"] = np.array(reach, np.float32)
     for k, a in arrays.items():
@@ -209,6 +210,31 @@ def test_codes_inside_a_layer_that_begin_at_zero_are_its_relu() -> None:
     samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
     found = explain(import_model(q).graph, float_graph(f), samples, cure=False)
     assert {x.cause for x in found.layers} <= {"rounding", "weight rounding"}
+
+
+def test_codes_of_codes_where_a_function_was_lost() -> None:
+    rng = np.random.default_rng(6)
+    arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in SHAPES.items()}
+    ends = [value("x", (4, 16))], [value("y", (4, 6))]
+    f = model(
+        [
+            helper.make_node("MatMul", ["x", "v"], ["h"], "h"),
+            helper.make_node("Relu", ["h"], ["r"], "r"),
+            helper.make_node("MatMul", ["r", "w"], ["y"], "y"),
+        ],
+        *ends,
+        arrays,
+    )
+    nodes = [helper.make_node("MatMul", ["x", "v"], ["h"], "h")]
+    for x, y in (("h", "h.f"), ("h.f", "r"), ("r", "again")):
+        nodes.append(helper.make_node("QuantizeLinear", [x, "s", "z"], [f"{x}.c"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{x}.c", "s", "z"], [y]))
+    nodes.append(helper.make_node("MatMul", ["again", "w"], ["y"], "y"))
+    codes: dict[str, Array] = {"s": np.array(20 / 127, np.float32), "z": np.array(0, np.int8)}
+    q = import_model(model(nodes, *ends, codes | arrays)).graph
+    samples = [{"x": rng.standard_normal((4, 16)).astype(np.float32)} for _ in range(8)]
+    found = explain(q, float_graph(f), samples, cure=False)
+    assert (found.culprit.value, found.culprit.cause) == ("r", "wrong implementation")
 
 
 def test_scales_follow_weights_that_were_multiplied() -> None:

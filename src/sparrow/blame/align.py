@@ -315,11 +315,13 @@ def opened_in_floats(q: Graph, at: Sequence[Cut], between: Collection[str]) -> G
             nodes.append(replace(n, inputs=inputs, outputs=outputs))
     needed = {x for n in nodes for x in n.inputs}
     nodes = [n for n in nodes if not isinstance(n.op, Quantize) or n.outputs[0] in needed]
+    # codes of codes are computed by nothing
+    computed = {y for n in nodes for y in n.outputs}
     return retyped(
         q,
         nodes,
         inputs=(*q.inputs, *sorted(ends & needed)),
-        outputs=tuple(dict.fromkeys(c.before + OWN for c in at if c.before in ends)),
+        outputs=tuple(x for x in dict.fromkeys(c.before + OWN for c in at) if x in computed),
         types={**q.types, **{x + OWN: q.types[x] for x in ends}},
         lengths=(),
     )
