@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import sparrow
 from data import missing
+from emulated_avx512 import emulated, emulating_flags
 from sparrow.device.build import Unit, find_toolchain
 from sparrow.device.cpu import host_isas
 from sparrow.device.elf import FUNCTION, Elf
@@ -100,6 +101,8 @@ _protect = ctypes.CDLL(None).mprotect if sys.platform != "win32" else None
 
 def needs_isa(isa: str) -> None:
     """Skip the test where this machine does not run a key of `ISAS` or `NATIVE_BYTES_ONLY`."""
+    if emulated({**ISAS, **NATIVE_BYTES_ONLY}[isa][0]):
+        return
     if ("avx512vnni" if isa in NATIVE_BYTES_ONLY else isa) not in host_isas():
         pytest.skip(f"this CPU has no {isa}")
 
@@ -227,8 +230,12 @@ def build(text: str, isa: str, folder: Path, compiler: str = "zig", level: str =
         engine(isa)
     zig_cpu, gcc_cpu = {**ISAS, **NATIVE_BYTES_ONLY}.get(isa, ("", ""))
     target_flags = zig_target(machine) if machine else ["-g0", f"-mcpu={zig_cpu}"]
+    if emulated(zig_cpu):
+        target_flags = ["-g0", *emulating_flags(zig_cpu)]
     command = [sys.executable, "-m", "ziglang", "cc", *target_flags]
     if compiler == "gcc":
+        if emulated(zig_cpu):
+            pytest.skip("only zig's compiler emulates")
         command = [*CROSS_GCC.get(isa, ("gcc", f"-march={gcc_cpu}"))]
         if shutil.which(command[0]) is None:
             missing(f"{command[0]} is not installed")

@@ -356,12 +356,16 @@ typedef uint32_t __attribute__((may_alias, aligned(1))) sp_u32_at;
 SP_INLINE int32_t sp_quad(const void *p) { return (int32_t)*(const sp_u32_at *)p; }
 /* The barrier keeps a broadcasting load, which costs no shuffle: clang would flip four bytes and
  * broadcast them afterwards. */
+#ifndef SP_IN_VECTOR
+#define SP_IN_VECTOR(v) __asm__("" : "+v"(v))
+#endif
 SP_INLINE sp_i32 sp_set1_quad(const void *p) {
   __m512i v = _mm512_set1_epi32(sp_quad(p));
-  __asm__("" : "+v"(v));
+  SP_IN_VECTOR(v);
   return v;
 }
 SP_INLINE sp_i32 sp_flip_i32(sp_i32 v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+#ifndef SP_TURNED_QUADS
 #define SP_TURNED_QUADS
 /* One operation with its load. A broadcast and a flip would be two, and one more register. */
 SP_INLINE sp_i32 sp_set1_turned_quad(const void *p) {
@@ -371,6 +375,7 @@ SP_INLINE sp_i32 sp_set1_turned_quad(const void *p) {
           : "m"(*(const sp_u32_at *)p), "v"(_mm512_set1_epi8(-128)));
   return v;
 }
+#endif
 SP_INLINE sp_i32 sp_loadq_i32(const void *p) { return _mm512_loadu_si512(p); }
 SP_INLINE void sp_storeq_i32(void *p, sp_i32 v) { _mm512_storeu_si512(p, v); }
 /* 16 bytes of each in a quarter; four by four, first quads and then bytes are transposed */
