@@ -13,7 +13,7 @@ import pytest
 
 from code_chains import chain, narrowed
 from emitted import STRICT, TARGETS, blob, compiled, planned, run, session, standard, write
-from native_harness import ISAS
+from native_harness import ISAS, needs_isa
 from small_graphs import GRAPHS, network
 from sparrow.builder import Builder
 from sparrow.device.abi import STATUSES, CCall
@@ -154,6 +154,7 @@ def product_of_codes() -> Graph:
 @pytest.mark.parametrize("isa", TARGETS)
 def test_gcc_computes_the_same(isa: str, tmp_path: Path) -> None:
     """For this machine and optimised, as users would: what it takes for unread is not written."""
+    needs_isa(isa, "gcc")
     g = product_of_codes()
     p = planned(g, isa=isa)
     want = run(p, compiled(p, tmp_path), feeds(g))

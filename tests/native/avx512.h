@@ -15,7 +15,7 @@
 #include <simde/x86/avx512.h>
 
 #define EMU static __attribute__((noinline, unused))
-#define EACH(n) for (int l = 0; l < (n); ++l)
+#define EMU_EACH(n) for (int l = 0; l < (n); ++l)
 
 typedef simde__m512 emu_f;
 typedef simde__m512i emu_i;
@@ -26,7 +26,7 @@ typedef union { __m128i v; int8_t s[16]; uint8_t u[16]; } emu_bytes;
 
 /* Masked loads and stores of `n` elements of `size` bytes touch no others. */
 EMU void emu_move(void *to, const void *from, uint64_t mask, int n, size_t size) {
-  EACH(n) if (mask >> l & 1)
+  EMU_EACH(n) if (mask >> l & 1)
     memcpy((char *)to + (size_t)l * size, (const char *)from + (size_t)l * size, size);
 }
 #define EMU_MASKED(kind, type, n, size)                      \
@@ -65,7 +65,7 @@ EMU_MASKED(floats, emu_f, 16, 4)
     x_type x;                                          \
     y_type y;                                          \
     x.v = v;                                           \
-    EACH(16) value;                                    \
+    EMU_EACH(16) value;                                    \
     return y.v;                                        \
   }
 EMU int32_t emu_nearest(float f) { return _mm_cvtss_si32(_mm_set_ss(f)); }
@@ -96,13 +96,13 @@ EMU float emu_first(emu_f v) { return ((emu_floats){v}).f[0]; }
 EMU emu_f emu_from_f16(__m256i v) {
   const emu_halves x = {v};
   emu_floats y;
-  EACH(2) y.half[l] = _mm256_cvtph_ps(x.half[l]);
+  EMU_EACH(2) y.half[l] = _mm256_cvtph_ps(x.half[l]);
   return y.v;
 }
 EMU __m256i emu_to_f16(emu_f v) {
   const emu_floats x = {v};
   emu_halves y;
-  EACH(2) y.half[l] = _mm256_cvtps_ph(x.half[l], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  EMU_EACH(2) y.half[l] = _mm256_cvtps_ph(x.half[l], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   return y.v;
 }
 #define _mm512_cvtph_ps emu_from_f16
@@ -111,7 +111,7 @@ EMU __m256i emu_to_f16(emu_f v) {
 EMU emu_i emu_shuffled(emu_i v, int code) {
   const emu_ints x = {v};
   emu_ints y;
-  EACH(16) y.s[l] = x.s[(l & ~3) + (code >> 2 * (l & 3) & 3)];
+  EMU_EACH(16) y.s[l] = x.s[(l & ~3) + (code >> 2 * (l & 3) & 3)];
   return y.v;
 }
 #undef _mm512_shuffle_f32x4
@@ -125,13 +125,13 @@ EMU emu_i emu_shuffled(emu_i v, int code) {
 EMU emu_i emu_shifted(emu_i v, emu_i by) {
   emu_ints x = {v};
   const emu_ints n = {by};
-  EACH(16) x.s[l] >>= n.u[l] > 31 ? 31 : n.u[l];
+  EMU_EACH(16) x.s[l] >>= n.u[l] > 31 ? 31 : n.u[l];
   return x.v;
 }
 EMU uint16_t emu_less(emu_i a, emu_i b) {
   const emu_ints x = {a}, y = {b};
   unsigned mask = 0;
-  EACH(16) mask |= (unsigned)(x.s[l] < y.s[l]) << l;
+  EMU_EACH(16) mask |= (unsigned)(x.s[l] < y.s[l]) << l;
   return (uint16_t)mask;
 }
 #define _mm512_srav_epi32 emu_shifted
@@ -142,14 +142,14 @@ EMU uint16_t emu_less(emu_i a, emu_i b) {
 #define _mm512_roundscale_ps(v, mode)                                      \
   __extension__({                                                          \
     emu_floats rounded = {v};                                              \
-    EACH(2) rounded.half[l] = _mm256_round_ps(rounded.half[l], mode);      \
+    EMU_EACH(2) rounded.half[l] = _mm256_round_ps(rounded.half[l], mode);      \
     rounded.v;                                                             \
   })
 /* v 2^floor(n), rounded once: SIMDe's power of two overflows before the product does. */
 EMU emu_f emu_scaled(emu_f v, emu_f by) {
   emu_floats x = {v};
   const emu_floats n = {by};
-  EACH(16) {
+  EMU_EACH(16) {
     const float bounded = n.f[l] > 700 ? 700 : n.f[l] < -700 ? -700 : n.f[l];
     union { uint64_t bits; double power; } two = {(uint64_t)(1023 + (int64_t)__builtin_floorf(bounded)) << 52};
     x.f[l] = n.f[l] == n.f[l] ? (float)((double)x.f[l] * two.power) : n.f[l];
@@ -167,7 +167,7 @@ EMU float emu_bf16(uint16_t bits) {
 EMU __m256i emu_to_bf16(emu_f v) {
   const emu_floats x = {v};
   emu_halves y;
-  EACH(16) {
+  EMU_EACH(16) {
     const uint32_t b = x.u[l], magnitude = b & 0x7fffffff;
     y.u[l] = (uint16_t)(magnitude > 0x7f800000   ? b >> 16 | 0x40
                         : magnitude < 0x00800000 ? b >> 16 & 0x8000
@@ -178,7 +178,7 @@ EMU __m256i emu_to_bf16(emu_f v) {
 EMU emu_f emu_dot_bf16(emu_f sums, emu_i a, emu_i b) {
   const emu_ints x = {a}, y = {b};
   emu_floats s = {sums};
-  EACH(16) {
+  EMU_EACH(16) {
     for (int k = 2 * l + 1; k >= 2 * l; --k)
       s.f[l] = emu_flushed(__builtin_fmaf(emu_bf16(x.h[k]), emu_bf16(y.h[k]), emu_flushed(s.f[l])));
   }
