@@ -51,6 +51,17 @@ def test_it_holds_the_facts(bundle: Bundle) -> None:
     assert set(r.tolerances) == {s.op for s in bundle.plan.entries[0].steps} | set(r.tolerances)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_whose_products_come_before_are_counted(kind: str) -> None:
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    rng = np.random.default_rng(3)
+    weights = {x: rng.normal(size=(1, gates * 8, 8)).astype(np.float32) for x in ("w", "r")}
+    layer = helper.make_node(kind, ["x", "w", "r"], ["y"], "cell", hidden_size=8)
+    given, made = value("x", (5, 1, 8)), value("y", (5, 1, 1, 8))
+    r = sparrow.build(model([layer], [given], [made], weights)).receipt
+    assert r.precision == "float32" and r.precisions == {"float32": 1}
+
+
 def test_a_float16_that_overflows_here_and_not_in_the_oracle_is_said() -> None:
     eye = np.eye(4, dtype=np.float32)
     m = model(

@@ -187,7 +187,8 @@ def _precisions(compiled: Compiled, lossy: Sequence[Lossy]) -> dict[str, int]:
     def precision(g: Graph, n: Node, name: str) -> str:
         if name in halves:
             return "bfloat16"
-        x, w = (g.types[v].dtype for v in n.inputs[:2])
+        # recurrent layers whose products with the weights come before have none
+        x, w, *_ = (g.types[v].dtype for v in n.inputs if v)
         if isinstance(n.op, RecurrentCodes) or multiplies_codes(x, w):
             return chosen.get(name, "int16x8" if x == I16 else "int8")
         return x.name
