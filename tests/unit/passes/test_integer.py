@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 import pytest
+from scipy.special import erf
 
 from sparrow import lane
 from sparrow.builder import Builder
@@ -27,6 +28,7 @@ from sparrow.ops.resize import Axis, Resize
 from sparrow.ops.softmax import Softmax
 from sparrow.passes import optimize
 from sparrow.passes.integer import integer
+from sparrow.passes.integer.tables import in_float32
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.affine import per_tensor
 from sparrow.reference import evaluate
@@ -550,3 +552,21 @@ def test_weights_per_group_of_every_width(dtype: DType) -> None:
 
     g, feeds = between_codes(codes(9, (7, 24), U8), (U8, I8), ((-1, 3), (-6, 5)), product)
     check(g, feeds)
+
+
+@pytest.mark.parametrize("fn", ["exp", "tanh", "sigmoid", "gelu"])
+def test_tables_in_float32_are_the_same_on_every_processor(fn: str) -> None:
+    """NumPy's functions of float32 are not: each is that of float64, rounded."""
+    x = np.linspace(-9, 9, 4001, dtype=np.float32)
+
+    def rounded(f: Callable[[Array], Array], v: Array) -> Array:
+        return f(v.astype(np.float64)).astype(np.float32)
+
+    one = np.float32(1)
+    want = {
+        "exp": rounded(np.exp, x),
+        "tanh": rounded(np.tanh, x),
+        "sigmoid": one / (one + rounded(np.exp, -x)),
+        "gelu": np.float32(0.5) * x * (one + rounded(erf, x * np.float32(0.5**0.5))),
+    }[fn]
+    np.testing.assert_array_equal(in_float32(lane.call(fn, lane.Arg(0, F32)), (x,), {}), want)

@@ -10,6 +10,8 @@ Half of that at the middle of an interval is taken off its ends, so that errors 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sparrow import lane
@@ -63,8 +65,8 @@ def table(m: Match, n: Node, t: Target, value: str, scheme: Scheme) -> Rewrite |
         reals = (np.arange(low, high + 1 + wide) - x.zero).astype(real) * scale
         known = (m.const(name) for name in n.inputs)
         args = [reals if v is None else v.astype(real).reshape(()) for v in known]
-        expr = op.expr if single else _double(op.expr)
-        result = np.broadcast_to(lane.evaluate(expr, args), reals.shape)
+        result = in_float32(op.expr, args, {}) if single else lane.evaluate(_double(op.expr), args)
+        result = np.broadcast_to(result, reals.shape)
         steps = result * (real.type(1) / step) if single else result / step
     if np.isnan(steps).any():
         return Reject("it is undefined for some code")
@@ -107,3 +109,46 @@ def _double(e: lane.Expr) -> lane.Expr:
     if isinstance(e, lane.Imm):
         return lane.Imm(e.value, F64 if e.dtype == F32 else e.dtype)
     return lane.Call(e.fn, tuple(map(_double, e.args)), F64 if e.dtype == F32 else e.dtype)
+
+
+def _one(x: float) -> lane.Expr:
+    return lane.Imm(x, F32)
+
+
+def _sigmoid(x: lane.Expr) -> lane.Expr:
+    below = lane.call("exp", lane.call("neg", x))
+    return lane.call("div", _one(1.0), lane.call("add", _one(1.0), below))
+
+
+def _gelu(x: lane.Expr) -> lane.Expr:
+    part = lane.call("erf", lane.call("mul", x, _one(0.5**0.5)))
+    return lane.call("mul", lane.call("mul", _one(0.5), x), lane.call("add", _one(1.0), part))
+
+
+# What C computes in several steps.
+STEPS = {"sigmoid": _sigmoid, "gelu": _gelu}
+
+
+def in_float32(
+    e: lane.Expr, operands: Sequence[Array], known: dict[int, tuple[lane.Expr, Array]]
+) -> Array:
+    """Value of a float32 expression as C's library has it, each function rounded once.
+
+    By way of float64: NumPy's functions of float32 differ between processors, and so would codes.
+
+    Args:
+        e: The expression.
+        operands: Of its arguments.
+        known: Of calls so far, by identity; keeps them, so that no other has theirs.
+    """
+    if not isinstance(e, lane.Call) or e.fn == "cast":
+        return lane.evaluate(e, operands)
+    if id(e) not in known:
+        if e.fn in STEPS:
+            y = in_float32(STEPS[e.fn](*e.args), operands, known)
+        else:
+            args = [in_float32(a, operands, known) for a in e.args]
+            wide = [a.astype(np.float64) if a.dtype == np.float32 else a for a in args]
+            y = np.asarray(lane.BY_NAME[e.fn].eval(*wide)).astype(e.dtype.numpy)
+        known[id(e)] = (e, y)
+    return known[id(e)][1]
