@@ -160,15 +160,14 @@ def check_inputs(first: Model, second: Model, fixed: Collection[str] = ()) -> No
 def by_order(first: Model, second: Model, fixed: Collection[str] = ()) -> dict[str, str]:
     """Inputs of a model that another lacks -> those that stand in their places there.
 
-    None where they are not as many, or where extents that both say differ.
-
     Args:
         first: Path or ModelProto.
         second: The same.
         fixed: Inputs that they need not have both.
 
     Returns:
-        Name in ``second`` -> name in ``first``.
+        Name in ``second`` -> name in ``first``; nothing where they are not as many, or where
+        extents that both say differ.
     """
     mine, theirs = (declared_inputs(m) for m in (first, second))
     ours = [x for x in mine if x not in theirs and x not in fixed]

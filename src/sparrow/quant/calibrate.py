@@ -86,7 +86,8 @@ class Calibration:
 
     def only(self, g: Graph, placement: Placement) -> Calibration:
         """What one placement needs of statistics that were taken for more."""
-        values = {x: self.values[x] for x in self.values if x in placement.watched(g)}
+        needed = placement.watched(g)
+        values = {x: self.values[x] for x in self.values if x in needed}
         sums = {n.outputs[0] for n in placement.sums}
         notes = dead_channels({place_of(g, x): s for x, s in values.items()})
         return Calibration(

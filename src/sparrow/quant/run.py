@@ -233,8 +233,8 @@ def _widened(
 ) -> tuple[Recipe, tuple[str, ...]]:
     """A recipe that names what wants more than 8 bits and looks for no more, and notes of it."""
     fixed = pinned(g, replace(recipe, pins=(*recipe.pins, *later)))
-    every = replace(recipe, wide=tuple(_placed(g, recipe).sources))
     p = _placed(g, recipe)
+    every = replace(recipe, wide=tuple(p.sources))
     cut = cut_states(g, p, activation_codes(p, c, recipe), c, fixed)
     p = _placed(g, every)
     fine = too_fine(g, p, activation_codes(p, c, every), few, fixed)

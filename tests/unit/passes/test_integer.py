@@ -32,7 +32,7 @@ from sparrow.passes.integer.tables import in_float32
 from sparrow.portable import to_portable_onnx
 from sparrow.quant.affine import per_tensor
 from sparrow.reference import evaluate
-from sparrow.tensor import F32, I4, I8, I16, I64, U4, U8, Affine, Array, DType, TensorType
+from sparrow.tensor import F32, F64, I4, I8, I16, I64, U4, U8, Affine, Array, DType, TensorType
 
 SCHEMES: tuple[Scheme, ...] = ("f32", "fixed31")
 
@@ -569,4 +569,7 @@ def test_tables_in_float32_are_the_same_on_every_processor(fn: str) -> None:
         "sigmoid": one / (one + rounded(np.exp, -x)),
         "gelu": np.float32(0.5) * x * (one + rounded(erf, x * np.float32(0.5**0.5))),
     }[fn]
-    np.testing.assert_array_equal(in_float32(lane.call(fn, lane.Arg(0, F32)), (x,), {}), want)
+    made = lane.call(fn, lane.Arg(0, F32))
+    np.testing.assert_array_equal(in_float32(made, (x,), {}), want)
+    # below a conversion as well
+    np.testing.assert_array_equal(in_float32(lane.cast(made, F64), (x,), {}), want)

@@ -151,8 +151,12 @@ def in_float32(
         operands: Of its arguments.
         known: Of calls so far, by identity; keeps them, so that no other has theirs.
     """
-    if not isinstance(e, lane.Call) or e.fn == "cast":
+    if not isinstance(e, lane.Call):
         return lane.evaluate(e, operands)
+    if e.fn == "cast":
+        (inner,) = e.args
+        x = in_float32(inner, operands, known)
+        return lane.evaluate(lane.cast(lane.Arg(0, inner.dtype), e.dtype), (x,))
     if id(e) not in known:
         if e.fn in STEPS:
             y = in_float32(STEPS[e.fn](*e.args), operands, known)
